@@ -1,0 +1,23 @@
+# Thin names for the commands; without make, run the python lines yourself.
+PYTHON ?= python3
+export IMAGE PROMPTS CLIPS SEED
+
+.PHONY: help demo test lint setup clean
+
+help: ## list the targets
+	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
+
+demo: ## make a long video in a real ComfyUI on CPU: make demo [IMAGE=my.png] [PROMPTS=my.txt] [CLIPS=5] [SEED=1]
+	@$(PYTHON) -m demo $${IMAGE:+--image "$$IMAGE"} $${PROMPTS:+--prompts "$$PROMPTS"} $${CLIPS:+--clips "$$CLIPS"} $${SEED:+--seed "$$SEED"}
+
+test: ## run the whole test suite
+	@$(PYTHON) -m tests
+
+lint: ## check style with ruff
+	@$(PYTHON) -m demo.environment --extra test --run -m ruff check
+
+setup: ## only set the environment up
+	@$(PYTHON) -m demo.environment --extra test
+
+clean: ## remove .runtime/: the environment, ComfyUI and every video of the demo
+	rm -rf .runtime

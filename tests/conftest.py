@@ -1,0 +1,90 @@
+"""Fixtures of the whole suite: the environment, tiny random models, one ComfyUI process, and comfy in this process.
+
+In pytest's process the repository root is on sys.path, where nodes/ shadows ComfyUI's nodes.py: never import ComfyUI's
+`nodes`, `comfy_extras` or `comfy_execution.graph` here. `comfy.*` and `comfy_api.latest` are safe, by the `comfy` fixture.
+"""
+
+import importlib
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from demo.environment import Environment, SetupError, clean_python_variables, find_environment
+from demo.server import ComfyServer
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+TINY_MODELS_SCRIPT = REPOSITORY / "tests" / "e2e" / "tiny_models.py"
+DEMO_MODELS = REPOSITORY / "demo" / "models"
+
+
+@pytest.fixture(scope="session")
+def environment() -> Environment:
+    """The environment that `make test` set up; pytest installs nothing itself."""
+    try:
+        found = find_environment(["test"])
+    except SetupError as error:
+        pytest.exit(str(error), returncode=4)
+    if found is None:
+        pytest.exit("the environment is not set up, or not up to date: run `python -m tests` once", returncode=4)
+    return found
+
+
+@pytest.fixture(scope="session")
+def comfyui_path(environment: Environment) -> Path:
+    """The ComfyUI tree."""
+    return environment.comfyui
+
+
+@pytest.fixture(scope="session")
+def tiny_models(environment: Environment, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny random models in the real Wan architectures, in ComfyUI's folders, under the published names."""
+    output = tmp_path_factory.mktemp("tiny_models")
+    command = [str(environment.python), str(TINY_MODELS_SCRIPT), str(environment.comfyui), str(output)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=output, env=clean_python_variables())
+    assert done.returncode == 0, done.stderr
+    return output
+
+
+@pytest.fixture(scope="session")
+def model_roots(tiny_models: Path) -> list[Path]:
+    """The model folders of the test server: the tiny random models, and the demo's trained ones where they exist."""
+    has_demo_models = DEMO_MODELS.is_dir() and any(DEMO_MODELS.rglob("*.safetensors"))
+    return [tiny_models, *([DEMO_MODELS] if has_demo_models else [])]
+
+
+@pytest.fixture(scope="session")
+def comfy_server(
+    environment: Environment, model_roots: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[ComfyServer]:
+    """One real ComfyUI process for the whole run, with this pack and the tiny models in it."""
+    with ComfyServer(environment, tmp_path_factory.mktemp("comfyui"), model_roots=model_roots) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def comfy(comfyui_path: Path) -> ModuleType:
+    """ComfyUI's `comfy` package in this process, on CPU; import its modules with `importlib` or in the test's body."""
+    if str(comfyui_path) not in sys.path:
+        sys.path.append(str(comfyui_path))  # at the end: our own packages come first
+    importlib.import_module("comfy.options").enable_args_parsing(False)
+    importlib.import_module("comfy.cli_args").args.cpu = True  # read when model_management is imported
+    importlib.import_module("comfy.model_management")
+    return sys.modules["comfy"]
+
+
+@pytest.fixture
+def reference_image(tmp_path: Path) -> Path:
+    """A small picture with structure in it: 96 x 64 pixels, a colour ramp with a bright square."""
+    import numpy
+    from PIL import Image
+
+    rows, columns = numpy.mgrid[0:64, 0:96]
+    pixels = numpy.stack([columns * 2, rows * 3, 255 - columns * 2], axis=-1).astype(numpy.uint8)
+    pixels[20:40, 30:50] = 240
+    path = tmp_path / "reference.png"
+    Image.fromarray(pixels).save(path)
+    return path
