@@ -1,0 +1,115 @@
+import json
+import pickle
+import struct
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors.torch import save_file
+
+from svi_core.safetensors_file import read_header, read_tensors
+
+
+@pytest.fixture
+def good(tmp_path):
+    path = tmp_path / "good.safetensors"
+    save_file({"a": torch.arange(6.0).reshape(2, 3), "b": torch.zeros(4, dtype=torch.bfloat16)}, path, metadata={"k": "v"})
+    return path
+
+
+def test_a_sound_file_is_read(good):
+    tensors, metadata = read_tensors(good)
+    assert torch.equal(tensors["a"], torch.arange(6.0).reshape(2, 3)) and metadata == {"k": "v"}
+
+
+def with_header(path, header, data=b""):
+    raw = header if isinstance(header, bytes) else json.dumps(header).encode()
+    path.write_bytes(struct.pack("<Q", len(raw)) + raw + data)
+    return path
+
+
+F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+
+
+@pytest.mark.parametrize(
+    ("header", "data"),
+    [
+        (b"not json", b""),
+        (b"[]", b""),
+        (b'"text"', b""),
+        (b"\xff\xfe", b""),
+        ({"a": F32}, b"123"),
+        ({"a": F32}, b"12345678"),
+        ({"a": {**F32, "dtype": "EVIL"}}, b"1234"),
+        ({"a": {**F32, "shape": [2]}}, b"1234"),
+        ({"a": {**F32, "shape": [-1]}}, b"1234"),
+        ({"a": {**F32, "shape": "4"}}, b"1234"),
+        ({"a": {**F32, "shape": 4}}, b"1234"),
+        ({"a": {**F32, "data_offsets": [4, 0]}}, b"1234"),
+        ({"a": {**F32, "data_offsets": [0]}}, b"1234"),
+        ({"a": {"dtype": "F32", "shape": [1]}}, b"1234"),
+        ({"a": "text"}, b"1234"),
+        ({"a": F32, "b": F32}, b"1234"),
+        ({"a": F32, "b": {**F32, "data_offsets": [8, 12]}}, b"123456789012"),
+        (
+            b'{"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]},"a":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}',
+            b"1234",
+        ),
+        ({"__metadata__": [], "a": F32}, b"1234"),
+        (b"[" * 5000, b""),
+    ],
+)
+def test_malformed_headers_are_refused_by_name(tmp_path, header, data):
+    path = with_header(tmp_path / "bad.safetensors", header, data)
+    with pytest.raises(ValueError, match="bad.safetensors"):
+        read_header(path)
+
+
+@pytest.mark.parametrize("start", [b"", b"\x01", struct.pack("<Q", 2**60), struct.pack("<Q", 1000) + b"{}"])
+def test_truncated_files_are_refused(tmp_path, start):
+    path = tmp_path / "cut.safetensors"
+    path.write_bytes(start)
+    with pytest.raises(ValueError, match="not a complete safetensors file"):
+        read_header(path)
+
+
+class Canary:
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (open, (str(self.path), "w"))
+
+
+def test_pickles_are_refused_by_content_and_never_opened(tmp_path):
+    canary = tmp_path / "canary"
+    for name, write in {
+        "p": lambda p: p.write_bytes(pickle.dumps(Canary(canary))),
+        "t": lambda p: torch.save({"a": 1}, p),
+    }.items():
+        path = tmp_path / f"{name}.safetensors"
+        write(path)
+        with pytest.raises(ValueError, match="pickle or zip"):
+            read_tensors(path)
+    assert not canary.exists()
+
+
+def test_missing_file_and_folder_are_named(tmp_path):
+    for path in (tmp_path / "gone.safetensors", tmp_path):
+        with pytest.raises(ValueError, match=str(path)):
+            read_header(path)
+
+
+@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
+@given(st.data())
+def test_a_flipped_header_byte_raises_only_value_errors(good, data):
+    raw = bytearray(good.read_bytes())
+    position = data.draw(st.integers(0, 7 + int.from_bytes(raw[:8], "little")))
+    raw[position] ^= data.draw(st.integers(1, 255))
+    path = good.with_name("flipped.safetensors")
+    path.write_bytes(raw)
+    try:
+        read_header(path)
+    except ValueError as error:
+        assert "flipped.safetensors" in str(error)
