@@ -1,0 +1,28 @@
+"""The nodes: each file pairs by stem with the svi_core file whose idea it exposes."""
+
+from comfy_api.latest import ComfyExtension, io
+
+from .clips import SVIGenerate, SVILayout, SVIPromptStream
+from .conditioning import SVIAnchorEncode, SVIConditioning, SVIMotionLatent
+from .lora import SVILora, SVILoraStack
+
+
+class StableVideoInfinity(ComfyExtension):
+    """The extension object that ComfyUI asks for its nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return [
+            SVIAnchorEncode,
+            SVIMotionLatent,
+            SVIConditioning,
+            SVILora,
+            SVILoraStack,
+            SVIPromptStream,
+            SVILayout,
+            SVIGenerate,
+        ]
+
+
+async def comfy_entrypoint() -> StableVideoInfinity:
+    """Return the extension (ComfyUI's V3 entry point)."""
+    return StableVideoInfinity()

@@ -1,0 +1,199 @@
+"""The only translator between ComfyUI and svi_core: LATENT, CONDITIONING, MODEL, VAE.
+
+What ComfyUI does differently is undone here and nowhere else:
+
+- its ``concat_mask`` is inverted (0 = known), svi_core's is not (1 = known);
+- its latents are un-normalised VAE latents, so the zero of normalised space is a per-channel constant there;
+- it accepts any model, VAE and latent: what does not fit is refused here by name, before sampling starts.
+
+Source: SVI_SPEC A0; ComfyUI's comfy/model_base.py, class WAN21 (concat_cond, extra_conds).
+"""
+
+import comfy.latent_formats
+import comfy.model_management
+import comfy.sample
+import comfy.utils
+import latent_preview
+import node_helpers
+import torch
+
+from ..svi_core.conditioning import ConditioningLatent, concat_padding, padded_frames
+from ..svi_core.geometry import LATENT_CHANNELS, require_frame_size
+from ..svi_core.layouts import Padding
+
+FRAMES_KEY = "svi_frames"  # pixel frames [n, H, W, 3] that an SVI LATENT was encoded from, for pixel-space layouts
+
+
+def samples_of(latent: dict, name: str) -> torch.Tensor:
+    """Return the tensor [B, 16, F, h, w] of a ComfyUI LATENT.
+
+    Raises:
+        ValueError: the LATENT is not a Wan 2.1 video latent.
+    """
+    samples = latent["samples"]
+    if samples.is_nested or samples.ndim != 5 or samples.shape[1] != LATENT_CHANNELS:
+        shape = "nested" if samples.is_nested else list(samples.shape)
+        raise ValueError(
+            f"{name} has shape {shape}, but SVI needs a Wan 2.1 video latent [batch, 16, slots, height / 8, width / 8]: "
+            "encode it with the Wan 2.1 VAE (wan_2.1_vae; the Wan 2.2 14B models use it too)."
+        )
+    return samples
+
+
+def empty_latent(y: ConditioningLatent) -> dict:
+    """Return the all-zero LATENT that a sampler starts from for a clip conditioned on `y`."""
+    return {"samples": torch.zeros_like(y.latent, device=comfy.model_management.intermediate_device())}
+
+
+def zero_latent_slot() -> torch.Tensor:
+    """Return the value [1, 16, 1, 1, 1] of an un-normalised Wan 2.1 latent that is zero in normalised space."""
+    return comfy.latent_formats.Wan21().process_out(torch.zeros(1, LATENT_CHANNELS, 1, 1, 1))
+
+
+def encode_frames(vae, frames: torch.Tensor) -> torch.Tensor:
+    """Encode `frames` [T, H, W, 3] as one video: [1, 16, F, h, w], un-normalised.
+
+    Raises:
+        ValueError: a frame size that is not a multiple of 16, or a VAE that is not Wan 2.1's.
+    """
+    require_frame_size(frames.shape[2], frames.shape[1])
+    require_wan_vae(vae)
+    return samples_of({"samples": vae.encode(frames[..., :3])}, "what the VAE made")
+
+
+def encode_images(vae, images: torch.Tensor) -> torch.Tensor:
+    """Encode each of `images` [N, H, W, 3] alone, as a video of one frame: [N, 16, 1, h, w], un-normalised."""
+    return torch.cat([encode_frames(vae, image[None]) for image in images])
+
+
+def decode_frames(vae, samples: torch.Tensor) -> torch.Tensor:
+    """Decode one clip [1, 16, F, h, w] to frames [T, H, W, 3] in [0, 1]."""
+    return vae.decode(samples)[0]
+
+
+def build_y(
+    padding: Padding, anchor: dict, motion: dict | None, num_frames: int, num_slots: int, vae=None
+) -> ConditioningLatent:
+    """Return the paper's y for one clip, in ComfyUI's un-normalised latent space.
+
+    Latent-space layouts concatenate latents. Pixel-space layouts send ``[known frames | padding frames]`` through the VAE,
+    so `anchor` and `motion` must be LATENTs made by SVI nodes from images, which carry their frames.
+
+    Raises:
+        ValueError: parts that do not fit; a pixel-space padding without VAE or without frames.
+    """
+    if padding is Padding.ZERO_LATENT:
+        motion_samples = None if motion is None else _whole_motion(motion)
+        return concat_padding(samples_of(anchor, "anchor"), motion_samples, zero_latent_slot(), num_slots)
+    if vae is None:
+        raise ValueError(f"padding {padding.value!r} is made of pixel frames: connect the VAE to the vae input.")
+    reference = _frames_of(anchor, "anchor", padding)
+    if reference.shape[0] != 1:
+        raise ValueError(f"anchor holds {reference.shape[0]} images, but padding {padding.value!r} takes one: pick one image.")
+    known = reference if motion is None else _frames_of(motion, "motion", padding)
+    padding_image = reference if padding is Padding.ANCHOR_FRAMES else None
+    latent = encode_frames(vae, padded_frames(known, padding_image, num_frames))
+    empty = torch.zeros_like(latent[:, :, :1])
+    return ConditioningLatent(latent, concat_padding(empty, None, empty, num_slots).mask)
+
+
+def set_y(conditioning: list, y: ConditioningLatent, clip_vision_output=None) -> list:
+    """Return a copy of a CONDITIONING that carries `y` and, where given, the CLIP vision features."""
+    values = {"concat_latent_image": y.latent, "concat_mask": 1.0 - y.mask}
+    if clip_vision_output is not None:
+        values["clip_vision_output"] = clip_vision_output
+    return node_helpers.conditioning_set_values(conditioning, values)
+
+
+def require_i2v(model, name: str) -> None:
+    """Refuse a model that does not take SVI's 36 input channels (16 noise + 4 mask + 16 latent).
+
+    Raises:
+        ValueError: naming the input and what to load instead.
+    """
+    channels = _in_channels(model)
+    if channels != 36:
+        found = "not a Wan model" if channels is None else f"a model with {channels} input channels"
+        raise ValueError(
+            f"{name} is {found}, but SVI needs a Wan image-to-video model (36 input channels): load Wan 2.1 I2V 14B "
+            "or a Wan 2.2 I2V A14B expert, not a T2V, 5B or VACE file."
+        )
+
+
+def needs_clip_vision(model) -> bool:
+    """Whether `model` reads CLIP vision features (Wan 2.1 I2V does, Wan 2.2 does not)."""
+    return getattr(model.model.diffusion_model, "img_emb", None) is not None
+
+
+def require_wan_vae(vae) -> None:
+    """Refuse a VAE that does not make Wan 2.1's 16-channel video latents.
+
+    Raises:
+        ValueError: naming what the VAE makes.
+    """
+    if vae is None:
+        raise ValueError("vae is missing: connect Load VAE with wan_2.1_vae.")
+    if vae.latent_channels != LATENT_CHANNELS or vae.latent_dim != 3:
+        raise ValueError(
+            f"vae makes {vae.latent_channels}-channel {vae.latent_dim}-dimensional latents, but SVI needs Wan 2.1's 16-channel "
+            "video latents: load wan_2.1_vae (Wan 2.2 14B uses it too)."
+        )
+
+
+def sample_stage(model, noise, cfg, sampler, sigmas, positive, negative, samples, seed, callback) -> torch.Tensor:
+    """Run `sampler` over `sigmas` exactly as ComfyUI's own SamplerCustom node does, with our progress callback."""
+    return comfy.sample.sample_custom(
+        model, noise, cfg, sampler, sigmas, positive, negative, samples, callback=callback, disable_pbar=True, seed=seed
+    )
+
+
+def random_noise(samples: torch.Tensor, seed: int) -> torch.Tensor:
+    """Return the CPU noise that ComfyUI's own samplers draw for `seed`."""
+    return comfy.sample.prepare_noise(samples, seed)
+
+
+class StepProgress:
+    """One progress bar in sampler steps for a whole run, with previews of the first latent slot."""
+
+    def __init__(self, total_steps: int):
+        self.bar = comfy.utils.ProgressBar(total_steps)
+        self.total = total_steps
+        self.done = 0
+
+    def callback(self, model):
+        """Return a sampler callback that shows progress and a preview made with `model`'s latent format."""
+        previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
+
+        def on_step(step: int, x0: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
+            self.done += 1
+            preview = previewer.decode_latent_to_preview_image("JPEG", x0) if previewer else None
+            self.bar.update_absolute(self.done, self.total, preview)
+
+        return on_step
+
+
+def _in_channels(model) -> int | None:
+    """Return the channels that the patch embedding takes, or None for a model without one."""
+    embedding = getattr(getattr(model.model, "diffusion_model", None), "patch_embedding", None)
+    weight = getattr(embedding, "weight", None)
+    return None if weight is None or weight.ndim != 5 else weight.shape[1]
+
+
+def _frames_of(latent: dict, name: str, padding: Padding) -> torch.Tensor:
+    if FRAMES_KEY not in latent:
+        raise ValueError(
+            f"padding {padding.value!r} is made of pixel frames, but {name} holds only latents: make it from images, with "
+            + ("SVI Anchor Encode." if name == "anchor" else "the images input of SVI Motion Latent.")
+        )
+    return latent[FRAMES_KEY]
+
+
+def _whole_motion(motion: dict) -> torch.Tensor:
+    """Return motion slots of 4 frames each; a tail of 1 or 5 frames belongs to the pixel-space layouts."""
+    frames = motion.get(FRAMES_KEY)
+    if frames is not None and frames.shape[0] % 4:
+        raise ValueError(
+            f"motion holds {frames.shape[0]} frames, which is for pixel-space layouts; padding 'zero latent' (2.0 Pro) takes "
+            "4, 8 or 12: change num_motion_frames of SVI Motion Latent."
+        )
+    return samples_of(motion, "motion")

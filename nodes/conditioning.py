@@ -1,0 +1,191 @@
+"""Building blocks: anchor, motion tail, and their concatenation into what conditions a clip."""
+
+from comfy_api.latest import io
+
+from ..svi_core.conditioning import motion_tail, motion_window
+from ..svi_core.geometry import TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
+from ..svi_core.images import ResizeMode, SizeRule, resize_images, video_size
+from ..svi_core.layouts import Padding
+from . import bridge
+
+CATEGORY = "SVI"
+_MAX_SIDE = 16384
+
+
+class SVIAnchorEncode(io.ComfyNode):
+    """Encode reference images, each alone, into anchor latents."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIAnchorEncode",
+            display_name="SVI Anchor Encode",
+            category=CATEGORY,
+            description="Bring a reference image to the size of the video and encode it alone, as a video of one frame.",
+            search_aliases=["stable video infinity", "anchor latent", "reference image"],
+            inputs=[
+                io.Vae.Input("vae", tooltip="The Wan 2.1 VAE. Wan 2.2 14B uses it too."),
+                io.Image.Input(
+                    "image", tooltip="Reference image in [0, 1]. Several images give one anchor each, on the batch."
+                ),
+                io.Int.Input(
+                    "width", default=832, min=16, max=_MAX_SIDE, step=16, tooltip="Width in pixels, a multiple of 16."
+                ),
+                io.Int.Input(
+                    "height", default=480, min=16, max=_MAX_SIDE, step=16, tooltip="Height in pixels, a multiple of 16."
+                ),
+                io.Combo.Input(
+                    "size_rule",
+                    options=SizeRule,
+                    default=SizeRule.EXACT,
+                    tooltip="exact: width x height. fit width: keep the image's size, at most width (as SVI 1.0 does). "
+                    "fit area: keep the aspect ratio at about width x height pixels. The last two round down to 16.",
+                ),
+                io.Combo.Input(
+                    "resize",
+                    options=ResizeMode,
+                    default=ResizeMode.CROP,
+                    tooltip="crop: cut the longer side centrally. stretch: scale both sides, as the released code does.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output("anchor", tooltip="One latent slot per image, [N, 16, 1, height / 8, width / 8]."),
+                io.Image.Output("resized_image", display_name="image", tooltip="The images at the size of the video."),
+                io.Int.Output("video_width", display_name="width", tooltip="Width of the video in pixels."),
+                io.Int.Output("video_height", display_name="height", tooltip="Height of the video in pixels."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, vae, image, width, height, size_rule, resize) -> io.NodeOutput:
+        bridge.require_wan_vae(vae)
+        width, height = video_size(image.shape[2], image.shape[1], width, height, SizeRule(size_rule))
+        image = resize_images(image[..., :3], width, height, ResizeMode(resize))
+        anchor = {"samples": bridge.encode_images(vae, image), bridge.FRAMES_KEY: image}
+        return io.NodeOutput(anchor, image, width, height)
+
+
+class SVIMotionLatent(io.ComfyNode):
+    """Take the tail of the previous clip, from its latent or from its frames."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIMotionLatent",
+            display_name="SVI Motion Latent",
+            category=CATEGORY,
+            description="The last frames of the clip before, which the next clip moves on from. From the sampler's "
+            "latent there is no VAE round trip; from images (an existing video) the VAE encodes them.",
+            search_aliases=["stable video infinity", "last latent", "motion frames", "extend video"],
+            inputs=[
+                io.Combo.Input(
+                    "num_motion_frames",
+                    options=["4", "8", "12", "1", "5"],
+                    default="4",
+                    tooltip="Frames taken from the end. 4, 8, 12 (1, 2, 3 latent slots): 2.0 Pro. 1 (Shot, 2.0) and 5 (Film) "
+                    "need images.",
+                ),
+                io.Latent.Input("samples", optional=True, tooltip="The previous clip's latent, straight from the sampler."),
+                io.Image.Input(
+                    "images", optional=True, tooltip="Frames of an existing video, 16 per second, instead of samples."
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; needed with images only."),
+            ],
+            outputs=[io.Latent.Output("motion", tooltip="The tail, [B, 16, 1 | 2 | 3, height / 8, width / 8].")],
+        )
+
+    @classmethod
+    def execute(cls, num_motion_frames, samples=None, images=None, vae=None) -> io.NodeOutput:
+        if (samples is None) == (images is None):
+            raise ValueError("SVI Motion Latent needs either samples or images: connect exactly one of the two.")
+        count = int(num_motion_frames)
+        if samples is not None:
+            return io.NodeOutput({"samples": motion_tail(bridge.samples_of(samples, "samples"), count)})
+        return io.NodeOutput(_motion_from_images(vae, images[..., :3], count))
+
+
+class SVIConditioning(io.ComfyNode):
+    """Concatenate anchor, motion and padding, and attach the result to a positive and a negative prompt."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIConditioning",
+            display_name="SVI Conditioning",
+            category=CATEGORY,
+            description="Padding concatenation: [anchor | motion | padding], only slot 0 marked as known. Put it before any "
+            "sampler. The padding must be the one that the SVI LoRA was trained with.",
+            search_aliases=["stable video infinity", "padding", "image to video", "svi pro"],
+            inputs=[
+                io.Conditioning.Input("positive"),
+                io.Conditioning.Input("negative"),
+                io.Latent.Input("anchor", tooltip="From SVI Anchor Encode: one latent slot."),
+                io.Int.Input(
+                    "num_frames",
+                    default=TRAINED_NUM_FRAMES,
+                    min=5,
+                    max=1001,
+                    step=4,
+                    tooltip="Frames of the clip, 4n + 1. SVI is trained on 81; more fades the colours.",
+                ),
+                io.Combo.Input(
+                    "padding",
+                    options=Padding,
+                    default=Padding.ZERO_LATENT,
+                    tooltip="zero latent: 2.0 Pro. anchor frames: Shot, Talk, Dance, 2.0. grey frames: Film. The "
+                    "last two need vae.",
+                ),
+                io.Latent.Input("motion", optional=True, tooltip="From SVI Motion Latent; leave empty for the first clip."),
+                io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; needed for grey frames and anchor frames."),
+                io.ClipVisionOutput.Input(
+                    "clip_vision_output",
+                    optional=True,
+                    tooltip="Wan 2.1 only: CLIP vision features of the first known frame, encoded with crop none.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output("positive_out", display_name="positive"),
+                io.Conditioning.Output("negative_out", display_name="negative"),
+                io.Latent.Output("latent", tooltip="The empty latent of the clip, for the sampler."),
+            ],
+        )
+
+    @classmethod
+    def validate_inputs(cls, num_frames=TRAINED_NUM_FRAMES) -> bool | str:
+        return _told(num_latent_slots, num_frames)
+
+    @classmethod
+    def execute(
+        cls, positive, negative, anchor, num_frames, padding, motion=None, vae=None, clip_vision_output=None
+    ) -> io.NodeOutput:
+        y = bridge.build_y(Padding(padding), anchor, motion, num_frames, num_latent_slots(num_frames), vae)
+        conditionings = [bridge.set_y(c, y, clip_vision_output) for c in (positive, negative)]
+        return io.NodeOutput(*conditionings, bridge.empty_latent(y))
+
+
+def _motion_from_images(vae, images, count: int) -> dict:
+    """Encode the tail of `images` [T, H, W, 3]; whole slots are cut from a clip-long window, 1 and 5 frames stand alone.
+
+    Raises:
+        ValueError: fewer images than asked for.
+    """
+    bridge.require_wan_vae(vae)
+    if images.shape[0] < count + (count % 4 == 0):
+        needed = count + (count % 4 == 0)
+        raise ValueError(
+            f"images holds {images.shape[0]} frame(s), but {count} motion frames need {needed}: use a longer video."
+        )
+    frames = images[-count:]
+    if count % 4:
+        return {"samples": bridge.encode_frames(vae, frames), bridge.FRAMES_KEY: frames}
+    encoded = bridge.encode_frames(vae, motion_window(images, TRAINED_NUM_FRAMES))
+    return {"samples": encoded[:, :, -num_motion_latents(count) :].clone(), bridge.FRAMES_KEY: frames}
+
+
+def _told(check, value) -> bool | str:
+    """Run `check` on a widget's value and return its complaint, so that the queue refuses it before any model loads."""
+    try:
+        check(value)
+    except ValueError as error:
+        return str(error)
+    return True

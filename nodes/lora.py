@@ -1,0 +1,150 @@
+"""LoRA files of every dialect on one Wan model or on a pair of experts, with a report of what matched."""
+
+import logging
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import comfy.lora
+import comfy.lora_convert
+import comfy.utils
+import folder_paths
+from comfy_api.latest import io
+
+from ..svi_core.lora import LoraFile, LoraReport, lora_shapes, module_of, read_lora, report_match
+from . import bridge
+
+CATEGORY = "SVI"
+NONE = "none"
+LoraRows = io.Custom("SVI_LORAS")
+
+
+@dataclass(frozen=True)
+class LoraRow:
+    """One line of a LoRA stack: a file and a strength for each expert."""
+
+    name: str
+    strength: float
+    name_low_noise: str
+    strength_low_noise: float
+
+
+class SVILora(io.ComfyNode):
+    """Add one LoRA (or one high / low pair) to a stack."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = folder_paths.get_filename_list("loras")
+        strength = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.01}
+        return io.Schema(
+            node_id="SVILora",
+            display_name="SVI LoRA",
+            category=CATEGORY,
+            description="One row of a LoRA stack. Chain as many as you like, then connect the last one to SVI LoRA Stack.",
+            search_aliases=["stable video infinity", "lora row", "high low lora"],
+            inputs=[
+                io.Combo.Input("lora", options=[NONE, *files], tooltip="LoRA of the model, or of the high-noise expert."),
+                io.Float.Input(
+                    "strength", tooltip="1 = as trained. LightX2V on the high-noise expert: 0.5 to 0.6.", **strength
+                ),
+                io.Combo.Input("lora_low_noise", options=[NONE, *files], tooltip="LoRA of the low-noise expert (Wan 2.2)."),
+                io.Float.Input("strength_low_noise", tooltip="1 = as trained.", **strength),
+                LoraRows.Input("loras", optional=True, tooltip="The rows before this one; all are added up."),
+            ],
+            outputs=[LoraRows.Output("stack", display_name="loras")],
+        )
+
+    @classmethod
+    def execute(cls, lora, strength, lora_low_noise, strength_low_noise, loras=()) -> io.NodeOutput:
+        for name, value in (("strength", strength), ("strength_low_noise", strength_low_noise)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} is {value}: use a number, 1 as trained.")
+        return io.NodeOutput((*(loras or ()), LoraRow(lora, strength, lora_low_noise, strength_low_noise)))
+
+
+class SVILoraStack(io.ComfyNode):
+    """Apply a stack of LoRAs and say what matched."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVILoraStack",
+            display_name="SVI LoRA Stack",
+            category=CATEGORY,
+            description="Apply any number of LoRAs to one Wan model or to both Wan 2.2 experts. Reads official SVI "
+            "1.0 and 2.x files, kijai's repacks, DiffSynth and kohya files. A file of which nothing matches is an error.",
+            search_aliases=["stable video infinity", "load lora", "svi lora", "lora key not loaded"],
+            inputs=[
+                io.Model.Input("model", tooltip="The Wan model, or the high-noise expert of Wan 2.2."),
+                LoraRows.Input("loras", tooltip="From SVI LoRA."),
+                io.Model.Input("model_low_noise", optional=True, tooltip="The low-noise expert of Wan 2.2."),
+            ],
+            outputs=[
+                io.Model.Output("model_out", display_name="model"),
+                io.Model.Output("model_low_noise_out", display_name="model_low_noise"),
+                io.String.Output("report", tooltip="Matched and unmatched modules of each file."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, loras, model_low_noise=None) -> io.NodeOutput:
+        expert = "model" if model_low_noise is None else "high"
+        stray = [row.name_low_noise for row in loras if row.name_low_noise != NONE and model_low_noise is None]
+        if stray:
+            raise ValueError(
+                f"lora_low_noise is {stray[0]!r}, but no model_low_noise is connected: connect the low-noise expert, or choose "
+                "'none' for a model without experts (Wan 2.1)."
+            )
+        model, reports = _apply_rows(model, expert, [(row.name, row.strength) for row in loras])
+        if model_low_noise is not None:
+            low_rows = [(row.name_low_noise, row.strength_low_noise) for row in loras]
+            model_low_noise, more = _apply_rows(model_low_noise, "low", low_rows)
+            reports += more
+        return io.NodeOutput(model, model_low_noise, "\n".join(map(str, reports)) or "no LoRA applied")
+
+
+def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[object, LoraReport]:
+    """Return a clone of `model` with `lora` patched in through ComfyUI's ModelPatcher, and the report.
+
+    Raises:
+        ValueError: nothing matched, or a module of another size (a LoRA for Wan 1.3B on 14B, say).
+    """
+    lora = replace(lora, tensors=comfy.lora_convert.convert_lora(lora.tensors))
+    key_map = comfy.lora.model_lora_keys_unet(model.model, {})
+    _require_shapes(model, lora, key_map)
+    patched = model.clone()
+    patches = comfy.lora.load_lora(lora.tensors, key_map, log_missing=False)
+    accepted = set(patched.add_patches(patches, strength))
+    modules = {module_of(key) for key in lora.tensors}
+    matched = {name for name in modules if name in key_map and {key_map[name], _bias_of(key_map[name])} & accepted}
+    return patched, report_match(lora, matched, expert, strength)
+
+
+def _apply_rows(model, expert: str, rows: list[tuple[str, float]]) -> tuple[object, list[LoraReport]]:
+    """Apply (file name, strength) rows in order, skipping 'none' and strength 0."""
+    bridge.require_i2v(model, "model_low_noise" if expert == "low" else "model")
+    reports = []
+    for name, strength in rows:
+        if name == NONE or strength == 0.0:
+            continue
+        path = Path(folder_paths.get_full_path_or_raise("loras", name))
+        model, report = apply_lora(model, read_lora(path, name), expert, strength)
+        logging.log(logging.WARNING if report.warnings or report.unmatched else logging.INFO, "SVI LoRA Stack: %s", report)
+        reports.append(report)
+    return model, reports
+
+
+def _require_shapes(model, lora: LoraFile, key_map: dict[str, str]) -> None:
+    for name, shape in lora_shapes(lora).items():
+        if name not in key_map:
+            continue
+        weight = comfy.utils.get_attr(model.model, key_map[name])
+        if tuple(weight.shape) != shape:
+            raise ValueError(
+                f"LoRA {lora.name}: {name} is {shape[0]} x {shape[1]}, but the model's is {weight.shape[0]} x "
+                f"{weight.shape[1]}: the file was made for another size of Wan (1.3B, 5B and 14B LoRAs do not mix)."
+            )
+
+
+def _bias_of(weight_key: str) -> str:
+    return weight_key.removesuffix(".weight") + ".bias"
