@@ -405,7 +405,7 @@ def _drop_half_installed(layout: Layout) -> None:
 def _pip(layout: Layout, arguments: Sequence[str]) -> None:
     # --user in a pip.conf cannot work inside a virtual environment; everything else of the user's settings holds.
     settings = {**clean_python_variables(), "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
-    quiet = [] if sys.stderr.isatty() else ["--quiet"]
+    quiet = [] if sys.stderr.isatty() else ["-qq"]  # errors are shown all the same
     command = [str(layout.venv_python), "-m", "pip", *arguments, *quiet]
     started = time.monotonic()
     if subprocess.run(command, stdout=sys.stderr, env=settings, cwd=layout.runtime).returncode != 0:

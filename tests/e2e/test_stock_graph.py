@@ -13,7 +13,9 @@ pytestmark = pytest.mark.e2e
 HIGH = "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors"
 
 
-def image_to_video_graph(image: str, *, model: str = HIGH, seed: int = 1, num_frames: int = 9, steps: int = 2) -> dict[str, Any]:
+def image_to_video_graph(
+    image: str, *, model: str = HIGH, seed: int = 1, num_frames: int = 9, steps: int = 2
+) -> dict[str, Any]:
     """Return a stock Wan image-to-video graph in API format: 64 x 64 pixels, cfg 2."""
 
     def node(class_type: str, **inputs: Any) -> dict[str, Any]:
