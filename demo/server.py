@@ -32,6 +32,14 @@ from demo.environment import REPOSITORY, Environment, clean_python_variables
 PACK_NAME = "ComfyUI-StableVideoInfinity"
 PACK_NODES = {PACK_NAME: REPOSITORY, "svi_tiny_encoders": REPOSITORY / "demo" / "tiny_encoders"}
 MODEL_FOLDERS = ("diffusion_models", "vae", "text_encoders", "clip_vision", "loras", "datasets")
+# What the name of a model file in a folder without subfolders (demo/models) says about its kind; the first that fits.
+MODEL_KINDS = (
+    ("lora", "loras"),
+    ("vae", "vae"),
+    ("umt5", "text_encoders"),
+    ("clip", "clip_vision"),
+    ("wan", "diffusion_models"),
+)
 START_SECONDS = 300.0
 STOP_SECONDS = 15.0
 NOT_COPIED = shutil.ignore_patterns(".git", ".runtime", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis")
@@ -88,7 +96,8 @@ class ComfyServer:
     Args:
         environment: the Python and the ComfyUI tree to run.
         base_directory: made if absent; holds input, output, temp, user, models and custom_nodes.
-        model_roots: folders with any of MODEL_FOLDERS inside; the server lists the files in them.
+        model_roots: folders with any of MODEL_FOLDERS inside, whose files the server lists, or with the model files
+            themselves, each of a kind that its name tells (MODEL_KINDS).
         custom_nodes: name in custom_nodes/ -> folder linked there; by default this pack and the tiny encoders.
         arguments: further command-line arguments of main.py.
     """
@@ -217,12 +226,10 @@ class ComfyServer:
 
     def _write_model_paths(self) -> Path:
         """Write the list of model folders; JSON is YAML too, and full paths are taken literally ('$' and '~' as well)."""
-        paths: dict[str, dict[str, str]] = {}
-        for number, root in enumerate(self.model_roots):
-            folders = {name: str(root / name) for name in MODEL_FOLDERS if (root / name).is_dir()}
-            if not folders:
-                raise ServerError(f"{root} holds none of the model folders {', '.join(MODEL_FOLDERS)}")
-            paths[f"models_{number}"] = folders
+        paths = {
+            f"models_{number}": {name: str(root / name) for name in MODEL_FOLDERS if (root / name).is_dir()}
+            for number, root in enumerate(self.model_roots)
+        }
         config = self.base_directory / "model_paths.yaml"
         config.write_text(json.dumps(paths, indent=1), encoding="utf-8")
         return config
@@ -232,6 +239,9 @@ class ComfyServer:
             (self.base_directory / name).mkdir(parents=True, exist_ok=True)
         for name, folder in self.custom_nodes.items():
             link_folder(folder, self.base_directory / "custom_nodes" / name)
+        for root in self.model_roots:
+            for file in root.glob("*.safetensors"):
+                link_file(file, self.base_directory / "models" / model_folder(file) / file.name)
 
     def _wait_until_ready(self, deadline: float) -> bool:
         while self.is_running:
@@ -430,6 +440,26 @@ def link_folder(folder: Path, link: Path) -> None:
         _winapi.CreateJunction(str(folder), str(link))
     except OSError:  # another drive, or a file system without junctions
         shutil.copytree(folder, link, ignore=NOT_COPIED)
+
+
+def link_file(file: Path, link: Path) -> None:
+    """Make `link` lead to `file`, by a symlink, else a hard link, else a copy; an earlier one at that place is replaced."""
+    link.unlink(missing_ok=True)
+    for make in (os.symlink, os.link, shutil.copyfile):
+        try:
+            make(file, link)
+            return
+        except OSError:
+            if make is shutil.copyfile:
+                raise
+
+
+def model_folder(file: Path) -> str:
+    """Return the model folder that a file belongs to, by its name. Raises ServerError if the name does not tell."""
+    for word, folder in MODEL_KINDS:
+        if word in file.name.lower():
+            return folder
+    raise ServerError(f"{file} could be any kind of model: put one of {', '.join(w for w, _ in MODEL_KINDS)} in its name")
 
 
 def _remove_link(link: Path) -> None:

@@ -1,0 +1,103 @@
+"""Make a long video in a real ComfyUI on CPU, with the tiny models of this folder.
+
+    python -m demo [--image PICTURE] [--prompts TEXT_FILE] [--clips N] [--seed S]
+
+It runs on any Python from 3.11 on: it checks the arguments, sets the environment up where that is missing, and goes on
+inside it as `demo.run`. Everything that is told goes to standard error; the last line on standard output is the path of
+the video, relative to the repository.
+
+Exit codes: 0 the video is there; 1 something failed; 2 bad arguments; 130 interrupted.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from demo.environment import REPOSITORY, SetupError, ensure_environment, execute_inside, say
+
+DEMO = REPOSITORY / "demo"
+DEFAULT_PROMPTS = DEMO / "prompts.txt"
+DEFAULT_CLIPS = 3
+MAX_SEED = 2**53 - 1  # the largest whole number that ComfyUI's front end keeps exactly
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Go on as `demo.run` in the environment; return an exit code only if that cannot be."""
+    options = argument_parser().parse_args(arguments)
+    try:
+        image = check_file(options.image or default_image(), "--image")
+        prompts = check_prompts(options.prompts or DEFAULT_PROMPTS)
+        environment = ensure_environment()
+    except ValueError as error:
+        say(f"error: {error}")
+        return 2
+    except SetupError as error:
+        say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        say("interrupted; the same command goes on from here")
+        return 130
+    execute_inside(environment, ["-m", "demo.run", str(image), str(prompts), str(options.clips), str(options.seed)])
+
+
+def argument_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line; it exits with 2 on what it refuses."""
+    parser = argparse.ArgumentParser(prog="python -m demo", description="Make a long video in a real ComfyUI on CPU.")
+    parser.add_argument("--image", type=Path, help="the picture the video starts from (default: the first in demo/images)")
+    parser.add_argument("--prompts", type=Path, help="a text file with one prompt per clip, separated by blank lines")
+    parser.add_argument("--clips", type=num_clips, default=DEFAULT_CLIPS, help=f"how many (default: {DEFAULT_CLIPS})")
+    parser.add_argument("--seed", type=seed, default=0, help="0 to 2^53 - 1 (default: 0)")
+    return parser
+
+
+def num_clips(text: str) -> int:
+    """Return the number of clips. Raises ArgumentTypeError below 1 or if it is no whole number."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of clips: give a whole number from 1 on")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """Return the seed. Raises ArgumentTypeError outside 0 .. 2^53 - 1 or if it is no whole number."""
+    if not text.isdecimal() or int(text) > MAX_SEED:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a seed: give a whole number from 0 to {MAX_SEED}")
+    return int(text)
+
+
+def default_image() -> Path:
+    """Return the first PNG of demo/images. Raises ValueError if there is none."""
+    images = sorted((DEMO / "images").glob("*.png"))
+    if not images:
+        raise ValueError(f"{DEMO / 'images'} holds no PNG: is this a complete checkout? Or choose a picture with --image")
+    return images[0]
+
+
+def check_file(path: Path, option: str) -> Path:
+    """Return `path` made absolute. Raises ValueError, naming the option, if no file can be read there."""
+    path = path.expanduser().absolute()
+    try:
+        with path.open("rb") as handle:
+            if not handle.read(1):
+                raise ValueError(f"{option} {path} is empty")
+    except OSError as error:
+        raise ValueError(f"{option} {path} cannot be read: {error.strerror}") from error
+    return path
+
+
+def check_prompts(path: Path) -> Path:
+    """Return `path` made absolute. Raises ValueError if it is no UTF-8 text or holds nothing but comments."""
+    path = check_file(path, "--prompts")
+    try:
+        lines = path.read_text(encoding="utf-8-sig").splitlines()
+    except UnicodeDecodeError:
+        raise ValueError(f"--prompts {path} is not UTF-8 text: save it as UTF-8") from None
+    if not any(line.strip() and not line.lstrip().startswith("#") for line in lines):
+        raise ValueError(f"--prompts {path} holds no prompt: write one per clip, separated by blank lines")
+    return path
+
+
+if __name__ == "__main__":
+    sys.exit(main())
