@@ -1,0 +1,189 @@
+"""SVI Generate on a real ComfyUI process: equal to the unrolled graph, right length, survives failure and interrupt."""
+
+import json
+import uuid
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from demo.server import ComfyServer, ExecutionFailed, ExecutionInterrupted, PromptRejected
+from svi_core.video_file import count_frames
+from tests.e2e.graphs import HIGH, T2V, WAN21, loop_graph, node, unrolled_graph
+
+pytestmark = pytest.mark.e2e
+
+
+def latent(server: ComfyServer, outputs: dict, name: str) -> torch.Tensor:
+    return load_file(server.saved_file(outputs[name]["latents"][0]))["latent_tensor"]
+
+
+def run_folder(server: ComfyServer, prefix: str) -> Path:
+    return max((server.output_directory / prefix).parent.glob(Path(prefix).name + "_*"))
+
+
+@pytest.mark.parametrize(
+    ("layout", "building_blocks"),
+    [
+        ({"variant": "2.0 Pro"}, {}),
+        ({"variant": "2.0 Pro", "num_motion_frames": 8, "num_frames": 13}, {"num_motion_frames": "8", "num_frames": 13}),
+        ({"variant": "Shot"}, {"padding": "anchor frames", "num_motion_frames": "1"}),
+        ({"variant": "Film"}, {"padding": "grey frames", "num_motion_frames": "5"}),
+    ],
+    ids=lambda value: value.get("variant", ""),
+)
+def test_the_loop_equals_the_unrolled_stock_graph_bit_for_bit(comfy_server, reference_image, layout, building_blocks):
+    image = comfy_server.add_input(reference_image)
+    unrolled = unrolled_graph(image, **building_blocks)
+    outputs = comfy_server.run(unrolled)
+    expected = [latent(comfy_server, outputs, f"latent{index}") for index in range(3)]
+    assert not torch.equal(expected[0], expected[1])
+    for clips in (1, 3):
+        found = latent(comfy_server, comfy_server.run(loop_graph(image, clips=clips, **layout)), "latent")
+        assert torch.equal(found, expected[clips - 1])
+
+
+def test_one_model_without_experts_equals_the_unrolled_graph(comfy_server, reference_image):
+    image = comfy_server.add_input(reference_image)
+    outputs = comfy_server.run(unrolled_graph(image, clips=2, low=None))
+    found = latent(comfy_server, comfy_server.run(loop_graph(image, clips=2, low=None)), "latent")
+    assert torch.equal(found, latent(comfy_server, outputs, "latent1"))
+
+
+def test_seed_mode_and_motion_matter(comfy_server, reference_image):
+    image = comfy_server.add_input(reference_image)
+    made = {
+        name: latent(comfy_server, comfy_server.run(loop_graph(image, clips=2, **options)), "latent")
+        for name, options in {
+            "per clip": {},
+            "fixed": {"seed_mode": "fixed"},
+            "other seed": {"seed": 6},
+        }.items()
+    }
+    assert not torch.equal(made["per clip"], made["fixed"])
+    assert not torch.equal(made["per clip"], made["other seed"])
+
+
+@pytest.mark.parametrize(
+    ("variant", "num_frames", "expected"),
+    [("2.0 Pro", 81, 3 * 76 + 5), ("2.0", 9, 3 * 8 + 1), ("Shot", 9, 3 * 8 + 1), ("Film", 9, 3 * 4 + 5)],
+)
+def test_the_video_has_exactly_the_frames_of_the_formula(comfy_server, reference_image, variant, num_frames, expected):
+    graph = loop_graph(
+        comfy_server.add_input(reference_image), variant=variant, num_frames=num_frames, filename_prefix="svi/length", steps=1
+    )
+    outputs = comfy_server.run(graph)
+    saved = comfy_server.saved_file(outputs["saved"]["images"][0])
+    folder = run_folder(comfy_server, "svi/length")
+    assert count_frames(saved) == count_frames(folder / "video.mp4") == expected
+    assert sum(count_frames(path) for path in folder.glob("clip_*.mp4")) == expected
+
+
+def test_one_progress_bar_counts_the_steps_of_the_whole_run(comfy_server, reference_image):
+    client = uuid.uuid4().hex
+    with comfy_server.events(client) as events:
+        graph = loop_graph(comfy_server.add_input(reference_image), steps=40, seed=11)
+        comfy_server.wait(comfy_server.queue(graph, client))
+        shown = [data for kind, data in events.drain() if kind == "progress" and data["node"] == "generate"]
+    assert {data["max"] for data in shown} == {3 * 40}
+    values = [data["value"] for data in shown]
+    assert values == sorted(values) and values[-1] == 3 * 40 and len(values) > 5
+
+
+def test_interrupt_leaves_a_playable_video_of_the_finished_clips(comfy_server, reference_image):
+    graph = loop_graph(comfy_server.add_input(reference_image), clips=50, steps=60, seed=12, filename_prefix="svi/interrupted")
+    client = uuid.uuid4().hex
+    with comfy_server.events(client) as events:
+        prompt_id = comfy_server.queue(graph, client)
+
+        def interrupt_in_clip_three() -> None:
+            if any(kind == "progress" and data["value"] > 140 for kind, data in events.drain()):
+                comfy_server.interrupt()
+
+        with pytest.raises(ExecutionInterrupted):
+            comfy_server.wait(prompt_id, on_poll=interrupt_in_clip_three)
+    folder = run_folder(comfy_server, "svi/interrupted")
+    finished = len(list(folder.glob("clip_*.mp4")))
+    assert 2 <= finished < 50
+    assert count_frames(folder / "video.mp4") == 9 + 4 * (finished - 1)
+    assert not list(folder.glob("*.tmp*")) and not list(folder.glob("*.txt"))
+
+
+def poisoned_loop(image: str) -> dict:
+    """A loop whose model is broken by a LoRA that holds NaN: the sampler gives NaN, which would decode to black."""
+    graph = loop_graph(image, clips=2, filename_prefix="svi/poisoned")
+    graph["row"] = node("SVILora", lora="nan_lora.safetensors", strength=1.0, lora_low_noise="none", strength_low_noise=1.0)
+    graph["stack"] = node("SVILoraStack", model=["model", 0], model_low_noise=["low", 0], loras=["row", 0])
+    graph["generate"]["inputs"]["model"] = ["stack", 0]
+    return graph
+
+
+def test_nan_stops_at_its_clip_and_writes_nothing_black(comfy_server, reference_image, tiny_models):
+    from safetensors.torch import save_file
+
+    module = "diffusion_model.blocks.0.self_attn.q"
+    lora = {f"{module}.lora_A.weight": torch.full((1, 64), float("nan")), f"{module}.lora_B.weight": torch.ones(64, 1)}
+    save_file(lora, tiny_models / "loras" / "nan_lora.safetensors")
+    with pytest.raises(ExecutionFailed, match=r"clip 1 of 2 \(seed 5, prompt 'a cat walking.*NaN or infinite"):
+        comfy_server.run(poisoned_loop(comfy_server.add_input(reference_image)))
+    assert not list(run_folder(comfy_server, "svi/poisoned").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"clips": 0}, "num_clips"),
+        ({"num_frames": 80}, "num_frames is 80"),
+        ({"prompts": ["", " "]}, "no prompt"),
+        ({"filename_prefix": "../escape"}, "filename_prefix is '../escape'"),
+        ({"filename_prefix": "/tmp/escape"}, "filename_prefix"),
+        ({"seed": 2**53}, "seed"),
+        ({"num_motion_frames": 5}, "4, 8 or 12"),
+    ],
+    ids=str,
+)
+def test_bad_values_are_refused_when_queued_before_anything_loads(comfy_server, reference_image, options, words):
+    with pytest.raises(PromptRejected) as caught:
+        comfy_server.queue(loop_graph(comfy_server.add_input(reference_image), **options))
+    assert words in json.dumps(caught.value.node_errors) + str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"model": T2V}, "model is a model with 16 input channels"),
+        ({"low": T2V}, "model_low_noise is a model with 16 input channels"),
+        ({"model": WAN21, "low": None}, "connect Load CLIP Vision"),
+    ],
+    ids=str,
+)
+def test_models_that_do_not_fit_are_refused_before_sampling(comfy_server, reference_image, options, words):
+    with pytest.raises(ExecutionFailed, match=words):
+        comfy_server.run(loop_graph(comfy_server.add_input(reference_image), filename_prefix="svi/refused", **options))
+    assert not list((comfy_server.output_directory / "svi").glob("refused*"))
+
+
+def test_wan21_runs_with_clip_vision(comfy_server, reference_image):
+    graph = loop_graph(
+        comfy_server.add_input(reference_image), model=WAN21, low=None, variant="Shot", filename_prefix="svi/wan21"
+    )
+    graph["vision"] = node("CLIPVisionLoader", clip_name="clip_vision_h.safetensors")
+    graph["generate"]["inputs"]["clip_vision"] = ["vision", 0]
+    outputs = comfy_server.run(graph)
+    assert count_frames(comfy_server.saved_file(outputs["saved"]["images"][0])) == 3 * 8 + 1
+
+
+def test_wrong_vae_is_refused(comfy_server, reference_image):
+    graph = loop_graph(comfy_server.add_input(reference_image))
+    graph["vae"] = node("VAELoader", vae_name="pixel_space")
+    with pytest.raises(ExecutionFailed, match="vae makes 3-channel"):
+        comfy_server.run(graph)
+
+
+def test_high_expert_is_used_for_high_noise_only(comfy_server, reference_image):
+    """With every sigma below the boundary the high-noise expert makes no step, and the other way round."""
+    image = comfy_server.add_input(reference_image)
+    only_low = latent(comfy_server, comfy_server.run(loop_graph(image, clips=1, steps=1, boundary=0.99, model=HIGH)), "latent")
+    high_alone = latent(comfy_server, comfy_server.run(loop_graph(image, clips=1, steps=1, low=None)), "latent")
+    assert torch.equal(only_low, high_alone)  # one step from sigma 1 belongs to the high-noise expert alone
