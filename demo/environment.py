@@ -32,6 +32,7 @@ import subprocess
 import sys
 import tarfile
 import time
+import zlib
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -324,7 +325,7 @@ def extract_folder(archive: Path, folder: str, destination: Path, stamp: dict[st
             if not members:
                 raise SetupError(f"{archive.name} holds no folder {folder}")
             tar.extractall(staging, members, filter="data")
-    except tarfile.TarError as error:
+    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
         shutil.rmtree(staging, ignore_errors=True)
         raise SetupError(f"{archive.name} cannot be extracted: {error}") from error
     write_stamp(staging, stamp)
