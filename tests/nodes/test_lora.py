@@ -1,0 +1,209 @@
+"""LoRA files on ComfyUI's ModelPatcher: all dialects on the 14B layout, the arithmetic, stacking, fp8, and refusals."""
+
+import re
+import sys
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+HIGH = "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors"
+
+MODULES_14B = [
+    f"blocks.{block}.{layer}"
+    for block in range(40)
+    for layer in (*(f"{a}.{p}" for a in ("self_attn", "cross_attn") for p in "qkvo"), "ffn.0", "ffn.2")
+]
+FORMS = {
+    "svi 1.0": "pipe.dit.{}.lora_{}.default.weight",
+    "svi 2.x": "{}.lora_{}.default.weight",
+    "kijai and ours": "diffusion_model.{}.lora_{}.weight",
+    "diffsynth": "{}.lora_{}.weight",
+    "kohya": "lora_unet_{}.lora_{}.weight",
+}
+
+
+def key_of(form: str, module: str, side: str) -> str:
+    if form == "kohya":
+        return FORMS[form].format(module.replace(".", "_"), {"A": "down", "B": "up"}[side])
+    return FORMS[form].format(module, side)
+
+
+@pytest.fixture(scope="module")
+def model_14b(comfy):
+    """The Wan 2.2 I2V A14B expert as ComfyUI builds it, on the meta device: shapes without memory."""
+    import comfy.model_base
+    import comfy.model_patcher
+    import comfy.supported_models
+
+    config = comfy.supported_models.WAN21_T2V(
+        {"image_model": "wan2.1", "model_type": "t2v", "dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40,
+         "in_dim": 36, "out_dim": 16, "patch_size": (1, 2, 2), "freq_dim": 256, "window_size": (-1, -1), "qk_norm": True,
+         "cross_attn_norm": True, "eps": 1e-6}
+    )  # fmt: skip
+    config.set_inference_dtype(torch.bfloat16, None)
+    network = comfy.model_base.WAN21(config, image_to_video=False, device="meta")
+    return comfy.model_patcher.ModelPatcher(network, torch.device("cpu"), torch.device("cpu"))
+
+
+@pytest.fixture(scope="module")
+def lora_nodes(pack):
+    return sys.modules[f"{pack.__name__}.nodes.lora"]
+
+
+@pytest.fixture(scope="module")
+def core_lora(pack):
+    return sys.modules[f"{pack.__name__}.svi_core.lora"]
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_all_400_modules_of_the_14b_layout_match_in_every_dialect(model_14b, lora_nodes, core_lora, form):
+    shape = {key.removesuffix(".weight"): value.shape for key, value in model_14b.model.state_dict().items()}
+    tensors = {}
+    for module in MODULES_14B:
+        out, into = shape[f"diffusion_model.{module}"]
+        tensors[key_of(form, module, "A")] = torch.empty(128, into, device="meta")
+        tensors[key_of(form, module, "B")] = torch.empty(out, 128, device="meta")
+    renamed = {core_lora.canonical_key(key): tensor for key, tensor in tensors.items()}
+    assert len(renamed) == 800
+    lora = core_lora.LoraFile("x.safetensors", renamed, {}, tuple(tensors))
+    patched, report = lora_nodes.apply_lora(model_14b, lora, "high", 1.0)
+    assert (report.num_matched, report.unmatched) == (400, ())
+    assert len(patched.patches) == 400 and not model_14b.patches
+
+
+def lora_path(folder, name, modules, rank=4, out=64, into=64, seed=0, alpha=None, form="kijai and ours"):
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {}
+    for module in modules:
+        tensors[key_of(form, module, "A")] = torch.randn(rank, into, generator=generator)
+        tensors[key_of(form, module, "B")] = torch.randn(out, rank, generator=generator)
+        if alpha is not None:
+            tensors[key_of(form, module, "A").split(".lora_")[0] + ".alpha"] = torch.tensor(alpha)
+    save_file(tensors, folder / name)
+    return tensors
+
+
+@pytest.fixture
+def loras(tmp_path, comfy):
+    """A loras folder that ComfyUI searches."""
+    import folder_paths
+
+    saved = folder_paths.folder_names_and_paths["loras"]
+    folder_paths.folder_names_and_paths["loras"] = ([str(tmp_path)], saved[1])
+    folder_paths.filename_list_cache.pop("loras", None)
+    yield tmp_path
+    folder_paths.folder_names_and_paths["loras"] = saved
+    folder_paths.filename_list_cache.pop("loras", None)
+
+
+def apply(pack, model, rows, low=None):
+    stack = ()
+    for name, strength, low_name, low_strength in rows:
+        stack = pack.nodes.SVILora.execute(name, strength, low_name, low_strength, stack).args[0]
+    return pack.nodes.SVILoraStack.execute(model, stack, low).args
+
+
+def patched_weight(model, module):
+    """Return the weight that ComfyUI computes for `module`, without loading the model."""
+    import comfy.lora
+    import comfy.utils
+
+    key = f"diffusion_model.{module}.weight"
+    weight = comfy.utils.get_attr(model.model, key).float().clone()
+    return comfy.lora.calculate_weight(model.patches[key], weight, key) if key in model.patches else weight
+
+
+Q, K = "blocks.0.self_attn.q", "blocks.1.cross_attn.k"
+
+
+def test_weight_is_w_plus_strength_times_b_a_and_stacks_add_up(pack, model, loras):
+    first = lora_path(loras, "a.safetensors", [Q, K], seed=1)
+    second = lora_path(loras, "b.safetensors", [Q], seed=2, form="svi 1.0", rank=3)
+    patched, low, report = apply(pack, model, [("a.safetensors", 0.5, "none", 1.0), ("b.safetensors", -2.0, "none", 1.0)])
+    delta_a = first[f"diffusion_model.{Q}.lora_B.weight"] @ first[f"diffusion_model.{Q}.lora_A.weight"]
+    delta_b = second[f"pipe.dit.{Q}.lora_B.default.weight"] @ second[f"pipe.dit.{Q}.lora_A.default.weight"]
+    expected = patched_weight(model, Q) + 0.5 * delta_a - 2.0 * delta_b
+    assert torch.allclose(patched_weight(patched, Q), expected, atol=1e-4)
+    assert low is None and not model.patches
+    assert re.findall(r"(\d) of (\d) modules matched", report) == [("2", "2"), ("1", "1")]
+
+
+def test_alpha_scales_by_alpha_over_rank_and_its_absence_means_1(pack, model, loras):
+    tensors = lora_path(loras, "alpha.safetensors", [Q], rank=4, alpha=2.0)
+    patched = apply(pack, model, [("alpha.safetensors", 1.0, "none", 1.0)])[0]
+    delta = tensors[f"diffusion_model.{Q}.lora_B.weight"] @ tensors[f"diffusion_model.{Q}.lora_A.weight"]
+    assert torch.allclose(patched_weight(patched, Q) - patched_weight(model, Q), 0.5 * delta, atol=1e-4)
+
+
+def test_each_expert_gets_its_own_file(pack, model, loras):
+    lora_path(loras, "x_HIGH.safetensors", [Q], seed=1)
+    lora_path(loras, "x_LOW.safetensors", [K], seed=2)
+    high, low, report = apply(pack, model, [("x_HIGH.safetensors", 1.0, "x_LOW.safetensors", 0.5)], low=model)
+    assert set(high.patches) == {f"diffusion_model.{Q}.weight"} and set(low.patches) == {f"diffusion_model.{K}.weight"}
+    assert "x_HIGH.safetensors -> high at 1:" in report and "x_LOW.safetensors -> low at 0.5:" in report
+    assert "WARNING" not in report
+
+
+def test_swapped_experts_are_reported(pack, model, loras):
+    lora_path(loras, "x_HIGH.safetensors", [Q])
+    report = apply(pack, model, [("none", 1.0, "x_HIGH.safetensors", 1.0)], low=model)[2]
+    assert "for the high-noise expert but was put on the low-noise one" in report
+
+
+def test_strength_0_and_none_change_nothing(pack, model, loras):
+    lora_path(loras, "a.safetensors", [Q])
+    patched, _, report = apply(pack, model, [("a.safetensors", 0.0, "none", 1.0), ("none", 1.0, "none", 1.0)])
+    assert not patched.patches and report == "no LoRA applied"
+
+
+def test_partial_match_is_counted_and_named(pack, model, loras):
+    lora_path(loras, "partial.safetensors", [Q, "blocks.7.self_attn.q"])
+    report = apply(pack, model, [("partial.safetensors", 1.0, "none", 1.0)])[2]
+    assert "1 of 2 modules matched" in report and "blocks.7.self_attn.q" in report
+
+
+@pytest.mark.parametrize(
+    ("modules", "sizes", "words"),
+    [
+        (["single_blocks.0.linear1", "x.y"], {}, r"LoRA bad.safetensors: 0 of 2 modules .*single_blocks.0.linear1"),
+        ([Q], {"into": 48}, r"blocks.0.self_attn.q is 64 x 48, but the model's is 64 x 64"),
+    ],
+)
+def test_files_for_other_models_are_errors(pack, model, loras, modules, sizes, words):
+    lora_path(loras, "bad.safetensors", modules, form="diffsynth", **sizes)
+    with pytest.raises(ValueError, match=words):
+        apply(pack, model, [("bad.safetensors", 1.0, "none", 1.0)])
+
+
+def test_low_file_without_low_model_is_an_error(pack, model, loras):
+    lora_path(loras, "a.safetensors", [Q])
+    with pytest.raises(ValueError, match="lora_low_noise is 'a.safetensors', but no model_low_noise"):
+        apply(pack, model, [("none", 1.0, "a.safetensors", 1.0)])
+
+
+def test_pickle_with_a_safetensors_name_is_refused(pack, model, loras):
+    torch.save({"a": torch.zeros(1)}, loras / "evil.safetensors")
+    with pytest.raises(ValueError, match="evil.safetensors is a pickle"):
+        apply(pack, model, [("evil.safetensors", 1.0, "none", 1.0)])
+
+
+def test_nan_strength_is_refused(pack):
+    with pytest.raises(ValueError, match="strength is nan"):
+        pack.nodes.SVILora.execute("none", float("nan"), "none", 1.0)
+
+
+def test_fp8_weights_are_patched_through_the_model_patcher(pack, tiny_models, loras, comfy):
+    import comfy.sd
+
+    path = str(tiny_models / "diffusion_models" / HIGH)
+    model = comfy.sd.load_diffusion_model(path, model_options={"dtype": torch.float8_e4m3fn})
+    lora_path(loras, "a.safetensors", [Q])
+    patched = apply(pack, model, [("a.safetensors", 1.0, "none", 1.0)])[0]
+    before = patched.model.diffusion_model.blocks[0].self_attn.q.weight.float().clone()
+    patched.patch_model()
+    weight = patched.model.diffusion_model.blocks[0].self_attn.q.weight
+    changed = weight.float()
+    assert weight.dtype is torch.float8_e4m3fn and not torch.equal(changed, before)
+    patched.unpatch_model()
+    assert torch.equal(patched.model.diffusion_model.blocks[0].self_attn.q.weight.float(), before)
