@@ -27,7 +27,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from demo.environment import REPOSITORY, Environment, clean_python_variables
+from demo.environment import REPOSITORY, Environment, Layout, clean_python_variables
 
 PACK_NAME = "ComfyUI-StableVideoInfinity"
 PACK_NODES = {PACK_NAME: REPOSITORY, "svi_tiny_encoders": REPOSITORY / "demo" / "tiny_encoders"}
@@ -210,7 +210,7 @@ class ComfyServer:
                 stdout=log,
                 stderr=subprocess.STDOUT,
                 cwd=self.base_directory,  # not the repository root, whose nodes/ would shadow ComfyUI's nodes.py
-                env={**clean_python_variables(), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONUTF8": "1"},
+                env=process_variables(self.environment),
                 # Ctrl-C is for us: we interrupt the run, keep what is finished and then end the server ourselves.
                 start_new_session=os.name != "nt",
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
@@ -418,6 +418,14 @@ class Events:
                     self._queue.put((content["type"], content.get("data") or {}))
                 else:
                     self.num_previews += 1
+
+
+def process_variables(environment: Environment) -> dict[str, str]:
+    """Return the environment variables for a process that runs ComfyUI: offline, and no writing into a user's tree."""
+    variables = {**clean_python_variables(), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONUTF8": "1"}
+    if environment.comfyui != Layout().comfyui:
+        variables["PYTHONDONTWRITEBYTECODE"] = "1"
+    return variables
 
 
 def link_folder(folder: Path, link: Path) -> None:

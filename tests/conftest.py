@@ -13,8 +13,8 @@ from types import ModuleType
 
 import pytest
 
-from demo.environment import Environment, SetupError, clean_python_variables, find_environment
-from demo.server import ComfyServer
+from demo.environment import Environment, Layout, SetupError, find_environment
+from demo.server import ComfyServer, process_variables
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_MODELS_SCRIPT = REPOSITORY / "tests" / "e2e" / "tiny_models.py"
@@ -44,7 +44,7 @@ def tiny_models(environment: Environment, tmp_path_factory: pytest.TempPathFacto
     """A folder of tiny random models in the real Wan architectures, in ComfyUI's folders, under the published names."""
     output = tmp_path_factory.mktemp("tiny_models")
     command = [str(environment.python), str(TINY_MODELS_SCRIPT), str(environment.comfyui), str(output)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=output, env=clean_python_variables())
+    done = subprocess.run(command, capture_output=True, text=True, cwd=output, env=process_variables(environment))
     assert done.returncode == 0, done.stderr
     return output
 
@@ -68,6 +68,8 @@ def comfy_server(
 @pytest.fixture(scope="session")
 def comfy(comfyui_path: Path) -> ModuleType:
     """ComfyUI's `comfy` package in this process, on CPU; import its modules with `importlib` or in the test's body."""
+    if comfyui_path != Layout().comfyui:
+        sys.dont_write_bytecode = True  # a user's own tree is only read
     if str(comfyui_path) not in sys.path:
         sys.path.append(str(comfyui_path))  # at the end: our own packages come first
     importlib.import_module("comfy.options").enable_args_parsing(False)
