@@ -15,6 +15,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NoReturn
 
 from demo.environment import REPOSITORY, SetupError, ensure_environment, execute_inside, say
 
@@ -43,9 +44,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     execute_inside(environment, ["-m", "demo.run", str(image), str(prompts), str(options.clips), str(options.seed)])
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, as all errors of the demo are."""
+
+    def error(self, message: str) -> NoReturn:
+        say(f"error: {message}")
+        sys.exit(2)
+
+
 def argument_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line; it exits with 2 on what it refuses."""
-    parser = argparse.ArgumentParser(prog="python -m demo", description="Make a long video in a real ComfyUI on CPU.")
+    parser = OneLineParser(prog="python -m demo", description="Make a long video in a real ComfyUI on CPU.")
     parser.add_argument("--image", type=Path, help="the picture the video starts from (default: the first in demo/images)")
     parser.add_argument("--prompts", type=Path, help="a text file with one prompt per clip, separated by blank lines")
     parser.add_argument("--clips", type=num_clips, default=DEFAULT_CLIPS, help=f"how many (default: {DEFAULT_CLIPS})")
