@@ -1,148 +1,122 @@
-"""A video that grows clip by clip and is playable at every moment.
+"""Frames to finished video files: one file per clip, and their join without re-encoding.
 
-Each clip's new frames become one finished file, moved into place only after its frames were counted back; the video is
-their stream-copy join, without re-encoding. So a crash loses at most the clip in work (a streaming mp4 would lose all).
+Each file is moved into place only after its frames were counted back, so a file under its final name is whole; a crash
+loses at most the clip in work (a streaming mp4 would lose all its frames, a fragmented one can truncate silently).
 """
 
-import os
-import re
+import hashlib
+import json
+import queue
 import subprocess
-from collections.abc import Iterable
-from pathlib import Path, PurePosixPath
+import threading
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
 
 import imageio_ffmpeg
 import numpy as np
 import torch
 
+from .atomic_file import staged
 from .geometry import FRAME_RATE
 
-MAX_NAME_LENGTH = 120
 _TIMESCALE = 90_000  # divisible by every usual frame rate, so that joined clips keep exact frame times
+_QUEUED_CHUNKS = 4  # chunks of about 8 frames that wait for the encoder at most
+CODECS = {"h264": "libx264", "h265": "libx265"}
+PIXEL_FORMATS = ("yuv420p", "yuv444p", "yuv420p10le")
 
 
-def check_output_prefix(prefix: str) -> PurePosixPath:
-    """Return `prefix` as a relative path that stays inside the output folder on every system.
+@dataclass(frozen=True)
+class VideoCoding:
+    """How frames are encoded.
 
-    Raises:
-        ValueError: empty, absolute, containing ``..``, a backslash, a colon or control characters, or too long.
+    Attributes:
+        codec: "h264" or "h265".
+        crf: constant rate factor, 0 (lossless, large) to 51; 18 is visually lossless.
+        pixel_format: "yuv420p" plays everywhere.
+        frame_rate: frames per second.
     """
-    path = PurePosixPath(prefix)
-    bad = next((part for part in path.parts if part in ("..", "~") or len(part.encode()) > MAX_NAME_LENGTH), None)
-    if not prefix.strip() or not path.parts or path.is_absolute() or bad or re.search(r'[\\:*?"<>|\x00-\x1f]', prefix):
-        raise ValueError(
-            f"filename_prefix is {prefix!r}: use a relative name such as 'svi/story', without '..', backslashes, ':' or "
-            f"other special characters, each part at most {MAX_NAME_LENGTH} bytes."
-        )
-    return path
+
+    codec: str = "h264"
+    crf: int = 18
+    pixel_format: str = "yuv420p"
+    frame_rate: int = FRAME_RATE
+
+    def __post_init__(self):
+        if self.codec not in CODECS:
+            raise ValueError(f"codec is {self.codec!r}: use one of {', '.join(CODECS)}.")
+        if self.pixel_format not in PIXEL_FORMATS:
+            raise ValueError(f"pixel_format is {self.pixel_format!r}: use one of {', '.join(PIXEL_FORMATS)}.")
+        if not 0 <= self.crf <= 51:
+            raise ValueError(f"crf is {self.crf}: use 0 (lossless) to 51, 18 by default.")
+
+    @property
+    def tag(self) -> str:
+        """A short name that tells files of different codings apart."""
+        return f"{self.codec}-{self.pixel_format}-crf{self.crf}"
 
 
-def new_run_folder(output_root: Path, prefix: str) -> Path:
-    """Create and return the next free ``<output_root>/<prefix>_00001`` folder; two callers never get the same one.
+@dataclass(frozen=True)
+class WrittenFrames:
+    """What went into a file: the number of frames and the sha256 of their uint8 RGB bytes in order."""
 
-    Raises:
-        ValueError: a prefix that :func:`check_output_prefix` refuses, or a symlink that leads out of `output_root`.
-        OSError: the folder cannot be created.
-    """
-    wanted = output_root / check_output_prefix(prefix)
-    if not wanted.parent.resolve().is_relative_to(output_root.resolve()):
-        raise ValueError(f"filename_prefix {prefix!r} leads out of the output folder {output_root}: choose another.")
-    wanted.parent.mkdir(parents=True, exist_ok=True)
-    taken = [int(m[1]) for p in wanted.parent.iterdir() if (m := re.fullmatch(re.escape(wanted.name) + r"_(\d{5,})", p.name))]
-    number = max(taken, default=0) + 1
-    while True:
-        folder = wanted.with_name(f"{wanted.name}_{number:05d}")
-        try:
-            folder.mkdir()
-            return folder
-        except FileExistsError:
-            number += 1
+    num_frames: int
+    sha256: str
 
 
 def to_uint8(frames: torch.Tensor) -> np.ndarray:
-    """Return `frames` [T, H, W, 3] in [0, 1] as uint8 on the CPU, rounded to nearest; converted before they leave the GPU."""
+    """Return `frames` [T, H, W, 3] in [0, 1] as uint8 on the CPU, rounded to nearest before they leave the device."""
     return frames.mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8).cpu().numpy()
 
 
-class GrowingVideo:
-    """Clips on disk under one folder and their join ``video.mp4``."""
+def write_video(path: Path, chunks: Iterable[np.ndarray], coding: VideoCoding) -> WrittenFrames:
+    """Encode `chunks` of frames, each [t, H, W, 3] uint8 with even H and W, into the finished file `path`.
 
-    def __init__(self, folder: Path, frame_rate: int = FRAME_RATE, crf: int = 18):
-        self.folder = folder
-        self.frame_rate = frame_rate
-        self.crf = crf
-        self.segments: list[Path] = []
-        self.num_frames = 0
-
-    @property
-    def path(self) -> Path:
-        """The joined video of all clips so far."""
-        return self.folder / "video.mp4"
-
-    def append(self, frames: np.ndarray) -> Path:
-        """Encode `frames` [T, H, W, 3] uint8 as the next clip, then refresh the join. Returns the clip's file.
-
-        Raises:
-            OSError: the encoder failed (a full disk, say); the video of the clips before is left as it was.
-        """
-        segment = self.folder / f"clip_{len(self.segments) + 1:04d}.mp4"
-        staging = segment.with_suffix(".tmp.mp4")
-        try:
-            encode_h264(staging, frames, self.frame_rate, self.crf)
-            _move_into_place(staging, segment, len(frames))
-        finally:
-            staging.unlink(missing_ok=True)
-        self.segments.append(segment)
-        self.num_frames += len(frames)
-        self._join()
-        return segment
-
-    def _join(self) -> None:
-        staging, listing = self.path.with_suffix(".tmp.mp4"), self.folder / "join.txt"
-        try:
-            join_by_copy(staging, self.segments, listing)
-            _move_into_place(staging, self.path, self.num_frames)
-        finally:
-            staging.unlink(missing_ok=True)
-            listing.unlink(missing_ok=True)
-
-
-def encode_h264(path: Path, frames: np.ndarray, frame_rate: int, crf: int) -> None:
-    """Write `frames` [T, H, W, 3] uint8 (even height and width) as an H.264 mp4, yuv420p, BT.709.
+    Frames are encoded in a thread with a short queue, while `chunks` makes the next ones.
 
     Raises:
-        OSError: ffmpeg could not write the file.
+        OSError: ffmpeg failed or the file holds other than the frames it got (a full disk, say); `path` is left as it was.
     """
-    height, width = frames.shape[1:3]
-    colour = ["-vf", "scale=out_color_matrix=bt709:out_range=tv", "-color_primaries", "bt709", "-color_trc", "bt709"]
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error",
-        "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(frame_rate), "-i", "-",
-        *colour, "-colorspace", "bt709", "-color_range", "tv",
-        "-c:v", "libx264", "-preset", "medium", "-crf", str(crf), "-pix_fmt", "yuv420p", "-bf", "0",
-        "-video_track_timescale", str(_TIMESCALE), "-movflags", "+faststart", str(path),
-    ]  # fmt: skip
-    _run(command, path, np.ascontiguousarray(frames).data)
+    with staged(path) as staging:
+        encoder = _FrameEncoder(staging, coding)
+        try:
+            for chunk in chunks:
+                encoder.put(chunk)
+            written = encoder.finish()
+        finally:
+            encoder.abandon()
+        _require_frames(staging, written.num_frames, path)
+    return written
 
 
-def join_by_copy(path: Path, segments: Iterable[Path], listing: Path) -> None:
-    """Join mp4 files of equal size and coding into `path` without re-encoding.
+def join_videos(path: Path, segments: Iterable[Path], num_frames: int, metadata: Mapping[str, object] | None = None) -> None:
+    """Join files of equal size and coding into `path` by stream copy.
 
     Args:
-        listing: where ffmpeg's list of inputs is written, beside the segments: names in it are relative.
+        segments: the files in order.
+        num_frames: frames that the join must hold.
+        metadata: header entries; values other than text are stored as JSON. ComfyUI restores a graph from "workflow".
 
     Raises:
-        OSError: ffmpeg could not write the file.
+        OSError: ffmpeg failed or frames are missing; `path` is left as it was.
     """
-    listing.write_text("".join(f"file '{segment.name}'\n" for segment in segments), encoding="utf-8")
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error", "-f", "concat", "-i", str(listing),
-        "-c", "copy", "-video_track_timescale", str(_TIMESCALE), "-movflags", "+faststart", str(path),
-    ]  # fmt: skip
-    _run(command, path, None)
+    entries = {key: value if isinstance(value, str) else json.dumps(value) for key, value in (metadata or {}).items()}
+    with staged(path) as staging:
+        listing, header = staging.with_suffix(".txt"), staging.with_suffix(".ffmeta")
+        try:
+            listing.write_text("".join(f"file {_quoted(segment)}\n" for segment in segments), encoding="utf-8")
+            header.write_text(_ffmetadata(entries), encoding="utf-8")
+            done = subprocess.run(_join_command(staging, listing, header), capture_output=True, check=False)
+        finally:
+            listing.unlink(missing_ok=True)
+            header.unlink(missing_ok=True)
+        if done.returncode:
+            raise OSError(f"ffmpeg could not write {path} ({_last_line(done.stderr)}): check free space and permissions.")
+        _require_frames(staging, num_frames, path)
 
 
 def count_frames(path: Path) -> int:
-    """Return the number of frames that `path` really decodes to.
+    """Return the number of frames in `path`, read packet by packet.
 
     Raises:
         OSError: `path` is not a video that can be read.
@@ -153,18 +127,147 @@ def count_frames(path: Path) -> int:
         raise OSError(f"{path} cannot be read back as a video: the disk may be full. Free space and run again.") from error
 
 
-def _run(command: list[str], path: Path, stdin: memoryview | None) -> None:
-    done = subprocess.run(command, input=stdin, capture_output=True, check=False)
-    if done.returncode:
-        reason = done.stderr.decode(errors="replace").strip().splitlines()[-1:] or ["no message"]
-        raise OSError(f"ffmpeg could not write {path} ({reason[0]}): check free space and permissions of the folder.")
+def read_frames(path: Path) -> Iterator[np.ndarray]:
+    """Yield the frames [H, W, 3] uint8 of a video file in order, one at a time.
+
+    Raises:
+        OSError: `path` is not a video that can be read.
+    """
+    reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24")
+    try:
+        width, height = next(reader)["size"]
+        for frame in reader:
+            yield np.frombuffer(frame, np.uint8).reshape(height, width, 3)
+    except (RuntimeError, OSError, StopIteration) as error:
+        raise OSError(f"{path} is not a video that can be read ({error}).") from error
 
 
-def _move_into_place(staging: Path, final: Path, num_frames: int) -> None:
-    """Rename `staging` to `final` once it is on the disk and holds `num_frames` frames."""
+class _FrameEncoder:
+    """One ffmpeg process, fed by one thread from a bounded queue."""
+
+    def __init__(self, path: Path, coding: VideoCoding):
+        self._path = path
+        self._coding = coding
+        self._chunks: queue.Queue[np.ndarray | None] = queue.Queue(_QUEUED_CHUNKS)
+        self._process: subprocess.Popen | None = None
+        self._digest = hashlib.sha256()
+        self._num_frames = 0
+        self._failed = threading.Event()
+        self._thread = threading.Thread(target=self._feed, name="svi-video-encoder", daemon=True)
+        self._errors: list[bytes] = []
+
+    def put(self, chunk: np.ndarray) -> None:
+        """Queue frames [t, H, W, 3]; waits while the encoder is behind."""
+        if len(chunk) == 0:
+            return
+        if self._process is None:
+            self._start(chunk.shape[1], chunk.shape[2])
+        while not self._failed.is_set():
+            try:
+                self._chunks.put(chunk, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+        self._raise_failure()
+
+    def finish(self) -> WrittenFrames:
+        """Wait until all frames are encoded.
+
+        Raises:
+            OSError: ffmpeg failed.
+            ValueError: there was no frame.
+        """
+        if self._process is None:
+            raise ValueError(f"{self._path} got no frames to encode.")
+        self._chunks.put(None)
+        self._thread.join()
+        if self._process.wait() or self._failed.is_set():
+            self._raise_failure()
+        return WrittenFrames(self._num_frames, self._digest.hexdigest())
+
+    def abandon(self) -> None:
+        """Stop the process if it still runs. Harmless after :meth:`finish`."""
+        if self._process is None:
+            return
+        if self._process.poll() is None:
+            self._failed.set()
+            self._process.kill()
+            self._process.wait()
+            self._thread.join()
+        self._process.stderr.close()
+
+    def _start(self, height: int, width: int) -> None:
+        self._process = subprocess.Popen(
+            _encode_command(self._path, width, height, self._coding),
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+        )  # fmt: skip
+        self._thread.start()
+
+    def _feed(self) -> None:
+        try:
+            while not self._failed.is_set():
+                try:
+                    chunk = self._chunks.get(timeout=0.2)
+                except queue.Empty:
+                    continue
+                if chunk is None:
+                    break
+                data = np.ascontiguousarray(chunk).data
+                self._process.stdin.write(data)
+                self._digest.update(data)
+                self._num_frames += len(chunk)
+            self._process.stdin.close()
+        except OSError:
+            self._failed.set()  # ffmpeg went away; its own message says why
+
+    def _raise_failure(self) -> None:
+        self._process.wait()
+        reason = _last_line(self._process.stderr.read())
+        raise OSError(f"ffmpeg could not write {self._path.parent} ({reason}): check free space and permissions of the folder.")
+
+
+def _encode_command(path: Path, width: int, height: int, coding: VideoCoding) -> list[str]:
+    """Return ffmpeg's arguments: raw RGB on standard input to BT.709 video without B-frames, which joins frame-exactly."""
+    return [
+        imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error",
+        "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(coding.frame_rate), "-i", "-",
+        "-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_primaries", "bt709",
+        "-color_trc", "bt709", "-color_range", "tv", "-c:v", CODECS[coding.codec], "-preset", "medium",
+        "-crf", str(coding.crf), "-pix_fmt", coding.pixel_format, "-bf", "0",
+        *(["-x265-params", "log-level=error:bframes=0", "-tag:v", "hvc1"] if coding.codec == "h265" else []),
+        "-video_track_timescale", str(_TIMESCALE), "-movflags", "+faststart", str(path),
+    ]  # fmt: skip
+
+
+def _join_command(path: Path, listing: Path, header: Path) -> list[str]:
+    """Return ffmpeg's arguments: the listed files one after the other, packets copied, with the header's metadata."""
+    return [
+        imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error",
+        "-f", "concat", "-safe", "0", "-i", str(listing), "-f", "ffmetadata", "-i", str(header),
+        "-map", "0:v", "-map_metadata", "1", "-c", "copy", "-video_track_timescale", str(_TIMESCALE),
+        "-movflags", "+faststart+use_metadata_tags", str(path),
+    ]  # fmt: skip
+
+
+def _require_frames(staging: Path, num_frames: int, final: Path) -> None:
     found = count_frames(staging)
     if found != num_frames:
         raise OSError(f"{final} holds {found} frames instead of {num_frames}: the disk may be full. Free space and run again.")
-    with staging.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(staging, final)
+
+
+def _last_line(message: bytes) -> str:
+    return (message.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+
+
+def _quoted(path: Path) -> str:
+    """Return `path` in the quoting of ffmpeg's concat list."""
+    return "'" + str(path.resolve()).replace("'", "'\\''") + "'"
+
+
+def _ffmetadata(entries: Mapping[str, str]) -> str:
+    """Return `entries` in ffmpeg's metadata file format."""
+
+    def escaped(text: str) -> str:
+        return "".join("\\" + c if c in "=;#\\\n" else c for c in text)
+
+    return ";FFMETADATA1\n" + "".join(f"{escaped(key)}={escaped(value)}\n" for key, value in entries.items())

@@ -5,12 +5,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svi_core.clips import MAX_SEED, Clip, ClipPlan, SeedMode, generate_clips, new_frames
+from svi_core.clips import MAX_SEED, ClipPlan, Part, SeedMode, cut_frames, generate_clips
 from svi_core.geometry import num_video_frames
 from svi_core.layouts import LAYOUTS, Padding, make_layout
 from svi_core.prompts import PromptStream
+from svi_core.run_store import RunStore
+from tests.core.fakes import FakeMaker
 
 PROMPTS = PromptStream(("one", "two"))
+PRO = LAYOUTS["2.0 Pro"]
 
 
 def test_seeds_move_by_42_as_the_authors_do():
@@ -31,53 +34,52 @@ def test_zero_clips_are_refused(count):
         ClipPlan(count, PROMPTS)
 
 
-def test_the_loop_hands_each_clip_the_one_before_and_keeps_no_more():
-    seen = []
-
-    def sample(index, seed, previous):
-        seen.append((index, seed, None if previous is None else previous.index))
-        return torch.full((1, 16, 2, 1, 1), float(index))
-
-    clips = list(generate_clips(ClipPlan(3, PROMPTS, 5), sample, lambda latent: latent.reshape(-1)))
-    assert seen == [(0, 5, None), (1, 47, 0), (2, 89, 1)]
-    assert [clip.prompt for clip in clips] == ["one", "two", "two"]
+def test_the_loop_hands_each_clip_the_one_before(tmp_path):
+    with RunStore(tmp_path) as store:
+        clips = list(generate_clips(ClipPlan(3, PROMPTS, 5), FakeMaker(PRO), store))
+    assert [clip.request.seed for clip in clips] == [5, 47, 89]
+    assert [clip.request.prompt for clip in clips] == ["one", "two", "two"]
+    assert [int(clip.latent[0, 1, 0, 0, 0]) for clip in clips] == [0, 1, 2]
+    assert len({clip.key for clip in clips}) == 3 and not any(clip.reused for clip in clips)
 
 
-def test_a_bad_clip_stops_the_loop_after_the_good_ones():
-    def sample(index, seed, previous):
-        return torch.full((1, 16, 2, 1, 1), float("nan") if index == 1 else 0.0)
-
+def test_a_bad_clip_stops_the_loop_after_the_good_ones(tmp_path):
+    maker = FakeMaker(PRO)
+    maker.nan_at = 1
     done = []
-    with pytest.raises(ValueError, match="clip 2 of 3 .seed 42, prompt 'two'."):
-        for clip in generate_clips(ClipPlan(3, PROMPTS), sample, lambda latent: latent):
-            done.append(clip.index)
-    assert done == [0]
+    with RunStore(tmp_path) as store, pytest.raises(ValueError, match="clip 2 of 3 .seed 42, prompt 'two'."):
+        for clip in generate_clips(ClipPlan(3, PROMPTS), maker, store):
+            done.append(clip.request.index)
+    assert done == [0] and len(list((tmp_path / "clips").glob("*.safetensors"))) == 1
+
+
+def test_tail_is_the_last_frames(tmp_path):
+    with RunStore(tmp_path) as store:
+        clip = next(generate_clips(ClipPlan(1, PROMPTS), FakeMaker(PRO), store))
+    assert torch.allclose(clip.tail(12)[:, 0, 0, 0] * 255, torch.arange(69.0, 81.0))
 
 
 @given(st.sampled_from(sorted(LAYOUTS)), st.integers(1, 6))
-def test_the_video_has_the_length_of_the_formula_and_no_frame_twice(name, num_clips):
-    """Clips of a perfect model: frame k of clip i shows moment k + i * (81 - overlap); the video must show each once."""
-    layout = LAYOUTS[name]
-    step = layout.num_frames - layout.overlap
+def test_the_video_has_the_length_of_the_formula_and_shows_each_moment_once(name, num_clips):
+    layout, plan = LAYOUTS[name], ClipPlan(num_clips, PROMPTS)
     shown = []
     for index in range(num_clips):
-        moments = torch.arange(81).add(index * step).reshape(81, 1, 1, 1)
-        shown += new_frames(Clip(index, "", 0, torch.zeros(1), moments), layout, num_clips).flatten().tolist()
+        moments = torch.arange(81).add(index * (81 - layout.overlap)).reshape(81, 1, 1, 1)
+        chunks = iter([moments[:1], *moments[1:].split(8)])
+        for chunk in cut_frames(chunks, plan.part_of(index, layout), 81, layout.overlap):
+            shown += chunk.flatten().tolist()
     assert shown == list(range(num_video_frames(num_clips, 81, layout.overlap)))
 
 
 def test_which_copy_of_the_overlap_is_kept():
-    first, second = (Clip(i, "", 0, torch.zeros(1), torch.full((81, 1, 1, 1), float(i))) for i in range(2))
-    kept = {
-        name: [len(new_frames(clip, LAYOUTS[name], 2)) for clip in (first, second)]
-        for name in ("2.0 Pro", "2.0", "Shot", "Film")
-    }
-    # SVI_SPEC A1: 1.0 drops from the previous clip; A2, A3: 2.0 and Pro drop from the next.
-    assert kept == {"2.0 Pro": [81, 76], "2.0": [81, 80], "Shot": [80, 81], "Film": [76, 81]}
+    """SVI_SPEC A1: 1.0 drops from the previous clip; A2, A3: 2.0 and Pro drop from the next."""
+    parts = {name: [ClipPlan(3, PROMPTS).part_of(i, layout) for i in range(3)] for name, layout in LAYOUTS.items()}
+    assert parts["2.0 Pro"] == parts["2.0"] == [Part.ALL, Part.TAIL, Part.TAIL]
+    assert parts["Shot"] == parts["Film"] == [Part.HEAD, Part.HEAD, Part.ALL]
 
 
 def test_layout_table_says_what_the_spec_says():
-    assert LAYOUTS["2.0 Pro"].padding is Padding.ZERO_LATENT and LAYOUTS["2.0 Pro"].overlap == 5
+    assert PRO.padding is Padding.ZERO_LATENT and PRO.overlap == 5
     assert LAYOUTS["Shot"].padding is Padding.ANCHOR_FRAMES and LAYOUTS["Shot"].overlap == 1
     assert LAYOUTS["2.0"].padding is Padding.ANCHOR_FRAMES and LAYOUTS["2.0"].overlap == 1
     assert LAYOUTS["Film"].padding is Padding.GREY_FRAMES and LAYOUTS["Film"].overlap == 5

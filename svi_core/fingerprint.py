@@ -1,0 +1,126 @@
+"""One hash for any value that determines a clip: numbers, texts, tensors, settings objects, functions, files.
+
+Equal values give equal fingerprints in every process and on every machine; memory addresses and paths never enter.
+"""
+
+import functools
+import hashlib
+import struct
+import types
+from collections.abc import Mapping, Set
+from dataclasses import fields, is_dataclass
+from enum import Enum
+from pathlib import Path
+
+import torch
+
+_MAX_DEPTH = 12
+_SAMPLED_BLOCKS = 64
+_BLOCK_BYTES = 4096
+
+
+def fingerprint(*values: object) -> str:
+    """Return the sha256 of `values` as 64 hex digits."""
+    digest = hashlib.sha256()
+    for value in values:
+        _feed(digest, value, 0, frozenset())
+    return digest.hexdigest()
+
+
+def tensor_sha256(tensor: torch.Tensor) -> str:
+    """Return the sha256 of the bytes of `tensor`, with its dtype and shape."""
+    return fingerprint(tensor)
+
+
+def file_sha256(path: Path) -> str:
+    """Return the sha256 of a file's bytes as hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def large_file_fingerprint(path: Path) -> str:
+    """Return a hash of a large file's size, its beginning and 64 blocks spread over it.
+
+    Enough to tell two model files apart without reading tens of gigabytes; a copy elsewhere has the same fingerprint.
+    """
+    size = path.stat().st_size
+    digest = hashlib.sha256(struct.pack("<Q", size))
+    with path.open("rb") as file:
+        digest.update(file.read(1 << 20))
+        for block in range(_SAMPLED_BLOCKS):
+            file.seek(max(0, size - _BLOCK_BYTES) * block // (_SAMPLED_BLOCKS - 1))
+            digest.update(file.read(_BLOCK_BYTES))
+    return digest.hexdigest()
+
+
+def _feed(digest, value: object, depth: int, seen: frozenset[int]) -> None:
+    """Add `value` to `digest`, tagged with its kind so that values of different kinds never collide."""
+    kind = "deep" if depth > _MAX_DEPTH or id(value) in seen else _kind_of(value)
+    digest.update(kind.encode() + b"\0")
+    if kind in ("deep", "none"):
+        return
+    if kind == "plain":
+        data = _plain_bytes(value)
+        digest.update(type(value).__name__.encode() + struct.pack("<Q", len(data)) + data)
+        return
+    if kind == "tensor":
+        data = value.detach().cpu().contiguous()
+        digest.update(f"{data.dtype}{list(data.shape)}".encode())
+        digest.update(data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b"")
+        return
+    parts = _parts_of(kind, value)
+    digest.update(struct.pack("<Q", len(parts)))
+    for part in parts:
+        _feed(digest, part, depth + 1, seen | {id(value)})
+
+
+def _kind_of(value: object) -> str:
+    if value is None:
+        return "none"
+    if isinstance(value, bool | int | float | str | bytes | Enum | torch.dtype | torch.device):
+        return "plain"
+    if isinstance(value, torch.Tensor):
+        return "tensor"
+    if isinstance(value, Mapping):
+        return "mapping"
+    if isinstance(value, Set):
+        return "set"
+    if isinstance(value, list | tuple):
+        return "sequence"
+    return "function" if isinstance(value, types.FunctionType | types.MethodType | functools.partial) else "object"
+
+
+def _plain_bytes(value: object) -> bytes:
+    if isinstance(value, float):
+        return struct.pack("<d", value)
+    return value if isinstance(value, bytes) else str(value).encode("utf-8", "surrogatepass")
+
+
+def _parts_of(kind: str, value) -> list:
+    """Return what a compound value consists of, in an order that does not depend on the process."""
+    if kind == "sequence":
+        return list(value)
+    if kind == "set":
+        return sorted(fingerprint(item) for item in value)
+    if kind == "mapping":
+        return [part for key in sorted(value, key=str) for part in (str(key), value[key])]
+    if kind == "function":
+        return _function_parts(value)
+    if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
+        return [getattr(value, "__qualname__", getattr(value, "__name__", ""))]
+    if isinstance(value, torch.nn.Module):
+        plain = {key: item for key, item in vars(value).items() if isinstance(item, bool | int | float | str)}
+        return [type(value).__qualname__, dict(value.state_dict()), plain]
+    if is_dataclass(value):
+        return [type(value).__qualname__, {field.name: getattr(value, field.name) for field in fields(value)}]
+    return [type(value).__qualname__, dict(getattr(value, "__dict__", {}))]
+
+
+def _function_parts(value) -> list:
+    """A function is its name, its compiled code and what it closes over; a method also its object."""
+    if isinstance(value, functools.partial):
+        return ["partial", value.func, list(value.args), dict(value.keywords)]
+    if isinstance(value, types.MethodType):
+        return [value.__func__, value.__self__]
+    closed = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
+    return [value.__qualname__, value.__code__.co_code, closed, list(value.__defaults__ or ())]

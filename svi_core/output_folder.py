@@ -1,0 +1,46 @@
+"""Names that users give to files and folders, kept inside ComfyUI's output folder on every system."""
+
+import re
+from pathlib import Path, PurePosixPath
+
+MAX_NAME_BYTES = 120
+_RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+
+
+def check_output_prefix(prefix: str) -> PurePosixPath:
+    """Return `prefix` as a relative path that stays inside the output folder on every system.
+
+    Raises:
+        ValueError: empty, absolute, containing ``..``, a backslash, a colon or control characters, or too long.
+    """
+    path = PurePosixPath(prefix)
+    bad = [part for part in path.parts if not _is_plain_name(part)]
+    if not path.parts or path.is_absolute() or bad or re.search(r'[\\:*?"<>|\x00-\x1f]', prefix):
+        raise ValueError(
+            f"filename_prefix is {prefix!r}: use a relative name such as 'svi/story', without '..', backslashes, ':' or "
+            f"other special characters, each part at most {MAX_NAME_BYTES} bytes."
+        )
+    return path
+
+
+def run_folder(output_root: Path, prefix: str) -> Path:
+    """Return the folder of the run called `prefix` below `output_root`; nothing is created.
+
+    Raises:
+        ValueError: a prefix that :func:`check_output_prefix` refuses, or a symlink that leads out of `output_root`.
+    """
+    folder = output_root / check_output_prefix(prefix)
+    if not folder.resolve().is_relative_to(output_root.resolve()):
+        raise ValueError(f"filename_prefix {prefix!r} leads out of the output folder {output_root}: choose another.")
+    return folder
+
+
+def _is_plain_name(part: str) -> bool:
+    """Whether `part` means the same name on Linux, macOS and Windows."""
+    return (
+        part not in ("..", "~")
+        and part == part.strip(" ")
+        and not part.endswith(".")
+        and len(part.encode()) <= MAX_NAME_BYTES
+        and not _RESERVED_ON_WINDOWS.fullmatch(part)
+    )

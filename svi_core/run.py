@@ -1,0 +1,97 @@
+"""A run: clips become segments, segments become one video that is playable while it grows."""
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+
+from .clips import Clip, ClipMaker, ClipPlan, Part, cut_frames, generate_clips
+from .layouts import Layout
+from .run_store import RunStore
+from .video_file import VideoCoding, WrittenFrames, join_videos, to_uint8, write_video
+
+JOIN_SHARE = 0.05  # of the run's time that refreshing the growing video may take
+
+
+@dataclass
+class GrowingVideo:
+    """The segments of a run in order, and their join on disk.
+
+    The join is refreshed after a clip unless that would take more than 5 % of the time so far, so that a thousand clips do
+    not mean a thousand copies; it is always refreshed when the run ends, is interrupted, or fails.
+    """
+
+    store: RunStore
+    coding: VideoCoding
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    keys: list[str] = field(default_factory=list)
+    segments: list[Path] = field(default_factory=list)
+    num_frames: int = 0
+    _started: float = field(default_factory=time.monotonic)
+    _join_seconds: float = 0.0
+    _joined: int = 0
+
+    @property
+    def path(self) -> Path:
+        """The video of all clips so far."""
+        return self.store.folder / "video.mp4"
+
+    def add(self, clip: Clip, part: Part, layout: Layout, maker: ClipMaker) -> None:
+        """Add the frames `part` of `clip`, from its finished segment where there is one.
+
+        Raises:
+            OSError: the segment could not be written.
+        """
+        name = f"{part}-{layout.overlap}-{self.coding.tag}" if part is not Part.ALL else f"{part}-{self.coding.tag}"
+        if self.store.segment(clip.key, name) is None:
+            written = self._encode(clip, part, layout, maker, self.store.segment_path(clip.key, name))
+            self.store.add_segment(clip.key, name, written.num_frames, written.sha256)
+        self.store.mark_used(clip.key)
+        self.keys.append(clip.key)
+        self.segments.append(self.store.segment_path(clip.key, name))
+        self.num_frames += self.store.record(clip.key).segments[name]["num_frames"]
+        if self._join_seconds <= JOIN_SHARE * (time.monotonic() - self._started):
+            self.join()
+
+    def join(self) -> None:
+        """Refresh the video unless it holds all segments already."""
+        if self._joined == len(self.segments):
+            return
+        began = time.monotonic()
+        join_videos(self.path, self.segments, self.num_frames, self.metadata)
+        self.store.write_manifest(self.keys, self.path.name)
+        self._joined = len(self.segments)
+        self._join_seconds += time.monotonic() - began
+
+    def finish(self) -> Path:
+        """Give the finished video a name of its own, by its content, so that a later run does not replace it."""
+        self.join()
+        final = self.store.folder / f"video-{self.keys[-1][:12]}.mp4"
+        os.replace(self.path, final)
+        self.store.write_manifest(self.keys, final.name)
+        return final
+
+    def _encode(self, clip: Clip, part: Part, layout: Layout, maker: ClipMaker, path: Path) -> WrittenFrames:
+        """Decode, cut and encode one clip; frames pass through in chunks and are never all in memory."""
+        chunks = cut_frames(maker.decode(clip.latent), part, layout.num_frames, layout.overlap)
+        return write_video(path, (to_uint8(chunk) for chunk in chunks), self.coding)
+
+
+def make_video(
+    plan: ClipPlan, layout: Layout, maker: ClipMaker, video: GrowingVideo, on_clip: Callable[[Clip], None] = lambda clip: None
+) -> tuple[Path, torch.Tensor]:
+    """Make all clips of `plan` and return the finished video's path and the last clip's latent [1, 16, F, h, w].
+
+    Whatever stops the run, the clips finished so far are stored and joined into a playable file.
+    """
+    clips: Iterator[Clip] = generate_clips(plan, maker, video.store)
+    try:
+        for clip in clips:
+            video.add(clip, plan.part_of(clip.request.index, layout), layout, maker)
+            on_clip(clip)
+    finally:
+        video.join()
+    return video.finish(), clip.latent

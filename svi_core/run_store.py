@@ -1,0 +1,218 @@
+"""A run's folder: every finished clip under a key of all that determines it, so that nothing is made twice or lost.
+
+    <run>/clips/<key>.safetensors   the clip's latent, with its key and the hash of its bytes in the header
+    <run>/clips/<key>.json          what the clip is (prompt, seed) and the hashes of its video segments
+    <run>/clips/<key>-<part>.mp4    the frames that the clip adds to a video
+    <run>/video.mp4                 the join of the segments so far
+    <run>/run.json                  the clips of the last run in their order
+    <run>/set_aside/                what was found damaged or foreign; never trusted, never deleted
+
+A clip's key contains the key of the clip before, so a changed prompt for clip 7 changes keys 7 and later only, and going
+back to an earlier take finds it still there.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from filelock import FileLock, Timeout
+from safetensors.torch import save_file
+
+from .atomic_file import remove_stale_staging, staged, write_bytes
+from .fingerprint import file_sha256, fingerprint, tensor_sha256
+from .safetensors_file import read_tensors
+
+FORMAT_VERSION = 1
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClipRecord:
+    """What is known of one finished clip.
+
+    Attributes:
+        key: 64 hex digits; determines the latent.
+        index: 0-based place in the video it was made for.
+        prompt: its text.
+        seed: its noise seed.
+        segments: by part ("all", "head", "tail"): {"sha256": of the file, "num_frames": int, "frames_sha256": of the frames}.
+        keep: never removed to save space.
+    """
+
+    key: str
+    index: int
+    prompt: str
+    seed: int
+    segments: dict[str, dict]
+    keep: bool = False
+
+
+def chain_key(previous_key: str | None, request: object) -> str:
+    """Return the key of a clip from the key of the clip it moves on from and everything else that determines it."""
+    return fingerprint("svi clip", FORMAT_VERSION, previous_key, request)
+
+
+class RunStore:
+    """The clips of one run's folder. Use it as a context manager: it holds the folder's lock."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+        self.clips = folder / "clips"
+        self._lock = FileLock(folder / ".lock")
+
+    def __enter__(self) -> "RunStore":
+        """Lock the folder and tidy what a killed process left half-written.
+
+        Raises:
+            ValueError: another process works in the folder.
+            OSError: the folder cannot be created or written.
+        """
+        self.clips.mkdir(parents=True, exist_ok=True)
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            owner = self._owner_path.read_text() if self._owner_path.exists() else "?"
+            raise ValueError(
+                f"the run folder {self.folder} is in use by process {owner}: wait for it, or choose another filename_prefix."
+            ) from None
+        self._owner_path.write_text(str(os.getpid()))
+        for folder in (self.folder, self.clips):
+            remove_stale_staging(folder)
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._owner_path.unlink(missing_ok=True)
+        self._lock.release()
+
+    @property
+    def _owner_path(self) -> Path:
+        return self.folder / ".owner"
+
+    def load_latent(self, key: str) -> torch.Tensor | None:
+        """Return the latent stored under `key`, or None if there is none that can be trusted.
+
+        A truncated, foreign, renamed or changed file is named in the log and moved to ``set_aside``.
+        """
+        path = self._latent_path(key)
+        if not path.exists():
+            return None
+        try:
+            tensors, metadata = read_tensors(path)
+            latent = tensors["latent"]
+            if metadata.get("svi.key") != key or metadata.get("svi.sha256") != tensor_sha256(latent):
+                raise ValueError("its key or its bytes are not what its header says")
+        except (ValueError, KeyError) as error:
+            self._set_aside(path, str(error))
+            return None
+        return latent
+
+    def save_latent(self, record: ClipRecord, latent: torch.Tensor) -> None:
+        """Store a finished clip. A clip that is already there is left alone: equal keys mean equal clips.
+
+        Raises:
+            OSError: the disk is full or the folder vanished; nothing half-written stays.
+        """
+        path = self._latent_path(record.key)
+        if not path.exists():
+            latent = latent.contiguous()
+            metadata = {"svi.key": record.key, "svi.sha256": tensor_sha256(latent), "svi.format": str(FORMAT_VERSION)}
+            with staged(path) as staging:
+                _save(staging, latent, metadata, path)
+        self._write_record(record)
+
+    def record(self, key: str) -> ClipRecord | None:
+        """Return what is known of clip `key`, or None; an unreadable record is set aside."""
+        path = self.clips / f"{key}.json"
+        if not path.exists():
+            return None
+        try:
+            facts = json.loads(path.read_text(encoding="utf-8"))
+            return ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__})
+        except (ValueError, KeyError, TypeError) as error:
+            self._set_aside(path, str(error))
+            return None
+
+    def segment_path(self, key: str, part: str) -> Path:
+        """Return where the segment of clip `key` with `part` of its frames lies."""
+        return self.clips / f"{key}-{part}.mp4"
+
+    def segment(self, key: str, part: str) -> Path | None:
+        """Return the finished segment, or None if there is none that can be trusted."""
+        path, record = self.segment_path(key, part), self.record(key)
+        if not path.exists():
+            return None
+        known = record.segments.get(part) if record else None
+        if known is None or known.get("sha256") != file_sha256(path):
+            self._set_aside(path, "its bytes are not those of the clip it is named after")
+            return None
+        return path
+
+    def add_segment(self, key: str, part: str, num_frames: int, frames_sha256: str) -> None:
+        """Record the segment file that was just moved into place."""
+        record = self.record(key)
+        assert record is not None, key
+        facts = {"sha256": file_sha256(self.segment_path(key, part)), "num_frames": num_frames, "frames_sha256": frames_sha256}
+        self._write_record(ClipRecord(**{**vars(record), "segments": {**record.segments, part: facts}}))
+
+    def mark_used(self, key: str) -> None:
+        """Note that clip `key` is in use now, which decides what is removed first to save space."""
+        os.utime(self._latent_path(key))
+
+    def write_manifest(self, keys: Iterable[str], video: str) -> None:
+        """Write which clips, in which order, make up the file `video` of this folder."""
+        manifest = {"format": FORMAT_VERSION, "video": video, "clips": list(keys), "written": time.time()}
+        write_bytes(self.folder / "run.json", json.dumps(manifest, indent=1).encode())
+
+    def prune(self, budget_bytes: int, in_use: set[str]) -> list[str]:
+        """Remove the clips used longest ago until the folder's clips fit `budget_bytes`; return their keys.
+
+        Clips `in_use` and clips marked "keep" are never removed, whatever the budget.
+        """
+        groups = self._files_by_key()
+        total = sum(path.stat().st_size for paths in groups.values() for path in paths)
+        removed = []
+        for key in sorted(groups, key=lambda k: max(p.stat().st_mtime for p in groups[k])):
+            record = self.record(key)
+            if total <= budget_bytes:
+                break
+            if key in in_use or (record is not None and record.keep):
+                continue
+            for path in groups[key]:
+                total -= path.stat().st_size
+                path.unlink()
+            removed.append(key)
+        return removed
+
+    def _files_by_key(self) -> dict[str, list[Path]]:
+        groups: dict[str, list[Path]] = {}
+        for path in self.clips.iterdir():
+            groups.setdefault(path.stem.split("-")[0], []).append(path)
+        return groups
+
+    def _latent_path(self, key: str) -> Path:
+        return self.clips / f"{key}.safetensors"
+
+    def _write_record(self, record: ClipRecord) -> None:
+        write_bytes(self.clips / f"{record.key}.json", json.dumps(vars(record), ensure_ascii=False, indent=1).encode())
+
+    def _set_aside(self, path: Path, reason: str) -> None:
+        folder = self.folder / "set_aside"
+        folder.mkdir(exist_ok=True)
+        target = folder / f"{time.time_ns()}-{path.name}"
+        os.replace(path, target)
+        _log.warning("SVI run store: %s cannot be trusted (%s); moved to %s and made again.", path, reason, target)
+
+
+def _save(staging: Path, latent: torch.Tensor, metadata: dict[str, str], final: Path) -> None:
+    """Write a safetensors file; its own error for a full disk becomes an OSError that names the file and its size."""
+    from safetensors import SafetensorError
+
+    try:
+        save_file({"latent": latent}, staging, metadata=metadata)
+    except SafetensorError as error:
+        raise OSError(f"{final} could not be written ({error}): it needs {latent.nbytes} bytes; free space.") from error

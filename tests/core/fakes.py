@@ -1,0 +1,38 @@
+"""A stand-in for the model side of the loop: clips whose latents and frames are known in advance."""
+
+import torch
+
+from svi_core.clips import Clip, ClipRequest
+from svi_core.layouts import Layout
+
+
+class FakeMaker:
+    """Latent slot values tell clip and seed; frame k of clip i shows moment k + i * (num_frames - overlap), as grey."""
+
+    def __init__(self, layout: Layout, settings: str = "", height: int = 16, width: int = 16):
+        self.layout = layout
+        self.settings = settings
+        self.size = (height, width)
+        self.sampled: list[int] = []
+        self.nan_at: int | None = None
+
+    def determinants(self, request: ClipRequest) -> object:
+        return (self.settings, request.prompt, request.seed)
+
+    def sample(self, request: ClipRequest, previous: Clip | None) -> torch.Tensor:
+        self.sampled.append(request.index)
+        latent = torch.full((1, 16, self.layout.num_slots, 2, 2), float(request.seed))
+        latent[:, 0] = request.index
+        latent[:, 1] = 0.0 if previous is None else previous.latent[:, 1] + 1
+        if request.index == self.nan_at:
+            latent[0, 3, 0, 0, 0] = float("nan")
+        return latent
+
+    def decode(self, latent: torch.Tensor):
+        index = int(latent[0, 0, 0, 0, 0])
+        step = self.layout.num_frames - self.layout.overlap
+        moments = torch.arange(self.layout.num_frames) + index * step
+        frames = (moments.float() % 251 / 255).reshape(-1, 1, 1, 1).expand(-1, *self.size, 3)
+        yield frames[:1]
+        for start in range(1, len(frames), 8):
+            yield frames[start : start + 8]

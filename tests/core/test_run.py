@@ -1,0 +1,106 @@
+import numpy as np
+import pytest
+import torch
+
+from svi_core.clips import ClipPlan
+from svi_core.geometry import num_video_frames
+from svi_core.layouts import LAYOUTS, make_layout
+from svi_core.prompts import PromptStream
+from svi_core.run import GrowingVideo, make_video
+from svi_core.run_store import RunStore
+from svi_core.video_file import VideoCoding, count_frames, read_frames
+from tests.core.fakes import FakeMaker
+
+PROMPTS = PromptStream(("one", "two", "three"))
+LAYOUT = make_layout("2.0 Pro", num_frames=9)
+
+
+def run(folder, num_clips=3, layout=LAYOUT, maker=None, prompts=PROMPTS, coding=None, **plan):
+    maker = maker or FakeMaker(layout)
+    with RunStore(folder) as store:
+        video = GrowingVideo(store, coding or VideoCoding())
+        path, latent = make_video(ClipPlan(num_clips, prompts, **plan), layout, maker, video)
+    return path, latent, maker
+
+
+def moments(path):
+    return np.array([frame.mean() for frame in read_frames(path)])
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_video_shows_every_moment_once_in_order(tmp_path, name):
+    layout = make_layout(name, num_frames=13)
+    path, latent, _ = run(tmp_path, 4, layout)
+    expected = num_video_frames(4, 13, layout.overlap)
+    assert count_frames(path) == expected
+    assert np.abs(moments(path) - np.arange(expected)).max() < 2
+    assert latent[0, 0, 0, 0, 0] == 3
+
+
+def test_second_run_makes_nothing_and_gives_the_same_frames(tmp_path):
+    first, latent, maker = run(tmp_path)
+    frames = moments(first)
+    again, same, idle = run(tmp_path)
+    assert maker.sampled == [0, 1, 2] and idle.sampled == []
+    assert again == first and torch.equal(latent, same) and np.array_equal(moments(again), frames)
+
+
+def test_a_changed_prompt_costs_that_clip_and_later_ones_and_the_earlier_take_stays(tmp_path):
+    original, _, _ = run(tmp_path)
+    changed = PromptStream(("one", "another", "three"))
+    other, _, maker = run(tmp_path, prompts=changed)
+    assert maker.sampled == [1, 2] and other != original
+    back, _, idle = run(tmp_path)
+    assert idle.sampled == [] and back == original
+
+
+@pytest.mark.parametrize(
+    ("change", "sampled"),
+    [
+        ({"seed": 1}, [0, 1, 2]),
+        ({"maker": FakeMaker(LAYOUT, "other model")}, [0, 1, 2]),
+        ({"num_clips": 5}, [3, 4]),
+        ({"num_clips": 2}, []),
+        ({"coding": VideoCoding(crf=30)}, []),
+    ],
+    ids=str,
+)
+def test_what_is_made_again_follows_from_what_changed(tmp_path, change, sampled):
+    run(tmp_path)
+    _, _, maker = run(tmp_path, **change)
+    assert maker.sampled == sampled
+
+
+@pytest.mark.parametrize("name", ["2.0 Pro", "Film"])
+def test_after_a_stop_the_rest_is_made_and_the_result_is_the_same(tmp_path, name):
+    layout = make_layout(name, num_frames=13)
+    whole, latent, _ = run(tmp_path / "whole", 4, layout)
+    broken = FakeMaker(layout)
+    broken.nan_at = 2
+    with pytest.raises(ValueError, match="clip 3 of 4"):
+        run(tmp_path / "broken", 4, layout, broken)
+    left = tmp_path / "broken" / "video.mp4"
+    assert count_frames(left) == num_video_frames(2, 13, layout.overlap) - (layout.overlap if name == "Film" else 0)
+    resumed, same, maker = run(tmp_path / "broken", 4, layout)
+    assert maker.sampled == [2, 3] and torch.equal(latent, same)
+    assert np.array_equal(moments(resumed), moments(whole)) and resumed.name == whole.name
+
+
+def test_a_damaged_segment_is_made_again_without_sampling(tmp_path):
+    path, _, _ = run(tmp_path)
+    frames = moments(path)
+    segment = sorted((tmp_path / "clips").glob("*.mp4"))[1]
+    segment.write_bytes(segment.read_bytes()[:100])
+    again, _, maker = run(tmp_path)
+    assert maker.sampled == [] and np.array_equal(moments(again), frames)
+    assert len(list((tmp_path / "set_aside").iterdir())) == 1
+
+
+def test_refreshing_the_video_takes_a_small_share_of_a_long_run(tmp_path, monkeypatch):
+    """300 clips must not mean 300 copies of a growing file."""
+    joins = []
+    real = __import__("svi_core.run", fromlist=["join_videos"]).join_videos
+    monkeypatch.setattr("svi_core.run.join_videos", lambda *args: (joins.append(1), real(*args)))
+    path, _, _ = run(tmp_path, 60, make_layout("2.0 Pro", num_frames=9))
+    assert count_frames(path) == 60 * 4 + 5
+    assert 1 < len(joins) < 40

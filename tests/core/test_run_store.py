@@ -1,0 +1,208 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from svi_core import atomic_file
+from svi_core.run_store import ClipRecord, RunStore, chain_key
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def record(key, index=0, **facts):
+    return ClipRecord(key, index, f"prompt {index} ü", 42 * index, {}, **facts)
+
+
+def latent(seed=0):
+    return torch.randn(1, 16, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
+
+
+KEY, OTHER = chain_key(None, "a"), chain_key(None, "b")
+
+
+@pytest.fixture
+def store(tmp_path):
+    with RunStore(tmp_path / "run ü") as opened:
+        yield opened
+
+
+def test_round_trip(store):
+    assert store.load_latent(KEY) is None and store.record(KEY) is None
+    store.save_latent(record(KEY), latent())
+    assert torch.equal(store.load_latent(KEY), latent())
+    assert store.record(KEY) == record(KEY)
+
+
+def test_keys_chain():
+    first, other = chain_key(None, "prompt"), chain_key(None, "other")
+    assert chain_key(first, "next") != chain_key(other, "next") != chain_key(None, "next")
+    assert chain_key(first, "next") == chain_key(chain_key(None, "prompt"), "next")
+
+
+def test_a_stored_take_is_never_overwritten(store):
+    store.save_latent(record(KEY), latent(0))
+    store.save_latent(record(KEY), latent(1))
+    assert torch.equal(store.load_latent(KEY), latent(0))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[-3] ^= 1
+    path.write_bytes(raw)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def foreign(path):
+    path.write_text("hello")
+
+
+def pickled(path):
+    torch.save({"latent": latent()}, path)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, empty, foreign, pickled], ids=lambda f: f.__name__)
+def test_a_damaged_clip_is_named_set_aside_and_not_trusted(store, caplog, damage):
+    store.save_latent(record(KEY), latent())
+    path = store.clips / f"{KEY}.safetensors"
+    damage(path)
+    damaged = path.read_bytes()
+    assert store.load_latent(KEY) is None
+    assert path.name in caplog.text and not path.exists()
+    aside = list((store.folder / "set_aside").iterdir())
+    assert len(aside) == 1 and aside[0].read_bytes() == damaged
+    store.save_latent(record(KEY), latent())
+    assert torch.equal(store.load_latent(KEY), latent())
+
+
+def test_swapped_clips_are_noticed(store):
+    store.save_latent(record(KEY), latent(0))
+    store.save_latent(record(OTHER, 1), latent(1))
+    a, b = (store.clips / f"{key}.safetensors" for key in (KEY, OTHER))
+    swap = store.clips / "swap"
+    a.rename(swap), b.rename(a), swap.rename(b)
+    assert store.load_latent(KEY) is None and store.load_latent(OTHER) is None
+
+
+def test_segments_are_trusted_by_their_hash_only(store):
+    store.save_latent(record(KEY), latent())
+    path = store.segment_path(KEY, "all")
+    path.write_bytes(b"video")
+    assert store.segment(KEY, "all") is None, "a segment that no record vouches for"
+    path.write_bytes(b"video")
+    store.add_segment(KEY, "all", 5, "abc")
+    assert store.segment(KEY, "all") == path
+    path.write_bytes(b"other")
+    assert store.segment(KEY, "all") is None and len(list((store.folder / "set_aside").iterdir())) == 2
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', "\x00"])
+def test_a_broken_record_costs_only_itself(store, text):
+    store.save_latent(record(KEY), latent())
+    (store.clips / f"{KEY}.json").write_text(text)
+    assert store.record(KEY) is None and torch.equal(store.load_latent(KEY), latent())
+
+
+def test_only_one_process_works_in_a_folder(store):
+    code = (
+        "import sys; from pathlib import Path; from svi_core.run_store import RunStore\n"
+        "try:\n    RunStore(Path(sys.argv[1])).__enter__()\nexcept ValueError as e:\n    print(e)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(store.folder)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"is in use by process {os.getpid()}" in run.stdout
+
+
+def test_the_lock_of_a_killed_process_does_not_stay(tmp_path):
+    code = (
+        "import sys, os, signal; from pathlib import Path; from svi_core.run_store import RunStore\n"
+        "s = RunStore(Path(sys.argv[1])).__enter__()\n(s.clips / 'x.1.staging.mp4').write_text('half')\nos.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    with RunStore(tmp_path) as again:
+        assert not list(again.clips.iterdir()), "half-written files are tidied"
+
+
+def test_budget_removes_the_longest_unused_first_and_keeps_what_is_marked(store):
+    keys = [chain_key(None, index) for index in range(5)]
+    for index, key in enumerate(keys):
+        store.save_latent(record(key, index, keep=index == 0), latent(index))
+        for path in store.clips.glob(f"{key}*"):
+            os.utime(path, (1000 + index, 1000 + index))
+    size = sum(p.stat().st_size for p in store.clips.iterdir())
+    assert store.prune(size, set()) == []
+    assert store.prune(size // 2, {keys[1]}) == [keys[2], keys[3], keys[4]]
+    assert {p.stem for p in store.clips.iterdir()} == {keys[0], keys[1]}
+
+
+def test_manifest_lists_the_clips(store):
+    store.write_manifest([KEY, OTHER], "video.mp4")
+    assert json.loads((store.folder / "run.json").read_text())["clips"] == [KEY, OTHER]
+
+
+class Stop(BaseException):
+    pass
+
+
+@pytest.mark.parametrize("name", ["replace", "fsync"])
+def test_a_stop_at_every_commit_point_leaves_a_store_that_goes_on(tmp_path, monkeypatch, name):
+    """Fail the k-th os.replace / os.fsync, for k = 1, 2, ... until a run gets through; each time the rest must be sound."""
+    real = getattr(os, name)
+    for stop_at in range(1, 30):
+        folder, calls = tmp_path / f"{stop_at}", [0]
+
+        def failing(*args, calls=calls, stop_at=stop_at):
+            calls[0] += 1
+            if calls[0] == stop_at:
+                raise Stop
+            return real(*args)
+
+        monkeypatch.setattr(atomic_file.os, name, failing)
+        finished = True
+        try:
+            with RunStore(folder) as store:
+                for index in range(2):
+                    store.save_latent(record(chain_key(None, index), index), latent(index))
+        except Stop:
+            finished = False
+        monkeypatch.setattr(atomic_file.os, name, real)
+        with RunStore(folder) as store:
+            for index in range(2):
+                found = store.load_latent(chain_key(None, index))
+                assert found is None or torch.equal(found, latent(index))
+                store.save_latent(record(chain_key(None, index), index), latent(index))
+                assert torch.equal(store.load_latent(chain_key(None, index)), latent(index))
+            assert not (folder / "set_aside").exists() and not list(store.clips.glob("*staging*"))
+        if finished:
+            break
+    assert finished and stop_at > 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's full disk")
+def test_a_full_disk_is_told_with_the_file_and_nothing_half_written_stays(store, monkeypatch):
+    def full(tensors, path, metadata):
+        with open("/dev/full", "wb", buffering=0) as disk:
+            disk.write(b"x")
+
+    monkeypatch.setattr("svi_core.run_store.save_file", full)
+    with pytest.raises(OSError, match="No space left"):
+        store.save_latent(record(KEY), latent())
+    assert list(store.clips.iterdir()) == []
+
+
+def test_vanished_folder_is_an_error_that_names_it(store):
+    import shutil
+
+    shutil.rmtree(store.clips)
+    with pytest.raises(OSError, match=str(store.clips)):
+        store.save_latent(record(KEY), latent())
