@@ -2,9 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .clips import SVIGenerate, SVILayout, SVIPromptStream
 from .conditioning import SVIAnchorEncode, SVIConditioning, SVIMotionLatent
+from .layouts import SVILayout
 from .lora import SVILora, SVILoraStack
+from .prompts import SVIPromptStream
+from .run import SVIGenerate
 
 
 class StableVideoInfinity(ComfyExtension):

@@ -9,7 +9,12 @@ What ComfyUI does differently is undone here and nowhere else:
 Source: SVI_SPEC A0; ComfyUI's comfy/model_base.py, class WAN21 (concat_cond, extra_conds).
 """
 
+import logging
+from collections.abc import Iterator
+from pathlib import Path
+
 import comfy.latent_formats
+import comfy.ldm.wan.vae
 import comfy.model_management
 import comfy.sample
 import comfy.utils
@@ -18,6 +23,7 @@ import node_helpers
 import torch
 
 from ..svi_core.conditioning import ConditioningLatent, concat_padding, padded_frames
+from ..svi_core.fingerprint import fingerprint, large_file_fingerprint
 from ..svi_core.geometry import LATENT_CHANNELS, require_frame_size
 from ..svi_core.layouts import Padding
 
@@ -66,9 +72,42 @@ def encode_images(vae, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([encode_frames(vae, image[None]) for image in images])
 
 
-def decode_frames(vae, samples: torch.Tensor) -> torch.Tensor:
-    """Decode one clip [1, 16, F, h, w] to frames [T, H, W, 3] in [0, 1]."""
-    return vae.decode(samples)[0]
+def decode_chunks(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the frames [t, H, W, 3] in [0, 1] of one clip [1, 16, F, h, w], bit for bit those of a whole VAE decode.
+
+    The causal VAE keeps its state between chunks of 8 frames, so a clip is never in memory as a whole. When memory runs
+    out the rest of the clip is decoded in spatial tiles over its full length (temporal tiles would restart the state).
+    """
+    position = 0
+    try:
+        for chunk in _decode_causally(vae, samples):
+            position += len(chunk)
+            yield chunk
+        return
+    except Exception as error:
+        comfy.model_management.raise_non_oom(error)
+    logging.warning("SVI: out of memory while decoding; frames from %d on are decoded in spatial tiles.", position)
+    comfy.model_management.soft_empty_cache()
+    tile = {"tile_x": 32, "tile_y": 32, "overlap": 8}
+    yield vae.decode_tiled(samples, **tile, tile_t=samples.shape[2], overlap_t=1)[0, position:]
+
+
+def _decode_causally(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield frames of slot 0, then of two slots at a time, as ComfyUI's WanVAE.decode walks through them."""
+    decoder = vae.first_stage_model
+    if not isinstance(decoder, comfy.ldm.wan.vae.WanVAE):
+        yield vae.decode(samples)[0]
+        return
+    memory = vae.memory_used_decode(samples.shape, vae.vae_dtype)
+    comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
+    latent = decoder.conv2(samples.to(device=vae.device, dtype=vae.vae_dtype))
+    state = [None] * comfy.ldm.wan.vae.count_cache_layers(decoder.decoder) if samples.shape[2] > 1 else None
+    starts = [0, *range(1, samples.shape[2], 2)]
+    for start in starts:
+        slots = latent[:, :, start : start + (2 if start else 1)]
+        frames = torch.cat(decoder.decoder(slots, feat_cache=state, feat_idx=[0]), dim=2)
+        pixels = vae.process_output(frames.to(vae.vae_output_dtype()))
+        yield pixels[0].movedim(0, -1)
 
 
 def build_y(
@@ -152,6 +191,28 @@ def random_noise(samples: torch.Tensor, seed: int) -> torch.Tensor:
     return comfy.sample.prepare_noise(samples, seed)
 
 
+def model_fingerprint(model) -> str:
+    """Return a hash of all that a MODEL's output depends on: its file, the patches on its weights, its settings.
+
+    A model that came from a loader with a file is identified by that file; any other by samples of its weights.
+    """
+    source = _source_file(model)
+    weights = large_file_fingerprint(source) if source else _weight_samples(model)
+    patches = {key: [tuple(map(_sampled, patch)) for patch in entries] for key, entries in model.patches.items()}
+    return fingerprint(type(model.model).__name__, weights, patches, model.object_patches, model.model_options, model.wrappers)
+
+
+def vae_fingerprint(vae) -> str:
+    """Return a hash of a VAE: of its file, or of samples of its weights."""
+    source = _source_file(vae.patcher)
+    return large_file_fingerprint(source) if source else fingerprint(_weight_samples(vae.patcher))
+
+
+def vision_fingerprint(clip_vision) -> str:
+    """Return a hash of a CLIP vision model, by samples of its weights."""
+    return fingerprint(_weight_samples(clip_vision.patcher))
+
+
 class StepProgress:
     """One progress bar in sampler steps for a whole run, with previews of the first latent slot."""
 
@@ -159,6 +220,11 @@ class StepProgress:
         self.bar = comfy.utils.ProgressBar(total_steps)
         self.total = total_steps
         self.done = 0
+
+    def move_to(self, step: int) -> None:
+        """Show that `step` steps of the run are done."""
+        self.done = step
+        self.bar.update_absolute(step, self.total)
 
     def callback(self, model):
         """Return a sampler callback that shows progress and a preview made with `model`'s latent format."""
@@ -170,6 +236,31 @@ class StepProgress:
             self.bar.update_absolute(self.done, self.total, preview)
 
         return on_step
+
+
+def _source_file(patcher) -> Path | None:
+    """Return the file that ComfyUI's loader read this model from, where it says so."""
+    arguments = (getattr(patcher, "cached_patcher_init", None) or (None, ()))[1]
+    paths = [Path(argument) for argument in arguments[:1] if isinstance(argument, str)]
+    return next((path for path in paths if path.is_file()), None)
+
+
+def _weight_samples(patcher) -> dict[str, tuple]:
+    """Return a sample of each weight, as it was before any patch."""
+    weights = patcher.model.state_dict()
+    backups = {key: patcher.backup[key].weight for key in weights if key in patcher.backup}
+    return {key: _sampled(backups.get(key, weight)) for key, weight in weights.items()}
+
+
+def _sampled(value):
+    """Return dtype, shape and 64 spread values in place of a tensor, also of those inside a weight adapter or a tuple."""
+    if isinstance(value, torch.Tensor):
+        flat = value.detach().reshape(-1)
+        index = torch.linspace(0, max(0, flat.numel() - 1), min(64, flat.numel())).long()
+        return (str(value.dtype), tuple(value.shape), flat[index.to(flat.device)].float().cpu())
+    if hasattr(value, "weights") and hasattr(value, "loaded_keys"):
+        return (type(value).__name__, _sampled(value.weights))
+    return tuple(map(_sampled, value)) if isinstance(value, list | tuple) else value
 
 
 def _in_channels(model) -> int | None:

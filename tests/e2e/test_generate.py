@@ -20,7 +20,11 @@ def latent(server: ComfyServer, outputs: dict, name: str) -> torch.Tensor:
 
 
 def run_folder(server: ComfyServer, prefix: str) -> Path:
-    return max((server.output_directory / prefix).parent.glob(Path(prefix).name + "_*"))
+    return server.output_directory / prefix
+
+
+def manifest(folder: Path) -> dict:
+    return json.loads((folder / "run.json").read_text())
 
 
 @pytest.mark.parametrize(
@@ -71,13 +75,17 @@ def test_seed_mode_and_motion_matter(comfy_server, reference_image):
 )
 def test_the_video_has_exactly_the_frames_of_the_formula(comfy_server, reference_image, variant, num_frames, expected):
     graph = loop_graph(
-        comfy_server.add_input(reference_image), variant=variant, num_frames=num_frames, filename_prefix="svi/length", steps=1
+        comfy_server.add_input(reference_image),
+        variant=variant,
+        num_frames=num_frames,
+        filename_prefix=f"svi/length {variant}",
+        steps=1,
     )
     outputs = comfy_server.run(graph)
     saved = comfy_server.saved_file(outputs["saved"]["images"][0])
-    folder = run_folder(comfy_server, "svi/length")
-    assert count_frames(saved) == count_frames(folder / "video.mp4") == expected
-    assert sum(count_frames(path) for path in folder.glob("clip_*.mp4")) == expected
+    folder = run_folder(comfy_server, f"svi/length {variant}")
+    assert count_frames(saved) == count_frames(folder / manifest(folder)["video"]) == expected
+    assert sum(count_frames(path) for path in (folder / "clips").glob("*.mp4")) == expected
 
 
 def test_one_progress_bar_counts_the_steps_of_the_whole_run(comfy_server, reference_image):
@@ -104,10 +112,10 @@ def test_interrupt_leaves_a_playable_video_of_the_finished_clips(comfy_server, r
         with pytest.raises(ExecutionInterrupted):
             comfy_server.wait(prompt_id, on_poll=interrupt_in_clip_three)
     folder = run_folder(comfy_server, "svi/interrupted")
-    finished = len(list(folder.glob("clip_*.mp4")))
+    finished = len(manifest(folder)["clips"])
     assert 2 <= finished < 50
     assert count_frames(folder / "video.mp4") == 9 + 4 * (finished - 1)
-    assert not list(folder.glob("*.tmp*")) and not list(folder.glob("*.txt"))
+    assert not list(folder.rglob("*staging*"))
 
 
 def poisoned_loop(image: str) -> dict:
@@ -127,7 +135,7 @@ def test_nan_stops_at_its_clip_and_writes_nothing_black(comfy_server, reference_
     save_file(lora, tiny_models / "loras" / "nan_lora.safetensors")
     with pytest.raises(ExecutionFailed, match=r"clip 1 of 2 \(seed 5, prompt 'a cat walking.*NaN or infinite"):
         comfy_server.run(poisoned_loop(comfy_server.add_input(reference_image)))
-    assert not list(run_folder(comfy_server, "svi/poisoned").iterdir())
+    assert not list(run_folder(comfy_server, "svi/poisoned").rglob("*.mp4"))
 
 
 @pytest.mark.parametrize(
