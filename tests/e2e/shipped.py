@@ -1,0 +1,75 @@
+"""The shipped workflows as the tests use them: found, converted to API format, and made small enough for tiny models."""
+
+import copy
+import json
+from pathlib import Path
+from typing import Any
+
+from demo.server import ComfyServer
+
+Graph = dict[str, Any]
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+FOLDER = REPOSITORY / "workflows"
+NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+DEMO = "svi_tiny_demo"
+DEMO_API_FILE = REPOSITORY / "demo" / "demo_workflow_api.json"
+SMALL = {  # node type: {input: value}, the only values that the tests change
+    "SVIAnchorEncode": {"width": 64, "height": 64},
+    "SVIConditioning": {"num_frames": 9},
+    "SVILayout": {"num_frames": 9},
+    "BasicScheduler": {"steps": 2},
+    "SplitSigmas": {"step": 1},
+}
+NUM_FRAMES = {  # of the made-small workflows
+    "svi_2.0_pro_wan2.2_loop": 3 * 4 + 5,
+    "svi_2.0_pro_wan2.2_unrolled": 2 * 4 + 5,
+    "svi_shot_wan2.1_loop": 3 * 8 + 1,
+    "svi_tiny_demo": 3 * 4 + 5,
+}
+STAND_INS = {  # what stands in for the demo's own models while one of them is absent
+    "tiny_wan22_i2v_high.safetensors": "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors",
+    "tiny_wan22_i2v_low.safetensors": "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors",
+    "tiny_wan_vae.safetensors": "wan_2.1_vae.safetensors",
+    "tiny_umt5.safetensors": "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+}
+IMAGES = ("example.png", "demo.png")  # that the workflows load
+
+
+def read(name: str) -> dict[str, Any]:
+    """Return the workflow `name` as the front end saves it."""
+    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def to_api(workflow: dict[str, Any], object_info: dict[str, Any]) -> Graph:
+    """Return a workflow in API format, converted without a browser."""
+    from comfy_cli.workflow_to_api import convert_ui_to_api
+
+    return convert_ui_to_api(workflow, object_info)
+
+
+def made_small(graph: Graph, keep: tuple[str, ...] = ()) -> Graph:
+    """Return a copy of `graph` with SMALL's values, except in the node types of `keep`."""
+    small = copy.deepcopy(graph)
+    has_demo_models = all((REPOSITORY / "demo" / "models" / name).is_file() for name in STAND_INS)
+    for node in small.values():
+        if not has_demo_models:
+            node["inputs"] = {key: STAND_INS.get(str(value), value) for key, value in node["inputs"].items()}
+        if node["class_type"] not in keep:
+            node["inputs"] |= SMALL.get(node["class_type"], {})
+    return small
+
+
+def nodes_of(graph: Graph, class_type: str, title: str | None = None) -> list[str]:
+    """Return the ids of the nodes of a type (and title)."""
+    return [
+        key
+        for key, node in graph.items()
+        if node["class_type"] == class_type and (title is None or node["_meta"]["title"] == title)
+    ]
+
+
+def add_images(server: ComfyServer, image: Path) -> None:
+    """Give the server every image that the workflows name."""
+    for name in IMAGES:
+        server.add_input(image, name)

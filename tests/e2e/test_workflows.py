@@ -1,0 +1,91 @@
+"""Every shipped workflow runs on a real ComfyUI with tiny models, and is what its description gives."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from svi_core.video_file import count_frames
+from tests.e2e import shipped
+from tests.e2e.graphs import node
+from workflows import build_workflows
+
+pytestmark = pytest.mark.e2e
+
+
+@pytest.fixture
+def server(comfy_server, reference_image):
+    """The server, with the images that the workflows name."""
+    shipped.add_images(comfy_server, reference_image)
+    return comfy_server
+
+
+@pytest.fixture(scope="module")
+def object_info(comfy_server):
+    return comfy_server.object_info()
+
+
+def test_every_workflow_is_described_and_expected():
+    assert shipped.NAMES == sorted(build_workflows.WORKFLOWS) == sorted(shipped.NUM_FRAMES)
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_the_file_is_what_its_description_gives(object_info, name):
+    assert (shipped.FOLDER / f"{name}.json").read_text(encoding="utf-8") == build_workflows.build(name, object_info)
+
+
+def test_the_demo_in_api_format_is_the_demo_workflow(object_info):
+    committed = json.loads(shipped.DEMO_API_FILE.read_text(encoding="utf-8"))
+    assert committed == shipped.to_api(shipped.read(shipped.DEMO), object_info)
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_a_workflow_makes_its_video(server, object_info, name):
+    graph = shipped.made_small(shipped.to_api(shipped.read(name), object_info))
+    outputs = server.run(graph)
+    (save,) = shipped.nodes_of(graph, "SaveVideo")
+    assert count_frames(server.saved_file(outputs[save]["images"][0])) == shipped.NUM_FRAMES[name]
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_nothing_is_left_to_a_default(object_info, name):
+    """Every widget is in the file, seeds stay fixed, no node is muted, and every weight file has its download."""
+    workflow = shipped.read(name)
+    graph = shipped.to_api(workflow, object_info)
+    for key, entry in graph.items():
+        definition = object_info[entry["class_type"]]["input"]
+        assert set(definition.get("required", {})) <= {given.split(".")[0] for given in entry["inputs"]}, key
+    assert all(saved["mode"] == 0 for saved in workflow["nodes"])
+    assert all("randomize" not in saved["widgets_values"] for saved in workflow["nodes"])
+    downloads = {model["name"] for saved in workflow["nodes"] for model in saved["properties"].get("models", [])}
+    if name != shipped.DEMO:
+        values = [value for entry in graph.values() for value in entry["inputs"].values()]
+        assert downloads == {value for value in values if str(value).endswith(".safetensors")}
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_a_thumbnail_stands_beside_each_workflow(name):
+    from PIL import Image
+
+    path = shipped.FOLDER / f"{name}.jpg"
+    with Image.open(path) as picture:
+        assert picture.format == "JPEG" and 400 <= picture.width <= 600
+    assert path.stat().st_size < 60_000
+
+
+def test_the_unrolled_workflow_gives_the_latents_of_the_loop_bit_for_bit(server, object_info):
+    keep = ("BasicScheduler", "SplitSigmas")  # the steps and their split, as shipped
+    loop, unrolled = (
+        shipped.made_small(shipped.to_api(shipped.read(f"svi_2.0_pro_wan2.2_{form}"), object_info), keep)
+        for form in ("loop", "unrolled")
+    )
+    (generate,) = shipped.nodes_of(loop, "SVIGenerate")
+    loop[generate]["inputs"]["num_clips"] = 2
+    (last,) = shipped.nodes_of(unrolled, "SamplerCustom", "Clip 2: low noise")
+    found = []
+    for graph, link in ((loop, [generate, 1]), (unrolled, [last, 0])):
+        graph["latent"] = node("SaveLatent", samples=link, filename_prefix="latents/shipped")
+        saved = server.run(graph)["latent"]["latents"][0]
+        found.append(load_file(server.saved_file(saved))["latent_tensor"])
+    assert torch.equal(*found)
