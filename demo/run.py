@@ -180,7 +180,7 @@ class Progress:
     num_clips: int
     nodes: set[str]
     stream: TextIO = field(default_factory=lambda: sys.stderr)
-    _started: float = field(default_factory=time.monotonic)
+    _start: tuple[float, float] | None = None  # when the first step was told, and what was done by then
     _shown_tenths: int = -1
     _line_is_open: bool = False
 
@@ -215,8 +215,10 @@ class Progress:
     def _line(self, done: float) -> str:
         clip = min(int(done * self.num_clips), self.num_clips - 1) + 1
         line = f"{done:4.0%}  clip {clip} of {self.num_clips}"
-        if done > 0:
-            left = round((time.monotonic() - self._started) * (1 - done) / done)
+        now = time.monotonic()
+        started, done_at_start = self._start = self._start or (now, done)
+        if done > done_at_start:  # clips that an earlier run left finished cost no time and tell nothing
+            left = round((now - started) * (1 - done) / (done - done_at_start))
             line += f"  about {left // 60}:{left % 60:02d} left"
         return line
 
