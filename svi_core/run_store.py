@@ -112,7 +112,7 @@ class RunStore:
         return latent
 
     def save_latent(self, record: ClipRecord, latent: torch.Tensor) -> None:
-        """Store a finished clip. A clip that is already there is left alone: equal keys mean equal clips.
+        """Store a finished clip. A latent or record that is already there is left alone: equal keys mean equal clips.
 
         Raises:
             OSError: the disk is full or the folder vanished; nothing half-written stays.
@@ -123,7 +123,8 @@ class RunStore:
             metadata = {"svi.key": record.key, "svi.sha256": tensor_sha256(latent), "svi.format": str(FORMAT_VERSION)}
             with staged(path) as staging:
                 _save(staging, latent, metadata, path)
-        self._write_record(record)
+        if self.record(record.key) is None:
+            self._write_record(record)
 
     def record(self, key: str) -> ClipRecord | None:
         """Return what is known of clip `key`, or None; an unreadable record is set aside."""

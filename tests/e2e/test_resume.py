@@ -1,0 +1,126 @@
+"""kill -9 in the middle of a run, then Run again: the finished clips are reused, the result is that of an undisturbed run."""
+
+import json
+import random
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from demo.server import ComfyServer
+from svi_core.video_file import count_frames
+from tests.e2e.graphs import PROMPTS, loop_graph
+
+pytestmark = pytest.mark.e2e
+
+CLIPS, STEPS = 6, 12
+
+
+@pytest.fixture(scope="module")
+def server(environment, model_roots, tmp_path_factory):
+    """A server of this module's own, since its tests kill it."""
+    with ComfyServer(environment, tmp_path_factory.mktemp("killed"), model_roots=model_roots) as started:
+        yield started
+
+
+def graph(server: ComfyServer, image: Path, name: str, **options) -> dict:
+    return loop_graph(server.add_input(image), clips=CLIPS, steps=STEPS, filename_prefix=f"svi/{name}", **options)
+
+
+def result(server: ComfyServer, name: str) -> list[tuple]:
+    """Return (key, bytes of the latent, hash of the frames) of each clip of the last run, in order."""
+    folder = server.output_directory / "svi" / name
+    keys = json.loads((folder / "run.json").read_text())["clips"]
+    records = [json.loads((folder / "clips" / f"{key}.json").read_text()) for key in keys]
+    latents = [load_file(folder / "clips" / f"{key}.safetensors")["latent"].numpy().tobytes() for key in keys]
+    frames = [sorted(facts["frames_sha256"] for facts in record["segments"].values()) for record in records]
+    return list(zip(keys, latents, frames, strict=True))
+
+
+def finished(folder: Path) -> dict[str, int]:
+    """Return the inode of each finished clip's latent file: a file that was made again has another."""
+    return {
+        path.stem: path.stat().st_ino for path in (folder / "clips").glob("*.safetensors") if "staging" not in path.name
+    }
+
+
+def kill_after(server: ComfyServer, queued: dict, folder: Path, num_finished: int, seconds: float) -> None:
+    server.queue(queued)
+    deadline = time.monotonic() + 120
+    while len(finished(folder)) < num_finished:
+        assert time.monotonic() < deadline, server.log_tail()
+        time.sleep(0.01)
+    time.sleep(seconds)
+    server.kill()
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_killed_run_goes_on_where_it_was(server, reference_image, seed):
+    if not (server.output_directory / "svi" / "whole").exists():
+        server.run(graph(server, reference_image, "whole"))
+    chance = random.Random(seed)
+    name = f"killed{seed}"
+    folder = server.output_directory / "svi" / name
+    kill_after(server, graph(server, reference_image, name), folder, chance.randint(1, 4), chance.uniform(0, 0.4))
+    before = finished(folder)
+    assert 1 <= len(before)
+    server.start()
+    outputs = server.run(graph(server, reference_image, name))
+    assert result(server, name) == result(server, "whole")
+    assert before == {key: born for key, born in finished(folder).items() if key in before}, "finished clips are not made again"
+    assert not list(folder.rglob("*staging*")) and not (folder / "set_aside").exists()
+    assert count_frames(server.saved_file(outputs["saved"]["images"][0])) == 9 + 4 * (CLIPS - 1)
+
+
+def sampled_clips(server: ComfyServer, queued: dict) -> int:
+    """Run `queued` and return how many new clips it stored."""
+    folder = server.output_directory / queued["generate"]["inputs"]["filename_prefix"]
+    before = set(finished(folder)) if folder.exists() else set()
+    server.run(queued)
+    return len(set(finished(folder)) - before)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({}, 0),
+        ({"prompts": [*PROMPTS[:2], "another ending"]}, CLIPS - 2),
+        ({"prompts": ["another beginning", *PROMPTS[1:]]}, CLIPS),
+        ({"seed": 6}, CLIPS),
+        ({"seed_mode": "fixed"}, CLIPS - 1),
+        ({"cfg": 2.5}, CLIPS),
+        ({"boundary": 0.95}, CLIPS),
+        ({"scheduler": "beta"}, CLIPS),
+        ({"num_motion_frames": 8, "num_frames": 13}, CLIPS),
+        ({"low": None}, CLIPS),
+    ],
+    ids=str,
+)
+def test_what_is_made_again_follows_from_what_changed(server, reference_image, change, expected):
+    """F16: the clips before the first difference are reused, none after it."""
+    if not (server.output_directory / "svi" / "whole").exists():
+        server.run(graph(server, reference_image, "whole"))
+    assert sampled_clips(server, graph(server, reference_image, "whole", **change)) == expected
+
+
+def test_a_damaged_clip_is_set_aside_and_made_again(server, reference_image):
+    name = "damaged"
+    server.run(graph(server, reference_image, name))
+    expected = result(server, name)
+    folder = server.output_directory / "svi" / name
+    victim = folder / "clips" / f"{expected[3][0]}.safetensors"
+    victim.write_bytes(victim.read_bytes()[:-5])
+    queued = graph(server, reference_image, name)
+    queued["generate"]["inputs"]["num_clips"] = CLIPS + 1  # another graph, so that ComfyUI's own cache does not answer
+    server.run(queued)
+    assert result(server, name)[:CLIPS] == expected
+    assert [path.name.endswith(victim.name) for path in (folder / "set_aside").iterdir()] == [True]
+
+
+def test_a_folder_in_use_is_refused_by_the_other_process(server, reference_image):
+    from svi_core.run_store import RunStore
+
+    folder = server.output_directory / "svi" / "busy"
+    with RunStore(folder), pytest.raises(Exception, match="in use by process"):
+        server.run(graph(server, reference_image, "busy"))

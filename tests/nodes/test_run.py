@@ -1,0 +1,110 @@
+"""The model side of the loop on ComfyUI's own classes: chunked decode, fingerprints, memory that runs out."""
+
+import sys
+
+import pytest
+import torch
+
+from tests.nodes.conftest import load_diffusion_model
+
+HIGH = "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors"
+LOW = "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors"
+
+
+@pytest.mark.parametrize("slots", [1, 2, 3, 6, 21])
+def test_chunked_decode_is_bit_for_bit_the_whole_decode(bridge, vae, slots):
+    latent = torch.randn(1, 16, slots, 4, 6, generator=torch.Generator().manual_seed(slots))
+    chunks = list(bridge.decode_chunks(vae, latent))
+    assert torch.equal(torch.cat(chunks), vae.decode(latent)[0])
+    assert max(len(chunk) for chunk in chunks) <= 8
+
+
+def test_memory_that_runs_out_in_the_middle_gives_the_rest_in_tiles(bridge, vae, monkeypatch, caplog):
+    latent = torch.randn(1, 16, 6, 4, 6, generator=torch.Generator().manual_seed(0))
+    real = bridge._decode_causally
+
+    def failing(vae, samples):
+        for index, chunk in enumerate(real(vae, samples)):
+            if index == 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            yield chunk
+
+    monkeypatch.setattr(bridge, "_decode_causally", failing)
+    with torch.inference_mode():  # as ComfyUI executes nodes
+        frames = torch.cat(list(bridge.decode_chunks(vae, latent)))
+        expected = vae.decode(latent)[0]
+    assert frames.shape == (21, 32, 48, 3) and "from 9 on are decoded in spatial tiles" in caplog.text
+    assert torch.allclose(frames, expected, atol=0.05)
+
+
+def test_other_errors_in_the_decode_are_not_swallowed(bridge, vae, monkeypatch):
+    def failing(vae, samples):
+        raise RuntimeError("a bug")
+        yield
+
+    monkeypatch.setattr(bridge, "_decode_causally", failing)
+    with pytest.raises(RuntimeError, match="a bug"):
+        list(bridge.decode_chunks(vae, torch.zeros(1, 16, 2, 4, 4)))
+
+
+@pytest.fixture
+def lora_module(pack):
+    return sys.modules[f"{pack.__name__}.nodes.lora"]
+
+
+def with_lora(pack, model, strength, seed=0):
+    core, nodes = (sys.modules[f"{pack.__name__}.{name}"] for name in ("svi_core.lora", "nodes.lora"))
+    generator = torch.Generator().manual_seed(seed)
+    key = "diffusion_model.blocks.0.self_attn.q.lora_{}.weight"
+    tensors = {
+        key.format("A"): torch.randn(2, 64, generator=generator),
+        key.format("B"): torch.randn(64, 2, generator=generator),
+    }
+    return nodes.apply_lora(model, core.LoraFile("x", tensors, {}, tuple(tensors)), "model", strength)[0]
+
+
+def with_shift(model, shift):
+    import comfy.model_sampling
+
+    class Sampling(comfy.model_sampling.ModelSamplingDiscreteFlow, comfy.model_sampling.CONST):
+        pass
+
+    sampling = Sampling(model.model.model_config)
+    sampling.set_parameters(shift=shift, multiplier=1000)
+    patched = model.clone()
+    patched.add_object_patch("model_sampling", sampling)
+    return patched
+
+
+def test_fingerprint_tells_models_and_their_settings_apart(pack, bridge, tiny_models, model):
+    variants = {
+        "high": model,
+        "low": load_diffusion_model(tiny_models, LOW),
+        "lora": with_lora(pack, model, 1.0),
+        "weaker lora": with_lora(pack, model, 0.5),
+        "other lora": with_lora(pack, model, 1.0, seed=1),
+        "shift 5": with_shift(model, 5.0),
+        "shift 8": with_shift(model, 8.0),
+    }
+    prints = {name: bridge.model_fingerprint(variant) for name, variant in variants.items()}
+    assert len(set(prints.values())) == len(prints)
+
+
+def test_fingerprint_of_the_same_thing_is_the_same(pack, bridge, tiny_models, model):
+    other = load_diffusion_model(tiny_models, HIGH)
+    assert bridge.model_fingerprint(other) == bridge.model_fingerprint(model)
+    assert bridge.model_fingerprint(with_lora(pack, other, 1.0)) == bridge.model_fingerprint(with_lora(pack, model, 1.0))
+    assert bridge.model_fingerprint(with_shift(other, 5.0)) == bridge.model_fingerprint(with_shift(model, 5.0))
+
+
+def test_fingerprint_without_a_file_is_of_the_weights_before_any_patch(pack, bridge, tiny_models):
+    model = load_diffusion_model(tiny_models, HIGH)
+    model.cached_patcher_init = None
+    patched = with_lora(pack, model, 1.0)
+    before = bridge.model_fingerprint(patched)
+    patched.patch_model()
+    assert bridge.model_fingerprint(patched) == before
+    patched.unpatch_model()
+    other = load_diffusion_model(tiny_models, LOW)
+    other.cached_patcher_init = None
+    assert bridge.model_fingerprint(other) != bridge.model_fingerprint(model)
