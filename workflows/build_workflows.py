@@ -373,8 +373,8 @@ The last prompt holds for all clips after it.
 
 **Length**: 76 x clips + 5 frames at 16 per second. 3 clips: 233 frames, 14.6 s.
 
-**Where it goes**: `output/svi/2.0_pro_00001/` holds each clip and `video.mp4`, playable after every clip. Save Video \
-copies the finished video.
+**Where it goes**: `output/svi/2.0_pro/` keeps every clip and `video.mp4`, playable while it grows. Stopped? *Run* again: \
+finished clips are reused. A new prompt for clip 3 makes clips 3 and later only.
 
 | | fast (as set) | full quality |
 |-|-|-|

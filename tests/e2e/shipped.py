@@ -60,6 +60,15 @@ def made_small(graph: Graph, keep: tuple[str, ...] = ()) -> Graph:
     return small
 
 
+def small_widgets(graph: Graph) -> dict[str, dict[str, Any]]:
+    """Return what :func:`made_small` changes, as node type -> widget values (the two experts' file names aside)."""
+    changed: dict[str, dict[str, Any]] = {}
+    for key, node in made_small(graph).items():
+        inputs = {name: value for name, value in node["inputs"].items() if graph[key]["inputs"][name] != value}
+        changed.setdefault(node["class_type"], {}).update(inputs)
+    return changed
+
+
 def nodes_of(graph: Graph, class_type: str, title: str | None = None) -> list[str]:
     """Return the ids of the nodes of a type (and title)."""
     return [

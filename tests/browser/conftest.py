@@ -1,0 +1,39 @@
+"""A real Chromium, and ComfyUI's real front end in it."""
+
+import shutil
+from collections.abc import Iterator
+
+import pytest
+from playwright.sync_api import Browser, sync_playwright
+
+from demo.server import ComfyServer
+from tests.browser.front_end import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, SETTINGS, FrontEnd
+from tests.e2e import shipped
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Browser]:
+    """A headless Chromium; without one the browser tests are skipped."""
+    found = next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip(f"no Chromium on this machine (looked for {', '.join(CHROMIUM_NAMES)}): apt-get install chromium")
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=found, headless=True, args=CHROMIUM_ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(params=["classic nodes", "Vue nodes"])
+def renderer(request: pytest.FixtureRequest) -> str:
+    """Which of the front end's two ways to draw nodes is on."""
+    return request.param
+
+
+@pytest.fixture
+def front_end(chromium: Browser, comfy_server: ComfyServer, reference_image, renderer: str) -> Iterator[FrontEnd]:
+    """The front end, ready, with an empty graph, and the images that the workflows load on its server."""
+    shipped.add_images(comfy_server, reference_image)
+    comfy_server.post_json("/settings", SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "Vue nodes"})
+    opened = FrontEnd(chromium, comfy_server.url)
+    yield opened
+    opened.close()

@@ -1,0 +1,176 @@
+"""Drive ComfyUI's real front end in a real Chromium: what a user does, with the waits that a loaded machine needs.
+
+Every wait polls for a state; what the front end sometimes loses (a click too early, a graph replaced by the default one)
+is done again. Selectors are those of front end 1.47.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, Request, Route
+from playwright.sync_api import TimeoutError as PlaywrightTimeout
+
+from demo.server import PACK_NAME
+
+CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+CHROMIUM_ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+SETTINGS = {  # no tutorial, no saved tabs, and no questions to the network
+    "Comfy.TutorialCompleted": True,
+    "Comfy.Workflow.Persist": False,
+    "Comfy.Workflow.ShowMissingModelsWarning": False,
+    "LiteGraph.Canvas.MinFontSizeForLOD": 0,
+    "Comfy.Minimap.Visible": False,
+}
+TIMEOUT_MS = 60_000
+ATTEMPT_MS = 5_000
+READY = """() => window.app?.graph && app.extensionManager && document.querySelector('#graph-canvas')
+    && LiteGraph.registered_node_types['SVIGenerate']"""
+CROWDING = """() => {
+    const nodes = app.graph._nodes.map(node => ({
+        name: `${node.type} ${node.id}`, box: [...node.getBounding()], size: [...node.size], least: [...node.computeSize()]}));
+    const groups = app.graph._groups.map(group => [...group._bounding]);
+    const meet = (a, b) => a[0] < b[0] + b[2] && b[0] < a[0] + a[2] && a[1] < b[1] + b[3] && b[1] < a[1] + a[3];
+    const inside = (a, b) => a[0] >= b[0] && a[1] >= b[1] && a[0] + a[2] <= b[0] + b[2] && a[1] + a[3] <= b[1] + b[3];
+    return {
+        overlapping: nodes.flatMap((a, i) => nodes.slice(i + 1).filter(b => meet(a.box, b.box)).map(b => [a.name, b.name])),
+        too_small: nodes.filter(n => n.size[0] + 1 < n.least[0] || n.size[1] + 1 < n.least[1]).map(n => n.name),
+        outside: nodes.filter(n => !groups.some(group => inside(n.box, group))).map(n => n.name),
+        groups: groups.flatMap((a, i) => groups.slice(i + 1).filter(b => meet(a, b))),
+    };
+}"""
+VIDEO = """() => [...document.querySelectorAll('video')].filter(v => v.readyState >= 2 && v.videoWidth > 0)
+    .map(v => ({width: v.videoWidth, height: v.videoHeight, seconds: v.duration, source: v.currentSrc}))[0]"""
+
+
+class FrontEnd:
+    """The front end of a running server, open in a browser page."""
+
+    def __init__(self, browser: Browser, url: str) -> None:
+        self.url = url
+        self.errors: list[str] = []
+        self.page: Page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        self.page.set_default_timeout(TIMEOUT_MS)
+        self.page.route("**/*", self._only_local)
+        self.page.on("pageerror", lambda error: self.errors.append(str(error)))
+        self.page.goto(url)
+        self.page.wait_for_function(READY)
+        self.new_graph()
+
+    def close(self) -> None:
+        self.page.close()
+
+    def command(self, name: str) -> None:
+        """Run a command of the front end."""
+        self.page.evaluate("name => app.extensionManager.command.execute(name)", name)
+
+    def new_graph(self) -> None:
+        """Show an empty graph; the default graph may load late and replace it, so it is asked for again."""
+        self.page.keyboard.press("Escape")
+        self._until(lambda: self.command("Comfy.NewBlankWorkflow"), lambda: self._becomes("app.graph._nodes.length === 0"))
+
+    def find_node(self, text: str, name: str) -> None:
+        """Search for `text` and wait until the node called `name` is among the results."""
+        box = self.page.get_by_role("combobox", name="Add a node...")
+        if not box.is_visible():
+            self._until(lambda: self.page.mouse.dblclick(700, 500, delay=5), lambda: self._appears(box))
+        results = self.page.get_by_test_id("result-item")
+        exactly = results.filter(has=self.page.get_by_text(name, exact=True))
+        self._until(lambda: box.fill(text), lambda: self._appears(exactly))
+
+    def open_template(self, name: str) -> None:
+        """Open a workflow from the template browser."""
+        dialog = self.page.get_by_role("dialog")
+        card = dialog.get_by_test_id(f"template-workflow-{name}")
+        button = self.page.get_by_role("button", name="Templates").first
+        self._until(button.click, lambda: self._appears(dialog))
+        self._until(dialog.get_by_text(PACK_NAME).first.click, lambda: self._appears(card))
+        self._until(card.click, lambda: self._becomes("app.graph._nodes.length > 0"))
+
+    def show_help(self, node_type: str) -> None:
+        """Select a node of the graph and open its help page."""
+        select = "type => app.canvas.selectNode(app.graph._nodes.find(node => node.type === type))"
+        button = self.page.get_by_test_id("info-button")
+        self._until(lambda: self.page.evaluate(select, node_type), lambda: self._appears(button))
+        button.click()
+
+    def set_widgets(self, node_type: str, values: dict[str, Any]) -> None:
+        """Set widgets of all nodes of a type, as typing into them does."""
+        script = """([type, values]) => app.graph._nodes.filter(node => node.type === type).forEach(node =>
+            node.widgets.filter(widget => widget.name in values).forEach(widget => {
+                widget.value = values[widget.name]; widget.callback?.(widget.value) }))"""
+        self.page.evaluate(script, [node_type, values])
+
+    def api_graph(self) -> dict[str, Any]:
+        """Return the graph in API format, as the front end would queue it."""
+        return self.page.evaluate("async () => (await app.graphToPrompt()).output")
+
+    def node_types(self) -> list[str]:
+        return self.page.evaluate("() => app.graph._nodes.map(node => node.type)")
+
+    def missing_node_types(self) -> list[str]:
+        """Return the types in the graph that no installed pack has."""
+        return self.page.evaluate(
+            "() => app.graph._nodes.map(n => n.type).filter(type => !(type in LiteGraph.registered_node_types))"
+        )
+
+    def crowding(self) -> dict[str, list[Any]]:
+        """Return nodes that overlap, are smaller than their content or lie outside of every group, and overlapping groups."""
+        return self.page.evaluate(CROWDING)
+
+    def run(self) -> None:
+        """Press Run until the server takes the graph."""
+        self.page.evaluate("() => app.api.addEventListener('execution_start', () => { window.sviStarted = true })")
+        self._until(self.page.get_by_test_id("queue-button").click, lambda: self._becomes("window.sviStarted === true", 20_000))
+
+    def shown_video(self, timeout_ms: int) -> dict[str, Any]:
+        """Return size, length and address of the first video that the page shows."""
+        self.command("Comfy.Canvas.FitView")
+        return self.page.wait_for_function(VIDEO, timeout=timeout_ms).json_value()
+
+    def screenshot(self, path: Path) -> None:
+        """Store a picture of the whole graph."""
+        self.command("Comfy.Canvas.FitView")
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.page.screenshot(path=path)
+
+    def _only_local(self, route: Route, request: Request) -> None:
+        if request.url.startswith((self.url, "data:", "blob:")):
+            route.continue_()
+        else:
+            route.abort()
+
+    def _until(self, action: Callable[[], Any], done: Callable[[], bool]) -> None:
+        """Do `action` until `done`, for TIMEOUT_MS."""
+        deadline = time.monotonic() + TIMEOUT_MS / 1000
+        while True:
+            action()
+            if done():
+                return
+            if time.monotonic() > deadline:
+                raise AssertionError(f"the front end did not follow; errors of the page: {self.errors}")
+
+    def _appears(self, locator: Any) -> bool:
+        try:
+            locator.first.wait_for(timeout=ATTEMPT_MS)
+            return True
+        except PlaywrightTimeout:
+            return False
+
+    def _becomes(self, condition: str, timeout_ms: int = ATTEMPT_MS) -> bool:
+        try:
+            self.page.wait_for_function(condition, timeout=timeout_ms)
+            return True
+        except PlaywrightTimeout:
+            return False

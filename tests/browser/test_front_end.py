@@ -1,0 +1,76 @@
+"""The pack in ComfyUI's own front end: nodes found, workflows opened, help shown, and a video made by pressing Run."""
+
+import json
+
+import pytest
+
+from svi_core.video_file import count_frames
+from tests.e2e import shipped
+
+pytestmark = [pytest.mark.browser, pytest.mark.e2e]
+
+ONCE = pytest.mark.parametrize("renderer", ["classic nodes"], indirect=True)
+RUN_MS = 300_000
+
+
+@pytest.fixture(scope="module")
+def object_info(comfy_server):
+    return comfy_server.object_info()
+
+
+@ONCE
+def test_the_node_search_finds_every_node(front_end, object_info, tmp_path):
+    for node_id, entry in object_info.items():
+        if node_id.startswith("SVI"):
+            front_end.find_node(entry["display_name"], entry["display_name"])
+    front_end.find_node("long video", "SVI Generate")
+    front_end.page.screenshot(path=tmp_path / "search.png")
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_a_workflow_opens_from_the_template_browser(front_end, object_info, name, tmp_path):
+    workflow = shipped.read(name)
+    front_end.open_template(name)
+    front_end.screenshot(tmp_path / f"{name}.png")
+    assert sorted(front_end.node_types()) == sorted(node["type"] for node in workflow["nodes"])
+    assert front_end.missing_node_types() == []
+    assert not any(front_end.crowding().values()), front_end.crowding()
+    graph = front_end.api_graph()
+    assert not [key for node in graph.values() for key in node["inputs"] if key.startswith("UNKNOWN")]
+    assert graph == shipped.to_api(workflow, object_info)
+    if name == shipped.DEMO:
+        assert graph == json.loads(shipped.DEMO_API_FILE.read_text(encoding="utf-8"))
+
+
+@ONCE
+def test_the_help_page_of_a_node_is_shown(front_end, tmp_path):
+    front_end.open_template(shipped.DEMO)
+    front_end.show_help("SVIGenerate")
+    front_end.page.get_by_text("Memory does not grow with the number of clips").wait_for()
+    front_end.page.screenshot(path=tmp_path / "help.png")
+
+
+@ONCE
+def test_tooltips_come_from_the_locale_unharmed(front_end, object_info):
+    """The front end's message format gives | and { a meaning; what a user reads is what the schema says."""
+    translate = "key => document.querySelector('#vue-app').__vue_app__.config.globalProperties.$t(key)"
+    tooltip = object_info["SVIMotionLatent"]["output_tooltips"][0]
+    assert front_end.page.evaluate(translate, "nodeDefs.SVIMotionLatent.outputs.0.tooltip") == tooltip
+    description = object_info["SVIConditioning"]["description"]
+    assert front_end.page.evaluate(translate, "nodeDefs.SVIConditioning.description") == description
+
+
+def test_run_makes_a_video_that_the_page_shows(front_end, comfy_server, renderer, tmp_path):
+    front_end.open_template(shipped.DEMO)
+    for node_type, values in shipped.small_widgets(front_end.api_graph()).items():
+        front_end.set_widgets(node_type, values)
+    folder = f"browser/{renderer.split()[0]}"
+    front_end.set_widgets("SVIGenerate", {"filename_prefix": folder})
+    front_end.set_widgets("SaveVideo", {"filename_prefix": f"{folder}/saved"})
+    front_end.run()
+    video = front_end.shown_video(RUN_MS)
+    front_end.screenshot(tmp_path / "video.png")
+    assert (video["width"], video["height"]) == (64, 64)
+    (saved,) = (comfy_server.output_directory / folder).glob("saved*.mp4")
+    assert count_frames(saved) == shipped.NUM_FRAMES[shipped.DEMO]
+    assert saved.name in video["source"] and "type=output" in video["source"]
