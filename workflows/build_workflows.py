@@ -335,7 +335,7 @@ def reference(column: Column, vae: Node, width: int, height: int, image: str = E
 
 def save_video(group: Any, video: Node, prefix: str) -> Node:
     """Add the node that saves the video and shows it."""
-    return group.add("SaveVideo", preview_height=300, video=video, filename_prefix=prefix, format="auto", codec="auto")
+    return group.add("SaveVideo", preview_height=340, video=video, filename_prefix=prefix, format="auto", codec="auto")
 
 
 def downloads(*names: str) -> list[dict[str, str]]:

@@ -32,6 +32,7 @@ SETTINGS = {  # no tutorial, no saved tabs, and no questions to the network
     "Comfy.Workflow.ShowMissingModelsWarning": False,
     "LiteGraph.Canvas.MinFontSizeForLOD": 0,
     "Comfy.Minimap.Visible": False,
+    "Comfy.RightSidePanel.IsOpen": False,
 }
 TIMEOUT_MS = 60_000
 ATTEMPT_MS = 5_000
@@ -57,10 +58,10 @@ VIDEO = """() => [...document.querySelectorAll('video')].filter(v => v.readyStat
 class FrontEnd:
     """The front end of a running server, open in a browser page."""
 
-    def __init__(self, browser: Browser, url: str) -> None:
+    def __init__(self, browser: Browser, url: str, width: int = 1600, height: int = 1000) -> None:
         self.url = url
         self.errors: list[str] = []
-        self.page: Page = browser.new_page(viewport={"width": 1600, "height": 1000})
+        self.page: Page = browser.new_page(viewport={"width": width, "height": height})
         self.page.set_default_timeout(TIMEOUT_MS)
         self.page.route("**/*", self._only_local)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
@@ -139,10 +140,18 @@ class FrontEnd:
         self.command("Comfy.Canvas.FitView")
         return self.page.wait_for_function(VIDEO, timeout=timeout_ms).json_value()
 
+    def fit_view(self) -> None:
+        """Bring the whole graph into view and wait until the movement has ended."""
+        self.command("Comfy.Canvas.FitView")
+        view = "() => [app.canvas.ds.scale, ...app.canvas.ds.offset].join()"
+        before = None
+        while (after := self.page.evaluate(view)) != before:
+            before = after
+            self.page.evaluate("() => new Promise(done => setTimeout(() => requestAnimationFrame(done), 100))")
+
     def screenshot(self, path: Path) -> None:
         """Store a picture of the whole graph."""
-        self.command("Comfy.Canvas.FitView")
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+        self.fit_view()
         self.page.screenshot(path=path)
 
     def _only_local(self, route: Route, request: Request) -> None:
