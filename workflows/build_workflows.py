@@ -24,6 +24,8 @@ from workflows.graph_layout import Column, GraphLayout, Node, ObjectInfo
 FOLDER = Path(__file__).resolve().parent
 DEMO_API_FILE = FOLDER.parent / "demo" / "demo_workflow_api.json"
 DEMO = "svi_tiny_demo"
+DEMO_PROMPTS = FOLDER.parent / "demo" / "prompts.txt"
+DEMO_IMAGE = "boat.png"  # of demo/images
 WAN22 = "https://huggingface.co/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
 WAN21 = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
 SVI_FP16 = "https://huggingface.co/Kijai/WanVideo_comfy/resolve/main/LoRAs/Stable-Video-Infinity"
@@ -85,11 +87,6 @@ SHOT_STORY = (
     "hair flutters in the wind. The camera stays still.",
     "The young woman in the pink dress dances on the spot, swaying from side to side with raised arms. The grass waves in the "
     "wind. The camera stays still.",
-)
-DEMO_PROMPTS = (
-    "the red ball rolls to the right",
-    "the red ball rolls to the left",
-    "the camera moves to the right",
 )
 
 
@@ -256,10 +253,12 @@ def tiny_demo(graph: GraphLayout) -> None:
     clip = group.add("CLIPLoader", clip_name="tiny_umt5.safetensors", type="wan", device="default")
     vae = group.add("VAELoader", vae_name="tiny_wan_vae.safetensors")
     middle = graph.column(360)
-    anchor = reference(middle, vae, 96, 64, "demo.png")
+    anchor = reference(middle, vae, 96, 64, DEMO_IMAGE)
     right = graph.column(400)
     words = right.group("3 - Prompts", PROMPTS)
-    prompts = words.add("SVIPromptStream", text_height=170, clip=clip, text=paragraphs(DEMO_PROMPTS), split="paragraphs")
+    prompts = words.add(
+        "SVIPromptStream", text_height=170, clip=clip, text=DEMO_PROMPTS.read_text(encoding="utf-8").strip(), split="paragraphs"
+    )
     negative = words.add("CLIPTextEncode", title="Negative prompt", text_height=60, clip=clip, text="")
     steps = right.group("4 - Sampling", SAMPLING)
     sampler = steps.add("KSamplerSelect", sampler_name="euler")
@@ -448,8 +447,8 @@ The models are tiny ones of the real Wan 2.2 architectures, trained on a world o
 lie in `demo/models`. ComfyUI fixes the size of its text encoder, so the tiny one needs the small loader in \
 `demo/tiny_encoders`; `make demo` links both into a server of its own.
 
-**In a ComfyUI of your own**: link `demo/tiny_encoders` into `custom_nodes`, and the files of `demo/models` into \
-`models/diffusion_models`, `models/text_encoders` and `models/vae`.
+**In a ComfyUI of your own**: link `demo/tiny_encoders` into `custom_nodes`, the files of `demo/models` into \
+`models/diffusion_models`, `models/text_encoders` and `models/vae`, and copy `demo/images/boat.png` to `input`.
 
 3 clips of 81 frames: 233 frames, 14.6 s at 16 per second.
 

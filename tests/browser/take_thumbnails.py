@@ -42,7 +42,7 @@ CARD = """<html><body style="margin:0;width:512px;height:512px;background:#15171
 font-family:Inter,'DejaVu Sans',sans-serif;display:flex;flex-direction:column;justify-content:space-between">
 <div style="padding:34px 32px 0"><div style="font-size:46px;font-weight:700;letter-spacing:-1px">{title}</div>
 <div style="font-size:20px;color:#aab2bf;padding-top:6px">{subtitle}</div></div>
-<img src="data:image/png;base64,{graph}" style="width:512px;display:block">
+<img src="data:image/png;base64,{graph}" style="width:512px;max-height:262px;object-fit:cover;object-position:top">
 <div style="position:relative;height:96px;margin:0 32px">{bars}</div></body></html>"""
 BAR = """<div style="position:absolute;left:{left}px;top:{top}px;width:{width}px;height:26px;border-radius:7px;
 background:{colour};opacity:.92;font-size:14px;line-height:26px;text-indent:10px;color:#10131a">clip {number}</div>"""

@@ -33,7 +33,7 @@ STAND_INS = {  # what stands in for the demo's own models while one of them is a
     "tiny_wan_vae.safetensors": "wan_2.1_vae.safetensors",
     "tiny_umt5.safetensors": "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
 }
-IMAGES = ("example.png", "demo.png")  # that the workflows load
+IMAGES = ("example.png", "boat.png")  # that the workflows load
 
 
 def read(name: str) -> dict[str, Any]:
