@@ -249,7 +249,10 @@ def tiny_demo(graph: GraphLayout) -> None:
             ("Low-noise expert", "tiny_wan22_i2v_low.safetensors"),
         )
     ]
-    high, low = (group.add("ModelSamplingSD3", title="Shift", model=unet, shift=5.0) for unet in unets)
+    high, low = (
+        group.add("ModelSamplingSD3", title=f"Shift, {name} noise", model=unet, shift=5.0)
+        for name, unet in zip(("high", "low"), unets, strict=True)
+    )
     clip = group.add("CLIPLoader", clip_name="tiny_umt5.safetensors", type="wan", device="default")
     vae = group.add("VAELoader", vae_name="tiny_wan_vae.safetensors")
     middle = graph.column(360)
