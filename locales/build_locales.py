@@ -1,8 +1,9 @@
 """Write the English locale from the node schemas: the text that other languages start from.
 
-    python locales/build_locales.py http://127.0.0.1:8188
+    .runtime/venv/bin/python locales/build_locales.py [http://127.0.0.1:8188]
 
-The address is that of a running ComfyUI with this pack in it. A test holds that the committed file is what this gives.
+The address is that of a running ComfyUI with this pack in it; without one, one is started. A test holds that the committed
+file is what this gives.
 """
 
 from __future__ import annotations
@@ -10,10 +11,14 @@ from __future__ import annotations
 import json
 import re
 import sys
-import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from workflows.object_info import read_object_info
 
 PACK_PREFIX = "SVI"
 NODE_DEFINITIONS = Path(__file__).resolve().parent / "en" / "nodeDefs.json"
@@ -55,12 +60,11 @@ def _escaped(text: str) -> str:
     return _SPECIAL.sub(lambda match: f"{{'{match[0]}'}}", text)
 
 
-def main(url: str) -> None:
+def main(url: str | None = None) -> None:
     """Write the English locale, asking the ComfyUI at `url` what the nodes are."""
-    with urllib.request.urlopen(f"{url.rstrip('/')}/object_info") as answer:
-        definitions = node_definitions(json.load(answer))
+    definitions = node_definitions(read_object_info(url))
     NODE_DEFINITIONS.write_text(json.dumps(definitions, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

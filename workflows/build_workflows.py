@@ -1,17 +1,16 @@
 """Write the workflows of this folder from a compact description.
 
-    python workflows/build_workflows.py http://127.0.0.1:8188
+    .runtime/venv/bin/python workflows/build_workflows.py [http://127.0.0.1:8188]
 
-The address is that of a running ComfyUI with this pack in it; only the order and the types of node inputs are taken from
-it. The demo's workflow is written a second time, in API format, to demo/ (by comfy-cli, which the tests' environment has).
-A test holds that the committed files are what this gives.
+The address is that of a running ComfyUI with this pack in it; without one, one is started. Only the order and the types
+of node inputs are taken from it. The demo's workflow is written a second time, in API format, to demo/ (by comfy-cli,
+which the tests' environment has). A test holds that the committed files are what this gives.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import urllib.request
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from workflows.graph_layout import Column, GraphLayout, Node, ObjectInfo
+from workflows.object_info import read_object_info
 
 FOLDER = Path(__file__).resolve().parent
 DEMO_API_FILE = FOLDER.parent / "demo" / "demo_workflow_api.json"
@@ -487,14 +487,13 @@ def build_demo_api(object_info: ObjectInfo) -> str:
     return json.dumps(graph, indent=1, ensure_ascii=False) + "\n"
 
 
-def main(url: str) -> None:
+def main(url: str | None = None) -> None:
     """Write all workflows, asking the ComfyUI at `url` what its nodes are."""
-    with urllib.request.urlopen(f"{url.rstrip('/')}/object_info") as answer:
-        object_info = json.load(answer)
+    object_info = read_object_info(url)
     for name in WORKFLOWS:
         (FOLDER / f"{name}.json").write_text(build(name, object_info), encoding="utf-8")
     DEMO_API_FILE.write_text(build_demo_api(object_info), encoding="utf-8")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

@@ -32,7 +32,8 @@ def test_every_workflow_is_described_and_expected():
 
 @pytest.mark.parametrize("name", shipped.NAMES)
 def test_the_file_is_what_its_description_gives(object_info, name):
-    assert (shipped.FOLDER / f"{name}.json").read_text(encoding="utf-8") == build_workflows.build(name, object_info)
+    committed = (shipped.FOLDER / f"{name}.json").read_text(encoding="utf-8")
+    assert committed == build_workflows.build(name, object_info), "run workflows/build_workflows.py"
 
 
 def test_the_demo_in_api_format_is_the_demo_workflow(object_info):

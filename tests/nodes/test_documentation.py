@@ -102,7 +102,8 @@ def test_the_server_gives_the_front_end_each_page(comfy_server, node_id):
 
 
 def test_the_english_locale_is_what_the_schemas_say(comfy_server):
-    assert json.loads(NODE_DEFINITIONS.read_text(encoding="utf-8")) == node_definitions(comfy_server.object_info())
+    committed = json.loads(NODE_DEFINITIONS.read_text(encoding="utf-8"))
+    assert committed == node_definitions(comfy_server.object_info()), "run locales/build_locales.py"
 
 
 def test_the_server_merges_the_locale(comfy_server, definitions):
