@@ -162,8 +162,8 @@ def _city(rng: np.random.Generator) -> Scenery:
         tower = _box(left + shift + width / 2, float(width) / 2 - 0.8, top, 46.0)
         image = _over(image, tower, _colour(shade, shade * 1.02, shade * 1.18))
         windows = _windows(left + shift + width / 2, top)
-        image = _over(image, 0.75 * windows, _colour(0.94, 0.86, 0.62))
-        glow = glow + _colour(0.62, 0.50, 0.22) * windows[None]
+        image = _over(image, 0.35 * windows, _colour(0.94, 0.86, 0.62))
+        glow = glow + _colour(0.42, 0.34, 0.15) * windows[None]
         shift += float(width)
     image = _over(image, _below(torch.full((1, WIDTH), 44.0)), _jitter(rng, _colour(0.47, 0.47, 0.50), 0.03))
     _, y = _grid()

@@ -30,8 +30,13 @@ SEED = 1
 LATENT_NOISE = 0.1
 LATENT_PENALTY = 5e-4
 PEAK_LEARNING_RATE = 3e-3
-PHASES = ((0.22, ((1, 16),)), (0.45, ((9, 2), (5, 3))), (1.0, ((33, 1), (17, 2), (49, 1))))
-"""(share of the time at which the phase ends, choices of (frames, clips a batch and worker))."""
+FULL, QUARTER = (64, 96), (32, 48)
+PHASES = (
+    (0.22, ((1, 16, FULL),)),
+    (0.45, ((9, 2, FULL), (5, 3, FULL))),
+    (1.0, ((49, 1, QUARTER), (33, 1, FULL), (81, 1, QUARTER), (17, 1, FULL))),
+)
+"""(share of the time at which the phase ends, choices of (frames, clips a batch and worker, size of a crop))."""
 
 
 def render_bytes(seed: int) -> Tensor:
@@ -53,13 +58,15 @@ def render_pool(seeds: range) -> Tensor:
 
 
 def draw_batch(pool: Tensor, progress: float, step: int, generator: torch.Generator) -> Tensor:
-    """Draw a batch `[B, T, H, W, 3]` in [-1, 1], bfloat16, of a length that this phase trains (the same on all workers)."""
+    """Draw a batch `[B, T, H, W, 3]` in [-1, 1], bfloat16, of a size that this phase trains (the same on all workers)."""
     choices = next(choices for end, choices in PHASES if progress <= end)
-    num_frames, batch = choices[step % len(choices)]
-    stories = torch.randint(len(pool), (batch,), generator=generator)
-    starts = torch.randint(pool.shape[1] - num_frames + 1, (batch,), generator=generator)
-    clips = [pool[s, t : t + num_frames] for s, t in zip(stories.tolist(), starts.tolist(), strict=True)]
-    return (torch.stack(clips).float() / 127.5 - 1.0).bfloat16()
+    num_frames, batch, (height, width) = choices[step % len(choices)]
+    stories = torch.randint(len(pool), (batch,), generator=generator).tolist()
+    start = int(torch.randint(pool.shape[1] - num_frames + 1, (1,), generator=generator))
+    top = 8 * int(torch.randint((pool.shape[2] - height) // 8 + 1, (1,), generator=generator))
+    left = 8 * int(torch.randint((pool.shape[3] - width) // 8 + 1, (1,), generator=generator))
+    clips = pool[stories, start : start + num_frames, top : top + height, left : left + width]
+    return (clips.float() / 127.5 - 1.0).bfloat16()
 
 
 def reconstruction_loss(vae: nn.Module, frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -150,8 +157,9 @@ def fold_latent_statistics(vae: nn.Module, latents: Tensor) -> None:
     vae.conv2.weight.copy_(weight)
 
 
-def export(num_statistics: int = 120, num_measured: int = 8) -> None:
+def export(num_statistics: int = 60, num_measured: int = 8) -> None:
     """Write the averaged weights, folded, and log the held-out PSNR through ComfyUI's own VAE class."""
+    torch.set_num_threads(1)
     run = TrainingRun("vae", 1.0)
     state = run.resume()
     if state is None:
@@ -163,9 +171,10 @@ def export(num_statistics: int = 120, num_measured: int = 8) -> None:
     fold_latent_statistics(vae, encode_clips(vae, range(num_statistics)))
     size = save_half(VAE_FILE, vae.state_dict())
     scores = measure_psnr(range(HELD_OUT_SEED, HELD_OUT_SEED + num_measured))
-    run.log(psnr=float(scores.mean()), psnr_worst=float(scores.min()), megabytes=size / 1e6)
+    run.log(psnr=scores.mean(), psnr_worst=scores.min(), megabytes=size / 1e6)
 
 
+@torch.no_grad()
 def measure_psnr(seeds: range) -> Tensor:
     """Return the PSNR in dB of one whole clip a seed, through the shipped file and `comfy.sd.VAE`."""
     import comfy.sd
