@@ -2,11 +2,11 @@
 
 from comfy_api.latest import ComfyExtension, io
 
-from .conditioning import SVIAnchorEncode, SVIConditioning, SVIMotionLatent
+from .conditioning import SVIAnchorEncode, SVIConditioning, SVIMotionLatent, SVINamedAnchor
 from .layouts import SVILayout
 from .lora import SVILora, SVILoraStack
-from .prompts import SVIPromptStream
-from .run import SVIGenerate
+from .prompts import SVILiveSchedule, SVIPromptStream
+from .run import SVIGenerate, SVIOutput
 
 
 class StableVideoInfinity(ComfyExtension):
@@ -15,12 +15,15 @@ class StableVideoInfinity(ComfyExtension):
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
             SVIAnchorEncode,
+            SVINamedAnchor,
             SVIMotionLatent,
             SVIConditioning,
             SVILora,
             SVILoraStack,
             SVIPromptStream,
+            SVILiveSchedule,
             SVILayout,
+            SVIOutput,
             SVIGenerate,
         ]
 

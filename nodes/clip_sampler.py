@@ -1,18 +1,18 @@
 """The model side of the clip loop: one clip sampled with ComfyUI's own samplers, its key, and its frames."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
 
-from ..svi_core.clips import Clip, ClipRequest
-from ..svi_core.conditioning import ConditioningLatent, motion_tail
+from ..svi_core.clips import Clip, ClipPlan, ClipRequest
+from ..svi_core.conditioning import ConditioningLatent, motion_tail, with_end_image
 from ..svi_core.fingerprint import fingerprint
 from ..svi_core.flow_matching import num_high_noise_steps, require_sigmas
 from ..svi_core.geometry import require_frame_size
-from ..svi_core.layouts import Layout
 from . import bridge
+from .lora import LoraRow, apply_rows, lora_files_fingerprint, with_strengths
 from .prompts import EncodedPrompts
 
 
@@ -32,12 +32,12 @@ class ClipSampler:
     sigmas: torch.Tensor
     cfg: float
     boundary: float
-    layout: Layout
-    num_clips: int
     model_low_noise: object = None
     clip_vision: object = None
+    anchors: dict[str, dict] = field(default_factory=dict)
+    loras: tuple[LoraRow, ...] = ()
 
-    def check(self) -> None:
+    def check(self, plan: ClipPlan) -> None:
         """Refuse what cannot work, before the first step.
 
         Raises:
@@ -51,34 +51,43 @@ class ClipSampler:
         num_high_noise_steps(self.sigmas, self.boundary)
         if not 0.0 <= self.cfg <= 100.0:
             raise ValueError(f"cfg is {self.cfg}: use 1 with a distilled LoRA, 4 to 5 without.")
-        batch, _, _, height, width = bridge.samples_of(self.anchor, "anchor").shape
-        if batch != 1:
-            raise ValueError(f"anchor holds {batch} images, but SVI Generate makes one video from one anchor: pick one image.")
-        require_frame_size(width * 8, height * 8, "anchor")
-        self._build_y(None)
+        _check_anchor("anchor", self.anchor)
+        for name, anchor in self.anchors.items():
+            _check_anchor(f"anchor {name!r}", anchor, like=self.anchor)
+        for index in range(min(plan.num_clips, len(plan.schedule))):
+            self._check_request(plan.request(index))
+        self._build_y(plan.request(0), None)
 
     def determinants(self, request: ClipRequest) -> object:
-        """Return the hash of all inputs that the clip of `request` depends on, and its own prompt and seed."""
-        return (self._fixed_determinants, fingerprint(self.prompts.at(request.index)), request.seed)
+        """Return everything besides the clip before that the clip of `request` depends on."""
+        spec = request.spec
+        prompt = fingerprint(self.prompts.encode(spec.prompt))
+        pictures = [fingerprint(self._anchor(spec.anchor)), spec.end and fingerprint(self._anchor(spec.end))]
+        strengths = [(row.strength, row.strength_low_noise) for row in with_strengths(self.loras, spec.loras)]
+        return (self._fixed_determinants, prompt, pictures, request.seed, self._cfg(request), request.layout, strengths)
 
     def sample(self, request: ClipRequest, previous: Clip | None) -> torch.Tensor:
         """Return the latent [1, 16, F, h, w] of a clip, made by the high-noise expert first, then the low-noise one."""
-        y = self._build_y(previous)
-        features = self._clip_vision_features(previous)
-        positive, negative = (bridge.set_y(c, y, features) for c in (self.prompts.at(request.index), self.negative))
+        y = self._build_y(request, previous)
+        features = self._clip_vision_features(request, previous)
+        prompt = self.prompts.encode(request.spec.prompt)
+        positive, negative = (bridge.set_y(c, y, features) for c in (prompt, self.negative))
         samples = bridge.empty_latent(y)["samples"]
         noise = bridge.random_noise(samples, request.seed)
-        for model, sigmas in self._stages():
+        cfg, seed = self._cfg(request), request.seed
+        for model, sigmas in self._stages(request):
             callback = self._progress.callback(model)
-            samples = bridge.sample_stage(
-                model, noise, self.cfg, self.sampler, sigmas, positive, negative, samples, request.seed, callback
-            )
+            samples = bridge.sample_stage(model, noise, cfg, self.sampler, sigmas, positive, negative, samples, seed, callback)
             noise = torch.zeros_like(noise)
         return samples
 
     def decode(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the frames of one clip in chunks [t, H, W, 3] in [0, 1]."""
         return bridge.decode_chunks(self.vae, latent)
+
+    def start_progress(self, num_clips: int) -> None:
+        """Show progress over all steps of `num_clips` clips."""
+        self._progress.total = num_clips * self._num_steps
 
     def on_clip(self, clip: Clip) -> None:
         """Move the progress bar to the end of `clip`, also when it was reused and took no step."""
@@ -90,14 +99,73 @@ class ClipSampler:
 
     @cached_property
     def _progress(self) -> bridge.StepProgress:
-        return bridge.StepProgress(self.num_clips * self._num_steps)
+        return bridge.StepProgress(self._num_steps)
 
     @cached_property
     def _fixed_determinants(self) -> str:
         models = [model and bridge.model_fingerprint(model) for model in (self.model, self.model_low_noise)]
         vision = self.clip_vision and bridge.vision_fingerprint(self.clip_vision)
-        settings = (self.sampler, self.sigmas, self.cfg, self.boundary, self.layout)
-        return fingerprint(models, vision, bridge.vae_fingerprint(self.vae), self.anchor, self.negative, settings)
+        settings = (self.sampler, self.sigmas, self.boundary, lora_files_fingerprint(self.loras))
+        return fingerprint(models, vision, bridge.vae_fingerprint(self.vae), self.negative, settings)
+
+    @cached_property
+    def _patched_models(self) -> dict[tuple[LoraRow, ...], tuple]:
+        """Patched clones by LoRA rows: each distinct setting is built once, so that ComfyUI sees the same clone again."""
+        return {}
+
+    def _models(self, request: ClipRequest) -> tuple:
+        """Return (model, low-noise model) with the LoRA strengths of this clip."""
+        if not self.loras:
+            return self.model, self.model_low_noise
+        rows = with_strengths(self.loras, request.spec.loras)
+        if rows not in self._patched_models:
+            self._patched_models[rows] = apply_rows(self.model, self.model_low_noise, rows)[:2]
+        return self._patched_models[rows]
+
+    def _stages(self, request: ClipRequest) -> list[tuple[object, torch.Tensor]]:
+        """Return (model, sigmas) of each stage; a stage without steps is left out."""
+        model, low = self._models(request)
+        if low is None:
+            return [(model, self.sigmas)]
+        split = num_high_noise_steps(self.sigmas, self.boundary)
+        return [stage for stage in ((model, self.sigmas[: split + 1]), (low, self.sigmas[split:])) if len(stage[1]) > 1]
+
+    def _cfg(self, request: ClipRequest) -> float:
+        return self.cfg if request.spec.cfg is None else request.spec.cfg
+
+    def _anchor(self, name: str | None) -> dict:
+        """Return the anchor called `name`, or the anchor input.
+
+        Raises:
+            ValueError: no anchor has that name.
+        """
+        if name is None:
+            return self.anchor
+        if name not in self.anchors:
+            known = ", ".join(map(repr, self.anchors)) or "none"
+            raise ValueError(f"the schedule names {name!r}, but the anchors input has {known}: add it with SVI Named Anchor.")
+        return self.anchors[name]
+
+    def _build_y(self, request: ClipRequest, previous: Clip | None) -> ConditioningLatent:
+        layout, motion = request.layout, None
+        if previous is not None and layout.in_latent_space:
+            motion = {"samples": motion_tail(previous.latent, layout.num_motion_frames)}
+        elif previous is not None:
+            motion = {bridge.FRAMES_KEY: previous.tail(layout.num_motion_frames)}
+        anchor = self._anchor(request.spec.anchor)
+        y = bridge.build_y(layout.padding, anchor, motion, layout.num_frames, layout.num_slots, self.vae)
+        return with_end_image(y, self._anchor(request.spec.end)["samples"]) if request.spec.end else y
+
+    def _clip_vision_features(self, request: ClipRequest, previous: Clip | None):
+        """Encode the first known frame of the clip, as SVI does: the reference, then the first motion frame."""
+        if self.clip_vision is None:
+            return None
+        if previous is not None:
+            return self.clip_vision.encode_image(previous.tail(request.layout.num_motion_frames)[:1], crop=False)
+        anchor = self._anchor(request.spec.anchor)
+        frames = anchor.get(bridge.FRAMES_KEY)
+        frames = bridge.decode_frames(self.vae, anchor["samples"]) if frames is None else frames
+        return self.clip_vision.encode_image(frames[:1], crop=False)
 
     def _check_model(self, name: str, model) -> None:
         bridge.require_i2v(model, name)
@@ -107,29 +175,24 @@ class ClipSampler:
                 "(clip_vision_h) to clip_vision."
             )
 
-    def _stages(self) -> list[tuple[object, torch.Tensor]]:
-        """Return (model, sigmas) of each stage; a stage without steps is left out."""
-        if self.model_low_noise is None:
-            return [(self.model, self.sigmas)]
-        split = num_high_noise_steps(self.sigmas, self.boundary)
-        stages = [(self.model, self.sigmas[: split + 1]), (self.model_low_noise, self.sigmas[split:])]
-        return [(model, sigmas) for model, sigmas in stages if len(sigmas) > 1]
+    def _check_request(self, request: ClipRequest) -> None:
+        """Refuse names in the schedule that nothing is connected for."""
+        self._anchor(request.spec.anchor)
+        if request.spec.end is not None:
+            self._anchor(request.spec.end)
+        with_strengths(self.loras, request.spec.loras)
 
-    def _build_y(self, previous: Clip | None) -> ConditioningLatent:
-        layout = self.layout
-        motion = None
-        if previous is not None and layout.in_latent_space:
-            motion = {"samples": motion_tail(previous.latent, layout.num_motion_frames)}
-        elif previous is not None:
-            motion = {bridge.FRAMES_KEY: previous.tail(layout.num_motion_frames)}
-        return bridge.build_y(layout.padding, self.anchor, motion, layout.num_frames, layout.num_slots, self.vae)
 
-    def _clip_vision_features(self, previous: Clip | None):
-        """Encode the first known frame of the clip, as SVI does: the reference, then the first motion frame."""
-        if self.clip_vision is None:
-            return None
-        if previous is not None:
-            return self.clip_vision.encode_image(previous.tail(self.layout.num_motion_frames)[:1], crop=False)
-        frames = self.anchor.get(bridge.FRAMES_KEY)
-        frames = bridge.decode_frames(self.vae, self.anchor["samples"]) if frames is None else frames
-        return self.clip_vision.encode_image(frames[:1], crop=False)
+def _check_anchor(name: str, anchor: dict, like: dict | None = None) -> None:
+    """Refuse an anchor that is not one image of a size that Wan takes.
+
+    Raises:
+        ValueError: naming the anchor.
+    """
+    batch, _, _, height, width = bridge.samples_of(anchor, name).shape
+    if batch != 1:
+        raise ValueError(f"{name} holds {batch} images, but SVI Generate makes one video from one anchor: pick one image.")
+    require_frame_size(width * 8, height * 8, name)
+    if like is not None and like["samples"].shape[-2:] != anchor["samples"].shape[-2:]:
+        asked = " x ".join(str(side * 8) for side in reversed(like["samples"].shape[-2:]))
+        raise ValueError(f"{name} is {width * 8} x {height * 8} pixels, but the video is {asked}: encode it at that size.")

@@ -1,5 +1,7 @@
 """Building blocks: anchor, motion tail, and their concatenation into what conditions a clip."""
 
+import re
+
 from comfy_api.latest import io
 
 from ..svi_core.conditioning import motion_tail, motion_window
@@ -9,6 +11,7 @@ from ..svi_core.layouts import Padding
 from . import bridge
 
 CATEGORY = "SVI"
+Anchors = io.Custom("SVI_ANCHORS")
 _MAX_SIDE = 16384
 
 
@@ -63,6 +66,37 @@ class SVIAnchorEncode(io.ComfyNode):
         image = resize_images(image[..., :3], width, height, ResizeMode(resize))
         anchor = {"samples": bridge.encode_images(vae, image), bridge.FRAMES_KEY: image}
         return io.NodeOutput(anchor, image, width, height)
+
+
+class SVINamedAnchor(io.ComfyNode):
+    """Give an anchor a name that a schedule can use."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVINamedAnchor",
+            display_name="SVI Named Anchor",
+            category=CATEGORY,
+            description="Name an anchor so that a schedule can switch to it: [cut, anchor garden] or [end garden].",
+            search_aliases=["stable video infinity", "several anchors", "scene change", "end image"],
+            inputs=[
+                io.String.Input(
+                    "name", default="garden", tooltip="Letters, digits, '_', '-', '.'; as written in the schedule."
+                ),
+                io.Latent.Input("anchor", tooltip="From SVI Anchor Encode, at the size of the video."),
+                Anchors.Input("anchors", optional=True, tooltip="Anchors named before this one."),
+            ],
+            outputs=[Anchors.Output("named", display_name="anchors")],
+        )
+
+    @classmethod
+    def execute(cls, name, anchor, anchors=None) -> io.NodeOutput:
+        name = name.strip()
+        if not re.fullmatch(r"[\w.-]+", name):
+            raise ValueError(f"name is {name!r}: use letters, digits, '_', '-' or '.', as the schedule writes it.")
+        if name in (anchors or {}):
+            raise ValueError(f"name is {name!r}, which another anchor of this chain has already: choose a different one.")
+        return io.NodeOutput({**(anchors or {}), name: anchor})
 
 
 class SVIMotionLatent(io.ComfyNode):

@@ -11,7 +11,9 @@ import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
+from ..svi_core.fingerprint import large_file_fingerprint
 from ..svi_core.lora import LoraFile, LoraReport, lora_shapes, module_of, read_lora, report_match
+from ..svi_core.schedule import LoraStrength
 from . import bridge
 
 CATEGORY = "SVI"
@@ -88,19 +90,51 @@ class SVILoraStack(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, loras, model_low_noise=None) -> io.NodeOutput:
-        expert = "model" if model_low_noise is None else "high"
-        stray = [row.name_low_noise for row in loras if row.name_low_noise != NONE and model_low_noise is None]
-        if stray:
-            raise ValueError(
-                f"lora_low_noise is {stray[0]!r}, but no model_low_noise is connected: connect the low-noise expert, or choose "
-                "'none' for a model without experts (Wan 2.1)."
-            )
-        model, reports = _apply_rows(model, expert, [(row.name, row.strength) for row in loras])
-        if model_low_noise is not None:
-            low_rows = [(row.name_low_noise, row.strength_low_noise) for row in loras]
-            model_low_noise, more = _apply_rows(model_low_noise, "low", low_rows)
-            reports += more
+        model, model_low_noise, reports = apply_rows(model, model_low_noise, loras)
         return io.NodeOutput(model, model_low_noise, "\n".join(map(str, reports)) or "no LoRA applied")
+
+
+def apply_rows(model, model_low_noise, rows: tuple[LoraRow, ...]) -> tuple[object, object, list[LoraReport]]:
+    """Return clones of both models (the second may be None) with `rows` applied in order, and a report per file.
+
+    Raises:
+        ValueError: a low-noise file without a low-noise model, or a file that :func:`apply_lora` refuses.
+    """
+    stray = [row.name_low_noise for row in rows if row.name_low_noise != NONE and model_low_noise is None]
+    if stray:
+        raise ValueError(
+            f"lora_low_noise is {stray[0]!r}, but no model_low_noise is connected: connect the low-noise expert, or choose "
+            "'none' for a model without experts (Wan 2.1)."
+        )
+    expert = "model" if model_low_noise is None else "high"
+    model, reports = _apply_files(model, expert, [(row.name, row.strength) for row in rows])
+    if model_low_noise is not None:
+        low_files = [(row.name_low_noise, row.strength_low_noise) for row in rows]
+        model_low_noise, more = _apply_files(model_low_noise, "low", low_files)
+        reports += more
+    return model, model_low_noise, reports
+
+
+def with_strengths(rows: tuple[LoraRow, ...], changes: tuple[LoraStrength, ...]) -> tuple[LoraRow, ...]:
+    """Return `rows` with the strengths that a schedule gives for one clip; a name is any part of a row's file name.
+
+    Raises:
+        ValueError: a name that no row's file name contains.
+    """
+    for change in changes:
+        hits = [change.name.lower() in f"{row.name} {row.name_low_noise}".lower() for row in rows]
+        if not any(hits):
+            known = ", ".join(row.name for row in rows) or "none; connect SVI LoRA to the loras input of SVI Generate"
+            raise ValueError(f"the schedule changes LoRA {change.name!r}, but the rows are {known}.")
+        changed = [replace(row, strength=change.high, strength_low_noise=change.low) for row in rows]
+        rows = tuple(new if hit else row for row, new, hit in zip(rows, changed, hits, strict=True))
+    return rows
+
+
+def lora_files_fingerprint(rows: tuple[LoraRow, ...]) -> list[str]:
+    """Return a hash of each file of `rows`, in order."""
+    names = [name for row in rows for name in (row.name, row.name_low_noise)]
+    return [NONE if name == NONE else large_file_fingerprint(_lora_path(name)) for name in names]
 
 
 def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[object, LoraReport]:
@@ -120,18 +154,21 @@ def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[obj
     return patched, report_match(lora, matched, expert, strength)
 
 
-def _apply_rows(model, expert: str, rows: list[tuple[str, float]]) -> tuple[object, list[LoraReport]]:
+def _apply_files(model, expert: str, files: list[tuple[str, float]]) -> tuple[object, list[LoraReport]]:
     """Apply (file name, strength) rows in order, skipping 'none' and strength 0."""
     bridge.require_i2v(model, "model_low_noise" if expert == "low" else "model")
     reports = []
-    for name, strength in rows:
+    for name, strength in files:
         if name == NONE or strength == 0.0:
             continue
-        path = Path(folder_paths.get_full_path_or_raise("loras", name))
-        model, report = apply_lora(model, read_lora(path, name), expert, strength)
+        model, report = apply_lora(model, read_lora(_lora_path(name), name), expert, strength)
         logging.log(logging.WARNING if report.warnings or report.unmatched else logging.INFO, "SVI LoRA Stack: %s", report)
         reports.append(report)
     return model, reports
+
+
+def _lora_path(name: str) -> Path:
+    return Path(folder_paths.get_full_path_or_raise("loras", name))
 
 
 def _require_shapes(model, lora: LoraFile, key_map: dict[str, str]) -> None:

@@ -1,10 +1,13 @@
-"""The prompt stream: one text, each prompt encoded once."""
+"""The prompt stream: one text for the whole video, each prompt encoded once."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from pathlib import Path
 
+import folder_paths
 from comfy_api.latest import io
 
-from ..svi_core.prompts import PromptSplit, PromptStream, parse_prompts
+from ..svi_core.prompts import PromptSplit
+from ..svi_core.schedule import LiveSchedule, Schedule, parse_schedule
 
 CATEGORY = "SVI"
 Prompts = io.Custom("SVI_PROMPTS")
@@ -12,18 +15,30 @@ Prompts = io.Custom("SVI_PROMPTS")
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """A prompt stream and the CONDITIONING of each different text in it."""
+    """A schedule and the CONDITIONING of each different text in it; texts that turn up later are encoded then."""
 
-    stream: PromptStream
-    conditionings: dict[str, list]
+    schedule: Schedule | LiveSchedule
+    clip: object
+    conditionings: dict[str, list] = field(default_factory=dict)
+    until_stopped: bool = False
 
-    def at(self, clip_index: int) -> list:
-        """Return the CONDITIONING of clip `clip_index` (0-based)."""
-        return self.conditionings[self.stream.at(clip_index)]
+    def encode(self, prompt: str) -> list:
+        """Return the CONDITIONING of `prompt`."""
+        if prompt not in self.conditionings:
+            self.conditionings[prompt] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
+        return self.conditionings[prompt]
+
+
+def encode_schedule(schedule: Schedule | LiveSchedule, clip, until_stopped: bool = False) -> EncodedPrompts:
+    """Encode every different prompt of `schedule` once."""
+    prompts = EncodedPrompts(schedule, clip, until_stopped=until_stopped)
+    for prompt in schedule.prompts:
+        prompts.encode(prompt)
+    return prompts
 
 
 class SVIPromptStream(io.ComfyNode):
-    """Read one prompt per clip from a text and encode each once."""
+    """Read one prompt per clip, with options, from a text and encode each once."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -31,7 +46,8 @@ class SVIPromptStream(io.ComfyNode):
             node_id="SVIPromptStream",
             display_name="SVI Prompt Stream",
             category=CATEGORY,
-            description="One prompt per clip. The last prompt holds for all clips after it.",
+            description="One prompt per clip, and in square brackets above it what else should change for that clip: [seed 7, "
+            "cfg 3.5, cut, anchor garden, hold 16, x2]. The last prompt holds for all clips after it.",
             search_aliases=["stable video infinity", "multi prompt", "storyline", "schedule"],
             inputs=[
                 io.Clip.Input("clip", tooltip="The umT5 text encoder (Load CLIP, type wan)."),
@@ -39,28 +55,91 @@ class SVIPromptStream(io.ComfyNode):
                     "text",
                     multiline=True,
                     tooltip="One prompt per paragraph (separated by a blank line) or per line; lines that start with # are "
-                    "comments. A whole SVI prompt file, prompts = [...], can be pasted as it is.",
+                    "comments. A whole SVI prompt file, prompts = [...], can be pasted as it is. Options in the first "
+                    "line of a paragraph: see this node's help.",
                 ),
                 io.Combo.Input(
-                    "split", options=PromptSplit, default=PromptSplit.PARAGRAPHS, tooltip="What separates two prompts."
+                    "split",
+                    options=PromptSplit,
+                    default=PromptSplit.PARAGRAPHS,
+                    tooltip="What separates two prompts. Options need paragraphs.",
                 ),
             ],
             outputs=[
                 Prompts.Output("prompts"),
-                io.Int.Output("num_prompts", tooltip="How many prompts the text holds; connect it to num_clips if you like."),
+                io.Int.Output("num_prompts", tooltip="How many clips the text describes; connect it to num_clips if you like."),
             ],
         )
 
     @classmethod
     def validate_inputs(cls, text="-", split=PromptSplit.PARAGRAPHS.value) -> bool | str:
         try:
-            parse_prompts(text, PromptSplit(split))
+            parse_schedule(text, PromptSplit(split))
         except ValueError as error:
             return str(error)
         return True
 
     @classmethod
     def execute(cls, clip, text, split) -> io.NodeOutput:
-        stream = parse_prompts(text, PromptSplit(split))
-        encoded = {prompt: clip.encode_from_tokens_scheduled(clip.tokenize(prompt)) for prompt in dict.fromkeys(stream.prompts)}
-        return io.NodeOutput(EncodedPrompts(stream, encoded), len(stream))
+        schedule = parse_schedule(text, PromptSplit(split))
+        return io.NodeOutput(encode_schedule(schedule, clip), len(schedule))
+
+
+class SVILiveSchedule(io.ComfyNode):
+    """Read the schedule from a file, again before every clip."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVILiveSchedule",
+            display_name="SVI Live Schedule",
+            category=CATEGORY,
+            description="A prompt stream in a text file of ComfyUI's input folder, read again before each clip: edit and save "
+            "the file while the video is being made, and the next clip follows it.",
+            search_aliases=["stable video infinity", "steer", "interactive", "live prompt"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="The umT5 text encoder (Load CLIP, type wan)."),
+                io.String.Input(
+                    "file",
+                    default="schedule.txt",
+                    tooltip="A UTF-8 text file in ComfyUI's input folder, one prompt per paragraph.",
+                ),
+                io.Boolean.Input(
+                    "until_stopped",
+                    default=False,
+                    tooltip="Make clips until you press Cancel, whatever num_clips says. Finished clips are kept.",
+                ),
+            ],
+            outputs=[Prompts.Output("prompts")],
+        )
+
+    @classmethod
+    def validate_inputs(cls, file="schedule.txt") -> bool | str:
+        try:
+            LiveSchedule(input_text_file(file))
+        except ValueError as error:
+            return str(error)
+        return True
+
+    @classmethod
+    def fingerprint_inputs(cls, file="", **_) -> str:
+        """Run again when the file has changed since."""
+        path = input_text_file(file)
+        return path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+
+    @classmethod
+    def execute(cls, clip, file, until_stopped) -> io.NodeOutput:
+        return io.NodeOutput(encode_schedule(LiveSchedule(input_text_file(file)), clip, until_stopped))
+
+
+def input_text_file(name: str) -> Path:
+    """Return the path of a file in ComfyUI's input folder.
+
+    Raises:
+        ValueError: the name leads out of that folder.
+    """
+    root = Path(folder_paths.get_input_directory()).resolve()
+    path = (root / name).resolve()
+    if not name or not path.is_relative_to(root) or "\0" in name:
+        raise ValueError(f"file is {name!r}: name a text file inside ComfyUI's input folder {root}.")
+    return path

@@ -1,21 +1,26 @@
 """The loop as one node: prompts in, one video out."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import InputImpl, io
 
-from ..svi_core.clips import MAX_SEED, ClipPlan, SeedMode
+from ..svi_core.clips import ClipPlan, SeedMode
 from ..svi_core.layouts import LAYOUTS
 from ..svi_core.output_folder import check_output_prefix, run_folder
 from ..svi_core.run import GrowingVideo, make_video
 from ..svi_core.run_store import RunStore
-from ..svi_core.video_file import VideoCoding
+from ..svi_core.schedule import MAX_CLIPS, MAX_SEED
+from ..svi_core.video_file import CODECS, PIXEL_FORMATS, VideoCoding
 from .clip_sampler import ClipSampler
+from .conditioning import Anchors
 from .layouts import LayoutType
+from .lora import LoraRows
 from .prompts import Prompts
 
 CATEGORY = "SVI"
+OutputType = io.Custom("SVI_OUTPUT")
 
 
 class SVIGenerate(io.ComfyNode):
@@ -47,16 +52,70 @@ class SVIGenerate(io.ComfyNode):
         return True
 
     @classmethod
-    def execute(cls, prompts, num_clips, seed, seed_mode, filename_prefix, layout=None, **inputs) -> io.NodeOutput:
-        layout = layout or LAYOUTS["2.0 Pro"]
-        plan = ClipPlan(num_clips, prompts.stream, seed, SeedMode(seed_mode))
-        folder = run_folder(Path(folder_paths.get_output_directory()), filename_prefix)
-        sampler = ClipSampler(prompts=prompts, layout=layout, num_clips=num_clips, **inputs)
-        sampler.check()
-        with RunStore(folder) as store:
-            video = GrowingVideo(store, VideoCoding(), {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})})
-            path, latent = make_video(plan, layout, sampler, video, sampler.on_clip)
+    def execute(cls, prompts, num_clips, seed, seed_mode, filename_prefix, layout=None, output=None, **inputs) -> io.NodeOutput:
+        output = output or OutputSettings()
+        num_clips = MAX_CLIPS if prompts.until_stopped else num_clips
+        plan = ClipPlan(num_clips, prompts.schedule, layout or LAYOUTS["2.0 Pro"], seed, SeedMode(seed_mode))
+        sampler = ClipSampler(prompts=prompts, **inputs)
+        sampler.check(plan)
+        sampler.start_progress(num_clips)
+        with RunStore(run_folder(Path(folder_paths.get_output_directory()), filename_prefix)) as store:
+            graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
+            path, latent = make_video(plan, sampler, GrowingVideo(store, output.coding, graph), sampler.on_clip)
+            store.prune(output.budget_bytes, store.keys_in_manifest())
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """How a run's files are written and how much room they may take."""
+
+    coding: VideoCoding = VideoCoding()
+    budget_bytes: int = 0
+
+
+class SVIOutput(io.ComfyNode):
+    """Choose how the video is encoded and how much room a run may take."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIOutput",
+            display_name="SVI Output",
+            category=CATEGORY,
+            description="How SVI Generate writes its video, and how much disk space a run's clips may take.",
+            search_aliases=["stable video infinity", "codec", "quality", "disk space"],
+            inputs=[
+                io.Combo.Input(
+                    "codec", options=list(CODECS), default="h264", tooltip="h264 plays everywhere; h265 is smaller."
+                ),
+                io.Int.Input(
+                    "crf", default=18, min=0, max=51, tooltip="Quality: 0 lossless and large, 18 no visible loss, 51 worst."
+                ),
+                io.Combo.Input(
+                    "pixel_format",
+                    options=list(PIXEL_FORMATS),
+                    default="yuv420p",
+                    tooltip="yuv420p plays everywhere; yuv444p keeps full colour resolution; yuv420p10le has 10 bits.",
+                ),
+                io.Float.Input(
+                    "budget_gb",
+                    default=0.0,
+                    min=0.0,
+                    max=100_000.0,
+                    step=0.5,
+                    tooltip="Gigabytes that stored clips may take; earlier takes not used for longest are removed first, the "
+                    "current video's never. 0: no limit.",
+                ),
+            ],
+            outputs=[OutputType.Output("output")],
+        )
+
+    @classmethod
+    def execute(cls, codec, crf, pixel_format, budget_gb) -> io.NodeOutput:
+        if not 0.0 <= budget_gb < float("inf"):
+            raise ValueError(f"budget_gb is {budget_gb}: use a number of gigabytes, or 0 for no limit.")
+        return io.NodeOutput(OutputSettings(VideoCoding(codec, crf, pixel_format), int(budget_gb * 1e9)))
 
 
 def _generate_inputs() -> list[io.Input]:
@@ -72,7 +131,16 @@ def _generate_inputs() -> list[io.Input]:
         io.Model.Input("model_low_noise", optional=True, tooltip="The low-noise expert of Wan 2.2."),
         LayoutType.Input("layout", optional=True, tooltip="From SVI Layout; 2.0 Pro with 81 frames if empty."),
         io.ClipVision.Input("clip_vision", optional=True, tooltip="CLIP vision model; Wan 2.1 I2V needs it."),
-        io.Int.Input("num_clips", default=3, min=1, max=10_000, tooltip="How many clips; 2.0 Pro gives 76 new frames each."),
+        Anchors.Input("anchors", optional=True, tooltip="From SVI Named Anchor: images that the schedule names."),
+        LoraRows.Input(
+            "loras",
+            optional=True,
+            tooltip="From SVI LoRA, for strengths that the schedule changes between clips; leave out SVI LoRA Stack then.",
+        ),
+        OutputType.Input("output", optional=True, tooltip="From SVI Output; H.264 at crf 18 without a space limit if empty."),
+        io.Int.Input(
+            "num_clips", default=3, min=1, max=MAX_CLIPS, tooltip="How many clips; with 2.0 Pro each adds 76 frames (4.75 s)."
+        ),
         io.Float.Input("cfg", default=4.0, min=0.0, max=100.0, step=0.1, tooltip="4 to 5 as trained; 1 with a distilled LoRA."),
         io.Int.Input(
             "seed",

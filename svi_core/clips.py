@@ -11,11 +11,10 @@ from typing import Protocol
 import torch
 
 from .conditioning import require_finite
-from .layouts import Layout, Overlap
-from .prompts import PromptStream
+from .layouts import Layout, Overlap, make_layout
 from .run_store import ClipRecord, RunStore, chain_key
+from .schedule import MAX_SEED, ClipSpec
 
-MAX_SEED = 2**53 - 1  # the largest integer that survives a browser's JSON
 SEED_STEP = 42  # the authors' seed_i = 42 * i
 
 
@@ -26,27 +25,32 @@ class SeedMode(StrEnum):
     FIXED = "fixed"
 
 
-class Part(StrEnum):
-    """Which of a clip's frames go into the video."""
+class ScheduleSource(Protocol):
+    """Where a run's clip specs come from: a Schedule, or a LiveSchedule that may change while the run goes."""
 
-    ALL = "all"
-    HEAD = "head"  # all but the overlap with the next clip
-    TAIL = "tail"  # all but the overlap with the clip before
+    def at(self, clip_index: int) -> ClipSpec:
+        """Return what is said of clip `clip_index` (0-based)."""
+
+    def __len__(self) -> int: ...
 
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """What one clip is asked to be.
+    """What one clip is asked to be, with everything that the schedule left open filled in.
 
     Attributes:
         index: 0-based place in the video.
-        prompt: its text.
+        spec: what the schedule says.
         seed: its noise seed.
+        layout: its layout, with the schedule's lengths.
+        starts_anew: conditioned on the anchor only: the first clip, or a cut.
     """
 
     index: int
-    prompt: str
+    spec: ClipSpec
     seed: int
+    layout: Layout
+    starts_anew: bool
 
 
 @dataclass(frozen=True)
@@ -55,13 +59,15 @@ class ClipPlan:
 
     Attributes:
         num_clips: clips of the video, >= 1.
-        prompts: one prompt per clip; the last one holds on.
+        schedule: what is said of each clip.
+        layout: how clips are conditioned and joined, where the schedule says nothing else.
         seed: seed of clip 0.
         seed_mode: PER_CLIP adds 42 per clip, as the authors do; FIXED repeats the same noise.
     """
 
     num_clips: int
-    prompts: PromptStream
+    schedule: ScheduleSource
+    layout: Layout
     seed: int = 0
     seed_mode: SeedMode = SeedMode.PER_CLIP
 
@@ -71,24 +77,38 @@ class ClipPlan:
         if not 0 <= self.seed <= MAX_SEED:
             raise ValueError(f"seed is {self.seed}: use 0 .. 2^53 - 1, the range that a browser stores exactly.")
 
-    def seed_of(self, clip_index: int) -> int:
-        """Return the noise seed of clip `clip_index` (0-based); it wraps at 2^53."""
+    def seed_of(self, clip_index: int, spec: ClipSpec | None = None) -> int:
+        """Return the noise seed of clip `clip_index` (0-based): the schedule's, or one that wraps at 2^53."""
+        if spec is not None and spec.seed is not None:
+            return spec.seed
         step = SEED_STEP if self.seed_mode is SeedMode.PER_CLIP else 0
         return (self.seed + step * clip_index) % (MAX_SEED + 1)
 
-    def requests(self) -> Iterator[ClipRequest]:
-        """Yield what is asked of each clip in order."""
-        for index in range(self.num_clips):
-            yield ClipRequest(index, self.prompts.at(index), self.seed_of(index))
+    def request(self, clip_index: int) -> ClipRequest:
+        """Return what is asked of clip `clip_index`.
 
-    def part_of(self, clip_index: int, layout: Layout) -> Part:
-        """Return which frames of clip `clip_index` the video shows: each moment once.
+        Raises:
+            ValueError: the schedule gives it lengths that its layout cannot take.
+        """
+        spec = self.schedule.at(clip_index)
+        layout = self.layout
+        if spec.num_frames is not None or spec.num_motion_frames is not None:
+            num_motion = self.layout.num_motion_frames if spec.num_motion_frames is None else spec.num_motion_frames
+            layout = make_layout(layout.name, spec.num_frames or layout.num_frames, num_motion)
+        return ClipRequest(clip_index, spec, self.seed_of(clip_index, spec), layout, clip_index == 0 or spec.cut)
+
+    def shown_frames(self, request: ClipRequest) -> range:
+        """Return which frames of a clip the video shows, so that each moment is shown once.
 
         Source: SVI_SPEC A1 (1.0 keeps the next clip's copy of the overlap), A2 and A3 (2.0 and Pro the previous clip's).
         """
-        if layout.overlap_rule is Overlap.KEEP_PREVIOUS:
-            return Part.ALL if clip_index == 0 else Part.TAIL
-        return Part.ALL if clip_index == self.num_clips - 1 else Part.HEAD
+        num_frames = request.layout.num_frames
+        if request.layout.overlap_rule is Overlap.KEEP_PREVIOUS:
+            return range(0 if request.starts_anew else request.layout.overlap, num_frames)
+        if request.index == self.num_clips - 1:
+            return range(num_frames)
+        following = self.request(request.index + 1)
+        return range(num_frames if following.starts_anew else num_frames - following.layout.overlap)
 
 
 @dataclass(frozen=True)
@@ -131,30 +151,38 @@ def generate_clips(plan: ClipPlan, maker: ClipMaker, store: RunStore) -> Iterato
     Raises:
         ValueError: a clip came out of the sampler with NaN or infinite values; earlier clips are stored already.
     """
-    previous, key = None, None
-    for request in plan.requests():
-        key = chain_key(key, maker.determinants(request))
+    previous = None
+    for index in range(plan.num_clips):
+        request = plan.request(index)
+        if request.starts_anew:
+            previous = None
+        key = chain_key(previous and previous.key, maker.determinants(request))
         latent = store.load_latent(key)
         reused = latent is not None
         if latent is None:
             latent = maker.sample(request, previous)
-            where = f"clip {request.index + 1} of {plan.num_clips} (seed {request.seed}, prompt {request.prompt[:60]!r})"
-            require_finite(latent, where)
-            store.save_latent(ClipRecord(key, request.index, request.prompt, request.seed, {}), latent.cpu())
+            require_finite(latent, _describe(request))
+            store.save_latent(ClipRecord(key, index, request.spec.prompt, request.seed, {}), latent.cpu())
         previous = Clip(request, key, latent, reused, _tail_of(latent, maker))
         yield previous
 
 
-def cut_frames(chunks: Iterator[torch.Tensor], part: Part, num_frames: int, overlap: int) -> Iterator[torch.Tensor]:
-    """Yield of a clip's `chunks` [t, H, W, 3] (together `num_frames` frames) only the frames of `part`."""
-    first = overlap if part is Part.TAIL else 0
-    end = num_frames - overlap if part is Part.HEAD else num_frames
+def cut_frames(chunks: Iterator[torch.Tensor], shown: range, hold: int = 0) -> Iterator[torch.Tensor]:
+    """Yield of a clip's `chunks` [t, H, W, 3] only the frames in `shown`, then the last of them `hold` times more."""
     position = 0
+    last = None
     for chunk in chunks:
-        kept = chunk[max(0, first - position) : max(0, end - position)]
+        kept = chunk[max(0, shown.start - position) : max(0, shown.stop - position)]
         position += len(chunk)
         if len(kept):
+            last = kept[-1:]
             yield kept
+    for _ in range(hold):
+        yield last
+
+
+def _describe(request: ClipRequest) -> str:
+    return f"clip {request.index + 1} (seed {request.seed}, prompt {request.spec.prompt[:60]!r})"
 
 
 def _tail_of(latent: torch.Tensor, maker: ClipMaker) -> Callable[[int], torch.Tensor]:

@@ -68,6 +68,23 @@ def concat_padding(
     return ConditioningLatent(latent, known_mask(latent))
 
 
+def with_end_image(y: ConditioningLatent, end: torch.Tensor) -> ConditioningLatent:
+    """Return `y` with the image latent `end` [B, 16, 1, h, w] in its last slot, marked as known.
+
+    SVI was not trained with end images; Wan's I2V models know a last frame marked in the mask.
+
+    Raises:
+        ValueError: an end image of another size than the clip.
+    """
+    _require_latent("end image", end)
+    if end.shape[-2:] != y.latent.shape[-2:] or end.shape[2] != 1:
+        raise ValueError(f"the end image has latent shape {list(end.shape)}, the clip {list(y.latent.shape)}: use one size.")
+    latent, mask = y.latent.clone(), y.mask.clone()
+    latent[:, :, -1:] = end.to(latent)
+    mask[:, :, -1] = 1.0
+    return ConditioningLatent(latent, mask)
+
+
 def motion_tail(latent: torch.Tensor, num_motion_frames: int) -> torch.Tensor:
     """Return the last `num_motion_frames` (4, 8, 12) frames of a clip's latent [B, 16, F, h, w] as [B, 16, n, h, w].
 

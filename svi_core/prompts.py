@@ -5,7 +5,6 @@ Source: SVI_SPEC A1 (prompt files of the released data: ``prompts = [...]`` or o
 
 import ast
 import re
-from dataclasses import dataclass
 from enum import StrEnum
 
 
@@ -16,22 +15,8 @@ class PromptSplit(StrEnum):
     LINES = "lines"
 
 
-@dataclass(frozen=True)
-class PromptStream:
-    """The prompts of a video in the order of its clips."""
-
-    prompts: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.prompts)
-
-    def at(self, clip_index: int) -> str:
-        """Return the prompt of clip `clip_index` (0-based); the last prompt holds for all clips after it."""
-        return self.prompts[min(clip_index, len(self.prompts) - 1)]
-
-
-def parse_prompts(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> PromptStream:
-    """Read a prompt stream from `text`.
+def parse_prompts(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> tuple[str, ...]:
+    """Return the prompts of `text` in order, one per clip.
 
     A text that assigns a Python list (``prompts = ["...", "..."]``) is read as that list, whatever `split` says; it is
     parsed as a literal and never executed. Otherwise prompts are paragraphs separated by blank lines, or single lines.
@@ -48,10 +33,10 @@ def parse_prompts(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> Pro
         prompts = body.split("\n")
     else:
         prompts = [" ".join(part.split()) for part in re.split(r"\n[ \t]*\n", body)]
-    stream = PromptStream(tuple(prompt.strip() for prompt in prompts if prompt.strip()))
-    if not stream.prompts:
+    prompts = tuple(prompt.strip() for prompt in prompts if prompt.strip())
+    if not prompts:
         raise ValueError("the prompt stream holds no prompt: write one prompt per clip, separated by blank lines.")
-    return stream
+    return prompts
 
 
 def _parse_python_list(text: str) -> list[str]:

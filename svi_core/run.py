@@ -2,16 +2,15 @@
 
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 
-from .clips import Clip, ClipMaker, ClipPlan, Part, cut_frames, generate_clips
-from .layouts import Layout
+from .clips import Clip, ClipMaker, ClipPlan, cut_frames, generate_clips
 from .run_store import RunStore
-from .video_file import VideoCoding, WrittenFrames, join_videos, to_uint8, write_video
+from .video_file import VideoCoding, join_videos, to_uint8, write_video
 
 JOIN_SHARE = 0.05  # of the run's time that refreshing the growing video may take
 
@@ -39,15 +38,18 @@ class GrowingVideo:
         """The video of all clips so far."""
         return self.store.folder / "video.mp4"
 
-    def add(self, clip: Clip, part: Part, layout: Layout, maker: ClipMaker) -> None:
-        """Add the frames `part` of `clip`, from its finished segment where there is one.
+    def add(self, clip: Clip, shown: range, maker: ClipMaker) -> None:
+        """Add the frames `shown` of `clip` and its held last frame, from the finished segment where there is one.
 
         Raises:
             OSError: the segment could not be written.
         """
-        name = f"{part}-{layout.overlap}-{self.coding.tag}" if part is not Part.ALL else f"{part}-{self.coding.tag}"
+        hold = clip.request.spec.hold
+        name = f"{shown.start}-{shown.stop}-{hold}-{self.coding.tag}"
         if self.store.segment(clip.key, name) is None:
-            written = self._encode(clip, part, layout, maker, self.store.segment_path(clip.key, name))
+            chunks = cut_frames(maker.decode(clip.latent), shown, hold)
+            frames = (to_uint8(chunk) for chunk in chunks)
+            written = write_video(self.store.segment_path(clip.key, name), frames, self.coding)
             self.store.add_segment(clip.key, name, written.num_frames, written.sha256)
         self.store.mark_used(clip.key)
         self.keys.append(clip.key)
@@ -74,23 +76,17 @@ class GrowingVideo:
         self.store.write_manifest(self.keys, final.name)
         return final
 
-    def _encode(self, clip: Clip, part: Part, layout: Layout, maker: ClipMaker, path: Path) -> WrittenFrames:
-        """Decode, cut and encode one clip; frames pass through in chunks and are never all in memory."""
-        chunks = cut_frames(maker.decode(clip.latent), part, layout.num_frames, layout.overlap)
-        return write_video(path, (to_uint8(chunk) for chunk in chunks), self.coding)
-
 
 def make_video(
-    plan: ClipPlan, layout: Layout, maker: ClipMaker, video: GrowingVideo, on_clip: Callable[[Clip], None] = lambda clip: None
+    plan: ClipPlan, maker: ClipMaker, video: GrowingVideo, on_clip: Callable[[Clip], None] = lambda clip: None
 ) -> tuple[Path, torch.Tensor]:
     """Make all clips of `plan` and return the finished video's path and the last clip's latent [1, 16, F, h, w].
 
     Whatever stops the run, the clips finished so far are stored and joined into a playable file.
     """
-    clips: Iterator[Clip] = generate_clips(plan, maker, video.store)
     try:
-        for clip in clips:
-            video.add(clip, plan.part_of(clip.request.index, layout), layout, maker)
+        for clip in generate_clips(plan, maker, video.store):
+            video.add(clip, plan.shown_frames(clip.request), maker)
             on_clip(clip)
     finally:
         video.join()

@@ -169,11 +169,17 @@ class RunStore:
         manifest = {"format": FORMAT_VERSION, "video": video, "clips": list(keys), "written": time.time()}
         write_bytes(self.folder / "run.json", json.dumps(manifest, indent=1).encode())
 
+    def keys_in_manifest(self) -> set[str]:
+        """Return the keys of the clips that make up the last video."""
+        return set(json.loads((self.folder / "run.json").read_text())["clips"])
+
     def prune(self, budget_bytes: int, in_use: set[str]) -> list[str]:
-        """Remove the clips used longest ago until the folder's clips fit `budget_bytes`; return their keys.
+        """Remove the clips used longest ago until the folder's clips fit `budget_bytes` (0: no limit); return their keys.
 
         Clips `in_use` and clips marked "keep" are never removed, whatever the budget.
         """
+        if budget_bytes == 0:
+            return []
         groups = self._files_by_key()
         total = sum(path.stat().st_size for paths in groups.values() for path in paths)
         removed = []

@@ -3,6 +3,7 @@
 import torch
 
 from svi_core.clips import Clip, ClipRequest
+from svi_core.geometry import num_pixel_frames
 from svi_core.layouts import Layout
 
 
@@ -17,13 +18,13 @@ class FakeMaker:
         self.nan_at: int | None = None
 
     def determinants(self, request: ClipRequest) -> object:
-        return (self.settings, request.prompt, request.seed)
+        return (self.settings, request.spec.prompt, request.spec.cfg, request.seed, request.layout)
 
     def sample(self, request: ClipRequest, previous: Clip | None) -> torch.Tensor:
         self.sampled.append(request.index)
-        latent = torch.full((1, 16, self.layout.num_slots, 2, 2), float(request.seed))
+        latent = torch.full((1, 16, request.layout.num_slots, 2, 2), float(request.seed))
         latent[:, 0] = request.index
-        latent[:, 1] = 0.0 if previous is None else previous.latent[:, 1] + 1
+        latent[:, 1] = 0.0 if previous is None else previous.latent[:, 1, :1] + 1
         if request.index == self.nan_at:
             latent[0, 3, 0, 0, 0] = float("nan")
         return latent
@@ -31,7 +32,7 @@ class FakeMaker:
     def decode(self, latent: torch.Tensor):
         index = int(latent[0, 0, 0, 0, 0])
         step = self.layout.num_frames - self.layout.overlap
-        moments = torch.arange(self.layout.num_frames) + index * step
+        moments = torch.arange(num_pixel_frames(latent.shape[2])) + index * step
         frames = (moments.float() % 251 / 255).reshape(-1, 1, 1, 1).expand(-1, *self.size, 3)
         yield frames[:1]
         for start in range(1, len(frames), 8):

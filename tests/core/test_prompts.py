@@ -7,17 +7,17 @@ from svi_core.prompts import PromptSplit, parse_prompts
 
 def test_one_prompt_per_paragraph():
     text = "# a comment\na cat\nwalks  slowly\n\n \t\n\nit sits down\r\n\r\nit sleeps\n"
-    assert parse_prompts(text).prompts == ("a cat walks slowly", "it sits down", "it sleeps")
+    assert parse_prompts(text) == ("a cat walks slowly", "it sits down", "it sleeps")
 
 
 def test_one_prompt_per_line():
-    assert parse_prompts("a\n\n# no\n b \n", PromptSplit.LINES).prompts == ("a", "b")
+    assert parse_prompts("a\n\n# no\n b \n", PromptSplit.LINES) == ("a", "b")
 
 
 @pytest.mark.parametrize("head", ["prompts = ", "", "# from SVI\nprompts=", "\ufeffprompts = ", "positive_prompts = "])
 def test_the_files_of_svis_data_are_read_as_they_are(head):
     text = head + "[\n    'A cat, walking.',\n    # skipped\n    \"It's raining [hard].\",\n]\n"
-    assert parse_prompts(text, PromptSplit.LINES).prompts == ("A cat, walking.", "It's raining [hard].")
+    assert parse_prompts(text, PromptSplit.LINES) == ("A cat, walking.", "It's raining [hard].")
 
 
 @pytest.mark.parametrize(
@@ -39,16 +39,11 @@ def test_bad_prompt_files_are_refused_and_never_executed(text, words):
 
 
 def test_brackets_in_prose_are_prose():
-    assert parse_prompts("[a red ball] rolls").prompts == ("[a red ball] rolls",)
-
-
-def test_last_prompt_holds():
-    stream = parse_prompts("a\n\nb")
-    assert [stream.at(i) for i in range(4)] == ["a", "b", "b", "b"] and len(stream) == 2
+    assert parse_prompts("[a red ball] rolls") == ("[a red ball] rolls",)
 
 
 @given(
     st.lists(st.text(alphabet=st.characters(exclude_categories=["C", "Z"], exclude_characters="#["), min_size=1), min_size=1)
 )
 def test_paragraphs_round_trip(prompts):
-    assert parse_prompts("\n\n".join(prompts)).prompts == tuple(prompts)
+    assert parse_prompts("\n\n".join(prompts)) == tuple(prompts)

@@ -5,21 +5,21 @@ import torch
 from svi_core.clips import ClipPlan
 from svi_core.geometry import num_video_frames
 from svi_core.layouts import LAYOUTS, make_layout
-from svi_core.prompts import PromptStream
 from svi_core.run import GrowingVideo, make_video
 from svi_core.run_store import RunStore
+from svi_core.schedule import parse_schedule
 from svi_core.video_file import VideoCoding, count_frames, read_frames
 from tests.core.fakes import FakeMaker
 
-PROMPTS = PromptStream(("one", "two", "three"))
+STORY = "one\n\ntwo\n\nthree"
 LAYOUT = make_layout("2.0 Pro", num_frames=9)
 
 
-def run(folder, num_clips=3, layout=LAYOUT, maker=None, prompts=PROMPTS, coding=None, **plan):
+def run(folder, num_clips=3, layout=LAYOUT, maker=None, text=STORY, coding=None, **plan):
     maker = maker or FakeMaker(layout)
     with RunStore(folder) as store:
         video = GrowingVideo(store, coding or VideoCoding())
-        path, latent = make_video(ClipPlan(num_clips, prompts, **plan), layout, maker, video)
+        path, latent = make_video(ClipPlan(num_clips, parse_schedule(text), layout, **plan), maker, video)
     return path, latent, maker
 
 
@@ -47,8 +47,7 @@ def test_second_run_makes_nothing_and_gives_the_same_frames(tmp_path):
 
 def test_a_changed_prompt_costs_that_clip_and_later_ones_and_the_earlier_take_stays(tmp_path):
     original, _, _ = run(tmp_path)
-    changed = PromptStream(("one", "another", "three"))
-    other, _, maker = run(tmp_path, prompts=changed)
+    other, _, maker = run(tmp_path, text=STORY.replace("two", "another"))
     assert maker.sampled == [1, 2] and other != original
     back, _, idle = run(tmp_path)
     assert idle.sampled == [] and back == original
@@ -62,6 +61,9 @@ def test_a_changed_prompt_costs_that_clip_and_later_ones_and_the_earlier_take_st
         ({"num_clips": 5}, [3, 4]),
         ({"num_clips": 2}, []),
         ({"coding": VideoCoding(crf=30)}, []),
+        ({"text": STORY + "\n\nfour"}, []),
+        ({"text": STORY.replace("two", "[cfg 3]\ntwo")}, [1, 2]),
+        ({"text": STORY.replace("two", "[hold 5]\ntwo")}, []),
     ],
     ids=str,
 )
@@ -77,7 +79,7 @@ def test_after_a_stop_the_rest_is_made_and_the_result_is_the_same(tmp_path, name
     whole, latent, _ = run(tmp_path / "whole", 4, layout)
     broken = FakeMaker(layout)
     broken.nan_at = 2
-    with pytest.raises(ValueError, match="clip 3 of 4"):
+    with pytest.raises(ValueError, match="clip 3 "):
         run(tmp_path / "broken", 4, layout, broken)
     left = tmp_path / "broken" / "video.mp4"
     assert count_frames(left) == num_video_frames(2, 13, layout.overlap) - (layout.overlap if name == "Film" else 0)
@@ -104,3 +106,9 @@ def test_refreshing_the_video_takes_a_small_share_of_a_long_run(tmp_path, monkey
     path, _, _ = run(tmp_path, 60, make_layout("2.0 Pro", num_frames=9))
     assert count_frames(path) == 60 * 4 + 5
     assert 1 < len(joins) < 40
+
+
+def test_cut_hold_and_lengths_show_in_the_video(tmp_path):
+    path, _, _ = run(tmp_path, 3, text="[hold 4]\none\n\n[cut]\ntwo\n\n[motion 8, frames 17]\nthree")
+    assert count_frames(path) == (9 + 4) + 9 + (17 - 9)
+    assert np.ptp(moments(path)[8:13]) < 1

@@ -14,6 +14,9 @@ NODE_IDS = {
     "SVIPromptStream",
     "SVILayout",
     "SVIGenerate",
+    "SVINamedAnchor",
+    "SVILiveSchedule",
+    "SVIOutput",
 }
 
 
