@@ -11,9 +11,12 @@ from tests.browser.front_end import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, SETTINGS
 from tests.e2e import shipped
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
-    """A headless Chromium; without one the browser tests are skipped."""
+    """A headless Chromium; without one the browser tests are skipped.
+
+    It ends with the module, because asyncio.run() fails in a process where Playwright's own event loop is open.
+    """
     found = next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip(f"no Chromium on this machine (looked for {', '.join(CHROMIUM_NAMES)}): apt-get install chromium")
