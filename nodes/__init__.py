@@ -3,6 +3,7 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import SVIAnchorEncode, SVIConditioning, SVIMotionLatent, SVINamedAnchor
+from .drift import SVIDriftReport, SVIFilmstrip
 from .layouts import SVILayout
 from .lora import SVILora, SVILoraStack
 from .prompts import SVILiveSchedule, SVIPromptStream
@@ -25,6 +26,8 @@ class StableVideoInfinity(ComfyExtension):
             SVILayout,
             SVIOutput,
             SVIGenerate,
+            SVIFilmstrip,
+            SVIDriftReport,
         ]
 
 

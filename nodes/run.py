@@ -61,8 +61,9 @@ class SVIGenerate(io.ComfyNode):
         sampler.start_progress(num_clips)
         with RunStore(run_folder(Path(folder_paths.get_output_directory()), filename_prefix)) as store:
             graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
-            path, latent = make_video(plan, sampler, GrowingVideo(store, output.coding, graph), sampler.on_clip)
-            store.prune(output.budget_bytes, store.keys_in_manifest())
+            video = GrowingVideo(store, output.coding, graph)
+            path, latent = make_video(plan, sampler, video, sampler.on_clip)
+            store.prune(output.budget_bytes, {clip.key for clip in video.clips})
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})
 
 

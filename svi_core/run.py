@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from .clips import Clip, ClipMaker, ClipPlan, cut_frames, generate_clips
-from .run_store import RunStore
+from .run_store import RunStore, ShownClip
 from .video_file import VideoCoding, join_videos, to_uint8, write_video
 
 JOIN_SHARE = 0.05  # of the run's time that refreshing the growing video may take
@@ -26,12 +26,16 @@ class GrowingVideo:
     store: RunStore
     coding: VideoCoding
     metadata: Mapping[str, object] = field(default_factory=dict)
-    keys: list[str] = field(default_factory=list)
+    clips: list[ShownClip] = field(default_factory=list)
     segments: list[Path] = field(default_factory=list)
-    num_frames: int = 0
     _started: float = field(default_factory=time.monotonic)
     _join_seconds: float = 0.0
     _joined: int = 0
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the video of all clips so far."""
+        return sum(clip.num_frames for clip in self.clips)
 
     @property
     def path(self) -> Path:
@@ -52,9 +56,9 @@ class GrowingVideo:
             written = write_video(self.store.segment_path(clip.key, name), frames, self.coding)
             self.store.add_segment(clip.key, name, written.num_frames, written.sha256)
         self.store.mark_used(clip.key)
-        self.keys.append(clip.key)
+        num_frames = self.store.record(clip.key).segments[name]["num_frames"]
+        self.clips.append(ShownClip(clip.key, clip.request.spec.prompt, clip.request.seed, num_frames))
         self.segments.append(self.store.segment_path(clip.key, name))
-        self.num_frames += self.store.record(clip.key).segments[name]["num_frames"]
         if self._join_seconds <= JOIN_SHARE * (time.monotonic() - self._started):
             self.join()
 
@@ -64,16 +68,16 @@ class GrowingVideo:
             return
         began = time.monotonic()
         join_videos(self.path, self.segments, self.num_frames, self.metadata)
-        self.store.write_manifest(self.keys, self.path.name)
+        self.store.write_manifest(self.clips, self.path.name)
         self._joined = len(self.segments)
         self._join_seconds += time.monotonic() - began
 
     def finish(self) -> Path:
         """Give the finished video a name of its own, by its content, so that a later run does not replace it."""
         self.join()
-        final = self.store.folder / f"video-{self.keys[-1][:12]}.mp4"
+        final = self.store.folder / f"video-{self.clips[-1].key[:12]}.mp4"
         os.replace(self.path, final)
-        self.store.write_manifest(self.keys, final.name)
+        self.store.write_manifest(self.clips, final.name)
         return final
 
 

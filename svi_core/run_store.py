@@ -28,6 +28,7 @@ from .fingerprint import file_sha256, fingerprint, tensor_sha256
 from .safetensors_file import read_tensors
 
 FORMAT_VERSION = 1
+MANIFEST = "run.json"
 _log = logging.getLogger(__name__)
 
 
@@ -50,6 +51,37 @@ class ClipRecord:
     seed: int
     segments: dict[str, dict]
     keep: bool = False
+
+
+@dataclass(frozen=True)
+class ShownClip:
+    """One clip as a video shows it.
+
+    Attributes:
+        key: of the clip in the store.
+        prompt: its text.
+        seed: its noise seed.
+        num_frames: how many frames of the video it gives.
+    """
+
+    key: str
+    prompt: str
+    seed: int
+    num_frames: int
+
+
+def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
+    """Return the clips that make up `video`, from the manifest beside it; None if the manifest is not of this video."""
+    path = video.parent / MANIFEST
+    if not path.exists():
+        return None
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        if manifest["video"] != video.name:
+            return None
+        return tuple(ShownClip(**clip) for clip in manifest["clips"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is not a manifest of an SVI run ({error}): run the graph again to write it anew.") from error
 
 
 def chain_key(previous_key: str | None, request: object) -> str:
@@ -164,14 +196,10 @@ class RunStore:
         """Note that clip `key` is in use now, which decides what is removed first to save space."""
         os.utime(self._latent_path(key))
 
-    def write_manifest(self, keys: Iterable[str], video: str) -> None:
+    def write_manifest(self, clips: Iterable["ShownClip"], video: str) -> None:
         """Write which clips, in which order, make up the file `video` of this folder."""
-        manifest = {"format": FORMAT_VERSION, "video": video, "clips": list(keys), "written": time.time()}
-        write_bytes(self.folder / "run.json", json.dumps(manifest, indent=1).encode())
-
-    def keys_in_manifest(self) -> set[str]:
-        """Return the keys of the clips that make up the last video."""
-        return set(json.loads((self.folder / "run.json").read_text())["clips"])
+        manifest = {"format": FORMAT_VERSION, "video": video, "clips": [vars(clip) for clip in clips]}
+        write_bytes(self.folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1).encode())
 
     def prune(self, budget_bytes: int, in_use: set[str]) -> list[str]:
         """Remove the clips used longest ago until the folder's clips fit `budget_bytes` (0: no limit); return their keys.

@@ -1,4 +1,3 @@
-import json
 import os
 import subprocess
 import sys
@@ -8,7 +7,7 @@ import pytest
 import torch
 
 from svi_core import atomic_file
-from svi_core.run_store import ClipRecord, RunStore, chain_key
+from svi_core.run_store import ClipRecord, RunStore, ShownClip, chain_key, read_manifest
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -145,9 +144,15 @@ def test_budget_removes_the_longest_unused_first_and_keeps_what_is_marked(store)
     assert {p.stem for p in store.clips.iterdir()} == {keys[0], keys[1]}
 
 
-def test_manifest_lists_the_clips(store):
-    store.write_manifest([KEY, OTHER], "video.mp4")
-    assert json.loads((store.folder / "run.json").read_text())["clips"] == [KEY, OTHER]
+def test_manifest_tells_the_clips_of_its_video_only(store):
+    clips = (ShownClip(KEY, "a ü", 0, 81), ShownClip(OTHER, "b", 42, 76))
+    assert read_manifest(store.folder / "video.mp4") is None
+    store.write_manifest(clips, "video.mp4")
+    assert read_manifest(store.folder / "video.mp4") == clips
+    assert read_manifest(store.folder / "another.mp4") is None
+    (store.folder / "run.json").write_text('{"video": "video.mp4", "clips": [{}]}')
+    with pytest.raises(ValueError, match="run.json is not a manifest"):
+        read_manifest(store.folder / "video.mp4")
 
 
 class Stop(BaseException):

@@ -31,7 +31,7 @@ def graph(server: ComfyServer, image: Path, name: str, **options) -> dict:
 def result(server: ComfyServer, name: str) -> list[tuple]:
     """Return (key, bytes of the latent, hash of the frames) of each clip of the last run, in order."""
     folder = server.output_directory / "svi" / name
-    keys = json.loads((folder / "run.json").read_text())["clips"]
+    keys = [clip["key"] for clip in json.loads((folder / "run.json").read_text())["clips"]]
     records = [json.loads((folder / "clips" / f"{key}.json").read_text()) for key in keys]
     latents = [load_file(folder / "clips" / f"{key}.safetensors")["latent"].numpy().tobytes() for key in keys]
     frames = [sorted(facts["frames_sha256"] for facts in record["segments"].values()) for record in records]
@@ -40,9 +40,7 @@ def result(server: ComfyServer, name: str) -> list[tuple]:
 
 def finished(folder: Path) -> dict[str, int]:
     """Return the inode of each finished clip's latent file: a file that was made again has another."""
-    return {
-        path.stem: path.stat().st_ino for path in (folder / "clips").glob("*.safetensors") if "staging" not in path.name
-    }
+    return {path.stem: path.stat().st_ino for path in (folder / "clips").glob("*.safetensors") if "staging" not in path.name}
 
 
 def kill_after(server: ComfyServer, queued: dict, folder: Path, num_finished: int, seconds: float) -> None:

@@ -17,6 +17,8 @@ NODE_IDS = {
     "SVINamedAnchor",
     "SVILiveSchedule",
     "SVIOutput",
+    "SVIFilmstrip",
+    "SVIDriftReport",
 }
 
 

@@ -1,0 +1,69 @@
+"""A run at a glance: one row per clip with frames spread over it, its prompt and its seed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+BACKGROUND, TEXT, FAINT = (24, 24, 27), (228, 228, 231), (161, 161, 170)
+MARGIN = 12
+
+
+@dataclass(frozen=True)
+class StripRow:
+    """One clip of a filmstrip: its frames [H, W, 3] uint8 from left to right, a title and a line below it."""
+
+    frames: tuple[np.ndarray, ...]
+    title: str
+    subtitle: str = ""
+
+
+def spread(num_frames: int, count: int) -> list[int]:
+    """Return `count` frame indices spread evenly over a clip, first and last included."""
+    return [int(i) for i in np.linspace(0, num_frames - 1, count).round()]
+
+
+def pick_frames(frames: Iterable[np.ndarray], wanted: Sequence[int]) -> dict[int, np.ndarray]:
+    """Return the frames with the `wanted` indices of a stream of frames, keeping no others."""
+    indices = set(wanted)
+    return {index: frame.copy() for index, frame in enumerate(frames) if index in indices}
+
+
+def draw_filmstrip(rows: Sequence[StripRow], frame_width: int = 240) -> np.ndarray:
+    """Return the picture [H, W, 3] uint8 of `rows`, each with its frames scaled to `frame_width` pixels and its text above.
+
+    Small frames are enlarged smoothly; the height follows from their aspect ratio.
+    """
+    assert rows and all(row.frames for row in rows)
+    height, width = rows[0].frames[0].shape[:2]
+    frame_height = round(frame_width * height / width)
+    font_size = max(14, frame_width // 14)
+    font = ImageFont.load_default(font_size)
+    text_height = round(font_size * 1.5)
+    columns = max(len(row.frames) for row in rows)
+    row_height = frame_height + text_height * (2 if any(row.subtitle for row in rows) else 1) + MARGIN
+    size = (columns * (frame_width + MARGIN) + MARGIN, len(rows) * row_height + MARGIN)
+    picture = Image.new("RGB", size, BACKGROUND)
+    draw = ImageDraw.Draw(picture)
+    for index, row in enumerate(rows):
+        top = MARGIN + index * row_height
+        draw.text((MARGIN, top), _fitted(draw, row.title, font, size[0] - 2 * MARGIN), fill=TEXT, font=font)
+        if row.subtitle:
+            draw.text(
+                (MARGIN, top + text_height), _fitted(draw, row.subtitle, font, size[0] - 2 * MARGIN), fill=FAINT, font=font
+            )
+        for column, frame in enumerate(row.frames):
+            image = Image.fromarray(frame).resize((frame_width, frame_height), Image.Resampling.BICUBIC)
+            picture.paste(image, (MARGIN + column * (frame_width + MARGIN), top + row_height - frame_height - MARGIN))
+    return np.asarray(picture)
+
+
+def _fitted(draw: ImageDraw.ImageDraw, text: str, font, width: int) -> str:
+    """Return `text` in one line, shortened with an ellipsis where it is wider than `width` pixels."""
+    text = " ".join(text.split())
+    if draw.textlength(text, font=font) <= width:
+        return text
+    while text and draw.textlength(text + "…", font=font) > width:
+        text = text[:-1]
+    return text + "…"
