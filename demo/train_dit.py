@@ -219,7 +219,7 @@ def train(rank: int, name: str, minutes: float, num_shards: int, comfyui: str | 
         if rank == 0 and run.step % 50 == 0:
             run.log(loss=sum(losses) / len(losses), lr=optimizers[0].param_groups[0]["lr"], slots=num_slots)
             losses.clear()
-        if run.step % 200 == 0:
+        if run.step % 100 == 0:
             stories = stored.read_shards(num_shards)
         if rank == 0 and run.save(_state(trunk, moving, optimizers), every_seconds=180.0):
             _log_held_out(run, trunk, moving, held_out, read, (first, last))
