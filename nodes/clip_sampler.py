@@ -1,5 +1,6 @@
 """The model side of the clip loop: one clip sampled with ComfyUI's own samplers, its key, and its frames."""
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -46,6 +47,8 @@ class ClipSampler:
         for name, model in (("model", self.model), ("model_low_noise", self.model_low_noise)):
             if model is not None:
                 self._check_model(name, model)
+        if self.loras and self.model.patches:
+            logging.warning("SVI Generate: model carries LoRAs already; those of the loras input are added to them.")
         bridge.require_wan_vae(self.vae)
         require_sigmas(self.sigmas)
         num_high_noise_steps(self.sigmas, self.boundary)

@@ -86,7 +86,7 @@ class SVINamedAnchor(io.ComfyNode):
                 io.Latent.Input("anchor", tooltip="From SVI Anchor Encode, at the size of the video."),
                 Anchors.Input("anchors", optional=True, tooltip="Anchors named before this one."),
             ],
-            outputs=[Anchors.Output("named", display_name="anchors")],
+            outputs=[Anchors.Output("named", display_name="anchors", tooltip="All anchors named so far.")],
         )
 
     @classmethod
@@ -151,8 +151,8 @@ class SVIConditioning(io.ComfyNode):
             "sampler. The padding must be the one that the SVI LoRA was trained with.",
             search_aliases=["stable video infinity", "padding", "image to video", "svi pro"],
             inputs=[
-                io.Conditioning.Input("positive"),
-                io.Conditioning.Input("negative"),
+                io.Conditioning.Input("positive", tooltip="The clip's encoded prompt."),
+                io.Conditioning.Input("negative", tooltip="The encoded negative prompt; it gets the same anchor and motion."),
                 io.Latent.Input("anchor", tooltip="From SVI Anchor Encode: one latent slot."),
                 io.Int.Input(
                     "num_frames",
@@ -178,8 +178,8 @@ class SVIConditioning(io.ComfyNode):
                 ),
             ],
             outputs=[
-                io.Conditioning.Output("positive_out", display_name="positive"),
-                io.Conditioning.Output("negative_out", display_name="negative"),
+                io.Conditioning.Output("positive_out", display_name="positive", tooltip="For the sampler."),
+                io.Conditioning.Output("negative_out", display_name="negative", tooltip="For the sampler."),
                 io.Latent.Output("latent", tooltip="The empty latent of the clip, for the sampler."),
             ],
         )

@@ -45,7 +45,7 @@ class SVILayout(io.ComfyNode):
                     "takes 4, 8 or 12.",
                 ),
             ],
-            outputs=[LayoutType.Output("layout")],
+            outputs=[LayoutType.Output("layout", tooltip="For layout of SVI Generate.")],
         )
 
     @classmethod

@@ -49,11 +49,20 @@ class SVILora(io.ComfyNode):
                 io.Float.Input(
                     "strength", tooltip="1 = as trained. LightX2V on the high-noise expert: 0.5 to 0.6.", **strength
                 ),
-                io.Combo.Input("lora_low_noise", options=[NONE, *files], tooltip="LoRA of the low-noise expert (Wan 2.2)."),
-                io.Float.Input("strength_low_noise", tooltip="1 = as trained.", **strength),
+                io.Combo.Input(
+                    "lora_low_noise",
+                    display_name="low-noise LoRA",
+                    options=[NONE, *files],
+                    tooltip="LoRA of the low-noise expert (Wan 2.2); none for a model without experts.",
+                ),
+                io.Float.Input("strength_low_noise", display_name="its strength", tooltip="1 = as trained.", **strength),
                 LoraRows.Input("loras", optional=True, tooltip="The rows before this one; all are added up."),
             ],
-            outputs=[LoraRows.Output("stack", display_name="loras")],
+            outputs=[
+                LoraRows.Output(
+                    "stack", display_name="loras", tooltip="All rows so far, for the next SVI LoRA or for SVI LoRA Stack."
+                )
+            ],
         )
 
     @classmethod
@@ -82,8 +91,10 @@ class SVILoraStack(io.ComfyNode):
                 io.Model.Input("model_low_noise", optional=True, tooltip="The low-noise expert of Wan 2.2."),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="model"),
-                io.Model.Output("model_low_noise_out", display_name="model_low_noise"),
+                io.Model.Output("model_out", display_name="model", tooltip="The model with the LoRAs on it."),
+                io.Model.Output(
+                    "model_low_noise_out", display_name="model_low_noise", tooltip="The low-noise expert with its LoRAs."
+                ),
                 io.String.Output("report", tooltip="Matched and unmatched modules of each file."),
             ],
         )

@@ -66,7 +66,7 @@ class SVIPromptStream(io.ComfyNode):
                 ),
             ],
             outputs=[
-                Prompts.Output("prompts"),
+                Prompts.Output("prompts", tooltip="For prompts of SVI Generate."),
                 io.Int.Output("num_prompts", tooltip="How many clips the text describes; connect it to num_clips if you like."),
             ],
         )
@@ -110,7 +110,7 @@ class SVILiveSchedule(io.ComfyNode):
                     tooltip="Make clips until you press Cancel, whatever num_clips says. Finished clips are kept.",
                 ),
             ],
-            outputs=[Prompts.Output("prompts")],
+            outputs=[Prompts.Output("prompts", tooltip="For prompts of SVI Generate.")],
         )
 
     @classmethod

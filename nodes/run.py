@@ -109,7 +109,7 @@ class SVIOutput(io.ComfyNode):
                     "current video's never. 0: no limit.",
                 ),
             ],
-            outputs=[OutputType.Output("output")],
+            outputs=[OutputType.Output("output", tooltip="For output of SVI Generate.")],
         )
 
     @classmethod
@@ -149,12 +149,13 @@ def _generate_inputs() -> list[io.Input]:
             min=0,
             max=MAX_SEED,
             control_after_generate=io.ControlAfterGenerate.fixed,
-            tooltip="Noise seed of the first clip.",
+            tooltip="Noise seed of the first clip, 0 to 2^53 - 1; per clip it grows by 42.",
         ),
         io.Combo.Input(
             "seed_mode",
             options=SeedMode,
             default=SeedMode.PER_CLIP,
+            advanced=True,
             tooltip="per clip: seed + 42 for each clip, as the authors do. fixed: the same noise for every clip.",
         ),
         io.Float.Input(
@@ -163,12 +164,13 @@ def _generate_inputs() -> list[io.Input]:
             min=0.01,
             max=0.99,
             step=0.005,
+            advanced=True,
             tooltip="Noise level (sigma) below which the low-noise expert takes over: 0.9 for Wan 2.2 I2V, the "
             "authors use 0.875.",
         ),
         io.String.Input(
             "filename_prefix",
             default="svi/video",
-            tooltip="Folder for the clips and the video, inside ComfyUI's output folder; a number is added.",
+            tooltip="The run's folder inside ComfyUI's output folder. Run again under the same name to reuse its clips.",
         ),
     ]

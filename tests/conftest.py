@@ -61,7 +61,8 @@ def comfy_server(
     environment: Environment, model_roots: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[ComfyServer]:
     """One real ComfyUI process for the whole run, with this pack and the tiny models in it."""
-    with ComfyServer(environment, tmp_path_factory.mktemp("comfyui"), model_roots=model_roots) as server:
+    folder = tmp_path_factory.mktemp("comfyui")
+    with ComfyServer(environment, folder, model_roots=model_roots, arguments=["--preview-method", "latent2rgb"]) as server:
         yield server
 
 

@@ -14,6 +14,9 @@ from tests.e2e.graphs import HIGH, T2V, WAN21, loop_graph, node, unrolled_graph
 
 pytestmark = pytest.mark.e2e
 
+SVI_HIGH = "SVI_v2_PRO_Wan2.2-I2V-A14B_HIGH_lora_rank_128_fp16.safetensors"
+SVI_LOW = "SVI_v2_PRO_Wan2.2-I2V-A14B_LOW_lora_rank_128_fp16.safetensors"
+
 
 def latent(server: ComfyServer, outputs: dict, name: str) -> torch.Tensor:
     return load_file(server.saved_file(outputs[name]["latents"][0]))["latent_tensor"]
@@ -94,6 +97,7 @@ def test_one_progress_bar_counts_the_steps_of_the_whole_run(comfy_server, refere
         graph = loop_graph(comfy_server.add_input(reference_image), steps=40, seed=11)
         comfy_server.wait(comfy_server.queue(graph, client))
         shown = [data for kind, data in events.drain() if kind == "progress" and data["node"] == "generate"]
+        assert events.num_previews > 3, "pictures of the steps"
     assert {data["max"] for data in shown} == {3 * 40}
     values = [data["value"] for data in shown]
     assert values == sorted(values) and values[-1] == 3 * 40 and len(values) > 5
@@ -195,3 +199,17 @@ def test_high_expert_is_used_for_high_noise_only(comfy_server, reference_image):
     only_low = latent(comfy_server, comfy_server.run(loop_graph(image, clips=1, steps=1, boundary=0.99, model=HIGH)), "latent")
     high_alone = latent(comfy_server, comfy_server.run(loop_graph(image, clips=1, steps=1, low=None)), "latent")
     assert torch.equal(only_low, high_alone)  # one step from sigma 1 belongs to the high-noise expert alone
+
+
+def test_fp8_weights_take_loras(comfy_server, reference_image):
+    image = comfy_server.add_input(reference_image)
+    made = {}
+    for strength in (0.0, 1.0):
+        graph = loop_graph(image, clips=2, filename_prefix="svi/fp8")
+        for loader in ("model", "low"):
+            graph[loader]["inputs"]["weight_dtype"] = "fp8_e4m3fn"
+        graph["row"] = node("SVILora", lora=SVI_HIGH, strength=strength, lora_low_noise=SVI_LOW, strength_low_noise=strength)
+        graph["stack"] = node("SVILoraStack", model=["model", 0], model_low_noise=["low", 0], loras=["row", 0])
+        graph["generate"]["inputs"].update(model=["stack", 0], model_low_noise=["stack", 1])
+        made[strength] = latent(comfy_server, comfy_server.run(graph), "latent")
+    assert torch.isfinite(made[1.0]).all() and not torch.equal(made[0.0], made[1.0])
