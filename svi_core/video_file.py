@@ -8,6 +8,7 @@ import hashlib
 import json
 import queue
 import subprocess
+import tempfile
 import threading
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -154,7 +155,7 @@ class _FrameEncoder:
         self._num_frames = 0
         self._failed = threading.Event()
         self._thread = threading.Thread(target=self._feed, name="svi-video-encoder", daemon=True)
-        self._errors: list[bytes] = []
+        self._messages = tempfile.TemporaryFile()  # a pipe that nobody reads could fill up and block ffmpeg
 
     def put(self, chunk: np.ndarray) -> None:
         """Queue frames [t, H, W, 3]; waits while the encoder is behind."""
@@ -162,13 +163,7 @@ class _FrameEncoder:
             return
         if self._process is None:
             self._start(chunk.shape[1], chunk.shape[2])
-        while not self._failed.is_set():
-            try:
-                self._chunks.put(chunk, timeout=0.2)
-                return
-            except queue.Full:
-                continue
-        self._raise_failure()
+        self._enqueue(chunk)
 
     def finish(self) -> WrittenFrames:
         """Wait until all frames are encoded.
@@ -179,7 +174,7 @@ class _FrameEncoder:
         """
         if self._process is None:
             raise ValueError(f"{self._path} got no frames to encode.")
-        self._chunks.put(None)
+        self._enqueue(None)
         self._thread.join()
         if self._process.wait() or self._failed.is_set():
             self._raise_failure()
@@ -187,21 +182,29 @@ class _FrameEncoder:
 
     def abandon(self) -> None:
         """Stop the process if it still runs. Harmless after :meth:`finish`."""
-        if self._process is None:
-            return
-        if self._process.poll() is None:
+        if self._process is not None and self._process.poll() is None:
             self._failed.set()
             self._process.kill()
             self._process.wait()
             self._thread.join()
-        self._process.stderr.close()
+        self._messages.close()
 
     def _start(self, height: int, width: int) -> None:
         self._process = subprocess.Popen(
             _encode_command(self._path, width, height, self._coding),
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages,
         )  # fmt: skip
         self._thread.start()
+
+    def _enqueue(self, chunk: np.ndarray | None) -> None:
+        """Queue a chunk, or None for the end; never waits for an encoder that is gone."""
+        while not self._failed.is_set():
+            try:
+                self._chunks.put(chunk, timeout=0.2)
+                return
+            except queue.Full:
+                continue
+        self._raise_failure()
 
     def _feed(self) -> None:
         try:
@@ -222,7 +225,8 @@ class _FrameEncoder:
 
     def _raise_failure(self) -> None:
         self._process.wait()
-        reason = _last_line(self._process.stderr.read())
+        self._messages.seek(0)
+        reason = _last_line(self._messages.read())
         raise OSError(f"ffmpeg could not write {self._path.parent} ({reason}): check free space and permissions of the folder.")
 
 

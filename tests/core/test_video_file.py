@@ -92,6 +92,14 @@ def test_a_broken_encoder_is_told_with_the_path_and_leaves_the_old_file(tmp_path
     assert (tmp_path / "a.mp4").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
 
 
+@pytest.mark.parametrize("num_chunks", range(1, 8))
+def test_an_encoder_that_dies_is_never_waited_for(tmp_path, monkeypatch, num_chunks):
+    """However full the queue is when ffmpeg goes away, the error comes and nothing hangs."""
+    monkeypatch.setattr(video_file, "_encode_command", lambda *_: ["false"])
+    with pytest.raises(OSError, match="could not write"):
+        write_video(tmp_path / "a.mp4", [moving_ramp(8, height=256, width=256)] * num_chunks, CODING)
+
+
 def test_a_failing_source_of_frames_stops_the_encoder(tmp_path):
     def chunks():
         yield moving_ramp(8)
