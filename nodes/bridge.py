@@ -17,15 +17,16 @@ import comfy.latent_formats
 import comfy.ldm.wan.vae
 import comfy.model_management
 import comfy.sample
+import comfy.taesd.taehv
 import comfy.utils
 import latent_preview
 import node_helpers
 import torch
 
-from ..svi_core.conditioning import ConditioningLatent, concat_padding, padded_frames
+from ..svi_core.conditioning import ConditioningLatent, concat_padding, known_mask, padded_frames
 from ..svi_core.fingerprint import fingerprint, large_file_fingerprint
 from ..svi_core.geometry import LATENT_CHANNELS, require_frame_size
-from ..svi_core.layouts import Padding
+from ..svi_core.layouts import Padding, require_whole_motion
 
 FRAMES_KEY = "svi_frames"  # pixel frames [n, H, W, 3] that an SVI LATENT was encoded from, for pixel-space layouts
 
@@ -105,9 +106,16 @@ def _decode_causally(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
     starts = [0, *range(1, samples.shape[2], 2)]
     for start in starts:
         slots = latent[:, :, start : start + (2 if start else 1)]
-        frames = torch.cat(decoder.decoder(slots, feat_cache=state, feat_idx=[0]), dim=2)
+        with comfy.model_management.cuda_device_context(vae.device):
+            frames = torch.cat(decoder.decoder(slots, feat_cache=state, feat_idx=[0]), dim=2)
         pixels = vae.process_output(frames.to(vae.vae_output_dtype()))
         yield pixels[0].movedim(0, -1)
+
+
+def encode_end_image(vae, frames: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Return the last slot [1, 16, 1, h, w] of a clip that is grey but for its last frame, the image [1, H, W, 3]."""
+    clip = torch.full((num_frames - 1, *frames.shape[1:]), 0.5, dtype=frames.dtype, device=frames.device)
+    return encode_frames(vae, torch.cat([clip, frames[:1]]))[:, :, -1:]
 
 
 def build_y(
@@ -130,10 +138,10 @@ def build_y(
     if reference.shape[0] != 1:
         raise ValueError(f"anchor holds {reference.shape[0]} images, but padding {padding.value!r} takes one: pick one image.")
     known = reference if motion is None else _frames_of(motion, "motion", padding)
+    require_whole_motion(known.shape[0])
     padding_image = reference if padding is Padding.ANCHOR_FRAMES else None
     latent = encode_frames(vae, padded_frames(known, padding_image, num_frames))
-    empty = torch.zeros_like(latent[:, :, :1])
-    return ConditioningLatent(latent, concat_padding(empty, None, empty, num_slots).mask)
+    return ConditioningLatent(latent, known_mask(latent))
 
 
 def set_y(conditioning: list, y: ConditioningLatent, clip_vision_output=None) -> list:
@@ -172,10 +180,11 @@ def require_wan_vae(vae) -> None:
     """
     if vae is None:
         raise ValueError("vae is missing: connect Load VAE with wan_2.1_vae.")
-    if vae.latent_channels != LATENT_CHANNELS or vae.latent_dim != 3:
+    known = isinstance(vae.first_stage_model, comfy.ldm.wan.vae.WanVAE | comfy.taesd.taehv.TAEHV)
+    if vae.latent_channels != LATENT_CHANNELS or vae.latent_dim != 3 or not known:
         raise ValueError(
-            f"vae makes {vae.latent_channels}-channel {vae.latent_dim}-dimensional latents, but SVI needs Wan 2.1's 16-channel "
-            "video latents: load wan_2.1_vae (Wan 2.2 14B uses it too)."
+            f"vae ({type(vae.first_stage_model).__name__}) makes {vae.latent_channels}-channel {vae.latent_dim}-dimensional "
+            "latents, but SVI needs those of Wan 2.1's VAE (16-channel video): load wan_2.1_vae (Wan 2.2 14B uses it too)."
         )
 
 
@@ -192,14 +201,28 @@ def random_noise(samples: torch.Tensor, seed: int) -> torch.Tensor:
 
 
 def model_fingerprint(model) -> str:
-    """Return a hash of all that a MODEL's output depends on: its file, the patches on its weights, its settings.
+    """Return a hash of all that a MODEL's output depends on: its file and dtype, the patches on it, its settings.
 
     A model that came from a loader with a file is identified by that file; any other by samples of its weights.
     """
     source = _source_file(model)
     weights = large_file_fingerprint(source) if source else _weight_samples(model)
+    loading = (getattr(model, "cached_patcher_init", None) or (None, ()))[1][1:]
     patches = {key: [tuple(map(_sampled, patch)) for patch in entries] for key, entries in model.patches.items()}
-    return fingerprint(type(model.model).__name__, weights, patches, model.object_patches, model.model_options, model.wrappers)
+    others = [
+        getattr(model, name, None)
+        for name in (
+            "object_patches",
+            "model_options",
+            "wrappers",
+            "callbacks",
+            "injections",
+            "weight_wrapper_patches",
+            "hook_patches",
+        )
+    ]
+    more = {key: [model_fingerprint(m) for m in models] for key, models in model.additional_models.items()}
+    return fingerprint(type(model.model).__name__, str(model.model.get_dtype()), weights, loading, patches, others, more)
 
 
 def vae_fingerprint(vae) -> str:
@@ -225,6 +248,10 @@ class StepProgress:
         """Show that `step` steps of the run are done."""
         self.done = step
         self.bar.update_absolute(step, self.total)
+
+    def restart(self, total_steps: int) -> None:
+        """Begin to count again, up to `total_steps`."""
+        self.done, self.total = 0, total_steps
 
     def callback(self, model):
         """Return a sampler callback that shows progress and a preview made with `model`'s latent format."""
@@ -256,7 +283,8 @@ def _sampled(value):
     """Return dtype, shape and 64 spread values in place of a tensor, also of those inside a weight adapter or a tuple."""
     if isinstance(value, torch.Tensor):
         flat = value.detach().reshape(-1)
-        index = torch.linspace(0, max(0, flat.numel() - 1), min(64, flat.numel())).long()
+        count = min(64, flat.numel())
+        index = torch.arange(count) * (flat.numel() - 1) // max(1, count - 1)
         return (str(value.dtype), tuple(value.shape), flat[index.to(flat.device)].float().cpu())
     if hasattr(value, "weights") and hasattr(value, "loaded_keys"):
         return (type(value).__name__, _sampled(value.weights))

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
@@ -12,9 +13,15 @@ from ..svi_core.conditioning import ConditioningLatent, motion_tail, with_end_im
 from ..svi_core.fingerprint import fingerprint
 from ..svi_core.flow_matching import num_high_noise_steps, require_sigmas
 from ..svi_core.geometry import require_frame_size
+from ..svi_core.layouts import Layout
+from ..svi_core.lora import LoraFile, read_lora
+from ..svi_core.schedule import ClipSpec, LiveSchedule
 from . import bridge
-from .lora import LoraRow, apply_rows, lora_files_fingerprint, with_strengths
+from .lora import LoraRow, apply_rows, lora_files_fingerprint, require_lora_files, with_strengths
 from .prompts import EncodedPrompts
+
+MAIN_ANCHOR = "main"  # what a schedule calls the anchor input
+MAX_LORA_SETTINGS = 8  # patched clones kept, for schedules that go back and forth
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,9 +44,10 @@ class ClipSampler:
     clip_vision: object = None
     anchors: dict[str, dict] = field(default_factory=dict)
     loras: tuple[LoraRow, ...] = ()
+    _counted: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def check(self, plan: ClipPlan) -> None:
-        """Refuse what cannot work, before the first step.
+        """Refuse what cannot work, before the first step; for a live schedule also what it asks for later.
 
         Raises:
             ValueError: naming the input, its value and the fix.
@@ -54,12 +62,11 @@ class ClipSampler:
         num_high_noise_steps(self.sigmas, self.boundary)
         if not 0.0 <= self.cfg <= 100.0:
             raise ValueError(f"cfg is {self.cfg}: use 1 with a distilled LoRA, 4 to 5 without.")
-        _check_anchor("anchor", self.anchor)
+        require_lora_files(self.loras)
+        _check_anchor("anchor", self.anchor, plan.layout)
         for name, anchor in self.anchors.items():
-            _check_anchor(f"anchor {name!r}", anchor, like=self.anchor)
-        for index in range(min(plan.num_clips, len(plan.schedule))):
-            self._check_request(plan.request(index))
-        self._build_y(plan.request(0), None)
+            _check_anchor(f"anchor {name!r}", anchor, plan.layout, like=self.anchor)
+        self._check_schedule(plan)
 
     def determinants(self, request: ClipRequest) -> object:
         """Return everything besides the clip before that the clip of `request` depends on."""
@@ -89,12 +96,16 @@ class ClipSampler:
         return bridge.decode_chunks(self.vae, latent)
 
     def start_progress(self, num_clips: int) -> None:
-        """Show progress over all steps of `num_clips` clips."""
-        self._progress.total = num_clips * self._num_steps
+        """Show progress over all steps of `num_clips` clips; 0 if their number is open, then each clip by itself."""
+        self._progress.restart((num_clips or 1) * self._num_steps)
+        self._counted["clips"] = num_clips
 
     def on_clip(self, clip: Clip) -> None:
         """Move the progress bar to the end of `clip`, also when it was reused and took no step."""
-        self._progress.move_to((clip.request.index + 1) * self._num_steps)
+        if self._counted["clips"]:
+            self._progress.move_to((clip.request.index + 1) * self._num_steps)
+        else:
+            self._progress.restart(self._num_steps)
 
     @property
     def _num_steps(self) -> int:
@@ -116,14 +127,26 @@ class ClipSampler:
         """Patched clones by LoRA rows: each distinct setting is built once, so that ComfyUI sees the same clone again."""
         return {}
 
+    @cached_property
+    def _lora_files(self) -> dict[str, LoraFile]:
+        """The files of the rows, read once each: clones of different strengths share their matrices."""
+        return {}
+
+    def _read_lora(self, path: Path, name: str) -> LoraFile:
+        if name not in self._lora_files:
+            self._lora_files[name] = read_lora(path, name)
+        return self._lora_files[name]
+
     def _models(self, request: ClipRequest) -> tuple:
-        """Return (model, low-noise model) with the LoRA strengths of this clip."""
+        """Return (model, low-noise model) with the LoRA strengths of this clip; the last 8 settings are kept."""
         if not self.loras:
             return self.model, self.model_low_noise
-        rows = with_strengths(self.loras, request.spec.loras)
-        if rows not in self._patched_models:
-            self._patched_models[rows] = apply_rows(self.model, self.model_low_noise, rows)[:2]
-        return self._patched_models[rows]
+        rows, known = with_strengths(self.loras, request.spec.loras), self._patched_models
+        if rows not in known:
+            known[rows] = apply_rows(self.model, self.model_low_noise, rows, self._read_lora)[:2]
+            if len(known) > MAX_LORA_SETTINGS:
+                del known[next(iter(known))]
+        return known[rows]
 
     def _stages(self, request: ClipRequest) -> list[tuple[object, torch.Tensor]]:
         """Return (model, sigmas) of each stage; a stage without steps is left out."""
@@ -142,7 +165,7 @@ class ClipSampler:
         Raises:
             ValueError: no anchor has that name.
         """
-        if name is None:
+        if name in (None, MAIN_ANCHOR):
             return self.anchor
         if name not in self.anchors:
             known = ", ".join(map(repr, self.anchors)) or "none"
@@ -157,17 +180,20 @@ class ClipSampler:
             motion = {bridge.FRAMES_KEY: previous.tail(layout.num_motion_frames)}
         anchor = self._anchor(request.spec.anchor)
         y = bridge.build_y(layout.padding, anchor, motion, layout.num_frames, layout.num_slots, self.vae)
-        return with_end_image(y, self._anchor(request.spec.end)["samples"]) if request.spec.end else y
+        if request.spec.end is None:
+            return y
+        end = bridge.encode_end_image(self.vae, self._anchor(request.spec.end)[bridge.FRAMES_KEY], layout.num_frames)
+        return with_end_image(y, end)
 
     def _clip_vision_features(self, request: ClipRequest, previous: Clip | None):
         """Encode the first known frame of the clip, as SVI does: the reference, then the first motion frame."""
-        if self.clip_vision is None:
+        if self.clip_vision is None or not bridge.needs_clip_vision(self.model):
             return None
         if previous is not None:
             return self.clip_vision.encode_image(previous.tail(request.layout.num_motion_frames)[:1], crop=False)
         anchor = self._anchor(request.spec.anchor)
         frames = anchor.get(bridge.FRAMES_KEY)
-        frames = bridge.decode_frames(self.vae, anchor["samples"]) if frames is None else frames
+        frames = next(bridge.decode_chunks(self.vae, anchor["samples"])) if frames is None else frames
         return self.clip_vision.encode_image(frames[:1], crop=False)
 
     def _check_model(self, name: str, model) -> None:
@@ -178,23 +204,44 @@ class ClipSampler:
                 "(clip_vision_h) to clip_vision."
             )
 
-    def _check_request(self, request: ClipRequest) -> None:
-        """Refuse names in the schedule that nothing is connected for."""
-        self._anchor(request.spec.anchor)
-        if request.spec.end is not None:
-            self._anchor(request.spec.end)
-        with_strengths(self.loras, request.spec.loras)
+    def _check_schedule(self, plan: ClipPlan) -> None:
+        """Refuse lengths, names and strengths of the schedule that this run has nothing for."""
+        schedule = plan.schedule.snapshot()
+        plan.require_joints(schedule)
+        for index in range(min(plan.num_clips, len(schedule))):
+            self._check_spec(schedule.at(index))
+        self._build_y(plan.request_for(0, schedule.at(0)), None)
+        if isinstance(plan.schedule, LiveSchedule):
+            plan.schedule.require = lambda index, spec: (plan.request_for(index, spec), self._check_spec(spec))
+
+    def _check_spec(self, spec: ClipSpec) -> None:
+        """Refuse names in a clip's spec that nothing is connected for.
+
+        Raises:
+            ValueError: naming what is missing.
+        """
+        self._anchor(spec.anchor)
+        if spec.end is not None and bridge.FRAMES_KEY not in self._anchor(spec.end):
+            raise ValueError(f"the end image {spec.end!r} holds only latents: make it from an image with SVI Anchor Encode.")
+        with_strengths(self.loras, spec.loras)
 
 
-def _check_anchor(name: str, anchor: dict, like: dict | None = None) -> None:
-    """Refuse an anchor that is not one image of a size that Wan takes.
+def _check_anchor(name: str, anchor: dict, layout: Layout, like: dict | None = None) -> None:
+    """Refuse an anchor that is not one image of a size that Wan takes, or lacks the frames that the layout needs.
 
     Raises:
         ValueError: naming the anchor.
     """
-    batch, _, _, height, width = bridge.samples_of(anchor, name).shape
-    if batch != 1:
-        raise ValueError(f"{name} holds {batch} images, but SVI Generate makes one video from one anchor: pick one image.")
+    batch, _, slots, height, width = bridge.samples_of(anchor, name).shape
+    if batch != 1 or slots != 1:
+        raise ValueError(
+            f"{name} holds {batch} images of {slots} latent slots, but SVI Generate makes one video from one anchor of 1 slot: "
+            "encode one image with SVI Anchor Encode."
+        )
+    if not layout.in_latent_space and bridge.FRAMES_KEY not in anchor:
+        raise ValueError(
+            f"{name} holds only latents, but layout {layout.name!r} is padded with frames: make it with SVI Anchor Encode."
+        )
     require_frame_size(width * 8, height * 8, name)
     if like is not None and like["samples"].shape[-2:] != anchor["samples"].shape[-2:]:
         asked = " x ".join(str(side * 8) for side in reversed(like["samples"].shape[-2:]))

@@ -9,6 +9,7 @@ from ..svi_core.geometry import TRAINED_NUM_FRAMES, num_latent_slots, num_motion
 from ..svi_core.images import ResizeMode, SizeRule, resize_images, video_size
 from ..svi_core.layouts import Padding
 from . import bridge
+from .validation import complaint
 
 CATEGORY = "SVI"
 Anchors = io.Custom("SVI_ANCHORS")
@@ -185,8 +186,8 @@ class SVIConditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, num_frames=TRAINED_NUM_FRAMES) -> bool | str:
-        return _told(num_latent_slots, num_frames)
+    def validate_inputs(cls, num_frames=None) -> bool | str:
+        return complaint(num_latent_slots, num_frames)
 
     @classmethod
     def execute(
@@ -214,12 +215,3 @@ def _motion_from_images(vae, images, count: int) -> dict:
         return {"samples": bridge.encode_frames(vae, frames), bridge.FRAMES_KEY: frames}
     encoded = bridge.encode_frames(vae, motion_window(images, TRAINED_NUM_FRAMES))
     return {"samples": encoded[:, :, -num_motion_latents(count) :].clone(), bridge.FRAMES_KEY: frames}
-
-
-def _told(check, value) -> bool | str:
-    """Run `check` on a widget's value and return its complaint, so that the queue refuses it before any model loads."""
-    try:
-        check(value)
-    except ValueError as error:
-        return str(error)
-    return True

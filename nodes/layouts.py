@@ -4,6 +4,7 @@ from comfy_api.latest import io
 
 from ..svi_core.geometry import TRAINED_NUM_FRAMES
 from ..svi_core.layouts import LAYOUTS, make_layout
+from .validation import complaint
 
 CATEGORY = "SVI"
 LayoutType = io.Custom("SVI_LAYOUT")
@@ -49,12 +50,8 @@ class SVILayout(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, variant="2.0 Pro", num_frames=TRAINED_NUM_FRAMES, num_motion_frames=0) -> bool | str:
-        try:
-            make_layout(variant, num_frames, num_motion_frames)
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, variant=None, num_frames=None, num_motion_frames=None) -> bool | str:
+        return complaint(make_layout, variant, num_frames, num_motion_frames)
 
     @classmethod
     def execute(cls, variant, num_frames, num_motion_frames) -> io.NodeOutput:

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -13,12 +14,14 @@ from comfy_api.latest import io
 
 from ..svi_core.fingerprint import large_file_fingerprint
 from ..svi_core.lora import LoraFile, LoraReport, lora_shapes, module_of, read_lora, report_match
+from ..svi_core.safetensors_file import read_header
 from ..svi_core.schedule import LoraStrength
 from . import bridge
 
 CATEGORY = "SVI"
 NONE = "none"
 LoraRows = io.Custom("SVI_LORAS")
+ReadLora = Callable[[Path, str], LoraFile]
 
 
 @dataclass(frozen=True)
@@ -105,8 +108,12 @@ class SVILoraStack(io.ComfyNode):
         return io.NodeOutput(model, model_low_noise, "\n".join(map(str, reports)) or "no LoRA applied")
 
 
-def apply_rows(model, model_low_noise, rows: tuple[LoraRow, ...]) -> tuple[object, object, list[LoraReport]]:
+def apply_rows(
+    model, model_low_noise, rows: tuple[LoraRow, ...], read: ReadLora = read_lora
+) -> tuple[object, object, list[LoraReport]]:
     """Return clones of both models (the second may be None) with `rows` applied in order, and a report per file.
+
+    `read` opens a file; a caller that applies the same files several times passes one that remembers them.
 
     Raises:
         ValueError: a low-noise file without a low-noise model, or a file that :func:`apply_lora` refuses.
@@ -118,10 +125,10 @@ def apply_rows(model, model_low_noise, rows: tuple[LoraRow, ...]) -> tuple[objec
             "'none' for a model without experts (Wan 2.1)."
         )
     expert = "model" if model_low_noise is None else "high"
-    model, reports = _apply_files(model, expert, [(row.name, row.strength) for row in rows])
+    model, reports = _apply_files(model, expert, [(row.name, row.strength) for row in rows], read)
     if model_low_noise is not None:
         low_files = [(row.name_low_noise, row.strength_low_noise) for row in rows]
-        model_low_noise, more = _apply_files(model_low_noise, "low", low_files)
+        model_low_noise, more = _apply_files(model_low_noise, "low", low_files, read)
         reports += more
     return model, model_low_noise, reports
 
@@ -142,6 +149,16 @@ def with_strengths(rows: tuple[LoraRow, ...], changes: tuple[LoraStrength, ...])
     return rows
 
 
+def require_lora_files(rows: tuple[LoraRow, ...]) -> None:
+    """Refuse rows whose files are not sound safetensors, by reading their headers.
+
+    Raises:
+        ValueError: naming the file.
+    """
+    for name in {name for row in rows for name in (row.name, row.name_low_noise)} - {NONE}:
+        read_header(_lora_path(name))
+
+
 def lora_files_fingerprint(rows: tuple[LoraRow, ...]) -> list[str]:
     """Return a hash of each file of `rows`, in order."""
     names = [name for row in rows for name in (row.name, row.name_low_noise)]
@@ -160,19 +177,29 @@ def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[obj
     patched = model.clone()
     patches = comfy.lora.load_lora(lora.tensors, key_map, log_missing=False)
     accepted = set(patched.add_patches(patches, strength))
-    modules = {module_of(key) for key in lora.tensors}
-    matched = {name for name in modules if name in key_map and {key_map[name], _bias_of(key_map[name])} & accepted}
-    return patched, report_match(lora, matched, expert, strength)
+    owners = {key: _owner(key, key_map) for key in lora.tensors}
+    taken = {name for name in owners.values() if name and {key_map[name], _bias_of(key_map[name])} & accepted}
+    left = {module_of(key) for key, owner in owners.items() if owner not in taken}
+    return patched, report_match(lora, taken, left, expert, strength)
 
 
-def _apply_files(model, expert: str, files: list[tuple[str, float]]) -> tuple[object, list[LoraReport]]:
+def _owner(key: str, key_map: dict[str, str]) -> str | None:
+    """Return the module of the model that `key` of a file belongs to, whatever kind of adapter it is a part of."""
+    while key not in key_map:
+        key, dot, _ = key.rpartition(".")
+        if not dot:
+            return None
+    return key
+
+
+def _apply_files(model, expert: str, files: list[tuple[str, float]], read: ReadLora) -> tuple[object, list[LoraReport]]:
     """Apply (file name, strength) rows in order, skipping 'none' and strength 0."""
     bridge.require_i2v(model, "model_low_noise" if expert == "low" else "model")
     reports = []
     for name, strength in files:
         if name == NONE or strength == 0.0:
             continue
-        model, report = apply_lora(model, read_lora(_lora_path(name), name), expert, strength)
+        model, report = apply_lora(model, read(_lora_path(name), name), expert, strength)
         logging.log(logging.WARNING if report.warnings or report.unmatched else logging.INFO, "SVI LoRA Stack: %s", report)
         reports.append(report)
     return model, reports

@@ -8,14 +8,16 @@ from comfy_api.latest import io
 
 from ..svi_core.prompts import PromptSplit
 from ..svi_core.schedule import LiveSchedule, Schedule, parse_schedule
+from .validation import complaint
 
 CATEGORY = "SVI"
+MAX_ENCODED = 64  # texts kept encoded; umT5's output is 8.4 MB each
 Prompts = io.Custom("SVI_PROMPTS")
 
 
 @dataclass(frozen=True)
 class EncodedPrompts:
-    """A schedule and the CONDITIONING of each different text in it; texts that turn up later are encoded then."""
+    """A schedule and the CONDITIONING of its texts: the first ones encoded beforehand, others when their clip comes."""
 
     schedule: Schedule | LiveSchedule
     clip: object
@@ -23,16 +25,21 @@ class EncodedPrompts:
     until_stopped: bool = False
 
     def encode(self, prompt: str) -> list:
-        """Return the CONDITIONING of `prompt`."""
-        if prompt not in self.conditionings:
-            self.conditionings[prompt] = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
-        return self.conditionings[prompt]
+        """Return the CONDITIONING of `prompt`; the ones used longest ago are forgotten."""
+        known = self.conditionings
+        conditioning = known.pop(prompt, None)
+        if conditioning is None:
+            conditioning = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
+        known[prompt] = conditioning
+        if len(known) > MAX_ENCODED:
+            del known[next(iter(known))]
+        return conditioning
 
 
 def encode_schedule(schedule: Schedule | LiveSchedule, clip, until_stopped: bool = False) -> EncodedPrompts:
-    """Encode every different prompt of `schedule` once."""
+    """Encode every different prompt of `schedule` once, or the first 64 of a long one."""
     prompts = EncodedPrompts(schedule, clip, until_stopped=until_stopped)
-    for prompt in schedule.prompts:
+    for prompt in schedule.prompts[:MAX_ENCODED]:
         prompts.encode(prompt)
     return prompts
 
@@ -72,12 +79,8 @@ class SVIPromptStream(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, text="-", split=PromptSplit.PARAGRAPHS.value) -> bool | str:
-        try:
-            parse_schedule(text, PromptSplit(split))
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, text=None, split=None) -> bool | str:
+        return complaint(lambda text, split: parse_schedule(text, PromptSplit(split)), text, split)
 
     @classmethod
     def execute(cls, clip, text, split) -> io.NodeOutput:
@@ -114,16 +117,14 @@ class SVILiveSchedule(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, file="schedule.txt") -> bool | str:
-        try:
-            LiveSchedule(input_text_file(file))
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, file=None) -> bool | str:
+        return complaint(lambda file: LiveSchedule(input_text_file(file)), file)
 
     @classmethod
-    def fingerprint_inputs(cls, file="", **_) -> str:
-        """Run again when the file has changed since."""
+    def fingerprint_inputs(cls, file=None, **_) -> str:
+        """Run again when the file has changed since; a linked name is not known yet."""
+        if file is None:
+            return ""
         path = input_text_file(file)
         return path.read_text(encoding="utf-8-sig") if path.is_file() else ""
 

@@ -1,12 +1,14 @@
 """The loop as one node: prompts in, one video out."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
+import torch
 from comfy_api.latest import InputImpl, io
 
-from ..svi_core.clips import ClipPlan, SeedMode
+from ..svi_core.clips import Clip, ClipPlan, SeedMode
 from ..svi_core.layouts import LAYOUTS
 from ..svi_core.output_folder import check_output_prefix, run_folder
 from ..svi_core.run import GrowingVideo, make_video
@@ -18,6 +20,7 @@ from .conditioning import Anchors
 from .layouts import LayoutType
 from .lora import LoraRows
 from .prompts import Prompts
+from .validation import complaint
 
 CATEGORY = "SVI"
 OutputType = io.Custom("SVI_OUTPUT")
@@ -44,27 +47,47 @@ class SVIGenerate(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, filename_prefix="svi/video") -> bool | str:
-        try:
-            check_output_prefix(filename_prefix)
-        except ValueError as error:
-            return str(error)
-        return True
+    def validate_inputs(cls, filename_prefix=None) -> bool | str:
+        return complaint(check_output_prefix, filename_prefix)
+
+    @classmethod
+    def fingerprint_inputs(cls, filename_prefix=None, **_) -> float | str:
+        """Run again, instead of answering from ComfyUI's cache, when the video made before is gone."""
+        gone = any(path.parent == _run_folder(filename_prefix) and not path.exists() for path in _finished_videos)
+        return time.time() if gone else ""
 
     @classmethod
     def execute(cls, prompts, num_clips, seed, seed_mode, filename_prefix, layout=None, output=None, **inputs) -> io.NodeOutput:
         output = output or OutputSettings()
-        num_clips = MAX_CLIPS if prompts.until_stopped else num_clips
-        plan = ClipPlan(num_clips, prompts.schedule, layout or LAYOUTS["2.0 Pro"], seed, SeedMode(seed_mode))
+        plan_clips = MAX_CLIPS if prompts.until_stopped else num_clips
+        plan = ClipPlan(plan_clips, prompts.schedule, layout or LAYOUTS["2.0 Pro"], seed, SeedMode(seed_mode))
         sampler = ClipSampler(prompts=prompts, **inputs)
         sampler.check(plan)
-        sampler.start_progress(num_clips)
-        with RunStore(run_folder(Path(folder_paths.get_output_directory()), filename_prefix)) as store:
+        sampler.start_progress(0 if prompts.until_stopped else num_clips)
+        with RunStore(_run_folder(filename_prefix)) as store:
             graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
-            video = GrowingVideo(store, output.coding, graph)
-            path, latent = make_video(plan, sampler, video, sampler.on_clip)
-            store.prune(output.budget_bytes, {clip.key for clip in video.clips})
+            path, latent = _make_video(plan, sampler, GrowingVideo(store, output.coding, graph), output.budget_bytes)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})
+
+
+_finished_videos: set[Path] = set()  # what this process has made, to notice when a cached result is gone
+
+
+def _run_folder(filename_prefix: str) -> Path:
+    return run_folder(Path(folder_paths.get_output_directory()), filename_prefix)
+
+
+def _make_video(plan: ClipPlan, sampler: ClipSampler, video: GrowingVideo, budget_bytes: int) -> tuple[Path, torch.Tensor]:
+    """Make the video, keeping the folder's clips within the budget after each clip."""
+
+    def on_clip(clip: Clip) -> None:
+        sampler.on_clip(clip)
+        video.store.prune(budget_bytes, {shown.key for shown in video.clips})
+
+    path, latent = make_video(plan, sampler, video, on_clip)
+    _finished_videos.difference_update([old for old in _finished_videos if old.parent == path.parent])
+    _finished_videos.add(path)
+    return path, latent
 
 
 @dataclass(frozen=True)
@@ -88,16 +111,16 @@ class SVIOutput(io.ComfyNode):
             search_aliases=["stable video infinity", "codec", "quality", "disk space"],
             inputs=[
                 io.Combo.Input(
-                    "codec", options=list(CODECS), default="h264", tooltip="h264 plays everywhere; h265 is smaller."
+                    "codec", options=list(CODECS), default="h264", tooltip="h264 plays almost everywhere; h265 is smaller."
                 ),
                 io.Int.Input(
-                    "crf", default=18, min=0, max=51, tooltip="Quality: 0 lossless and large, 18 no visible loss, 51 worst."
+                    "crf", default=18, min=0, max=51, tooltip="Quality: 0 best and very large, 18 no visible loss, 51 worst."
                 ),
                 io.Combo.Input(
                     "pixel_format",
                     options=list(PIXEL_FORMATS),
                     default="yuv420p",
-                    tooltip="yuv420p plays everywhere; yuv444p keeps full colour resolution; yuv420p10le has 10 bits.",
+                    tooltip="yuv420p plays almost everywhere; yuv444p keeps full colour resolution; yuv420p10le has 10 bits.",
                 ),
                 io.Float.Input(
                     "budget_gb",
@@ -106,7 +129,7 @@ class SVIOutput(io.ComfyNode):
                     max=100_000.0,
                     step=0.5,
                     tooltip="Gigabytes that stored clips may take; earlier takes not used for longest are removed first, the "
-                    "current video's never. 0: no limit.",
+                    "current video's never. Finished videos are not counted. 0: no limit.",
                 ),
             ],
             outputs=[OutputType.Output("output", tooltip="For output of SVI Generate.")],

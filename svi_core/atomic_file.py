@@ -1,5 +1,6 @@
 """Files that are either wholly there or not there: staging file in the same folder, fsync, rename, fsync of the folder."""
 
+import errno
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -51,5 +52,8 @@ def _sync_folder(folder: Path) -> None:
     handle = os.open(folder, os.O_RDONLY)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # network and FUSE mounts have no fsync of folders
+            raise
     finally:
         os.close(handle)

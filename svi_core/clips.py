@@ -4,7 +4,7 @@ Source: SVI (arXiv:2510.09212), Sec. 4; SVI_SPEC A1-A3 (seeds, stitching).
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Protocol
 
@@ -13,7 +13,7 @@ import torch
 from .conditioning import require_finite
 from .layouts import Layout, Overlap, make_layout
 from .run_store import ClipRecord, RunStore, chain_key
-from .schedule import MAX_SEED, ClipSpec
+from .schedule import MAX_SEED, ClipSpec, Schedule
 
 SEED_STEP = 42  # the authors' seed_i = 42 * i
 
@@ -31,7 +31,8 @@ class ScheduleSource(Protocol):
     def at(self, clip_index: int) -> ClipSpec:
         """Return what is said of clip `clip_index` (0-based)."""
 
-    def __len__(self) -> int: ...
+    def snapshot(self) -> Schedule:
+        """Return the schedule as it is now."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class ClipPlan:
     layout: Layout
     seed: int = 0
     seed_mode: SeedMode = SeedMode.PER_CLIP
+    _said: dict[int, ClipRequest] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if self.num_clips < 1:
@@ -87,15 +89,47 @@ class ClipPlan:
     def request(self, clip_index: int) -> ClipRequest:
         """Return what is asked of clip `clip_index`.
 
+        What was said of a clip once stays said: a live schedule may change between the end of one clip, whose joint with
+        the next depends on what that will be, and the beginning of the next.
+
         Raises:
             ValueError: the schedule gives it lengths that its layout cannot take.
         """
-        spec = self.schedule.at(clip_index)
+        if clip_index not in self._said:
+            self._said[clip_index] = self.request_for(clip_index, self.schedule.at(clip_index))
+            self._said.pop(clip_index - 2, None)
+        return self._said[clip_index]
+
+    def request_for(self, clip_index: int, spec: ClipSpec) -> ClipRequest:
+        """Return what `spec` asks of clip `clip_index`.
+
+        Raises:
+            ValueError: naming the clip, lengths that its layout cannot take.
+        """
         layout = self.layout
         if spec.num_frames is not None or spec.num_motion_frames is not None:
             num_motion = self.layout.num_motion_frames if spec.num_motion_frames is None else spec.num_motion_frames
-            layout = make_layout(layout.name, spec.num_frames or layout.num_frames, num_motion)
+            try:
+                layout = make_layout(layout.name, spec.num_frames or layout.num_frames, num_motion)
+            except ValueError as error:
+                raise ValueError(f"clip {clip_index + 1} of the schedule: {error}") from error
         return ClipRequest(clip_index, spec, self.seed_of(clip_index, spec), layout, clip_index == 0 or spec.cut)
+
+    def require_joints(self, schedule: Schedule) -> None:
+        """Refuse clips whose motion is longer than the clip that it should come from.
+
+        Raises:
+            ValueError: naming the clip.
+        """
+        before = None
+        for index in range(min(self.num_clips, len(schedule))):
+            request = self.request_for(index, schedule.at(index))
+            if before is not None and not request.starts_anew and request.layout.overlap >= before.layout.num_frames:
+                raise ValueError(
+                    f"clip {index + 1} of the schedule shares {request.layout.overlap} frames with the clip before, which has "
+                    f"only {before.layout.num_frames}: use fewer motion frames, a longer clip before, or cut."
+                )
+            before = request
 
     def shown_frames(self, request: ClipRequest) -> range:
         """Return which frames of a clip the video shows, so that each moment is shown once.
@@ -120,14 +154,31 @@ class Clip:
         key: hash of all that determines it.
         latent: [1, 16, F, h, w], the sampler's output.
         reused: whether it was found in the run store.
-        tail: its last frames [n, H, W, 3] in [0, 1], made on demand (pixel-space layouts only need them).
+        decode: latent -> chunks of frames [t, H, W, 3] in [0, 1].
     """
 
     request: ClipRequest
     key: str
     latent: torch.Tensor
     reused: bool
-    tail: Callable[[int], torch.Tensor]
+    decode: Callable[[torch.Tensor], Iterator[torch.Tensor]] = field(repr=False)
+    _last: list[torch.Tensor] = field(default_factory=list, init=False, repr=False)
+
+    def frames(self) -> Iterator[torch.Tensor]:
+        """Yield all frames of the clip in chunks [t, H, W, 3]; the last few are remembered for :meth:`tail`."""
+        last = None
+        for chunk in self.decode(self.latent):
+            last = chunk if last is None else torch.cat([last, chunk])
+            last = last[-self.request.layout.num_motion_frames :]
+            yield chunk
+        self._last[:] = [last.clone()]
+
+    def tail(self, num_frames: int) -> torch.Tensor:
+        """Return the last `num_frames` frames [n, H, W, 3], decoding the clip only if that was not done yet."""
+        if not self._last or len(self._last[0]) < num_frames:
+            last = torch.cat(list(self.decode(self.latent)))[-num_frames:]
+            self._last[:] = [last.clone()]
+        return self._last[0][-num_frames:]
 
 
 class ClipMaker(Protocol):
@@ -157,13 +208,15 @@ def generate_clips(plan: ClipPlan, maker: ClipMaker, store: RunStore) -> Iterato
         if request.starts_anew:
             previous = None
         key = chain_key(previous and previous.key, maker.determinants(request))
+        record = ClipRecord(key, index, request.spec.prompt, request.seed, {})
         latent = store.load_latent(key)
         reused = latent is not None
         if latent is None:
             latent = maker.sample(request, previous)
             require_finite(latent, _describe(request))
-            store.save_latent(ClipRecord(key, index, request.spec.prompt, request.seed, {}), latent.cpu())
-        previous = Clip(request, key, latent, reused, _tail_of(latent, maker))
+            store.save_latent(record, latent.cpu())
+        store.ensure_record(record)
+        previous = Clip(request, key, latent, reused, maker.decode)
         yield previous
 
 
@@ -183,15 +236,3 @@ def cut_frames(chunks: Iterator[torch.Tensor], shown: range, hold: int = 0) -> I
 
 def _describe(request: ClipRequest) -> str:
     return f"clip {request.index + 1} (seed {request.seed}, prompt {request.spec.prompt[:60]!r})"
-
-
-def _tail_of(latent: torch.Tensor, maker: ClipMaker) -> Callable[[int], torch.Tensor]:
-    """Return a function that decodes the last n frames of a clip, keeping no more than them in memory."""
-
-    def tail(num_frames: int) -> torch.Tensor:
-        kept = torch.empty(0)
-        for chunk in maker.decode(latent):
-            kept = torch.cat([kept.to(chunk), chunk])[-num_frames:] if kept.numel() else chunk[-num_frames:]
-        return kept.clone()
-
-    return tail

@@ -16,7 +16,8 @@ class ConditioningLatent:
 
     Attributes:
         latent: [B, 16, F, h, w], in whichever latent space its parts came in.
-        mask: [1, 1, F, h, w], 1 = known. Only slot 0 is ever marked, however many slots carry motion.
+        mask: [1, 1, F, h, w], 1 = known. Only slot 0 is marked, however many slots carry motion. With an end image
+            [1, 4, F, h, w], a channel per pixel frame of a slot.
     """
 
     latent: torch.Tensor
@@ -69,9 +70,13 @@ def concat_padding(
 
 
 def with_end_image(y: ConditioningLatent, end: torch.Tensor) -> ConditioningLatent:
-    """Return `y` with the image latent `end` [B, 16, 1, h, w] in its last slot, marked as known.
+    """Return `y` with `end` [B, 16, 1, h, w] in its last slot, its last pixel frame marked as known.
 
-    SVI was not trained with end images; Wan's I2V models know a last frame marked in the mask.
+    Args:
+        end: the last slot of a clip, encoded as a whole, that ends with the image.
+
+    SVI was not trained with end images. Wan's first-last-frame models know a last frame in this form: of the four mask
+    channels of the last slot, one per pixel frame, only the last is set.
 
     Raises:
         ValueError: an end image of another size than the clip.
@@ -79,9 +84,9 @@ def with_end_image(y: ConditioningLatent, end: torch.Tensor) -> ConditioningLate
     _require_latent("end image", end)
     if end.shape[-2:] != y.latent.shape[-2:] or end.shape[2] != 1:
         raise ValueError(f"the end image has latent shape {list(end.shape)}, the clip {list(y.latent.shape)}: use one size.")
-    latent, mask = y.latent.clone(), y.mask.clone()
+    latent, mask = y.latent.clone(), y.mask.expand(-1, TEMPORAL_STRIDE, -1, -1, -1).clone()
     latent[:, :, -1:] = end.to(latent)
-    mask[:, :, -1] = 1.0
+    mask[:, -1, -1] = 1.0
     return ConditioningLatent(latent, mask)
 
 

@@ -7,11 +7,13 @@ import functools
 import hashlib
 import struct
 import types
+from collections import deque
 from collections.abc import Mapping, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
-from pathlib import Path
+from pathlib import Path, PurePath
 
+import numpy as np
 import torch
 
 _MAX_DEPTH = 12
@@ -63,10 +65,10 @@ def _feed(digest, value: object, depth: int, seen: frozenset[int]) -> None:
         data = _plain_bytes(value)
         digest.update(type(value).__name__.encode() + struct.pack("<Q", len(data)) + data)
         return
-    if kind == "tensor":
-        data = value.detach().cpu().contiguous()
-        digest.update(f"{data.dtype}{list(data.shape)}".encode())
-        digest.update(data.reshape(-1).view(torch.uint8).numpy().data if data.numel() else b"")
+    if kind == "array":
+        array = _as_array(value)
+        digest.update(f"{getattr(value, 'dtype', array.dtype)}{list(value.shape)}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
         return
     parts = _parts_of(kind, value)
     digest.update(struct.pack("<Q", len(parts)))
@@ -74,20 +76,30 @@ def _feed(digest, value: object, depth: int, seen: frozenset[int]) -> None:
         _feed(digest, part, depth + 1, seen | {id(value)})
 
 
+def _as_array(value: "torch.Tensor | np.ndarray | np.generic") -> np.ndarray:
+    """Return the bytes of a tensor or array as a numpy array; dtypes that numpy lacks (bf16, fp8) as their raw bytes."""
+    if isinstance(value, torch.Tensor):
+        flat = value.detach().cpu().contiguous().reshape(-1)
+        return flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
+    return np.asarray(value)
+
+
 def _kind_of(value: object) -> str:
     if value is None:
         return "none"
-    if isinstance(value, bool | int | float | str | bytes | Enum | torch.dtype | torch.device):
+    if isinstance(value, np.ndarray | np.generic | torch.Tensor):
+        return "array"
+    if isinstance(value, bool | int | float | complex | str | bytes | Enum | PurePath | torch.dtype | torch.device):
         return "plain"
-    if isinstance(value, torch.Tensor):
-        return "tensor"
     if isinstance(value, Mapping):
         return "mapping"
     if isinstance(value, Set):
         return "set"
-    if isinstance(value, list | tuple):
+    if isinstance(value, list | tuple | deque | range):
         return "sequence"
-    return "function" if isinstance(value, types.FunctionType | types.MethodType | functools.partial) else "object"
+    if isinstance(value, types.FunctionType | types.MethodType | functools.partial):
+        return "function"
+    return "code" if isinstance(value, types.CodeType) else "object"
 
 
 def _plain_bytes(value: object) -> bytes:
@@ -103,24 +115,45 @@ def _parts_of(kind: str, value) -> list:
     if kind == "set":
         return sorted(fingerprint(item) for item in value)
     if kind == "mapping":
-        return [part for key in sorted(value, key=str) for part in (str(key), value[key])]
+        keys = sorted(((fingerprint(key), key) for key in value), key=lambda pair: pair[0])
+        return [part for print_of_key, key in keys for part in (print_of_key, value[key])]
     if kind == "function":
         return _function_parts(value)
+    if kind == "code":
+        return [value.co_code, list(value.co_consts), list(value.co_names)]
+    return _object_parts(value)
+
+
+def _object_parts(value) -> list:
+    """An object is its class and its attributes; private ones are left out, since they hold working state."""
     if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
         return [getattr(value, "__qualname__", getattr(value, "__name__", ""))]
     if isinstance(value, torch.nn.Module):
-        plain = {key: item for key, item in vars(value).items() if isinstance(item, bool | int | float | str)}
-        return [type(value).__qualname__, dict(value.state_dict()), plain]
+        return [type(value).__qualname__, _module_parts(value)]
     if is_dataclass(value):
-        return [type(value).__qualname__, {field.name: getattr(value, field.name) for field in fields(value)}]
-    return [type(value).__qualname__, dict(getattr(value, "__dict__", {}))]
+        attributes = {field.name: getattr(value, field.name) for field in fields(value)}
+    else:
+        attributes = dict(getattr(value, "__dict__", {}))
+        attributes |= {name: getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(value, name)}
+    return [type(value).__qualname__, {name: item for name, item in attributes.items() if not name.startswith("_")}]
+
+
+def _module_parts(module: torch.nn.Module) -> list:
+    """A module is its plain attributes, buffers, and the shapes of its parameters.
+
+    Parameter values stay out: they can be tens of gigabytes, and change while a LoRA is patched onto them. Whoever needs a
+    model told apart by its weights hashes the file they came from.
+    """
+    plain = {name: item for name, item in vars(module).items() if isinstance(item, bool | int | float | str)}
+    shapes = {name: (str(weight.dtype), tuple(weight.shape)) for name, weight in module.named_parameters()}
+    return [{name: item for name, item in plain.items() if not name.startswith("_")}, dict(module.named_buffers()), shapes]
 
 
 def _function_parts(value) -> list:
-    """A function is its name, its compiled code and what it closes over; a method also its object."""
+    """A function is its name, its code and what it closes over; a method also its object; a partial its arguments."""
     if isinstance(value, functools.partial):
         return ["partial", value.func, list(value.args), dict(value.keywords)]
     if isinstance(value, types.MethodType):
         return [value.__func__, value.__self__]
     closed = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
-    return [value.__qualname__, value.__code__.co_code, closed, list(value.__defaults__ or ())]
+    return [value.__qualname__, value.__code__, closed, list(value.__defaults__ or ()), value.__kwdefaults__]

@@ -21,9 +21,9 @@ def require_sigmas(sigmas: torch.Tensor) -> None:
             f"sigmas holds {len(values)} value(s), which is no step at all: set steps of the scheduler to 1 or more."
         )
     in_range = all(math.isfinite(value) and 0.0 <= value <= 1.0 for value in values)
-    if not in_range or any(after >= before for before, after in zip(values, values[1:], strict=False)):
+    if not in_range or values[-1] != 0.0 or any(after >= before for before, after in zip(values, values[1:], strict=False)):
         raise ValueError(
-            f"sigmas are {[round(value, 3) for value in values]}, but Wan's noise levels fall from at most 1 to 0: "
+            f"sigmas are {[round(value, 3) for value in values]}, but Wan's noise levels fall from at most 1 to exactly 0: "
             "make them with Basic Scheduler from the same Wan model."
         )
 

@@ -8,6 +8,9 @@ from enum import StrEnum
 
 from .geometry import TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
 
+MAX_NUM_FRAMES = 1001
+MAX_MOTION_FRAMES = 80
+
 
 class Padding(StrEnum):
     """What fills the part of a clip that nothing is known about. The three are not interchangeable."""
@@ -72,6 +75,19 @@ LAYOUTS = {
 }
 
 
+def require_whole_motion(num_motion_frames: int) -> None:
+    """Refuse motion frames that a pixel-space layout cannot take: whole slots of its one encode, 1, 5, 9, ... frames.
+
+    Raises:
+        ValueError: another count.
+    """
+    if num_motion_frames < 1 or (num_motion_frames - 1) % 4:
+        raise ValueError(
+            f"num_motion_frames is {num_motion_frames}, but a layout that is padded with frames takes 4n + 1 of them: "
+            "1 for Shot and 2.0, 5 for Film."
+        )
+
+
 def make_layout(name: str, num_frames: int = TRAINED_NUM_FRAMES, num_motion_frames: int = 0) -> Layout:
     """Return the layout called `name`, with other clip or motion lengths (in frames) where given.
 
@@ -80,13 +96,18 @@ def make_layout(name: str, num_frames: int = TRAINED_NUM_FRAMES, num_motion_fram
     """
     if name not in LAYOUTS:
         raise ValueError(f"layout is {name!r}: use one of {', '.join(map(repr, LAYOUTS))}.")
+    if not (num_frames <= MAX_NUM_FRAMES and 0 <= num_motion_frames <= MAX_MOTION_FRAMES):
+        raise ValueError(
+            f"num_frames is {num_frames} and num_motion_frames {num_motion_frames}: use at most {MAX_NUM_FRAMES} and "
+            f"{MAX_MOTION_FRAMES}; SVI is trained on 81 and 4."
+        )
     layout = replace(LAYOUTS[name], num_frames=num_frames)
     if num_motion_frames:
         layout = replace(layout, num_motion_frames=num_motion_frames)
     if layout.in_latent_space:
         num_motion_latents(layout.num_motion_frames)
-    elif layout.num_motion_frames < 1:
-        raise ValueError(f"num_motion_frames is {layout.num_motion_frames}: layout {name!r} needs at least 1 frame.")
+    else:
+        require_whole_motion(layout.num_motion_frames)
     if layout.num_slots < 2 or layout.overlap >= layout.num_frames:
         raise ValueError(
             f"num_frames is {num_frames}, but layout {name!r} shares {layout.overlap} frames with the clip before: "

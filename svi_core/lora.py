@@ -110,29 +110,28 @@ def expert_named_in(name: str, metadata: dict[str, str]) -> str | None:
     return found.pop() if len(found) == 1 else None
 
 
-def report_match(lora: LoraFile, matched_modules: set[str], expert: str, strength: float) -> LoraReport:
-    """Compare the modules of `lora` with those the model took.
+def report_match(lora: LoraFile, taken: set[str], left: set[str], expert: str, strength: float) -> LoraReport:
+    """Say what became of the modules of `lora`.
 
     Args:
-        matched_modules: modules, as :func:`module_of` names them, whose patch the model accepted.
+        taken: modules whose patch the model accepted.
+        left: modules of the file that it did not.
         expert: "model", "high" or "low", where the file was put.
 
     Raises:
-        ValueError: nothing matched; the message shows three of the file's keys.
+        ValueError: nothing was taken; the message shows three of the file's keys.
     """
-    modules = sorted({module_of(key) for key in lora.tensors})
-    unmatched = tuple(module for module in modules if module not in matched_modules)
-    if len(unmatched) == len(modules):
+    if not taken:
         raise ValueError(
-            f"LoRA {lora.name}: 0 of {len(modules)} modules match this model. Its keys look like "
-            f"{', '.join(lora.original_keys[:3])}. It is a LoRA for another model (not Wan 14B), or in a dialect that is not "
-            "known: Wan keys end in blocks.N.self_attn.q, .cross_attn.k, .ffn.0 and so on."
+            f"LoRA {lora.name}: 0 of {len(left)} modules match this model. Its keys look like "
+            f"{', '.join(lora.original_keys[:3])}. It is a LoRA for another model (not Wan 14B), or in a dialect that is "
+            "not known: Wan keys end in blocks.N.self_attn.q, .cross_attn.k, .ffn.0 and so on."
         )
     warnings = []
     named = expert_named_in(lora.name, lora.metadata)
     if expert in ("high", "low") and named not in (None, expert):
         warnings.append(f"the file says it is for the {named}-noise expert but was put on the {expert}-noise one: swap them?")
-    return LoraReport(lora.name, expert, strength, len(modules) - len(unmatched), unmatched, tuple(warnings))
+    return LoraReport(lora.name, expert, strength, len(taken), tuple(sorted(left)), tuple(warnings))
 
 
 def lora_shapes(lora: LoraFile) -> dict[str, tuple[int, int]]:

@@ -1,5 +1,6 @@
 """A run: clips become segments, segments become one video that is playable while it grows."""
 
+import logging
 import os
 import time
 from collections.abc import Callable, Mapping
@@ -9,9 +10,11 @@ from pathlib import Path
 import torch
 
 from .clips import Clip, ClipMaker, ClipPlan, cut_frames, generate_clips
+from .fingerprint import fingerprint
 from .run_store import RunStore, ShownClip
-from .video_file import VideoCoding, join_videos, to_uint8, write_video
+from .video_file import VideoCoding, count_frames, join_videos, to_uint8, write_video
 
+_log = logging.getLogger(__name__)
 JOIN_SHARE = 0.05  # of the run's time that refreshing the growing video may take
 
 
@@ -42,7 +45,7 @@ class GrowingVideo:
         """The video of all clips so far."""
         return self.store.folder / "video.mp4"
 
-    def add(self, clip: Clip, shown: range, maker: ClipMaker) -> None:
+    def add(self, clip: Clip, shown: range) -> None:
         """Add the frames `shown` of `clip` and its held last frame, from the finished segment where there is one.
 
         Raises:
@@ -51,7 +54,7 @@ class GrowingVideo:
         hold = clip.request.spec.hold
         name = f"{shown.start}-{shown.stop}-{hold}-{self.coding.tag}"
         if self.store.segment(clip.key, name) is None:
-            chunks = cut_frames(maker.decode(clip.latent), shown, hold)
+            chunks = cut_frames(clip.frames(), shown, hold)
             frames = (to_uint8(chunk) for chunk in chunks)
             written = write_video(self.store.segment_path(clip.key, name), frames, self.coding)
             self.store.add_segment(clip.key, name, written.num_frames, written.sha256)
@@ -60,7 +63,7 @@ class GrowingVideo:
         self.clips.append(ShownClip(clip.key, clip.request.spec.prompt, clip.request.seed, num_frames))
         self.segments.append(self.store.segment_path(clip.key, name))
         if self._join_seconds <= JOIN_SHARE * (time.monotonic() - self._started):
-            self.join()
+            self.try_join()
 
     def join(self) -> None:
         """Refresh the video unless it holds all segments already."""
@@ -72,13 +75,33 @@ class GrowingVideo:
         self._joined = len(self.segments)
         self._join_seconds += time.monotonic() - began
 
+    def try_join(self) -> None:
+        """Refresh the video; if that fails (it is open in a player on Windows, say), tell the log and leave it for later."""
+        try:
+            self.join()
+        except OSError as error:
+            _log.warning("SVI: the growing video could not be refreshed (%s); its clips are safe.", error)
+
     def finish(self) -> Path:
-        """Give the finished video a name of its own, by its content, so that a later run does not replace it."""
-        self.join()
-        final = self.store.folder / f"video-{self.clips[-1].key[:12]}.mp4"
-        os.replace(self.path, final)
+        """Join all clips and give the video a name of its own, by its content: another video never replaces it.
+
+        Raises:
+            OSError: the video could not be written.
+        """
+        final = self.store.folder / f"video-{fingerprint([path.name for path in self.segments])[:12]}.mp4"
+        if not self._is_sound(final):
+            self.join()
+            os.replace(self.path, final)
+        self.path.unlink(missing_ok=True)
         self.store.write_manifest(self.clips, final.name)
         return final
+
+    def _is_sound(self, video: Path) -> bool:
+        """Whether `video` is there already, as an earlier run with the same clips made it."""
+        try:
+            return video.exists() and count_frames(video) == self.num_frames
+        except OSError:
+            return False
 
 
 def make_video(
@@ -90,8 +113,9 @@ def make_video(
     """
     try:
         for clip in generate_clips(plan, maker, video.store):
-            video.add(clip, plan.shown_frames(clip.request), maker)
+            video.add(clip, plan.shown_frames(clip.request))
             on_clip(clip)
-    finally:
-        video.join()
+    except BaseException:
+        video.try_join()
+        raise
     return video.finish(), clip.latent

@@ -2,8 +2,8 @@
 
     <run>/clips/<key>.safetensors   the clip's latent, with its key and the hash of its bytes in the header
     <run>/clips/<key>.json          what the clip is (prompt, seed) and the hashes of its video segments
-    <run>/clips/<key>-<part>.mp4    the frames that the clip adds to a video
-    <run>/video.mp4                 the join of the segments so far
+    <run>/clips/<key>-<frames>.mp4  the frames that the clip adds to a video
+    <run>/video.mp4                 the join of the segments so far; video-<name>.mp4 once it is finished
     <run>/run.json                  the clips of the last run in their order
     <run>/set_aside/                what was found damaged or foreign; never trusted, never deleted
 
@@ -14,6 +14,7 @@ back to an earlier take finds it still there.
 import json
 import logging
 import os
+import re
 import time
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -21,9 +22,9 @@ from pathlib import Path
 
 import torch
 from filelock import FileLock, Timeout
-from safetensors.torch import save_file
+from safetensors.torch import save
 
-from .atomic_file import remove_stale_staging, staged, write_bytes
+from .atomic_file import remove_stale_staging, write_bytes
 from .fingerprint import file_sha256, fingerprint, tensor_sha256
 from .safetensors_file import read_tensors
 
@@ -41,7 +42,7 @@ class ClipRecord:
         index: 0-based place in the video it was made for.
         prompt: its text.
         seed: its noise seed.
-        segments: by part ("all", "head", "tail"): {"sha256": of the file, "num_frames": int, "frames_sha256": of the frames}.
+        segments: by name (which frames, which coding): {"sha256": of the file, "num_frames", "frames_sha256": of the frames}.
         keep: never removed to save space.
     """
 
@@ -153,8 +154,11 @@ class RunStore:
         if not path.exists():
             latent = latent.contiguous()
             metadata = {"svi.key": record.key, "svi.sha256": tensor_sha256(latent), "svi.format": str(FORMAT_VERSION)}
-            with staged(path) as staging:
-                _save(staging, latent, metadata, path)
+            write_bytes(path, save({"latent": latent}, metadata))
+        self.ensure_record(record)
+
+    def ensure_record(self, record: ClipRecord) -> None:
+        """Write the record of a stored clip unless there is one: a crash may have come between the latent and its record."""
         if self.record(record.key) is None:
             self._write_record(record)
 
@@ -180,7 +184,10 @@ class RunStore:
         if not path.exists():
             return None
         known = record.segments.get(part) if record else None
-        if known is None or known.get("sha256") != file_sha256(path):
+        if known is None:
+            path.unlink()  # a crash came between the segment and its record; nothing vouches for it, and it is made again
+            return None
+        if known.get("sha256") != file_sha256(path):
             self._set_aside(path, "its bytes are not those of the clip it is named after")
             return None
         return path
@@ -226,7 +233,8 @@ class RunStore:
     def _files_by_key(self) -> dict[str, list[Path]]:
         groups: dict[str, list[Path]] = {}
         for path in self.clips.iterdir():
-            groups.setdefault(path.stem.split("-")[0], []).append(path)
+            if match := re.match(r"[0-9a-f]{64}(?=[-.])", path.name):  # other files are not ours to count or remove
+                groups.setdefault(match.group(), []).append(path)
         return groups
 
     def _latent_path(self, key: str) -> Path:
@@ -241,13 +249,3 @@ class RunStore:
         target = folder / f"{time.time_ns()}-{path.name}"
         os.replace(path, target)
         _log.warning("SVI run store: %s cannot be trusted (%s); moved to %s and made again.", path, reason, target)
-
-
-def _save(staging: Path, latent: torch.Tensor, metadata: dict[str, str], final: Path) -> None:
-    """Write a safetensors file; its own error for a full disk becomes an OSError that names the file and its size."""
-    from safetensors import SafetensorError
-
-    try:
-        save_file({"latent": latent}, staging, metadata=metadata)
-    except SafetensorError as error:
-        raise OSError(f"{final} could not be written ({error}): it needs {latent.nbytes} bytes; free space.") from error

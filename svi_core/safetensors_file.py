@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file
 
 MAX_HEADER_BYTES = 100_000_000
@@ -26,15 +27,18 @@ def read_header(path: Path) -> dict:
     try:
         size = path.stat().st_size
         with path.open("rb") as file:
-            start = file.read(8)
+            start = file.read(9)
             _refuse_pickle(path, start)
-            length = int.from_bytes(start, "little")
+            length = int.from_bytes(start[:8], "little")
+            file.seek(8)
             if len(start) < 8 or length > MAX_HEADER_BYTES or 8 + length > size:
-                raise ValueError(f"{path} is not a complete safetensors file ({size} bytes): download it again.")
+                raise _NotSafetensors(f"{path} is not a complete safetensors file ({size} bytes): download it again.")
             header = json.loads(file.read(length).decode("utf-8"), object_pairs_hook=_unique_keys)
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): check the path and its permissions.") from error
-    except (UnicodeDecodeError, json.JSONDecodeError, RecursionError, KeyError) as error:
+    except _NotSafetensors as error:
+        raise ValueError(str(error)) from None
+    except (ValueError, RecursionError, KeyError) as error:
         raise ValueError(f"{path} has a broken safetensors header ({error}): download it again.") from error
     if not isinstance(header, dict):
         raise ValueError(f"{path} has a broken safetensors header (not an object): download it again.")
@@ -50,12 +54,20 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
     """
     header = read_header(path)
     metadata = header.get("__metadata__", {})
-    return load_file(path), {str(key): str(value) for key, value in metadata.items()}
+    try:
+        return load_file(path), {str(key): str(value) for key, value in metadata.items()}
+    except SafetensorError as error:
+        raise ValueError(f"{path} cannot be read as safetensors ({error}): download it again.") from error
+
+
+class _NotSafetensors(ValueError):
+    """A message that already names the file."""
 
 
 def _refuse_pickle(path: Path, start: bytes) -> None:
-    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"):
-        raise ValueError(
+    """Refuse what begins like a pickle or a zip, unless a JSON header follows: a header's length may look like either."""
+    if start[:2] in (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05") and start[8:] != b"{":
+        raise _NotSafetensors(
             f"{path} is a pickle or zip file whatever its name says, and opening one can run any code: "
             "get the .safetensors version of it."
         )

@@ -21,8 +21,9 @@ Options: ``seed N``, ``frames N`` (4n + 1), ``motion N`` (frames), ``cfg X``, ``
 
 import logging
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from decimal import Decimal
 from pathlib import Path
 
 from .geometry import num_latent_slots
@@ -94,6 +95,10 @@ class Schedule:
     def __len__(self) -> int:
         return len(self._specs)
 
+    def snapshot(self) -> "Schedule":
+        """Return the schedule as it is now: itself, since it does not change."""
+        return self
+
     def at(self, clip_index: int) -> ClipSpec:
         """Return what is said of clip `clip_index` (0-based). After the last one its prompt and anchor hold on."""
         if clip_index < len(self._specs):
@@ -110,7 +115,8 @@ class Schedule:
 class LiveSchedule:
     """A schedule in a file that is read again before each clip, so that a run can be steered while it goes.
 
-    A file that cannot be read, or has a mistake, leaves the last good schedule in force and says so in the log.
+    A file that cannot be read, or has a mistake, leaves the last good schedule in force and says so in the log. What a
+    spec may name and ask for is known to the run only, which sets `require` to a function that raises ValueError.
     """
 
     def __init__(self, path: Path, split: PromptSplit = PromptSplit.PARAGRAPHS):
@@ -122,14 +128,21 @@ class LiveSchedule:
         self.path = path
         self.split = split
         self.schedule = self._read()
+        self.require: Callable[[int, ClipSpec], None] = lambda clip_index, spec: None
 
     def __len__(self) -> int:
         return len(self.schedule)
 
+    def snapshot(self) -> Schedule:
+        """Return the schedule at the last reading."""
+        return self.schedule
+
     def at(self, clip_index: int) -> ClipSpec:
-        """Return what the file says now of clip `clip_index` (0-based)."""
+        """Return what the file says now of clip `clip_index` (0-based), if `require` has nothing against it."""
         try:
-            self.schedule = self._read()
+            schedule = self._read()
+            self.require(clip_index, schedule.at(clip_index))
+            self.schedule = schedule
         except ValueError as error:
             _log.warning("SVI: %s; going on with the schedule as it was.", error)
         return self.schedule.at(clip_index)
@@ -174,7 +187,14 @@ def parse_schedule(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> Sc
 
 
 def format_schedule(schedule: Schedule) -> str:
-    """Return the text of `schedule`; parsing it gives `schedule` again."""
+    """Return the text of `schedule`; parsing it by paragraphs gives `schedule` again.
+
+    Raises:
+        ValueError: a prompt that would read as a comment or as options, as one from a list of prompts may.
+    """
+    for prompt in schedule.prompts:
+        if prompt.startswith("#") or re.fullmatch(r"\[[^\[\]]*\]", prompt):
+            raise ValueError(f"the prompt {prompt!r} cannot stand in a paragraph, where it has another meaning: reword it.")
     return "\n\n".join(_format_paragraph(paragraph) for paragraph in schedule.paragraphs) + "\n"
 
 
@@ -316,5 +336,5 @@ def _format_paragraph(paragraph: Paragraph) -> str:
 
 def _plain(number: float) -> str:
     """Return `number` without exponent and without losing digits."""
-    text = f"{number:.17f}" if "e" in repr(number) else repr(number)
+    text = format(Decimal(repr(number)), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

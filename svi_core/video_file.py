@@ -7,6 +7,7 @@ loses at most the clip in work (a streaming mp4 would lose all its frames, a fra
 import hashlib
 import json
 import queue
+import re
 import subprocess
 import tempfile
 import threading
@@ -23,6 +24,7 @@ from .geometry import FRAME_RATE
 
 _TIMESCALE = 90_000  # divisible by every usual frame rate, so that joined clips keep exact frame times
 _QUEUED_CHUNKS = 4  # chunks of about 8 frames that wait for the encoder at most
+_NO_WINDOW = {"creationflags": getattr(subprocess, "CREATE_NO_WINDOW", 0)}  # Windows would open a console for each call
 CODECS = {"h264": "libx264", "h265": "libx265"}
 PIXEL_FORMATS = ("yuv420p", "yuv444p", "yuv420p10le")
 
@@ -33,8 +35,8 @@ class VideoCoding:
 
     Attributes:
         codec: "h264" or "h265".
-        crf: constant rate factor, 0 (lossless, large) to 51; 18 is visually lossless.
-        pixel_format: "yuv420p" plays everywhere.
+        crf: constant rate factor, 0 (best, very large) to 51; 18 shows no loss.
+        pixel_format: "yuv420p" plays everywhere (with crf above 0); the others need newer players.
         frame_rate: frames per second.
     """
 
@@ -49,7 +51,7 @@ class VideoCoding:
         if self.pixel_format not in PIXEL_FORMATS:
             raise ValueError(f"pixel_format is {self.pixel_format!r}: use one of {', '.join(PIXEL_FORMATS)}.")
         if not 0 <= self.crf <= 51:
-            raise ValueError(f"crf is {self.crf}: use 0 (lossless) to 51, 18 by default.")
+            raise ValueError(f"crf is {self.crf}: use 0 (best) to 51, 18 by default.")
 
     @property
     def tag(self) -> str:
@@ -86,7 +88,7 @@ def write_video(path: Path, chunks: Iterable[np.ndarray], coding: VideoCoding) -
             written = encoder.finish()
         finally:
             encoder.abandon()
-        _require_frames(staging, written.num_frames, path)
+        _require_frames(staging, written.num_frames, path, decode=True)
     return written
 
 
@@ -107,7 +109,7 @@ def join_videos(path: Path, segments: Iterable[Path], num_frames: int, metadata:
         try:
             listing.write_text("".join(f"file {_quoted(segment)}\n" for segment in segments), encoding="utf-8")
             header.write_text(_ffmetadata(entries), encoding="utf-8")
-            done = subprocess.run(_join_command(staging, listing, header), capture_output=True, check=False)
+            done = subprocess.run(_join_command(staging, listing, header), capture_output=True, check=False, **_NO_WINDOW)
         finally:
             listing.unlink(missing_ok=True)
             header.unlink(missing_ok=True)
@@ -116,16 +118,22 @@ def join_videos(path: Path, segments: Iterable[Path], num_frames: int, metadata:
         _require_frames(staging, num_frames, path)
 
 
-def count_frames(path: Path) -> int:
-    """Return the number of frames in `path`, read packet by packet.
+def count_frames(path: Path, decode: bool = False) -> int:
+    """Return the number of frames in `path`: of its packets, or with `decode` of what really comes out of them.
 
     Raises:
         OSError: `path` is not a video that can be read.
     """
-    try:
-        return imageio_ffmpeg.count_frames_and_secs(str(path))[0]
-    except RuntimeError as error:
-        raise OSError(f"{path} cannot be read back as a video: the disk may be full. Free space and run again.") from error
+    coding = [] if decode else ["-c", "copy"]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path),
+        "-map", "0:v:0", *coding, "-f", "null", "-progress", "-", "-",
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, check=False, **_NO_WINDOW)
+    counts = re.findall(rb"^frame=\s*(\d+)", done.stdout, re.MULTILINE)
+    if done.returncode or not counts:
+        raise OSError(f"{path} cannot be read back as a video: the disk may be full. Free space and run again.")
+    return int(counts[-1])
 
 
 def read_frames(path: Path) -> Iterator[np.ndarray]:
@@ -182,9 +190,10 @@ class _FrameEncoder:
 
     def abandon(self) -> None:
         """Stop the process if it still runs. Harmless after :meth:`finish`."""
-        if self._process is not None and self._process.poll() is None:
+        if self._process is not None:
             self._failed.set()
-            self._process.kill()
+            if self._process.poll() is None:
+                self._process.kill()
             self._process.wait()
             self._thread.join()
         self._messages.close()
@@ -192,7 +201,7 @@ class _FrameEncoder:
     def _start(self, height: int, width: int) -> None:
         self._process = subprocess.Popen(
             _encode_command(self._path, width, height, self._coding),
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages, **_NO_WINDOW,
         )  # fmt: skip
         self._thread.start()
 
@@ -222,6 +231,9 @@ class _FrameEncoder:
             self._process.stdin.close()
         except OSError:
             self._failed.set()  # ffmpeg went away; its own message says why
+        except BaseException:
+            self._failed.set()
+            raise
 
     def _raise_failure(self) -> None:
         self._process.wait()
@@ -253,8 +265,8 @@ def _join_command(path: Path, listing: Path, header: Path) -> list[str]:
     ]  # fmt: skip
 
 
-def _require_frames(staging: Path, num_frames: int, final: Path) -> None:
-    found = count_frames(staging)
+def _require_frames(staging: Path, num_frames: int, final: Path, decode: bool = False) -> None:
+    found = count_frames(staging, decode)
     if found != num_frames:
         raise OSError(f"{final} holds {found} frames instead of {num_frames}: the disk may be full. Free space and run again.")
 

@@ -9,7 +9,7 @@ from svi_core.clips import MAX_SEED, ClipPlan, SeedMode, cut_frames, generate_cl
 from svi_core.geometry import num_video_frames
 from svi_core.layouts import LAYOUTS, Padding, make_layout
 from svi_core.run_store import RunStore
-from svi_core.schedule import parse_schedule
+from svi_core.schedule import LiveSchedule, parse_schedule
 from tests.core.fakes import FakeMaker
 
 PRO = LAYOUTS["2.0 Pro"]
@@ -131,8 +131,37 @@ def test_layout_table_says_what_the_spec_says():
         (("2.0 Pro", 5), "shares 5 frames"),
         (("Film", 5), "shares 5 frames"),
         (("Shot", 1), "shares 1 frames"),
+        (("Film", 81, 4), "1 for Shot"),
+        (("2.0 Pro", 4_000_001), "at most 1001"),
+        (("2.0 Pro", 81, 84), "at most 1001 and 80"),
     ],
 )
 def test_impossible_layouts_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         make_layout(*arguments)
+
+
+def test_a_joint_and_the_next_clip_see_the_same_schedule(tmp_path):
+    """A live schedule changes after clip 1's last frames were chosen: clip 2 is what it was then, clip 3 what is new."""
+    path = tmp_path / "live.txt"
+    path.write_text("a\n\nb\n\nc")
+    plan = ClipPlan(3, LiveSchedule(path), LAYOUTS["Film"])
+    assert plan.shown_frames(plan.request(0)) == range(76)
+    path.write_text("a\n\n[cut]\nb\n\n[cut]\nd")
+    assert plan.request(1).spec.cut is False
+    assert plan.shown_frames(plan.request(1)) == range(81) and plan.request(2).spec.prompt == "d"
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [("2.0 Pro", "[frames 9]\na\n\n[motion 12]\nb"), ("Shot", "[frames 5]\na\n\n[motion 9]\nb")],
+)
+def test_motion_longer_than_the_clip_before_is_refused_beforehand(name, text):
+    with pytest.raises(ValueError, match="clip 2 of the schedule shares .* use fewer"):
+        plan_of(2, text, LAYOUTS[name]).require_joints(parse_schedule(text))
+    plan_of(2, text, LAYOUTS[name]).require_joints(parse_schedule(text.replace("[motion", "[cut, motion")))
+
+
+def test_lengths_that_a_layout_cannot_take_name_their_clip():
+    with pytest.raises(ValueError, match="clip 2 of the schedule: num_motion_frames is 5.*4, 8 or 12"):
+        plan_of(2, "a\n\n[motion 5]\nb").request(1)

@@ -3,7 +3,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svi_core.conditioning import concat_padding, motion_tail, motion_window, padded_frames, require_finite
+from svi_core.conditioning import concat_padding, motion_tail, motion_window, padded_frames, require_finite, with_end_image
 
 
 def random_latent(batch=1, slots=1, height=4, width=6, seed=0):
@@ -106,3 +106,13 @@ def test_non_finite_latents_are_refused_with_the_clip_named(bad):
     latent[0, 3, 0, 1, 2] = bad
     with pytest.raises(ValueError, match="clip 1: 1 of 384 latent values"):
         require_finite(latent, "clip 1")
+
+
+def test_an_end_image_is_the_last_slot_and_its_last_frame_is_known():
+    y = concat_padding(random_latent(), None, torch.zeros(1, 16, 1, 1, 1), 5)
+    end = random_latent(seed=3)
+    ended = with_end_image(y, end)
+    assert torch.equal(ended.latent[:, :, -1:], end) and torch.equal(ended.latent[:, :, :-1], y.latent[:, :, :-1])
+    assert ended.mask[0, :, :, 0, 0].T.tolist() == [[1, 1, 1, 1], *[[0, 0, 0, 0]] * 3, [0, 0, 0, 1]]
+    with pytest.raises(ValueError, match="use one size"):
+        with_end_image(y, random_latent(height=8))

@@ -1,9 +1,11 @@
 import functools
 import subprocess
 import sys
+from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -37,7 +39,10 @@ DIFFERENT = [
     torch.tensor([-0.0]), torch.tensor([0.0]), torch.tensor([float("nan")]),
     Settings("a", 1), Settings("a", 2), Settings("b", 1), Sampler(0.5), Sampler(0.6),
     make_function(1), make_function(2), functools.partial(make_function, 1), functools.partial(make_function, 2),
-    torch.float16, torch.float32, torch.nn.Linear(2, 2), torch.nn.ReLU(),
+    torch.float16, torch.float32, torch.nn.Linear(2, 2), torch.nn.Linear(2, 3), torch.nn.ReLU(), torch.nn.Dropout(0.1),
+    lambda x: x * 0.5, lambda x: x * 2.0, lambda x: torch.sin(x), lambda x: torch.cos(x),
+    lambda x, *, a=1: x, lambda x, *, a=2: x,
+    np.float32(1), np.float32(2), np.zeros(3), np.ones(3), deque([1, 2, 3]), Path("a"), Path("b"), 1j, {print: 1}, {len: 1},
 ]  # fmt: skip
 
 
@@ -66,6 +71,23 @@ def test_fingerprints_do_not_depend_on_the_process():
     }  # fmt: skip
     expected = fingerprint({"a": {"x", "y", "zz"}, "b": torch.arange(5.0), "c": [1, None, 2.5, "ü"]})
     assert outputs == {expected + "\n"}
+
+
+def test_a_module_is_known_by_its_settings_and_not_by_weights_that_patches_change():
+    module = torch.nn.Linear(4, 4)
+    before = fingerprint(module)
+    with torch.no_grad():
+        module.weight.add_(1.0)
+    assert fingerprint(module) == before
+    norm, other = torch.nn.BatchNorm1d(2), torch.nn.BatchNorm1d(2)
+    other.running_mean.add_(1.0)
+    assert fingerprint(norm) != fingerprint(other), "buffers count"
+
+
+def test_private_working_state_does_not_count():
+    one, two = Sampler(0.5), Sampler(0.5)
+    two._step = 7
+    assert fingerprint(one) == fingerprint(two)
 
 
 def test_cycles_end():

@@ -76,7 +76,13 @@ def test_two_keys_for_one_tensor_are_refused(tmp_path):
 def test_report_counts_and_names(tmp_path):
     keys = [f"blocks.0.{layer}.lora_{side}.weight" for layer in ("ffn.0", "ffn.2", "cross_attn.k_img") for side in "AB"]
     lora = read_lora(write_lora(tmp_path / "x.safetensors", keys))
-    report = report_match(lora, {"diffusion_model.blocks.0.ffn.0", "diffusion_model.blocks.0.ffn.2"}, "model", 0.5)
+    report = report_match(
+        lora,
+        {"diffusion_model.blocks.0.ffn.0", "diffusion_model.blocks.0.ffn.2"},
+        {"diffusion_model.blocks.0.cross_attn.k_img"},
+        "model",
+        0.5,
+    )
     assert (report.num_matched, report.unmatched) == (2, ("diffusion_model.blocks.0.cross_attn.k_img",))
     assert str(report).splitlines() == [
         "x.safetensors -> model at 0.5: 2 of 3 modules matched",
@@ -88,7 +94,7 @@ def test_zero_matches_name_the_file_and_three_keys(tmp_path):
     keys = [f"transformer.single.{i}.lora_{side}.weight" for i in range(5) for side in "AB"]
     lora = read_lora(write_lora(tmp_path / "flux.safetensors", keys))
     with pytest.raises(ValueError, match="LoRA flux.safetensors: 0 of 5 modules") as error:
-        report_match(lora, set(), "model", 1.0)
+        report_match(lora, set(), {f"transformer.single.{i}" for i in range(5)}, "model", 1.0)
     assert str(error.value).count("transformer.single.") == 3
 
 
@@ -113,6 +119,6 @@ def test_swapped_experts_are_noticed(tmp_path):
     keys = [f"blocks.0.ffn.0.lora_{side}.weight" for side in "AB"]
     lora = read_lora(write_lora(tmp_path / "svi_LOW.safetensors", keys))
     matched = {"diffusion_model.blocks.0.ffn.0"}
-    assert "low-noise expert" in report_match(lora, matched, "high", 1.0).warnings[0]
-    assert report_match(lora, matched, "low", 1.0).warnings == ()
-    assert report_match(lora, matched, "model", 1.0).warnings == ()
+    assert "low-noise expert" in report_match(lora, matched, set(), "high", 1.0).warnings[0]
+    assert report_match(lora, matched, set(), "low", 1.0).warnings == ()
+    assert report_match(lora, matched, set(), "model", 1.0).warnings == ()

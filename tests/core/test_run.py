@@ -112,3 +112,84 @@ def test_cut_hold_and_lengths_show_in_the_video(tmp_path):
     path, _, _ = run(tmp_path, 3, text="[hold 4]\none\n\n[cut]\ntwo\n\n[motion 8, frames 17]\nthree")
     assert count_frames(path) == (9 + 4) + 9 + (17 - 9)
     assert np.ptp(moments(path)[8:13]) < 1
+
+
+def test_different_videos_never_share_a_name(tmp_path):
+    """The last clip is the same in all of these, what is shown before it is not."""
+    story = "a\n\n[cut]\nb"
+    variants = [{"text": story}, {"text": "[hold 5]\n" + story}, {"text": "other\n\n[cut]\nb"}, {"coding": VideoCoding(crf=30)}]
+    made = [run(tmp_path, 2, **{"text": story, **variant})[0] for variant in variants]
+    assert len(set(made)) == len(made) and all(path.exists() for path in made)
+    content = made[0].read_bytes()
+    again, _, _ = run(tmp_path, 2, text=story)
+    assert again == made[0] and again.read_bytes() == content
+
+
+@pytest.mark.parametrize("lost", ["*.json", "*.mp4", "*.safetensors"])
+def test_a_crash_between_a_clips_files_costs_only_what_is_lost(tmp_path, lost):
+    path, latent, _ = run(tmp_path)
+    frames = moments(path)
+    for file in (tmp_path / "clips").glob(lost):
+        file.unlink()
+    path.unlink()
+    again, same, maker = run(tmp_path)
+    assert maker.sampled == ([0, 1, 2] if lost == "*.safetensors" else [])
+    assert again == path and torch.equal(latent, same) and np.array_equal(moments(again), frames)
+    assert not (tmp_path / "set_aside").exists()
+
+
+class Killed(BaseException):
+    pass
+
+
+def test_a_kill_at_every_rename_leaves_a_folder_that_goes_on(tmp_path, monkeypatch):
+    """Stop at the k-th os.replace, k = 1, 2, ..., without any clean-up, as kill -9 does; the next run must finish alike."""
+    import os
+
+    from svi_core import atomic_file
+
+    whole, latent, _ = run(tmp_path / "whole", 2)
+    frames = moments(whole)
+    real, finished = os.replace, False
+    for stop_at in range(1, 40):
+        folder, calls = tmp_path / str(stop_at), [0]
+
+        def replace(source, target, calls=calls, stop_at=stop_at):
+            calls[0] += 1
+            if calls[0] >= stop_at:
+                raise Killed
+            real(source, target)
+
+        monkeypatch.setattr(atomic_file.os, "replace", replace)
+        try:
+            run(folder, 2)
+            finished = True
+        except Killed:
+            pass
+        monkeypatch.setattr(atomic_file.os, "replace", real)
+        resumed, same, _ = run(folder, 2)
+        assert torch.equal(latent, same) and np.array_equal(moments(resumed), frames), stop_at
+        assert not list(folder.rglob("*staging*")) and not (folder / "set_aside").exists()
+        if finished:
+            break
+    assert finished and stop_at > 8
+
+
+def test_a_failing_refresh_does_not_stop_a_run_nor_hide_its_error(tmp_path, monkeypatch, caplog):
+    real = __import__("svi_core.run", fromlist=["join_videos"]).join_videos
+    calls = []
+
+    def failing(*args):
+        calls.append(1)
+        if len(calls) < 3:
+            raise PermissionError(13, "open in a player")
+        real(*args)
+
+    monkeypatch.setattr("svi_core.run.join_videos", failing)
+    path, _, _ = run(tmp_path / "a")
+    assert count_frames(path) == 17 and "open in a player" in caplog.text
+    broken = FakeMaker(LAYOUT)
+    broken.nan_at = 2
+    calls.clear()
+    with pytest.raises(ValueError, match="NaN"):
+        run(tmp_path / "b", maker=broken)

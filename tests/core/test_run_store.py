@@ -97,12 +97,12 @@ def test_segments_are_trusted_by_their_hash_only(store):
     store.save_latent(record(KEY), latent())
     path = store.segment_path(KEY, "all")
     path.write_bytes(b"video")
-    assert store.segment(KEY, "all") is None, "a segment that no record vouches for"
+    assert store.segment(KEY, "all") is None and not path.exists(), "no record vouches for it: an orphan of a crash"
     path.write_bytes(b"video")
     store.add_segment(KEY, "all", 5, "abc")
     assert store.segment(KEY, "all") == path
     path.write_bytes(b"other")
-    assert store.segment(KEY, "all") is None and len(list((store.folder / "set_aside").iterdir())) == 2
+    assert store.segment(KEY, "all") is None and len(list((store.folder / "set_aside").iterdir())) == 1
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', "\x00"])
@@ -195,14 +195,19 @@ def test_a_stop_at_every_commit_point_leaves_a_store_that_goes_on(tmp_path, monk
 
 @pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's full disk")
 def test_a_full_disk_is_told_with_the_file_and_nothing_half_written_stays(store, monkeypatch):
-    def full(tensors, path, metadata):
-        with open("/dev/full", "wb", buffering=0) as disk:
-            disk.write(b"x")
-
-    monkeypatch.setattr("svi_core.run_store.save_file", full)
-    with pytest.raises(OSError, match="No space left"):
+    real = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: real(Path("/dev/full"), data) if "staging" in path.name else 0)
+    with pytest.raises(OSError, match="No space left.*safetensors"):
         store.save_latent(record(KEY), latent())
     assert list(store.clips.iterdir()) == []
+
+
+def test_foreign_files_in_the_folder_are_left_alone(store):
+    store.save_latent(record(KEY), latent())
+    (store.clips / "notes.txt").write_text("mine")
+    (store.clips / "folder").mkdir()
+    assert store.prune(1, set()) == [KEY]
+    assert sorted(path.name for path in store.clips.iterdir()) == ["folder", "notes.txt"]
 
 
 def test_vanished_folder_is_an_error_that_names_it(store):

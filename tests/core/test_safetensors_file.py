@@ -58,6 +58,7 @@ F32 = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
         ),
         ({"__metadata__": [], "a": F32}, b"1234"),
         (b"[" * 5000, b""),
+        (b'{"a": ' + b"9" * 5000 + b"}", b""),
     ],
 )
 def test_malformed_headers_are_refused_by_name(tmp_path, header, data):
@@ -93,6 +94,20 @@ def test_pickles_are_refused_by_content_and_never_opened(tmp_path):
         with pytest.raises(ValueError, match="pickle or zip"):
             read_tensors(path)
     assert not canary.exists()
+
+
+@pytest.mark.parametrize("length", [640, 896, 1152, 1408, 19280])
+def test_a_header_whose_length_looks_like_a_pickle_is_sound(tmp_path, length):
+    path = tmp_path / "odd.safetensors"
+    header = json.dumps({"a": F32}).encode()
+    path.write_bytes(struct.pack("<Q", length) + header.ljust(length) + b"1234")
+    assert set(read_header(path)) == {"a"} and set(read_tensors(path)[0]) == {"a"}
+
+
+def test_what_only_the_library_refuses_is_named_too(tmp_path):
+    path = with_header(tmp_path / "odd.safetensors", {"__metadata__": {"k": 1}, "a": F32}, b"1234")
+    with pytest.raises(ValueError, match="odd.safetensors"):
+        read_tensors(path)
 
 
 def test_missing_file_and_folder_are_named(tmp_path):

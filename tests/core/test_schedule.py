@@ -108,7 +108,7 @@ SPECS = st.builds(
     seed=st.none() | st.integers(0, 2**53 - 1),
     num_frames=st.none() | st.integers(2, 250).map(lambda n: 4 * n + 1),
     num_motion_frames=st.none() | st.integers(1, 80),
-    cfg=st.none() | st.floats(0, 100, allow_nan=False).map(lambda x: round(x, 6)),
+    cfg=st.none() | st.floats(0, 100, allow_nan=False),
     anchor=st.none() | NAMES,
     end=st.none() | NAMES,
     loras=st.lists(st.builds(LoraStrength, NAMES, STRENGTHS, STRENGTHS), max_size=3).map(tuple),
@@ -137,6 +137,28 @@ def test_a_live_schedule_is_read_again_and_survives_mistakes(tmp_path, caplog):
         assert live.at(1) == ClipSpec("another", seed=5)
     path.unlink()
     assert live.at(1).prompt == "another" and caplog.text.count("going on with the schedule") == 4
+
+
+def test_a_live_schedule_keeps_out_what_the_run_cannot_do(tmp_path, caplog):
+    path = tmp_path / "s.txt"
+    path.write_text("one")
+    live = LiveSchedule(path)
+
+    def require(index, spec):
+        if spec.anchor == "nowhere":
+            raise ValueError("no such anchor")
+
+    live.require = require
+    path.write_text("[anchor nowhere]\ntwo")
+    assert live.at(0).prompt == "one" and "no such anchor" in caplog.text
+    path.write_text("[anchor here]\nthree")
+    assert live.at(0).prompt == "three" and live.snapshot().at(0).prompt == "three"
+
+
+def test_prompts_that_mean_something_else_in_a_paragraph_cannot_be_written_there():
+    for prompt in ("[x2]", "# no"):
+        with pytest.raises(ValueError, match="reword"):
+            format_schedule(Schedule((Paragraph(ClipSpec(prompt)),)))
 
 
 def test_a_live_schedule_must_start_sound(tmp_path):

@@ -10,7 +10,7 @@ from safetensors.torch import load_file
 
 from demo.server import ComfyServer, ExecutionFailed, ExecutionInterrupted, PromptRejected
 from svi_core.video_file import count_frames
-from tests.e2e.graphs import HIGH, T2V, WAN21, loop_graph, node, unrolled_graph
+from tests.e2e.graphs import HIGH, LOW, T2V, WAN21, loop_graph, node, unrolled_graph
 
 pytestmark = pytest.mark.e2e
 
@@ -58,7 +58,7 @@ def test_one_model_without_experts_equals_the_unrolled_graph(comfy_server, refer
     assert torch.equal(found, latent(comfy_server, outputs, "latent1"))
 
 
-def test_seed_mode_and_motion_matter(comfy_server, reference_image):
+def test_seed_and_seed_mode_matter(comfy_server, reference_image):
     image = comfy_server.add_input(reference_image)
     made = {
         name: latent(comfy_server, comfy_server.run(loop_graph(image, clips=2, **options)), "latent")
@@ -89,6 +89,32 @@ def test_the_video_has_exactly_the_frames_of_the_formula(comfy_server, reference
     folder = run_folder(comfy_server, f"svi/length {variant}")
     assert count_frames(saved) == count_frames(folder / manifest(folder)["video"]) == expected
     assert sum(count_frames(path) for path in (folder / "clips").glob("*.mp4")) == expected
+
+
+def test_widgets_may_be_linked(comfy_server, reference_image):
+    """A text node, a number node: their values are not known when the graph is queued, and are checked later."""
+    graph = loop_graph(comfy_server.add_input(reference_image), clips=1)
+    graph["words"] = node("PrimitiveStringMultiline", value="a cat\n\na dog")
+    graph["number"] = node("PrimitiveInt", value=9)
+    graph["name"] = node("PrimitiveString", value="svi/linked")
+    graph["prompts"]["inputs"]["text"] = ["words", 0]
+    graph["layout"]["inputs"]["num_frames"] = ["number", 0]
+    graph["generate"]["inputs"].update(filename_prefix=["name", 0], num_clips=["prompts", 1])
+    outputs = comfy_server.run(graph)
+    assert count_frames(comfy_server.saved_file(outputs["saved"]["images"][0])) == 13
+    graph["number"]["inputs"]["value"] = 10
+    with pytest.raises(ExecutionFailed, match="num_frames is 10"):
+        comfy_server.run(graph)
+
+
+def test_a_result_that_was_removed_is_made_again(comfy_server, reference_image):
+    graph = loop_graph(comfy_server.add_input(reference_image), clips=2, filename_prefix="svi/removed", seed=31)
+    comfy_server.run(graph)
+    folder = run_folder(comfy_server, "svi/removed")
+    (folder / manifest(folder)["video"]).unlink()
+    graph["saved"]["inputs"]["filename_prefix"] = "video/again"
+    outputs = comfy_server.run(graph)
+    assert count_frames(comfy_server.saved_file(outputs["saved"]["images"][0])) == 13
 
 
 def test_one_progress_bar_counts_the_steps_of_the_whole_run(comfy_server, reference_image):
@@ -193,9 +219,18 @@ def test_wrong_vae_is_refused(comfy_server, reference_image):
         comfy_server.run(graph)
 
 
-def test_high_expert_is_used_for_high_noise_only(comfy_server, reference_image):
-    """With every sigma below the boundary the high-noise expert makes no step, and the other way round."""
+def test_an_expert_without_steps_is_not_used(comfy_server, reference_image):
+    """One step from sigma 1 belongs to the high-noise expert alone; with only low sigmas the low-noise one is alone."""
     image = comfy_server.add_input(reference_image)
+    only_low_sigmas = loop_graph(image, clips=1, model=HIGH, low=LOW)
+    low_alone = loop_graph(image, clips=1, model=LOW, low=None)
+    for graph in (only_low_sigmas, low_alone):
+        graph["scheduled"] = graph["sigmas"]
+        graph["scheduled"]["inputs"]["model"] = ["low", 0] if "low" in graph else ["model", 0]
+        graph["sigmas"] = node("SplitSigmasDenoise", sigmas=["scheduled", 0], denoise=0.34)
+        graph["generate"]["inputs"]["sigmas"] = ["sigmas", 1]
+    first, second = (latent(comfy_server, comfy_server.run(graph), "latent") for graph in (only_low_sigmas, low_alone))
+    assert torch.equal(first, second)
     only_low = latent(comfy_server, comfy_server.run(loop_graph(image, clips=1, steps=1, boundary=0.99, model=HIGH)), "latent")
     high_alone = latent(comfy_server, comfy_server.run(loop_graph(image, clips=1, steps=1, low=None)), "latent")
     assert torch.equal(only_low, high_alone)  # one step from sigma 1 belongs to the high-noise expert alone

@@ -99,6 +99,7 @@ def test_what_is_made_again_follows_from_what_changed(server, reference_image, c
     """F16: the clips before the first difference are reused, none after it."""
     if not (server.output_directory / "svi" / "whole").exists():
         server.run(graph(server, reference_image, "whole"))
+    server.post_json("/free", {"unload_models": True, "free_memory": True})  # ComfyUI's own cache must not answer
     assert sampled_clips(server, graph(server, reference_image, "whole", **change)) == expected
 
 

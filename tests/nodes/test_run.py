@@ -90,6 +90,33 @@ def test_fingerprint_tells_models_and_their_settings_apart(pack, bridge, tiny_mo
     assert len(set(prints.values())) == len(prints)
 
 
+def test_fingerprint_tells_precision_and_bypass_loras_apart(bridge, tiny_models, comfy):
+    import comfy.sd
+
+    def load(**options):
+        return comfy.sd.load_diffusion_model(str(tiny_models / "diffusion_models" / HIGH), model_options=options)
+
+    def bypassed(strength):
+        generator = torch.Generator().manual_seed(0)
+        key = "diffusion_model.blocks.0.self_attn.q.lora_{}.weight"
+        tensors = {
+            key.format("A"): torch.randn(2, 64, generator=generator),
+            key.format("B"): torch.randn(64, 2, generator=generator),
+        }
+        return comfy.sd.load_bypass_lora_for_models(load(), None, tensors, strength, 0.0)[0]
+
+    variants = [load(), load(dtype=torch.float8_e4m3fn), bypassed(1.0), bypassed(0.3)]
+    prints = [bridge.model_fingerprint(variant) for variant in variants]
+    assert len(set(prints)) == len(prints)
+    assert bridge.model_fingerprint(bypassed(0.3)) == prints[3]
+
+
+def test_samples_of_a_large_weight_stay_inside_it(bridge):
+    for shape in ((5120, 5120), (5120, 13824), (1,), (0,), ()):
+        sample = bridge._sampled(torch.empty(shape, dtype=torch.float16))
+        assert sample[1] == shape
+
+
 def test_fingerprint_of_the_same_thing_is_the_same(pack, bridge, tiny_models, model):
     other = load_diffusion_model(tiny_models, HIGH)
     assert bridge.model_fingerprint(other) == bridge.model_fingerprint(model)

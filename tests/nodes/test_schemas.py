@@ -41,7 +41,7 @@ def read_names(node) -> set[str]:
         from dataclasses import fields
 
         sampler = inspect.getmodule(node).ClipSampler
-        names = (names - {"inputs"}) | {field.name for field in fields(sampler)}  # num_clips is both's
+        names = (names - {"inputs"}) | {field.name for field in fields(sampler) if field.init}
     return names
 
 

@@ -1,0 +1,17 @@
+"""Checks of widget values when a graph is queued, before any model loads."""
+
+from collections.abc import Callable
+
+
+def complaint(check: Callable[..., object], *values: object) -> bool | str:
+    """Return what `check` has against `values`, or True.
+
+    ComfyUI passes None for an input that is linked, whose value is not known yet; `execute` checks it later.
+    """
+    if any(value is None for value in values):
+        return True
+    try:
+        check(*values)
+    except ValueError as error:
+        return str(error)
+    return True
