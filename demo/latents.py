@@ -18,11 +18,12 @@ from torch import Tensor, nn
 from demo.comfy_import import import_comfy
 from demo.tiny_models import TEXT_ENCODER_FILE, TEXT_TOKENS, VAE_FILE, VAE_WIDTH, build_vae
 from demo.training_run import RUNS
-from demo.world import CLIP_FRAMES, SEGMENT_FRAMES, Story, render_story, sample_story
+from demo.world import CLIP_FRAMES, SEGMENT_FRAMES, Story, render_story, sample_story, track_story
 
 CLIPS_PER_STORY = 3
 STORIES_PER_SHARD = 25
 SHARDS_WITH_OTHER_LAYOUTS = 6
+OBJECT_WEIGHT, OBJECT_RADIUS = 6.0, 9.0
 FOLDER = RUNS / "latents"
 NEGATIVE_PROMPTS = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，多余的手指，"
@@ -38,12 +39,14 @@ class StoryLatents:
 
     reference: VAE of [first frame of the clip, the story's first frame x 80], the layout of SVI Shot and 2.0.
     grey: VAE of [first frame of the clip, mid grey x 80], the layout of stock Wan image-to-video.
+    focus: `[clips, 21, h, w]`, weight of each place in the loss: larger where the object is.
     """
 
     clips: Tensor
     captions: tuple[str, ...]
     reference: Tensor | None = None
     grey: Tensor | None = None
+    focus: Tensor | None = None
 
 
 @cache
@@ -99,10 +102,32 @@ def write_shard(index: int, comfyui: str | None = None, first_seed: int = 0) -> 
     return path
 
 
-def read_shards(num_shards: int, first_seed: int = 0) -> list[StoryLatents]:
+def read_shards(num_shards: int, first_seed: int = 0, first_shard: int = 0) -> list[StoryLatents]:
     """Read the shards that are there."""
-    paths = [FOLDER / f"shard_{first_seed}_{index:04d}.pt" for index in range(num_shards)]
-    return [StoryLatents(**story) for path in paths if path.exists() for story in torch.load(path, weights_only=True)]
+    stories = []
+    for index in range(first_shard, first_shard + num_shards):
+        path = FOLDER / f"shard_{first_seed}_{index:04d}.pt"
+        if not path.exists():
+            continue
+        for place, fields in enumerate(torch.load(path, weights_only=True)):
+            seed = first_seed + STORIES_PER_SHARD * index + place
+            focus = weigh_object(sample_story(seed, CLIPS_PER_STORY), fields["clips"].shape[-2:])
+            stories.append(StoryLatents(**{**fields, "focus": focus}))
+    return stories
+
+
+def weigh_object(story: Story, size: tuple[int, int]) -> Tensor:
+    """Return weights `[clips, 21, h, w]`: 1 in the scenery, rising to 1 + OBJECT_WEIGHT at the object's centre."""
+    track = track_story(story)
+    last_frames = torch.arange(0, CLIP_FRAMES, 4)
+    rows, columns = (torch.arange(length) * 8 + 3.5 for length in size)
+    weights = []
+    for index in range(len(story.actions)):
+        frames = (last_frames + SEGMENT_FRAMES * index - 1).clamp(min=0)
+        x, y = (torch.from_numpy(values)[frames].float()[:, None, None] for values in (track.x, track.y))
+        distance = (columns[None, None, :] - x) ** 2 + (rows[None, :, None] - y) ** 2
+        weights.append(1.0 + OBJECT_WEIGHT * torch.exp(-distance / (2.0 * OBJECT_RADIUS**2)))
+    return torch.stack(weights)
 
 
 def write_shards(num_shards: int, num_workers: int, comfyui: str | None = None) -> None:

@@ -56,8 +56,8 @@ def sigma_of(timestep_id: Tensor) -> Tensor:
     return SHIFT * fraction / (1.0 + (SHIFT - 1.0) * fraction)
 
 
-def draw_sample(stories: list[StoryLatents], rng: torch.Generator) -> tuple[Tensor, Tensor, str]:
-    """Draw a clip, its conditioning latent (both `[16, 21, h, w]`) in a random layout, and its caption."""
+def draw_sample(stories: list[StoryLatents], rng: torch.Generator) -> tuple[Tensor, Tensor, str, Tensor]:
+    """Draw a clip, its conditioning latent (both `[16, 21, h, w]`) in a random layout, its caption and its focus."""
     draw = float(torch.rand((), generator=rng))
     layout, total = "reference", 0.0
     for name, share in LAYOUTS.items():
@@ -71,7 +71,8 @@ def draw_sample(stories: list[StoryLatents], rng: torch.Generator) -> tuple[Tens
             break
     first = 1 if layout == "pro_next" else 0
     index = first + _randint(len(story.captions) - first, rng)
-    return story.clips[index].float(), condition(story, layout, index, rng), story.captions[index]
+    focus = torch.ones(story.clips.shape[2:]) if story.focus is None else story.focus[index]
+    return story.clips[index].float(), condition(story, layout, index, rng), story.captions[index], focus
 
 
 def _randint(stop: int, rng: torch.Generator) -> int:
@@ -111,24 +112,28 @@ def drop_caption(caption: str, rng: torch.Generator) -> str:
 def draw_batch(stories: list[StoryLatents], read: CaptionReader, size: int, num_slots: int, rng: torch.Generator) -> dict:
     """Draw a batch, cut to its first `num_slots` slots (a causal VAE makes that the latent of the first frames)."""
     samples = [draw_sample(stories, rng) for _ in range(size)]
-    text, text_logits = pad_texts([read(drop_caption(caption, rng)) for _, _, caption in samples])
+    text, text_logits = pad_texts([read(drop_caption(caption, rng)) for _, _, caption, _ in samples])
     return {
-        "latent": torch.stack([latent[:, :num_slots] for latent, _, _ in samples]),
-        "conditioning": with_mask(torch.stack([known[:, :num_slots] for _, known, _ in samples])),
+        "latent": torch.stack([latent[:, :num_slots] for latent, _, _, _ in samples]),
+        "conditioning": with_mask(torch.stack([known[:, :num_slots] for _, known, _, _ in samples])),
+        "focus": torch.stack([focus[:num_slots] for _, _, _, focus in samples]),
         "text": text,
         "text_logits": text_logits,
     }
 
 
-def flow_loss(trunk: nn.Module, batch: dict, timestep_id: Tensor, noise: Tensor) -> Tensor:
-    """Return the mean squared error of the predicted velocity for each sample, `[B]`."""
+def flow_loss(trunk: nn.Module, batch: dict, timestep_id: Tensor, noise: Tensor, focused: bool = False) -> Tensor:
+    """Return the mean squared error of the predicted velocity for each sample, `[B]`, weighted by focus if asked."""
     from demo.fast_trunk import velocity
 
     sigma = sigma_of(timestep_id)
     level = sigma.view(-1, 1, 1, 1, 1)
     noisy = (1.0 - level) * batch["latent"] + level * noise
     predicted = velocity(trunk, noisy, batch["conditioning"], 1000.0 * sigma, batch["text"], batch["text_logits"])
-    return F.mse_loss(predicted, noise - batch["latent"], reduction="none").flatten(1).mean(1)
+    error = F.mse_loss(predicted, noise - batch["latent"], reduction="none")
+    if focused:
+        error = error * (batch["focus"] / batch["focus"].mean())[:, None]
+    return error.flatten(1).mean(1)
 
 
 def build_optimizers(trunk: nn.Module, peak: float) -> list[torch.optim.Optimizer]:
@@ -189,7 +194,7 @@ def train(rank: int, name: str, minutes: float, num_shards: int, comfyui: str | 
     import_comfy(comfyui)
     run = TrainingRun(f"dit_{name}", minutes)
     trunk = build_trunk(SEED)
-    moving = MovingAverage(trunk, 0.998)
+    moving = MovingAverage(trunk, 0.998 if name == "trunk" else 0.99)
     optimizers = build_optimizers(trunk, PEAK_LEARNING_RATE[name])
     start_weights(name, trunk, run, moving, optimizers)
     stories, held_out = stored.read_shards(num_shards), stored.read_shards(1, HELD_OUT_SEED)
@@ -202,7 +207,8 @@ def train(rank: int, name: str, minutes: float, num_shards: int, comfyui: str | 
         num_slots, size = choices[run.step % len(choices)]
         batch = draw_batch(stories, read, size, num_slots, rng)
         timestep_id = torch.randint(first, last, (size,), generator=rng)
-        loss = flow_loss(trunk, batch, timestep_id, torch.randn(batch["latent"].shape, generator=rng)).mean()
+        noise = torch.randn(batch["latent"].shape, generator=rng)
+        loss = flow_loss(trunk, batch, timestep_id, noise, focused=name != "trunk").mean()
         trunk.zero_grad(set_to_none=True)
         loss.backward()
         progress, mean_loss = average(trunk.parameters(), torch.tensor([run.progress, float(loss.detach())])).tolist()
@@ -211,7 +217,7 @@ def train(rank: int, name: str, minutes: float, num_shards: int, comfyui: str | 
         nn.utils.clip_grad_norm_(trunk.parameters(), 1.0)
         for optimizer in optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(PEAK_LEARNING_RATE[name], progress, run.step, 60)
+                group["lr"] = learning_rate(PEAK_LEARNING_RATE[name], progress, run.step, 30)
             optimizer.step()
         moving.update(trunk)
         run.step += 1
