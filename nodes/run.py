@@ -5,10 +5,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import folder_paths
-import torch
 from comfy_api.latest import InputImpl, io
 
-from ..svi_core.clips import Clip, ClipPlan, SeedMode
+from ..svi_core.clips import ClipPlan, SeedMode
 from ..svi_core.layouts import LAYOUTS
 from ..svi_core.output_folder import check_output_prefix, run_folder
 from ..svi_core.run import GrowingVideo, make_video
@@ -53,6 +52,8 @@ class SVIGenerate(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, filename_prefix=None, **_) -> float | str:
         """Run again, instead of answering from ComfyUI's cache, when the video made before is gone."""
+        if filename_prefix is None:  # linked, not known yet
+            return ""
         gone = any(path.parent == _run_folder(filename_prefix) and not path.exists() for path in _finished_videos)
         return time.time() if gone else ""
 
@@ -66,7 +67,10 @@ class SVIGenerate(io.ComfyNode):
         sampler.start_progress(0 if prompts.until_stopped else num_clips)
         with RunStore(_run_folder(filename_prefix)) as store:
             graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
-            path, latent = _make_video(plan, sampler, GrowingVideo(store, output.coding, graph), output.budget_bytes)
+            video = GrowingVideo(store, output.coding, graph)
+            path, latent = make_video(plan, sampler, video, sampler.on_clip)
+            store.prune(output.budget_bytes, {clip.key for clip in video.clips})
+        _remember(path)
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})
 
 
@@ -77,17 +81,10 @@ def _run_folder(filename_prefix: str) -> Path:
     return run_folder(Path(folder_paths.get_output_directory()), filename_prefix)
 
 
-def _make_video(plan: ClipPlan, sampler: ClipSampler, video: GrowingVideo, budget_bytes: int) -> tuple[Path, torch.Tensor]:
-    """Make the video, keeping the folder's clips within the budget after each clip."""
-
-    def on_clip(clip: Clip) -> None:
-        sampler.on_clip(clip)
-        video.store.prune(budget_bytes, {shown.key for shown in video.clips})
-
-    path, latent = make_video(plan, sampler, video, on_clip)
-    _finished_videos.difference_update([old for old in _finished_videos if old.parent == path.parent])
-    _finished_videos.add(path)
-    return path, latent
+def _remember(video: Path) -> None:
+    """Note `video` as the result of its run folder."""
+    _finished_videos.difference_update([old for old in _finished_videos if old.parent == video.parent])
+    _finished_videos.add(video)
 
 
 @dataclass(frozen=True)
