@@ -1,7 +1,7 @@
 """Grow a held-out story with the shipped models, in ComfyUI's own sampler, and lay frames of it on one picture.
 
     python -m demo.contact_sheet --seed 1000003 --clips 3 --out sheet.png
-    python -m demo.contact_sheet --seed 1000003 --expert-pair --steps 8 --cfg 2
+    python -m demo.contact_sheet --seed 1000004 --expert-pair --actions right,still,stay right,still,night hop,still,day
 
 The upper row of each clip is the ground truth, the lower row what the models made, from the first frame and the captions.
 The layout is SVI 2.0 Pro: [first frame, last latent of the clip before, zeros]. Logs the error against the truth.
@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -18,7 +19,7 @@ from torch import Tensor
 
 from demo.comfy_import import import_comfy
 from demo.tiny_models import HIGH_NOISE_FILE, LOW_NOISE_FILE, TEXT_ENCODER_FILE, TRUNK_FILE, VAE_FILE
-from demo.world import CLIP_FRAMES, SEGMENT_FRAMES, Story, render_story, sample_story
+from demo.world import CLIP_FRAMES, SEGMENT_FRAMES, Action, Story, describe, render_story, sample_story
 
 SHIFT = 5.0
 BOUNDARY = 0.9
@@ -111,11 +112,20 @@ def lay_out(truth: Tensor, made: Tensor, columns: int = 7) -> Tensor:
     return (torch.cat(rows, dim=1).permute(1, 2, 0) * 255.0).clamp(0, 255).round().byte()
 
 
+def direct_story(seed: int, actions: list[str]) -> Story:
+    """Return the scene of this seed with these actions, each written as motion,camera,light."""
+    scene = sample_story(seed, 1)
+    parsed = tuple(Action(*action.split(",")) for action in actions)
+    captions = tuple(describe(scene.background, scene.kind, scene.colour, action) for action in parsed)
+    return replace(scene, actions=parsed, captions=captions)
+
+
 def main() -> None:
     """Read the command line and run."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seed", type=int, default=1_000_003, help="story; 1000000 and above are held out")
     parser.add_argument("--clips", type=int, default=3)
+    parser.add_argument("--actions", nargs="+", help="instead of the story's own clips: motion,camera,light for each")
     parser.add_argument("--steps", type=int, default=8)
     parser.add_argument("--cfg", type=float, default=2.0)
     parser.add_argument("--expert-pair", action="store_true", help="use Wan 2.2's pair instead of the single model")
@@ -128,6 +138,8 @@ def main() -> None:
     from PIL import Image
 
     story = sample_story(options.seed, options.clips)
+    if options.actions:
+        story = direct_story(options.seed, options.actions)
     truth = render_story(story)
     made = grow_story(Sampler(options.expert_pair, options.steps, options.cfg, options.folder), story)
     Image.fromarray(lay_out(truth, made).numpy()).save(options.out)

@@ -1,6 +1,6 @@
 """Gather the logs of all training runs into one small table, demo/samples/loss_curves.csv.
 
-    python -m demo.loss_curves
+Run `python -m demo.loss_curves` after training.
 """
 
 from __future__ import annotations
