@@ -148,11 +148,13 @@ def build_optimizers(trunk: nn.Module, peak: float) -> list[torch.optim.Optimize
 
 
 @torch.no_grad()
-def held_out_loss(trunk: nn.Module, stories: list[StoryLatents], read: CaptionReader, ids: tuple[int, int]) -> float:
-    """Return the mean loss on 12 fixed held-out samples at fixed noise levels of this model's range."""
+def held_out_loss(
+    trunk: nn.Module, stories: list[StoryLatents], read: CaptionReader, ids: tuple[int, int], num_batches: int = 3
+) -> float:
+    """Return the mean loss on fixed held-out samples, four a batch, at fixed noise levels of this model's range."""
     rng = torch.Generator().manual_seed(99)
     losses = []
-    for _ in range(3):
+    for _ in range(num_batches):
         batch = draw_batch(stories, read, 4, 21, rng)
         timestep_id = torch.linspace(ids[0] + 20, ids[1] - 20, 4).long()
         noise = torch.randn(batch["latent"].shape, generator=rng)

@@ -20,9 +20,10 @@ from demo import fast_trunk, fast_vae, latents, tiny_encoders, tiny_models, trai
 
 
 @pytest.fixture(scope="module", autouse=True)
-def two_threads():
+def one_thread():
+    """Threads that meet after every small operation are slow on a busy machine."""
     before = torch.get_num_threads()
-    torch.set_num_threads(2)
+    torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
 
@@ -115,6 +116,31 @@ def test_full_size_encoders_pass_untouched():
     assert tiny_encoders.NODE_CLASS_MAPPINGS == {}
 
 
+@torch.no_grad()
+def test_small_clip_vision_encoder_loads(tmp_path):
+    import comfy.clip_model
+    import comfy.clip_vision
+    import comfy.ops
+
+    sizes = {
+        "model_type": "clip_vision_model",
+        "hidden_size": 160,
+        "num_hidden_layers": 2,
+        "intermediate_size": 32,
+        "num_attention_heads": 2,
+    }
+    config = {**sizes, "image_size": 28, "patch_size": 14, "num_channels": 3, "projection_dim": 8, "hidden_act": "gelu"}
+    operations = comfy.ops.disable_weight_init
+    model = comfy.clip_model.CLIPVisionModelProjection(config, torch.float32, "cpu", operations)
+    for parameter in model.parameters():
+        torch.nn.init.constant_(parameter, 0.01)
+    path = tmp_path / "small.safetensors"
+    tiny_models.save_half(path, model.state_dict())
+    encoder = comfy.clip_vision.load(str(path))
+    output = encoder.encode_image(torch.rand(1, 64, 96, 3), crop=False)
+    assert output.penultimate_hidden_states.shape == (1, 5, 160)
+
+
 def test_any_text_can_be_encoded():
     read = latents.CaptionReader()
     assert read("").shape == (1, 64)
@@ -133,14 +159,14 @@ def test_shipped_vae_reconstructs_held_out_frames_in_comfyui():
     import comfy.utils
 
     vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(tiny_models.VAE_FILE)))
-    frames = world.render_clip(world.sample_story(world.HELD_OUT_SEED + 5, 1), 0)[:21].permute(0, 2, 3, 1)
+    frames = world.render_clip(world.sample_story(world.HELD_OUT_SEED + 5, 1), 0)[:9].permute(0, 2, 3, 1)
     assert psnr(vae.decode(vae.encode(frames))[0], frames) >= 25.0
 
 
 @torch.no_grad()
 def test_shipped_vae_reconstructs_whole_held_out_clips():
     vae, scores = latents.frozen_vae(), []
-    for seed in range(world.HELD_OUT_SEED, world.HELD_OUT_SEED + 4):
+    for seed in range(world.HELD_OUT_SEED, world.HELD_OUT_SEED + 2):
         frames = world.render_clip(world.sample_story(seed, 1), 0).permute(0, 2, 3, 1)[None]
         latent = fast_vae.encode(vae, (frames * 2.0 - 1.0).bfloat16())
         scores.append(psnr(fast_vae.decode(vae, latent).float().clamp(-1, 1) / 2.0 + 0.5, frames))
@@ -174,6 +200,5 @@ def test_shipped_video_models_denoise_held_out_clips(path, ids, held_out_stories
     assert model.in_dim == 36 and model.img_emb is None
     assert model.num_heads == tiny_models.TRUNK["num_heads"]
     read = latents.CaptionReader()
-    trained = train_dit.held_out_loss(model, held_out_stories, read, ids)
-    untrained = train_dit.held_out_loss(tiny_models.build_trunk(), held_out_stories, read, ids)
-    assert trained < 0.5 * min(untrained, 1.0)
+    loss = train_dit.held_out_loss(model, held_out_stories, read, ids, num_batches=1)
+    assert loss < 0.5, "predicting zero scores about 2, an untrained model about 2.3"
