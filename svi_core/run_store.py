@@ -174,16 +174,16 @@ class RunStore:
             self._set_aside(path, str(error))
             return None
 
-    def segment_path(self, key: str, part: str) -> Path:
-        """Return where the segment of clip `key` with `part` of its frames lies."""
-        return self.clips / f"{key}-{part}.mp4"
+    def segment_path(self, key: str, name: str) -> Path:
+        """Return where the segment `name` of clip `key` lies; the name says which frames, and how they are encoded."""
+        return self.clips / f"{key}-{name}.mp4"
 
-    def segment(self, key: str, part: str) -> Path | None:
+    def segment(self, key: str, name: str) -> Path | None:
         """Return the finished segment, or None if there is none that can be trusted."""
-        path, record = self.segment_path(key, part), self.record(key)
+        path, record = self.segment_path(key, name), self.record(key)
         if not path.exists():
             return None
-        known = record.segments.get(part) if record else None
+        known = record.segments.get(name) if record else None
         if known is None:
             path.unlink()  # a crash came between the segment and its record; nothing vouches for it, and it is made again
             return None
@@ -192,12 +192,12 @@ class RunStore:
             return None
         return path
 
-    def add_segment(self, key: str, part: str, num_frames: int, frames_sha256: str) -> None:
+    def add_segment(self, key: str, name: str, num_frames: int, frames_sha256: str) -> None:
         """Record the segment file that was just moved into place."""
         record = self.record(key)
         assert record is not None, key
-        facts = {"sha256": file_sha256(self.segment_path(key, part)), "num_frames": num_frames, "frames_sha256": frames_sha256}
-        self._write_record(ClipRecord(**{**vars(record), "segments": {**record.segments, part: facts}}))
+        facts = {"sha256": file_sha256(self.segment_path(key, name)), "num_frames": num_frames, "frames_sha256": frames_sha256}
+        self._write_record(ClipRecord(**{**vars(record), "segments": {**record.segments, name: facts}}))
 
     def mark_used(self, key: str) -> None:
         """Note that clip `key` is in use now, which decides what is removed first to save space."""

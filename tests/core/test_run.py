@@ -99,7 +99,7 @@ def test_a_damaged_segment_is_made_again_without_sampling(tmp_path):
 
 
 def test_refreshing_the_video_takes_a_small_share_of_a_long_run(tmp_path, monkeypatch):
-    """300 clips must not mean 300 copies of a growing file."""
+    """60 clips must not mean 60 copies of a growing file."""
     joins = []
     real = __import__("svi_core.run", fromlist=["join_videos"]).join_videos
     monkeypatch.setattr("svi_core.run.join_videos", lambda *args: (joins.append(1), real(*args)))
