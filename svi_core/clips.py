@@ -3,6 +3,7 @@
 Source: SVI (arXiv:2510.09212), Sec. 4; SVI_SPEC A1-A3 (seeds, stitching).
 """
 
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -64,6 +65,7 @@ class ClipPlan:
         layout: how clips are conditioned and joined, where the schedule says nothing else.
         seed: seed of clip 0.
         seed_mode: PER_CLIP adds 42 per clip, as the authors do; FIXED repeats the same noise.
+        recipe: a hash of everything else that the graph says, which is known before any model loads.
     """
 
     num_clips: int
@@ -71,6 +73,7 @@ class ClipPlan:
     layout: Layout
     seed: int = 0
     seed_mode: SeedMode = SeedMode.PER_CLIP
+    recipe: str = ""
     _said: dict[int, ClipRequest] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -99,6 +102,10 @@ class ClipPlan:
             self._said[clip_index] = self.request_for(clip_index, self.schedule.at(clip_index))
             self._said.pop(clip_index - 2, None)
         return self._said[clip_index]
+
+    def plan_key(self, request: ClipRequest, previous: str | None) -> str:
+        """Return the key of a clip as far as the graph tells it; `previous` is that of the clip before, None after a cut."""
+        return chain_key(previous, (self.recipe, request.spec, request.seed, request.layout))
 
     def request_for(self, clip_index: int, spec: ClipSpec) -> ClipRequest:
         """Return what `spec` asks of clip `clip_index`.
@@ -202,18 +209,21 @@ def generate_clips(plan: ClipPlan, maker: ClipMaker, store: RunStore) -> Iterato
     Raises:
         ValueError: a clip came out of the sampler with NaN or infinite values; earlier clips are stored already.
     """
-    previous = None
+    previous = plan_key = None
     for index in range(plan.num_clips):
         request = plan.request(index)
         if request.starts_anew:
-            previous = None
+            previous = plan_key = None
         key = chain_key(previous and previous.key, maker.determinants(request))
-        record = ClipRecord(key, index, request.spec.prompt, request.seed, {})
+        plan_key = plan.plan_key(request, plan_key)
+        record = ClipRecord(key, index, request.spec.prompt, request.seed, {}, plan_key=plan_key)
         latent = store.load_latent(key)
         reused = latent is not None
         if latent is None:
+            began = time.monotonic()
             latent = maker.sample(request, previous)
             require_finite(latent, _describe(request))
+            record.measures["sample_seconds"] = round(time.monotonic() - began, 3)
             store.save_latent(record, latent.cpu())
         store.ensure_record(record)
         previous = Clip(request, key, latent, reused, maker.decode)

@@ -17,7 +17,7 @@ import os
 import re
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
@@ -44,6 +44,8 @@ class ClipRecord:
         seed: its noise seed.
         segments: by name (which frames, which coding): {"sha256": of the file, "num_frames", "frames_sha256": of the frames}.
         keep: never removed to save space.
+        plan_key: as :attr:`key`, but from what the graph says (see ClipPlan.plan_key), so that no model is needed to know it.
+        measures: what making it took: "sample_seconds", "decode_seconds".
     """
 
     key: str
@@ -52,6 +54,8 @@ class ClipRecord:
     seed: int
     segments: dict[str, dict]
     keep: bool = False
+    plan_key: str = ""
+    measures: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -158,9 +162,15 @@ class RunStore:
         self.ensure_record(record)
 
     def ensure_record(self, record: ClipRecord) -> None:
-        """Write the record of a stored clip unless there is one: a crash may have come between the latent and its record."""
-        if self.record(record.key) is None:
+        """Write the record of a stored clip unless there is one: a crash may have come between the latent and its record.
+
+        A known clip asked for by another graph is from now on known as that graph's.
+        """
+        known = self.record(record.key)
+        if known is None:
             self._write_record(record)
+        elif known.plan_key != record.plan_key:
+            self._write_record(replace(known, plan_key=record.plan_key))
 
     def record(self, key: str) -> ClipRecord | None:
         """Return what is known of clip `key`, or None; an unreadable record is set aside."""
@@ -169,7 +179,7 @@ class RunStore:
             return None
         try:
             facts = json.loads(path.read_text(encoding="utf-8"))
-            return ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__})
+            return ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__ if name in facts})
         except (ValueError, KeyError, TypeError) as error:
             self._set_aside(path, str(error))
             return None
@@ -197,7 +207,29 @@ class RunStore:
         record = self.record(key)
         assert record is not None, key
         facts = {"sha256": file_sha256(self.segment_path(key, name)), "num_frames": num_frames, "frames_sha256": frames_sha256}
-        self._write_record(ClipRecord(**{**vars(record), "segments": {**record.segments, name: facts}}))
+        self._write_record(replace(record, segments={**record.segments, name: facts}))
+
+    def records(self) -> list[ClipRecord]:
+        """Return what is known of every clip in the folder, the video's order first."""
+        records = [self.record(path.stem) for path in self.clips.glob("*.json")]
+        return sorted((record for record in records if record is not None), key=lambda record: (record.index, record.key))
+
+    def set_keep(self, key: str, keep: bool) -> None:
+        """Mark clip `key` as never to be removed to save space, or no longer.
+
+        Raises:
+            ValueError: there is no such clip.
+        """
+        record = self.record(key)
+        if record is None:
+            raise ValueError(f"there is no clip {key[:12]!r} in {self.clips}: it may have been removed to save space.")
+        self._write_record(replace(record, keep=keep))
+
+    def add_measure(self, key: str, name: str, value: float) -> None:
+        """Note what making clip `key` took."""
+        record = self.record(key)
+        assert record is not None, key
+        self._write_record(replace(record, measures={**record.measures, name: round(value, 3)}))
 
     def mark_used(self, key: str) -> None:
         """Note that clip `key` is in use now, which decides what is removed first to save space."""

@@ -165,3 +165,14 @@ def test_motion_longer_than_the_clip_before_is_refused_beforehand(name, text):
 def test_lengths_that_a_layout_cannot_take_name_their_clip():
     with pytest.raises(ValueError, match="clip 2 of the schedule: num_motion_frames is 5.*4, 8 or 12"):
         plan_of(2, "a\n\n[motion 5]\nb").request(1)
+
+
+def test_the_graph_s_keys_are_known_without_making_a_clip(tmp_path):
+    plan = plan_of(recipe="graph", text="one\n\ntwo\n\n[cut]\nthree")
+    with RunStore(tmp_path) as store:
+        list(generate_clips(plan, FakeMaker(PRO), store))
+        stored = [record.plan_key for record in store.records()]
+    first = plan.plan_key(plan.request_for(0, plan.schedule.at(0)), None)
+    second = plan.plan_key(plan.request_for(1, plan.schedule.at(1)), first)
+    assert stored == [first, second, plan.plan_key(plan.request_for(2, plan.schedule.at(2)), None)]
+    assert replace(plan, recipe="other").plan_key(plan.request_for(0, plan.schedule.at(0)), None) != first

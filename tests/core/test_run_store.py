@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -216,3 +217,35 @@ def test_vanished_folder_is_an_error_that_names_it(store):
     shutil.rmtree(store.clips)
     with pytest.raises(OSError, match=str(store.clips)):
         store.save_latent(record(KEY), latent())
+
+
+def test_records_lists_the_clips_in_the_video_s_order(store):
+    store.save_latent(record(OTHER, 1), latent(1))
+    store.save_latent(record(KEY, 0), latent(0))
+    assert [r.key for r in store.records()] == [KEY, OTHER]
+
+
+def test_keep_is_remembered_and_outlives_the_budget(store):
+    store.save_latent(record(KEY), latent())
+    store.set_keep(KEY, True)
+    assert store.record(KEY).keep and store.prune(1, set()) == []
+    store.set_keep(KEY, False)
+    assert store.prune(1, set()) == [KEY]
+    with pytest.raises(ValueError, match="no clip"):
+        store.set_keep(OTHER, True)
+
+
+def test_measures_and_the_graph_s_key_of_a_clip_are_kept(store):
+    store.save_latent(record(KEY, plan_key="old", measures={"sample_seconds": 1.5}), latent())
+    store.add_measure(KEY, "decode_seconds", 0.25)
+    store.ensure_record(record(KEY, plan_key="new"))
+    assert store.record(KEY) == record(KEY, plan_key="new", measures={"sample_seconds": 1.5, "decode_seconds": 0.25})
+
+
+def test_a_record_of_an_earlier_version_is_still_read(store):
+    store.save_latent(record(KEY), latent())
+    path = store.clips / f"{KEY}.json"
+    facts = json.loads(path.read_text())
+    del facts["plan_key"], facts["measures"]
+    path.write_text(json.dumps(facts))
+    assert store.record(KEY) == record(KEY)
