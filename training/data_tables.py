@@ -1,0 +1,159 @@
+"""Read tables of clips and captions, CSV and JSONL, row by row: what is broken is named with its line, the rest is used.
+
+Source: SVI_SPEC B1 (columns of the released data); BROWSER_AND_FAULTS, measured facts about CSV files.
+"""
+
+import csv
+import io
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+FILE_COLUMNS = ("filename", "file_name", "file", "video", "video_path", "path")
+CAPTION_COLUMNS = ("video description", "caption", "text", "prompt", "description")
+_DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """Something that cannot be used, and why."""
+
+    where: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a table: what it calls its clip, its caption, and its place."""
+
+    file: str
+    caption: str
+    origin: str
+
+
+def read_table(path: Path, name: str) -> Iterator[Row | Rejected]:
+    """Yield the rows of a CSV or JSONL table called `name` in order; what cannot be used as :class:`Rejected`."""
+    try:
+        text = read_text(path)
+        yield from (_csv_rows if path.suffix.lower() == ".csv" else _json_rows)(text, name)
+    except ValueError as error:
+        yield Rejected(name, str(error))
+
+
+def _csv_rows(text: str, name: str) -> Iterator[Row | Rejected]:
+    """Yield the rows of a CSV table.
+
+    A quote that is never closed would swallow the rows after it. So each record is read on its own: the line where a
+    broken one begins is rejected, and reading goes on with the line after it.
+
+    Raises:
+        ValueError: the header is broken or lacks a column.
+    """
+    lines = io.StringIO(text, newline="").readlines()
+    delimiter = _delimiter_of(lines[0] if lines else "")
+    header, position = _read_record(lines, 0, delimiter)
+    columns = [column.strip().lower() for column in header]
+    file_column, caption_column = _column(columns, FILE_COLUMNS), _column(columns, CAPTION_COLUMNS)
+    while position < len(lines):
+        origin = f"{name} line {position + 1}"
+        try:
+            fields, position = _read_record(lines, position, delimiter)
+        except ValueError as error:
+            yield Rejected(origin, str(error))
+            position += 1
+            continue
+        if len(fields) == len(header):
+            yield Row(fields[file_column], fields[caption_column], origin)
+        elif any(field.strip() for field in fields):
+            yield Rejected(origin, f"has {len(fields)} fields where the header has {len(header)}: quote texts that hold commas")
+
+
+def _read_record(lines: list[str], position: int, delimiter: str) -> tuple[list[str], int]:
+    """Return the fields of the record that begins at line `position`, and the position after it.
+
+    Raises:
+        ValueError: a quote that is not closed, a stray one, or a field of more than 128 KiB.
+    """
+    reader = csv.reader((lines[index] for index in range(position, len(lines))), delimiter=delimiter, strict=True)
+    try:
+        return next(reader), position + reader.line_num
+    except csv.Error as error:
+        raise ValueError(f"is not valid CSV ({error}): close every quote, and double quotes inside a quoted field") from error
+
+
+def _delimiter_of(header: str) -> str:
+    """Return the delimiter with which the header names a file column and a caption column.
+
+    Raises:
+        ValueError: none does.
+    """
+    for delimiter in _DELIMITERS:
+        columns = {column.strip().strip('"').lower() for column in header.split(delimiter)}
+        if columns & set(FILE_COLUMNS) and columns & set(CAPTION_COLUMNS):
+            return delimiter
+    raise ValueError(
+        f"its header is {header.strip()[:120]!r}: name a file column (Filename) and a caption column (Video Description, "
+        f"caption or text), separated by {', '.join(_DELIMITERS.values())}"
+    )
+
+
+def _column(columns: list[str], known: tuple[str, ...]) -> int:
+    """Return the position of the first known name among `columns`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    position = next((columns.index(name) for name in known if name in columns), None)
+    if position is None:
+        raise ValueError(f"its header {columns} has none of the columns {', '.join(known)}")
+    return position
+
+
+def _json_rows(text: str, name: str) -> Iterator[Row | Rejected]:
+    """Yield the rows of a JSONL table: one object a line, with the same column names as a CSV table."""
+    for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON text may hold U+2028
+        if not line.strip():
+            continue
+        origin = f"{name} line {number}"
+        try:
+            yield _json_row(line, origin)
+        except (ValueError, RecursionError) as error:
+            yield Rejected(origin, str(error))
+
+
+def _json_row(line: str, origin: str) -> Row:
+    """Return the row in one line of JSONL.
+
+    Raises:
+        ValueError: not an object with a text for the file and a text for the caption.
+    """
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON ({error.msg} at column {error.colno})") from error
+    if not isinstance(entry, dict):
+        raise ValueError('is not a JSON object: write {"file": ..., "caption": ...}')
+    fields = {str(key).strip().lower(): value for key, value in entry.items()}
+    columns = list(fields)
+    file = fields[columns[_column(columns, FILE_COLUMNS)]]
+    caption = fields[columns[_column(columns, CAPTION_COLUMNS)]]
+    if not isinstance(file, str) or not isinstance(caption, str):
+        raise ValueError(f"file and caption must be texts, not {type(file).__name__} and {type(caption).__name__}")
+    return Row(file, caption, origin)
+
+
+def read_text(path: Path) -> str:
+    """Return the UTF-8 text of a file.
+
+    Raises:
+        ValueError: it cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"{path.name} is not UTF-8 text (byte {error.object[error.start]:#04x} at {error.start}): save it as UTF-8"
+        ) from error
