@@ -56,6 +56,18 @@ def test_nodes_know_core_and_comfy_only(path):
             )
 
 
+MAY_KNOW_COMFY = {"backbone.py", "encoders.py", "comfy_runtime.py", "lora_file.py"}
+
+
+@pytest.mark.parametrize("path", sources("training"), ids=lambda p: p.name)
+def test_training_knows_core_and_a_few_files_know_comfy(path):
+    for level, module in imports(path):
+        root = module.split(".")[0]
+        assert level == 0, f"{path.name} imports relatively; `python -m training.erft` makes training a package of its own"
+        assert root not in {"nodes", "demo", "comfy_api", "comfy_extras", "comfy_execution", "server"}, module
+        assert root not in COMFY_ROOTS or path.name in MAY_KNOW_COMFY, module
+
+
 def test_comfy_api_appears_in_nodes_only():
     for path in sources(*ROOMS):
         if path.is_relative_to(ROOT / "nodes") or path.is_relative_to(ROOT / "demo" / "tiny_encoders"):

@@ -1,0 +1,113 @@
+"""Fit a transformer's activations and weights into little memory: checkpointed blocks, offloaded inputs, swapped weights.
+
+Each block's forward runs without keeping anything but its input; the backward pass runs it again. One explicit autograd
+function does so (not `torch.utils.checkpoint`), because the two moments at which a swapped block must have its weights on
+the device are then visible: around its forward, and around its recomputation *and* backward together.
+Source: FIELD_NOTES 3 (what a 14B training step holds); COMFYUI_NOTES 5, traps 2, 4 and 10.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+
+import torch
+from torch import Tensor, nn
+
+
+class SwappedWeights:
+    """The frozen weights of one block, on the host except while :meth:`on_device` is open."""
+
+    def __init__(self, block: nn.Module, device: torch.device):
+        self._device = device
+        self._places = [
+            (module, name, parameter)
+            for module in block.modules()
+            for name, parameter in module._parameters.items()
+            if parameter is not None
+        ]
+        for index, (module, name, parameter) in enumerate(self._places):
+            host = parameter.data.to("cpu")
+            host = nn.Parameter(host.pin_memory() if device.type == "cuda" else host, requires_grad=False)
+            module._parameters[name] = host
+            self._places[index] = (module, name, host)
+
+    @contextmanager
+    def on_device(self) -> Iterator[None]:
+        """Put copies of the weights on the device for the length of the block."""
+        for module, name, host in self._places:
+            copy = host.data.to(device=self._device, copy=True, non_blocking=True)
+            module._parameters[name] = nn.Parameter(copy, requires_grad=False)
+        try:
+            yield
+        finally:
+            for module, name, host in self._places:
+                module._parameters[name] = host
+
+
+class _Recomputed(torch.autograd.Function):
+    """``run(x)`` that keeps only x for the backward pass, in host memory if so asked."""
+
+    @staticmethod
+    def forward(ctx, x: Tensor, trainable: Tensor, run: Callable[[Tensor], Tensor], hold, offload: bool) -> Tensor:
+        """Run without a graph. `trainable` is any tensor that requires grad, so that the output does too."""
+        ctx.run, ctx.hold, ctx.device = run, hold, x.device
+        ctx.stored = _to_host(x) if offload else x.detach()
+        with torch.no_grad(), hold():
+            return run(x)
+
+    @staticmethod
+    def backward(ctx, grad_output: Tensor):
+        """Run again with a graph, and go back through it; parameters inside `run` get their gradients on the way."""
+        x = ctx.stored.to(ctx.device, non_blocking=True).detach().requires_grad_(ctx.needs_input_grad[0])
+        ctx.stored = None
+        with ctx.hold():
+            with torch.enable_grad():
+                output = ctx.run(x)
+            torch.autograd.backward(output, grad_output)
+        return x.grad, None, None, None, None
+
+
+def make_frugal(
+    block: nn.Module, device: torch.device, trainable: Tensor, *, checkpoint: bool, offload_input: bool, swap: bool
+) -> None:
+    """Replace `block.forward` by one that needs less memory and computes the same, bit for bit.
+
+    Args:
+        trainable: any tensor that requires grad; a block whose input has no gradient still has trained layers inside.
+        checkpoint: keep only the block's input for the backward pass and compute the rest again.
+        offload_input: keep that input in host memory.
+        swap: keep the block's weights in host memory.
+
+    Raises:
+        ValueError: offloading or swapping without checkpoints.
+    """
+    if not checkpoint:
+        if offload_input or swap:
+            raise ValueError(
+                "memory.checkpointing is off, but offload_block_inputs and swapped_blocks need it: a block whose weights go "
+                "away must be computed again. Turn it on."
+            )
+        return
+    forward = block.forward
+    hold = SwappedWeights(block, device).on_device if swap else _nothing
+
+    def frugal(x: Tensor, **conditions) -> Tensor:
+        def run(tokens: Tensor) -> Tensor:
+            return forward(tokens, **conditions)
+
+        if torch.is_grad_enabled():
+            return _Recomputed.apply(x, trainable, run, hold, offload_input)
+        with hold():
+            return run(x)
+
+    block.forward = frugal
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _to_host(x: Tensor) -> Tensor:
+    """Return a copy of `x` in host memory, in pinned pages where a GPU is to read it back."""
+    host = torch.empty(x.shape, dtype=x.dtype, device="cpu", pin_memory=x.is_cuda)
+    return host.copy_(x)
