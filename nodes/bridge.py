@@ -25,10 +25,16 @@ import torch
 
 from ..svi_core.conditioning import ConditioningLatent, concat_padding, known_mask, padded_frames
 from ..svi_core.fingerprint import fingerprint, large_file_fingerprint
-from ..svi_core.geometry import LATENT_CHANNELS, require_frame_size
+from ..svi_core.geometry import LATENT_CHANNELS, num_pixel_frames, require_frame_size
 from ..svi_core.layouts import Padding, require_whole_motion
+from ..svi_core.out_of_memory import is_out_of_memory, out_of_memory_told
 
 FRAMES_KEY = "svi_frames"  # pixel frames [n, H, W, 3] that an SVI LATENT was encoded from, for pixel-space layouts
+
+MORE_MEMORY = (
+    "Clips finished so far are stored, and Run goes on from there: choose a smaller size or fewer frames a clip, fp8 weights, "
+    "or start ComfyUI with --lowvram or a larger --reserve-vram."
+)
 
 
 def samples_of(latent: dict, name: str) -> torch.Tensor:
@@ -50,6 +56,12 @@ def samples_of(latent: dict, name: str) -> torch.Tensor:
 def empty_latent(y: ConditioningLatent) -> dict:
     """Return the all-zero LATENT that a sampler starts from for a clip conditioned on `y`."""
     return {"samples": torch.zeros_like(y.latent, device=comfy.model_management.intermediate_device())}
+
+
+def clip_size(num_slots: int, samples: torch.Tensor) -> str:
+    """Return in words the size of a clip of `num_slots` latent slots, each as large as those of `samples`."""
+    height, width = samples.shape[-2:]
+    return f"{num_pixel_frames(num_slots)} frames of {width * 8} x {height * 8} pixels"
 
 
 def zero_latent_slot() -> torch.Tensor:
@@ -86,11 +98,15 @@ def decode_chunks(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
             yield chunk
         return
     except Exception as error:
-        comfy.model_management.raise_non_oom(error)
+        if not (comfy.model_management.is_oom(error) or is_out_of_memory(error)):
+            raise
     logging.warning("SVI: out of memory while decoding; frames from %d on are decoded in spatial tiles.", position)
     comfy.model_management.soft_empty_cache()
     tile = {"tile_x": 32, "tile_y": 32, "overlap": 8}
-    yield vae.decode_tiled(samples, **tile, tile_t=samples.shape[2], overlap_t=1)[0, position:]
+    what = f"decoding a clip of {clip_size(samples.shape[2], samples)}, even in spatial tiles"
+    with out_of_memory_told(what, MORE_MEMORY):
+        frames = vae.decode_tiled(samples, **tile, tile_t=samples.shape[2], overlap_t=1)[0, position:]
+    yield frames
 
 
 def _decode_causally(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:

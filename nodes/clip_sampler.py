@@ -15,6 +15,7 @@ from ..svi_core.flow_matching import num_high_noise_steps, require_sigmas
 from ..svi_core.geometry import require_frame_size
 from ..svi_core.layouts import Layout
 from ..svi_core.lora import LoraFile, read_lora
+from ..svi_core.out_of_memory import out_of_memory_told
 from ..svi_core.schedule import ClipSpec, LiveSchedule
 from . import bridge
 from .lora import LoraRow, apply_rows, lora_files_fingerprint, require_lora_files, with_strengths
@@ -78,6 +79,11 @@ class ClipSampler:
 
     def sample(self, request: ClipRequest, previous: Clip | None) -> torch.Tensor:
         """Return the latent [1, 16, F, h, w] of a clip, made by the high-noise expert first, then the low-noise one."""
+        size = bridge.clip_size(request.layout.num_slots, self.anchor["samples"])
+        with out_of_memory_told(f"clip {request.index + 1} of {size}", bridge.MORE_MEMORY):
+            return self._sample(request, previous)
+
+    def _sample(self, request: ClipRequest, previous: Clip | None) -> torch.Tensor:
         y = self._build_y(request, previous)
         features = self._clip_vision_features(request, previous)
         prompt = self.prompts.encode(request.spec.prompt)

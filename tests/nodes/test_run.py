@@ -19,14 +19,22 @@ def test_chunked_decode_is_bit_for_bit_the_whole_decode(bridge, vae, slots):
     assert max(len(chunk) for chunk in chunks) <= 8
 
 
-def test_memory_that_runs_out_in_the_middle_gives_the_rest_in_tiles(bridge, vae, monkeypatch, caplog):
+OUT_OF_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_memory_that_runs_out_in_the_middle_gives_the_rest_in_tiles(bridge, vae, monkeypatch, caplog, error):
     latent = torch.randn(1, 16, 6, 4, 6, generator=torch.Generator().manual_seed(0))
     real = bridge._decode_causally
 
     def failing(vae, samples):
         for index, chunk in enumerate(real(vae, samples)):
             if index == 2:
-                raise torch.OutOfMemoryError("CUDA out of memory")
+                raise error
             yield chunk
 
     monkeypatch.setattr(bridge, "_decode_causally", failing)
@@ -35,6 +43,18 @@ def test_memory_that_runs_out_in_the_middle_gives_the_rest_in_tiles(bridge, vae,
         expected = vae.decode(latent)[0]
     assert frames.shape == (21, 32, 48, 3) and "from 9 on are decoded in spatial tiles" in caplog.text
     assert torch.allclose(frames, expected, atol=0.05)
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_memory_too_small_even_for_tiles_is_told_with_the_size(bridge, vae, monkeypatch, error):
+    def failing(*_, **__):
+        raise error
+        yield
+
+    monkeypatch.setattr(bridge, "_decode_causally", failing)
+    monkeypatch.setattr(vae, "decode_tiled", lambda *_, **__: next(failing()))
+    with pytest.raises(type(error), match="decoding a clip of 21 frames of 48 x 32 pixels, even in spatial tiles.*--lowvram"):
+        list(bridge.decode_chunks(vae, torch.zeros(1, 16, 6, 4, 6)))
 
 
 def test_other_errors_in_the_decode_are_not_swallowed(bridge, vae, monkeypatch):
