@@ -1,12 +1,121 @@
-"""Flow matching as Wan uses it: noise levels and the split between the two experts.
+"""Flow matching as Wan uses it: noise levels, the way from latent to noise and back, and the split between the two experts.
 
-``noisy_latent = (1 - sigma) * latent + sigma * noise``; sigma falls from 1 (noise) to 0; ``timestep = 1000 * sigma``.
-Source: SVI_SPEC A1 (sampler), A2 (expert boundary).
+``noisy_latent = (1 - sigma) * latent + sigma * noise``; ``velocity = noise - latent``; sigma falls from 1 (noise) to 0;
+``timestep = 1000 * sigma``. Wherever a function takes `sigma`, it is one number for all examples, or a tensor [B].
+Source: SVI_SPEC A1 (sampler), A2 (expert boundary), B2 (training); SVI (arXiv:2510.09212), Eq. 1 and 2.
 """
 
 import math
+from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
+
+NUM_TRAINING_IDS = 1000
+TRAINED_SHIFT = 5.0
+
+
+class TimestepWeighting(StrEnum):
+    """How much the loss at a noise level counts."""
+
+    BELL = "bell"  # a bell over the timestep, highest at 500, zero at 1000: the released trainer's
+    UNIFORM = "uniform"
+
+
+@dataclass(frozen=True)
+class FlowSample:
+    """One point on the straight line from a latent to noise.
+
+    Attributes:
+        noisy_latent: the shape of the latent, (1 - sigma) * latent + sigma * noise.
+        velocity: the same shape, noise - latent.
+        sigma: noise level in [0, 1], one number or a tensor [B].
+    """
+
+    noisy_latent: torch.Tensor
+    velocity: torch.Tensor
+    sigma: float | torch.Tensor
+
+
+@dataclass(frozen=True)
+class ExpertRange:
+    """The training ids that one expert is trained on: `first_id` .. `end_id` - 1 of :func:`training_sigmas`.
+
+    Attributes:
+        first_id: the noisiest id, >= 0.
+        end_id: one past the least noisy id, <= 1000.
+    """
+
+    first_id: int
+    end_id: int
+
+    def __post_init__(self):
+        if not 0 <= self.first_id < self.end_id <= NUM_TRAINING_IDS:
+            raise ValueError(
+                f"the expert's timestep ids are {self.first_id} .. {self.end_id}: use a range within 0 .. {NUM_TRAINING_IDS}."
+            )
+
+    def draw_id(self, generator: torch.Generator) -> int:
+        """Return a uniformly random id of the range; takes one random number."""
+        return int(torch.randint(self.first_id, self.end_id, (1,), generator=generator))
+
+
+EXPERT_RANGES = {
+    "single": ExpertRange(0, NUM_TRAINING_IDS),  # Wan 2.1: one model for all noise levels
+    "high": ExpertRange(0, 358),  # Wan 2.2 high noise: sigma >= 0.9 (SVI_SPEC B7)
+    "low": ExpertRange(358, NUM_TRAINING_IDS),
+}
+
+
+def shifted_sigmas(num_steps: int, shift: float = TRAINED_SHIFT) -> torch.Tensor:
+    """Return the noise levels [num_steps + 1] that a sampler walks, from 1 to exactly 0, in fp32.
+
+    Raises:
+        ValueError: no step, or a shift that is not positive.
+    """
+    if num_steps < 1 or not (shift > 0 and math.isfinite(shift)):
+        raise ValueError(f"num_steps is {num_steps} and shift {shift}: use at least 1 step and a shift above 0, 5 for SVI.")
+    linear = torch.linspace(1, 0, num_steps + 1, dtype=torch.float64)
+    return (shift * linear / (1 + (shift - 1) * linear)).float()
+
+
+def training_sigmas(num_ids: int = NUM_TRAINING_IDS, shift: float = TRAINED_SHIFT) -> torch.Tensor:
+    """Return the noise level of each training id, [num_ids] falling from 1. Source: SVI_SPEC B2."""
+    return shifted_sigmas(num_ids, shift)[:-1]
+
+
+def timestep_weights(sigmas: torch.Tensor, weighting: TimestepWeighting = TimestepWeighting.BELL) -> torch.Tensor:
+    """Return the loss weight of each noise level in `sigmas` [N], with mean 1 over them.
+
+    Take it over all training ids and index it, so that each expert of Wan 2.2 keeps its part of the one curve.
+    Source: SVI_SPEC B2: exp(-2 ((t - 500) / 1000)^2), lowered until its least value is 0, scaled to mean 1.
+
+    Raises:
+        ValueError: fewer than two noise levels, of which a weight's mean cannot be taken.
+    """
+    if sigmas.numel() < 2:
+        raise ValueError(f"sigmas holds {sigmas.numel()} value(s): take the weights over the whole table of training_sigmas().")
+    if TimestepWeighting(weighting) is TimestepWeighting.UNIFORM:
+        return torch.ones_like(sigmas)
+    bell = torch.exp(-2 * (sigmas.double() - 0.5) ** 2)
+    lowered = bell - bell.min()
+    return (lowered / lowered.mean()).to(sigmas.dtype)
+
+
+def make_flow_sample(latent: torch.Tensor, noise: torch.Tensor, sigma: float | torch.Tensor) -> FlowSample:
+    """Return the point at noise level `sigma` between `latent` and `noise`, both [B, C, F, h, w] or without the batch."""
+    level = _per_example(sigma, latent)
+    return FlowSample((1 - level) * latent + level * noise, noise - latent, sigma)
+
+
+def to_latent(noisy_latent: torch.Tensor, velocity: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+    """Return the latent that one step along `velocity` from `noisy_latent` arrives at."""
+    return noisy_latent - _per_example(sigma, noisy_latent) * velocity
+
+
+def to_noise(noisy_latent: torch.Tensor, velocity: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
+    """Return the noise that one step against `velocity` from `noisy_latent` arrives at."""
+    return noisy_latent + (1 - _per_example(sigma, noisy_latent)) * velocity
 
 
 def require_sigmas(sigmas: torch.Tensor) -> None:
@@ -37,3 +146,14 @@ def num_high_noise_steps(sigmas: torch.Tensor, boundary: float) -> int:
     if not 0.0 < boundary < 1.0:
         raise ValueError(f"boundary is {boundary}: use a noise level between 0 and 1, 0.9 for Wan 2.2 I2V.")
     return int((sigmas[:-1] >= boundary).sum())
+
+
+def _per_example(sigma: float | torch.Tensor, latent: torch.Tensor) -> float | torch.Tensor:
+    """Return `sigma` so that it multiplies each example of `latent` by its own noise level."""
+    if not isinstance(sigma, torch.Tensor) or sigma.ndim == 0:
+        return sigma
+    if sigma.shape != latent.shape[:1]:
+        raise ValueError(
+            f"sigma has shape {list(sigma.shape)} and the latent {list(latent.shape)}: use one number, or one for each example."
+        )
+    return sigma.to(latent.device).reshape(-1, *[1] * (latent.ndim - 1))
