@@ -5,7 +5,7 @@ Source: SVI (arXiv:2510.09212), Sec. 4; SVI_SPEC A1-A3 (seeds, stitching).
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
@@ -15,6 +15,7 @@ from .conditioning import require_finite
 from .layouts import Layout, Overlap, make_layout
 from .run_store import ClipRecord, RunStore, chain_key
 from .schedule import MAX_SEED, ClipSpec, Schedule
+from .seams import Seam, Showing
 
 SEED_STEP = 42  # the authors' seed_i = 42 * i
 
@@ -46,6 +47,7 @@ class ClipRequest:
         seed: its noise seed.
         layout: its layout, with the schedule's lengths.
         starts_anew: conditioned on the anchor only: the first clip, or a cut.
+        seam: what becomes of the frames that it shares with the clip before.
     """
 
     index: int
@@ -53,6 +55,29 @@ class ClipRequest:
     seed: int
     layout: Layout
     starts_anew: bool
+    seam: Seam = Seam.DROP
+
+    @property
+    def num_blended(self) -> int:
+        """How many frames are mixed with the clip before; a 2.0 Pro clip's frame 0, which replays its anchor, never is."""
+        if self.starts_anew or self.seam is Seam.DROP:
+            return 0
+        return self.layout.overlap - 1 if self.layout.in_latent_space else self.layout.overlap
+
+
+class Predecessor(Protocol):
+    """What a clip moves on from: the clip before, or the end of a video that is continued.
+
+    Attributes:
+        key: 64 hex digits; determines both of the following.
+        latent: [1, 16, F, h, w], un-normalised; its last slots are the motion of a latent-space layout.
+    """
+
+    key: str
+    latent: torch.Tensor
+
+    def tail(self, num_frames: int) -> torch.Tensor:
+        """Return the last `num_frames` frames [n, H, W, 3] in [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +91,8 @@ class ClipPlan:
         seed: seed of clip 0.
         seed_mode: PER_CLIP adds 42 per clip, as the authors do; FIXED repeats the same noise.
         recipe: a hash of everything else that the graph says, which is known before any model loads.
+        seam: what becomes of shared frames, where the schedule says nothing else.
+        continues: a hash of the video that the first clip moves on from; empty if it starts anew.
     """
 
     num_clips: int
@@ -74,6 +101,8 @@ class ClipPlan:
     seed: int = 0
     seed_mode: SeedMode = SeedMode.PER_CLIP
     recipe: str = ""
+    seam: Seam = Seam.DROP
+    continues: str = ""
     _said: dict[int, ClipRequest] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -105,7 +134,8 @@ class ClipPlan:
 
     def plan_key(self, request: ClipRequest, previous: str | None) -> str:
         """Return the key of a clip as far as the graph tells it; `previous` is that of the clip before, None after a cut."""
-        return chain_key(previous, (self.recipe, request.spec, request.seed, request.layout))
+        spec = replace(request.spec, hold=0, seam=None)  # these change what is shown of a clip, not the clip
+        return chain_key(previous, (self.recipe, spec, request.seed, request.layout, request.starts_anew))
 
     def request_for(self, clip_index: int, spec: ClipSpec) -> ClipRequest:
         """Return what `spec` asks of clip `clip_index`.
@@ -120,10 +150,12 @@ class ClipPlan:
                 layout = make_layout(layout.name, spec.num_frames or layout.num_frames, num_motion)
             except ValueError as error:
                 raise ValueError(f"clip {clip_index + 1} of the schedule: {error}") from error
-        return ClipRequest(clip_index, spec, self.seed_of(clip_index, spec), layout, clip_index == 0 or spec.cut)
+        starts_anew = spec.cut or (clip_index == 0 and not self.continues)
+        seam = Seam.DROP if clip_index == 0 else spec.seam or self.seam  # a continued video's own frames stay as they are
+        return ClipRequest(clip_index, spec, self.seed_of(clip_index, spec), layout, starts_anew, seam)
 
     def require_joints(self, schedule: Schedule) -> None:
-        """Refuse clips whose motion is longer than the clip that it should come from.
+        """Refuse clips that are too short for what they share with their neighbours.
 
         Raises:
             ValueError: naming the clip.
@@ -131,25 +163,49 @@ class ClipPlan:
         before = None
         for index in range(min(self.num_clips, len(schedule))):
             request = self.request_for(index, schedule.at(index))
-            if before is not None and not request.starts_anew and request.layout.overlap >= before.layout.num_frames:
-                raise ValueError(
-                    f"clip {index + 1} of the schedule shares {request.layout.overlap} frames with the clip before, which has "
-                    f"only {before.layout.num_frames}: use fewer motion frames, a longer clip before, or cut."
-                )
+            if before is not None and not request.starts_anew:
+                _require_room(before, request)
             before = request
 
-    def shown_frames(self, request: ClipRequest) -> range:
-        """Return which frames of a clip the video shows, so that each moment is shown once.
+    def showing(self, request: ClipRequest) -> Showing:
+        """Return what a clip gives to the video, so that each moment is shown once.
 
         Source: SVI_SPEC A1 (1.0 keeps the next clip's copy of the overlap), A2 and A3 (2.0 and Pro the previous clip's).
         """
-        num_frames = request.layout.num_frames
-        if request.layout.overlap_rule is Overlap.KEEP_PREVIOUS:
-            return range(0 if request.starts_anew else request.layout.overlap, num_frames)
-        if request.index == self.num_clips - 1:
-            return range(num_frames)
-        following = self.request(request.index + 1)
-        return range(num_frames if following.starts_anew else num_frames - following.layout.overlap)
+        following = self.request(request.index + 1) if request.index < self.num_clips - 1 else None
+        return _showing(request, following)
+
+
+def _showing(request: ClipRequest, following: ClipRequest | None) -> Showing:
+    """Return what `request`'s clip gives to a video in which `following` comes next; None at the end."""
+    start, stop = 0, request.layout.num_frames
+    if request.num_blended:
+        start = request.layout.overlap - request.num_blended
+    elif not request.starts_anew and (request.index == 0 or request.layout.overlap_rule is Overlap.KEEP_PREVIOUS):
+        start = request.layout.overlap
+    if following is not None and not following.starts_anew:
+        keeps_next = following.layout.overlap_rule is Overlap.KEEP_NEXT
+        stop -= following.num_blended or (following.layout.overlap if keeps_next else 0)
+    is_end = stop == request.layout.num_frames
+    return Showing(range(start, stop), request.num_blended, request.seam, request.spec.hold, is_end)
+
+
+def _require_room(before: ClipRequest, request: ClipRequest) -> None:
+    """Refuse a clip whose motion or blend is longer than what the clip before can give.
+
+    Raises:
+        ValueError: naming the clip.
+    """
+    if request.layout.overlap >= before.layout.num_frames:
+        raise ValueError(
+            f"clip {request.index + 1} of the schedule shares {request.layout.overlap} frames with the clip before, which has "
+            f"only {before.layout.num_frames}: use fewer motion frames, a longer clip before, or cut."
+        )
+    if not _showing(before, request).frames:
+        raise ValueError(
+            f"clip {before.index + 1} of the schedule has {before.layout.num_frames} frames, all of which go into its seams: "
+            "make it longer, or use seam drop."
+        )
 
 
 @dataclass(frozen=True)
@@ -162,6 +218,7 @@ class Clip:
         latent: [1, 16, F, h, w], the sampler's output.
         reused: whether it was found in the run store.
         decode: latent -> chunks of frames [t, H, W, 3] in [0, 1].
+        plan_key: as the graph alone tells it, see ClipPlan.plan_key.
     """
 
     request: ClipRequest
@@ -169,6 +226,7 @@ class Clip:
     latent: torch.Tensor
     reused: bool
     decode: Callable[[torch.Tensor], Iterator[torch.Tensor]] = field(repr=False)
+    plan_key: str = ""
     _last: list[torch.Tensor] = field(default_factory=list, init=False, repr=False)
 
     def frames(self) -> Iterator[torch.Tensor]:
@@ -194,54 +252,55 @@ class ClipMaker(Protocol):
     def determinants(self, request: ClipRequest) -> object:
         """Return everything besides the clip before that determines the clip, for its key."""
 
-    def sample(self, request: ClipRequest, previous: Clip | None) -> torch.Tensor:
+    def sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
         """Return the latent [1, 16, F, h, w] of the clip."""
 
     def decode(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the clip's frames in chunks [t, H, W, 3] in [0, 1]."""
 
 
-def generate_clips(plan: ClipPlan, maker: ClipMaker, store: RunStore) -> Iterator[Clip]:
-    """Yield the clips of `plan` in order; what `store` holds is reused, everything else is sampled and stored.
+def make_clip(
+    plan: ClipPlan, maker: ClipMaker, store: RunStore, index: int, previous: Predecessor | None, plan_key: str | None = None
+) -> Clip:
+    """Return clip `index` of `plan`, from `store` where it is, else sampled and stored.
 
-    Only the clip before is kept, so memory does not depend on the number of clips, and the caller may stop at any clip.
+    Args:
+        previous: what it moves on from; ignored if it starts anew.
+        plan_key: of the clip before.
 
     Raises:
-        ValueError: a clip came out of the sampler with NaN or infinite values; earlier clips are stored already.
+        ValueError: it came out of the sampler with NaN or infinite values; nothing is stored then.
     """
-    previous = plan_key = None
+    request = plan.request(index)
+    if request.starts_anew:
+        previous = plan_key = None
+    key = chain_key(previous and previous.key, maker.determinants(request))
+    plan_key = plan.plan_key(request, plan_key)
+    record = ClipRecord(key, index, request.spec.prompt, request.seed, {}, plan_key=plan_key)
+    latent = store.load_latent(key)
+    reused = latent is not None
+    if latent is None:
+        began = time.monotonic()
+        latent = maker.sample(request, previous)
+        require_finite(latent, _describe(request))
+        record.measures["sample_seconds"] = round(time.monotonic() - began, 3)
+        store.save_latent(record, latent.cpu())
+    store.ensure_record(record)
+    return Clip(request, key, latent, reused, maker.decode, plan_key)
+
+
+def generate_clips(plan: ClipPlan, maker: ClipMaker, store: RunStore, start: Predecessor | None = None) -> Iterator[Clip]:
+    """Yield the clips of `plan` in order, the first moving on from `start` if the plan continues a video.
+
+    Only the clip before is kept, so memory does not depend on the number of clips, and the caller may stop at any clip.
+    What `store` holds is reused. Raises as :func:`make_clip`; earlier clips are stored already then.
+    """
+    assert bool(plan.continues) == (start is not None)
+    previous, plan_key = start, plan.continues or None
     for index in range(plan.num_clips):
-        request = plan.request(index)
-        if request.starts_anew:
-            previous = plan_key = None
-        key = chain_key(previous and previous.key, maker.determinants(request))
-        plan_key = plan.plan_key(request, plan_key)
-        record = ClipRecord(key, index, request.spec.prompt, request.seed, {}, plan_key=plan_key)
-        latent = store.load_latent(key)
-        reused = latent is not None
-        if latent is None:
-            began = time.monotonic()
-            latent = maker.sample(request, previous)
-            require_finite(latent, _describe(request))
-            record.measures["sample_seconds"] = round(time.monotonic() - began, 3)
-            store.save_latent(record, latent.cpu())
-        store.ensure_record(record)
-        previous = Clip(request, key, latent, reused, maker.decode)
+        previous = make_clip(plan, maker, store, index, previous, plan_key)
+        plan_key = previous.plan_key
         yield previous
-
-
-def cut_frames(chunks: Iterator[torch.Tensor], shown: range, hold: int = 0) -> Iterator[torch.Tensor]:
-    """Yield of a clip's `chunks` [t, H, W, 3] only the frames in `shown`, then the last of them `hold` times more."""
-    position = 0
-    last = None
-    for chunk in chunks:
-        kept = chunk[max(0, shown.start - position) : max(0, shown.stop - position)]
-        position += len(chunk)
-        if len(kept):
-            last = kept[-1:]
-            yield kept
-    for _ in range(hold):
-        yield last
 
 
 def _describe(request: ClipRequest) -> str:

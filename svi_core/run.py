@@ -3,19 +3,72 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import torch
 
-from .clips import Clip, ClipMaker, ClipPlan, cut_frames, generate_clips
+from .clips import Clip, ClipMaker, ClipPlan, ClipRequest, Predecessor, generate_clips, make_clip
+from .colour import END_FRAMES, ColourCorrection, corrected, match_colour
+from .continuation import VideoStart
 from .fingerprint import fingerprint
 from .run_store import RunStore, ShownClip
-from .video_file import VideoCoding, count_frames, join_videos, to_uint8, write_video
+from .seams import Showing, cut_frames
+from .source_video import write_beginning
+from .video_file import PIXEL_FORMATS, VideoCoding, count_frames, join_videos, to_uint8, write_video
 
 _log = logging.getLogger(__name__)
 JOIN_SHARE = 0.05  # of the run's time that refreshing the growing video may take
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """How a run's clips become a video.
+
+    Attributes:
+        coding: of the clips; a video that is continued decides about its colours.
+        metadata: header entries of the joined file.
+        start: the video that it begins with.
+        max_frames: final length in frames, the beginning included; 0 for all that the clips give.
+        colour_strength: 0 (as generated) to 1 (colours fully moved to the anchor's).
+        anchor_frame: request -> its anchor image [1, H, W, 3] in [0, 1]; needed where `colour_strength` is above 0.
+    """
+
+    coding: VideoCoding = VideoCoding()
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    start: VideoStart | None = None
+    max_frames: int = 0
+    colour_strength: float = 0.0
+    anchor_frame: Callable[[ClipRequest], torch.Tensor] | None = field(default=None, repr=False)
+
+    @property
+    def clip_coding(self) -> VideoCoding:
+        """The coding of the clips, so that they join the video that is continued."""
+        if self.start is None:
+            return self.coding
+        source = self.start.source
+        pixel_format = source.pixel_format.replace("yuvj", "yuv")
+        if pixel_format not in PIXEL_FORMATS:
+            pixel_format = self.coding.pixel_format
+        return replace(self.coding, pixel_format=pixel_format, **source.colours)
+
+
+@dataclass(frozen=True)
+class LastClip:
+    """What the next clip needs to know of the one added last.
+
+    Attributes:
+        clip: the clip.
+        stop: end of its shown frames.
+        begin: colour correction of its first frame.
+        end: colour correction of its last frame.
+    """
+
+    clip: Clip
+    stop: int
+    begin: ColourCorrection = ColourCorrection()
+    end: ColourCorrection = ColourCorrection()
 
 
 @dataclass
@@ -27,10 +80,10 @@ class GrowingVideo:
     """
 
     store: RunStore
-    coding: VideoCoding
-    metadata: Mapping[str, object] = field(default_factory=dict)
+    settings: VideoSettings = VideoSettings()
     clips: list[ShownClip] = field(default_factory=list)
     segments: list[Path] = field(default_factory=list)
+    last: LastClip | None = None
     _started: float = field(default_factory=time.monotonic)
     _join_seconds: float = 0.0
     _joined: int = 0
@@ -41,36 +94,64 @@ class GrowingVideo:
         return sum(clip.num_frames for clip in self.clips)
 
     @property
+    def is_full(self) -> bool:
+        """Whether the video has its final length."""
+        return 0 < self.settings.max_frames <= self.num_frames
+
+    @property
     def path(self) -> Path:
         """The video of all clips so far."""
         return self.store.folder / "video.mp4"
 
-    def add(self, clip: Clip, shown: range) -> None:
-        """Add the frames `shown` of `clip` and its held last frame, from the finished segment where there is one.
+    def begin(self) -> None:
+        """Begin with the video that is to be continued, if any, in a file of its own with unchanged frames.
+
+        Raises:
+            OSError: it cannot be read, or not be joined to clips of this coding.
+        """
+        start, coding = self.settings.start, self.settings.clip_coding
+        if start is None:
+            return
+        path = self.store.folder / f"begin-{start.plan_key[:16]}-{coding.tag}.mp4"
+        if not _holds(path, start.num_frames):
+            write_beginning(path, start.source, start.num_frames, coding)
+        self.clips.extend(start.clips)
+        self.segments.append(path)
+
+    def add(self, clip: Clip, showing: Showing) -> None:
+        """Add what `showing` says of `clip`, from the finished segment where there is one.
 
         Raises:
             OSError: the segment could not be written.
         """
-        hold = clip.request.spec.hold
-        name = f"{shown.start}-{shown.stop}-{hold}-{self.coding.tag}"
-        if self.store.segment(clip.key, name) is None:
-            chunks = cut_frames(clip.frames(), shown, hold)
-            frames = (to_uint8(chunk) for chunk in chunks)
-            written = write_video(self.store.segment_path(clip.key, name), frames, self.coding)
-            self.store.add_segment(clip.key, name, written.num_frames, written.sha256)
-        self.store.mark_used(clip.key)
-        num_frames = self.store.record(clip.key).segments[name]["num_frames"]
-        self.clips.append(ShownClip(clip.key, clip.request.spec.prompt, clip.request.seed, num_frames))
-        self.segments.append(self.store.segment_path(clip.key, name))
+        if self.settings.max_frames:
+            showing = showing.limited(max(1, self.settings.max_frames - self.num_frames))
+        begin = self.last.end if self.last and not clip.request.starts_anew else ColourCorrection()
+        end = self._add_segment(clip, showing, begin)
+        num_frames = showing.num_frames
+        self.clips.append(ShownClip(clip.key, clip.request.spec.prompt, clip.request.seed, num_frames, showing.is_end))
+        self.last = LastClip(clip, showing.frames.stop, begin, end)
         if self._join_seconds <= JOIN_SHARE * (time.monotonic() - self._started):
             self.try_join()
+
+    def show_end(self) -> None:
+        """Add what is missing of the last clip, which ends the video although another one was expected to follow."""
+        if self.last is None or self.clips[-1].whole_end or self.is_full or self.last.clip.request.spec.hold:
+            return  # after a held frame nothing more of the clip can come
+        missing = Showing(range(self.last.stop, self.last.clip.request.layout.num_frames))
+        if self.settings.max_frames:
+            missing = missing.limited(self.settings.max_frames - self.num_frames)
+        self._add_segment(self.last.clip, missing, self.last.begin)
+        shown = self.clips[-1].num_frames + missing.num_frames
+        self.clips[-1] = replace(self.clips[-1], num_frames=shown, whole_end=missing.is_end)
 
     def join(self) -> None:
         """Refresh the video unless it holds all segments already."""
         if self._joined == len(self.segments):
             return
         began = time.monotonic()
-        join_videos(self.path, self.segments, self.num_frames, self.metadata)
+        start = self.settings.start
+        join_videos(self.path, self.segments, self.num_frames, self.settings.metadata, start and start.sound)
         self.store.write_manifest(self.clips, self.path.name)
         self._joined = len(self.segments)
         self._join_seconds += time.monotonic() - began
@@ -89,33 +170,150 @@ class GrowingVideo:
             OSError: the video could not be written.
         """
         final = self.store.folder / f"video-{fingerprint([path.name for path in self.segments])[:12]}.mp4"
-        if not self._is_sound(final):
+        if not _holds(final, self.num_frames):
             self.join()
             os.replace(self.path, final)
         self.path.unlink(missing_ok=True)
         self.store.write_manifest(self.clips, final.name)
         return final
 
-    def _is_sound(self, video: Path) -> bool:
-        """Whether `video` is there already, as an earlier run with the same clips made it."""
-        try:
-            return video.exists() and count_frames(video) == self.num_frames
-        except OSError:
-            return False
+    def _add_segment(self, clip: Clip, showing: Showing, begin: ColourCorrection) -> ColourCorrection:
+        """Write the segment unless it is there; return the colour correction that it ends with."""
+        coding, strength = self.settings.clip_coding, self.settings.colour_strength
+        name = f"{showing.name}{f'-colour{strength:g}' if strength else ''}-{coding.tag}"
+        path = self.store.segment_path(clip.key, name)
+        if self.store.segment(clip.key, name) is None:
+            began = time.monotonic()
+            chunks, end = self._corrected_frames(clip, begin)
+            frames = (to_uint8(chunk) for chunk in cut_frames(chunks, showing, self._blended_before(showing)))
+            written = write_video(path, frames, coding)
+            self.store.add_segment(clip.key, name, written.num_frames, written.sha256, vars(end))
+            self.store.add_measure(clip.key, "decode_seconds", time.monotonic() - began)
+        self.store.mark_used(clip.key)
+        self.segments.append(path)
+        return ColourCorrection(**self.store.record(clip.key).segments[name].get("colour", {}))
+
+    def _corrected_frames(self, clip: Clip, begin: ColourCorrection) -> tuple[Iterator[torch.Tensor], ColourCorrection]:
+        """Return the clip's frames as they are shown, and the colour correction of its end, which needs all of them first."""
+        if not self.settings.colour_strength:
+            return clip.frames(), ColourCorrection()
+        chunks = [chunk.half().cpu() for chunk in clip.frames()]  # one clip, so memory stays bounded
+        tail = torch.cat(chunks[-END_FRAMES:])[-END_FRAMES:].float()
+        end = match_colour(tail, self.settings.anchor_frame(clip.request), self.settings.colour_strength)
+        return corrected((chunk.float() for chunk in chunks), begin, end, clip.request.layout.num_frames), end
+
+    def _blended_before(self, showing: Showing) -> torch.Tensor | None:
+        """Return the frames of the clip before that are mixed into this one, colours corrected as they end there."""
+        if not showing.num_blended:
+            return None
+        before = self.last.clip.tail(showing.num_blended)
+        return self.last.end(before) if self.settings.colour_strength else before
 
 
 def make_video(
-    plan: ClipPlan, maker: ClipMaker, video: GrowingVideo, on_clip: Callable[[Clip], None] = lambda clip: None
+    plan: ClipPlan,
+    maker: ClipMaker,
+    video: GrowingVideo,
+    start: Predecessor | None = None,
+    on_clip: Callable[[Clip], None] = lambda clip: None,
 ) -> tuple[Path, torch.Tensor]:
-    """Make all clips of `plan` and return the finished video's path and the last clip's latent [1, 16, F, h, w].
+    """Make the clips of `plan` and return the finished video's path and the last clip's latent [1, 16, F, h, w].
 
     Whatever stops the run, the clips finished so far are stored and joined into a playable file.
     """
     try:
-        for clip in generate_clips(plan, maker, video.store):
-            video.add(clip, plan.shown_frames(clip.request))
+        video.begin()
+        for clip in generate_clips(plan, maker, video.store, start):
+            video.add(clip, plan.showing(clip.request))
             on_clip(clip)
+            if video.is_full:
+                break
     except BaseException:
         video.try_join()
         raise
     return video.finish(), clip.latent
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run between two clips as one immutable value, small whatever its length: what a generic loop carries round.
+
+    Attributes:
+        plan: its number of clips does not matter, the loop decides.
+        maker: the model side.
+        folder: of the run store.
+        settings: of the video.
+        start: what the first clip moves on from, if it does.
+        clips: shown so far.
+        segments: files of the video so far.
+        last: the clip made last, by key; its latent lies in the run store.
+    """
+
+    plan: ClipPlan
+    maker: ClipMaker = field(repr=False)
+    folder: Path
+    settings: VideoSettings = VideoSettings()
+    start: Predecessor | None = field(default=None, repr=False)
+    num_clips: int = 0
+    clips: tuple[ShownClip, ...] = ()
+    segments: tuple[Path, ...] = ()
+    last: LastClip | None = None
+
+
+def next_clip(state: RunState) -> tuple[RunState, Clip]:
+    """Make one clip and return the state after it, and the clip.
+
+    Raises:
+        ValueError: the clip before is no longer in the run store, or as :func:`make_clip`.
+    """
+    with RunStore(state.folder) as store:
+        video = _video_of(state, store)
+        before = video.last.clip if video.last else None
+        if before is None:
+            video.begin()
+        clip = make_clip(state.plan, state.maker, store, state.num_clips, before or state.start, _plan_key(state, before))
+        video.add(clip, state.plan.showing(clip.request))
+    last = replace(video.last, clip=replace(clip, latent=None))
+    made = replace(state, num_clips=state.num_clips + 1, clips=tuple(video.clips), segments=tuple(video.segments), last=last)
+    return made, clip
+
+
+def finish_video(state: RunState) -> Path:
+    """Join the clips of `state` into a finished video and return its path.
+
+    Raises:
+        ValueError: there is no clip yet.
+    """
+    if state.last is None:
+        raise ValueError("the run has no clip yet: make at least one before the video is finished.")
+    with RunStore(state.folder) as store:
+        video = _video_of(state, store)
+        video.show_end()
+        return video.finish()
+
+
+def _plan_key(state: RunState, before: Clip | None) -> str | None:
+    return before.plan_key if before else state.plan.continues or None
+
+
+def _video_of(state: RunState, store: RunStore) -> GrowingVideo:
+    """Return the growing video as it was after the last clip of `state`.
+
+    Raises:
+        ValueError: the last clip is no longer in the run store.
+    """
+    last = state.last
+    if last is not None:
+        latent = store.load_latent(last.clip.key)
+        if latent is None:
+            raise ValueError(f"clip {state.num_clips} is no longer in {store.folder}: run the graph from its first clip again.")
+        last = replace(last, clip=replace(last.clip, latent=latent))
+    return GrowingVideo(store, state.settings, list(state.clips), list(state.segments), last)
+
+
+def _holds(video: Path, num_frames: int) -> bool:
+    """Whether `video` is there already, with all its frames, as an earlier run made it."""
+    try:
+        return video.exists() and count_frames(video) == num_frames
+    except OSError:
+        return False

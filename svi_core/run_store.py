@@ -16,7 +16,7 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -42,7 +42,8 @@ class ClipRecord:
         index: 0-based place in the video it was made for.
         prompt: its text.
         seed: its noise seed.
-        segments: by name (which frames, which coding): {"sha256": of the file, "num_frames", "frames_sha256": of the frames}.
+        segments: by name (which frames, which coding): {"sha256": of the file, "num_frames", "frames_sha256": of the frames,
+            "colour": the correction that it ends with}.
         keep: never removed to save space.
         plan_key: as :attr:`key`, but from what the graph says (see ClipPlan.plan_key), so that no model is needed to know it.
         measures: what making it took: "sample_seconds", "decode_seconds".
@@ -67,12 +68,14 @@ class ShownClip:
         prompt: its text.
         seed: its noise seed.
         num_frames: how many frames of the video it gives.
+        whole_end: the clip's own last frame is shown last (or held), so that the video can be continued from its latent.
     """
 
     key: str
     prompt: str
     seed: int
     num_frames: int
+    whole_end: bool = True
 
 
 def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
@@ -87,6 +90,27 @@ def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
         return tuple(ShownClip(**clip) for clip in manifest["clips"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is not a manifest of an SVI run ({error}): run the graph again to write it anew.") from error
+
+
+def read_clip_latent(run_folder: Path, key: str) -> torch.Tensor | None:
+    """Return the latent of clip `key` of a run, or None if it is not there or cannot be trusted; nothing is changed."""
+    try:
+        return _read_latent(run_folder / "clips" / f"{key}.safetensors", key)
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _read_latent(path: Path, key: str) -> torch.Tensor:
+    """Return the latent in `path`.
+
+    Raises:
+        ValueError: a damaged or foreign file, or one of another clip.
+    """
+    tensors, metadata = read_tensors(path)
+    latent = tensors["latent"]
+    if metadata.get("svi.key") != key or metadata.get("svi.sha256") != tensor_sha256(latent):
+        raise ValueError("its key or its bytes are not what its header says")
+    return latent
 
 
 def chain_key(previous_key: str | None, request: object) -> str:
@@ -139,14 +163,10 @@ class RunStore:
         if not path.exists():
             return None
         try:
-            tensors, metadata = read_tensors(path)
-            latent = tensors["latent"]
-            if metadata.get("svi.key") != key or metadata.get("svi.sha256") != tensor_sha256(latent):
-                raise ValueError("its key or its bytes are not what its header says")
+            return _read_latent(path, key)
         except (ValueError, KeyError) as error:
             self._set_aside(path, str(error))
             return None
-        return latent
 
     def save_latent(self, record: ClipRecord, latent: torch.Tensor) -> None:
         """Store a finished clip. A latent or record that is already there is left alone: equal keys mean equal clips.
@@ -202,11 +222,12 @@ class RunStore:
             return None
         return path
 
-    def add_segment(self, key: str, name: str, num_frames: int, frames_sha256: str) -> None:
-        """Record the segment file that was just moved into place."""
+    def add_segment(self, key: str, name: str, num_frames: int, frames_sha256: str, colour: Mapping[str, object]) -> None:
+        """Record the segment file that was just moved into place, and the colour correction that it ends with."""
         record = self.record(key)
         assert record is not None, key
-        facts = {"sha256": file_sha256(self.segment_path(key, name)), "num_frames": num_frames, "frames_sha256": frames_sha256}
+        sha256 = file_sha256(self.segment_path(key, name))
+        facts = {"sha256": sha256, "num_frames": num_frames, "frames_sha256": frames_sha256, "colour": dict(colour)}
         self._write_record(replace(record, segments={**record.segments, name: facts}))
 
     def records(self) -> list[ClipRecord]:

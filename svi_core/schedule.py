@@ -15,8 +15,9 @@ line of options in square brackets; the rest is the prompt:
     She smiles at the camera.
 
 Options: ``seed N``, ``frames N`` (4n + 1), ``motion N`` (frames), ``cfg X``, ``anchor NAME``, ``end NAME`` (end image),
-``lora NAME=S`` or ``NAME=HIGH/LOW``, ``cut`` (no motion from the clip before), ``hold N`` (repeat the last frame N times),
-``xN`` (N clips from this paragraph). Lines that start with ``#`` are comments.
+``lora NAME=S`` or ``NAME=HIGH/LOW``, ``cut`` (no motion from the clip before), ``seam drop|linear|eased`` (joint with the clip
+before), ``hold N`` (repeat the last frame N times), ``xN`` (N clips from this paragraph). Lines that start with ``#`` are
+comments.
 """
 
 import logging
@@ -28,6 +29,7 @@ from pathlib import Path
 
 from .geometry import num_latent_slots
 from .prompts import PromptSplit, parse_prompts
+from .seams import Seam
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +61,7 @@ class ClipSpec:
         end: name of the end image.
         loras: strengths that differ from the rows' own.
         cut: start anew from the anchor, without motion and without overlap.
+        seam: what becomes of the frames shared with the clip before.
         hold: how many times the last frame is repeated.
     """
 
@@ -71,6 +74,7 @@ class ClipSpec:
     end: str | None = None
     loras: tuple[LoraStrength, ...] = ()
     cut: bool = False
+    seam: Seam | None = None
     hold: int = 0
 
 
@@ -273,6 +277,10 @@ def _with_option(paragraph: Paragraph, name: str, value: str) -> Paragraph:
         return replace(paragraph, repeat=_integer("x", value, 1, MAX_CLIPS))
     if name == "cut" and not value:
         return replace(paragraph, spec=replace(spec, cut=True))
+    if name == "seam":
+        if value not in list(Seam):
+            raise ValueError(f"seam is {value!r}: write seam {', seam '.join(Seam)}.")
+        return replace(paragraph, spec=replace(spec, seam=Seam(value)))
     if name == "lora":
         return replace(paragraph, spec=replace(spec, loras=(*spec.loras, _lora(value))))
     if name in ("anchor", "end"):
@@ -288,7 +296,7 @@ def _with_option(paragraph: Paragraph, name: str, value: str) -> Paragraph:
         "hold": ("hold", 1, MAX_HOLD_FRAMES),
     }
     if name not in integers:
-        known = "seed, frames, motion, cfg, anchor, end, lora, cut, hold, xN"
+        known = "seed, frames, motion, cfg, anchor, end, lora, cut, seam, hold, xN"
         raise ValueError(f"option {' '.join((name, value)).strip()!r} is not known: use {known}.")
     attribute, low, high = integers[name]
     if name == "frames":
@@ -329,6 +337,7 @@ def _format_paragraph(paragraph: Paragraph) -> str:
     options += [f"{name} {value}" for name, value in named.items() if value is not None]
     options += [f"cfg {_plain(spec.cfg)}"] if spec.cfg is not None else []
     options += [f"lora {lora.name}={_plain(lora.high)}/{_plain(lora.low)}" for lora in spec.loras]
+    options += [f"seam {spec.seam}"] if spec.seam else []
     options += [f"hold {spec.hold}"] if spec.hold else []
     options += [f"x{paragraph.repeat}"] if paragraph.repeat > 1 else []
     return (f"[{', '.join(options)}]\n" if options else "") + spec.prompt

@@ -24,8 +24,9 @@ from .geometry import FRAME_RATE
 
 _TIMESCALE = 90_000  # divisible by every usual frame rate, so that joined clips keep exact frame times
 _QUEUED_CHUNKS = 4  # chunks of about 8 frames that wait for the encoder at most
-_NO_WINDOW = {"creationflags": getattr(subprocess, "CREATE_NO_WINDOW", 0)}  # Windows would open a console for each call
+NO_WINDOW = {"creationflags": getattr(subprocess, "CREATENO_WINDOW", 0)}  # Windows would open a console for each call
 CODECS = {"h264": "libx264", "h265": "libx265"}
+_MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "alac")
 PIXEL_FORMATS = ("yuv420p", "yuv444p", "yuv420p10le")
 
 
@@ -38,12 +39,17 @@ class VideoCoding:
         crf: constant rate factor, 0 (best, very large) to 51; 18 shows no loss.
         pixel_format: "yuv420p" plays everywhere (with crf above 0); the others need newer players.
         frame_rate: frames per second.
+        matrix: how colours become luma and chroma, and what the file says of it: "bt709", "bt601", or "unspecified" (BT.601
+            without saying so, as files that carry no such mark are read).
+        full_range: luma 0 .. 255 instead of 16 .. 235.
     """
 
     codec: str = "h264"
     crf: int = 18
     pixel_format: str = "yuv420p"
     frame_rate: int = FRAME_RATE
+    matrix: str = "bt709"
+    full_range: bool = False
 
     def __post_init__(self):
         if self.codec not in CODECS:
@@ -56,7 +62,23 @@ class VideoCoding:
     @property
     def tag(self) -> str:
         """A short name that tells files of different codings apart."""
-        return f"{self.codec}-{self.pixel_format}-crf{self.crf}"
+        colours = "" if self.matrix == "bt709" else f"-{self.matrix}"
+        return f"{self.codec}-{self.pixel_format}-crf{self.crf}{colours}{'-full' if self.full_range else ''}"
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The sound of a video.
+
+    Attributes:
+        path: a sound or video file.
+        codec: ffmpeg's name of its first sound stream's codec; copied where an mp4 can hold it, else encoded as AAC.
+        seconds: how much of it is heard.
+    """
+
+    path: Path
+    codec: str
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -92,13 +114,20 @@ def write_video(path: Path, chunks: Iterable[np.ndarray], coding: VideoCoding) -
     return written
 
 
-def join_videos(path: Path, segments: Iterable[Path], num_frames: int, metadata: Mapping[str, object] | None = None) -> None:
-    """Join files of equal size and coding into `path` by stream copy.
+def join_videos(
+    path: Path,
+    segments: Iterable[Path],
+    num_frames: int,
+    metadata: Mapping[str, object] | None = None,
+    sound: Sound | None = None,
+) -> None:
+    """Join files of equal size and codec into `path` by stream copy.
 
     Args:
         segments: the files in order.
         num_frames: frames that the join must hold.
         metadata: header entries; values other than text are stored as JSON. ComfyUI restores a graph from "workflow".
+        sound: what is heard from the beginning on.
 
     Raises:
         OSError: ffmpeg failed or frames are missing; `path` is left as it was.
@@ -109,7 +138,7 @@ def join_videos(path: Path, segments: Iterable[Path], num_frames: int, metadata:
         try:
             listing.write_text("".join(f"file {_quoted(segment)}\n" for segment in segments), encoding="utf-8")
             header.write_text(_ffmetadata(entries), encoding="utf-8")
-            done = subprocess.run(_join_command(staging, listing, header), capture_output=True, check=False, **_NO_WINDOW)
+            done = subprocess.run(_join_command(staging, listing, header, sound), capture_output=True, check=False, **NO_WINDOW)
         finally:
             listing.unlink(missing_ok=True)
             header.unlink(missing_ok=True)
@@ -129,20 +158,26 @@ def count_frames(path: Path, decode: bool = False) -> int:
         imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path),
         "-map", "0:v:0", *coding, "-f", "null", "-progress", "-", "-",
     ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, check=False, **_NO_WINDOW)
+    done = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW)
     counts = re.findall(rb"^frame=\s*(\d+)", done.stdout, re.MULTILINE)
     if done.returncode or not counts:
         raise OSError(f"{path} cannot be read back as a video: the disk may be full. Free space and run again.")
     return int(counts[-1])
 
 
-def read_frames(path: Path) -> Iterator[np.ndarray]:
-    """Yield the frames [H, W, 3] uint8 of a video file in order, one at a time.
+def read_frames(path: Path, last_seconds: float | None = None) -> Iterator[np.ndarray]:
+    """Yield the frames [H, W, 3] uint8 of a video file in order, one at a time, each once whatever its duration.
+
+    Args:
+        last_seconds: begin at most a few frames before so many seconds before the end.
 
     Raises:
         OSError: `path` is not a video that can be read.
     """
-    reader = imageio_ffmpeg.read_frames(str(path), pix_fmt="rgb24")
+    seek = [] if last_seconds is None else ["-sseof", f"-{last_seconds:.3f}"]
+    reader = imageio_ffmpeg.read_frames(
+        str(path), pix_fmt="rgb24", input_params=seek, output_params=["-fps_mode", "passthrough"]
+    )
     try:
         width, height = next(reader)["size"]
         for frame in reader:
@@ -201,7 +236,7 @@ class _FrameEncoder:
     def _start(self, height: int, width: int) -> None:
         self._process = subprocess.Popen(
             _encode_command(self._path, width, height, self._coding),
-            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages, **_NO_WINDOW,
+            stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=self._messages, **NO_WINDOW,
         )  # fmt: skip
         self._thread.start()
 
@@ -247,20 +282,31 @@ def _encode_command(path: Path, width: int, height: int, coding: VideoCoding) ->
     return [
         imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error",
         "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(coding.frame_rate), "-i", "-",
-        "-vf", "scale=out_color_matrix=bt709:out_range=tv", "-colorspace", "bt709", "-color_primaries", "bt709",
-        "-color_trc", "bt709", "-color_range", "tv", "-c:v", CODECS[coding.codec], "-preset", "medium",
+        "-vf", _colour_filter(coding), "-c:v", CODECS[coding.codec], "-preset", "medium",
         "-crf", str(coding.crf), "-pix_fmt", coding.pixel_format, "-bf", "0",
         *(["-x265-params", "log-level=error:bframes=0", "-tag:v", "hvc1"] if coding.codec == "h265" else []),
         "-video_track_timescale", str(_TIMESCALE), "-movflags", "+faststart", str(path),
     ]  # fmt: skip
 
 
-def _join_command(path: Path, listing: Path, header: Path) -> list[str]:
+def _colour_filter(coding: VideoCoding) -> str:
+    """Return the ffmpeg filter that turns RGB into the coding's luma and chroma and marks the frames accordingly."""
+    matrix, mark = {"bt709": ("bt709", "bt709"), "bt601": ("bt601", "smpte170m")}.get(coding.matrix, ("bt601", "unknown"))
+    extent = "pc" if coding.full_range else "tv"
+    return (
+        f"scale=out_color_matrix={matrix}:out_range={extent},"
+        f"setparams=range={extent}:colorspace={mark}:color_primaries={mark}:color_trc={mark}"
+    )
+
+
+def _join_command(path: Path, listing: Path, header: Path, sound: Sound | None) -> list[str]:
     """Return ffmpeg's arguments: the listed files one after the other, packets copied, with the header's metadata."""
     return [
         imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error",
         "-f", "concat", "-safe", "0", "-i", str(listing), "-f", "ffmetadata", "-i", str(header),
-        "-map", "0:v", "-map_metadata", "1", "-c", "copy", "-video_track_timescale", str(_TIMESCALE),
+        *(["-t", f"{sound.seconds:.6f}", "-i", str(sound.path)] if sound else []),
+        "-map", "0:v", *(["-map", "2:a:0"] if sound else []), "-map_metadata", "1", "-c:v", "copy",
+        *(["-c:a", "copy" if sound.codec in _MP4_SOUND else "aac"] if sound else []), "-video_track_timescale", str(_TIMESCALE),
         "-movflags", "+faststart+use_metadata_tags", str(path),
     ]  # fmt: skip
 

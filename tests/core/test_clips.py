@@ -5,11 +5,12 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svi_core.clips import MAX_SEED, ClipPlan, SeedMode, cut_frames, generate_clips
+from svi_core.clips import MAX_SEED, ClipPlan, SeedMode, generate_clips
 from svi_core.geometry import num_video_frames
 from svi_core.layouts import LAYOUTS, Padding, make_layout
 from svi_core.run_store import RunStore
 from svi_core.schedule import LiveSchedule, parse_schedule
+from svi_core.seams import Seam, cut_frames
 from tests.core.fakes import FakeMaker
 
 PRO = LAYOUTS["2.0 Pro"]
@@ -70,14 +71,14 @@ def test_the_video_has_the_length_of_the_formula_and_shows_each_moment_once(name
     for index in range(num_clips):
         moments = torch.arange(81).add(index * (81 - layout.overlap)).reshape(81, 1, 1, 1)
         chunks = iter([moments[:1], *moments[1:].split(8)])
-        for chunk in cut_frames(chunks, plan.shown_frames(plan.request(index))):
+        for chunk in cut_frames(chunks, plan.showing(plan.request(index))):
             shown += chunk.flatten().tolist()
     assert shown == list(range(num_video_frames(num_clips, 81, layout.overlap)))
 
 
-def shown(text, layout, num_clips=3):
-    plan = plan_of(num_clips, text, layout)
-    return [(r.start, r.stop) for r in (plan.shown_frames(plan.request(i)) for i in range(num_clips))]
+def shown(text, layout, num_clips=3, **rest):
+    plan = plan_of(num_clips, text, layout, **rest)
+    return [(r.start, r.stop) for r in (plan.showing(plan.request(i)).frames for i in range(num_clips))]
 
 
 def test_which_copy_of_the_overlap_is_kept():
@@ -94,9 +95,39 @@ def test_a_cut_shares_no_frames_and_a_change_of_motion_changes_the_overlap():
     assert shown("a\n\n[motion 8]\nb\n\n[motion 12, frames 41]\nc", PRO) == [(0, 81), (9, 81), (13, 41)]
 
 
-def test_held_frames_repeat_the_last_shown_one():
-    chunks = iter(torch.arange(10.0).reshape(10, 1, 1, 1).split(4))
-    assert torch.cat(list(cut_frames(chunks, range(2, 8), 3))).flatten().tolist() == [2, 3, 4, 5, 6, 7, 7, 7, 7]
+def test_a_blend_leaves_out_the_frame_that_replays_the_anchor():
+    """2.0 Pro shares 5 frames: 4 are mixed, the later clip's frame 0 is not shown. Film mixes all 5, Shot its one."""
+    assert shown("a", PRO, seam=Seam.LINEAR) == [(0, 77), (1, 77), (1, 81)]
+    assert shown("a\n\nb\n\n[seam drop]\nc", PRO, seam=Seam.EASED) == [(0, 77), (1, 81), (5, 81)]
+    assert shown("a\n\n[seam eased]\nb\n\n[cut]\nc", PRO) == [(0, 77), (1, 81), (0, 81)]
+    assert shown("a", LAYOUTS["Film"], seam=Seam.LINEAR) == [(0, 76), (0, 76), (0, 81)]
+    assert shown("a", LAYOUTS["2.0"], seam=Seam.LINEAR) == [(0, 80), (0, 80), (0, 81)]
+    blended = plan_of(3, layout=PRO, seam=Seam.LINEAR).request(1).num_blended
+    assert blended == 4 and plan_of(3, layout=PRO, seam=Seam.LINEAR).request(0).num_blended == 0
+
+
+@pytest.mark.parametrize("seam", Seam)
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_continued_video_keeps_its_own_frames(name, seam):
+    plan = plan_of(2, layout=LAYOUTS[name], continues="video", seam=seam)
+    first = plan.showing(plan.request(0))
+    assert first.frames.start == LAYOUTS[name].overlap and first.num_blended == 0
+    assert not plan.request(0).starts_anew and plan_of(2, "[cut]\na", continues="video").request(0).starts_anew
+
+
+def test_seams_and_holds_change_what_is_shown_not_the_clip(tmp_path):
+    plans = [plan_of(2, text) for text in ("a\n\nb", "[hold 3]\na\n\n[seam linear]\nb")]
+    keys = []
+    for plan in plans:
+        with RunStore(tmp_path) as store:
+            keys.append([(clip.key, clip.plan_key) for clip in generate_clips(plan, FakeMaker(PRO), store)])
+    assert keys[0] == keys[1]
+
+
+def test_a_clip_that_would_vanish_between_two_seams_is_refused():
+    text = "[frames 9]\na\n\n[frames 9]\nb\n\n[seam linear]\nc"
+    with pytest.raises(ValueError, match="clip 2 of the schedule has 9 frames, all of which go into its seams"):
+        plan_of(3, text).require_joints(parse_schedule(text))
 
 
 def test_the_schedules_seed_comes_first():
@@ -146,10 +177,10 @@ def test_a_joint_and_the_next_clip_see_the_same_schedule(tmp_path):
     path = tmp_path / "live.txt"
     path.write_text("a\n\nb\n\nc")
     plan = ClipPlan(3, LiveSchedule(path), LAYOUTS["Film"])
-    assert plan.shown_frames(plan.request(0)) == range(76)
+    assert plan.showing(plan.request(0)).frames == range(76)
     path.write_text("a\n\n[cut]\nb\n\n[cut]\nd")
     assert plan.request(1).spec.cut is False
-    assert plan.shown_frames(plan.request(1)) == range(81) and plan.request(2).spec.prompt == "d"
+    assert plan.showing(plan.request(1)).frames == range(81) and plan.request(2).spec.prompt == "d"
 
 
 @pytest.mark.parametrize(

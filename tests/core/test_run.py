@@ -5,9 +5,10 @@ import torch
 from svi_core.clips import ClipPlan
 from svi_core.geometry import num_video_frames
 from svi_core.layouts import LAYOUTS, make_layout
-from svi_core.run import GrowingVideo, make_video
+from svi_core.run import GrowingVideo, RunState, VideoSettings, finish_video, make_video, next_clip
 from svi_core.run_store import RunStore
 from svi_core.schedule import parse_schedule
+from svi_core.seams import Seam
 from svi_core.video_file import VideoCoding, count_frames, read_frames
 from tests.core.fakes import FakeMaker
 
@@ -15,10 +16,10 @@ STORY = "one\n\ntwo\n\nthree"
 LAYOUT = make_layout("2.0 Pro", num_frames=9)
 
 
-def run(folder, num_clips=3, layout=LAYOUT, maker=None, text=STORY, coding=None, **plan):
+def run(folder, num_clips=3, layout=LAYOUT, maker=None, text=STORY, settings=None, **plan):
     maker = maker or FakeMaker(layout)
     with RunStore(folder) as store:
-        video = GrowingVideo(store, coding or VideoCoding())
+        video = GrowingVideo(store, settings or VideoSettings())
         path, latent = make_video(ClipPlan(num_clips, parse_schedule(text), layout, **plan), maker, video)
     return path, latent, maker
 
@@ -35,6 +36,88 @@ def test_video_shows_every_moment_once_in_order(tmp_path, name):
     assert count_frames(path) == expected
     assert np.abs(moments(path) - np.arange(expected)).max() < 2
     assert latent[0, 0, 0, 0, 0] == 3
+
+
+@pytest.mark.parametrize("seam", [Seam.LINEAR, Seam.EASED])
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_blended_seams_keep_every_moment_in_its_place(tmp_path, name, seam):
+    """Both clips show the same moment in a blended frame, so the mix shows it too."""
+    layout = make_layout(name, num_frames=13)
+    path, _, _ = run(tmp_path, 4, layout, seam=seam)
+    assert np.abs(moments(path) - np.arange(num_video_frames(4, 13, layout.overlap))).max() < 2
+
+
+def test_changing_the_seam_samples_nothing_and_gives_another_video(tmp_path):
+    dropped, _, _ = run(tmp_path)
+    blended, _, maker = run(tmp_path, seam=Seam.LINEAR)
+    assert maker.sampled == [] and blended != dropped
+    assert run(tmp_path)[0] == dropped
+
+
+@pytest.mark.parametrize(("max_frames", "num_made"), [(1, 1), (9, 1), (10, 2), (13, 2), (17, 3), (100, 3)])
+def test_the_final_length_cuts_the_video_and_makes_no_clip_too_many(tmp_path, max_frames, num_made):
+    path, _, maker = run(tmp_path, 3, settings=VideoSettings(max_frames=max_frames))
+    assert count_frames(path) == min(max_frames, 17) and len(maker.sampled) == num_made
+
+
+def state_of(folder, layout=LAYOUT, text=STORY, maker=None, settings=None, **plan):
+    plan = ClipPlan(10_000, parse_schedule(text), layout, **plan)
+    return RunState(plan, maker or FakeMaker(layout), folder, settings or VideoSettings())
+
+
+@pytest.mark.parametrize("seam", Seam)
+@pytest.mark.parametrize("name", ["2.0 Pro", "Film", "Shot"])
+def test_clip_by_clip_gives_what_the_loop_gives(tmp_path, name, seam):
+    layout = make_layout(name, num_frames=13)
+    whole, latent, _ = run(tmp_path / "loop", 3, layout, seam=seam)
+    state = state_of(tmp_path / "steps", layout, seam=seam)
+    for _ in range(3):
+        state, clip = next_clip(state)
+    assert state.num_clips == 3 and state.maker.sampled == [0, 1, 2] and torch.equal(clip.latent, latent)
+    assert np.array_equal(moments(finish_video(state)), moments(whole))
+
+
+def test_a_state_is_a_value_that_can_be_gone_on_from_twice(tmp_path):
+    first, _ = next_clip(state_of(tmp_path))
+    second, clip = next_clip(first)
+    again, same = next_clip(first)
+    assert clip.key == same.key and same.reused and second.segments == again.segments
+    assert second.last.clip.latent is None and first.num_clips == 1  # small, and not changed
+
+
+def test_a_state_whose_clip_is_gone_says_so(tmp_path):
+    state, clip = next_clip(state_of(tmp_path))
+    (tmp_path / "clips" / f"{clip.key}.safetensors").unlink()
+    with pytest.raises(ValueError, match="clip 1 is no longer in .*first clip again"):
+        next_clip(state)
+    with pytest.raises(ValueError, match="no clip yet"):
+        finish_video(state_of(tmp_path))
+
+
+class DriftingMaker(FakeMaker):
+    """Every clip is textured grey around its own, ever brighter level; the anchor's level is 0.25."""
+
+    def decode(self, latent):
+        index = int(latent[0, 0, 0, 0, 0])
+        texture = torch.tensor([-0.1, 0.1]).repeat(8)[None, None, :, None]
+        for chunk in super().decode(latent):
+            yield torch.zeros_like(chunk) + 0.25 + 0.1 * index + texture
+
+
+def test_colours_are_led_back_to_the_anchor_without_a_jump_and_conditioning_is_untouched(tmp_path):
+    plain, latent, _ = run(tmp_path, maker=DriftingMaker(LAYOUT))
+    texture = torch.tensor([-0.1, 0.1]).repeat(8)[None, None, :, None]
+    anchor = (torch.zeros(1, 16, 16, 3) + 0.25 + texture).float()
+    settings = VideoSettings(colour_strength=1.0, anchor_frame=lambda request: anchor)
+    path, same, maker = run(tmp_path, maker=DriftingMaker(LAYOUT), settings=settings)
+    assert maker.sampled == [] and torch.equal(latent, same) and path != plain
+    levels, drifted = moments(path) / 255, moments(plain) / 255
+    assert drifted[-1] > 0.44 and abs(levels[-1] - 0.25) < 0.01
+    assert np.abs(levels[:9] - 0.25).max() < 0.01
+    ends = [8, 12, 16]
+    assert np.abs(levels[ends] - 0.25).max() < 0.01
+    again, _, maker = run(tmp_path, maker=DriftingMaker(LAYOUT), settings=settings)
+    assert again == path and maker.sampled == []
 
 
 def test_second_run_makes_nothing_and_gives_the_same_frames(tmp_path):
@@ -60,7 +143,7 @@ def test_a_changed_prompt_costs_that_clip_and_later_ones_and_the_earlier_take_st
         ({"maker": FakeMaker(LAYOUT, "other model")}, [0, 1, 2]),
         ({"num_clips": 5}, [3, 4]),
         ({"num_clips": 2}, []),
-        ({"coding": VideoCoding(crf=30)}, []),
+        ({"settings": VideoSettings(VideoCoding(crf=30))}, []),
         ({"text": STORY + "\n\nfour"}, []),
         ({"text": STORY.replace("two", "[cfg 3]\ntwo")}, [1, 2]),
         ({"text": STORY.replace("two", "[hold 5]\ntwo")}, []),
@@ -117,7 +200,12 @@ def test_cut_hold_and_lengths_show_in_the_video(tmp_path):
 def test_different_videos_never_share_a_name(tmp_path):
     """The last clip is the same in all of these, what is shown before it is not."""
     story = "a\n\n[cut]\nb"
-    variants = [{"text": story}, {"text": "[hold 5]\n" + story}, {"text": "other\n\n[cut]\nb"}, {"coding": VideoCoding(crf=30)}]
+    variants = [
+        {"text": story},
+        {"text": "[hold 5]\n" + story},
+        {"text": "other\n\n[cut]\nb"},
+        {"settings": VideoSettings(VideoCoding(crf=30))},
+    ]
     made = [run(tmp_path, 2, **{"text": story, **variant})[0] for variant in variants]
     assert len(set(made)) == len(made) and all(path.exists() for path in made)
     content = made[0].read_bytes()

@@ -100,7 +100,7 @@ def test_segments_are_trusted_by_their_hash_only(store):
     path.write_bytes(b"video")
     assert store.segment(KEY, "all") is None and not path.exists(), "no record vouches for it: an orphan of a crash"
     path.write_bytes(b"video")
-    store.add_segment(KEY, "all", 5, "abc")
+    store.add_segment(KEY, "all", 5, "abc", {})
     assert store.segment(KEY, "all") == path
     path.write_bytes(b"other")
     assert store.segment(KEY, "all") is None and len(list((store.folder / "set_aside").iterdir())) == 1

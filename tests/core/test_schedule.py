@@ -15,6 +15,7 @@ from svi_core.schedule import (
     format_schedule,
     parse_schedule,
 )
+from svi_core.seams import Seam
 
 STORY = """# a story
 A woman walks
@@ -113,8 +114,16 @@ SPECS = st.builds(
     end=st.none() | NAMES,
     loras=st.lists(st.builds(LoraStrength, NAMES, STRENGTHS, STRENGTHS), max_size=3).map(tuple),
     cut=st.booleans(),
+    seam=st.none() | st.sampled_from(list(Seam)),
     hold=st.integers(0, 100),
 )
+
+
+def test_a_seam_holds_for_all_clips_of_its_paragraph():
+    schedule = parse_schedule("a\n\n[seam eased, x2]\nb\n\nc")
+    assert [schedule.at(i).seam for i in range(4)] == [None, Seam.EASED, Seam.EASED, None]
+    with pytest.raises(ValueError, match="line 1, column 2: seam is 'soft': write seam drop, seam linear, seam eased"):
+        parse_schedule("[seam soft]\na")
 
 
 @given(st.lists(st.builds(Paragraph, SPECS, st.integers(1, 4)), min_size=1, max_size=5))

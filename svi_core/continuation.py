@@ -1,0 +1,145 @@
+"""A video that is there already, as what a new run moves on from: its last frames, their latent, and the file itself.
+
+The last clip of one of our own runs is taken from its run folder, bit for bit, as if the run had gone on. Any other video is
+encoded: a whole clip's window of frames, because in a causal VAE a slot's meaning depends on what came before it.
+Source: SVI_SPEC A3 (motion latent), B7 (motion = last slot of the frames before).
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+
+from .conditioning import motion_window
+from .fingerprint import fingerprint, large_file_fingerprint
+from .geometry import FRAME_RATE, TRAINED_NUM_FRAMES
+from .run_store import MANIFEST, ShownClip, read_clip_latent, read_manifest
+from .source_video import SourceVideo, read_tail
+from .video_file import Sound
+
+Decode = Callable[[torch.Tensor], Iterator[torch.Tensor]]
+
+
+@dataclass(frozen=True)
+class VideoStart:
+    """Which video a run begins with.
+
+    Attributes:
+        source: the file.
+        trim_end: frames cut off its end, for an end that went wrong.
+    """
+
+    source: SourceVideo
+    trim_end: int = 0
+
+    def __post_init__(self):
+        if not 0 <= self.trim_end < self.source.num_frames:
+            raise ValueError(
+                f"trim_end is {self.trim_end}, but {self.source.path.name} has {self.source.num_frames} frames: keep some."
+            )
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the video that are kept."""
+        return self.source.num_frames - self.trim_end
+
+    @property
+    def plan_key(self) -> str:
+        """A hash of what a run begins with, for ClipPlan.continues."""
+        return fingerprint("start", large_file_fingerprint(self.source.path), self.trim_end)
+
+    @property
+    def sound(self) -> Sound | None:
+        """The video's sound, as long as its kept frames."""
+        if self.source.sound_codec is None:
+            return None
+        return Sound(self.source.path, self.source.sound_codec, self.num_frames / self.source.frame_rate)
+
+    @property
+    def clips(self) -> tuple[ShownClip, ...]:
+        """The clips that the kept part consists of: its run's, or one for all of a foreign video."""
+        known = self._run_clips
+        if known is None or sum(clip.num_frames for clip in known) != self.source.num_frames:
+            return (ShownClip("", self.source.path.name, 0, self.num_frames, whole_end=False),)
+        kept, room = [], self.num_frames
+        for clip in known:
+            if room > 0:
+                whole = clip.num_frames <= room
+                kept.append(replace(clip, num_frames=min(room, clip.num_frames), whole_end=clip.whole_end and whole))
+            room -= clip.num_frames
+        return tuple(kept)
+
+    @cached_property
+    def _run_clips(self) -> tuple[ShownClip, ...] | None:
+        path = self.source.path
+        return read_manifest(path) if (path.parent / MANIFEST).exists() else None
+
+    def stored_latent(self) -> torch.Tensor | None:
+        """Return the latent [1, 16, F, h, w] of the last clip where our own run ended with it, else None."""
+        last = self.clips[-1]
+        return read_clip_latent(self.source.path.parent, last.key) if last.key and last.whole_end else None
+
+
+@dataclass(frozen=True)
+class VideoEnd:
+    """The end of a video not made by our own runs, as svi_core.clips.Predecessor.
+
+    Attributes:
+        key: a hash of its last frames.
+        latent: [1, 16, F, h, w], un-normalised.
+        frames: its last frames [n, H, W, 3] in [0, 1], 16 per second.
+    """
+
+    key: str
+    latent: torch.Tensor
+    frames: torch.Tensor
+
+    def tail(self, num_frames: int) -> torch.Tensor:
+        """Return the last `num_frames` frames [n, H, W, 3].
+
+        Raises:
+            ValueError: the video is shorter.
+        """
+        if len(self.frames) < num_frames:
+            raise ValueError(
+                f"the video to continue has {len(self.frames)} frame(s) at {FRAME_RATE} per second, but {num_frames} carry "
+                "motion: use a longer video or fewer motion frames."
+            )
+        return self.frames[-num_frames:]
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """The last clip of one of our own runs, as svi_core.clips.Predecessor.
+
+    Attributes:
+        key: of the clip.
+        latent: [1, 16, F, h, w].
+        decode: latent -> chunks of frames [t, H, W, 3] in [0, 1].
+    """
+
+    key: str
+    latent: torch.Tensor
+    decode: Decode
+
+    def tail(self, num_frames: int) -> torch.Tensor:
+        """Return the last `num_frames` frames [n, H, W, 3]."""
+        return torch.cat(list(self.decode(self.latent)))[-num_frames:]
+
+
+def open_start(start: VideoStart, encode: Callable[[torch.Tensor], torch.Tensor], decode: Decode) -> VideoEnd | RunEnd:
+    """Return the end of `start` for the first clip to move on from.
+
+    Args:
+        encode: frames [T, H, W, 3] -> latent [1, 16, F, h, w], un-normalised; called for videos not made by our own runs.
+        decode: latent -> chunks of frames.
+
+    Raises:
+        OSError: the file cannot be read.
+    """
+    latent = start.stored_latent()
+    if latent is not None:
+        return RunEnd(start.clips[-1].key, latent, decode)
+    frames = read_tail(start.source, TRAINED_NUM_FRAMES, start.trim_end)
+    return VideoEnd(fingerprint("video", frames), encode(motion_window(frames, TRAINED_NUM_FRAMES)), frames)
