@@ -1,0 +1,103 @@
+"""Translate LoRA files between the key dialects of ComfyUI and of the official SVI code; the numbers stay as they are.
+
+    python -m training.convert my_lora.safetensors official.safetensors --to official
+
+`comfy`: ``diffusion_model.blocks.0.ffn.0.lora_A.weight``, what we write. `official`: ``blocks.0.ffn.0.lora_A.default.weight``,
+the authors' 2.x files. `official-1.0`: the same with ``pipe.dit.`` before it. The official loaders know no alpha, so it is
+multiplied into lora_B on the way there. Any dialect that the SVI nodes read is read, kohya's included.
+Source: SVI_SPEC C.
+"""
+
+import argparse
+import re
+import sys
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from svi_core.atomic_file import staged
+from svi_core.lora import COMFY_PREFIX, read_lora
+
+DIALECTS = {"comfy": COMFY_PREFIX, "official": "", "official-1.0": "pipe.dit."}
+_SIDES = {"lora_A": "lora_A", "lora_down": "lora_A", "lora_B": "lora_B", "lora_up": "lora_B"}
+_PAIR_KEY = re.compile(r"^(?P<module>.+)\.(?P<side>lora_A|lora_B|lora_down|lora_up)(?:\.weight)?$")
+_KOHYA = re.compile(r"^lora_unet_+blocks_(\d+)_(?:(self_attn|cross_attn)_(\w+)|ffn_(\d))$")
+
+
+def convert(source: Path, destination: Path, dialect: str) -> int:
+    """Write `source` to `destination` in `dialect` and return the number of layers; metadata is kept.
+
+    Raises:
+        ValueError: no sound LoRA file, unknown dialect, or parts (other than low-rank pairs) that the official code has no
+            place for.
+    """
+    if dialect not in DIALECTS:
+        raise ValueError(f"dialect is {dialect!r}: use one of {', '.join(DIALECTS)}.")
+    lora = read_lora(source)
+    pairs, alphas = _pairs(lora.tensors, source)
+    converted = {}
+    for module, sides in pairs.items():
+        up, down = sides["lora_B"], sides["lora_A"]
+        alpha = alphas.get(module)
+        if dialect == "comfy":
+            names = ("lora_A.weight", "lora_B.weight")
+            if alpha is not None:
+                converted[f"{COMFY_PREFIX}{module}.alpha"] = alpha
+        else:
+            names = ("lora_A.default.weight", "lora_B.default.weight")
+            up = up if alpha is None else (up.float() * (float(alpha) / down.shape[0])).to(up.dtype)
+        for name, matrix in zip(names, (down, up), strict=True):
+            converted[f"{DIALECTS[dialect]}{module}.{name}"] = matrix.contiguous()
+    with staged(destination) as staging:
+        safetensors.torch.save_file(converted, staging, lora.metadata)
+    return len(pairs)
+
+
+def _pairs(tensors: dict[str, Tensor], source: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
+    """Return the matrices by bare module name and side, and the alphas by bare module name.
+
+    Raises:
+        ValueError: a key that is part of no pair, or half a pair.
+    """
+    pairs: dict[str, dict[str, Tensor]] = {}
+    alphas = {}
+    for key, tensor in tensors.items():
+        if key.endswith(".alpha"):
+            alphas[_bare(key.removesuffix(".alpha"))] = tensor
+        elif match := _PAIR_KEY.match(key):
+            pairs.setdefault(_bare(match["module"]), {})[_SIDES[match["side"]]] = tensor
+        else:
+            raise ValueError(f"{source}: {key!r} is no part of a low-rank pair, which is all that can be converted.")
+    halves = [module for module, sides in pairs.items() if len(sides) != 2]
+    if halves or not pairs:
+        raise ValueError(f"{source}: {halves[0] + ' has one matrix only' if halves else 'holds no low-rank pair'}.")
+    return pairs, alphas
+
+
+def _bare(module: str) -> str:
+    """Return ``blocks.0.self_attn.q`` for the module name in any dialect."""
+    if match := _KOHYA.match(module):
+        block, attention, name, ffn = match.groups()
+        return f"blocks.{block}.{attention}.{name}" if attention else f"blocks.{block}.ffn.{ffn}"
+    return module.removeprefix(COMFY_PREFIX)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("source", type=Path)
+    parser.add_argument("destination", type=Path)
+    parser.add_argument("--to", choices=DIALECTS, default="official", dest="dialect")
+    options = parser.parse_args(arguments)
+    try:
+        count = convert(options.source, options.destination, options.dialect)
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+    sys.stdout.write(f"{options.destination}: {count} layers in dialect {options.dialect}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
