@@ -139,7 +139,7 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     """
     if not container.streams.video:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise ValueError(f"holds no video, only {kinds}")
+        raise ValueError(f"holds no video, only {kinds}: it is of another kind, or cut off")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     return stream

@@ -127,10 +127,11 @@ def with_bytes(path: Path, data: bytes) -> Path:
 def test_a_fault_is_named(tmp_path):
     whole = write_numbered(tmp_path / "whole.mp4", 20)
     faults = [
-        (with_bytes(tmp_path / "cut.mp4", whole.read_bytes()[:-700]), "cannot be read as a video"),
+        (with_bytes(tmp_path / "cut.mp4", whole.read_bytes()[:-700]), "cut off"),
+        (with_bytes(tmp_path / "half.mp4", whole.read_bytes()[: whole.stat().st_size // 2]), "cut off"),
         (write_sound(tmp_path / "sound.mp4"), "holds no video, only audio"),
-        (with_bytes(tmp_path / "empty.mp4", b""), "a video|no video"),
-        (with_bytes(tmp_path / "text.mp4", b"not a video at all" * 99), "a video|no video"),
+        (with_bytes(tmp_path / "empty.mp4", b""), "of another kind|something else"),
+        (with_bytes(tmp_path / "text.mp4", b"not a video at all" * 99), "of another kind|something else"),
         (tmp_path, "cannot be read"),
         (tmp_path / "gone.mp4", "No such file"),
     ]
