@@ -141,9 +141,13 @@ class RunStore:
             raise ValueError(
                 f"the run folder {self.folder} is in use by process {owner}: wait for it, or choose another filename_prefix."
             ) from None
-        self._owner_path.write_text(str(os.getpid()))
-        for folder in (self.folder, self.clips):
-            remove_stale_staging(folder)
+        try:
+            write_bytes(self._owner_path, str(os.getpid()).encode())
+            for folder in (self.folder, self.clips):
+                remove_stale_staging(folder)
+        except BaseException:
+            self._lock.release()
+            raise
         return self
 
     def __exit__(self, *_) -> None:
@@ -299,6 +303,8 @@ class RunStore:
     def _set_aside(self, path: Path, reason: str) -> None:
         folder = self.folder / "set_aside"
         folder.mkdir(exist_ok=True)
-        target = folder / f"{time.time_ns()}-{path.name}"
+        stamp = time.time_ns()
+        while (target := folder / f"{stamp}-{path.name}").exists():  # clocks jump back, and some are coarse
+            stamp += 1
         os.replace(path, target)
         _log.warning("SVI run store: %s cannot be trusted (%s); moved to %s and made again.", path, reason, target)
