@@ -113,6 +113,25 @@ def _read_latent(path: Path, key: str) -> torch.Tensor:
     return latent
 
 
+def read_records(run_folder: Path) -> list[ClipRecord]:
+    """Return what is known of the stored clips of a run, the video's order first.
+
+    Takes no lock and changes nothing, so that a run may go on meanwhile; what is not whole is left out.
+    """
+    records = []
+    for path in (run_folder / "clips").glob("*.safetensors"):
+        try:
+            records.append(_read_record(path.with_suffix(".json")))
+        except (OSError, ValueError, KeyError, TypeError):
+            continue
+    return sorted(records, key=lambda record: (record.index, record.key))
+
+
+def _read_record(path: Path) -> ClipRecord:
+    facts = json.loads(path.read_text(encoding="utf-8"))
+    return ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__ if name in facts})
+
+
 def chain_key(previous_key: str | None, request: object) -> str:
     """Return the key of a clip from the key of the clip it moves on from and everything else that determines it."""
     return fingerprint("svi clip", FORMAT_VERSION, previous_key, request)
@@ -202,8 +221,7 @@ class RunStore:
         if not path.exists():
             return None
         try:
-            facts = json.loads(path.read_text(encoding="utf-8"))
-            return ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__ if name in facts})
+            return _read_record(path)
         except (ValueError, KeyError, TypeError) as error:
             self._set_aside(path, str(error))
             return None

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from svi_core import atomic_file
-from svi_core.run_store import ClipRecord, RunStore, ShownClip, chain_key, read_manifest
+from svi_core.run_store import ClipRecord, RunStore, ShownClip, chain_key, read_manifest, read_records
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -249,3 +249,21 @@ def test_a_record_of_an_earlier_version_is_still_read(store):
     del facts["plan_key"], facts["measures"]
     path.write_text(json.dumps(facts))
     assert store.record(KEY) == record(KEY)
+
+
+def snapshot(folder):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_records_are_read_without_the_lock_and_without_a_trace(store):
+    other, third = chain_key(None, "b"), chain_key(None, "c")
+    store.save_latent(record(other, 1, plan_key="p1"), latent(1))
+    store.save_latent(record(KEY, 0, plan_key="p0"), latent(0))
+    store.save_latent(record(third, 2), latent(2))
+    (store.clips / f"{third}.json").write_text("{broken")
+    (store.clips / f"{chain_key(None, 'd')}.json").write_text((store.clips / f"{KEY}.json").read_text())  # its latent is gone
+    (store.clips / f"{KEY}.77.staging.safetensors").write_bytes(b"half")
+    before = snapshot(store.folder)
+    assert [known.plan_key for known in read_records(store.folder)] == ["p0", "p1"]  # while `store` holds the lock
+    assert snapshot(store.folder) == before
+    assert read_records(store.folder / "nothing here") == []
