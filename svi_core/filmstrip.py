@@ -48,10 +48,10 @@ def draw_filmstrip(rows: Sequence[StripRow], frame_width: int = 240) -> np.ndarr
     draw = ImageDraw.Draw(picture)
     for index, row in enumerate(rows):
         top = MARGIN + index * row_height
-        draw.text((MARGIN, top), _fitted(draw, row.title, font, size[0] - 2 * MARGIN), fill=TEXT, font=font)
+        draw.text((MARGIN, top), fitted(draw, row.title, font, size[0] - 2 * MARGIN), fill=TEXT, font=font)
         if row.subtitle:
             draw.text(
-                (MARGIN, top + text_height), _fitted(draw, row.subtitle, font, size[0] - 2 * MARGIN), fill=FAINT, font=font
+                (MARGIN, top + text_height), fitted(draw, row.subtitle, font, size[0] - 2 * MARGIN), fill=FAINT, font=font
             )
         for column, frame in enumerate(row.frames):
             image = Image.fromarray(frame).resize((frame_width, frame_height), Image.Resampling.BICUBIC)
@@ -59,11 +59,12 @@ def draw_filmstrip(rows: Sequence[StripRow], frame_width: int = 240) -> np.ndarr
     return np.asarray(picture)
 
 
-def _fitted(draw: ImageDraw.ImageDraw, text: str, font, width: int) -> str:
+def fitted(draw: ImageDraw.ImageDraw, text: str, font, width: float) -> str:
     """Return `text` in one line, shortened with an ellipsis where it is wider than `width` pixels."""
     text = " ".join(text.split())
     if draw.textlength(text, font=font) <= width:
         return text
+    text = text[: int(width)]  # a letter takes more than a pixel
     while text and draw.textlength(text + "…", font=font) > width:
         text = text[:-1]
     return text + "…"

@@ -202,6 +202,24 @@ def format_schedule(schedule: Schedule) -> str:
     return "\n\n".join(_format_paragraph(paragraph) for paragraph in schedule.paragraphs) + "\n"
 
 
+def format_options(spec: ClipSpec) -> str:
+    """Return the options of a clip as a schedule writes them, without brackets: "cut, seed 7", "" for none."""
+    named = {
+        "seed": spec.seed,
+        "frames": spec.num_frames,
+        "motion": spec.num_motion_frames,
+        "anchor": spec.anchor,
+        "end": spec.end,
+    }
+    options = ["cut"] if spec.cut else []
+    options += [f"{name} {value}" for name, value in named.items() if value is not None]
+    options += [f"cfg {_plain(spec.cfg)}"] if spec.cfg is not None else []
+    options += [f"lora {lora.name}={_plain(lora.high)}/{_plain(lora.low)}" for lora in spec.loras]
+    options += [f"seam {spec.seam}"] if spec.seam else []
+    options += [f"hold {spec.hold}"] if spec.hold else []
+    return ", ".join(options)
+
+
 def _expanded(paragraphs: tuple[Paragraph, ...]) -> Iterator[ClipSpec]:
     """Yield one spec per clip. An anchor holds until the next one; repeats differ in seed and are cut only once."""
     anchor = None
@@ -325,22 +343,9 @@ def _lora(value: str) -> LoraStrength:
 
 
 def _format_paragraph(paragraph: Paragraph) -> str:
-    spec = paragraph.spec
-    named = {
-        "seed": spec.seed,
-        "frames": spec.num_frames,
-        "motion": spec.num_motion_frames,
-        "anchor": spec.anchor,
-        "end": spec.end,
-    }
-    options = ["cut"] if spec.cut else []
-    options += [f"{name} {value}" for name, value in named.items() if value is not None]
-    options += [f"cfg {_plain(spec.cfg)}"] if spec.cfg is not None else []
-    options += [f"lora {lora.name}={_plain(lora.high)}/{_plain(lora.low)}" for lora in spec.loras]
-    options += [f"seam {spec.seam}"] if spec.seam else []
-    options += [f"hold {spec.hold}"] if spec.hold else []
+    options = [format_options(paragraph.spec)] if format_options(paragraph.spec) else []
     options += [f"x{paragraph.repeat}"] if paragraph.repeat > 1 else []
-    return (f"[{', '.join(options)}]\n" if options else "") + spec.prompt
+    return (f"[{', '.join(options)}]\n" if options else "") + paragraph.spec.prompt
 
 
 def _plain(number: float) -> str:
