@@ -64,6 +64,19 @@ def clip_size(num_slots: int, samples: torch.Tensor) -> str:
     return f"{num_pixel_frames(num_slots)} frames of {width * 8} x {height * 8} pixels"
 
 
+def reset_peak_memory() -> None:
+    """Begin to measure anew for :func:`peak_memory`."""
+    device = comfy.model_management.get_torch_device()
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+
+
+def peak_memory() -> int:
+    """Return the most bytes that torch had in use on the GPU since :func:`reset_peak_memory`; 0 without a CUDA device."""
+    device = comfy.model_management.get_torch_device()
+    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+
+
 def zero_latent_slot() -> torch.Tensor:
     """Return the value [1, 16, 1, 1, 1] of an un-normalised Wan 2.1 latent that is zero in normalised space."""
     return comfy.latent_formats.Wan21().process_out(torch.zeros(1, LATENT_CHANNELS, 1, 1, 1))

@@ -80,6 +80,7 @@ class ClipSampler:
     def sample(self, request: ClipRequest, previous: Clip | None) -> torch.Tensor:
         """Return the latent [1, 16, F, h, w] of a clip, made by the high-noise expert first, then the low-noise one."""
         size = bridge.clip_size(request.layout.num_slots, self.anchor["samples"])
+        bridge.reset_peak_memory()
         with out_of_memory_told(f"clip {request.index + 1} of {size}", bridge.MORE_MEMORY):
             return self._sample(request, previous)
 
@@ -100,6 +101,11 @@ class ClipSampler:
     def decode(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the frames of one clip in chunks [t, H, W, 3] in [0, 1]."""
         return bridge.decode_chunks(self.vae, latent)
+
+    def measures(self, request: ClipRequest) -> dict[str, float]:
+        """Return what the time of the clip just sampled depends on besides its size, and the memory it took."""
+        num_passes = 1 if self._cfg(request) == 1.0 else 2
+        return {"num_steps": self._num_steps, "num_passes": num_passes, "peak_bytes": bridge.peak_memory()}
 
     def start_progress(self, num_clips: int) -> None:
         """Show progress over all steps of `num_clips` clips; 0 if their number is open, then each clip by itself."""

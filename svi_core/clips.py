@@ -258,6 +258,9 @@ class ClipMaker(Protocol):
     def decode(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the clip's frames in chunks [t, H, W, 3] in [0, 1]."""
 
+    def measures(self, request: ClipRequest) -> dict[str, float]:
+        """Return what the time of the clip just sampled depends on besides its size: "num_steps", "num_passes", ..."""
+
 
 def make_clip(
     plan: ClipPlan, maker: ClipMaker, store: RunStore, index: int, previous: Predecessor | None, plan_key: str | None = None
@@ -284,6 +287,7 @@ def make_clip(
         latent = maker.sample(request, previous)
         require_finite(latent, _describe(request))
         record.measures["sample_seconds"] = round(time.monotonic() - began, 3)
+        record.measures.update(_size_of(latent), **maker.measures(request))
         store.save_latent(record, latent.cpu())
     store.ensure_record(record)
     return Clip(request, key, latent, reused, maker.decode, plan_key)
@@ -301,6 +305,11 @@ def generate_clips(plan: ClipPlan, maker: ClipMaker, store: RunStore, start: Pre
         previous = make_clip(plan, maker, store, index, previous, plan_key)
         plan_key = previous.plan_key
         yield previous
+
+
+def _size_of(latent: torch.Tensor) -> dict[str, float]:
+    slots, height, width = latent.shape[-3:]
+    return {"num_slots": slots, "latent_height": height, "latent_width": width}
 
 
 def _describe(request: ClipRequest) -> str:

@@ -46,7 +46,8 @@ class ClipRecord:
             "colour": the correction that it ends with}.
         keep: never removed to save space.
         plan_key: as :attr:`key`, but from what the graph says (see ClipPlan.plan_key), so that no model is needed to know it.
-        measures: what making it took: "sample_seconds", "decode_seconds".
+        measures: what making it took: "sample_seconds", "decode_seconds", "peak_bytes" of GPU memory, and what that depends on:
+            "num_steps", "num_passes" of the model in each, "num_slots", "latent_height", "latent_width".
     """
 
     key: str

@@ -29,6 +29,9 @@ class FakeMaker:
             latent[0, 3, 0, 0, 0] = float("nan")
         return latent
 
+    def measures(self, request: ClipRequest) -> dict[str, float]:
+        return {"num_steps": 4, "num_passes": 2}
+
     def decode(self, latent: torch.Tensor):
         index = int(latent[0, 0, 0, 0, 0])
         step = self.layout.num_frames - self.layout.overlap

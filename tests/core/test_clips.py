@@ -207,3 +207,11 @@ def test_the_graph_s_keys_are_known_without_making_a_clip(tmp_path):
     second = plan.plan_key(plan.request_for(1, plan.schedule.at(1)), first)
     assert stored == [first, second, plan.plan_key(plan.request_for(2, plan.schedule.at(2)), None)]
     assert replace(plan, recipe="other").plan_key(plan.request_for(0, plan.schedule.at(0)), None) != first
+
+
+def test_a_record_says_how_much_work_its_clip_was(tmp_path):
+    with RunStore(tmp_path) as store:
+        list(generate_clips(plan_of(1), FakeMaker(PRO), store))
+        measures = store.records()[0].measures
+    assert measures.pop("sample_seconds") >= 0.0
+    assert measures == {"num_steps": 4, "num_passes": 2, "num_slots": 21, "latent_height": 2, "latent_width": 2}
