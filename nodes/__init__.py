@@ -3,8 +3,11 @@
 from comfy_api.latest import ComfyExtension, io
 
 from .conditioning import SVIAnchorEncode, SVIConditioning, SVIMotionLatent, SVINamedAnchor
+from .continuation import SVIContinueVideo
 from .drift import SVIDriftReport, SVIFilmstrip
+from .joining import SVIJoinVideos
 from .layouts import SVILayout
+from .loop import SVIBeginVideo, SVIFinishVideo, SVINextClip, SVIUnrollClips
 from .lora import SVILora, SVILoraStack
 from .prompts import SVILiveSchedule, SVIPromptStream
 from .run import SVIGenerate, SVIOutput
@@ -26,6 +29,12 @@ class StableVideoInfinity(ComfyExtension):
             SVILayout,
             SVIOutput,
             SVIGenerate,
+            SVIContinueVideo,
+            SVIJoinVideos,
+            SVIBeginVideo,
+            SVINextClip,
+            SVIUnrollClips,
+            SVIFinishVideo,
             SVIFilmstrip,
             SVIDriftReport,
         ]

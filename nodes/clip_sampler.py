@@ -8,8 +8,9 @@ from pathlib import Path
 
 import torch
 
-from ..svi_core.clips import Clip, ClipPlan, ClipRequest
+from ..svi_core.clips import Clip, ClipPlan, ClipRequest, Predecessor
 from ..svi_core.conditioning import ConditioningLatent, motion_tail, with_end_image
+from ..svi_core.continuation import RunEnd, VideoEnd, VideoStart, open_start
 from ..svi_core.fingerprint import fingerprint
 from ..svi_core.flow_matching import num_high_noise_steps, require_sigmas
 from ..svi_core.geometry import require_frame_size
@@ -77,14 +78,14 @@ class ClipSampler:
         strengths = [(row.strength, row.strength_low_noise) for row in with_strengths(self.loras, spec.loras)]
         return (self._fixed_determinants, prompt, pictures, request.seed, self._cfg(request), request.layout, strengths)
 
-    def sample(self, request: ClipRequest, previous: Clip | None) -> torch.Tensor:
+    def sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
         """Return the latent [1, 16, F, h, w] of a clip, made by the high-noise expert first, then the low-noise one."""
         size = bridge.clip_size(request.layout.num_slots, self.anchor["samples"])
         bridge.reset_peak_memory()
         with out_of_memory_told(f"clip {request.index + 1} of {size}", bridge.MORE_MEMORY):
             return self._sample(request, previous)
 
-    def _sample(self, request: ClipRequest, previous: Clip | None) -> torch.Tensor:
+    def _sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
         y = self._build_y(request, previous)
         features = self._clip_vision_features(request, previous)
         prompt = self.prompts.encode(request.spec.prompt)
@@ -106,6 +107,27 @@ class ClipSampler:
         """Return what the time of the clip just sampled depends on besides its size, and the memory it took."""
         num_passes = 1 if self._cfg(request) == 1.0 else 2
         return {"num_steps": self._num_steps, "num_passes": num_passes, "peak_bytes": bridge.peak_memory()}
+
+    def anchor_frame(self, request: ClipRequest) -> torch.Tensor:
+        """Return the anchor image [1, H, W, 3] in [0, 1] of the clip of `request`."""
+        anchor = self._anchor(request.spec.anchor)
+        frames = anchor.get(bridge.FRAMES_KEY)
+        return next(self.decode(anchor["samples"])) if frames is None else frames
+
+    def open_start(self, start: VideoStart) -> VideoEnd | RunEnd:
+        """Return the end of a video, encoded, for the first clip to move on from.
+
+        Raises:
+            ValueError: the video has another size than the anchor.
+        """
+        source = start.source
+        _, _, _, height, width = self.anchor["samples"].shape
+        if (source.width, source.height) != (width * 8, height * 8):
+            raise ValueError(
+                f"the video to continue ({source.path.name}) has {source.width} x {source.height} pixels, but the anchor "
+                f"{width * 8} x {height * 8}: encode the anchor at the video's size, or scale the video first."
+            )
+        return open_start(start, lambda frames: bridge.encode_frames(self.vae, frames), self.decode)
 
     def start_progress(self, num_clips: int) -> None:
         """Show progress over all steps of `num_clips` clips; 0 if their number is open, then each clip by itself."""
@@ -184,7 +206,7 @@ class ClipSampler:
             raise ValueError(f"the schedule names {name!r}, but the anchors input has {known}: add it with SVI Named Anchor.")
         return self.anchors[name]
 
-    def _build_y(self, request: ClipRequest, previous: Clip | None) -> ConditioningLatent:
+    def _build_y(self, request: ClipRequest, previous: Predecessor | None) -> ConditioningLatent:
         layout, motion = request.layout, None
         if previous is not None and layout.in_latent_space:
             motion = {"samples": motion_tail(previous.latent, layout.num_motion_frames)}
@@ -197,16 +219,13 @@ class ClipSampler:
         end = bridge.encode_end_image(self.vae, self._anchor(request.spec.end)[bridge.FRAMES_KEY], layout.num_frames)
         return with_end_image(y, end)
 
-    def _clip_vision_features(self, request: ClipRequest, previous: Clip | None):
+    def _clip_vision_features(self, request: ClipRequest, previous: Predecessor | None):
         """Encode the first known frame of the clip, as SVI does: the reference, then the first motion frame."""
         if self.clip_vision is None or not bridge.needs_clip_vision(self.model):
             return None
         if previous is not None:
             return self.clip_vision.encode_image(previous.tail(request.layout.num_motion_frames)[:1], crop=False)
-        anchor = self._anchor(request.spec.anchor)
-        frames = anchor.get(bridge.FRAMES_KEY)
-        frames = next(bridge.decode_chunks(self.vae, anchor["samples"])) if frames is None else frames
-        return self.clip_vision.encode_image(frames[:1], crop=False)
+        return self.clip_vision.encode_image(self.anchor_frame(request)[:1], crop=False)
 
     def _check_model(self, name: str, model) -> None:
         bridge.require_i2v(model, name)

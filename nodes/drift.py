@@ -11,6 +11,7 @@ from ..svi_core.filmstrip import StripRow, draw_filmstrip, pick_frames, spread
 from ..svi_core.plots import draw_panels
 from ..svi_core.run_store import ShownClip, read_manifest
 from ..svi_core.video_file import count_frames, read_frames
+from .continuation import video_path
 
 CATEGORY = "SVI"
 _CLIP_LENGTH_TOOLTIP = (
@@ -44,7 +45,7 @@ class SVIDriftReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, video, clip_length) -> io.NodeOutput:
-        path = _path_of(video)
+        path = video_path(video)
         report = measure_drift(read_frames(path), [clip.num_frames for clip in _clips_of(path, clip_length)])
         return io.NodeOutput(report.table(), json.dumps(report.as_dict()), _as_image(draw_panels(_series(report))))
 
@@ -71,21 +72,9 @@ class SVIFilmstrip(io.ComfyNode):
 
     @classmethod
     def execute(cls, video, columns, frame_width, clip_length) -> io.NodeOutput:
-        path = _path_of(video)
+        path = video_path(video)
         rows = _strip_rows(path, _clips_of(path, clip_length), columns)
         return io.NodeOutput(_as_image(draw_filmstrip(rows, frame_width)))
-
-
-def _path_of(video) -> Path:
-    """Return the file of a VIDEO.
-
-    Raises:
-        ValueError: a VIDEO that is not a file.
-    """
-    source = video.get_stream_source()
-    if not isinstance(source, str):
-        raise ValueError("video is held in memory: save it first, then load the file with Load Video.")
-    return Path(source)
 
 
 def _clips_of(path: Path, clip_length: int) -> tuple[ShownClip, ...]:

@@ -7,18 +7,22 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import InputImpl, io
 
-from ..svi_core.clips import ClipPlan, SeedMode
-from ..svi_core.layouts import LAYOUTS
+from ..svi_core.clips import ClipPlan, Predecessor, SeedMode
+from ..svi_core.continuation import VideoStart
+from ..svi_core.geometry import FRAME_RATE
+from ..svi_core.layouts import LAYOUTS, Layout
 from ..svi_core.output_folder import check_output_prefix, run_folder
-from ..svi_core.run import GrowingVideo, make_video
+from ..svi_core.run import GrowingVideo, VideoSettings, make_video
 from ..svi_core.run_store import RunStore
 from ..svi_core.schedule import MAX_CLIPS, MAX_SEED
+from ..svi_core.seams import DEFAULT_SEAM, Seam
 from ..svi_core.video_file import CODECS, PIXEL_FORMATS, VideoCoding
 from .clip_sampler import ClipSampler
 from .conditioning import Anchors
+from .continuation import StartType
 from .layouts import LayoutType
 from .lora import LoraRows
-from .prompts import Prompts
+from .prompts import EncodedPrompts, Prompts
 from .validation import complaint
 
 CATEGORY = "SVI"
@@ -37,7 +41,7 @@ class SVIGenerate(io.ComfyNode):
             description="The whole loop: each clip is conditioned on the anchor and on the end of the clip before, "
             "sampled, decoded and written. The video on disk is playable after every clip.",
             search_aliases=["stable video infinity", "long video", "infinite video", "loop"],
-            inputs=_generate_inputs(),
+            inputs=_with_num_clips(run_inputs()),
             outputs=[
                 io.Video.Output("video", tooltip="The finished video, a file: Save Video copies it without re-encoding."),
                 io.Latent.Output("last_latent", tooltip="Latent of the last clip, to go on from."),
@@ -54,45 +58,124 @@ class SVIGenerate(io.ComfyNode):
         """Run again, instead of answering from ComfyUI's cache, when the video made before is gone."""
         if filename_prefix is None:  # linked, not known yet
             return ""
-        gone = any(path.parent == _run_folder(filename_prefix) and not path.exists() for path in _finished_videos)
-        return time.time() if gone else ""
+        return changed_if_gone(run_path(filename_prefix))
 
     @classmethod
-    def execute(cls, prompts, num_clips, seed, seed_mode, filename_prefix, layout=None, output=None, **inputs) -> io.NodeOutput:
-        output = output or OutputSettings()
-        plan_clips = MAX_CLIPS if prompts.until_stopped else num_clips
-        plan = ClipPlan(plan_clips, prompts.schedule, layout or LAYOUTS["2.0 Pro"], seed, SeedMode(seed_mode))
-        sampler = ClipSampler(prompts=prompts, **inputs)
-        sampler.check(plan)
-        sampler.start_progress(0 if prompts.until_stopped else num_clips)
-        with RunStore(_run_folder(filename_prefix)) as store:
-            graph = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
-            video = GrowingVideo(store, output.coding, graph)
-            path, latent = make_video(plan, sampler, video, sampler.on_clip)
-            store.prune(output.budget_bytes, {clip.key for clip in video.clips})
-        _remember(path)
+    def execute(cls, num_clips, prompts, **inputs) -> io.NodeOutput:
+        run = prepare_run(cls.hidden, MAX_CLIPS if prompts.until_stopped else num_clips, prompts, **inputs)
+        run.sampler.start_progress(0 if prompts.until_stopped else num_clips)
+        with RunStore(run.folder) as store:
+            video = GrowingVideo(store, run.settings)
+            path, latent = make_video(run.plan, run.sampler, video, run.start, run.sampler.on_clip)
+            store.prune(run.budget_bytes, {clip.key for clip in video.clips})
+        remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})
-
-
-_finished_videos: set[Path] = set()  # what this process has made, to notice when a cached result is gone
-
-
-def _run_folder(filename_prefix: str) -> Path:
-    return run_folder(Path(folder_paths.get_output_directory()), filename_prefix)
-
-
-def _remember(video: Path) -> None:
-    """Note `video` as the result of its run folder."""
-    _finished_videos.difference_update([old for old in _finished_videos if old.parent == video.parent])
-    _finished_videos.add(video)
 
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """How a run's files are written and how much room they may take."""
+    """How a run's files are written and how much room they may take.
+
+    Attributes:
+        coding: of the video.
+        budget_bytes: room for stored clips; 0 for no limit.
+        seam: what becomes of shared frames, where the schedule says nothing else.
+        colour_strength: 0 to 1, how far the shown colours are moved to the anchor's.
+        length_seconds: final length of the video; 0 for all that the clips give.
+    """
 
     coding: VideoCoding = VideoCoding()
     budget_bytes: int = 0
+    seam: Seam = DEFAULT_SEAM
+    colour_strength: float = 0.0
+    length_seconds: float = 0.0
+
+    def max_frames(self, start: VideoStart | None) -> int:
+        """Return the final length in frames, 0 for no limit; a video that is continued counts by its own duration.
+
+        Raises:
+            ValueError: that video is longer already.
+        """
+        if self.length_seconds == 0.0:
+            return 0
+        begun = start.num_frames / start.source.frame_rate if start else 0.0
+        if begun >= self.length_seconds:
+            raise ValueError(
+                f"length_seconds is {self.length_seconds:g}, but the video to continue lasts {begun:.2f} seconds already: "
+                "use more, or cut its end off in SVI Continue Video."
+            )
+        return (start.num_frames if start else 0) + max(1, round((self.length_seconds - begun) * FRAME_RATE))
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """Everything that a run needs, checked before its first step."""
+
+    plan: ClipPlan
+    sampler: ClipSampler
+    settings: VideoSettings
+    folder: Path
+    budget_bytes: int
+    start: Predecessor | None
+
+
+def prepare_run(
+    hidden,
+    num_clips: int,
+    prompts: EncodedPrompts,
+    seed: int,
+    seed_mode: str,
+    filename_prefix: str,
+    layout: Layout | None = None,
+    output: OutputSettings | None = None,
+    continue_from: VideoStart | None = None,
+    **inputs,
+) -> PreparedRun:
+    """Return the run that the inputs of SVI Generate, and of SVI Begin Video, describe.
+
+    Raises:
+        ValueError: naming the input that cannot work.
+    """
+    output = output or OutputSettings()
+    folder = run_path(filename_prefix)
+    continues = continue_from.plan_key if continue_from else ""
+    plan = ClipPlan(
+        num_clips,
+        prompts.schedule,
+        layout or LAYOUTS["2.0 Pro"],
+        seed,
+        SeedMode(seed_mode),
+        seam=output.seam,
+        continues=continues,
+    )
+    sampler = ClipSampler(prompts=prompts, **inputs)
+    sampler.check(plan)
+    max_frames = output.max_frames(continue_from)
+    start = sampler.open_start(continue_from) if continue_from else None
+    graph = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
+    settings = VideoSettings(output.coding, graph, continue_from, max_frames, output.colour_strength, sampler.anchor_frame)
+    return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
+
+
+_made_files: set[Path] = set()  # results of this process, to notice when a cached one is gone
+
+
+def run_path(filename_prefix: str) -> Path:
+    """Return the folder of the run called `filename_prefix` in ComfyUI's output folder; nothing is created."""
+    return run_folder(Path(folder_paths.get_output_directory()), filename_prefix)
+
+
+def remember(file: Path, instead_of: str | None = None) -> None:
+    """Note `file` as a result, in place of those of its folder that match the pattern `instead_of`."""
+    if instead_of:
+        _made_files.difference_update([old for old in _made_files if old.parent == file.parent and old.match(instead_of)])
+    _made_files.add(file)
+
+
+def changed_if_gone(folder: Path | None = None) -> float | str:
+    """Return a new value each time, so that a node runs again, if a result (of `folder`) is gone; "" otherwise."""
+    gone = any(not file.exists() for file in _made_files if folder in (None, file.parent))
+    return time.time() if gone else ""
 
 
 class SVIOutput(io.ComfyNode):
@@ -128,19 +211,49 @@ class SVIOutput(io.ComfyNode):
                     tooltip="Gigabytes that stored clips may take; earlier takes not used for longest are removed first, the "
                     "current video's never. Finished videos are not counted. 0: no limit.",
                 ),
+                io.Combo.Input(
+                    "seam",
+                    options=Seam,
+                    default=DEFAULT_SEAM,
+                    tooltip="Frames that two clips share. drop: one copy is shown. linear, eased: cross-fade between both; the "
+                    "replayed anchor frame is never mixed in. A schedule can say it per clip: [seam linear].",
+                ),
+                io.Float.Input(
+                    "colour_match",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Lead the colours of the shown frames back to the anchor's: 0 not at all, 1 fully. What conditions "
+                    "the next clip stays as it is.",
+                ),
+                io.Float.Input(
+                    "length_seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=1_000_000.0,
+                    step=0.5,
+                    tooltip="Final length: the video is cut there and no further clip is made. 0: all that the clips give.",
+                ),
             ],
             outputs=[OutputType.Output("output", tooltip="For output of SVI Generate.")],
         )
 
     @classmethod
-    def execute(cls, codec, crf, pixel_format, budget_gb) -> io.NodeOutput:
-        if not 0.0 <= budget_gb < float("inf"):
-            raise ValueError(f"budget_gb is {budget_gb}: use a number of gigabytes, or 0 for no limit.")
-        return io.NodeOutput(OutputSettings(VideoCoding(codec, crf, pixel_format), int(budget_gb * 1e9)))
+    def execute(cls, codec, crf, pixel_format, budget_gb, seam, colour_match, length_seconds) -> io.NodeOutput:
+        for name, value, most in (
+            ("budget_gb", budget_gb, 1e5),
+            ("colour_match", colour_match, 1),
+            ("length_seconds", length_seconds, 1e6),
+        ):
+            if not 0.0 <= value <= most:
+                raise ValueError(f"{name} is {value}: use a number from 0 to {most:g}.")
+        coding = VideoCoding(codec, crf, pixel_format)
+        return io.NodeOutput(OutputSettings(coding, int(budget_gb * 1e9), Seam(seam), colour_match, length_seconds))
 
 
-def _generate_inputs() -> list[io.Input]:
-    """Return the inputs of SVI Generate: links first, then widgets."""
+def run_inputs() -> list[io.Input]:
+    """Return what SVI Generate and SVI Begin Video have in common: links first, then widgets."""
     return [
         io.Model.Input("model", tooltip="Wan I2V model, or the high-noise expert of Wan 2.2, with the SVI LoRA applied."),
         Prompts.Input("prompts", tooltip="From SVI Prompt Stream."),
@@ -159,9 +272,7 @@ def _generate_inputs() -> list[io.Input]:
             tooltip="From SVI LoRA, for strengths that the schedule changes between clips; leave out SVI LoRA Stack then.",
         ),
         OutputType.Input("output", optional=True, tooltip="From SVI Output; H.264 at crf 18 without a space limit if empty."),
-        io.Int.Input(
-            "num_clips", default=3, min=1, max=MAX_CLIPS, tooltip="How many clips; with 2.0 Pro each adds 76 frames (4.75 s)."
-        ),
+        StartType.Input("continue_from", optional=True, tooltip="From SVI Continue Video: begin after an existing video."),
         io.Float.Input("cfg", default=4.0, min=0.0, max=100.0, step=0.1, tooltip="4 to 5 as trained; 1 with a distilled LoRA."),
         io.Int.Input(
             "seed",
@@ -193,4 +304,15 @@ def _generate_inputs() -> list[io.Input]:
             default="svi/video",
             tooltip="The run's folder inside ComfyUI's output folder. Run again under the same name to reuse its clips.",
         ),
+    ]
+
+
+def _with_num_clips(inputs: list[io.Input]) -> list[io.Input]:
+    """Return `inputs` with num_clips as the first widget."""
+    tooltip = "How many clips; with 2.0 Pro each adds 76 frames (4.75 s)."
+    first_widget = next(index for index, entry in enumerate(inputs) if isinstance(entry, io.WidgetInput))
+    return [
+        *inputs[:first_widget],
+        io.Int.Input("num_clips", default=3, min=1, max=MAX_CLIPS, tooltip=tooltip),
+        *inputs[first_widget:],
     ]

@@ -7,7 +7,6 @@ Source: SVI_SPEC A3 (motion latent), B7 (motion = last slot of the frames before
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from functools import cached_property
 
 import torch
 
@@ -58,27 +57,29 @@ class VideoStart:
 
     @property
     def clips(self) -> tuple[ShownClip, ...]:
-        """The clips that the kept part consists of: its run's, or one for all of a foreign video."""
-        known = self._run_clips
-        if known is None or sum(clip.num_frames for clip in known) != self.source.num_frames:
-            return (ShownClip("", self.source.path.name, 0, self.num_frames, whole_end=False),)
-        kept, room = [], self.num_frames
-        for clip in known:
-            if room > 0:
-                whole = clip.num_frames <= room
-                kept.append(replace(clip, num_frames=min(room, clip.num_frames), whole_end=clip.whole_end and whole))
-            room -= clip.num_frames
-        return tuple(kept)
-
-    @cached_property
-    def _run_clips(self) -> tuple[ShownClip, ...] | None:
-        path = self.source.path
-        return read_manifest(path) if (path.parent / MANIFEST).exists() else None
+        """The clips that the kept part consists of."""
+        return clips_of_video(self.source, 0, self.trim_end)
 
     def stored_latent(self) -> torch.Tensor | None:
         """Return the latent [1, 16, F, h, w] of the last clip where our own run ended with it, else None."""
         last = self.clips[-1]
         return read_clip_latent(self.source.path.parent, last.key) if last.key and last.whole_end else None
+
+
+def clips_of_video(source: SourceVideo, trim_start: int = 0, trim_end: int = 0) -> tuple[ShownClip, ...]:
+    """Return the clips that a video consists of without its trimmed ends: its run's, or one for all of a foreign video."""
+    path = source.path
+    known = read_manifest(path) if (path.parent / MANIFEST).exists() else None
+    if known is None or sum(clip.num_frames for clip in known) != source.num_frames:
+        known = (ShownClip("", path.name, 0, source.num_frames, whole_end=False),)
+    kept, position = [], 0
+    for clip in known:
+        begin = max(position, trim_start)
+        end = min(position + clip.num_frames, source.num_frames - trim_end)
+        position += clip.num_frames
+        if begin < end:
+            kept.append(replace(clip, num_frames=end - begin, whole_end=clip.whole_end and end == position))
+    return tuple(kept)
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ class Seam(StrEnum):
     EASED = "eased"  # cross-fade that starts and ends softly
 
 
+DEFAULT_SEAM = Seam.DROP
+
+
 @dataclass(frozen=True)
 class Showing:
     """What one clip gives to the video.

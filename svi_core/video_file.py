@@ -47,7 +47,7 @@ class VideoCoding:
     codec: str = "h264"
     crf: int = 18
     pixel_format: str = "yuv420p"
-    frame_rate: int = FRAME_RATE
+    frame_rate: float = FRAME_RATE
     matrix: str = "bt709"
     full_range: bool = False
 

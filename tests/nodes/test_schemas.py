@@ -2,6 +2,7 @@
 
 import asyncio
 import inspect
+import sys
 
 import pytest
 
@@ -17,6 +18,12 @@ NODE_IDS = {
     "SVINamedAnchor",
     "SVILiveSchedule",
     "SVIOutput",
+    "SVIContinueVideo",
+    "SVIJoinVideos",
+    "SVIBeginVideo",
+    "SVINextClip",
+    "SVIUnrollClips",
+    "SVIFinishVideo",
     "SVIFilmstrip",
     "SVIDriftReport",
 }
@@ -40,8 +47,10 @@ def read_names(node) -> set[str]:
     if "inputs" in names:
         from dataclasses import fields
 
-        sampler = inspect.getmodule(node).ClipSampler
-        names = (names - {"inputs"}) | {field.name for field in fields(sampler) if field.init}
+        run = sys.modules[inspect.getmodule(node).__package__ + ".run"]
+        names |= set(inspect.signature(run.prepare_run).parameters) - {"hidden"}
+        names = (names - {"inputs"}) | {field.name for field in fields(run.ClipSampler) if field.init}
+        names -= {"num_clips"} - set(inspect.signature(node.execute).parameters)
     return names
 
 

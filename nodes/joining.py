@@ -1,0 +1,63 @@
+"""Two videos, one after the other."""
+
+from comfy_api.latest import InputImpl, io
+
+from ..svi_core.joining import Joint, Piece, join_into_folder
+from ..svi_core.output_folder import check_output_prefix
+from ..svi_core.seams import Seam
+from ..svi_core.source_video import probe_video
+from .continuation import video_path
+from .run import OutputSettings, OutputType, run_path
+from .validation import complaint
+
+CATEGORY = "SVI"
+
+
+class SVIJoinVideos(io.ComfyNode):
+    """Put one video after another."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        frames = {"default": 0, "min": 0, "max": 1_000_000}
+        return io.Schema(
+            node_id="SVIJoinVideos",
+            display_name="SVI Join Videos",
+            category=CATEGORY,
+            description="Two videos, or runs, one after the other: a plain cut or a cross-fade, ends trimmed as you like. "
+            "Whole videos of one codec in a plain cut are copied without encoding.",
+            search_aliases=["stable video infinity", "concatenate videos", "merge videos", "crossfade", "trim"],
+            inputs=[
+                io.Video.Input("first", tooltip="The video that comes first."),
+                io.Video.Input("second", tooltip="The video that comes after it, of the same size."),
+                io.Combo.Input(
+                    "seam",
+                    options=Seam,
+                    default=Seam.DROP,
+                    tooltip="drop: a plain cut. linear, eased: a cross-fade of blend_frames frames.",
+                ),
+                io.Int.Input("blend_frames", tooltip="Frames of the cross-fade, taken from both videos.", **frames),
+                io.Int.Input("trim_end", tooltip="Frames cut off the end of the first video.", **frames),
+                io.Int.Input("trim_start", tooltip="Frames cut off the start of the second video.", **frames),
+                OutputType.Input(
+                    "output", optional=True, tooltip="From SVI Output: how the video is encoded where it must be."
+                ),
+                io.String.Input(
+                    "filename_prefix", default="svi/joined", tooltip="The folder of the result inside ComfyUI's output folder."
+                ),
+            ],
+            outputs=[io.Video.Output("video", tooltip="The joined video, a file.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix=None) -> bool | str:
+        return complaint(check_output_prefix, filename_prefix)
+
+    @classmethod
+    def execute(cls, first, second, seam, blend_frames, trim_end, trim_start, filename_prefix, output=None) -> io.NodeOutput:
+        earlier, later = (probe_video(video_path(video)) for video in (first, second))
+        joint = Joint(Piece(earlier, 0, trim_end), Piece(later, trim_start), Seam(seam), blend_frames)
+        metadata = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
+        coding = (output or OutputSettings()).coding
+        path = join_into_folder(run_path(filename_prefix), joint, coding, metadata)
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)))
