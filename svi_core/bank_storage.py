@@ -1,11 +1,13 @@
 """What the error bank's entries are, the changes it makes to them, and their storage in RAM (on disk: bank_file)."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Protocol
 
 import torch
+
+DEFAULT_CAPACITY = 500  # entries for each grid value, as trained
 
 
 class ChangeKind(IntEnum):
@@ -59,10 +61,19 @@ def apply_change(cells: list[list[Entry]], change: Change) -> None:
         del cell[change.position]
 
 
+def removed_entry(cells: list[list[Entry]], change: Change) -> Entry | None:
+    """Return the entry that `change` will remove from `cells`, or None."""
+    if change.kind in (ChangeKind.REPLACE, ChangeKind.DROP):
+        return cells[change.grid][change.position]
+    return cells[change.grid][0] if change.kind is ChangeKind.SHIFT else None
+
+
 class BankStorage(Protocol):
     """Keeps the values of entries and the order of changes; the bank decides what changes."""
 
-    cells: list[list[Entry]]
+    @property
+    def cells(self) -> list[list[Entry]]:
+        """The entries of each grid cell, in their order."""
 
     def write(self, values: torch.Tensor, sigma: float, square_norm: float) -> Entry:
         """Store `values` [F, C, h, w] and return the entry, which counts only once a change names it."""
@@ -86,7 +97,9 @@ class BankStorage(Protocol):
 class MemoryStorage:
     """Entries in RAM. Its snapshot holds all of them."""
 
-    def __init__(self, num_grids: int):
+    def __init__(self, num_grids: int, entry_shape: Sequence[int], dtype: torch.dtype):
+        """Make an empty storage for residuals of `entry_shape` [C, F, h, w]."""
+        self._stored_shape, self._dtype = (entry_shape[1], entry_shape[0], *entry_shape[2:]), dtype
         self.cells: list[list[Entry]] = [[] for _ in range(num_grids)]
         self._values: dict[int, torch.Tensor] = {}
         self._next_place = 0
@@ -104,11 +117,10 @@ class MemoryStorage:
 
     def commit(self, change: Change) -> None:
         """Make `change`, and forget the entry that it removes."""
-        cell = self.cells[change.grid]
-        removed = {ChangeKind.REPLACE: change.position, ChangeKind.SHIFT: 0, ChangeKind.DROP: change.position}.get(change.kind)
-        if removed is not None:
-            del self._values[cell[removed].place]
+        removed = removed_entry(self.cells, change)
         apply_change(self.cells, change)
+        if removed is not None:
+            del self._values[removed.place]
 
     def snapshot(self) -> dict[str, torch.Tensor]:
         """Return all entries, in order, with what is known of them."""
@@ -124,13 +136,19 @@ class MemoryStorage:
         """Go back to `snapshot`.
 
         Raises:
-            ValueError: it is not the snapshot of a bank in RAM.
+            ValueError: it is not the snapshot of a bank in RAM, or of one of another shape, grid or dtype.
         """
         if "grids" not in snapshot:
             raise ValueError(
                 "this snapshot belongs to an error bank on disk: open the bank with the folder that it was made in."
             )
-        self.__init__(len(self.cells))
+        kinds = {(tuple(values.shape), values.dtype) for name, values in snapshot.items() if name.startswith("residual.")}
+        if kinds - {(self._stored_shape, self._dtype)} or any(grid >= len(self.cells) for grid in snapshot["grids"].tolist()):
+            raise ValueError(
+                f"this snapshot holds {kinds}, the bank {self._stored_shape} {self._dtype} in {len(self.cells)} grid cells: "
+                "resume with the settings that the checkpoint was made with."
+            )
+        self.close()
         facts = (snapshot[name].tolist() for name in ("grids", "sigmas", "square_norms"))
         for index, (grid, sigma, square_norm) in enumerate(zip(*facts, strict=True)):
             entry = self.write(snapshot[f"residual.{index}"], sigma, square_norm)
@@ -138,4 +156,6 @@ class MemoryStorage:
 
     def close(self) -> None:
         """Forget all entries."""
-        self.__init__(len(self.cells))
+        self._values.clear()
+        for cell in self.cells:
+            cell.clear()

@@ -6,9 +6,9 @@ Source: SVI_SPEC B6 (argparse defaults and shell scripts of the released trainer
 
 from dataclasses import dataclass, field
 
-from .error_recycling import ErrorRecyclingConfig
 from .flow_matching import EXPERT_RANGES, ExpertRange
 from .layouts import LAYOUTS, Layout
+from .recycling_config import ErrorRecyclingConfig
 
 
 @dataclass(frozen=True, kw_only=True)

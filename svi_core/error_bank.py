@@ -7,17 +7,14 @@ Source: SVI (arXiv:2510.09212), Sec. 4.3, Eq. 4 and 5; SVI_SPEC B3-B5 (released 
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 
 import torch
 
-from .bank_storage import BankStorage, Change, ChangeKind, Entry, MemoryStorage
-from .flow_matching import NUM_TRAINING_IDS, TRAINED_SHIFT, ExpertRange, shifted_sigmas, training_sigmas
-
-DEFAULT_CAPACITY = 500
-DEFAULT_NUM_GRIDS = 50
+from .bank_storage import DEFAULT_CAPACITY, BankStorage, Change, ChangeKind, Entry, MemoryStorage
+from .timestep_grid import DEFAULT_NUM_GRIDS, TimestepGrid
 
 
 class Replacement(StrEnum):
@@ -33,41 +30,6 @@ class Window(StrEnum):
 
     RANDOM = "random"
     LAST = "last"
-
-
-@dataclass(frozen=True)
-class TimestepGrid:
-    """The noise levels that inference visits; errors are kept and drawn by the nearest of them.
-
-    Attributes:
-        num_grids: inference steps, 50 as trained.
-        shift: of the noise schedule, 5 as trained.
-        sigmas: the grid values [num_grids], falling from 1.
-
-    Source: SVI_SPEC B4; the paper's n(t).
-    """
-
-    num_grids: int = DEFAULT_NUM_GRIDS
-    shift: float = TRAINED_SHIFT
-    sigmas: tuple[float, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self):
-        object.__setattr__(self, "sigmas", tuple(shifted_sigmas(self.num_grids, self.shift)[:-1].tolist()))
-
-    def index(self, sigma: float) -> int:
-        """Return the index of the grid value nearest to noise level `sigma`; of two equally near the noisier one.
-
-        Raises:
-            ValueError: `sigma` outside [0, 1].
-        """
-        if not 0.0 <= sigma <= 1.0:
-            raise ValueError(f"sigma is {sigma}: noise levels lie in [0, 1] (a timestep divided by 1000).")
-        return min(range(self.num_grids), key=lambda grid: abs(self.sigmas[grid] - sigma))
-
-    def reached_by(self, expert: ExpertRange) -> range:
-        """Return the grid cells that the training ids of `expert` fall into."""
-        sigmas = training_sigmas(NUM_TRAINING_IDS, self.shift)
-        return range(self.index(float(sigmas[expert.first_id])), self.index(float(sigmas[expert.end_id - 1])) + 1)
 
 
 @dataclass(frozen=True)
@@ -139,7 +101,7 @@ class ErrorBank:
             raise ValueError(f"capacity is {capacity}: use at least 1 entry for each grid value, 500 as trained.")
         if dtype not in (torch.bfloat16, torch.float16, torch.float32):
             raise ValueError(f"dtype is {dtype}: residuals are stored as bfloat16, float16 or float32.")
-        self._storage = MemoryStorage(self.grid.num_grids) if storage is None else storage
+        self._storage = MemoryStorage(self.grid.num_grids, self.entry_shape, dtype) if storage is None else storage
         if len(self._storage.cells) != self.grid.num_grids:
             raise ValueError(
                 f"the storage has {len(self._storage.cells)} grid cells, the grid {self.grid.num_grids}: use one grid."
@@ -232,6 +194,11 @@ class ErrorBank:
     def fill(self) -> list[int]:
         """Return the number of entries of each grid cell."""
         return [len(cell) for cell in self._storage.cells]
+
+    def contents(self, grid: int) -> Iterator[tuple[float, torch.Tensor]]:
+        """Yield (sigma, residual [C, F, h, w] as stored) of each entry of a grid cell, in their order."""
+        for entry in self._storage.cells[grid]:
+            yield entry.sigma, self._storage.read(entry).transpose(0, 1)
 
     def statistics(self) -> list[GridStatistics]:
         """Return fill and error sizes of each grid cell, from what is kept in memory."""

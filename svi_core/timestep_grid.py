@@ -1,0 +1,43 @@
+"""The noise levels that errors are kept by: those that inference visits.
+
+Source: SVI (arXiv:2510.09212), Sec. 4.3 (n(t), the nearest step of the test-time schedule); SVI_SPEC B4.
+"""
+
+from dataclasses import dataclass, field
+
+from .flow_matching import NUM_TRAINING_IDS, TRAINED_SHIFT, ExpertRange, shifted_sigmas, training_sigmas
+
+DEFAULT_NUM_GRIDS = 50
+
+
+@dataclass(frozen=True)
+class TimestepGrid:
+    """A grid of noise levels; an error belongs to the cell of the nearest.
+
+    Attributes:
+        num_grids: inference steps, 50 as trained.
+        shift: of the noise schedule, 5 as trained.
+        sigmas: the grid values [num_grids], falling from 1.
+    """
+
+    num_grids: int = DEFAULT_NUM_GRIDS
+    shift: float = TRAINED_SHIFT
+    sigmas: tuple[float, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "sigmas", tuple(shifted_sigmas(self.num_grids, self.shift)[:-1].tolist()))
+
+    def index(self, sigma: float) -> int:
+        """Return the index of the grid value nearest to noise level `sigma`; of two equally near the noisier one.
+
+        Raises:
+            ValueError: `sigma` outside [0, 1].
+        """
+        if not 0.0 <= sigma <= 1.0:
+            raise ValueError(f"sigma is {sigma}: noise levels lie in [0, 1] (a timestep divided by 1000).")
+        return min(range(self.num_grids), key=lambda grid: abs(self.sigmas[grid] - sigma))
+
+    def reached_by(self, expert: ExpertRange) -> range:
+        """Return the grid cells that the training ids of `expert` fall into."""
+        sigmas = training_sigmas(NUM_TRAINING_IDS, self.shift)
+        return range(self.index(float(sigmas[expert.first_id])), self.index(float(sigmas[expert.end_id - 1])) + 1)
