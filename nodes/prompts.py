@@ -140,7 +140,6 @@ def input_text_file(name: str) -> Path:
         ValueError: the name leads out of that folder.
     """
     root = Path(folder_paths.get_input_directory()).resolve()
-    path = (root / name).resolve()
-    if not name or not path.is_relative_to(root) or "\0" in name:
+    if not name or "\0" in name or not (root / name).resolve().is_relative_to(root):
         raise ValueError(f"file is {name!r}: name a text file inside ComfyUI's input folder {root}.")
-    return path
+    return (root / name).resolve()
