@@ -1,0 +1,64 @@
+"""One bank for each size, together in one snapshot."""
+
+import pytest
+import torch
+
+from svi_core.error_recycling import ErrorRecyclingConfig
+from training.banks import Banks, error_to_signal
+from training.settings import BankConfig, BankStorageKind
+from training.streams import stream
+
+SHAPES = ((16, 3, 4, 6), (16, 3, 6, 4))
+
+
+def make(tmp_path, kind: str = "ram", capacity: int = 2):
+    recycling = ErrorRecyclingConfig(capacity=capacity, num_grids=4)
+    return Banks(recycling, BankConfig(storage=BankStorageKind(kind)), tmp_path, num_snapshots=3, expected_entries=5)
+
+
+def fill(banks, count: int, seed: int = 0):
+    for index in range(count):
+        shape = SHAPES[index % 2]
+        residual = torch.randn(shape, generator=torch.Generator().manual_seed(seed + index))
+        banks.of(shape).add(residual, 0.3 + 0.1 * (index % 5), stream(0, index, 0, "bank"))
+
+
+def drawn(banks):
+    return [banks.of(shape).sample_image_error(2, stream(1, 1, 0, "draw")) for shape in SHAPES]
+
+
+@pytest.mark.parametrize("kind", ["ram", "file"])
+def test_snapshots_bring_all_sizes_back(tmp_path, kind):
+    banks = make(tmp_path / "a", kind)
+    fill(banks, 12)
+    before, snapshot = drawn(banks), banks.snapshots()
+    assert all(key.startswith(("16x3x4x6/", "16x3x6x4/")) for key in snapshot)
+    fill(banks, 12, seed=100)
+    assert not torch.equal(drawn(banks)[0], before[0])
+    banks.close()
+    again = make(tmp_path / "a", kind)
+    again.restore(snapshot)
+    assert all(torch.equal(a, b) for a, b in zip(drawn(again), before, strict=True))
+    again.close()
+
+
+def test_the_estimate_is_bounded_by_what_training_adds(tmp_path):
+    shape = (16, 21, 60, 104)
+    assert make(tmp_path).memory_bytes(shape) == 5 * 16 * 21 * 60 * 104 * 2
+    assert make(tmp_path, capacity=1).memory_bytes(shape) == 4 * 16 * 21 * 60 * 104 * 2
+
+
+def test_error_to_signal_of_a_known_residual(tmp_path):
+    banks = make(tmp_path)
+    banks.of(SHAPES[0]).add(torch.full(SHAPES[0], 0.5), 0.4, stream(0, 0, 0, "bank"))
+    ratios = error_to_signal(banks.statistics()[SHAPES[0]], signal_rms=2.0)
+    assert [ratio for ratio in ratios if ratio is not None] == [pytest.approx(0.4 * 0.5 / 2.0, rel=1e-3)]
+
+
+def test_streams_differ_in_everything_they_are_named_by():
+    def first(*place):
+        return float(torch.rand((), generator=stream(*place)))
+
+    places = [(0, 1, 2, "a"), (1, 1, 2, "a"), (0, 2, 2, "a"), (0, 1, 3, "a"), (0, 1, 2, "b")]
+    assert len({first(*place) for place in places}) == 5
+    assert first(0, 1, 2, "a") == first(0, 1, 2, "a")

@@ -1,0 +1,132 @@
+"""Several processes as one: gradients are summed, errors gathered, decisions shared. Alone, all of it does nothing.
+
+    torchrun --nproc-per-node 8 -m training.erft --config training/configs/film.toml
+
+Source: SVI_SPEC B4 (gathering of errors in the warm-up), torch.distributed.
+"""
+
+import os
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as distributed
+from torch import Tensor
+
+_MAX_DIMS = 4
+
+
+@dataclass(frozen=True)
+class MeasuredError:
+    """What one example of a step adds to the bank.
+
+    Attributes:
+        slot: place of the example in the step, over all processes.
+        residual: [C, F, h, w], fp32.
+        sigma: noise level it was measured at.
+        stored: whether the bank takes it.
+    """
+
+    slot: int
+    residual: Tensor
+    sigma: float
+    stored: bool
+
+
+@dataclass(frozen=True)
+class Group:
+    """The processes that train together.
+
+    Attributes:
+        rank: number of this one; 0 writes.
+        size: how many they are.
+        device: where tensors must lie to be sent.
+    """
+
+    rank: int = 0
+    size: int = 1
+    device: torch.device = torch.device("cpu")
+
+    @property
+    def is_first(self) -> bool:
+        """Whether this is the process that writes."""
+        return self.rank == 0
+
+    def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
+        """Replace each gradient by its sum over the processes, in one message."""
+        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+        if self.size == 1 or not gradients:
+            return
+        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+        distributed.all_reduce(flat)
+        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
+
+    def largest(self, *values: float) -> list[float]:
+        """Return the largest of each value over the processes."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(tensor, op=distributed.ReduceOp.MAX)
+        return tensor.tolist()
+
+    def total(self, *values: float) -> list[float]:
+        """Return the sum of each value over the processes."""
+        if self.size == 1:
+            return list(values)
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        distributed.all_reduce(tensor)
+        return tensor.tolist()
+
+    def gather_errors(self, errors: Sequence[MeasuredError]) -> list[MeasuredError]:
+        """Return the errors of all processes, in the order of their slots. Every process must give equally many."""
+        if self.size == 1:
+            return sorted(errors, key=lambda error: error.slot)
+        facts = torch.tensor(
+            [[error.slot, error.sigma, error.stored, *error.residual.shape] for error in errors],
+            dtype=torch.float64,
+            device=self.device,
+        )
+        all_facts = [torch.empty_like(facts) for _ in range(self.size)]
+        distributed.all_gather(all_facts, facts)
+        shapes = [[[int(side) for side in row[3:]] for row in rank.tolist()] for rank in all_facts]
+        longest = max(torch.Size(shape).numel() for rank in shapes for shape in rank)
+        values = torch.zeros(len(errors), longest, device=self.device)
+        for row, error in zip(values, errors, strict=True):
+            row[: error.residual.numel()] = error.residual.reshape(-1)
+        all_values = [torch.empty_like(values) for _ in range(self.size)]
+        distributed.all_gather(all_values, values)
+        gathered = [
+            MeasuredError(int(fact[0]), row[: torch.Size(shape).numel()].view(shape).cpu(), fact[1], bool(fact[2]))
+            for rank_facts, rank_values, rank_shapes in zip(all_facts, all_values, shapes, strict=True)
+            for fact, row, shape in zip(rank_facts.tolist(), rank_values, rank_shapes, strict=True)
+        ]
+        return sorted(gathered, key=lambda error: error.slot)
+
+    def wait(self) -> None:
+        """Wait until all processes are here."""
+        if self.size > 1:
+            distributed.barrier()
+
+    def close(self) -> None:
+        """Leave the group."""
+        if self.size > 1:
+            distributed.destroy_process_group()
+
+
+def join_group() -> Group:
+    """Return the group that torchrun started this process in, or a group of one.
+
+    Call it before anything is put on a GPU: each process of a machine takes the GPU of its local rank.
+    """
+    size = int(os.environ.get("WORLD_SIZE", "1"))
+    if size == 1:
+        return Group()
+    if torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        device = torch.device("cuda", torch.cuda.current_device())
+        distributed.init_process_group("nccl", device_id=device)
+    else:
+        device = torch.device("cpu")
+        distributed.init_process_group("gloo")
+    return Group(distributed.get_rank(), size, device)

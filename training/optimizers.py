@@ -1,0 +1,85 @@
+"""The optimizer by name, its learning rate as a function of the step, and its state as tensors for a safetensors file."""
+
+import importlib
+import inspect
+import json
+import math
+from collections.abc import Iterable, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from training.settings import OptimizerConfig, Schedule
+
+SHORT_NAMES = {"AdamW": "torch.optim.AdamW", "AdamW8bit": "bitsandbytes.optim.AdamW8bit"}
+
+
+def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+    """Return the optimizer that `config` names: AdamW, AdamW8bit, or any class by its dotted name.
+
+    Raises:
+        ValueError: no such class, its package is not installed, or it refuses an option.
+    """
+    dotted = SHORT_NAMES.get(config.name, config.name)
+    module_name, _, class_name = dotted.rpartition(".")
+    try:
+        kind = getattr(importlib.import_module(module_name), class_name)
+    except ModuleNotFoundError as error:
+        raise ValueError(f"optimizer.name is {config.name!r}, but {error.name!r} is not installed: pip install it.") from error
+    except (AttributeError, ValueError) as error:
+        known = ", ".join(SHORT_NAMES)
+        raise ValueError(f"optimizer.name is {config.name!r}: use {known} or a dotted name such as torch.optim.SGD.") from error
+    options = {"lr": config.learning_rate, **config.options}
+    if "weight_decay" in inspect.signature(kind).parameters:
+        options.setdefault("weight_decay", config.weight_decay)
+    try:
+        return kind(list(parameters), **options)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{dotted} refuses optimizer.options {dict(config.options)} ({error}).") from error
+
+
+def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
+    """Return the rate of `step`, counted from 1, of `num_steps`: a linear warm-up, then constant or a cosine."""
+    if step <= config.warmup_steps:
+        return config.learning_rate * step / config.warmup_steps
+    if config.schedule is Schedule.CONSTANT:
+        return config.learning_rate
+    progress = (step - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    share = config.final_share + (1 - config.final_share) * 0.5 * (1 + math.cos(math.pi * min(1.0, progress)))
+    return config.learning_rate * share
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Return the optimizer's state as tensors, and the rest of it as metadata of a safetensors file.
+
+    Raises:
+        ValueError: state that is neither tensors nor plain numbers, which a resumed run could not get back.
+    """
+    state = optimizer.state_dict()
+    tensors, plain = {}, {}
+    for index, values in state["state"].items():
+        for name, value in values.items():
+            if isinstance(value, Tensor):
+                tensors[f"{index}.{name}"] = value.detach().cpu().contiguous().clone()
+            elif value is None or isinstance(value, bool | int | float | str):
+                plain[f"{index}.{name}"] = value
+            else:
+                kind = type(optimizer).__name__
+                raise ValueError(
+                    f"{kind} keeps {name} as {type(value).__name__}, which cannot be saved: use another optimizer."
+                )
+    return tensors, {"plain": json.dumps(plain), "groups": json.dumps(state["param_groups"])}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Bring back what :func:`optimizer_tensors` returned."""
+    state: dict[int, dict[str, object]] = {}
+    for key, value in [*tensors.items(), *json.loads(metadata["plain"]).items()]:
+        index, _, name = key.partition(".")
+        state.setdefault(int(index), {})[name] = value
+    groups = json.loads(metadata["groups"])
+    for group, own in zip(groups, optimizer.param_groups, strict=True):
+        for name, value in own.items():  # JSON turns tuples, betas for one, into lists
+            if isinstance(value, tuple):
+                group[name] = tuple(group[name])
+    optimizer.load_state_dict({"state": state, "param_groups": groups})
