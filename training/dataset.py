@@ -5,14 +5,21 @@ function of (seed, step) and nothing else.
 Source: SVI_SPEC A0 (mask), A1 and A3 (layouts), B1 and B7 (training data), B9 (what the released loader gets wrong).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
+from svi_core.conditioning import known_mask
+from svi_core.fingerprint import fingerprint
 from svi_core.geometry import FRAME_RATE, TRAINED_NUM_FRAMES, require_frame_size
 from svi_core.layouts import Layout, make_layout
+
+from .data_index import IndexedExample, read_index
+from .data_order import ExampleOrder
+from .data_store import TEXTS, WINDOWS, CacheFolder
 
 STORAGE_DTYPES = ("float32", "bfloat16")
 _NOT_IN_THE_CACHE = ("folder", "cache", "held_out", "strict")  # settings that change no cached value
@@ -78,7 +85,8 @@ class DataConfig:
         _require(1 <= self.windows <= 10_000, "windows", self.windows, "1 or more")
         _require(1 <= self.variants <= 10_000, "variants", self.variants, "1 or more")
         _require(0 <= self.max_held_frames < self.num_frames, "max_held_frames", self.max_held_frames, "0 or a few frames")
-        _require(self.held_out >= 0, "held_out", self.held_out, "a share below 1 or a number of clips")
+        known = 0 <= self.held_out < 1 or self.held_out == round(self.held_out) >= 1
+        _require(known, "held_out", self.held_out, "a share below 1 or a whole number of clips")
         _require(self.storage in STORAGE_DTYPES, "storage", self.storage, " or ".join(STORAGE_DTYPES))
         tile_fits = self.vae_tile == 0 or (self.vae_tile >= 32 and self.vae_tile % 16 == 0)
         _require(tile_fits, "vae_tile", self.vae_tile, "0 or a multiple of 16 pixels, 256 for instance")
@@ -130,6 +138,114 @@ class TrainingExample:
     text: Tensor
     clip_vision: Tensor | None
     extras: Mapping[str, Tensor]
+
+
+class CachedDataset:
+    """The examples that `python -m training.cache` made with a configuration.
+
+    Attributes:
+        config: the configuration.
+        models: hash of each model file that the examples were encoded with: "vae", "text_encoder", "clip_vision".
+        sizes: (width, height) of the buckets, the largest first.
+    """
+
+    def __init__(self, folder: Path, config: DataConfig, slots_per_step: int = 1):
+        """Read the index of the cache `folder`; tensors are read when they are asked for.
+
+        Args:
+            folder: the cache folder, usually `config.cache_folder`.
+            config: the configuration that the cache was made with.
+            slots_per_step: examples of one optimizer step over all processes: processes x batch x accumulation.
+
+        Raises:
+            ValueError: the folder holds no cache of `config` (the message says what differs), or too few clips.
+        """
+        self.config = config
+        self._cache = CacheFolder(Path(folder))
+        index = read_index(self._cache, config.cached_settings())
+        self.models = index.models
+        held_out = held_out_clips({example.clip for example in index.examples}, config.held_out)
+        self._held_out = [example for example in index.examples if example.clip in held_out]
+        learned = [example for example in index.examples if example.clip not in held_out]
+        self.sizes = tuple(size for size in config.sizes if any((item.width, item.height) == size for item in learned))
+        self._buckets = [[item for item in learned if (item.width, item.height) == size] for size in self.sizes]
+        self._order = ExampleOrder([len(bucket) for bucket in self._buckets], slots_per_step)
+
+    def __len__(self) -> int:
+        """Examples to learn from, without those of held-out clips."""
+        return sum(map(len, self._buckets))
+
+    @property
+    def num_held_out(self) -> int:
+        """Examples of held-out clips."""
+        return len(self._held_out)
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of which examples there are and which are held out, to tell whether a run resumes on the same data."""
+        return fingerprint([[item.key for item in items] for items in (*self._buckets, self._held_out)])
+
+    def example(self, seed: int, step: int, rank_slot: int = 0) -> TrainingExample:
+        """Return what is learned from at `step`, a function of the arguments only.
+
+        Args:
+            seed: of the order.
+            step: optimizer step, from 0; step 0 has the largest size.
+            rank_slot: number of the example within the step over all processes, below `slots_per_step`. All have one size.
+
+        Raises:
+            ValueError: a file of the cache is missing or damaged; the message names it.
+        """
+        bucket, number = self._order.place(seed, step, rank_slot)
+        return self._load(self._buckets[bucket][number])
+
+    def validation(self) -> Iterator[TrainingExample]:
+        """Yield the examples of the held-out clips, always in the same order.
+
+        Raises:
+            ValueError: see :meth:`example`.
+        """
+        yield from map(self._load, self._held_out)
+
+    def _load(self, item: IndexedExample) -> TrainingExample:
+        stored = self._cache.read(WINDOWS, item.key)
+        latent, known, vision = stored["latent"].float(), stored["known"].float(), stored.get("clip_vision")
+        y_latent = torch.zeros_like(latent)  # the padding of 2.0 Pro; the other layouts know every slot
+        y_latent[:, : known.shape[1]] = known
+        return TrainingExample(
+            name=item.name,
+            latent=latent,
+            y_latent=y_latent,
+            mask=known_mask(latent[None])[0],
+            error_slots=range(*item.error_slots),
+            text=self._text(item.text_key),
+            clip_vision=None if vision is None else vision.float(),
+            extras={},
+        )
+
+    def _text(self, key: str) -> Tensor:
+        """Return an embedding with the zeros that it was stored without."""
+        stored = self._cache.read(TEXTS, key)
+        tokens = stored["tokens"].float()
+        return torch.cat([tokens, tokens.new_zeros(int(stored["length"]) - len(tokens), tokens.shape[1])])
+
+
+def held_out_clips(clips: set[str], held_out: float) -> set[str]:
+    """Return which of `clips` (hashes of their bytes) are kept for validation, a function of the clips themselves.
+
+    Args:
+        clips: hashes of all clips.
+        held_out: a share below 1 (rounded, one clip at least if there are two), or a number of clips.
+
+    Raises:
+        ValueError: no clip would be left to learn from.
+    """
+    count = int(held_out) if held_out >= 1 else round(held_out * len(clips))
+    if 0 < held_out < 1:
+        count = min(max(count, 1), len(clips) - 1)
+    if count >= len(clips):
+        raise ValueError(f"data.held_out keeps {count} of {len(clips)} clips for validation, which leaves none to learn from.")
+    return set(sorted(clips, key=lambda clip: fingerprint("held out", clip))[:count])
 
 
 def _parse_size(text: str) -> tuple[int, int]:
