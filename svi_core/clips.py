@@ -204,7 +204,7 @@ def _require_room(before: ClipRequest, request: ClipRequest) -> None:
     if not _showing(before, request).frames:
         raise ValueError(
             f"clip {before.index + 1} of the schedule has {before.layout.num_frames} frames, all of which go into its seams: "
-            "make it longer, or use seam drop."
+            f"use {before.layout.num_frames + 4} or more."
         )
 
 
