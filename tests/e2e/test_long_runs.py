@@ -110,7 +110,9 @@ def test_the_loop_taken_apart_gives_the_same_clips_and_video(comfy_server, refer
     found = latent(comfy_server, comfy_server.run(graph))
     assert torch.equal(found, expected)
     one, other = (video_of(comfy_server, f"svi/{name}") for name in ("in one", "apart"))
-    assert np.array_equal([f.mean() for f in read_frames(one)], [f.mean() for f in read_frames(other)])
+    assert count_frames(one) == count_frames(other) == 3 * 4 + 5
+    for frame, same in zip(read_frames(one), read_frames(other), strict=True):  # its last clip is encoded in two pieces
+        assert np.abs(frame.astype(int) - same.astype(int)).mean() < 3
     shutil.rmtree(comfy_server.output_directory / "svi" / "apart")  # ComfyUI remembers the results, the disk does not
     comfy_server.run(graph)
     assert count_frames(video_of(comfy_server, "svi/apart")) == 3 * 4 + 5
