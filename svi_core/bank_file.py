@@ -163,6 +163,10 @@ class FileStorage:
             )
         self._go_to(position)
 
+    def clear(self) -> None:
+        """Go back to the empty bank. Snapshots stay in the journal until the bank changes again."""
+        self._go_to(self._journal.replay(0))
+
     def close(self) -> None:
         """Close the files and give back the folder's lock."""
         self._entries.close()

@@ -90,6 +90,9 @@ class BankStorage(Protocol):
     def restore(self, snapshot: Mapping[str, torch.Tensor]) -> None:
         """Go back to `snapshot`."""
 
+    def clear(self) -> None:
+        """Go back to the empty bank."""
+
     def close(self) -> None:
         """Give back what the storage holds."""
 
@@ -148,14 +151,18 @@ class MemoryStorage:
                 f"this snapshot holds {kinds}, the bank {self._stored_shape} {self._dtype} in {len(self.cells)} grid cells: "
                 "resume with the settings that the checkpoint was made with."
             )
-        self.close()
+        self.clear()
         facts = (snapshot[name].tolist() for name in ("grids", "sigmas", "square_norms"))
         for index, (grid, sigma, square_norm) in enumerate(zip(*facts, strict=True)):
             entry = self.write(snapshot[f"residual.{index}"], sigma, square_norm)
             apply_change(self.cells, Change(ChangeKind.APPEND, grid, 0, entry))
 
-    def close(self) -> None:
+    def clear(self) -> None:
         """Forget all entries."""
         self._values.clear()
         for cell in self.cells:
             cell.clear()
+
+    def close(self) -> None:
+        """Forget all entries."""
+        self.clear()

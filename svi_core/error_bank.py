@@ -216,6 +216,10 @@ class ErrorBank:
         """
         self._storage.restore(snapshot)
 
+    def clear(self) -> None:
+        """Forget all entries. A training that begins anew, or goes on from a checkpoint without this bank, begins with this."""
+        self._storage.clear()
+
     def close(self) -> None:
         """Give back files and locks. The bank cannot be used any more."""
         self._storage.close()

@@ -298,6 +298,24 @@ def test_going_back_and_on_forgets_what_came_after(tmp_path):
     bank.close()
 
 
+def test_a_cleared_bank_begins_anew_and_its_snapshots_wait(tmp_path):
+    bank = open_bank(tmp_path, 2)
+    add(bank, range(6))
+    snapshot, wanted = bank.snapshot(), contents(bank)
+    bank.clear()
+    assert len(bank) == 0 and bank.sample_image_error(1, torch.Generator()) is None
+    bank.restore(snapshot)
+    assert contents(bank) == wanted
+    bank.clear()
+    add(bank, [1])
+    bank.close()
+    bank = open_bank(tmp_path, 2)
+    assert bank.fill() == [0, 1]
+    with pytest.raises(ValueError, match="not the error bank of this snapshot"):
+        bank.restore(snapshot)
+    bank.close()
+
+
 def test_what_is_refused(tmp_path):
     bank = open_bank(tmp_path / "a", 2)
     add(bank, range(3))

@@ -324,3 +324,12 @@ def test_bad_input_is_refused_and_changes_nothing(call, message):
     with pytest.raises(ValueError, match=message):
         call(bank)
     assert len(bank) == 0
+
+
+def test_a_cleared_bank_is_empty():
+    bank = make_bank()
+    bank.add(residual(0), 0.0, generator())
+    bank.clear()
+    assert len(bank) == 0 and bank.sample_latent_error(0.0, generator()) is None
+    bank.add(residual(1), 0.0, generator())
+    assert bank.fill() == [0, 0, 0, 1]
