@@ -67,5 +67,63 @@ def start_comfy() -> Path:
     return root
 
 
+def find_model_file(kind: str, name: str, setting: str) -> Path:
+    """Return the file that a setting names: a path, or a name as ComfyUI's loader nodes list it.
+
+    Args:
+        kind: ComfyUI's name of the folder: "diffusion_models", "vae", "text_encoders", "clip_vision".
+        name: what the setting says.
+        setting: its name, for messages.
+
+    Raises:
+        ValueError: no such file; the message lists some that are there.
+    """
+    root = start_comfy()
+    import folder_paths
+
+    if not name:
+        raise ValueError(f"{setting} is not set: give a file, or a name from ComfyUI's {kind} folder.")
+    if Path(name).is_file():
+        return Path(name)
+    extra = root / "extra_model_paths.yaml"
+    if extra.is_file():
+        from utils.extra_config import load_extra_path_config
+
+        load_extra_path_config(str(extra))
+    found = folder_paths.get_full_path(kind, name)
+    if found is None:
+        known = ", ".join(folder_paths.get_filename_list(kind)[:8]) or "no file"
+        raise ValueError(f"{setting} is {name!r}: no such file, and ComfyUI's {kind} folder in {root} holds {known}.")
+    return Path(found)
+
+
+def find_model(kind: str, given: str, setting: str) -> Path:
+    """Return the file that `given` names: a path, or a name as ComfyUI's loader nodes list it.
+
+    Args:
+        kind: ComfyUI's folder of such files: "diffusion_models", "vae", "text_encoders", "clip_vision".
+        given: what the user wrote.
+        setting: where, for the message.
+
+    Raises:
+        ValueError: nothing is given, or there is no such file; the message says where it was looked for.
+    """
+    if not given:
+        raise ValueError(f"{setting} is empty: give the path of the file, or its name in ComfyUI's models/{kind}.")
+    if Path(given).is_file():
+        return Path(given)
+    root = start_comfy()
+    import folder_paths
+    from utils.extra_config import load_extra_path_config  # ComfyUI's main.py reads these paths, importing it does not
+
+    if (root / "extra_model_paths.yaml").is_file():
+        load_extra_path_config(str(root / "extra_model_paths.yaml"))
+    found = folder_paths.get_full_path(kind, given)
+    if found is None:
+        places = ", ".join(folder_paths.get_folder_paths(kind))
+        raise ValueError(f"{setting} is {given!r}, which is no file, neither as a path nor in {places}.")
+    return Path(found)
+
+
 def _is_comfyui(root: Path) -> bool:
     return (root / "comfy" / "sd.py").is_file()

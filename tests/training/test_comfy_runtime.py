@@ -71,3 +71,31 @@ def test_a_python_without_comfyuis_packages_is_named(pack, tmp_path, monkeypatch
     monkeypatch.setattr(sys, "path", list(sys.path))
     with pytest.raises(ValueError, match="run this with ComfyUI's own Python"):
         comfy_runtime.start_comfy()
+
+
+def test_a_model_is_a_path_or_a_name_in_comfyuis_folders(comfy, tmp_path, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setattr(comfy_runtime, "start_comfy", lambda: tmp_path)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "vae", ([str(tmp_path / "models")], {".safetensors"}))
+    (tmp_path / "models" / "sub").mkdir(parents=True)
+    (tmp_path / "models" / "sub" / "a.safetensors").touch()
+    assert comfy_runtime.find_model("vae", "sub/a.safetensors", "model.vae") == tmp_path / "models/sub/a.safetensors"
+    direct = tmp_path / "b.safetensors"
+    direct.touch()
+    assert comfy_runtime.find_model("vae", str(direct), "model.vae") == direct
+    with pytest.raises(ValueError, match="model.vae is 'gone.safetensors'.*models"):
+        comfy_runtime.find_model("vae", "gone.safetensors", "model.vae")
+    with pytest.raises(ValueError, match="model.vae is empty"):
+        comfy_runtime.find_model("vae", "", "model.vae")
+
+
+def test_extra_model_paths_count(comfy, tmp_path, monkeypatch):
+    import folder_paths
+
+    monkeypatch.setattr(comfy_runtime, "start_comfy", lambda: tmp_path)
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "vae", ([], {".safetensors"}))
+    (tmp_path / "extra_model_paths.yaml").write_text("mine:\n  base_path: shared\n  vae: wan\n")
+    (tmp_path / "shared" / "wan").mkdir(parents=True)
+    (tmp_path / "shared" / "wan" / "a.safetensors").touch()
+    assert comfy_runtime.find_model("vae", "a.safetensors", "model.vae") == tmp_path / "shared/wan/a.safetensors"
