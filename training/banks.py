@@ -46,6 +46,7 @@ class Banks:
                 num_snapshots=self._num_snapshots,
                 expected_entries=self._expected_entries,
             )
+            self._banks[shape].clear()  # what a killed process added after its last checkpoint; restore() brings back the rest
         return self._banks[shape]
 
     def memory_bytes(self, latent_shape: Sequence[int]) -> int:
@@ -70,11 +71,13 @@ class Banks:
         }
 
     def restore(self, snapshots: Mapping[str, Tensor]) -> None:
-        """Go back to what :meth:`snapshots` returned.
+        """Go back to what :meth:`snapshots` returned; a bank that is not in it is emptied.
 
         Raises:
             ValueError: a snapshot of another bank.
         """
+        for bank in self._banks.values():
+            bank.clear()
         by_shape: dict[str, dict[str, Tensor]] = {}
         for key, tensor in snapshots.items():
             shape, _, name = key.partition("/")

@@ -42,6 +42,22 @@ def test_snapshots_bring_all_sizes_back(tmp_path, kind):
     again.close()
 
 
+def test_what_came_after_the_checkpoint_is_forgotten(tmp_path):
+    """Also by the bank of a size first seen after it; else a resumed training would differ from one that never stopped."""
+    banks = make(tmp_path, "file")
+    banks.of(SHAPES[0]).add(torch.ones(SHAPES[0]), 0.4, stream(0, 0, 0, "bank"))
+    snapshot = banks.snapshots()
+    fill(banks, 6)
+    banks.close()
+    again = make(tmp_path, "file")
+    again.restore(snapshot)
+    assert [len(again.of(shape)) for shape in SHAPES] == [1, 0]
+    fill(again, 4)
+    again.restore(snapshot)
+    assert [len(again.of(shape)) for shape in SHAPES] == [1, 0]
+    again.close()
+
+
 def test_the_estimate_is_bounded_by_what_training_adds(tmp_path):
     shape = (16, 21, 60, 104)
     assert make(tmp_path).memory_bytes(shape) == 5 * 16 * 21 * 60 * 104 * 2
