@@ -7,7 +7,7 @@ Source: SVI_SPEC B6 (targets, rank, alpha, initial values), C (400 layers of the
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -19,6 +19,18 @@ TARGETS = (
     "ffn.0",
     "ffn.2",
 )
+
+
+def expand_targets(short: Sequence[str]) -> tuple[str, ...]:
+    """Return the layers that short names mean: ``q`` is that of self- and of cross-attention; full names stay.
+
+    The result is in the order of :data:`TARGETS`, so that the order in a config file changes nothing.
+    """
+    named = {target for name in short for target in TARGETS if target == name or target.endswith(f"_attn.{name}")}
+    unknown = [name for name in short if not any(t == name or t.endswith(f"_attn.{name}") for t in TARGETS)]
+    if unknown:
+        raise ValueError(f"lora.targets names {unknown[0]!r}: use some of q, k, v, o, ffn.0, ffn.2, or {', '.join(TARGETS)}.")
+    return tuple(target for target in TARGETS if target in named)
 
 
 class LoraPair(nn.Module):

@@ -1,0 +1,66 @@
+"""Put a run together from its settings: model, LoRA, optimizer, banks."""
+
+import math
+from pathlib import Path
+
+from training.adapters import LoraAdapters, expand_targets
+from training.backbone import Backbone, load_backbone
+from training.banks import Banks
+from training.comfy_runtime import find_model_file
+from training.distributed import Group
+from training.optimizers import make_optimizer
+from training.settings import TrainingConfig
+from training.streams import stream
+from training.trainer import ExampleSource, Trainer
+
+
+def load_configured_backbone(config: TrainingConfig) -> Backbone:
+    """Load the model that `config` names.
+
+    Raises:
+        ValueError: no such file, or one that cannot be trained.
+    """
+    return load_backbone(
+        find_model_file("diffusion_models", config.model.path, "model.path"),
+        weights=config.model.weights,
+        compute=config.model.compute,
+        attention=config.memory.attention,
+        fp8_matmul=config.model.fp8_matmul,
+        on_host=config.memory.swapped_blocks > 0,
+    )
+
+
+def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, group: Group, run: Path) -> Trainer:
+    """Return a trainer at step 0 for `backbone` and `data`; its banks, if on disk, go below `run`.
+
+    Raises:
+        ValueError: settings that the model or the machine cannot take.
+    """
+    lora = LoraAdapters(
+        backbone.transformer,
+        rank=config.lora.rank,
+        alpha=config.lora.alpha,
+        targets=expand_targets(config.lora.targets),
+        generator=stream(config.seed, 0, 0, "lora"),
+        device=backbone.device,
+    )
+    memory = config.memory
+    backbone.use_memory(
+        lora.parameters()[0],
+        checkpointing=memory.checkpointing,
+        offload_block_inputs=memory.offload_block_inputs,
+        swapped_blocks=memory.swapped_blocks,
+        compile_blocks=memory.compile,
+    )
+    per_step = group.size * config.loop.accumulation * config.loop.batch_size
+    num_steps = config.loop.steps or math.ceil(config.loop.epochs * len(data) / per_step)
+    shared = num_steps if config.bank.share else min(num_steps, config.recycling.warmup_steps)
+    banks = Banks(
+        config.recycling,
+        config.bank,
+        Path(config.bank.folder or run / "bank") / f"process{group.rank}",
+        num_snapshots=config.loop.keep_checkpoints + 1,
+        expected_entries=shared * per_step + (num_steps - shared) * per_step // group.size,
+    )
+    optimizer = make_optimizer(lora.parameters(), config.optimizer)
+    return Trainer(config, backbone, lora, optimizer, banks, data, group, num_steps)

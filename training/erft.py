@@ -1,0 +1,257 @@
+"""Error-Recycling Fine-Tuning of a Wan image-to-video model: a LoRA that mends its own errors.
+
+    python -m training.cache --config training/configs/film.toml                      # encode the clips, once
+    python -m training.erft --config training/configs/film.toml --dry-run             # plan, memory, first batch as a picture
+    python -m training.erft --config training/configs/film.toml run=runs/mine         # train
+    python -m training.erft --resume runs/mine                                        # go on, bit for bit
+    torchrun --nproc-per-node 8 -m training.erft --config training/configs/film.toml  # on eight GPUs
+
+Settings: training/settings.py; each can be given as section.key=value. Several --config files add up, the later ones win.
+Ctrl-C or SIGTERM saves a checkpoint and ends.
+Source: SVI (arXiv:2510.09212), Sec. 4, Eq. 3-6; SVI_SPEC B (released trainer).
+"""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from svi_core.error_recycling import (
+    ErrorInjection,
+    InjectedInputs,
+    draw_injection,
+    inject,
+    is_shared,
+    residual,
+    should_store,
+    store,
+    target_velocity,
+)
+from svi_core.flow_matching import FlowSample, make_flow_sample
+from training.backbone import Conditions
+from training.dataset import TrainingExample
+from training.distributed import MeasuredError
+from training.optimizers import learning_rate
+from training.streams import stream
+from training.trainer import Trainer
+
+NOTHING_INJECTED = ErrorInjection(None, None, None, is_clean=True)
+
+
+class TrainingStopped(RuntimeError):
+    """Training cannot go on; what was saved before is intact."""
+
+
+@dataclass(frozen=True)
+class DrawnExample:
+    """An example with everything that was drawn for it at one step.
+
+    Attributes:
+        example: the clip and its conditions.
+        slot: its place in the step, over all processes.
+        sigma: noise level.
+        weight: of its loss.
+        injection: the errors it gets.
+        inputs: latent, noise and conditioning latent with the errors added.
+        sample: the noisy latent between them.
+        target: [16, F, h, w], the velocity to learn.
+    """
+
+    example: TrainingExample
+    slot: int
+    sigma: float
+    weight: float
+    injection: ErrorInjection
+    inputs: InjectedInputs
+    sample: FlowSample
+    target: Tensor
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What one optimizer step did, over all processes.
+
+    Attributes:
+        loss: mean weighted loss.
+        gradient_norm: before it was clipped.
+        learning_rate: used.
+        injected: share of examples that got an error in noise, latent and conditioning, and share drawn clean.
+        num_stored: errors that went into this process's banks.
+    """
+
+    loss: float
+    gradient_norm: float
+    learning_rate: float
+    injected: dict[str, float]
+    num_stored: int
+
+
+def training_step(trainer: Trainer) -> StepResult:
+    """Do one optimizer step: draw, predict, learn, remember.
+
+    Raises:
+        TrainingStopped: a loss or the gradient is NaN or infinite; nothing was changed.
+    """
+    step = trainer.step + 1
+    drawn, losses, errors = [], [], []
+    trainer.optimizer.zero_grad(set_to_none=True)
+    for slots in _portions(trainer):
+        batch = [draw(trainer, trainer.data.example(trainer.config.seed, trainer.step, slot), step, slot) for slot in slots]
+        for alike in _of_one_shape(batch):
+            predicted = predict(trainer, alike)
+            loss = weighted_losses(predicted, alike)
+            _require_finite(loss, alike, step)
+            (loss.sum() / trainer.examples_per_step).backward()
+            losses += loss.detach().tolist()
+            errors += measure(trainer, predicted, alike, step)
+        drawn += batch
+    rate, norm = learn(trainer, step)
+    num_stored = remember(trainer, errors, step)
+    trainer.step = step
+    return _summed_up(trainer, drawn, losses, norm, rate, num_stored)
+
+
+def draw(trainer: Trainer, example: TrainingExample, step: int, slot: int) -> DrawnExample:
+    """Draw noise, noise level and errors for `example`, and say what is to be learnt (Eq. 3 and 5).
+
+    Every draw is a function of (seed, step, slot) and of what the bank holds.
+    """
+    config = trainer.config.recycling
+    random = stream(trainer.config.seed, step, slot, "noise")
+    noise = torch.randn(example.latent.shape, generator=random)
+    timestep_id = trainer.timesteps.draw_id(random)
+    sigma = float(trainer.sigmas[timestep_id])
+    injection = NOTHING_INJECTED
+    if config.injects:
+        errors = stream(trainer.config.seed, step, slot, "errors")
+        bank = trainer.banks.of(example.latent.shape)
+        injection = draw_injection(bank, sigma, config, errors, example.error_slots)
+    inputs = inject(example.latent, noise, example.y_latent, injection, example.error_slots)
+    sample = make_flow_sample(inputs.latent, inputs.noise, sigma)
+    target = target_velocity(example.latent, inputs, sigma, config.objective)
+    weight = float(trainer.weights[timestep_id])
+    return DrawnExample(example, slot, sigma, weight, injection, inputs, sample, target)
+
+
+def predict(trainer: Trainer, batch: Sequence[DrawnExample]) -> Tensor:
+    """Return the model's velocity for each of `batch`, [B, 16, F, h, w] in fp32."""
+    noisy = torch.stack([drawn.sample.noisy_latent for drawn in batch])
+    sigma = torch.tensor([drawn.sigma for drawn in batch])
+    return trainer.backbone.velocity(noisy, sigma, conditions_of(batch))
+
+
+def conditions_of(batch: Sequence[DrawnExample]) -> Conditions:
+    """Return what `batch` is conditioned on; the CLIP feature always comes from the clean frame."""
+    texts = [drawn.example.text for drawn in batch]
+    text = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
+    vision = [drawn.example.clip_vision for drawn in batch]
+    return Conditions(
+        y_latent=torch.stack([drawn.inputs.y_latent for drawn in batch]),
+        mask=torch.stack([drawn.example.mask for drawn in batch]),
+        text=text,
+        clip_vision=None if vision[0] is None else torch.stack(vision),
+    )
+
+
+def weighted_losses(predicted: Tensor, batch: Sequence[DrawnExample]) -> Tensor:
+    """Return the loss [B] of each example: the mean squared error of its velocity, times its weight (Eq. 6)."""
+    target = torch.stack([drawn.target for drawn in batch]).to(predicted.device)
+    weight = torch.tensor([drawn.weight for drawn in batch], device=predicted.device)
+    return (predicted - target).square().flatten(1).mean(1) * weight
+
+
+def measure(trainer: Trainer, predicted: Tensor, batch: Sequence[DrawnExample], step: int) -> list[MeasuredError]:
+    """Return the model's own errors on `batch`, from which the bank makes noise and latent errors (Eq. 4)."""
+    config = trainer.config.recycling
+    if not config.injects:
+        return []
+    found = predicted.detach().cpu()
+    return [
+        MeasuredError(
+            drawn.slot,
+            residual(velocity, drawn.target),
+            drawn.sigma,
+            should_store(drawn.injection, config, stream(trainer.config.seed, step, drawn.slot, "keep")),
+        )
+        for drawn, velocity in zip(batch, found, strict=True)
+    ]
+
+
+def learn(trainer: Trainer, step: int) -> tuple[float, float]:
+    """Move the LoRA along the gradient of all processes; return the learning rate and the norm of the gradient.
+
+    Raises:
+        TrainingStopped: the gradient is NaN or infinite; the LoRA is as it was.
+    """
+    config = trainer.config.optimizer
+    parameters = trainer.lora.parameters()
+    trainer.group.sum_gradients(parameters)
+    limit = config.max_gradient_norm or math.inf
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
+    if not math.isfinite(norm):
+        raise TrainingStopped(
+            f"the gradient of step {step} is {norm}: stopped before it reached the LoRA. Resume from the last checkpoint with "
+            "a lower optimizer.learning_rate."
+        )
+    rate = learning_rate(config, step, trainer.num_steps)
+    for group in trainer.optimizer.param_groups:
+        group["lr"] = rate
+    trainer.optimizer.step()
+    return rate, norm
+
+
+def remember(trainer: Trainer, errors: Sequence[MeasuredError], step: int) -> int:
+    """Store the errors of this process, or while they are shared those of all; return how many were stored."""
+    config = trainer.config.recycling
+    if not config.injects:
+        return 0
+    if trainer.config.bank.share or is_shared(step, config):
+        errors = trainer.group.gather_errors(errors)
+    kept = [error for error in errors if error.stored]
+    for error in kept:
+        random = stream(trainer.config.seed, step, error.slot, "store")
+        store(trainer.banks.of(error.residual.shape), error.residual, error.sigma, config, random)
+    return len(kept)
+
+
+def _portions(trainer: Trainer) -> Iterator[range]:
+    """Yield the slots of each forward pass of this process; all processes together cover a step's slots once."""
+    size = trainer.config.loop.batch_size
+    for portion in range(trainer.config.loop.accumulation):
+        start = (portion * trainer.group.size + trainer.group.rank) * size
+        yield range(start, start + size)
+
+
+def _of_one_shape(batch: Sequence[DrawnExample]) -> list[list[DrawnExample]]:
+    """Return `batch` in groups that can be stacked: latents of one size."""
+    groups: dict[torch.Size, list[DrawnExample]] = {}
+    for drawn in batch:
+        groups.setdefault(drawn.example.latent.shape, []).append(drawn)
+    return list(groups.values())
+
+
+def _require_finite(losses: Tensor, batch: Sequence[DrawnExample], step: int) -> None:
+    for loss, drawn in zip(losses.tolist(), batch, strict=True):
+        if not math.isfinite(loss):
+            raise TrainingStopped(
+                f"the loss of step {step} is {loss} for clip {drawn.example.name} at timestep {1000 * drawn.sigma:.0f}: "
+                "stopped before it reached the LoRA. If it is always this clip, look at it and its cache entry; otherwise "
+                "resume with a lower optimizer.learning_rate."
+            )
+
+
+def _summed_up(
+    trainer: Trainer, drawn: Sequence[DrawnExample], losses: Sequence[float], norm: float, rate: float, num_stored: int
+) -> StepResult:
+    """Return the result of a step over all processes."""
+    counts = [
+        sum(item.injection.noise_error is not None for item in drawn),
+        sum(item.injection.latent_error is not None for item in drawn),
+        sum(item.injection.image_error is not None for item in drawn),
+        sum(item.injection.is_clean for item in drawn),
+    ]
+    loss, *totals = [value / trainer.examples_per_step for value in trainer.group.total(sum(losses), *counts)]
+    injected = dict(zip(("noise", "latent", "image", "clean"), totals, strict=True))
+    return StepResult(loss, norm, rate, injected, num_stored)

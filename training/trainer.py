@@ -1,0 +1,77 @@
+"""What a training run works with, put together once and handed to every part."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import torch
+
+from svi_core.flow_matching import EXPERT_RANGES, ExpertRange, timestep_weights, training_sigmas
+from training.adapters import LoraAdapters
+from training.backbone import Backbone
+from training.banks import Banks
+from training.dataset import TrainingExample
+from training.distributed import Group
+from training.settings import TrainingConfig
+
+
+class ExampleSource(Protocol):
+    """Where examples come from; `training.dataset.CachedDataset` is one."""
+
+    def __len__(self) -> int:
+        """Return the number of training examples."""
+
+    def example(self, seed: int, step: int, slot: int) -> TrainingExample:
+        """Return the example for place `slot` (over all processes) of `step` (from 0), a pure function of the three."""
+
+    def validation(self) -> Iterable[TrainingExample]:
+        """Give the examples that are held out of training, always in one order."""
+
+    @property
+    def content_hash(self) -> str:
+        """A hash of which examples there are."""
+
+
+@dataclass
+class Trainer:
+    """The parts of a run. `step` is the one thing here that changes as a number; lora, optimizer and banks change inside.
+
+    Attributes:
+        config: the settings.
+        backbone: the frozen model.
+        lora: what is trained.
+        optimizer: what moves it.
+        banks: this process's error banks.
+        data: examples.
+        group: the processes.
+        num_steps: optimizer steps of the whole training.
+        step: optimizer steps done.
+        sigmas: [1000] noise level of each timestep id.
+        weights: [1000] loss weight of each timestep id.
+    """
+
+    config: TrainingConfig
+    backbone: Backbone
+    lora: LoraAdapters
+    optimizer: torch.optim.Optimizer
+    banks: Banks
+    data: ExampleSource
+    group: Group
+    num_steps: int
+    step: int = 0
+    sigmas: torch.Tensor = field(init=False, repr=False)
+    weights: torch.Tensor = field(init=False, repr=False)
+
+    def __post_init__(self):
+        self.sigmas = training_sigmas()
+        self.weights = timestep_weights(self.sigmas, self.config.loop.weighting)
+
+    @property
+    def timesteps(self) -> ExpertRange:
+        """The timestep ids that are trained."""
+        return EXPERT_RANGES[self.config.model.expert]
+
+    @property
+    def examples_per_step(self) -> int:
+        """Examples of one optimizer step over all processes."""
+        return self.group.size * self.config.loop.accumulation * self.config.loop.batch_size
