@@ -48,6 +48,7 @@ class ClipRequest:
         layout: its layout, with the schedule's lengths.
         starts_anew: conditioned on the anchor only: the first clip, or a cut.
         seam: what becomes of the frames that it shares with the clip before.
+        start_frame: where its frame 0 lies on the video's timeline; negative where a continued video's frames come first.
     """
 
     index: int
@@ -56,6 +57,12 @@ class ClipRequest:
     layout: Layout
     starts_anew: bool
     seam: Seam = Seam.DROP
+    start_frame: int = 0
+
+    def placed_after(self, before: "ClipRequest | None") -> "ClipRequest":
+        """Return this request on the timeline: after the clip `before`, or first where there is none."""
+        end = before.start_frame + before.layout.num_frames + before.spec.hold if before else 0
+        return replace(self, start_frame=end - (0 if self.starts_anew else self.layout.overlap))
 
     @property
     def num_blended(self) -> int:
@@ -263,23 +270,23 @@ class ClipMaker(Protocol):
 
 
 def make_clip(
-    plan: ClipPlan, maker: ClipMaker, store: RunStore, index: int, previous: Predecessor | None, plan_key: str | None = None
+    plan: ClipPlan, maker: ClipMaker, store: RunStore, before: Clip | None = None, start: Predecessor | None = None
 ) -> Clip:
-    """Return clip `index` of `plan`, from `store` where it is, else sampled and stored.
+    """Return the clip of `plan` that comes after `before`, from `store` where it is, else sampled and stored.
 
     Args:
-        previous: what it moves on from; ignored if it starts anew.
-        plan_key: of the clip before.
+        before: the clip before; None for the first.
+        start: what the first clip moves on from, if the plan continues a video.
 
     Raises:
         ValueError: it came out of the sampler with NaN or infinite values; nothing is stored then.
     """
-    request = plan.request(index)
-    if request.starts_anew:
-        previous = plan_key = None
+    request = plan.request(before.request.index + 1 if before else 0).placed_after(before and before.request)
+    previous = None if request.starts_anew else before or start
+    plan_key = None if request.starts_anew else before.plan_key if before else plan.continues or None
     key = chain_key(previous and previous.key, maker.determinants(request))
     plan_key = plan.plan_key(request, plan_key)
-    record = ClipRecord(key, index, request.spec.prompt, request.seed, {}, plan_key=plan_key)
+    record = ClipRecord(key, request.index, request.spec.prompt, request.seed, {}, plan_key=plan_key)
     latent = store.load_latent(key)
     reused = latent is not None
     if latent is None:
@@ -300,11 +307,10 @@ def generate_clips(plan: ClipPlan, maker: ClipMaker, store: RunStore, start: Pre
     What `store` holds is reused. Raises as :func:`make_clip`; earlier clips are stored already then.
     """
     assert bool(plan.continues) == (start is not None)
-    previous, plan_key = start, plan.continues or None
-    for index in range(plan.num_clips):
-        previous = make_clip(plan, maker, store, index, previous, plan_key)
-        plan_key = previous.plan_key
-        yield previous
+    clip = None
+    for _ in range(plan.num_clips):
+        clip = make_clip(plan, maker, store, clip, start)
+        yield clip
 
 
 def _size_of(latent: torch.Tensor) -> dict[str, float]:

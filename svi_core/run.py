@@ -16,7 +16,7 @@ from .fingerprint import fingerprint
 from .run_store import RunStore, ShownClip
 from .seams import Showing, cut_frames
 from .source_video import write_beginning
-from .video_file import PIXEL_FORMATS, VideoCoding, count_frames, join_videos, to_uint8, write_video
+from .video_file import PIXEL_FORMATS, Sound, VideoCoding, count_frames, join_videos, to_uint8, write_video
 
 _log = logging.getLogger(__name__)
 JOIN_SHARE = 0.05  # of the run's time that refreshing the growing video may take
@@ -32,6 +32,7 @@ class VideoSettings:
         start: the video that it begins with.
         max_frames: final length in frames, the beginning included; 0 for all that the clips give.
         colour_strength: 0 (as generated) to 1 (colours fully moved to the anchor's).
+        sound: what is heard with the clips; a video that is continued brings its own.
         anchor_frame: request -> its anchor image [1, H, W, 3] in [0, 1]; needed where `colour_strength` is above 0.
     """
 
@@ -41,6 +42,7 @@ class VideoSettings:
     max_frames: int = 0
     colour_strength: float = 0.0
     anchor_frame: Callable[[ClipRequest], torch.Tensor] | None = field(default=None, repr=False)
+    sound: Sound | None = None
 
     @property
     def clip_coding(self) -> VideoCoding:
@@ -150,8 +152,12 @@ class GrowingVideo:
         if self._joined == len(self.segments):
             return
         began = time.monotonic()
-        start = self.settings.start
-        join_videos(self.path, self.segments, self.num_frames, self.settings.metadata, start and start.sound)
+        start, sound = self.settings.start, self.settings.sound
+        if start is not None:
+            sound = start.sound
+        elif sound is not None:
+            sound = replace(sound, seconds=min(sound.seconds, self.num_frames / self.settings.coding.frame_rate))
+        join_videos(self.path, self.segments, self.num_frames, self.settings.metadata, sound)
         self.store.write_manifest(self.clips, self.path.name)
         self._joined = len(self.segments)
         self._join_seconds += time.monotonic() - began
@@ -271,7 +277,7 @@ def next_clip(state: RunState) -> tuple[RunState, Clip]:
         before = video.last.clip if video.last else None
         if before is None:
             video.begin()
-        clip = make_clip(state.plan, state.maker, store, state.num_clips, before or state.start, _plan_key(state, before))
+        clip = make_clip(state.plan, state.maker, store, before, state.start)
         video.add(clip, state.plan.showing(clip.request))
     last = replace(video.last, clip=replace(clip, latent=None))
     made = replace(state, num_clips=state.num_clips + 1, clips=tuple(video.clips), segments=tuple(video.segments), last=last)
@@ -290,10 +296,6 @@ def finish_video(state: RunState) -> Path:
         video = _video_of(state, store)
         video.show_end()
         return video.finish()
-
-
-def _plan_key(state: RunState, before: Clip | None) -> str | None:
-    return before.plan_key if before else state.plan.continues or None
 
 
 def _video_of(state: RunState, store: RunStore) -> GrowingVideo:

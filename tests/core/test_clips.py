@@ -215,3 +215,26 @@ def test_a_record_says_how_much_work_its_clip_was(tmp_path):
         measures = store.records()[0].measures
     assert measures.pop("sample_seconds") >= 0.0
     assert measures == {"num_steps": 4, "num_passes": 2, "num_slots": 21, "latent_height": 2, "latent_width": 2}
+
+
+def test_clips_lie_one_after_the_other_on_the_timeline(tmp_path):
+    """81 frames, 5 shared with the next; a cut shares none; a hold takes time; a continued video's frames come first."""
+
+    def starts(text, num_clips=3, **rest):
+        plan = plan_of(num_clips, text, **rest)
+        with RunStore(tmp_path) as store:
+            start = FakeStart() if plan.continues else None
+            return [clip.request.start_frame for clip in generate_clips(plan, FakeMaker(PRO), store, start)]
+
+    assert starts("a") == [0, 76, 152]
+    assert starts("[hold 10]\na\n\n[cut]\nb\n\n[motion 8]\nc") == [0, 91, 163]
+    assert starts("a", layout=LAYOUTS["Shot"]) == [0, 80, 160]
+    assert starts("a", continues="video") == [-5, 71, 147]
+
+
+class FakeStart:
+    key = "0" * 64
+    latent = torch.zeros(1, 16, 21, 2, 2)
+
+    def tail(self, num_frames):
+        return torch.zeros(num_frames, 16, 16, 3)
