@@ -19,6 +19,7 @@ from ..svi_core.lora import LoraFile, read_lora
 from ..svi_core.out_of_memory import out_of_memory_told
 from ..svi_core.schedule import ClipSpec, LiveSchedule
 from . import bridge
+from .control import Control
 from .lora import LoraRow, apply_rows, lora_files_fingerprint, require_lora_files, with_strengths
 from .prompts import EncodedPrompts
 
@@ -46,6 +47,7 @@ class ClipSampler:
     clip_vision: object = None
     anchors: dict[str, dict] = field(default_factory=dict)
     loras: tuple[LoraRow, ...] = ()
+    control: tuple[Control, ...] = ()
     _counted: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def check(self, plan: ClipPlan) -> None:
@@ -68,6 +70,9 @@ class ClipSampler:
         _check_anchor("anchor", self.anchor, plan.layout)
         for name, anchor in self.anchors.items():
             _check_anchor(f"anchor {name!r}", anchor, plan.layout, like=self.anchor)
+        _, _, _, height, width = self.anchor["samples"].shape
+        for control in self.control:
+            control.check(self.model, plan.layout, width * 8, height * 8)
         self._check_schedule(plan)
 
     def determinants(self, request: ClipRequest) -> object:
@@ -76,7 +81,17 @@ class ClipSampler:
         prompt = fingerprint(self.prompts.encode(spec.prompt))
         pictures = [fingerprint(self._anchor(spec.anchor)), spec.end and fingerprint(self._anchor(spec.end))]
         strengths = [(row.strength, row.strength_low_noise) for row in with_strengths(self.loras, spec.loras)]
-        return (self._fixed_determinants, prompt, pictures, request.seed, self._cfg(request), request.layout, strengths)
+        controls = [control.determinants(request) for control in self.control]
+        return (
+            self._fixed_determinants,
+            prompt,
+            pictures,
+            request.seed,
+            self._cfg(request),
+            request.layout,
+            strengths,
+            controls,
+        )
 
     def sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
         """Return the latent [1, 16, F, h, w] of a clip, made by the high-noise expert first, then the low-noise one."""
@@ -94,6 +109,8 @@ class ClipSampler:
         noise = bridge.random_noise(samples, request.seed)
         cfg, seed = self._cfg(request), request.seed
         for model, sigmas in self._stages(request):
+            for control in self.control:
+                model = control.patched(model, request, samples)
             callback = self._progress.callback(model)
             samples = bridge.sample_stage(model, noise, cfg, self.sampler, sigmas, positive, negative, samples, seed, callback)
             noise = torch.zeros_like(noise)
