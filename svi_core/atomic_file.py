@@ -24,7 +24,7 @@ def staged(final: Path) -> Iterator[Path]:
         with staging.open("rb+") as file:
             os.fsync(file.fileno())
         os.replace(staging, final)
-        _sync_folder(final.parent)
+        sync_folder(final.parent)
     except OSError as error:
         if error.filename is None and error.errno is not None:
             raise OSError(error.errno, f"{error.strerror}: free space or check permissions", str(final)) from error
@@ -45,7 +45,7 @@ def remove_stale_staging(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _sync_folder(folder: Path) -> None:
+def sync_folder(folder: Path) -> None:
     """Make a rename in `folder` durable. Windows has no such call and needs none."""
     if os.name == "nt":
         return

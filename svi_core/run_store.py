@@ -3,8 +3,10 @@
     <run>/clips/<key>.safetensors   the clip's latent, with its key and the hash of its bytes in the header
     <run>/clips/<key>.json          what the clip is (prompt, seed) and the hashes of its video segments
     <run>/clips/<key>-<frames>.mp4  the frames that the clip adds to a video
+    <run>/clips/<key>.keep          there if the clip is never to be removed to save space
     <run>/video.mp4                 the join of the segments so far; video-<name>.mp4 once it is finished
-    <run>/run.json                  the clips of the last run in their order
+    <run>/run.json                  the clips that the video consists of, in their order
+    <run>/finished.jsonl            the clips of the last run as they were finished
     <run>/set_aside/                what was found damaged or foreign; never trusted, never deleted
 
 A clip's key contains the key of the clip before, so a changed prompt for clip 7 changes keys 7 and later only, and going
@@ -26,6 +28,7 @@ from safetensors.torch import save
 
 from .atomic_file import remove_stale_staging, write_bytes
 from .fingerprint import file_sha256, fingerprint, tensor_sha256
+from .keep_marks import is_kept, removal_lock
 from .safetensors_file import read_tensors
 
 FORMAT_VERSION = 1
@@ -44,7 +47,6 @@ class ClipRecord:
         seed: its noise seed.
         segments: by name (which frames, which coding): {"sha256": of the file, "num_frames", "frames_sha256": of the frames,
             "colour": the correction that it ends with}.
-        keep: never removed to save space.
         plan_key: as :attr:`key`, but from what the graph says (see ClipPlan.plan_key), so that no model is needed to know it.
         measures: what making it took: "sample_seconds", "decode_seconds", "peak_bytes" of GPU memory, and what that depends on:
             "num_steps", "num_passes" of the model in each, "num_slots", "latent_height", "latent_width".
@@ -55,7 +57,6 @@ class ClipRecord:
     prompt: str
     seed: int
     segments: dict[str, dict]
-    keep: bool = False
     plan_key: str = ""
     measures: dict[str, float] = field(default_factory=dict)
 
@@ -258,17 +259,6 @@ class RunStore:
         records = [self.record(path.stem) for path in self.clips.glob("*.json")]
         return sorted((record for record in records if record is not None), key=lambda record: (record.index, record.key))
 
-    def set_keep(self, key: str, keep: bool) -> None:
-        """Mark clip `key` as never to be removed to save space, or no longer.
-
-        Raises:
-            ValueError: there is no such clip.
-        """
-        record = self.record(key)
-        if record is None:
-            raise ValueError(f"there is no clip {key[:12]!r} in {self.clips}: it may have been removed to save space.")
-        self._write_record(replace(record, keep=keep))
-
     def add_measure(self, key: str, name: str, value: float) -> None:
         """Note what making clip `key` took."""
         record = self.record(key)
@@ -292,19 +282,24 @@ class RunStore:
         if budget_bytes == 0:
             return []
         groups = self._files_by_key()
-        total = sum(path.stat().st_size for paths in groups.values() for path in paths)
-        removed = []
+        sizes = {key: sum(path.stat().st_size for path in paths) for key, paths in groups.items()}
+        total, removed = sum(sizes.values()), []
         for key in sorted(groups, key=lambda k: max(p.stat().st_mtime for p in groups[k])):
-            record = self.record(key)
             if total <= budget_bytes:
                 break
-            if key in in_use or (record is not None and record.keep):
-                continue
-            for path in groups[key]:
-                total -= path.stat().st_size
-                path.unlink()
-            removed.append(key)
+            if key not in in_use and self._remove(key, groups[key]):
+                total -= sizes[key]
+                removed.append(key)
         return removed
+
+    def _remove(self, key: str, paths: list[Path]) -> bool:
+        """Remove the files of clip `key` unless it is marked "keep"; return whether they were removed."""
+        with removal_lock(self.folder):
+            if is_kept(self.folder, key):
+                return False
+            for path in paths:
+                path.unlink()
+        return True
 
     def _files_by_key(self) -> dict[str, list[Path]]:
         groups: dict[str, list[Path]] = {}

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from svi_core import atomic_file
+from svi_core.keep_marks import set_keep
 from svi_core.run_store import ClipRecord, RunStore, ShownClip, chain_key, read_manifest, read_records
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,9 +137,10 @@ def test_the_lock_of_a_killed_process_does_not_stay(tmp_path):
 def test_budget_removes_the_longest_unused_first_and_keeps_what_is_marked(store):
     keys = [chain_key(None, index) for index in range(5)]
     for index, key in enumerate(keys):
-        store.save_latent(record(key, index, keep=index == 0), latent(index))
+        store.save_latent(record(key, index), latent(index))
         for path in store.clips.glob(f"{key}*"):
             os.utime(path, (1000 + index, 1000 + index))
+    set_keep(store.folder, keys[0], True)
     size = sum(p.stat().st_size for p in store.clips.iterdir())
     assert store.prune(size, set()) == []
     assert store.prune(size // 2, {keys[1]}) == [keys[2], keys[3], keys[4]]
@@ -223,16 +225,6 @@ def test_records_lists_the_clips_in_the_video_s_order(store):
     store.save_latent(record(OTHER, 1), latent(1))
     store.save_latent(record(KEY, 0), latent(0))
     assert [r.key for r in store.records()] == [KEY, OTHER]
-
-
-def test_keep_is_remembered_and_outlives_the_budget(store):
-    store.save_latent(record(KEY), latent())
-    store.set_keep(KEY, True)
-    assert store.record(KEY).keep and store.prune(1, set()) == []
-    store.set_keep(KEY, False)
-    assert store.prune(1, set()) == [KEY]
-    with pytest.raises(ValueError, match="no clip"):
-        store.set_keep(OTHER, True)
 
 
 def test_measures_and_the_graph_s_key_of_a_clip_are_kept(store):
