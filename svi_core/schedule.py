@@ -179,15 +179,46 @@ def parse_schedule(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> Sc
         ScheduleError: an option that is not known or has a senseless value, or a paragraph without prompt.
         ValueError: no prompt at all, or a broken prompt list.
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    if split is PromptSplit.LINES or re.match(r"(\s*#[^\n]*\n)*\s*(\w+\s*=\s*)?\[\s*(#[^\n]*\n\s*)*(['\"]|\])", text):
+    text = normalised_text(text)
+    if is_plain_list(text, split):
         return Schedule(tuple(Paragraph(ClipSpec(prompt)) for prompt in parse_prompts(text, split)))
-    paragraphs = tuple(_parse_paragraph(lines) for lines in _paragraphs(text))
+    paragraphs = tuple(_parse_paragraph(lines) for lines in paragraph_lines(text))
     if not paragraphs:
         raise ValueError("the prompt stream holds no prompt: write one prompt per clip, separated by blank lines.")
     if (total := sum(paragraph.repeat for paragraph in paragraphs)) > MAX_CLIPS:
         raise ValueError(f"the schedule asks for {total} clips: at most {MAX_CLIPS} can be made in one run.")
     return Schedule(paragraphs)
+
+
+def normalised_text(text: str) -> str:
+    """Return `text` without a byte order mark and with its lines ended by newlines."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+
+
+def is_plain_list(text: str, split: PromptSplit) -> bool:
+    """Whether a normalised text is a list of plain prompts: split by lines, or a ``prompts = [...]`` file."""
+    listed = r"(\s*#[^\n]*\n)*\s*(\w+\s*=\s*)?\[\s*(#[^\n]*\n\s*)*(['\"]|\])"
+    return split is PromptSplit.LINES or re.match(listed, text) is not None
+
+
+def is_options_line(line: str) -> bool:
+    """Whether `line`, the first of a paragraph, holds its options."""
+    return re.fullmatch(r"\s*\[[^\[\]]*\]\s*", line) is not None
+
+
+def paragraph_lines(text: str) -> Iterator[list[tuple[int, str]]]:
+    """Yield the (line number, line) pairs of each paragraph, without comments and blank lines."""
+    lines: list[tuple[int, str]] = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.lstrip().startswith("#"):
+            continue
+        if line.strip():
+            lines.append((number, line))
+        elif lines:
+            yield lines
+            lines = []
+    if lines:
+        yield lines
 
 
 def format_schedule(schedule: Schedule) -> str:
@@ -238,25 +269,10 @@ def _expanded(paragraphs: tuple[Paragraph, ...]) -> Iterator[ClipSpec]:
             )
 
 
-def _paragraphs(text: str) -> Iterator[list[tuple[int, str]]]:
-    """Yield the (line number, line) pairs of each paragraph, without comments and blank lines."""
-    lines: list[tuple[int, str]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.lstrip().startswith("#"):
-            continue
-        if line.strip():
-            lines.append((number, line))
-        elif lines:
-            yield lines
-            lines = []
-    if lines:
-        yield lines
-
-
 def _parse_paragraph(lines: list[tuple[int, str]]) -> Paragraph:
     number, first = lines[0]
     paragraph = Paragraph(ClipSpec(""))
-    if re.fullmatch(r"\s*\[[^\[\]]*\]\s*", first):
+    if is_options_line(first):
         paragraph = _parse_options(first, number)
         lines = lines[1:]
     prompt = " ".join(" ".join(line.split()) for _, line in lines)
