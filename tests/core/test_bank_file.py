@@ -298,6 +298,21 @@ def test_going_back_and_on_forgets_what_came_after(tmp_path):
     bank.close()
 
 
+def test_repeating_what_came_after_a_snapshot_brings_back_no_more_than_that(tmp_path):
+    """The repeated record equals the old one, so the old ones after it would count again if they were still there."""
+    bank = open_bank(tmp_path, 8)
+    add(bank, range(4))
+    snapshot = bank.snapshot()
+    add(bank, range(4, 8))
+    bank.restore(snapshot)
+    add(bank, [4])
+    wanted = contents(bank)
+    bank.close()
+    bank = open_bank(tmp_path, 8)
+    assert contents(bank) == wanted and len(bank) == 5
+    bank.close()
+
+
 def test_a_cleared_bank_begins_anew_and_its_snapshots_wait(tmp_path):
     bank = open_bank(tmp_path, 2)
     add(bank, range(6))
@@ -359,15 +374,31 @@ def test_a_small_disk_is_refused_before_training(tmp_path, monkeypatch):
     bank.close()
 
 
+def half_a_write(file, offset, data):
+    file.seek(offset)
+    file.write(memoryview(data)[: len(data) // 2])
+    raise OSError(28, "No space left on device")
+
+
+def test_half_an_entry_over_an_old_snapshots_is_found(tmp_path, monkeypatch):
+    bank = open_bank(tmp_path, 1, Replacement.FIFO, num_snapshots=1)
+    add(bank, [0])
+    old = bank.snapshot()
+    add(bank, [2])
+    bank.snapshot()  # the place of entry 0 is free now
+    with monkeypatch.context() as patch:
+        patch.setattr("svi_core.bank_file.write_at", half_a_write)
+        with pytest.raises(OSError, match="No space left"):
+            add(bank, [4])
+    with pytest.raises(ValueError, match="1 of 1 entries of this snapshot were overwritten"):
+        bank.restore(old)
+    bank.close()
+
+
 def test_a_disk_that_fills_up_in_the_middle_of_a_write_leaves_the_bank_as_it_was(tmp_path, monkeypatch):
     bank = open_bank(tmp_path, 2)
     add(bank, range(3))
     before = contents(bank)
-
-    def half_a_write(file, offset, data):
-        file.seek(offset)
-        file.write(memoryview(data)[: len(data) // 2])
-        raise OSError(28, "No space left on device")
 
     for module in ("svi_core.bank_file.write_at", "svi_core.bank_journal.write_at"):
         with monkeypatch.context() as patch:
