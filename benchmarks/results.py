@@ -1,0 +1,33 @@
+"""What a benchmark has measured so far, on disk after every measurement: a stopped one goes on where it was."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from svi_core.atomic_file import write_bytes
+
+
+class Results:
+    """Measurements by name, in a JSON file that holds only those made with the same settings at the same commit."""
+
+    def __init__(self, path: Path, settings: dict[str, Any], facts: dict[str, str], fresh: bool = False):
+        """Open `path`; what it holds of other settings, another commit, or with `fresh` of any, is measured again."""
+        self.path = path
+        self.content: dict[str, Any] = {"settings": settings, "machine": facts, "measured": {}}
+        known = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not fresh else None
+        if known and known["settings"] == settings and known["machine"]["commit"] == facts["commit"]:
+            self.content = known
+
+    @property
+    def measured(self) -> dict[str, Any]:
+        """All measurements so far, by name."""
+        return self.content["measured"]
+
+    def get(self, name: str, measure: Callable[[], Any]) -> Any:
+        """Return the measurement called `name`, made by `measure` unless it is there already."""
+        if name not in self.measured:
+            self.measured[name] = measure()
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_bytes(self.path, json.dumps(self.content, indent=1).encode())
+        return self.measured[name]

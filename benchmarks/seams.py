@@ -1,0 +1,101 @@
+"""Which seam jumps least, and what a blend costs in sharpness: ``python -m benchmarks.seams [--clips 5] [--seeds 6]``.
+
+The demo's trained tiny models make the same clips once; each seam treatment only shows them differently. For every seam two
+numbers, both relative to the same video a little away from it: the largest change between neighbouring frames around the
+seam (1 = no larger than elsewhere), and the lowest sharpness around it (log10 of Laplacian energy; negative = ghosts or blur).
+"""
+
+import argparse
+import json
+import sys
+from dataclasses import dataclass
+from itertools import accumulate, product
+from pathlib import Path
+
+import numpy as np
+
+from demo.environment import REPOSITORY, ensure_environment, execute_inside, say
+from demo.run import fill_graph, node_of_type
+from demo.server import ComfyServer
+from svi_core.run_store import read_manifest
+from svi_core.seams import Seam
+from svi_core.video_file import read_frames
+
+FOLDER = REPOSITORY / ".runtime" / "benchmarks" / "seams"
+NEAR = 6  # frames on each side that count as the seam
+FAR = 24  # frames on each side that it is compared with
+STORIES = {
+    "boat.png": "the red boat on the blue sea sails to the right.\n\nthe red boat on the blue sea hops up and down.",
+    "white_ball.png": "the white ball on the green grass rolls to the right.\n\nthe white ball on the green grass hops.",
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What benchmarks.seams gives to demo.run.fill_graph."""
+
+    prompts: str
+    num_clips: int
+    seed: int
+
+
+def seam_measures(frames: list[np.ndarray], seam: int) -> tuple[float, float]:
+    """Return (jump, sharpness change) at the seam before frame `seam` of `frames` [H, W, 3] uint8."""
+    grey = [frame.astype(np.float32).mean(axis=2) for frame in frames]
+    changes = np.array([0.0, *(float(np.abs(b - a).mean()) for a, b in zip(grey, grey[1:], strict=False))])
+    sharp = np.array([np.log10((np.diff(g, 2, axis=0)[:, 1:-1] + np.diff(g, 2, axis=1)[1:-1]).var() + 1e-6) for g in grey])
+    near = slice(seam - NEAR, seam + NEAR + 1)
+    far = [i for i in range(max(1, seam - FAR), min(len(frames), seam + FAR)) if abs(i - seam) > NEAR]
+    return float(changes[near].max() / np.median(changes[far])), float(sharp[near].min() - np.median(sharp[far]))
+
+
+def measure(server: ComfyServer, image: str, seed: int, num_clips: int) -> dict[str, list[tuple[float, float]]]:
+    """Return the measures of each seam of one run, for each treatment."""
+    graph = json.loads((REPOSITORY / "demo" / "demo_workflow_api.json").read_text(encoding="utf-8"))
+    fill_graph(graph, Request(STORIES[image], num_clips, seed), server.add_input(REPOSITORY / "demo" / "images" / image))
+    generate = node_of_type(graph, "SVIGenerate")["inputs"]
+    generate["filename_prefix"] = prefix = f"seams/{Path(image).stem}-{seed}"
+    found = {}
+    for seam in Seam:
+        settings = {"codec": "h264", "crf": 5, "pixel_format": "yuv444p", "budget_gb": 0.0, "seam": seam.value}
+        settings |= {"colour_match": 0.0, "length_seconds": 0.0}
+        graph["output"] = {"class_type": "SVIOutput", "inputs": settings}
+        generate["output"] = ["output", 0]
+        server.run(graph)
+        folder = server.output_directory / prefix
+        video = folder / json.loads((folder / "run.json").read_text())["video"]
+        frames = [frame.copy() for frame in read_frames(video)]
+        seams = [5 + 76 * index for index in range(1, num_clips)]  # where plain seams lie; blends end there
+        assert list(accumulate(clip.num_frames for clip in read_manifest(video)))[-1] == len(frames)
+        found[seam.value] = [seam_measures(frames, at) for at in seams]
+    return found
+
+
+def main(arguments: list[str]) -> int:
+    """Measure all seams and print and store the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.seams", description=__doc__.splitlines()[0])
+    parser.add_argument("--clips", type=int, default=5)
+    parser.add_argument("--seeds", type=int, default=6)
+    options = parser.parse_args(arguments)
+    results: dict[str, list] = {seam.value: [] for seam in Seam}
+    with ComfyServer(ensure_environment(), FOLDER, model_roots=[REPOSITORY / "demo" / "models"]) as server:
+        for image, seed in product(STORIES, range(options.seeds)):
+            for seam, values in measure(server, image, 1000 * seed, options.clips).items():
+                results[seam] += values
+            say(f"{image}, seed {1000 * seed}: {len(results['drop'])} seams so far")
+    lines = ["| seam | seams | jump, median | jump, 90 % | sharpness change, median |", "|-|-|-|-|-|"]
+    for seam, values in results.items():
+        jumps, sharpness = np.array(values).T
+        row = f"{np.median(jumps):.2f} | {np.quantile(jumps, 0.9):.2f} | {np.median(sharpness):+.3f}"
+        lines.append(f"| {seam} | {len(values)} | {row} |")
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    (FOLDER / "seams.json").write_text(json.dumps(results, indent=1))
+    sys.stdout.write("\n".join(lines) + "\n")
+    return 0
+
+
+if __name__ == "__main__":
+    environment = ensure_environment()
+    if Path(sys.executable) != environment.python and Path(sys.prefix) != environment.python.parent.parent:
+        execute_inside(environment, ["-m", "benchmarks.seams", *sys.argv[1:]])
+    sys.exit(main(sys.argv[1:]))

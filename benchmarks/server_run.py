@@ -1,0 +1,95 @@
+"""One graph on a real ComfyUI process, watched from outside: wall time, CPU time, resident memory."""
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from demo.server import PACK_NODES, ComfyServer
+
+SAMPLE_SECONDS = 0.01
+PROBED_NODES = PACK_NODES | {"svi_benchmark_probe": Path(__file__).with_name("probe")}
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What one run took.
+
+    Attributes:
+        wall_seconds: from ComfyUI's own notes of when the execution began and ended.
+        cpu_seconds: of the server and of the processes that it started (ffmpeg).
+        child_cpu_seconds: of the latter alone.
+        peak_bytes: the most resident memory, of the server and its children together, seen every 10 ms.
+        bytes_before: the same before the run.
+    """
+
+    wall_seconds: float
+    cpu_seconds: float
+    child_cpu_seconds: float
+    peak_bytes: int
+    bytes_before: int
+
+
+def run_watched(server: ComfyServer, graph: dict[str, Any]) -> dict[str, float]:
+    """Run `graph` and return the fields of :class:`Watched`.
+
+    Raises:
+        ServerError: it did not finish.
+    """
+    process = psutil.Process(server.pid)
+    before, bytes_before = process.cpu_times(), resident_bytes(process)
+    with peak_memory(process) as peak:
+        prompt_id = server.queue(graph)
+        server.wait(prompt_id, timeout=3600)
+    after = process.cpu_times()
+    own = after.user + after.system - before.user - before.system
+    children = after.children_user + after.children_system - before.children_user - before.children_system
+    wall = _execution_seconds(server.history(prompt_id))
+    return asdict(Watched(wall, own + children, children, max(peak), bytes_before))
+
+
+@contextmanager
+def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
+    """Give a list that holds the most resident bytes of `process` and its children during the block."""
+    peak, ended = [0], threading.Event()
+
+    def sample() -> None:
+        while not ended.is_set():
+            peak[0] = max(peak[0], resident_bytes(process))
+            ended.wait(SAMPLE_SECONDS)
+
+    thread = threading.Thread(target=sample, daemon=True)
+    thread.start()
+    try:
+        yield peak
+    finally:
+        ended.set()
+        thread.join()
+
+
+def resident_bytes(process: psutil.Process) -> int:
+    """Return the resident memory of `process` and of the programs that it started; those that end meanwhile count nothing.
+
+    A child that has not yet become another program shares its parent's pages and is not counted.
+    """
+    total = process.memory_info().rss
+    for child in process.children(recursive=True):
+        try:
+            total += 0 if child.exe() == process.exe() else child.memory_info().rss
+        except psutil.Error:
+            continue
+    return total
+
+
+def forget_cached(server: ComfyServer) -> None:
+    """Let ComfyUI drop its cached outputs and unload its models, as its own "free memory" button does."""
+    server.post_json("/free", {"unload_models": True, "free_memory": True})
+
+
+def _execution_seconds(entry: dict[str, Any]) -> float:
+    noted = {kind: data["timestamp"] for kind, data in entry["status"]["messages"]}
+    return (noted["execution_success"] - noted["execution_start"]) / 1000
