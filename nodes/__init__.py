@@ -9,6 +9,7 @@ from .joining import SVIJoinVideos
 from .layouts import SVILayout
 from .loop import SVIBeginVideo, SVIFinishVideo, SVINextClip, SVIUnrollClips
 from .lora import SVILora, SVILoraStack
+from .plan import SVIPlan
 from .prompts import SVILiveSchedule, SVIPromptStream
 from .run import SVIGenerate, SVIOutput
 
@@ -29,6 +30,7 @@ class StableVideoInfinity(ComfyExtension):
             SVILayout,
             SVIOutput,
             SVIGenerate,
+            SVIPlan,
             SVIContinueVideo,
             SVIJoinVideos,
             SVIBeginVideo,

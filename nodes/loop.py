@@ -30,7 +30,7 @@ class SVIBeginVideo(io.ComfyNode):
             search_aliases=["stable video infinity", "loop start", "for loop", "while loop"],
             inputs=run_inputs(),
             outputs=[StateType.Output("state", tooltip="For SVI Next Clip, or as the initial value of a loop.")],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
         )
 
     @classmethod

@@ -20,9 +20,11 @@ from ..svi_core.video_file import CODECS, PIXEL_FORMATS, VideoCoding
 from .clip_sampler import ClipSampler
 from .conditioning import Anchors
 from .continuation import StartType
+from .graph import recipe
 from .layouts import LayoutType
 from .lora import LoraRows
 from .prompts import EncodedPrompts, Prompts
+from .run_times import note_run
 from .validation import complaint
 
 CATEGORY = "SVI"
@@ -46,7 +48,7 @@ class SVIGenerate(io.ComfyNode):
                 io.Video.Output("video", tooltip="The finished video, a file: Save Video copies it without re-encoding."),
                 io.Latent.Output("last_latent", tooltip="Latent of the last clip, to go on from."),
             ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -67,6 +69,7 @@ class SVIGenerate(io.ComfyNode):
         with RunStore(run.folder) as store:
             video = GrowingVideo(store, run.settings)
             path, latent = make_video(run.plan, run.sampler, video, run.start, run.sampler.on_clip)
+            note_run(cls.hidden, store, video.clips)
             store.prune(run.budget_bytes, {clip.key for clip in video.clips})
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})
@@ -145,6 +148,7 @@ def prepare_run(
         layout or LAYOUTS["2.0 Pro"],
         seed,
         SeedMode(seed_mode),
+        recipe=recipe(hidden.prompt, hidden.unique_id),
         seam=output.seam,
         continues=continues,
     )

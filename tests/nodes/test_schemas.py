@@ -15,6 +15,7 @@ NODE_IDS = {
     "SVIPromptStream",
     "SVILayout",
     "SVIGenerate",
+    "SVIPlan",
     "SVINamedAnchor",
     "SVILiveSchedule",
     "SVIOutput",
