@@ -18,6 +18,7 @@ class IndexedExample:
         key: names its latents.
         text_key: names the embedding of its caption.
         name: clip, window and variant, for messages.
+        caption: the clip's caption.
         clip: hash of the clip's bytes.
         width: pixels.
         height: pixels.
@@ -27,6 +28,7 @@ class IndexedExample:
     key: str
     text_key: str
     name: str
+    caption: str
     clip: str
     width: int
     height: int
@@ -81,3 +83,9 @@ def _difference(cache: CacheFolder, settings: Mapping[str, object]) -> str:
         keys = (key for key in sorted({*stored, *settings}) if stored.get(key) != settings.get(key))
         found.append([f"{key} {stored.get(key)!r}, not {settings.get(key)!r}" for key in keys])
     return f" (it holds one with {'; '.join(min(found, key=len))})" if found else ""
+
+
+def indexed_keys(cache: CacheFolder) -> set[str]:
+    """Return the keys of all entries that any index in the folder names."""
+    indexes = (cache.read_json(path.name) or {} for path in cache.folder.glob("index-*.json"))
+    return {entry[key] for index in indexes for entry in index.get("examples", ()) for key in ("key", "text_key")}

@@ -28,6 +28,7 @@ from svi_core.safetensors_file import read_tensors
 
 TEXTS, WINDOWS, CLIPS = "texts", "windows", "clips"
 REPORT = "report.json"
+_HEADER = "svi_cache"
 
 
 class CacheFolder:
@@ -70,8 +71,9 @@ class CacheFolder:
             OSError: the disk is full, say; the message names the file.
         """
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
-        metadata = {"key": key, "about": about, "sha256": fingerprint(tensors)}
-        write_bytes(self.path(kind, key), safetensors.torch.save(tensors, metadata))
+        header = json.dumps({"key": key, "about": about, "sha256": fingerprint(tensors)})
+        # one entry of metadata: safetensors writes several in any order, and equal entries are to be equal files
+        write_bytes(self.path(kind, key), safetensors.torch.save(tensors, {_HEADER: header}))
 
     def read(self, kind: str, key: str) -> dict[str, Tensor]:
         """Return the tensors stored under `key`.
@@ -83,11 +85,11 @@ class CacheFolder:
         if not path.is_file():
             raise ValueError(f"{path} is missing: run python -m training.cache again with the same configuration.")
         tensors, metadata = read_tensors(path)
-        if metadata.get("key") != key:
-            raise ValueError(
-                f"{path} is the entry of something else ({metadata.get('about', 'unknown')}): run the cache again."
-            )
-        if metadata.get("sha256") != fingerprint(tensors):
+        header = _parsed(metadata.get(_HEADER, ""))
+        if header.get("key") != key:
+            other = header.get("about", "unknown")
+            raise ValueError(f"{path} is the entry of something else ({other}): run python -m training.cache again.")
+        if header.get("sha256") != fingerprint(tensors):
             raise ValueError(f"{path} is damaged (its checksum does not fit): run python -m training.cache again.")
         return tensors
 
@@ -99,11 +101,10 @@ class CacheFolder:
     def read_json(self, name: str) -> dict | None:
         """Return a stored JSON object, or None if there is none that can be trusted: then it is made again."""
         try:
-            value = json.loads((self.folder / name).read_bytes())
-        except (OSError, ValueError, RecursionError):
+            value = _parsed((self.folder / name).read_bytes())
+        except OSError:
             return None
-        trusted = isinstance(value, dict) and value.pop("checksum", None) == _checksum(value)
-        return value if trusted else None
+        return value if value.pop("checksum", None) == _checksum(value) else None
 
     def entries(self, kind: str) -> dict[str, int]:
         """Return the size in bytes of every stored entry, by key."""
@@ -113,6 +114,15 @@ class CacheFolder:
     def remove(self, kind: str, key: str) -> None:
         """Remove an entry, if it is there."""
         self.path(kind, key).unlink(missing_ok=True)
+
+
+def _parsed(text: str | bytes) -> dict:
+    """Return the JSON object in `text`; an empty one if there is none."""
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError):
+        return {}
+    return value if isinstance(value, dict) else {}
 
 
 def _checksum(value: dict) -> str:

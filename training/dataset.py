@@ -128,6 +128,7 @@ class TrainingExample:
         text: [L, D] fp32, the text embedding, padded with zeros as ComfyUI pads it.
         clip_vision: [257, 1280] fp32, penultimate CLIP vision tokens of the first known frame; None without CLIP vision.
         extras: further features by name (audio, pose); empty for the layouts of today.
+        caption: the text that `text` embeds.
     """
 
     name: str
@@ -138,6 +139,7 @@ class TrainingExample:
     text: Tensor
     clip_vision: Tensor | None
     extras: Mapping[str, Tensor]
+    caption: str = ""
 
 
 class CachedDataset:
@@ -221,6 +223,7 @@ class CachedDataset:
             text=self._text(item.text_key),
             clip_vision=None if vision is None else vision.float(),
             extras={},
+            caption=item.caption,
         )
 
     def _text(self, key: str) -> Tensor:

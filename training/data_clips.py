@@ -1,0 +1,96 @@
+"""Look through the clips of a dataset: which can be used, what examples they give, and under which names those are kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from tqdm import tqdm
+
+from svi_core.fingerprint import file_sha256, fingerprint
+
+from .data_report import CacheReport, used_clip
+from .data_scan import SCAN_VERSION, ClipScan, scan_clip
+from .data_sources import ClipSource, find_clips
+from .data_store import CLIPS, CacheFolder
+from .data_tables import Rejected
+from .data_windows import WindowPlan, plan_windows
+from .dataset import DataConfig
+
+FORMAT_VERSION = 1  # part of every key: raise it when the same inputs give other values
+
+
+@dataclass(frozen=True)
+class UsableClip:
+    """A clip that gives examples.
+
+    Attributes:
+        source: its file and caption.
+        content: hash of its bytes.
+        plans: its examples, by the key that names their latents.
+        text_key: names the embedding of its caption.
+    """
+
+    source: ClipSource
+    content: str
+    plans: Mapping[str, WindowPlan]
+    text_key: str
+
+
+def look_through(
+    cache: CacheFolder, config: DataConfig, models: Mapping[str, str], report: CacheReport, progress: bool = False
+) -> list[UsableClip]:
+    """Return the clips that give examples, each content once; the others go into the report.
+
+    Args:
+        cache: remembers what was found in a clip.
+        config: the data.
+        models: hash of each model file, part of the keys.
+        report: is added to.
+        progress: show a bar on standard error.
+    """
+    sources, rejected = find_clips(Path(config.folder), config.default_caption, config.cache_folder)
+    report.rejected += rejected
+    clips: dict[str, UsableClip] = {}
+    for source in tqdm(sources, "looking through clips", unit="clip", disable=not progress):
+        try:
+            content = _hash_of(source.path)
+            if content in clips:
+                raise ValueError(f"holds the same video as {clips[content].source.name}")
+            scan = _scan(cache, source.path, content, config.frame_rate)
+            plans = {_window_key(content, plan, config, models): plan for plan in plan_windows(scan, content, config)}
+        except ValueError as error:
+            report.rejected.append(Rejected(source.name, str(error)))
+            continue
+        text_key = fingerprint("svi text", FORMAT_VERSION, source.caption, models["text_encoder"], config.storage)
+        clips[content] = UsableClip(source, content, plans, text_key)
+        report.used.append(used_clip(source.name, scan, list(plans.values()), config.svi_layout, config.frame_rate))
+    return list(clips.values())
+
+
+def _hash_of(path: Path) -> str:
+    """Return the hash of a file's bytes.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return file_sha256(path)
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror})") from error
+
+
+def _scan(cache: CacheFolder, path: Path, content: str, rate: int) -> ClipScan:
+    """Return what is known of a clip, from the cache where it was looked through before."""
+    name = f"{CLIPS}/{fingerprint(content, rate, SCAN_VERSION)}.json"
+    stored = cache.read_json(name)
+    if stored is not None:
+        return ClipScan(**{**stored, "plain": tuple(stored["plain"])})
+    scan = scan_clip(path, rate)
+    cache.write_json(name, vars(scan))
+    return scan
+
+
+def _window_key(content: str, plan: WindowPlan, config: DataConfig, models: Mapping[str, str]) -> str:
+    """Return the name of an example: a hash of all that its latents depend on."""
+    made_with = (models["vae"], models["clip_vision"], config.storage, config.vae_tile, config.frame_rate)
+    return fingerprint("svi example", FORMAT_VERSION, content, plan, config.svi_layout, made_with)
