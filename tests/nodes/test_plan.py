@@ -1,0 +1,265 @@
+"""What SVI Plan reads from a queued graph, with ComfyUI's own folders and no node executed."""
+
+import os
+import shutil
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from tests.e2e.graphs import HIGH, LOW, loop_graph, node
+
+SVI_HIGH, SVI_LOW = "SVI_v2_PRO_HIGH.safetensors", "SVI_v2_PRO_LOW.safetensors"
+FILES = {
+    "diffusion_models": (HIGH, LOW),
+    "vae": ("wan_2.1_vae.safetensors",),
+    "text_encoders": ("umt5_xxl_fp8_e4m3fn_scaled.safetensors",),
+    "loras": (SVI_HIGH, SVI_LOW, "lightx2v.safetensors"),
+}
+
+
+@pytest.fixture
+def module(pack):
+    return lambda name: sys.modules[f"{pack.__name__}.nodes.{name}"]
+
+
+@pytest.fixture
+def folders(pack, tmp_path, monkeypatch):
+    """ComfyUI's folders, with model files of 64 bytes and a header each, and a picture."""
+    import folder_paths
+
+    for kind, names in FILES.items():
+        (tmp_path / kind).mkdir()
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], {".safetensors"}))
+        for name in names:
+            save_file({"weight": torch.zeros(16)}, tmp_path / kind / name)
+    for name in ("input", "output", "user"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+    Image.new("RGB", (1000, 500), (200, 10, 10)).save(tmp_path / "input" / "picture.png")
+    return tmp_path
+
+
+@pytest.fixture
+def graph(folders):
+    graph = loop_graph("picture.png", prompts=["a cat", "a dog"], clips=2, filename_prefix="svi/planned")
+    graph["plan"] = node("SVIPlan", video=["generate", 0], plan_only=True)
+    for unused in ("saved", "latent"):
+        del graph[unused]
+    return graph
+
+
+@pytest.fixture
+def outline(module):
+    return lambda graph: module("outline").read_outline(graph, "plan")
+
+
+def test_all_of_a_plain_graph_is_known(graph, outline, folders):
+    found = outline(graph)
+    assert (found.plan.num_clips, found.plan.seed, found.plan.layout.num_frames) == (2, 5, 9)
+    assert [found.plan.request(index).spec.prompt for index in range(2)] == ["a cat", "a dog"]
+    assert (found.cfg, found.num_steps, found.size, found.value_bytes) == (2.0, 3, (64, 64), 4)
+    assert found.folder == folders / "output" / "svi" / "planned"
+    assert [(expert.expert, expert.file) for expert in found.experts] == [("high", HIGH), ("low", LOW)]
+    assert {file.kind: file.name for file in found.files if file.kind != "diffusion_models"} == {
+        "vae": "wan_2.1_vae.safetensors",
+        "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    }
+    assert all(file.num_bytes > 64 and not file.complaint for file in found.files)
+    assert found.not_known == () and found.remarks == ()
+
+
+def test_the_video_may_pass_through_other_nodes(graph, outline):
+    graph["slice"] = node("Video Slice", video=["generate", 0], start_time=0.0)
+    graph["plan"]["inputs"]["video"] = ["slice", 0]
+    assert outline(graph).plan.num_clips == 2
+
+
+def test_a_video_from_elsewhere_is_refused_by_name(graph, outline):
+    graph["plan"]["inputs"]["video"] = ["loaded", 0]
+    graph["loaded"] = node("LoadVideo", file="x.mp4")
+    with pytest.raises(ValueError, match="video does not come from SVI Generate"):
+        outline(graph)
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "known"),
+    [
+        ("generate", "cfg", lambda found: found.cfg),
+        ("generate", "filename_prefix", lambda found: found.folder),
+        ("generate", "seed", lambda found: found.is_seed_known or None),
+        ("sigmas", "steps", lambda found: found.num_steps),
+        ("anchor", "width", lambda found: found.size),
+    ],
+)
+def test_primitives_are_followed_and_other_nodes_are_named(graph, outline, target, name, known):
+    value = graph[target]["inputs"][name]
+    graph["source"] = node("PrimitiveAnything", value=value)
+    graph[target]["inputs"][name] = ["source", 0]
+    expected = outline(graph)
+    assert known(expected) is not None and expected.not_known == ()
+    graph["source"] = node("Compute", a=value, b=1)
+    found = outline(graph)
+    assert known(found) is None and found.not_known == (f"{name}: comes from Compute (node source)",)
+
+
+@pytest.mark.parametrize(("target", "name"), [("generate", "num_clips"), ("prompts", "text"), ("layout", "num_frames")])
+def test_without_these_no_clip_is_known(graph, outline, target, name):
+    graph["source"] = node("Compute", a=1, b=1)
+    graph[target]["inputs"][name] = ["source", 0]
+    with pytest.raises(ValueError, match=f"{name}: comes from Compute .node source., so that the clips cannot be known"):
+        outline(graph)
+
+
+def test_the_prompt_streams_own_count_is_known(graph, outline):
+    graph["prompts"]["inputs"]["text"] = "a\n\nb\n\n[x3]\nc"
+    graph["generate"]["inputs"]["num_clips"] = ["prompts", 1]
+    assert outline(graph).plan.num_clips == 5
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("exact", (64, 64)), ("fit width", (64, 32)), ("fit area", (80, 32))]
+)  # 1000 x 500 to 64 wide is 64 x 32; to 4096 pixels 90 x 45, rounded down to 16
+def test_the_size_follows_the_picture_where_the_rule_needs_it(graph, outline, rule, expected):
+    graph["anchor"]["inputs"]["size_rule"] = rule
+    assert outline(graph).size == expected
+    graph["image"] = node("EmptyImage", width=10, height=10)
+    found = outline(graph)
+    assert (found.size == expected) is (rule == "exact") and (found.not_known == ()) is (rule == "exact")
+
+
+def test_a_size_that_wan_cannot_take_is_refused(graph, outline):
+    graph["anchor"]["inputs"]["width"] = 850
+    with pytest.raises(ValueError, match="video width is 850 pixels"):
+        outline(graph)
+
+
+def test_output_settings_and_unknown_sigmas(graph, outline):
+    settings = {"codec": "h265", "crf": 25, "pixel_format": "yuv420p", "seam": "eased", "length_seconds": 1.0}
+    graph["output"] = node("SVIOutput", budget_gb=0.0, colour_match=0.0, **settings)
+    graph["generate"]["inputs"]["output"] = ["output", 0]
+    graph["sigmas"] = node("SplitSigmas", sigmas=["elsewhere", 0], step=2)
+    found = outline(graph)
+    assert (found.coding.codec, found.coding.crf, found.plan.seam, found.max_frames) == ("h265", 25, "eased", 16)
+    assert found.not_known == ("steps: sigmas come from SplitSigmas (node sigmas)",)
+
+
+def test_loras_are_read_from_rows_stacks_and_stock_loaders(graph, outline):
+    graph["row"] = node("SVILora", lora=SVI_HIGH, strength=1.0, lora_low_noise=SVI_LOW, strength_low_noise=0.8)
+    graph["stack"] = node("SVILoraStack", model=["fast", 0], model_low_noise=["low", 0], loras=["row", 0])
+    graph["fast"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="lightx2v.safetensors", strength_model=0.5)
+    graph["generate"]["inputs"].update(model=["stack", 0], model_low_noise=["stack", 1])
+    high, low = outline(graph).experts
+    assert [(use.name, use.strength, use.named_for) for use in high.loras] == [
+        (SVI_HIGH, 1.0, "high"),
+        ("lightx2v.safetensors", 0.5, None),
+    ]
+    assert [(use.name, use.strength, use.named_for) for use in low.loras] == [(SVI_LOW, 0.8, "low")]
+    assert (high.file, low.file) == (HIGH, LOW)
+    graph["generate"]["inputs"].update(model=["fast", 0], model_low_noise=["low", 0], loras=["row", 0])
+    found = outline(graph)
+    assert found.lora_rows == (SVI_HIGH, SVI_LOW)
+    assert [use.name for use in found.experts[0].loras] == ["lightx2v.safetensors", SVI_HIGH]
+
+
+def test_the_header_of_a_lora_says_more_than_its_name(graph, outline, folders):
+    save_file({"a": torch.zeros(1)}, folders / "loras" / "lightx2v.safetensors", {"svi.expert": "low"})
+    graph["fast"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="lightx2v.safetensors", strength_model=1.0)
+    graph["generate"]["inputs"]["model"] = ["fast", 0]
+    assert outline(graph).experts[0].loras[0].named_for == "low"
+
+
+def test_files_that_are_missing_or_cut_off_are_found(graph, outline, folders):
+    (folders / "vae" / "wan_2.1_vae.safetensors").unlink()
+    path = folders / "diffusion_models" / HIGH
+    path.write_bytes(path.read_bytes()[:-4])
+    files = {file.name: file for file in outline(graph).files}
+    assert files["wan_2.1_vae.safetensors"].num_bytes is None
+    assert "cut off" in files[HIGH].complaint and files[LOW].complaint == ""
+
+
+def test_results_past_the_plan_are_told_only_for_a_dry_run(graph, outline):
+    graph["latent"] = node("SaveLatent", samples=["generate", 1], filename_prefix="x")
+    assert "SaveLatent (node latent) takes its input from SVI Generate" in outline(graph).remarks[0]
+    graph["plan"]["inputs"]["plan_only"] = False
+    assert outline(graph).remarks == ()
+
+
+def change(graph, target, **inputs):
+    return {**graph, target: {**graph[target], "inputs": {**graph[target]["inputs"], **inputs}}}
+
+
+@pytest.mark.parametrize(
+    ("target", "inputs", "matters"),
+    [
+        ("prompts", {"text": "other words", "split": "lines"}, False),
+        ("generate", {"num_clips": 9, "seed": 3, "seed_mode": "fixed", "filename_prefix": "svi/x"}, False),
+        ("layout", {"num_frames": 81}, False),  # each clip's own key holds it
+        ("generate", {"cfg": 2.5}, True),
+        ("generate", {"boundary": 0.5}, True),
+        ("sigmas", {"steps": 4}, True),
+        ("sampler", {"sampler_name": "uni_pc"}, True),
+        ("negative", {"text": "grey"}, True),
+        ("anchor", {"resize": "stretch"}, True),
+        ("model", {"weight_dtype": "fp8_e4m3fn"}, True),
+        ("generate", {"model": ["low", 0]}, True),
+    ],
+)
+def test_the_recipe_changes_with_what_changes_clips(graph, module, target, inputs, matters):
+    recipe = module("graph").recipe
+    before = recipe(graph, "generate")
+    assert len(before) == 64 and (recipe(change(graph, target, **inputs), "generate") != before) is matters
+
+
+def test_the_recipe_knows_files_and_not_ids(graph, module, folders):
+    recipe = module("graph").recipe
+    before = recipe(graph, "generate")
+    renamed = {f"10:{name}": {**entry, "inputs": dict(entry["inputs"])} for name, entry in graph.items()}
+    for entry in renamed.values():
+        links = {key: [f"10:{value[0]}", value[1]] for key, value in entry["inputs"].items() if isinstance(value, list)}
+        entry["inputs"].update(links)
+    assert recipe(renamed, "10:generate") == before
+    shutil.copyfile(folders / "input" / "picture.png", folders / "input" / "copy.png")
+    os.replace(folders / "input" / "copy.png", folders / "input" / "picture.png")
+    assert recipe(graph, "generate") == before, "a picture is known by its content"
+    Image.new("RGB", (1000, 500), (10, 200, 10)).save(folders / "input" / "picture.png")
+    assert recipe(graph, "generate") != before
+    os.utime(folders / "diffusion_models" / LOW, ns=(1, 1))
+    touched = recipe(graph, "generate")
+    assert len({before, touched, recipe(graph, "not there")}) == 3 and recipe(graph, "not there") == "" == recipe(None, "1")
+
+
+def test_a_cycle_or_a_missing_node_ends_the_walk(module):
+    graph = {"a": node("A", x=["b", 0]), "b": node("B", x=["a", 0], y=["gone", 1])}
+    assert len(module("graph").recipe(graph, "a")) == 64
+    assert module("graph").QueuedGraph(graph).upstream("a") == ["a", "b"]
+
+
+def test_what_a_run_took_is_noted_for_its_models(graph, module, folders, pack):
+    store_module = sys.modules[f"{pack.__name__}.svi_core.run_store"]
+    measures = {"num_steps": 3, "num_passes": 2, "num_slots": 3, "latent_height": 8, "latent_width": 8, "sample_seconds": 2.0}
+    key = "a" * 64
+    hidden = SimpleNamespace(prompt=graph, unique_id="generate")
+    with store_module.RunStore(folders / "run") as store:
+        store.save_latent(store_module.ClipRecord(key, 0, "", 0, {}, measures=measures), torch.zeros(1))
+        clips = [store_module.ShownClip(key, "", 0, 9), store_module.ShownClip("", "", 0, 9)]
+        module("run_times").note_run(hidden, store, clips)
+        module("run_times").note_run(SimpleNamespace(prompt=None, unique_id=None), store, clips)
+    (time,) = module("run_times").earlier_times()
+    assert (time.seconds, time.models, time.work.num_slots) == (2.0, (HIGH, LOW), 3)
+
+
+def test_a_plan_of_nothing_says_what_is_wrong(module, folders):
+    text, picture = module("plan").describe_run({"plan": node("SVIPlan", plan_only=True)}, "plan")
+    assert "cannot be planned:** video does not come from SVI Generate" in text and picture.shape[1] == 1280
+
+
+def test_the_video_is_asked_for_only_when_it_is_to_be_made(module):
+    plan = module("plan").SVIPlan
+    assert plan.check_lazy_status(True) == [] and plan.check_lazy_status(False) == ["video"]
+    assert plan.check_lazy_status(False, video=object()) == []
+    assert plan.fingerprint_inputs(plan_only=False) == ""
+    assert plan.fingerprint_inputs(plan_only=True) != ""
