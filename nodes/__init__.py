@@ -2,6 +2,7 @@
 
 from comfy_api.latest import ComfyExtension, io
 
+from .clip_panel import serve_clips
 from .conditioning import SVIAnchorEncode, SVIConditioning, SVIMotionLatent, SVINamedAnchor
 from .continuation import SVIContinueVideo
 from .drift import SVIDriftReport, SVIFilmstrip
@@ -16,6 +17,9 @@ from .run import SVIGenerate, SVIOutput
 
 class StableVideoInfinity(ComfyExtension):
     """The extension object that ComfyUI asks for its nodes."""
+
+    async def on_load(self) -> None:
+        serve_clips()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

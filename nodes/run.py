@@ -17,6 +17,7 @@ from ..svi_core.run_store import RunStore
 from ..svi_core.schedule import MAX_CLIPS, MAX_SEED
 from ..svi_core.seams import DEFAULT_SEAM, Seam
 from ..svi_core.video_file import CODECS, PIXEL_FORMATS, VideoCoding
+from .clip_panel import tell_browsers
 from .clip_sampler import ClipSampler
 from .conditioning import Anchors
 from .continuation import StartType
@@ -68,7 +69,8 @@ class SVIGenerate(io.ComfyNode):
         run.sampler.start_progress(0 if prompts.until_stopped else num_clips)
         with RunStore(run.folder) as store:
             video = GrowingVideo(store, run.settings)
-            path, latent = make_video(run.plan, run.sampler, video, run.start, run.sampler.on_clip)
+            on_clip = tell_browsers(video, cls.hidden.unique_id, run.sampler.on_clip)
+            path, latent = make_video(run.plan, run.sampler, video, run.start, on_clip)
             note_run(cls.hidden, store, video.clips)
             store.prune(run.budget_bytes, {clip.key for clip in video.clips})
         remember(path, instead_of="video-*.mp4")

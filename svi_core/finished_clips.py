@@ -50,7 +50,7 @@ def note_finished(run_folder: Path, clip: FinishedClip) -> None:
         OSError: the list cannot be written; the message names it.
     """
     path = run_folder / LIST_NAME
-    line = json.dumps(vars(clip), ensure_ascii=False).encode() + b"\n"
+    line = json.dumps(vars(clip)).encode() + b"\n"
     if clip.index == 0:
         write_bytes(path, line)
         return

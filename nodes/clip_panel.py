@@ -1,0 +1,169 @@
+"""The server's side of the clip panel in the browser (web/js/clip_panel.js): news of finished clips, and what it may ask.
+
+    event svi.clip           a clip was finished: {"node", "run", ...as in the list below}
+    GET  /svi/clips?run=R    {"run", "clips": [{"index", "key", "prompt", "seed", "num_frames", "seconds", "reused", "kept",
+                             "file"}]}
+    POST /svi/keep           {"run", "key", "keep"} -> {"key", "kept"}
+    POST /svi/reroll         {"text", "split", "index"} -> {"text", "seed"}
+
+Every answer comes from the run's folder, so the panel is the same after a reload or a restart. What cannot be done is answered
+with status 400 and {"error": why}; names from the browser reach the disk only through run_folder and require_clip_key.
+"""
+
+import asyncio
+import secrets
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import folder_paths
+from aiohttp import web
+
+from ..svi_core.clips import Clip
+from ..svi_core.finished_clips import FinishedClip, note_finished, read_finished
+from ..svi_core.keep_marks import is_kept, kept_keys, require_clip_key, set_keep
+from ..svi_core.output_folder import run_folder
+from ..svi_core.prompts import PromptSplit
+from ..svi_core.reroll import with_seed
+from ..svi_core.run import GrowingVideo
+
+EVENT = "svi.clip"
+_NEW_SEEDS = 10**9  # new seeds stay short enough to read and to type
+Asked = Mapping[str, object]
+
+
+def tell_browsers(video: GrowingVideo, node_id: str, on_clip: Callable[[Clip], None]) -> Callable[[Clip], None]:
+    """Return a function that calls `on_clip`, then lists the clip that `video` has just got and tells every browser."""
+
+    def tell(clip: Clip) -> None:
+        on_clip(clip)
+        finished = _finished(clip, video)
+        note_finished(video.store.folder, finished)
+        run = _run_name(video.store.folder)
+        _send({"node": node_id, "run": run, **_described(finished, run, is_kept(video.store.folder, clip.key))})
+
+    return tell
+
+
+def serve_clips() -> None:
+    """Let ComfyUI's server answer what the panel asks."""
+    if server := _server():
+        add_clip_routes(server.routes)
+
+
+def add_clip_routes(routes: web.RouteTableDef) -> None:
+    """Add the panel's routes to `routes`."""
+    routes.get("/svi/clips")(_answered(list_clips))
+    routes.post("/svi/keep")(_answered(keep_clip))
+    routes.post("/svi/reroll")(_answered(reroll_clip))
+
+
+def list_clips(asked: Asked) -> dict:
+    """Return the finished clips of the last run in the folder `run`, in their order; none if there is no such folder.
+
+    Raises:
+        ValueError: `run` is no name of a folder inside the output folder.
+    """
+    folder = _asked_folder(asked)
+    run, kept = _run_name(folder), kept_keys(folder)
+    return {"run": run, "clips": [_described(clip, run, clip.key in kept) for clip in read_finished(folder)]}
+
+
+def keep_clip(asked: Asked) -> dict:
+    """Mark the clip `key` of `run` as never to be removed to save space, or no longer.
+
+    Raises:
+        ValueError: a bad name, or there is no such clip.
+    """
+    key, keep = require_clip_key(asked.get("key")), _typed(asked, "keep", bool)
+    set_keep(_asked_folder(asked), key, keep)
+    return {"key": key, "kept": keep}
+
+
+def reroll_clip(asked: Asked) -> dict:
+    """Return the schedule `text` with a new seed for clip `index` (0-based), and that seed.
+
+    Raises:
+        ValueError: a mistake in the text, or one that holds no options.
+    """
+    seed = secrets.randbelow(_NEW_SEEDS)
+    split = PromptSplit(_typed(asked, "split", str))
+    return {"text": with_seed(_typed(asked, "text", str), _typed(asked, "index", int), seed, split), "seed": seed}
+
+
+def _answered(answer: Callable[[Asked], dict]) -> Callable:
+    """Return the request handler of `answer`, which may touch the disk and so runs in a thread."""
+
+    async def handle(request: web.Request) -> web.Response:
+        try:
+            asked = dict(request.query) if request.method == "GET" else await _body(request)
+            return web.json_response(await asyncio.to_thread(answer, asked))
+        except ValueError as error:
+            return web.json_response({"error": str(error)}, status=400)
+        except OSError as error:
+            return web.json_response({"error": str(error)}, status=500)
+
+    return handle
+
+
+async def _body(request: web.Request) -> Asked:
+    try:
+        body = await request.json()
+    except (ValueError, RecursionError) as error:
+        raise ValueError(f"the request is not JSON ({error}).") from error
+    if not isinstance(body, dict):
+        raise ValueError(f"the request is a JSON {type(body).__name__}: send an object.")
+    return body
+
+
+def _typed(asked: Asked, name: str, kind: type):
+    """Return `asked[name]`, which has to be there and of type `kind`.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if type(asked.get(name)) is not kind:
+        raise ValueError(f"{name} is {str(asked.get(name))[:80]!r}: send a value of type {kind.__name__}.")
+    return asked[name]
+
+
+def _asked_folder(asked: Asked) -> Path:
+    return run_folder(Path(folder_paths.get_output_directory()), _typed(asked, "run", str))
+
+
+def _run_name(folder: Path) -> str:
+    """Return how a run is called everywhere: its folder below the output folder, with slashes on every system."""
+    return folder.relative_to(folder_paths.get_output_directory()).as_posix()
+
+
+def _finished(clip: Clip, video: GrowingVideo) -> FinishedClip:
+    measures = video.store.record(clip.key).measures
+    return FinishedClip(
+        index=clip.request.index,
+        key=clip.key,
+        prompt=clip.request.spec.prompt,
+        seed=clip.request.seed,
+        num_frames=video.clips[-1].num_frames,
+        seconds=float(measures.get("sample_seconds", 0.0) + measures.get("decode_seconds", 0.0)),
+        reused=clip.reused,
+        segment=video.segments[-1].name,
+    )
+
+
+def _described(clip: FinishedClip, run: str, kept: bool) -> dict:
+    """Return what the browser gets to know of a clip; `file` is what ComfyUI's own /view route takes."""
+    facts = dict(vars(clip))
+    file = {"filename": facts.pop("segment"), "subfolder": f"{run}/clips", "type": "output"}
+    return {**facts, "kept": kept, "file": file}
+
+
+def _send(news: dict) -> None:
+    """Send `news` to every connected browser: a run may be watched in another tab, and after a reload."""
+    if server := _server():
+        server.send_sync(EVENT, news)
+
+
+def _server():
+    """Return ComfyUI's running server, None where graphs are executed without one."""
+    from server import PromptServer  # imports ComfyUI's nodes.py, which only ComfyUI's own process can
+
+    return getattr(PromptServer, "instance", None)
