@@ -6,7 +6,7 @@ from pathlib import Path
 from training.adapters import LoraAdapters, expand_targets
 from training.backbone import Backbone, load_backbone
 from training.banks import Banks
-from training.comfy_runtime import find_model_file
+from training.comfy_runtime import find_model
 from training.distributed import Group
 from training.optimizers import make_optimizer
 from training.settings import TrainingConfig
@@ -21,7 +21,7 @@ def load_configured_backbone(config: TrainingConfig) -> Backbone:
         ValueError: no such file, or one that cannot be trained.
     """
     return load_backbone(
-        find_model_file("diffusion_models", config.model.path, "model.path"),
+        find_model("diffusion_models", config.model.path, "model.path"),
         weights=config.model.weights,
         compute=config.model.compute,
         attention=config.memory.attention,
@@ -58,9 +58,14 @@ def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, gr
     banks = Banks(
         config.recycling,
         config.bank,
-        Path(config.bank.folder or run / "bank") / f"process{group.rank}",
+        bank_folder(config, run) / f"process{group.rank}",
         num_snapshots=config.loop.keep_checkpoints + 1,
         expected_entries=shared * per_step + (num_steps - shared) * per_step // group.size,
     )
     optimizer = make_optimizer(lora.parameters(), config.optimizer)
     return Trainer(config, backbone, lora, optimizer, banks, data, group, num_steps)
+
+
+def bank_folder(config: TrainingConfig, run: Path) -> Path:
+    """Return where the banks of the run in `run` lie if they are on disk: of all processes."""
+    return Path(config.bank.folder) / config.run_name / "bank" if config.bank.folder else run / "bank"

@@ -8,7 +8,7 @@ Source: SVI_SPEC A0 (input channels), FIELD_NOTES 2 (training through comfy), CO
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -90,7 +90,8 @@ class Backbone:
         model: ComfyUI's model object around it, for its LoRA key map and latent format.
         device: where it computes.
         compute_dtype: dtype of its activations.
-        fingerprint: hash of the file it came from.
+        name: of the file it came from.
+        fingerprint: hash of that file.
         attention: a key of :data:`ATTENTION`.
     """
 
@@ -98,9 +99,9 @@ class Backbone:
     model: nn.Module
     device: torch.device
     compute_dtype: torch.dtype
+    name: str
     fingerprint: str
     attention: str = "auto"
-    _grad_anchor: Tensor = field(default=None, repr=False)
 
     @property
     def needs_clip_vision(self) -> bool:
@@ -218,7 +219,7 @@ def load_backbone(
     else:
         _place_outside_blocks(transformer, device)
     comfy.model_management.in_training = True  # ComfyUI's fused rotary embedding has no backward
-    return Backbone(transformer, model, device, compute_dtype, large_file_fingerprint(path), attention)
+    return Backbone(transformer, model, device, compute_dtype, path.name, large_file_fingerprint(path), attention)
 
 
 def describe_execution(backbone: Backbone, num_tokens: int = 256) -> LoadedAs:

@@ -70,20 +70,30 @@ class Banks:
             for key, tensor in bank.snapshot().items()
         }
 
+    def snapshot_bytes(self) -> int:
+        """Return the bytes of :meth:`snapshots`: all entries of banks in RAM, next to nothing for banks on disk."""
+        if self._config.storage is BankStorageKind.FILE:
+            return 0
+        return sum(bank_bytes(bank.entry_shape, 1, 1, bank.dtype) * len(bank) for bank in self._banks.values())
+
     def restore(self, snapshots: Mapping[str, Tensor]) -> None:
         """Go back to what :meth:`snapshots` returned; a bank that is not in it is emptied.
 
         Raises:
             ValueError: a snapshot of another bank.
         """
-        for bank in self._banks.values():
-            bank.clear()
+        self.clear()
         by_shape: dict[str, dict[str, Tensor]] = {}
         for key, tensor in snapshots.items():
             shape, _, name = key.partition("/")
             by_shape.setdefault(shape, {})[name] = tensor
         for shape, snapshot in by_shape.items():
             self.of([int(side) for side in shape.split("x")]).restore(snapshot)
+
+    def clear(self) -> None:
+        """Empty the banks. One that an earlier attempt left on disk is emptied when its size is first seen."""
+        for bank in self._banks.values():
+            bank.clear()
 
     def close(self) -> None:
         """Give back files and locks."""

@@ -67,36 +67,6 @@ def start_comfy() -> Path:
     return root
 
 
-def find_model_file(kind: str, name: str, setting: str) -> Path:
-    """Return the file that a setting names: a path, or a name as ComfyUI's loader nodes list it.
-
-    Args:
-        kind: ComfyUI's name of the folder: "diffusion_models", "vae", "text_encoders", "clip_vision".
-        name: what the setting says.
-        setting: its name, for messages.
-
-    Raises:
-        ValueError: no such file; the message lists some that are there.
-    """
-    root = start_comfy()
-    import folder_paths
-
-    if not name:
-        raise ValueError(f"{setting} is not set: give a file, or a name from ComfyUI's {kind} folder.")
-    if Path(name).is_file():
-        return Path(name)
-    extra = root / "extra_model_paths.yaml"
-    if extra.is_file():
-        from utils.extra_config import load_extra_path_config
-
-        load_extra_path_config(str(extra))
-    found = folder_paths.get_full_path(kind, name)
-    if found is None:
-        known = ", ".join(folder_paths.get_filename_list(kind)[:8]) or "no file"
-        raise ValueError(f"{setting} is {name!r}: no such file, and ComfyUI's {kind} folder in {root} holds {known}.")
-    return Path(found)
-
-
 def find_model(kind: str, given: str, setting: str) -> Path:
     """Return the file that `given` names: a path, or a name as ComfyUI's loader nodes list it.
 

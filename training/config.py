@@ -38,6 +38,18 @@ def load_config(paths: Path | Sequence[Path], overrides: Sequence[str] = ()) -> 
     return config_from(start)
 
 
+def merged_table(table: Mapping[str, object], overrides: Sequence[str]) -> dict[str, object]:
+    """Return `table` with ``section.key=value`` overrides.
+
+    Raises:
+        ValueError: an override without key or value.
+    """
+    merged: dict[str, object] = {}
+    for part in (table, *map(_parse_override, overrides)):
+        _merge(merged, part)
+    return merged
+
+
 def config_from(table: Mapping[str, object]) -> TrainingConfig:
     """Return the settings in `table`, which is nested as the TOML files are.
 

@@ -1,0 +1,258 @@
+"""Whatever stops a training, it goes on bit for bit: kill -9 anywhere, signals, damaged and missing checkpoints."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.training.fakes import FakeDataset, settings
+from training.checkpoint import checkpoints
+from training.config import config_table, load_config
+from training.distributed import Group
+from training.run_folder import RunFolder, resumed_config
+
+pytestmark = pytest.mark.usefixtures("training_mode")
+ROOT = Path(__file__).resolve().parents[2]
+BANKS = ["ram", "file"]
+
+
+def config_for(run: Path, wan_folder: Path, bank: str = "ram", **sections):
+    return settings(
+        run, model={"expert": "high", "path": str(wan_folder / "fp32.safetensors")}, bank={"storage": bank}, **sections
+    )
+
+
+def start(config, tmp_path: Path, comfyui_path: Path) -> subprocess.Popen:
+    """Begin to train in another process."""
+    path = tmp_path / "settings.json"
+    path.write_text(json.dumps(config_table(config)))
+    environment = {**os.environ, "COMFYUI_PATH": str(comfyui_path), "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "tests.training.train_fake", str(path)]
+    return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def train_in_a_fork_that_dies(config, function: str, at_call: int) -> int:
+    """Train in a forked process that is killed as by kill -9 at a call of a function of `training.checkpoint`."""
+    import training.checkpoint as checkpoint
+
+    child = os.fork()
+    if child == 0:
+        original, calls = getattr(checkpoint, function), [0]
+
+        def dying(*arguments, **options):
+            calls[0] += 1
+            if calls[0] == at_call:
+                os.kill(os.getpid(), signal.SIGKILL)
+            return original(*arguments, **options)
+
+        setattr(checkpoint, function, dying)
+        try:
+            train_here(config)
+        finally:
+            os._exit(99)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def train_here(config, resume: bool = False, data=None) -> int:
+    from training.session import run_training
+
+    return run_training(config, Group(), lambda *_: data or FakeDataset(), resume=resume)
+
+
+def outcome(run: Path) -> dict:
+    """Return everything that must not depend on interruptions."""
+    newest = checkpoints(run)[0]
+    files = {path.name: path.read_bytes() for path in newest.iterdir() if path.name in ("adapters.safetensors",)}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    losses = [(line["step"], line["loss"], line["gradient_norm"]) for line in lines if line["kind"] == "step"]
+    lora = (run / f"{run.name}.safetensors").read_bytes()
+    state = json.loads((newest / "state.json").read_text())
+    return {"files": files, "losses": losses, "lora": lora, "optimizer": optimizer_of(newest), "step": state["step"]}
+
+
+def optimizer_of(folder: Path) -> dict:
+    from safetensors.torch import load_file
+
+    return {key: value.numpy().tobytes() for key, value in load_file(folder / "optimizer.safetensors").items()}
+
+
+@pytest.fixture(scope="module", params=BANKS)
+def uninterrupted(request, wan_folder, tmp_path_factory):
+    """The outcome of six steps without interruption, with banks in RAM and on disk."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    run = tmp_path_factory.mktemp("uninterrupted") / "run"
+    assert train_here(config_for(run, wan_folder, request.param)) == 0
+    torch.set_num_threads(before)
+    return request.param, outcome(run)
+
+
+def test_the_kind_of_bank_changes_nothing(wan_folder, tmp_path):
+    outcomes = []
+    for bank in BANKS:
+        run = tmp_path / bank / "run"
+        train_here(config_for(run, wan_folder, bank))
+        outcomes.append(outcome(run))
+    assert outcomes[0] == outcomes[1]
+
+
+@pytest.mark.parametrize("stop_after", [2, 4])
+def test_going_on_from_a_checkpoint_is_bit_identical(uninterrupted, wan_folder, tmp_path, stop_after):
+    bank, expected = uninterrupted
+    run = tmp_path / "run"
+    train_here(config_for(run, wan_folder, bank, loop={"steps": stop_after}))
+    train_here(config_for(run, wan_folder, bank), resume=True)
+    assert outcome(run) == expected
+
+
+@pytest.mark.parametrize(
+    ("function", "at_call"),
+    [("_write", 1), ("_write", 2), ("_write", 3), ("_write", 5), ("_write_state", 1), ("_write_state", 2), ("_make_final", 1),
+     ("_make_final", 3), ("_sync_folder", 2), ("_sync_folder", 3)],
+)  # fmt: skip
+def test_kill_9_while_a_checkpoint_is_written(uninterrupted, wan_folder, tmp_path, function, at_call):
+    bank, expected = uninterrupted
+    config = config_for(tmp_path / "run", wan_folder, bank)
+    assert train_in_a_fork_that_dies(config, function, at_call) == -signal.SIGKILL
+    assert train_here(config, resume=True) == 0
+    assert outcome(tmp_path / "run") == expected
+
+
+@pytest.mark.parametrize("uninterrupted", ["file"], indirect=True)
+def test_kill_9_between_steps(uninterrupted, wan_folder, tmp_path, comfyui_path):
+    bank, expected = uninterrupted
+    run = tmp_path / "run"
+    config = config_for(run, wan_folder, bank)
+    process = start(config, tmp_path, comfyui_path)
+    wait_for_steps(run, 3, process)
+    process.kill()
+    process.wait(60)
+    assert train_here(config, resume=True) == 0
+    assert outcome(run) == expected
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("uninterrupted", ["ram"], indirect=True)
+def test_a_signal_saves_and_ends(uninterrupted, wan_folder, tmp_path, comfyui_path, number):
+    bank, expected = uninterrupted
+    run = tmp_path / "run"
+    config = config_for(run, wan_folder, bank, loop={"steps": 6, "checkpoint_every": 1000})
+    process = start(config, tmp_path, comfyui_path)
+    wait_for_steps(run, 1, process)
+    process.send_signal(number)
+    assert process.wait(60) == number, process.stderr.read()
+    done = int(checkpoints(run)[0].name.removeprefix("step_"))
+    assert 1 <= done < 6
+    train_here(config, resume=True)
+    assert outcome(run)["losses"] == expected["losses"] and outcome(run)["lora"] == expected["lora"]
+
+
+def wait_for_steps(run: Path, count: int, process: subprocess.Popen) -> None:
+    metrics = run / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists() or len(metrics.read_text().splitlines()) < count:
+        assert process.poll() is None and time.monotonic() < deadline, process.stderr.read()
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("name", ["adapters.safetensors", "optimizer.safetensors", "bank_0.safetensors", "state.json"])
+@pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
+def test_the_checkpoint_before_is_used_when_the_newest_is_damaged(wan_folder, tmp_path, caplog, name, damage):
+    run = tmp_path / "run"
+    train_here(config_for(run, wan_folder))
+    expected = outcome(run)
+    path = checkpoints(run)[0] / name
+    data = bytearray(path.read_bytes())
+    if damage == "gone":
+        path.unlink()
+    else:
+        data[len(data) // 2] ^= 0xFF
+        path.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+    train_here(config_for(run, wan_folder), resume=True)
+    assert "step_00000006 cannot be used" in caplog.text and "taking the one before" in caplog.text
+    assert outcome(run) == expected
+
+
+def test_no_usable_checkpoint_is_an_error(wan_folder, tmp_path):
+    run = tmp_path / "run"
+    train_here(config_for(run, wan_folder, loop={"steps": 2}))
+    for folder in checkpoints(run):
+        (folder / "state.json").write_text("{")
+    with pytest.raises(ValueError, match="none of the 1 checkpoints"):
+        train_here(config_for(run, wan_folder), resume=True)
+
+
+def test_only_the_newest_checkpoints_are_kept(wan_folder, tmp_path):
+    run = tmp_path / "run"
+    train_here(
+        config_for(run, wan_folder, loop={"steps": 8, "checkpoint_every": 1, "keep_checkpoints": 2, "keep_loras_every": 3})
+    )
+    assert [folder.name for folder in checkpoints(run)] == ["step_00000008", "step_00000007"]
+    assert [path.name for path in sorted((run / "loras").iterdir())] == [
+        "run-step000003.safetensors",
+        "run-step000006.safetensors",
+    ]
+
+
+def test_another_base_is_refused_by_name(wan_folder, tmp_path):
+    run = tmp_path / "run"
+    train_here(config_for(run, wan_folder, loop={"steps": 2}))
+    other = config_for(run, wan_folder)
+    moved = wan_folder / "moved.safetensors"
+    shutil.copy(wan_folder / "fp32.safetensors", moved)
+    same = settings(run, model={"expert": "high", "path": str(moved)})
+    assert train_here(same, resume=True) == 0  # the same file under another name is the same base
+    with pytest.raises(ValueError, match="another training .*base model"):
+        train_here(settings(run, model={"expert": "high", "path": str(wan_folder / "bf16.safetensors")}), resume=True)
+    with pytest.raises(ValueError, match=r"another training \(examples"):
+        train_here(other, resume=True, data=FakeDataset(5))
+
+
+def test_other_settings_are_refused_by_name(wan_folder, tmp_path):
+    run = tmp_path / "run"
+    train_here(config_for(run, wan_folder, loop={"steps": 2}))
+    more = resumed_config(run, None, ["loop.steps=9", "samples.every=5", "memory.checkpointing=false"])
+    assert (more.loop.steps, more.samples.every, more.memory.checkpointing) == (9, 5, False)
+    with pytest.raises(ValueError, match=r"differ .* optimizer.learning_rate: 0.01 -> 0.02; seed: 0 -> 3"):
+        resumed_config(run, None, ["seed=3", "optimizer.learning_rate=0.02"])
+    with pytest.raises(ValueError, match="recycling.clean_prob: 0.2 -> 0.5"):
+        resumed_config(run, load_config([], ["preset=film"]))
+    with pytest.raises(ValueError, match="there is no run"):
+        resumed_config(tmp_path / "nowhere", None)
+
+
+def test_the_end_of_a_cosine_cannot_be_moved(wan_folder, tmp_path):
+    run = tmp_path / "run"
+    train_here(config_for(run, wan_folder, loop={"steps": 2}, optimizer={"schedule": "cosine"}))
+    with pytest.raises(ValueError, match="loop.steps: 2 -> 9"):
+        resumed_config(run, None, ["loop.steps=9"])
+
+
+def test_a_run_is_not_begun_twice(wan_folder, tmp_path):
+    run = tmp_path / "run"
+    train_here(config_for(run, wan_folder, loop={"steps": 2}))
+    with pytest.raises(ValueError, match="holds a run already: go on with --resume"):
+        train_here(config_for(run, wan_folder))
+    folder = RunFolder(run, Group())
+    with pytest.raises(ValueError, match="in use by another training"):
+        RunFolder(run, Group())
+    folder.close()
+
+
+def test_a_full_disk_stops_before_the_checkpoint(wan_folder, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    train_here(config_for(run, wan_folder, loop={"steps": 2}))
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr("training.checkpoint.shutil.disk_usage", lambda path: usage._replace(free=1 << 20))
+    with pytest.raises(OSError, match=r"a checkpoint takes about 0.06 GiB .* only 0.00 GiB are free"):
+        train_here(config_for(run, wan_folder), resume=True)
+    monkeypatch.undo()
+    assert [folder.name for folder in checkpoints(run)] == ["step_00000002"]
+    assert train_here(config_for(run, wan_folder), resume=True) == 0

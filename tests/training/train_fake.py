@@ -1,0 +1,30 @@
+"""Train on fake examples in a process of its own: python -m tests.training.train_fake CONFIG.json [resume]."""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+from tests.training.fakes import FakeDataset
+from training.config import config_from
+from training.distributed import join_group
+from training.session import run_training
+
+
+def open_data(config, per_step):
+    return FakeDataset()
+
+
+def main() -> int:
+    torch.set_num_threads(1)
+    config = config_from(json.loads(Path(sys.argv[1]).read_text()))
+    group = join_group()
+    try:
+        return run_training(config, group, open_data, resume="resume" in sys.argv[2:])
+    finally:
+        group.close()
+
+
+if __name__ == "__main__":
+    sys.exit(main())

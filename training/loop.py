@@ -1,0 +1,94 @@
+"""Step after step until the end or a signal: train, look, save."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+from svi_core.flow_matching import TRAINED_SHIFT
+from svi_core.layouts import Layout
+from training.checkpoint import save_checkpoint
+from training.erft import StepResult, training_step
+from training.lora_file import LoraDescription, save_lora
+from training.run_folder import RunFolder
+from training.stop_signal import StopSignal
+from training.trainer import Trainer
+
+PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+
+
+def train(
+    trainer: Trainer,
+    run: RunFolder,
+    stop: StopSignal,
+    on_step: Callable[[StepResult], None] = lambda result: None,
+    look: Callable[[], None] = lambda: None,
+) -> int:
+    """Train from the trainer's step to its last one; return the number of the signal that ended it before, or 0.
+
+    Args:
+        trainer: the run's parts.
+        run: where checkpoints and LoRA files go.
+        stop: asked after each step; all processes stop together.
+        on_step: told of each step.
+        look: called after each step: validation, samples, whatever is due.
+
+    Raises:
+        TrainingStopped: a loss or gradient that is not finite.
+        OSError: a checkpoint could not be written.
+        ValueError: a LoRA file that ComfyUI would read otherwise.
+    """
+    while trainer.step < trainer.num_steps:
+        on_step(training_step(trainer))
+        signal_number = int(trainer.group.largest(stop.received)[0])
+        if not signal_number:
+            look()
+        if signal_number or trainer.step == trainer.num_steps or trainer.step % trainer.config.loop.checkpoint_every == 0:
+            save(trainer, run)
+        if signal_number:
+            return signal_number
+    return 0
+
+
+def save(trainer: Trainer, run: RunFolder) -> None:
+    """Write a checkpoint and the LoRA file of the present step, and one to keep where that is due.
+
+    Raises:
+        OSError: the disk is full.
+        ValueError: see :func:`training.lora_file.save_lora`.
+    """
+    save_checkpoint(trainer, run.path)
+    if trainer.group.is_first:
+        description = describe_lora(trainer)
+        every = trainer.config.loop.keep_loras_every
+        paths = [run.path / f"{trainer.config.run_name}.safetensors"]
+        if every and trainer.step % every == 0:
+            paths.append(run.path / "loras" / f"{trainer.config.run_name}-step{trainer.step:06d}.safetensors")
+        for path in paths:
+            path.parent.mkdir(exist_ok=True)
+            save_lora(path, trainer.lora, trainer.backbone, description, trainer.config.lora.file_dtype)
+    trainer.group.wait()
+
+
+def describe_lora(trainer: Trainer) -> LoraDescription:
+    """Return what the LoRA file says of itself."""
+    config = trainer.config
+    layout: Layout = config.data.svi_layout
+    width, height = config.data.sizes[0]
+    rate = trainer.optimizer.param_groups[0]["lr"]
+    return LoraDescription(
+        name=config.run_name,
+        variant=config.preset or "custom",
+        layout=layout.name,
+        num_motion_frames=layout.num_motion_frames,
+        padding=layout.padding.value,
+        num_frames=layout.num_frames,
+        width=width,
+        height=height,
+        expert=config.model.expert,
+        shift=TRAINED_SHIFT,
+        base_name=trainer.backbone.name,
+        base_fingerprint=trainer.backbone.fingerprint,
+        version=tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"],
+        step=trainer.step,
+        learning_rate=float(rate),
+    )

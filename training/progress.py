@@ -1,0 +1,115 @@
+"""Everything that is seen of a run while it goes: a progress bar, measurements as JSON lines, TensorBoard where installed."""
+
+import importlib.util
+import math
+import resource
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+from tqdm import tqdm
+
+from training.banks import error_to_signal
+from training.dataset import TrainingExample
+from training.erft import StepResult
+from training.run_folder import RunFolder
+from training.trainer import Trainer
+from training.validation import held_out_examples, validate
+
+
+class Progress:
+    """Watches one run. Only the first process shows and writes; all of them take part in validation."""
+
+    def __init__(self, trainer: Trainer, run: RunFolder, make_sample: Callable[[], Path | None] = lambda: None):
+        """Begin to watch.
+
+        Args:
+            trainer: the run's parts.
+            run: where measurements go.
+            make_sample: makes a sample video and returns its path; called every `samples.every` steps.
+        """
+        self._trainer, self._run, self._make_sample = trainer, run, make_sample
+        self._held_out: Sequence[TrainingExample] = held_out_examples(trainer) if trainer.config.validation.every else ()
+        self._bar = tqdm(
+            total=trainer.num_steps, initial=trainer.step, unit="step", disable=not trainer.group.is_first, smoothing=0.1
+        )
+        self._board = _tensorboard(run.path) if trainer.group.is_first else None
+        self._latest = time.monotonic()
+
+    def on_step(self, result: StepResult) -> None:
+        """Show and write what a step did."""
+        now = time.monotonic()
+        seconds, self._latest = now - self._latest, now
+        values = {
+            "loss": result.loss,
+            "gradient_norm": result.gradient_norm,
+            "learning_rate": result.learning_rate,
+            **{f"injected_{name}": share for name, share in result.injected.items()},
+            "bank_entries": len(self._trainer.banks),
+            "seconds": round(seconds, 4),
+            "examples_per_second": round(self._trainer.examples_per_step / max(seconds, 1e-9), 4),
+            "peak_memory_gib": round(peak_memory_bytes() / 2**30, 3),
+        }
+        self._write("step", values)
+        self._bar.update()
+        self._bar.set_postfix(loss=f"{result.loss:.4f}", bank=values["bank_entries"], refresh=False)
+
+    def look(self) -> None:
+        """Validate, look at the banks and make a sample video, where they are due after this step."""
+        trainer, config = self._trainer, self._trainer.config
+        last = trainer.step == trainer.num_steps
+        if config.validation.every and (last or trainer.step % config.validation.every == 0):
+            if self._held_out:
+                self._write("validation", validate(trainer, self._held_out))
+            self._write_banks()
+        if config.samples.every and (last or trainer.step % config.samples.every == 0):
+            sample = self._make_sample() if trainer.group.is_first else None
+            if sample is not None:
+                self._write("sample", {"path": sample.relative_to(self._run.path).as_posix()})
+            trainer.group.wait()
+        self._latest = time.monotonic()
+
+    def close(self) -> None:
+        """End the bar."""
+        self._bar.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _write_banks(self) -> None:
+        """Write, for each bank and grid value, how full it is and the error-to-signal ratio of what it holds."""
+        for shape, cells in self._trainer.banks.statistics().items():
+            ratios = error_to_signal(cells, signal_rms=1.0)  # normalised latents have about unit RMS
+            values = {
+                "shape": "x".join(map(str, shape)),
+                "sigma": [round(cell.sigma, 4) for cell in cells],
+                "fill": [cell.fill for cell in cells],
+                "error_to_signal": [None if ratio is None else round(ratio, 5) for ratio in ratios],
+            }
+            self._write("bank", values)
+
+    def _write(self, kind: str, values: dict[str, object]) -> None:
+        step = self._trainer.step
+        self._run.record(kind, step, **values)
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, int | float) and math.isfinite(value):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory that was in use: on the GPU, or without one of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _tensorboard(run: Path):
+    """Return a TensorBoard writer, or None where TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(run / "tensorboard")
