@@ -15,12 +15,13 @@ from ..svi_core.output_folder import check_output_prefix, run_folder
 from ..svi_core.run import GrowingVideo, VideoSettings, make_video
 from ..svi_core.run_store import RunStore
 from ..svi_core.schedule import MAX_CLIPS, MAX_SEED
-from ..svi_core.seams import DEFAULT_SEAM, Seam
+from ..svi_core.seams import Seam, measured_seam
 from ..svi_core.video_file import CODECS, PIXEL_FORMATS, VideoCoding
 from .clip_panel import tell_browsers
 from .clip_sampler import ClipSampler
 from .conditioning import Anchors
 from .continuation import StartType
+from .control import ControlType
 from .graph import recipe
 from .layouts import LayoutType
 from .lora import LoraRows
@@ -29,6 +30,7 @@ from .run_times import note_run
 from .validation import complaint
 
 CATEGORY = "SVI"
+AUTO = "auto"
 OutputType = io.Custom("SVI_OUTPUT")
 
 
@@ -84,14 +86,14 @@ class OutputSettings:
     Attributes:
         coding: of the video.
         budget_bytes: room for stored clips; 0 for no limit.
-        seam: what becomes of shared frames, where the schedule says nothing else.
+        seam: what becomes of shared frames, where the schedule says nothing else; None for what measured best.
         colour_strength: 0 to 1, how far the shown colours are moved to the anchor's.
         length_seconds: final length of the video; 0 for all that the clips give.
     """
 
     coding: VideoCoding = VideoCoding()
     budget_bytes: int = 0
-    seam: Seam = DEFAULT_SEAM
+    seam: Seam | None = None
     colour_strength: float = 0.0
     length_seconds: float = 0.0
 
@@ -141,17 +143,17 @@ def prepare_run(
     Raises:
         ValueError: naming the input that cannot work.
     """
-    output = output or OutputSettings()
+    output, layout = output or OutputSettings(), layout or LAYOUTS["2.0 Pro"]
     folder = run_path(filename_prefix)
     continues = continue_from.plan_key if continue_from else ""
     plan = ClipPlan(
         num_clips,
         prompts.schedule,
-        layout or LAYOUTS["2.0 Pro"],
+        layout,
         seed,
         SeedMode(seed_mode),
         recipe=recipe(hidden.prompt, hidden.unique_id),
-        seam=output.seam,
+        seam=output.seam or measured_seam(layout),
         continues=continues,
     )
     sampler = ClipSampler(prompts=prompts, **inputs)
@@ -159,7 +161,10 @@ def prepare_run(
     max_frames = output.max_frames(continue_from)
     start = sampler.open_start(continue_from) if continue_from else None
     graph = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
-    settings = VideoSettings(output.coding, graph, continue_from, max_frames, output.colour_strength, sampler.anchor_frame)
+    sound = next((control.sound for control in sampler.control if control.sound), None)
+    settings = VideoSettings(
+        output.coding, graph, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound
+    )
     return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
 
 
@@ -219,10 +224,10 @@ class SVIOutput(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "seam",
-                    options=Seam,
-                    default=DEFAULT_SEAM,
+                    options=[AUTO, *Seam],
+                    default=AUTO,
                     tooltip="Frames that two clips share. drop: one copy is shown. linear, eased: cross-fade between both; the "
-                    "replayed anchor frame is never mixed in. A schedule can say it per clip: [seam linear].",
+                    "replayed anchor frame is never mixed in. auto: linear for 2.0 Pro, which measured best, drop for others.",
                 ),
                 io.Float.Input(
                     "colour_match",
@@ -255,7 +260,9 @@ class SVIOutput(io.ComfyNode):
             if not 0.0 <= value <= most:
                 raise ValueError(f"{name} is {value}: use a number from 0 to {most:g}.")
         coding = VideoCoding(codec, crf, pixel_format)
-        return io.NodeOutput(OutputSettings(coding, int(budget_gb * 1e9), Seam(seam), colour_match, length_seconds))
+        return io.NodeOutput(
+            OutputSettings(coding, int(budget_gb * 1e9), None if seam == AUTO else Seam(seam), colour_match, length_seconds)
+        )
 
 
 def run_inputs() -> list[io.Input]:
@@ -278,6 +285,7 @@ def run_inputs() -> list[io.Input]:
             tooltip="From SVI LoRA, for strengths that the schedule changes between clips; leave out SVI LoRA Stack then.",
         ),
         OutputType.Input("output", optional=True, tooltip="From SVI Output; H.264 at crf 18 without a space limit if empty."),
+        ControlType.Input("control", optional=True, tooltip="Audio or pose that the clips follow, for SVI-Talk and SVI-Dance."),
         StartType.Input("continue_from", optional=True, tooltip="From SVI Continue Video: begin after an existing video."),
         io.Float.Input("cfg", default=4.0, min=0.0, max=100.0, step=0.1, tooltip="4 to 5 as trained; 1 with a distilled LoRA."),
         io.Int.Input(

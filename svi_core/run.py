@@ -169,6 +169,14 @@ class GrowingVideo:
         except OSError as error:
             _log.warning("SVI: the growing video could not be refreshed (%s); its clips are safe.", error)
 
+    def try_end(self) -> None:
+        """End a stopped run's video with all of its last clip; what fails is told in the log, since the run failed already."""
+        try:
+            self.show_end()
+        except Exception as error:
+            _log.warning("SVI: the end of the last clip could not be shown (%s); the clip itself is safe.", error)
+        self.try_join()
+
     def finish(self) -> Path:
         """Join all clips and give the video a name of its own, by its content: another video never replaces it.
 
@@ -235,7 +243,7 @@ def make_video(
             if video.is_full:
                 break
     except BaseException:
-        video.try_join()
+        video.try_end()
         raise
     return video.finish(), clip.latent
 

@@ -165,7 +165,8 @@ def test_after_a_stop_the_rest_is_made_and_the_result_is_the_same(tmp_path, name
     with pytest.raises(ValueError, match="clip 3 "):
         run(tmp_path / "broken", 4, layout, broken)
     left = tmp_path / "broken" / "video.mp4"
-    assert count_frames(left) == num_video_frames(2, 13, layout.overlap) - (layout.overlap if name == "Film" else 0)
+    assert count_frames(left) == num_video_frames(2, 13, layout.overlap)
+    assert np.abs(moments(left) - np.arange(count_frames(left))).max() < 2
     resumed, same, maker = run(tmp_path / "broken", 4, layout)
     assert maker.sampled == [2, 3] and torch.equal(latent, same)
     assert np.array_equal(moments(resumed), moments(whole)) and resumed.name == whole.name
