@@ -19,7 +19,7 @@ from ..svi_core.prompts import PromptSplit
 from ..svi_core.run import VideoSettings
 from ..svi_core.safetensors_file import read_header
 from ..svi_core.schedule import LiveSchedule, Schedule, parse_schedule
-from ..svi_core.seams import DEFAULT_SEAM, Seam
+from ..svi_core.seams import Seam, measured_seam
 from ..svi_core.source_video import probe_video
 from ..svi_core.video_file import VideoCoding
 from .graph import (
@@ -37,7 +37,7 @@ from .graph import (
 )
 from .lora import NONE
 from .prompts import input_text_file
-from .run import OutputSettings, run_path
+from .run import AUTO, OutputSettings, run_path
 
 _STEPPED_SCHEDULERS = {  # nodes that make as many steps as their widget says
     "BasicScheduler", "BetaSamplingScheduler", "ExponentialScheduler", "KarrasScheduler", "LaplaceScheduler",
@@ -75,14 +75,15 @@ class _OutlineReader:
         seed = self._value(self.node, "seed")
         prefix = self._value(self.node, "filename_prefix")
         num_clips = len(schedule) if until_stopped else self._num_clips(schedule)
+        layout = self._layout()
         plan = ClipPlan(
             num_clips,
             schedule,
-            self._layout(),
+            layout,
             0 if seed is None else seed,
             SeedMode(self._required(self.node, "seed_mode", SeedMode.PER_CLIP)),
             recipe(self.graph.nodes, self.node),
-            output.seam,
+            output.seam or measured_seam(layout),
             start.plan_key if isinstance(start, VideoStart) else start,
         )
         known_start = start if isinstance(start, VideoStart) else None
@@ -166,11 +167,12 @@ class _OutlineReader:
         if self.graph.class_of(link.node_id) != "SVIOutput":
             self.not_known.append(f"output: comes from {self.graph.title(link.node_id)}")
             return OutputSettings()
-        defaults = {"codec": "h264", "crf": 18, "pixel_format": "yuv420p", "seam": DEFAULT_SEAM, "length_seconds": 0.0}
+        defaults = {"codec": "h264", "crf": 18, "pixel_format": "yuv420p", "seam": AUTO, "length_seconds": 0.0}
         values = {name: self._value(link.node_id, name, default) for name, default in defaults.items()}
         known = {name: defaults[name] if value is None else value for name, value in values.items()}
         coding = VideoCoding(known["codec"], known["crf"], known["pixel_format"])
-        return OutputSettings(coding, seam=Seam(known["seam"]), length_seconds=known["length_seconds"])
+        seam = None if known["seam"] == AUTO else Seam(known["seam"])
+        return OutputSettings(coding, seam=seam, length_seconds=known["length_seconds"])
 
     def _start(self) -> VideoStart | str:
         """Return the video to continue: "" for none, "not known" for one that is not there yet or comes from elsewhere."""
