@@ -11,9 +11,11 @@ and made again.
 import argparse
 import shutil
 import sys
+from concurrent.futures import Future
 from pathlib import Path
 
 import torch
+from torch import Tensor
 from tqdm import tqdm
 
 from svi_core.out_of_memory import is_out_of_memory
@@ -22,7 +24,7 @@ from svi_core.safetensors_file import read_header
 from .comfy_runtime import find_model
 from .config import load_config
 from .data_clips import UsableClip, look_through
-from .data_encoding import Encoders, encode_from_file, encoded_bytes, stored_dtype
+from .data_encoding import Encoders, encode_window, encoded_bytes, one_ahead, read_window, stored_dtype
 from .data_index import CacheIndex, IndexedExample, indexed_keys, write_index
 from .data_report import CacheReport
 from .data_store import REPORT, TEXTS, WINDOWS, CacheFolder
@@ -133,22 +135,31 @@ class _Build:
     def _encode_windows(self, clips: list[UsableClip]) -> list[IndexedExample]:
         """Store every example that is not there yet and return them all; one that fails goes into the report."""
         jobs = [(clip, key, plan) for clip in clips for key, plan in clip.plans.items()]
-        bar = tqdm(jobs, "examples", unit="example", disable=not self._progress)
-        return [example for clip, key, plan in bar if (example := self._example(clip, key, plan))]
+        bar = tqdm(one_ahead(self._pictures, jobs), "examples", len(jobs), unit="example", disable=not self._progress)
+        return [example for job, pictures in bar if (example := self._example(*job, pictures))]
 
-    def _example(self, clip: UsableClip, key: str, plan: WindowPlan) -> IndexedExample | None:
+    def _pictures(self, clip: UsableClip, key: str, plan: WindowPlan) -> dict[int, Tensor] | None:
+        """Return the frames of an example, or None if it is in the cache already. Runs in a thread."""
+        if self._is_sound(WINDOWS, key, _name(clip, plan)):
+            return None
+        return read_window(clip.source.path, plan, self.config)
+
+    def _example(
+        self, clip: UsableClip, key: str, plan: WindowPlan, pictures: Future[dict[int, Tensor] | None]
+    ) -> IndexedExample | None:
         """Return an example, encoded now if it is not there yet; None if its clip cannot be read."""
-        name = f"{clip.source.name} window {plan.window} variant {plan.variant}"
-        if self._is_sound(WINDOWS, key, name):
-            self.report.num_reused += 1
-        else:
-            try:
-                encoded = encode_from_file(clip.source.path, plan, self.config, self.encoders)
-            except ValueError as error:
-                self.report.rejected.append(Rejected(name, str(error)))
-                return None
+        name = _name(clip, plan)
+        try:
+            found = pictures.result()
+            encoded = found and encode_window(plan, self.config, found, self.encoders)
+        except ValueError as error:
+            self.report.rejected.append(Rejected(name, str(error)))
+            return None
+        if encoded:
             self.cache.write(WINDOWS, key, encoded, name)
             self.report.num_encoded += 1
+        else:
+            self.report.num_reused += 1
         slots = error_slots(self.config.svi_layout, plan.later_clip)
         return IndexedExample(
             key=key,
@@ -173,6 +184,10 @@ class _Build:
                 else:
                     self.report.num_unused += 1
                     self.report.unused_bytes += size
+
+
+def _name(clip: UsableClip, plan: WindowPlan) -> str:
+    return f"{clip.source.name} window {plan.window} variant {plan.variant}"
 
 
 def _encoder_files(model: ModelConfig):

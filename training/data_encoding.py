@@ -4,22 +4,25 @@ Source: SVI_SPEC A1 (pixel-space layouts: one encode of known and padding frames
 the last slots of the encoded motion window; the padding is zero in normalised space and not stored).
 """
 
-from collections.abc import Iterable, Mapping
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import torch
 from torch import Tensor
 
 from svi_core.conditioning import motion_tail, padded_frames
 from svi_core.geometry import LATENT_CHANNELS, SPATIAL_STRIDE
-from svi_core.layouts import Layout
 
 from .data_crops import cut
 from .data_windows import WindowPlan, error_slots
 from .dataset import DataConfig
 from .video_reading import read_pictures
 
+Job = TypeVar("Job", bound=tuple)
+Result = TypeVar("Result")
 _VISION_VALUES = 257 * 1280
 
 
@@ -45,18 +48,34 @@ class Encoders(Protocol):
         """Return CLIP vision tokens of `image` [H, W, 3], or None."""
 
 
-def encode_window(plan: WindowPlan, layout: Layout, pictures: Mapping[int, Tensor], encoders: Encoders) -> dict[str, Tensor]:
+def read_window(path: Path, plan: WindowPlan, config: DataConfig) -> dict[int, Tensor]:
+    """Return the frames that `plan` needs, cut to size, [height, width, 3] in [0, 1], by their number.
+
+    Raises:
+        ValueError: the clip cannot be read any more.
+    """
+    found = read_pictures(path, config.frame_rate, plan.frames)
+    return {number: cut(picture, plan.crop) for number, picture in found}
+
+
+def encode_window(
+    plan: WindowPlan, config: DataConfig, pictures: Mapping[int, Tensor], encoders: Encoders
+) -> dict[str, Tensor]:
     """Encode one example.
 
     Args:
         plan: which frames.
-        layout: how they are conditioned on.
-        pictures: [H, W, 3] in [0, 1] by frame number.
+        config: the layout, and the dtype of what is returned.
+        pictures: what :func:`read_window` returned.
         encoders: the models.
 
     Returns:
         "latent" [16, F, h, w]; "known" [16, k, h, w], the conditioning latent without its zeros; "clip_vision" where used.
+
+    Raises:
+        ValueError: latents that are not finite.
     """
+    layout = config.svi_layout
     anchor = None if plan.anchor is None else pictures[plan.anchor][None]
     if layout.in_latent_space:
         seen, known = anchor, encoders.video(anchor)
@@ -68,19 +87,23 @@ def encode_window(plan: WindowPlan, layout: Layout, pictures: Mapping[int, Tenso
         known = encoders.video(padded_frames(seen, anchor, layout.num_frames))
     encoded = {"latent": encoders.video(_stacked(pictures, plan.target)), "known": known}
     vision = encoders.vision(seen[0])
-    return encoded if vision is None else {**encoded, "clip_vision": vision}
-
-
-def encode_from_file(path: Path, plan: WindowPlan, config: DataConfig, encoders: Encoders) -> dict[str, Tensor]:
-    """Read the frames of an example from its clip and encode it, in the dtype of the cache.
-
-    Raises:
-        ValueError: the clip cannot be read any more, or its latents are not finite.
-    """
-    found = read_pictures(path, config.frame_rate, plan.frames)
-    pictures = {number: cut(picture, plan.crop) for number, picture in found}
-    encoded = encode_window(plan, config.svi_layout, pictures, encoders)
+    if vision is not None:
+        encoded["clip_vision"] = vision
     return {part: tensor.to(stored_dtype(config)) for part, tensor in encoded.items()}
+
+
+def one_ahead(work: Callable[..., Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Future[Result]]]:
+    """Yield each job with the future of ``work(*job)``, while a thread works on the job after it.
+
+    So the next clip is read and resized on the CPU while the GPU encodes; no more than two are in memory.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="svi-read") as reader:
+        waiting: deque[tuple[Job, Future[Result]]] = deque()
+        for job in jobs:
+            waiting.append((job, reader.submit(work, *job)))
+            if len(waiting) == 2:
+                yield waiting.popleft()
+        yield from waiting
 
 
 def encoded_bytes(plan: WindowPlan, config: DataConfig) -> int:

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from tests.training.fake_encoders import GREY, FakeEncoders
 from tests.training.synthetic_clips import picture, write_clip, write_numbered, write_sound
 from training import cache as cache_module
 from training.cache import build_cache
+from training.data_encoding import one_ahead
 from training.data_store import CacheFolder
 from training.dataset import CachedDataset, DataConfig, TrainingExample
 
@@ -241,6 +243,37 @@ def test_what_is_true_of_anchors_is_told(clips):
     notes = {clip.name: "; ".join(clip.notes) for clip in report.used}
     assert notes == {"long.mp4": "", "other.mp4": "", "exact.mp4": notes["exact.mp4"]}
     assert "2 of 2 anchors from inside the clip" in notes["exact.mp4"] and "motion windows of 5 frames" in notes["exact.mp4"]
+
+
+def test_a_clip_that_vanishes_while_it_is_encoded_is_named_and_skipped(clips):
+    class Vanishing(FakeEncoders):
+        def text(self, prompt):
+            (clips / "long.mp4").unlink(missing_ok=True)
+            return super().text(prompt)
+
+    config = settings(clips)
+    report = build_cache(config, Vanishing())
+    assert [item.where for item in report.rejected] == ["long.mp4 window 0 variant 0"]
+    assert "No such file" in report.rejected[0].reason
+    assert report.num_encoded == len(CachedDataset(config.cache_folder, config)) == 2
+
+
+def test_the_next_job_is_worked_on_meanwhile():
+    started = {number: threading.Event() for number in range(4)}
+
+    def work(number: int) -> int:
+        started[number].set()
+        if number == 2:
+            raise ValueError("job 2")
+        return number * 10
+
+    results = []
+    for (number,), future in one_ahead(work, [(number,) for number in range(4)]):
+        if number < 3:
+            assert started[number + 1].wait(10)
+        assert number + 2 > 3 or not started[number + 2].is_set()  # and none beyond it
+        results.append(str(future.exception()) if number == 2 else future.result())
+    assert results == [0, 10, "job 2", 30]
 
 
 def entries(config: DataConfig, kind: str = "windows") -> list[Path]:
