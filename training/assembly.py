@@ -20,13 +20,26 @@ def load_configured_backbone(config: TrainingConfig) -> Backbone:
     Raises:
         ValueError: no such file, or one that cannot be trained.
     """
+    return _load(config, config.model.path, "model.path", on_host=config.memory.swapped_blocks > 0)
+
+
+def load_other_expert(config: TrainingConfig) -> Backbone:
+    """Load the expert of Wan 2.2 that is not trained, for sample videos.
+
+    Raises:
+        ValueError: no such file, or another kind of model.
+    """
+    return _load(config, config.samples.other_expert, "samples.other_expert", on_host=False)
+
+
+def _load(config: TrainingConfig, name: str, setting: str, *, on_host: bool) -> Backbone:
     return load_backbone(
-        find_model("diffusion_models", config.model.path, "model.path"),
+        find_model("diffusion_models", name, setting),
         weights=config.model.weights,
         compute=config.model.compute,
         attention=config.memory.attention,
         fp8_matmul=config.model.fp8_matmul,
-        on_host=config.memory.swapped_blocks > 0,
+        on_host=on_host,
     )
 
 
