@@ -27,7 +27,7 @@ class SVILayout(io.ComfyNode):
                     options=list(LAYOUTS),
                     default="2.0 Pro",
                     tooltip="2.0 Pro: latents, 4 motion frames. 2.0 and Shot: 1 motion frame, padded with the "
-                    "anchor. Film: 5 motion frames, padded with grey.",
+                    "anchor. Film: 5 motion frames, padded with grey. Talk: as Shot, with a sound, 25 frames a second.",
                 ),
                 io.Int.Input(
                     "num_frames",

@@ -1,12 +1,12 @@
 """What the SVI systems differ in, as data: what pads a clip, how many frames carry motion, how clips are joined.
 
-Source: SVI_SPEC A1-A3 (paper Sec. 4; released inference code of 1.0, 2.0 and 2.0 Pro).
+Source: SVI_SPEC A1-A3, D1 (paper Sec. 4; released inference code of 1.0, 2.0, 2.0 Pro and Talk).
 """
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from .geometry import TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
+from .geometry import FRAME_RATE, TALK_FRAME_RATE, TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
 
 MAX_NUM_FRAMES = 1001
 MAX_MOTION_FRAMES = 80
@@ -27,6 +27,12 @@ class Overlap(StrEnum):
     KEEP_NEXT = "keep next"
 
 
+class Condition(StrEnum):
+    """What a system's clips follow besides text and image."""
+
+    SOUND = "sound"
+
+
 @dataclass(frozen=True)
 class Layout:
     """How one clip is conditioned and how it joins the one before.
@@ -37,6 +43,8 @@ class Layout:
         num_motion_frames: pixel frames of the previous clip that carry motion; whole slots of 4 in a latent-space layout.
         overlap_rule: which copy of the shared frames is kept.
         num_frames: pixel frames of a clip, 4n + 1.
+        frame_rate: frames per second at which what it makes moves naturally.
+        condition: what its clips cannot do without, besides text and image.
     """
 
     name: str
@@ -44,6 +52,8 @@ class Layout:
     num_motion_frames: int
     overlap_rule: Overlap
     num_frames: int = TRAINED_NUM_FRAMES
+    frame_rate: float = FRAME_RATE
+    condition: Condition | None = None
 
     @property
     def in_latent_space(self) -> bool:
@@ -71,6 +81,8 @@ LAYOUTS = {
         Layout("2.0", Padding.ANCHOR_FRAMES, 1, Overlap.KEEP_PREVIOUS),
         Layout("Shot", Padding.ANCHOR_FRAMES, 1, Overlap.KEEP_NEXT),
         Layout("Film", Padding.GREY_FRAMES, 5, Overlap.KEEP_NEXT),
+        Layout("Talk", Padding.ANCHOR_FRAMES, 1, Overlap.KEEP_NEXT, frame_rate=TALK_FRAME_RATE, condition=Condition.SOUND),
+        Layout("Dance", Padding.ANCHOR_FRAMES, 1, Overlap.KEEP_NEXT),
     )
 }
 
