@@ -25,6 +25,9 @@ QUALITY = 88
 TEXTS = {  # workflow: (title, what it is, number of clips)
     "svi_2.0_pro_wan2.2_loop": ("SVI 2.0 Pro", "Wan 2.2 &middot; the loop in one node", 4),
     "svi_2.0_pro_wan2.2_unrolled": ("SVI 2.0 Pro", "Wan 2.2 &middot; unrolled, stock samplers", 2),
+    "svi_2.0_pro_wan2.2_long_story": ("A long story", "SVI 2.0 Pro &middot; cuts, end image, plan, report", 8),
+    "svi_2.0_pro_wan2.2_extend": ("Extend a video", "SVI 2.0 Pro &middot; its own frames unchanged", 3),
+    "svi_2.0_pro_wan2.2_reroll": ("Redo one clip", "SVI 2.0 Pro &middot; the others are reused", 3),
     "svi_shot_wan2.1_loop": ("SVI-Shot", "Wan 2.1 &middot; one scene, the loop in one node", 4),
     "svi_tiny_demo": ("Tiny demo", "Bundled models &middot; runs on the CPU", 3),
 }
@@ -63,10 +66,10 @@ def graph_picture(browser: Browser, url: str, name: str) -> bytes:
 def clip_bars(num_clips: int) -> str:
     """Return the clips as bars along time, each overlapping the one before."""
     width = (SIDE - 64) / (num_clips - 0.12 * (num_clips - 1))
-    bars = [
-        BAR.format(left=index * width * 0.88, top=(index % 2) * 32, width=width, colour=COLOURS[index], number=index + 1)
-        for index in range(num_clips)
-    ]
+    bars = []
+    for index in range(num_clips):
+        place = {"left": index * width * 0.88, "top": (index % 2) * 32, "width": width}
+        bars.append(BAR.format(**place, colour=COLOURS[index % len(COLOURS)], number=index + 1))
     return "".join(bars)
 
 

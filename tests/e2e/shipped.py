@@ -5,7 +5,10 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from demo.server import ComfyServer
+from svi_core.video_file import VideoCoding, write_video
 
 Graph = dict[str, Any]
 
@@ -16,16 +19,19 @@ DEMO = "svi_tiny_demo"
 DEMO_API_FILE = REPOSITORY / "demo" / "demo_workflow_api.json"
 SMALL = {  # node type: {input: value}, the only values that the tests change
     "SVIAnchorEncode": {"width": 64, "height": 64},
-    "SVIConditioning": {"num_frames": 9},
-    "SVILayout": {"num_frames": 9},
+    "SVIConditioning": {"num_frames": 13},
+    "SVILayout": {"num_frames": 13},
     "BasicScheduler": {"steps": 2},
     "SplitSigmas": {"step": 1},
 }
 NUM_FRAMES = {  # of the made-small workflows
-    "svi_2.0_pro_wan2.2_loop": 3 * 4 + 5,
-    "svi_2.0_pro_wan2.2_unrolled": 2 * 4 + 5,
-    "svi_shot_wan2.1_loop": 3 * 8 + 1,
-    "svi_tiny_demo": 3 * 4 + 5,
+    "svi_2.0_pro_wan2.2_loop": 3 * 8 + 5,
+    "svi_2.0_pro_wan2.2_unrolled": 2 * 8 + 5,
+    "svi_2.0_pro_wan2.2_long_story": 3 * 8 + 5 + 5 * 8 + 5 + 16,  # a scene of three clips, one of five, a held frame
+    "svi_2.0_pro_wan2.2_extend": 24 + 2 * 8,
+    "svi_2.0_pro_wan2.2_reroll": 3 * 8 + 5,
+    "svi_shot_wan2.1_loop": 3 * 12 + 1,
+    "svi_tiny_demo": 3 * 8 + 5,
 }
 STAND_INS = {  # what stands in for the demo's own models while one of them is absent
     "tiny_wan22_i2v_high.safetensors": "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors",
@@ -79,6 +85,7 @@ def nodes_of(graph: Graph, class_type: str, title: str | None = None) -> list[st
 
 
 def add_images(server: ComfyServer, image: Path) -> None:
-    """Give the server every image that the workflows name."""
+    """Give the server every image and video that the workflows name."""
     for name in IMAGES:
         server.add_input(image, name)
+    write_video(server.base_directory / "input" / "example.mp4", [np.full((24, 64, 64, 3), 90, np.uint8)], VideoCoding())

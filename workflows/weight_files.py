@@ -1,0 +1,48 @@
+"""The files of published weights that the workflows load, and where they are downloaded from."""
+
+WAN22 = "https://huggingface.co/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
+WAN21 = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
+SVI_FP16 = "https://huggingface.co/Kijai/WanVideo_comfy/resolve/main/LoRAs/Stable-Video-Infinity"
+SVI_AUTHORS = "https://huggingface.co/vita-video-gen/svi-model"
+
+HIGH = "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors"
+LOW = "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors"
+SVI_HIGH = "SVI_v2_PRO_Wan2.2-I2V-A14B_HIGH_lora_rank_128_fp16.safetensors"
+SVI_LOW = "SVI_v2_PRO_Wan2.2-I2V-A14B_LOW_lora_rank_128_fp16.safetensors"
+LIGHT_HIGH = "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors"
+LIGHT_LOW = "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors"
+WAN21_I2V = "wan2.1_i2v_480p_14B_fp16.safetensors"
+SVI_SHOT = "svi-shot_lora_rank_128_fp16.safetensors"
+CLIP_VISION = "clip_vision_h.safetensors"
+TEXT_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
+VAE = "wan_2.1_vae.safetensors"
+
+URLS = {  # file name: (folder below models/, address)
+    HIGH: ("diffusion_models", f"{WAN22}/diffusion_models/{HIGH}"),
+    LOW: ("diffusion_models", f"{WAN22}/diffusion_models/{LOW}"),
+    SVI_HIGH: ("loras", f"{SVI_FP16}/v2.0/{SVI_HIGH}"),
+    SVI_LOW: ("loras", f"{SVI_FP16}/v2.0/{SVI_LOW}"),
+    LIGHT_HIGH: ("loras", f"{WAN22}/loras/{LIGHT_HIGH}"),
+    LIGHT_LOW: ("loras", f"{WAN22}/loras/{LIGHT_LOW}"),
+    WAN21_I2V: ("diffusion_models", f"{WAN21}/diffusion_models/{WAN21_I2V}"),
+    SVI_SHOT: ("loras", f"{SVI_FP16}/{SVI_SHOT}"),
+    CLIP_VISION: ("clip_vision", f"{WAN21}/clip_vision/{CLIP_VISION}"),
+    TEXT_ENCODER: ("text_encoders", f"{WAN21}/text_encoders/{TEXT_ENCODER}"),
+    VAE: ("vae", f"{WAN21}/vae/{VAE}"),
+}
+
+
+def downloads(*names: str) -> list[dict[str, str]]:
+    """Return what the front end offers to download for these weight files."""
+    return [{"name": name, "url": URLS[name][1], "directory": URLS[name][0]} for name in names if name in URLS]
+
+
+def weight_files(*names: str) -> str:
+    """Return the links to weight files, by folder, in Markdown."""
+    folders = dict.fromkeys(URLS[name][0] for name in names)
+    parts = []
+    for folder in folders:
+        links = [f"- [{name}]({URLS[name][1]})" for name in names if URLS[name][0] == folder]
+        parts.append("\n".join([f"**ComfyUI/models/{folder}**", "", *links]))
+    parts.append(f"The authors' own SVI LoRAs: [vita-video-gen/svi-model]({SVI_AUTHORS}). SVI LoRA Stack reads both kinds.")
+    return "\n\n".join(parts)
