@@ -45,14 +45,17 @@ class CacheFolder:
             ValueError: another process writes here.
             OSError: the folder cannot be created or written.
         """
-        for kind in (TEXTS, WINDOWS, CLIPS):
-            (self.folder / kind).mkdir(parents=True, exist_ok=True)
         try:
+            for kind in (TEXTS, WINDOWS, CLIPS):
+                (self.folder / kind).mkdir(parents=True, exist_ok=True)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise ValueError(
                 f"the cache {self.folder} is in use by another process: wait for it, or set data.cache to another folder."
             ) from None
+        except OSError as error:
+            reason = f"{error.strerror}: set data.cache to a folder that can be written"
+            raise OSError(error.errno, reason, str(self.folder)) from error
         for folder in (self.folder, *(self.folder / kind for kind in (TEXTS, WINDOWS, CLIPS))):
             remove_stale_staging(folder)
         return self

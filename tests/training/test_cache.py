@@ -347,6 +347,12 @@ def test_two_processes_cannot_write_one_cache(clips):
     build_cache(config, FakeEncoders())
 
 
+def test_a_cache_that_cannot_be_written_says_what_to_do(clips, tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match="set data.cache to a folder that can be written.*file"):
+        build_cache(settings(clips, cache=str(tmp_path / "file")), FakeEncoders())
+
+
 def test_a_disk_that_is_too_small_stops_the_run_before_it_begins(clips, monkeypatch):
     usage = shutil.disk_usage(clips)._replace(free=1_000_000)
     monkeypatch.setattr(cache_module.shutil, "disk_usage", lambda folder: usage)

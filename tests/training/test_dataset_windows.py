@@ -136,6 +136,12 @@ def test_p_motion_is_the_share_of_later_clips():
     assert abs(share - 0.7) < 4 * math.sqrt(0.7 * 0.3 / 2000)
 
 
+def test_flips_are_off_unless_asked_for_and_then_half():
+    assert not any(item.crop.flip for item in plan_windows(scan_of(300), "a", DataConfig(variants=200)))
+    flipped = plan_windows(scan_of(300), "a", DataConfig(variants=2000, flip=True))
+    assert abs(sum(item.crop.flip for item in flipped) / 2000 - 0.5) < 4 * math.sqrt(0.25 / 2000)
+
+
 def test_error_slots_leave_the_anchor_of_2_0_pro_clean():
     assert error_slots(PRO.svi_layout, later_clip=True) == range(1, 2)
     assert error_slots(replace(PRO, num_motion_frames=12).svi_layout, later_clip=True) == range(1, 4)
