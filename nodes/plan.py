@@ -1,6 +1,7 @@
 """A dry run: what a video will be and cost, before any model loads."""
 
 import time
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -9,7 +10,7 @@ from comfy_execution.graph_utils import ExecutionBlocker
 
 from ..svi_core.plan import make_plan
 from ..svi_core.plan_picture import draw_message, draw_plan
-from ..svi_core.plan_text import plan_text
+from ..svi_core.plan_text import plan_summary, plan_text
 from .outline import read_outline
 from .run_times import earlier_times
 
@@ -58,16 +59,34 @@ class SVIPlan(io.ComfyNode):
 
     @classmethod
     def execute(cls, plan_only, video=None) -> io.NodeOutput:
-        text, picture = describe_run(cls.hidden.prompt, cls.hidden.unique_id)
-        image = torch.from_numpy(picture.copy()).float().div(255.0)[None]
-        shown = {**ui.PreviewText(text).as_dict(), **ui.PreviewImage(image).as_dict()}
-        return io.NodeOutput(ExecutionBlocker(None) if plan_only else video, text, image, ui=shown)
+        run = describe_run(cls.hidden.prompt, cls.hidden.unique_id)
+        _show_on_node(cls.hidden.unique_id, run.summary)
+        picture = torch.from_numpy(run.picture.copy()).float().div(255.0)[None]
+        passed_on = ExecutionBlocker(None) if plan_only else video
+        return io.NodeOutput(passed_on, run.text, picture, ui=ui.PreviewText(run.text))
 
 
-def describe_run(prompt: dict, plan_id: str) -> tuple[str, np.ndarray]:
-    """Return the plan of the run before the node `plan_id` as text and picture [H, W, 3] uint8, or what is wrong with it."""
+@dataclass(frozen=True)
+class DescribedRun:
+    """A plan, or why there is none: in short, as a whole (both Markdown), and as a picture [H, W, 3] uint8."""
+
+    summary: str
+    text: str
+    picture: np.ndarray
+
+
+def describe_run(prompt: dict, plan_id: str) -> DescribedRun:
+    """Return the plan of the run whose video goes into the node `plan_id`, or what is wrong with it."""
     try:
         plan = make_plan(read_outline(prompt, plan_id), earlier_times())
     except (ValueError, OSError) as error:
-        return f"**This run cannot be planned:** {error}\n", draw_message("This run cannot be planned", str(error))
-    return plan_text(plan), draw_plan(plan)
+        text = f"**This run cannot be planned:** {error}\n"
+        return DescribedRun(text, text, draw_message("This run cannot be planned", str(error)))
+    return DescribedRun(plan_summary(plan), plan_text(plan), draw_plan(plan))
+
+
+def _show_on_node(node_id: str, text: str) -> None:
+    """Write `text` on the node in the browser, where ui.PreviewText alone is shown only by nodes of ComfyUI's own."""
+    from server import PromptServer  # not above: it imports ComfyUI's `nodes`, which our folder shadows in tests
+
+    PromptServer.instance.send_progress_text(text, node_id)

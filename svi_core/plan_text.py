@@ -20,6 +20,11 @@ def head_line(plan: RunPlan) -> str:
 
 def plan_text(plan: RunPlan) -> str:
     """Return a plan as Markdown; the rows of a long one are left out in the middle."""
+    return "\n".join([plan_summary(plan), *_clip_table(plan)]) + "\n"
+
+
+def plan_summary(plan: RunPlan) -> str:
+    """Return the part of a plan that comes before its clips, as Markdown that also reads well as it is."""
     facts = [
         ("stored", _stored_line(plan)),
         ("time", _time_line(plan)),
@@ -28,10 +33,10 @@ def plan_text(plan: RunPlan) -> str:
         ("sampling", _sampling_line(plan)),
         *(("not known yet", what) for what in plan.outline.not_known),
     ]
-    lines = [f"**{head_line(plan)}**", "", "| | |", "|-|-|", *(f"| {name} | {_cell(text)} |" for name, text in facts)]
+    lines = [f"**{head_line(plan)}**", "", *(f"- {name}: {text}" for name, text in facts)]
     if plan.warnings:
         lines += ["", f"**{count(len(plan.warnings), 'warning')}**", "", *(f"- {warning}" for warning in plan.warnings)]
-    return "\n".join([*lines, "", *_clip_table(plan)]) + "\n"
+    return "\n".join(lines) + "\n"
 
 
 def count(number: int, noun: str) -> str:

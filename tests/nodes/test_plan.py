@@ -253,8 +253,10 @@ def test_what_a_run_took_is_noted_for_its_models(graph, module, folders, pack):
 
 
 def test_a_plan_of_nothing_says_what_is_wrong(module, folders):
-    text, picture = module("plan").describe_run({"plan": node("SVIPlan", plan_only=True)}, "plan")
-    assert "cannot be planned:** video does not come from SVI Generate" in text and picture.shape[1] == 1280
+    run = module("plan").describe_run({"plan": node("SVIPlan", plan_only=True)}, "plan")
+    assert run.text == run.summary
+    assert run.text.startswith("**This run cannot be planned:** video does not come from SVI Generate")
+    assert run.picture.shape[1:] == (1280, 3)
 
 
 def test_the_video_is_asked_for_only_when_it_is_to_be_made(module):
