@@ -8,8 +8,8 @@
 
 The anchor is one frame from before the motion window, motion is the last slot of the encoded motion window, and the clip to
 generate begins where that slot's frames begin, one frame early (SVI_SPEC B7). Where a source is too short for all of it the
-motion window shrinks first, then the anchor comes from after the clip, then from inside it. A source of just 81 frames gives
-a motion window of the clip's own first 5 frames and an anchor from within the clip.
+clip to generate is its end and the motion window shrinks. A source of just 81 frames gives a motion window of the clip's own
+first 5 frames, whose last slot is slot 1 of the clip, since the VAE is causal, and an anchor from inside the clip.
 
 Pixel-space layouts: the first n frames of the clip are known, the anchor is any frame outside the clip, or inside a short one.
 First clips of every layout are conditioned on their own first frame.
