@@ -21,7 +21,7 @@ from .clip_panel import tell_browsers
 from .clip_sampler import ClipSampler
 from .conditioning import Anchors
 from .continuation import StartType
-from .control import ControlType
+from .control import Control, ControlType
 from .graph import recipe
 from .layouts import LayoutType
 from .lora import LoraRows
@@ -158,7 +158,7 @@ def prepare_run(
     )
     sampler = ClipSampler(prompts=prompts, **inputs)
     sampler.check(plan)
-    max_frames = output.max_frames(continue_from)
+    max_frames = _earliest_end(output.max_frames(continue_from), continue_from, sampler.control)
     start = sampler.open_start(continue_from) if continue_from else None
     graph = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
     sound = next((control.sound for control in sampler.control if control.sound), None)
@@ -166,6 +166,13 @@ def prepare_run(
         output.coding, graph, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound
     )
     return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
+
+
+def _earliest_end(max_frames: int, start: VideoStart | None, controls: tuple[Control, ...]) -> int:
+    """Return the final length in frames, 0 for no limit: that of SVI Output, or where a control ends before."""
+    begun = start.num_frames if start else 0
+    ends = [max_frames, *(control.num_frames and begun + control.num_frames for control in controls)]
+    return min((end for end in ends if end), default=0)
 
 
 _made_files: set[Path] = set()  # results of this process, to notice when a cached one is gone
