@@ -23,14 +23,16 @@ class Watched:
         wall_seconds: from ComfyUI's own notes of when the execution began and ended.
         cpu_seconds: of the server and of the processes that it started (ffmpeg).
         child_cpu_seconds: of the latter alone.
-        peak_bytes: the most resident memory, of the server and its children together, seen every 10 ms.
-        bytes_before: the same before the run.
+        peak_bytes: the most resident memory of the server, looked at every 10 ms.
+        child_peak_bytes: the most resident memory of the processes that it started, together.
+        bytes_before: the server's resident memory before the run.
     """
 
     wall_seconds: float
     cpu_seconds: float
     child_cpu_seconds: float
     peak_bytes: int
+    child_peak_bytes: int
     bytes_before: int
 
 
@@ -41,7 +43,7 @@ def run_watched(server: ComfyServer, graph: dict[str, Any]) -> dict[str, float]:
         ServerError: it did not finish.
     """
     process = psutil.Process(server.pid)
-    before, bytes_before = process.cpu_times(), resident_bytes(process)
+    before, bytes_before = process.cpu_times(), process.memory_info().rss
     with peak_memory(process) as peak:
         prompt_id = server.queue(graph)
         server.wait(prompt_id, timeout=3600)
@@ -49,17 +51,18 @@ def run_watched(server: ComfyServer, graph: dict[str, Any]) -> dict[str, float]:
     own = after.user + after.system - before.user - before.system
     children = after.children_user + after.children_system - before.children_user - before.children_system
     wall = _execution_seconds(server.history(prompt_id))
-    return asdict(Watched(wall, own + children, children, max(peak), bytes_before))
+    return asdict(Watched(wall, own + children, children, *peak, bytes_before))
 
 
 @contextmanager
 def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
-    """Give a list that holds the most resident bytes of `process` and its children during the block."""
-    peak, ended = [0], threading.Event()
+    """Give the most resident bytes of `process`, and of its children together, during the block."""
+    peak, ended = [0, 0], threading.Event()
 
     def sample() -> None:
         while not ended.is_set():
-            peak[0] = max(peak[0], resident_bytes(process))
+            peak[0] = max(peak[0], process.memory_info().rss)
+            peak[1] = max(peak[1], bytes_of_children(process))
             ended.wait(SAMPLE_SECONDS)
 
     thread = threading.Thread(target=sample, daemon=True)
@@ -71,17 +74,17 @@ def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
         thread.join()
 
 
-def resident_bytes(process: psutil.Process) -> int:
-    """Return the resident memory of `process` and of the programs that it started; those that end meanwhile count nothing.
+def bytes_of_children(process: psutil.Process) -> int:
+    """Return the resident memory of the programs that `process` has started and that still run.
 
     A child that has not yet become another program shares its parent's pages and is not counted.
     """
-    total = process.memory_info().rss
+    total = 0
     for child in process.children(recursive=True):
         try:
             total += 0 if child.exe() == process.exe() else child.memory_info().rss
         except psutil.Error:
-            continue
+            continue  # it ended meanwhile
     return total
 
 

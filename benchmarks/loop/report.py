@@ -89,10 +89,11 @@ def memory_table(settings: dict[str, Any], measured: dict[str, Any]) -> str:
     for num_clips in settings["memory_clips"]:
         runs = [measured.get(f"memory {kind} {num_clips}") for kind in GRAPHS]
         rows.append((num_clips, *(f"{run['peak_bytes'] / 1e6:.0f}" if run else "left out" for run in runs)))
+    rows.append(("ffmpeg beside it, at most", *(f"{children(settings, measured, kind) / 1e6:.0f}" for kind in GRAPHS)))
     rows.append(("each clip adds", *(f"{growth(settings, measured, kind) / 1e6:.2f}" for kind in GRAPHS)))
     clip_bytes = 3 * 4 * settings["num_frames"] * settings["side"] ** 2
     rows.append(("the same, in float32 clips", *(f"{growth(settings, measured, kind) / clip_bytes:.2f}" for kind in GRAPHS)))
-    return table(("clips: peak MB of server and ffmpeg", *GRAPHS), rows)
+    return table(("clips: peak MB of the server", *GRAPHS), rows)
 
 
 def growth(settings: dict[str, Any], measured: dict[str, Any], kind: str) -> float:
@@ -100,6 +101,12 @@ def growth(settings: dict[str, Any], measured: dict[str, Any], kind: str) -> flo
     points = memory_points(settings, measured, kind)
     (few, low), (many, high) = points[0], points[-1]
     return (high - low) / max(1, many - few)
+
+
+def children(settings: dict[str, Any], measured: dict[str, Any], kind: str) -> int:
+    """Return the most memory that processes started by the server have held in any run."""
+    runs = [measured.get(f"memory {kind} {num_clips}") for num_clips in settings["memory_clips"]]
+    return max(run["child_peak_bytes"] for run in runs if run)
 
 
 def memory_points(settings: dict[str, Any], measured: dict[str, Any], kind: str) -> list[tuple[int, int]]:
