@@ -20,6 +20,7 @@ from svi_core.geometry import LATENT_CHANNELS
 from svi_core.safetensors_file import read_header
 from training.block_memory import make_frugal
 from training.comfy_runtime import start_comfy
+from training.conditions import Conditions
 
 start_comfy()  # before the first import of comfy
 
@@ -44,23 +45,6 @@ ATTENTION = {
 WEIGHT_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8_e4m3fn": torch.float8_e4m3fn}
 COMPUTE_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32}
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What a batch of clips is conditioned on.
-
-    Attributes:
-        y_latent: [B, 16, F, h, w], normalised conditioning latent.
-        mask: [B, 1 or 4, F, h, w], 1 = known.
-        text: [B, L, D], L <= 512; missing tokens count as the zero embeddings that ComfyUI pads with.
-        clip_vision: [B, 257, 1280] for a model with an image embedding (Wan 2.1 I2V), else None.
-    """
-
-    y_latent: Tensor
-    mask: Tensor
-    text: Tensor
-    clip_vision: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -253,7 +237,7 @@ def _traced_operators(backbone: Backbone, num_tokens: int) -> set[str]:
     options = {"optimized_attention_override": backbone._attend}
     context_img_len = 257 if backbone.needs_clip_vision else None
     context = x[:, :1].expand(1, TEXT_TOKENS + (context_img_len or 0), -1).contiguous()
-    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as trace, torch.enable_grad():
+    with torch.autograd.profiler.profile(use_kineto=False) as trace, torch.enable_grad():
         tokens = x.requires_grad_()
         out = transformer.blocks[0](
             tokens, e=e, freqs=freqs, context=context, context_img_len=context_img_len, transformer_options=options

@@ -11,9 +11,13 @@ Ctrl-C or SIGTERM saves a checkpoint and ends.
 Source: SVI (arXiv:2510.09212), Sec. 4, Eq. 3-6; SVI_SPEC B (released trainer).
 """
 
+import argparse
+import logging
 import math
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -30,7 +34,7 @@ from svi_core.error_recycling import (
     target_velocity,
 )
 from svi_core.flow_matching import FlowSample, make_flow_sample
-from training.backbone import Conditions
+from training.conditions import Conditions
 from training.dataset import TrainingExample
 from training.distributed import MeasuredError
 from training.optimizers import learning_rate
@@ -255,3 +259,37 @@ def _summed_up(
     loss, *totals = [value / trainer.examples_per_step for value in trainer.group.total(sum(losses), *counts)]
     injected = dict(zip(("noise", "latent", "image", "clean"), totals, strict=True))
     return StepResult(loss, norm, rate, injected, num_stored)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the command line; return its exit status."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s")
+    logging.getLogger("training").setLevel(logging.INFO)
+    from training import session  # it imports this module, and ComfyUI, which takes seconds: not for --help
+
+    try:
+        return session.run_command(options.config, options.settings, options.resume, options.dry_run)
+    except (ValueError, OSError, TrainingStopped, MemoryError, torch.OutOfMemoryError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 2
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", type=Path, action="append", default=[], help="TOML file; several add up, later ones win")
+    parser.add_argument("--resume", type=Path, metavar="RUN", help="go on with the run in this folder")
+    parser.add_argument(
+        "--dry-run", action="store_true", help="print the plan, measure one step, draw the first batch, and end"
+    )
+    parser.add_argument("settings", nargs="*", metavar="section.key=value", help="settings, which win over the files")
+    options = parser.parse_intermixed_args(arguments)
+    if not options.config and options.resume is None:
+        parser.error("give --config FILE to begin a run, or --resume RUN to go on with one")
+    return options
+
+
+if __name__ == "__main__":
+    from training.erft import main as imported_main  # this module under its own name: the classes are the others' classes
+
+    sys.exit(imported_main())

@@ -26,8 +26,9 @@ from svi_core.run_store import RunStore
 from svi_core.schedule import ClipSpec, Paragraph, Schedule
 from svi_core.video_file import to_uint8
 from training.assembly import load_other_expert
-from training.backbone import Backbone, Conditions
+from training.backbone import Backbone
 from training.comfy_runtime import find_model
+from training.conditions import Conditions
 from training.dataset import TrainingExample
 from training.run_folder import RunFolder
 from training.settings import TrainingConfig

@@ -1,20 +1,104 @@
 """One training from its settings to its last file: open, put together, train, report, close."""
 
 import logging
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from svi_core.erft_presets import PRESETS
+from svi_core.out_of_memory import out_of_memory_told
 from training.assembly import assemble, load_configured_backbone
 from training.checkpoint import require_disk_space, restore_newest
-from training.distributed import Group
+from training.config import load_config
+from training.dataset import CachedDataset
+from training.distributed import Group, join_group
 from training.loop import train
+from training.plan import plan
 from training.progress import Progress
-from training.run_folder import RunFolder
+from training.report import write_report
+from training.run_folder import RunFolder, resumed_config
+from training.samples import make_sampler
 from training.settings import TrainingConfig
 from training.stop_signal import StopSignal
 from training.trainer import ExampleSource, Trainer
 
+MORE_MEMORY = (
+    "Add --config training/configs/memory_24gb.toml (or 48gb): fp8 weights, block inputs and weights in host memory. "
+    "Or lower loop.batch_size, data.width and data.height."
+)
 _log = logging.getLogger(__name__)
+
+
+def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | None, dry_run: bool) -> int:
+    """Do what `python -m training.erft` was asked to; return the exit status: 0, or 128 + the signal that ended it.
+
+    Raises:
+        ValueError, OSError, TrainingStopped: see :func:`run_training`.
+        RuntimeError: memory ran out; the message says what helps.
+    """
+    if resume is None:
+        config = load_config(paths, overrides)
+    else:
+        config = resumed_config(resume, load_config(paths, overrides) if paths else None, overrides)
+    require_trainable(config)
+    group = join_group()
+    try:
+        if dry_run:
+            print_plan(config, group)
+            return 0
+        with out_of_memory_told("training", MORE_MEMORY):
+            number = run_training(config, group, open_cache, resume=resume is not None, sampler=make_sampler)
+    finally:
+        group.close()
+    if number:
+        _log.warning("SVI: stopped and saved. Go on with: python -m training.erft --resume %s", config.run)
+        return 128 + number
+    if group.is_first:
+        _log.info("SVI: done. %s", write_report(Path(config.run)))
+    return 0
+
+
+def require_trainable(config: TrainingConfig) -> None:
+    """Refuse settings that name no run, or a method whose parts this trainer does not have.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if not config.run:
+        raise ValueError("run is not set: give a folder for checkpoints and results, such as run=runs/mine.")
+    chosen = PRESETS.get(config.preset)
+    missing = chosen and (("audio" if chosen.audio_drop_prob else "") or ("pose" if chosen.pose_drop_prob else ""))
+    if missing:
+        raise ValueError(
+            f"preset {config.preset!r} trains with {missing} features, which this trainer cannot feed to the model yet: a LoRA "
+            f"made without them would not be SVI-{config.preset.capitalize()}. Use shot or film."
+        )
+
+
+def open_cache(config: TrainingConfig, per_step: int) -> CachedDataset:
+    """Return the examples that `python -m training.cache` made.
+
+    Raises:
+        ValueError: there is no cache of these settings.
+    """
+    return CachedDataset(config.data.cache_folder, config.data, per_step)
+
+
+def print_plan(config: TrainingConfig, group: Group) -> None:
+    """Print what would be trained, after one measured step, and draw the first batch; nothing is trained or saved.
+
+    Raises:
+        ValueError: settings or files that cannot be trained with.
+    """
+    per_step = group.size * config.loop.accumulation * config.loop.batch_size
+    trainer = assemble(config, load_configured_backbone(config), open_cache(config, per_step), group, Path(config.run))
+    try:
+        with out_of_memory_told("one training step", MORE_MEMORY):
+            text = plan(trainer, Path(config.run))
+    finally:
+        trainer.banks.close()
+    if group.is_first:
+        sys.stdout.write(text + "\n")
 
 
 def run_training(

@@ -2,17 +2,19 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 
 from svi_core.flow_matching import EXPERT_RANGES, ExpertRange, timestep_weights, training_sigmas
 from training.adapters import LoraAdapters
-from training.backbone import Backbone
 from training.banks import Banks
 from training.dataset import TrainingExample
 from training.distributed import Group
 from training.settings import TrainingConfig
+
+if TYPE_CHECKING:
+    from training.backbone import Backbone  # loads ComfyUI
 
 
 class ExampleSource(Protocol):
@@ -51,7 +53,7 @@ class Trainer:
     """
 
     config: TrainingConfig
-    backbone: Backbone
+    backbone: "Backbone"
     lora: LoraAdapters
     optimizer: torch.optim.Optimizer
     banks: Banks

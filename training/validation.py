@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from training.backbone import Conditions
+from training.conditions import Conditions
 from training.dataset import TrainingExample
 from training.erft import TrainingStopped
 from training.streams import stream

@@ -1,0 +1,22 @@
+"""What a batch of clips is conditioned on, as the model is called with it."""
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Conditions:
+    """What a batch of clips is conditioned on.
+
+    Attributes:
+        y_latent: [B, 16, F, h, w], normalised conditioning latent.
+        mask: [B, 1 or 4, F, h, w], 1 = known.
+        text: [B, L, D], L <= 512; missing tokens count as the zero embeddings that ComfyUI pads with.
+        clip_vision: [B, 257, 1280] for a model with an image embedding (Wan 2.1 I2V), else None.
+    """
+
+    y_latent: Tensor
+    mask: Tensor
+    text: Tensor
+    clip_vision: Tensor | None = None
