@@ -154,7 +154,7 @@ class ClipPlan:
         if spec.num_frames is not None or spec.num_motion_frames is not None:
             num_motion = self.layout.num_motion_frames if spec.num_motion_frames is None else spec.num_motion_frames
             try:
-                layout = make_layout(layout.name, spec.num_frames or layout.num_frames, num_motion)
+                layout = make_layout(layout.name, spec.num_frames or layout.num_frames, num_motion, layout.cuts_to_8_bits)
             except ValueError as error:
                 raise ValueError(f"clip {clip_index + 1} of the schedule: {error}") from error
         starts_anew = spec.cut or (clip_index == 0 and not self.continues)

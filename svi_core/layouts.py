@@ -31,6 +31,7 @@ class Condition(StrEnum):
     """What a system's clips follow besides text and image."""
 
     SOUND = "sound"
+    POSE = "pose"
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,7 @@ class Layout:
         num_frames: pixel frames of a clip, 4n + 1.
         frame_rate: frames per second at which what it makes moves naturally.
         condition: what its clips cannot do without, besides text and image.
+        cuts_to_8_bits: motion frames lose what 8 bits cannot hold before they are encoded again, as in the released code.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Layout:
     num_frames: int = TRAINED_NUM_FRAMES
     frame_rate: float = FRAME_RATE
     condition: Condition | None = None
+    cuts_to_8_bits: bool = False
 
     @property
     def in_latent_space(self) -> bool:
@@ -81,6 +84,9 @@ LAYOUTS = {
         Layout("2.0", Padding.ANCHOR_FRAMES, 1, Overlap.KEEP_PREVIOUS),
         Layout("Shot", Padding.ANCHOR_FRAMES, 1, Overlap.KEEP_NEXT),
         Layout("Film", Padding.GREY_FRAMES, 5, Overlap.KEEP_NEXT),
+        Layout("Film-transitions", Padding.GREY_FRAMES, 5, Overlap.KEEP_NEXT),
+        Layout("Tom & Jerry", Padding.GREY_FRAMES, 1, Overlap.KEEP_NEXT),
+        Layout("2.0 (Wan 2.1)", Padding.ANCHOR_FRAMES, 5, Overlap.KEEP_NEXT),
         Layout("Talk", Padding.ANCHOR_FRAMES, 1, Overlap.KEEP_NEXT, frame_rate=TALK_FRAME_RATE, condition=Condition.SOUND),
         Layout("Dance", Padding.ANCHOR_FRAMES, 1, Overlap.KEEP_NEXT),
     )
@@ -96,15 +102,17 @@ def require_whole_motion(num_motion_frames: int) -> None:
     if num_motion_frames < 1 or (num_motion_frames - 1) % 4:
         raise ValueError(
             f"num_motion_frames is {num_motion_frames}, but a layout that is padded with frames takes 4n + 1 of them: "
-            "1 for Shot and 2.0, 5 for Film."
+            "1 for Shot, Tom & Jerry and 2.0, 5 for Film and 2.0 on Wan 2.1."
         )
 
 
-def make_layout(name: str, num_frames: int = TRAINED_NUM_FRAMES, num_motion_frames: int = 0) -> Layout:
+def make_layout(
+    name: str, num_frames: int = TRAINED_NUM_FRAMES, num_motion_frames: int = 0, cuts_to_8_bits: bool = False
+) -> Layout:
     """Return the layout called `name`, with other clip or motion lengths (in frames) where given.
 
     Raises:
-        ValueError: unknown name, `num_frames` not 4n + 1, or a motion tail that the layout cannot take.
+        ValueError: unknown name, `num_frames` not 4n + 1, a motion tail that the layout cannot take, or 8 bits for latents.
     """
     if name not in LAYOUTS:
         raise ValueError(f"layout is {name!r}: use one of {', '.join(map(repr, LAYOUTS))}.")
@@ -113,11 +121,13 @@ def make_layout(name: str, num_frames: int = TRAINED_NUM_FRAMES, num_motion_fram
             f"num_frames is {num_frames} and num_motion_frames {num_motion_frames}: use at most {MAX_NUM_FRAMES} and "
             f"{MAX_MOTION_FRAMES}; SVI is trained on 81 and 4."
         )
-    layout = replace(LAYOUTS[name], num_frames=num_frames)
+    layout = replace(LAYOUTS[name], num_frames=num_frames, cuts_to_8_bits=cuts_to_8_bits)
     if num_motion_frames:
         layout = replace(layout, num_motion_frames=num_motion_frames)
     if layout.in_latent_space:
         num_motion_latents(layout.num_motion_frames)
+        if cuts_to_8_bits:
+            raise ValueError(f"cut_to_8_bits is on, but layout {name!r} hands over latents, not frames: turn it off.")
     else:
         require_whole_motion(layout.num_motion_frames)
     if layout.num_slots < 2 or layout.overlap >= layout.num_frames:

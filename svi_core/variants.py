@@ -1,0 +1,215 @@
+"""The SVI family beyond its layouts: what each system runs on, how it is sampled, which released files it is, what to show it.
+
+A layout (layouts.py) decides how a clip is made; a variant adds what nobody but the user can provide: base model, LoRA,
+settings. None of it enters a clip by itself, so none of it is part of a clip's key.
+
+Source: SVI_SPEC A1 to A3 (settings of the released scripts and READMEs), D (Talk, Dance), E (advice), C (files).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+from .layouts import LAYOUTS, Layout, Overlap
+
+WAN21 = "Wan 2.1 I2V 14B 480P"
+WAN22 = "Wan 2.2 I2V A14B"
+AUTHORS_FILES = "https://huggingface.co/vita-video-gen/svi-model/resolve/main"
+
+
+class ClipVision(StrEnum):
+    """Which picture the CLIP vision model sees for a clip. Always the whole picture, without cropping."""
+
+    NONE = "none"  # Wan 2.2 has no input for it
+    FIRST_KNOWN_FRAME = "first known frame"  # the reference for a first clip, then the first motion frame
+
+
+@dataclass(frozen=True, kw_only=True)
+class Variant:
+    """One SVI system as its authors run it.
+
+    Attributes:
+        name: a name of :data:`LAYOUTS`.
+        good_for: what it is made for, in a few words.
+        base: the model that its LoRA was trained on.
+        files: released LoRA files below :data:`AUTHORS_FILES`; high noise before low noise.
+        clip_vision: which picture goes through CLIP vision.
+        cfg: guidance scale of the text.
+        audio_cfg: guidance scale of the sound (Talk).
+        num_steps: sampler steps of a clip, both experts together; euler.
+        shift: of the noise schedule.
+        boundary: sigma below which the low-noise expert takes over; None for a model without experts.
+        seed_step: what is added to the seed from clip to clip; None where the released script draws seeds at random.
+        max_width: the released script scales wider pictures down to this many pixels.
+        more_motion: other numbers of motion frames that the LoRA takes as well.
+        prompts: what the released script feeds it, as advice.
+        advice: what else to know.
+    """
+
+    name: str
+    good_for: str
+    base: str
+    files: tuple[str, ...]
+    clip_vision: ClipVision = ClipVision.FIRST_KNOWN_FRAME
+    cfg: float = 5.0
+    audio_cfg: float | None = None
+    num_steps: int = 50
+    shift: float = 5.0
+    boundary: float | None = None
+    seed_step: int | None = 42
+    max_width: int = 832
+    more_motion: tuple[int, ...] = ()
+    prompts: str = "one per clip"
+    advice: str = ""
+
+    @property
+    def layout(self) -> Layout:
+        """How its clips are conditioned and joined."""
+        return LAYOUTS[self.name]
+
+    @property
+    def urls(self) -> tuple[str, ...]:
+        """Where the authors' files are downloaded from."""
+        return tuple(f"{AUTHORS_FILES}/{file}" for file in self.files)
+
+
+_ROUND_TRIP = "Frames go through the VAE between clips: keep it untiled and in fp32 (--fp32-vae)."
+_HORIZONTAL = "Trained at 832 x 480 only; portraits work less well."
+
+VARIANTS = {
+    variant.name: variant
+    for variant in (
+        Variant(
+            name="2.0 Pro",
+            good_for="long stories, much motion, no VAE round trip",
+            base=WAN22,
+            files=(
+                "version-2.0/SVI_Wan2.2-I2V-A14B_high_noise_lora_v2.0_pro.safetensors",
+                "version-2.0/SVI_Wan2.2-I2V-A14B_low_noise_lora_v2.0_pro.safetensors",
+            ),
+            clip_vision=ClipVision.NONE,
+            cfg=4.0,
+            boundary=0.875,
+            more_motion=(8, 12),
+            advice="With LightX2V: 4 to 8 steps, cfg 1, its strength 0.5 to 0.6 on the high-noise expert.",
+        ),
+        Variant(
+            name="2.0",
+            good_for="one scene with much motion",
+            base=WAN22,
+            files=(
+                "version-2.0/SVI_Wan2.2-I2V-A14B_high_noise_lora_v2.0.safetensors",
+                "version-2.0/SVI_Wan2.2-I2V-A14B_low_noise_lora_v2.0.safetensors",
+            ),
+            clip_vision=ClipVision.NONE,
+            boundary=0.875,
+            advice=f"{_HORIZONTAL} {_ROUND_TRIP}",
+        ),
+        Variant(
+            name="2.0 (Wan 2.1)",
+            good_for="one scene, some changes of scenery",
+            base=WAN21,
+            files=("version-2.0/SVI_Wan2.1-I2V-14B_lora_v2.0.safetensors",),
+            more_motion=(1,),
+            prompts="one per clip, each for two clips in the authors' sample",
+            advice=f"{_HORIZONTAL} {_ROUND_TRIP}",
+        ),
+        Variant(
+            name="Shot",
+            good_for="one scene without end",
+            base=WAN21,
+            files=("version-1.0/svi-shot.safetensors",),
+            prompts="a single one for the whole video; one per clip works too",
+            advice=f"{_HORIZONTAL} {_ROUND_TRIP}",
+        ),
+        Variant(
+            name="Film",
+            good_for="several scenes, a story",
+            base=WAN21,
+            files=("version-1.0/svi-film-opt-10212025.safetensors", "version-1.0/svi-film.safetensors"),
+            advice=f"No anchor: who leaves the picture is forgotten. {_HORIZONTAL} {_ROUND_TRIP}",
+        ),
+        Variant(
+            name="Film-transitions",
+            good_for="as Film, with more transitions between scenes",
+            base=WAN21,
+            files=("version-1.0/svi-film-transitions.safetensors",),
+            advice=f"No anchor: who leaves the picture is forgotten. {_HORIZONTAL} {_ROUND_TRIP}",
+        ),
+        Variant(
+            name="Tom & Jerry",
+            good_for="cartoons",
+            base=WAN21,
+            files=("version-1.0/svi-tom.safetensors",),
+            advice=f"{_HORIZONTAL} {_ROUND_TRIP}",
+        ),
+        Variant(
+            name="Talk",
+            good_for="a person who speaks as a sound says",
+            base=WAN21,
+            files=("version-1.0/svi-talk.safetensors",),
+            cfg=2.0,
+            audio_cfg=5.0,
+            seed_step=None,
+            max_width=640,
+            prompts='"a person is talking"',
+            advice=f"Trained at 640 x 480. {_ROUND_TRIP}",
+        ),
+        Variant(
+            name="Dance",
+            good_for="a person who moves as poses say",
+            base=WAN21,
+            files=("version-1.0/svi-dance.safetensors",),
+            cfg=2.0,
+            seed_step=None,
+            max_width=640,
+            prompts='"the person is dancing"',
+            advice="Trained at 480 x 832, upright. Load no UniAnimate LoRA beside it: the file holds one, trained further.",
+        ),
+    )
+}
+
+
+def settings_text(layout: Layout) -> str:
+    """Return what the authors use with `layout`, as Markdown for a person to read beside the graph."""
+    variant = VARIANTS[layout.name]
+    guidance = f"{variant.cfg:g}" + ("" if variant.audio_cfg is None else f" for the text, {variant.audio_cfg:g} for the sound")
+    rows = {
+        "good for": variant.good_for,
+        "base model": variant.base,
+        "SVI LoRA, strength 1": ", ".join(file.rpartition("/")[2] for file in variant.files),
+        "padding": layout.padding.value,
+        "motion frames": _motion(layout, variant),
+        "CLIP vision": variant.clip_vision.value,
+        "joins": _joins(layout),
+        "steps": f"{variant.num_steps}, euler",
+        "cfg": guidance,
+        "shift": f"{variant.shift:g}",
+        "boundary": "no experts" if variant.boundary is None else f"{variant.boundary:g}",
+        "seeds": "at random" if variant.seed_step is None else f"seed + {variant.seed_step} for each clip",
+        "picture": f"at most {variant.max_width} pixels wide",
+        "prompts": variant.prompts,
+        "frames per second": f"{layout.frame_rate:g}",
+    }
+    lines = [f"**SVI {layout.name}**", "", "| | |", "|-|-|", *(f"| {name} | {value} |" for name, value in rows.items())]
+    return "\n".join([*lines, "", variant.advice]) + "\n"
+
+
+def length_formula(layout: Layout) -> str:
+    """Return how many frames N clips of `layout` make: "76 N + 5"."""
+    return f"{layout.num_frames - layout.overlap} N + {layout.overlap}"
+
+
+def _motion(layout: Layout, variant: Variant) -> str:
+    trained = variant.layout.num_motion_frames
+    text = f"{layout.num_motion_frames}, {'handed over as a latent' if layout.in_latent_space else 'decoded and encoded again'}"
+    if layout.cuts_to_8_bits:
+        text += ", cut to 8 bits"
+    if layout.num_motion_frames not in (trained, *variant.more_motion):
+        text += f" (trained with {trained})"
+    return text
+
+
+def _joins(layout: Layout) -> str:
+    kept = "earlier" if layout.overlap_rule is Overlap.KEEP_PREVIOUS else "later"
+    shared = "1 shared frame" if layout.overlap == 1 else f"{layout.overlap} shared frames"
+    return f"{shared}, the {kept} clip's kept where they are not blended; N clips make {length_formula(layout)} frames"
