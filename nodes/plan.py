@@ -80,7 +80,7 @@ def describe_run(prompt: dict, plan_id: str) -> DescribedRun:
     try:
         plan = make_plan(read_outline(prompt, plan_id), earlier_times())
     except (ValueError, OSError) as error:
-        text = f"**This run cannot be planned:** {error}\n"
+        text = f"This run cannot be planned: {error}\n"
         return DescribedRun(text, text, draw_message("This run cannot be planned", str(error)))
     return DescribedRun(plan_summary(plan), plan_text(plan), draw_plan(plan))
 

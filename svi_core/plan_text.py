@@ -33,9 +33,9 @@ def plan_summary(plan: RunPlan) -> str:
         ("sampling", _sampling_line(plan)),
         *(("not known yet", what) for what in plan.outline.not_known),
     ]
-    lines = [f"**{head_line(plan)}**", "", *(f"- {name}: {text}" for name, text in facts)]
+    lines = [head_line(plan), "", *(f"- {name}: {text}" for name, text in facts)]
     if plan.warnings:
-        lines += ["", f"**{count(len(plan.warnings), 'warning')}**", "", *(f"- {warning}" for warning in plan.warnings)]
+        lines += ["", f"{count(len(plan.warnings), 'warning')}:", "", *(f"- {warning}" for warning in plan.warnings)]
     return "\n".join(lines) + "\n"
 
 

@@ -94,7 +94,7 @@ def test_a_mistake_in_a_linked_schedule_is_shown_with_its_place(comfy_server, re
     graph["words"] = node("PrimitiveStringMultiline", value="ok\n\n[sede 3]\nx")
     graph["prompts"]["inputs"]["text"] = ["words", 0]
     outputs, executed = run(comfy_server, graph)
-    assert "cannot be planned:** schedule, line 3, column 2" in text_of(outputs) and not executed & LOADERS
+    assert "cannot be planned: schedule, line 3, column 2" in text_of(outputs) and not executed & LOADERS
 
 
 def test_a_result_past_the_plan_is_warned_of(comfy_server, reference_image):

@@ -5,6 +5,7 @@ import shutil
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -147,6 +148,21 @@ def test_output_settings_and_unknown_sigmas(graph, outline):
     assert found.not_known == ("steps: sigmas come from SplitSigmas (node sigmas)",)
 
 
+def test_a_video_to_continue_is_read_where_it_is_a_file(graph, outline, folders, pack):
+    video_file = sys.modules[f"{pack.__name__}.svi_core.video_file"]
+    video_file.write_video(folders / "input" / "before.mp4", [np.zeros((20, 64, 64, 3), np.uint8)], video_file.VideoCoding())
+    graph["loaded"] = node("LoadVideo", file="before.mp4")
+    graph["start"] = node("SVIContinueVideo", video=["loaded", 0], trim_end=4)
+    graph["generate"]["inputs"]["continue_from"] = ["start", 0]
+    found = outline(graph)
+    assert (found.num_start_frames, found.start_seconds, found.has_keys) == (16, 1.0, True)
+    assert len(found.plan.continues) == 64 and not found.plan.request(0).starts_anew
+    graph["loaded"] = node("VideoMaker", seed=1)
+    found = outline(graph)
+    assert found.num_start_frames == 0 and not found.has_keys and not found.plan.request(0).starts_anew
+    assert found.not_known[0].startswith("continue_from: ") and "VideoMaker (node loaded)" in found.not_known[0]
+
+
 def test_loras_are_read_from_rows_stacks_and_stock_loaders(graph, outline):
     graph["row"] = node("SVILora", lora=SVI_HIGH, strength=1.0, lora_low_noise=SVI_LOW, strength_low_noise=0.8)
     graph["stack"] = node("SVILoraStack", model=["fast", 0], model_low_noise=["low", 0], loras=["row", 0])
@@ -255,7 +271,7 @@ def test_what_a_run_took_is_noted_for_its_models(graph, module, folders, pack):
 def test_a_plan_of_nothing_says_what_is_wrong(module, folders):
     run = module("plan").describe_run({"plan": node("SVIPlan", plan_only=True)}, "plan")
     assert run.text == run.summary
-    assert run.text.startswith("**This run cannot be planned:** video does not come from SVI Generate")
+    assert run.text.startswith("This run cannot be planned: video does not come from SVI Generate")
     assert run.picture.shape[1:] == (1280, 3)
 
 
