@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.server import ComfyServer, ExecutionFailed
+from demo.server import PACK_NODES, ComfyServer, ExecutionFailed
 from svi_core.run_store import read_manifest
 from svi_core.source_video import frame_hashes, probe_video
 from svi_core.video_file import count_frames, read_frames
@@ -140,6 +140,22 @@ def test_unrolled_clips_are_cached_one_by_one(comfy_server, reference_image):
     last = read_manifest(video)[-1].key
     stored = load_file(video.parent / "clips" / f"{last}.safetensors")["latent"]
     assert torch.equal(stored, expected) and count_frames(video) == 3 * 4 + 5
+
+
+def test_a_generic_loop_carries_the_whole_state_as_one_value(environment, model_roots, reference_image, tmp_path):
+    packs = PACK_NODES | {"loop_nodes": Path(__file__).with_name("loop_nodes")}
+    with ComfyServer(environment, tmp_path / "server", model_roots=model_roots, custom_nodes=packs) as server:
+        image = server.add_input(reference_image)
+        expected = latent(server, server.run(loop_graph(image, clips=4, filename_prefix="svi/as loop")))
+        middle = {
+            "loop": node("TestLoopStart", initial=["begin", 0]),
+            "body": node("SVINextClip", state=["loop", 1]),
+            "last": node("TestLoopEnd", loop=["loop", 0], value=["body", 0], count=4),
+        }
+        server.run(apart(loop_graph(image, filename_prefix="svi/generic"), middle))
+        video = video_of(server, "svi/generic")
+        stored = load_file(video.parent / "clips" / f"{read_manifest(video)[-1].key}.safetensors")["latent"]
+        assert torch.equal(stored, expected) and count_frames(video) == 4 * 4 + 5
 
 
 def test_seam_length_and_colours_change_what_is_shown_only(comfy_server, reference_image):
