@@ -18,7 +18,7 @@ from benchmarks.machine import machine_facts
 from benchmarks.results import Results
 from benchmarks.server_run import PROBED_NODES, forget_cached, run_watched
 from demo.environment import REPOSITORY, Environment, ensure_environment, say
-from demo.server import ComfyServer, process_variables
+from demo.server import ComfyServer, ServerError, process_variables
 
 TINY_MODELS = REPOSITORY / "tests" / "e2e" / "tiny_models.py"
 SANE_SHARE = 0.5  # of the free memory that a stock run may be expected to need
@@ -153,7 +153,7 @@ def measure_all(bench: Bench, settings: Settings, results: Results) -> None:
             results.get(f"memory {kind} {num_clips}", lambda kind=kind, n=num_clips: measure_memory(bench, settings, kind, n))
 
 
-def main(output: Path, flags: list[str]) -> None:
+def main(output: Path, flags: list[str]) -> int:
     """Measure, and write table, plot and figures to the folder `output`; the table also goes to standard output."""
     environment = ensure_environment()
     settings = QUICK if "quick" in flags else Settings()
@@ -161,9 +161,14 @@ def main(output: Path, flags: list[str]) -> None:
     bench.prepare()
     facts = machine_facts(environment.comfyui)
     results = Results(output / "loop.json", asdict(settings), facts, fresh="fresh" in flags)
-    measure_all(bench, settings, results)
+    try:
+        measure_all(bench, settings, results)
+    except (ServerError, KeyboardInterrupt) as error:
+        say(f"stopped: {error or 'interrupted'}\nWhat was measured is kept; the same command goes on from here.")
+        return 1
     sys.stdout.write(write_report(results.content, output) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), sys.argv[2:])
+    sys.exit(main(Path(sys.argv[1]), sys.argv[2:]))

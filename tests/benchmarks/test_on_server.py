@@ -71,7 +71,7 @@ def test_memory_is_flat_from_clip_3_to_clip_20(server, reference_image):
         while not ended.is_set():
             finished = sum(1 for path in folder.glob("*.mp4") if "staging" not in path.name) if folder.is_dir() else 0
             peaks[finished] = max(peaks[finished], process.memory_info().rss)
-            time.sleep(0.01)
+            time.sleep(0.03)
 
     thread = threading.Thread(target=watch)
     thread.start()
