@@ -18,23 +18,20 @@ class SwappedWeights:
 
     def __init__(self, block: nn.Module, device: torch.device):
         self._device = device
-        self._places = [
-            (module, name, parameter)
-            for module in block.modules()
-            for name, parameter in module._parameters.items()
-            if parameter is not None
-        ]
-        for index, (module, name, parameter) in enumerate(self._places):
-            host = parameter.data.to("cpu")
-            host = nn.Parameter(host.pin_memory() if device.type == "cuda" else host, requires_grad=False)
-            module._parameters[name] = host
-            self._places[index] = (module, name, host)
+        self._places: list[tuple[nn.Module, str, nn.Parameter]] = []
+        pin = device.type == "cuda"
+        for module in block.modules():
+            for name, parameter in list(module._parameters.items()):
+                if parameter is not None:
+                    host = _of_each_part(parameter.data, lambda part: part.cpu().pin_memory() if pin else part.cpu())
+                    module._parameters[name] = nn.Parameter(host, requires_grad=False)
+                    self._places.append((module, name, module._parameters[name]))
 
     @contextmanager
     def on_device(self) -> Iterator[None]:
         """Put copies of the weights on the device for the length of the block."""
         for module, name, host in self._places:
-            copy = host.data.to(device=self._device, copy=True, non_blocking=True)
+            copy = _of_each_part(host.data, lambda part: part.to(self._device, copy=True, non_blocking=True))
             module._parameters[name] = nn.Parameter(copy, requires_grad=False)
         try:
             yield
@@ -105,6 +102,18 @@ def make_frugal(
 @contextmanager
 def _nothing() -> Iterator[None]:
     yield
+
+
+def _of_each_part(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
+    """Return `change` of a tensor, or of the plain tensors that a quantised one consists of.
+
+    A quantised tensor answers an operation that it does not know, `pin_memory` for one, by dequantising itself.
+    """
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return change(tensor)
+    names, context = tensor.__tensor_flatten__()
+    parts = {name: change(getattr(tensor, name)) for name in names}
+    return type(tensor).__tensor_unflatten__(parts, context, tensor.size(), tensor.stride())
 
 
 def _to_host(x: Tensor) -> Tensor:

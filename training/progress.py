@@ -36,6 +36,13 @@ class Progress:
             total=trainer.num_steps, initial=trainer.step, unit="step", disable=not trainer.group.is_first, smoothing=0.1
         )
         self._board = _tensorboard(run.path) if trainer.group.is_first else None
+        self._signal_rms = _rms([example.latent for example in self._held_out] or [trainer.data.example(0, 0, 0).latent])
+        self._latest = time.monotonic()
+
+    def begin(self) -> None:
+        """Validate the model as it is before the first step, for the curves to begin with."""
+        if self._trainer.step == 0 and self._held_out:
+            self._write("validation", validate(self._trainer, self._held_out))
         self._latest = time.monotonic()
 
     def on_step(self, result: StepResult) -> None:
@@ -80,7 +87,7 @@ class Progress:
     def _write_banks(self) -> None:
         """Write, for each bank and grid value, how full it is and the error-to-signal ratio of what it holds."""
         for shape, cells in self._trainer.banks.statistics().items():
-            ratios = error_to_signal(cells, signal_rms=1.0)  # normalised latents have about unit RMS
+            ratios = error_to_signal(cells, self._signal_rms)
             values = {
                 "shape": "x".join(map(str, shape)),
                 "sigma": [round(cell.sigma, 4) for cell in cells],
@@ -96,6 +103,12 @@ class Progress:
             for name, value in values.items():
                 if isinstance(value, int | float) and math.isfinite(value):
                     self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def _rms(latents: Sequence[torch.Tensor]) -> float:
+    """Return the root mean square over all values of `latents`."""
+    squares = sum(float(latent.square().sum()) for latent in latents)
+    return math.sqrt(squares / sum(latent.numel() for latent in latents))
 
 
 def peak_memory_bytes() -> int:

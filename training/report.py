@@ -15,7 +15,7 @@ WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 56, 28
 STYLE = (
     "body{background:#18181b;color:#e4e4e7;font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}"
     "section{display:flex;flex-wrap:wrap;gap:16px}figure{margin:0}img,video{max-width:100%}pre{overflow-x:auto}"
-    "figcaption{color:#a1a1aa}"
+    "figcaption{color:#a1a1aa}a{color:#38bdf8}"
 )
 Points = Sequence[tuple[float, float | None]]
 

@@ -133,6 +133,7 @@ def run_training(
                 _begin(trainer, run, resume)
                 progress = Progress(trainer, run, sampler(trainer, run) if sampler else lambda: None)
                 try:
+                    progress.begin()
                     return train(trainer, run, stop, progress.on_step, progress.look)
                 finally:
                     progress.close()

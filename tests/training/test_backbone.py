@@ -127,6 +127,7 @@ def test_swapped_weights_are_on_the_device_only_while_their_block_runs(loaded):
     gradients(backbone, lora)
     assert len(copies) == 2  # forward and recomputation
     assert layer.weight is host and all(copy() is None for copy in copies)
+    assert host.storage_dtype is torch.float8_e4m3fn  # still quantised, not dequantised by being moved
 
 
 def test_a_checkpointed_block_keeps_only_its_input(loaded):
