@@ -13,7 +13,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..svi_core.fingerprint import large_file_fingerprint
-from ..svi_core.lora import LoraFile, LoraReport, lora_shapes, module_of, read_lora, report_match
+from ..svi_core.lora import LoraFile, LoraReport, lora_shapes, module_of, read_lora, report_match, stacking_warning
 from ..svi_core.safetensors_file import read_header
 from ..svi_core.schedule import LoraStrength
 from . import bridge
@@ -195,11 +195,15 @@ def _owner(key: str, key_map: dict[str, str]) -> str | None:
 def _apply_files(model, expert: str, files: list[tuple[str, float]], read: ReadLora) -> tuple[object, list[LoraReport]]:
     """Apply (file name, strength) rows in order, skipping 'none' and strength 0."""
     bridge.require_i2v(model, "model_low_noise" if expert == "low" else "model")
-    reports = []
+    reports, applied = [], []
     for name, strength in files:
         if name == NONE or strength == 0.0:
             continue
-        model, report = apply_lora(model, read(_lora_path(name), name), expert, strength)
+        lora = read(_lora_path(name), name)
+        model, report = apply_lora(model, lora, expert, strength)
+        if warning := stacking_warning(lora, applied):
+            report = replace(report, warnings=(*report.warnings, warning))
+        applied.append(replace(lora, tensors={}))
         logging.log(logging.WARNING if report.warnings or report.unmatched else logging.INFO, "SVI LoRA Stack: %s", report)
         reports.append(report)
     return model, reports

@@ -5,11 +5,13 @@ Source: SVI_SPEC C (key forms of the released files; alpha / rank = 1 where no a
 
 import re
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 
+from .dance import is_pose_key
 from .safetensors_file import read_tensors
 
 COMFY_PREFIX = "diffusion_model."
@@ -33,12 +35,19 @@ class LoraFile:
         tensors: by key, ``diffusion_model.<module>.<suffix>``; keys of no known dialect are kept as they are.
         metadata: the file's own header entries.
         original_keys: the keys as stored, for error messages.
+        num_pose_tensors: tensors of a pose encoder (SVI-Dance, UniAnimate) beside the LoRA; they are not in `tensors`.
     """
 
     name: str
     tensors: dict[str, torch.Tensor]
     metadata: dict[str, str]
     original_keys: tuple[str, ...]
+    num_pose_tensors: int = 0
+
+    @property
+    def follows_poses(self) -> bool:
+        """Whether it is UniAnimate's LoRA or one that was trained on from it, as SVI-Dance was."""
+        return self.num_pose_tensors > 0 or "unianimate" in self.name.lower()
 
 
 @dataclass(frozen=True)
@@ -51,10 +60,13 @@ class LoraReport:
     num_matched: int
     unmatched: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    num_pose_tensors: int = 0
 
     def __str__(self) -> str:
         total = self.num_matched + len(self.unmatched)
         lines = [f"{self.name} -> {self.expert} at {self.strength:g}: {self.num_matched} of {total} modules matched"]
+        if self.num_pose_tensors:
+            lines.append(f"  pose encoder ({self.num_pose_tensors} tensors): not a LoRA, SVI Dance reads it")
         if self.unmatched:
             shown = ", ".join(self.unmatched[:3]) + (", ..." if len(self.unmatched) > 3 else "")
             lines.append(f"  not matched ({len(self.unmatched)}): {shown}")
@@ -89,12 +101,13 @@ def read_lora(path: Path, name: str | None = None) -> LoraFile:
     """
     tensors, metadata = read_tensors(path)
     renamed: dict[str, torch.Tensor] = {}
-    for key, tensor in tensors.items():
+    of_lora = {key: tensor for key, tensor in tensors.items() if not is_pose_key(key)}
+    for key, tensor in of_lora.items():
         target = canonical_key(key)
         if target in renamed:
             raise ValueError(f"{path}: two keys of the LoRA both mean {target!r}: the file mixes dialects; convert it to one.")
         renamed[target] = tensor
-    return LoraFile(name or path.name, renamed, metadata, tuple(tensors))
+    return LoraFile(name or path.name, renamed, metadata, tuple(of_lora), len(tensors) - len(of_lora))
 
 
 def expert_named_in(name: str, metadata: dict[str, str]) -> str | None:
@@ -131,7 +144,20 @@ def report_match(lora: LoraFile, taken: set[str], left: set[str], expert: str, s
     named = expert_named_in(lora.name, lora.metadata)
     if expert in ("high", "low") and named not in (None, expert):
         warnings.append(f"the file says it is for the {named}-noise expert but was put on the {expert}-noise one: swap them?")
-    return LoraReport(lora.name, expert, strength, len(taken), tuple(sorted(left)), tuple(warnings))
+    return LoraReport(lora.name, expert, strength, len(taken), tuple(sorted(left)), tuple(warnings), lora.num_pose_tensors)
+
+
+def stacking_warning(lora: LoraFile, before: Iterable[LoraFile]) -> str | None:
+    """Return what speaks against adding `lora` to the files `before`, or None.
+
+    Source: SVI_SPEC D2: users report poor results of SVI-Dance with a UniAnimate LoRA, which svi-dance holds already.
+    """
+    if not lora.follows_poses:
+        return None
+    other = next((file.name for file in before if file.follows_poses), None)
+    return (
+        other and f"{other} follows poses too: svi-dance holds UniAnimate's LoRA, trained further, so use one of the two only."
+    )
 
 
 def lora_shapes(lora: LoraFile) -> dict[str, tuple[int, int]]:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from svi_core.lora import canonical_key, expert_named_in, lora_shapes, module_of, read_lora, report_match
+from svi_core.lora import canonical_key, expert_named_in, lora_shapes, module_of, read_lora, report_match, stacking_warning
 
 # The 400 linears that SVI adapts in the 14B model (SVI_SPEC B6): q, k, v, o of both attentions and the two of the ffn.
 MODULES = [
@@ -65,6 +65,32 @@ def test_reading_an_official_file(tmp_path):
     assert set(lora.tensors) == {f"diffusion_model.blocks.0.ffn.0.lora_{side}.weight" for side in "AB"}
     assert lora.original_keys[0].startswith("blocks.0")
     assert lora_shapes(lora) == {"diffusion_model.blocks.0.ffn.0": (12, 8)}
+
+
+def dance_file(path, name="svi-dance.safetensors"):
+    keys = [f"pipe.dit.blocks.0.ffn.0.lora_{side}.default.weight" for side in "AB"]
+    return write_lora(path / name, [*keys, "pipe.dwpose_embedding.0.weight", "pipe.dwpose_embedding.0.bias"])
+
+
+def test_a_pose_encoder_in_the_file_is_told_and_is_no_module(tmp_path):
+    lora = read_lora(dance_file(tmp_path, "poses.safetensors"))
+    assert {module_of(key) for key in lora.tensors} == {"diffusion_model.blocks.0.ffn.0"} and lora.num_pose_tensors == 2
+    report = report_match(lora, {"diffusion_model.blocks.0.ffn.0"}, set(), "model", 1.0)
+    assert str(report).splitlines() == [
+        "poses.safetensors -> model at 1: 1 of 1 modules matched",
+        "  pose encoder (2 tensors): not a LoRA, SVI Dance reads it",
+    ]
+
+
+def test_dance_beside_unianimate_is_warned_of(tmp_path):
+    """SVI_SPEC D2: svi-dance already contains the fine-tuned UniAnimate weights, so load it alone."""
+    keys = [f"blocks.0.ffn.0.lora_{side}.weight" for side in "AB"]
+    dance = read_lora(dance_file(tmp_path))
+    unianimate = read_lora(write_lora(tmp_path / "UniAnimate-Wan2.1-14B-Lora-12000-fp16.safetensors", keys))
+    style = read_lora(write_lora(tmp_path / "style.safetensors", keys))
+    assert "svi-dance.safetensors follows poses too" in stacking_warning(unianimate, [style, dance])
+    assert "UniAnimate-Wan2.1" in stacking_warning(dance, [unianimate])
+    assert stacking_warning(style, [dance]) is stacking_warning(dance, [style]) is stacking_warning(dance, []) is None
 
 
 def test_two_keys_for_one_tensor_are_refused(tmp_path):

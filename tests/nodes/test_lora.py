@@ -163,6 +163,17 @@ def test_partial_match_is_counted_and_named(pack, model, loras):
     assert "1 of 2 modules matched" in report and "blocks.7.self_attn.q" in report
 
 
+def test_a_pose_encoder_is_told_and_two_of_them_are_warned_of(pack, model, loras):
+    for name in ("svi-dance.safetensors", "UniAnimate.safetensors"):
+        tensors = lora_path(loras, name, [Q], form="svi 1.0")
+        save_file({**tensors, "pipe.dwpose_embedding.0.bias": torch.zeros(16)}, loras / name)
+    patched, _, report = apply(pack, model, [("svi-dance.safetensors", 1.0, "none", 1.0)])
+    assert set(patched.patches) == {f"diffusion_model.{Q}.weight"}
+    assert "1 of 1 modules matched" in report and "pose encoder (1 tensors)" in report and "WARNING" not in report
+    rows = [("svi-dance.safetensors", 1.0, "none", 1.0), ("UniAnimate.safetensors", 1.0, "none", 1.0)]
+    assert apply(pack, model, rows)[2].count("WARNING: svi-dance.safetensors follows poses too") == 1
+
+
 @pytest.mark.parametrize(
     ("modules", "sizes", "words"),
     [
