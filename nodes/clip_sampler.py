@@ -1,5 +1,6 @@
 """The model side of the clip loop: one clip sampled with ComfyUI's own samplers, its key, and its frames."""
 
+import functools
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from ..svi_core.lora import LoraFile, read_lora
 from ..svi_core.out_of_memory import out_of_memory_told
 from ..svi_core.schedule import ClipSpec, LiveSchedule
 from . import bridge
-from .control import Control
+from .control import Control, require_condition
 from .lora import LoraRow, apply_rows, lora_files_fingerprint, require_lora_files, with_strengths
 from .prompts import EncodedPrompts
 
@@ -71,6 +72,7 @@ class ClipSampler:
         for name, anchor in self.anchors.items():
             _check_anchor(f"anchor {name!r}", anchor, plan.layout, like=self.anchor)
         _, _, _, height, width = self.anchor["samples"].shape
+        require_condition(plan.layout, self.control)
         for control in self.control:
             control.check(self.model, plan.layout, width * 8, height * 8)
         self._check_schedule(plan)
@@ -131,8 +133,8 @@ class ClipSampler:
         frames = anchor.get(bridge.FRAMES_KEY)
         return next(self.decode(anchor["samples"])) if frames is None else frames
 
-    def open_start(self, start: VideoStart) -> VideoEnd | RunEnd:
-        """Return the end of a video, encoded, for the first clip to move on from.
+    def open_start(self, start: VideoStart, frame_rate: float) -> VideoEnd | RunEnd:
+        """Return the end of a video, encoded, for the first clip, of `frame_rate` frames per second, to move on from.
 
         Raises:
             ValueError: the video has another size than the anchor.
@@ -144,7 +146,8 @@ class ClipSampler:
                 f"the video to continue ({source.path.name}) has {source.width} x {source.height} pixels, but the anchor "
                 f"{width * 8} x {height * 8}: encode the anchor at the video's size, or scale the video first."
             )
-        return open_start(start, lambda frames: bridge.encode_frames(self.vae, frames), self.decode)
+        encode = functools.partial(bridge.encode_frames, self.vae)
+        return open_start(start, encode, self.decode, frame_rate)
 
     def start_progress(self, num_clips: int) -> None:
         """Show progress over all steps of `num_clips` clips; 0 if their number is open, then each clip by itself."""

@@ -4,7 +4,7 @@ Values that other nodes make are not guessed: they are listed as not known yet.
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import comfy.model_management
 from PIL import Image, UnidentifiedImageError
@@ -91,8 +91,8 @@ class _OutlineReader:
         return RunOutline(
             plan=plan,
             num_listed=len(schedule),
-            coding=VideoSettings(output.coding, start=known_start).clip_coding,
-            max_frames=output.max_frames(known_start),
+            coding=VideoSettings(replace(output.coding, frame_rate=layout.frame_rate), start=known_start).clip_coding,
+            max_frames=output.max_frames(known_start, layout.frame_rate),
             num_start_frames=known_start.num_frames if known_start else 0,
             start_seconds=known_start.num_frames / known_start.source.frame_rate if known_start else 0.0,
             until_stopped=until_stopped,

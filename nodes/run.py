@@ -1,7 +1,7 @@
 """The loop as one node: prompts in, one video out."""
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import folder_paths
@@ -9,7 +9,6 @@ from comfy_api.latest import InputImpl, io
 
 from ..svi_core.clips import ClipPlan, Predecessor, SeedMode
 from ..svi_core.continuation import VideoStart
-from ..svi_core.geometry import FRAME_RATE
 from ..svi_core.layouts import LAYOUTS, Layout
 from ..svi_core.output_folder import check_output_prefix, run_folder
 from ..svi_core.run import GrowingVideo, VideoSettings, make_video
@@ -21,7 +20,7 @@ from .clip_panel import tell_browsers
 from .clip_sampler import ClipSampler
 from .conditioning import Anchors
 from .continuation import StartType
-from .control import Control, ControlType
+from .control import Control, ControlType, frame_rate_of
 from .graph import recipe
 from .layouts import LayoutType
 from .lora import LoraRows
@@ -97,8 +96,11 @@ class OutputSettings:
     colour_strength: float = 0.0
     length_seconds: float = 0.0
 
-    def max_frames(self, start: VideoStart | None) -> int:
+    def max_frames(self, start: VideoStart | None, frame_rate: float) -> int:
         """Return the final length in frames, 0 for no limit; a video that is continued counts by its own duration.
+
+        Args:
+            frame_rate: of the clips.
 
         Raises:
             ValueError: that video is longer already.
@@ -111,7 +113,7 @@ class OutputSettings:
                 f"length_seconds is {self.length_seconds:g}, but the video to continue lasts {begun:.2f} seconds already: "
                 "use more, or cut its end off in SVI Continue Video."
             )
-        return (start.num_frames if start else 0) + max(1, round((self.length_seconds - begun) * FRAME_RATE))
+        return (start.num_frames if start else 0) + max(1, round((self.length_seconds - begun) * frame_rate))
 
 
 @dataclass(frozen=True)
@@ -158,13 +160,13 @@ def prepare_run(
     )
     sampler = ClipSampler(prompts=prompts, **inputs)
     sampler.check(plan)
-    max_frames = _earliest_end(output.max_frames(continue_from), continue_from, sampler.control)
-    start = sampler.open_start(continue_from) if continue_from else None
+    rate = frame_rate_of(layout, sampler.control)
+    max_frames = _earliest_end(output.max_frames(continue_from, rate), continue_from, sampler.control)
+    start = sampler.open_start(continue_from, rate) if continue_from else None
     graph = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
     sound = next((control.sound for control in sampler.control if control.sound), None)
-    settings = VideoSettings(
-        output.coding, graph, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound
-    )
+    coding = replace(output.coding, frame_rate=rate)
+    settings = VideoSettings(coding, graph, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound)
     return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
 
 

@@ -89,12 +89,14 @@ class VideoEnd:
     Attributes:
         key: a hash of its last frames.
         latent: [1, 16, F, h, w], un-normalised.
-        frames: its last frames [n, H, W, 3] in [0, 1], 16 per second.
+        frames: its last frames [n, H, W, 3] in [0, 1].
+        frame_rate: of `frames`, per second.
     """
 
     key: str
     latent: torch.Tensor
     frames: torch.Tensor
+    frame_rate: float = FRAME_RATE
 
     def tail(self, num_frames: int) -> torch.Tensor:
         """Return the last `num_frames` frames [n, H, W, 3].
@@ -104,8 +106,8 @@ class VideoEnd:
         """
         if len(self.frames) < num_frames:
             raise ValueError(
-                f"the video to continue has {len(self.frames)} frame(s) at {FRAME_RATE} per second, but {num_frames} carry "
-                "motion: use a longer video or fewer motion frames."
+                f"the video to continue has {len(self.frames)} frame(s) at {self.frame_rate:g} per second, but {num_frames} "
+                "carry motion: use a longer video or fewer motion frames."
             )
         return self.frames[-num_frames:]
 
@@ -129,12 +131,18 @@ class RunEnd:
         return torch.cat(list(self.decode(self.latent)))[-num_frames:]
 
 
-def open_start(start: VideoStart, encode: Callable[[torch.Tensor], torch.Tensor], decode: Decode) -> VideoEnd | RunEnd:
+def open_start(
+    start: VideoStart,
+    encode: Callable[[torch.Tensor], torch.Tensor],
+    decode: Decode,
+    frame_rate: float = FRAME_RATE,
+) -> VideoEnd | RunEnd:
     """Return the end of `start` for the first clip to move on from.
 
     Args:
         encode: frames [T, H, W, 3] -> latent [1, 16, F, h, w], un-normalised; called for videos not made by our own runs.
         decode: latent -> chunks of frames.
+        frame_rate: frames per second at which the first clip moves on.
 
     Raises:
         OSError: the file cannot be read.
@@ -142,5 +150,5 @@ def open_start(start: VideoStart, encode: Callable[[torch.Tensor], torch.Tensor]
     latent = start.stored_latent()
     if latent is not None:
         return RunEnd(start.clips[-1].key, latent, decode)
-    frames = read_tail(start.source, TRAINED_NUM_FRAMES, start.trim_end)
-    return VideoEnd(fingerprint("video", frames), encode(motion_window(frames, TRAINED_NUM_FRAMES)), frames)
+    frames = read_tail(start.source, TRAINED_NUM_FRAMES, start.trim_end, frame_rate)
+    return VideoEnd(fingerprint("video", frames), encode(motion_window(frames, TRAINED_NUM_FRAMES)), frames, frame_rate)

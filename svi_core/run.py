@@ -15,6 +15,7 @@ from .continuation import VideoStart
 from .fingerprint import fingerprint
 from .run_store import RunStore, ShownClip
 from .seams import Showing, cut_frames
+from .sound import SoundTrack, sound_after
 from .source_video import write_beginning
 from .video_file import PIXEL_FORMATS, Sound, VideoCoding, count_frames, join_videos, to_uint8, write_video
 
@@ -32,7 +33,7 @@ class VideoSettings:
         start: the video that it begins with.
         max_frames: final length in frames, the beginning included; 0 for all that the clips give.
         colour_strength: 0 (as generated) to 1 (colours fully moved to the anchor's).
-        sound: what is heard with the clips; a video that is continued brings its own.
+        sound: what is heard with the clips, from the first on; a video that is continued brings its own for its part.
         anchor_frame: request -> its anchor image [1, H, W, 3] in [0, 1]; needed where `colour_strength` is above 0.
     """
 
@@ -42,7 +43,7 @@ class VideoSettings:
     max_frames: int = 0
     colour_strength: float = 0.0
     anchor_frame: Callable[[ClipRequest], torch.Tensor] | None = field(default=None, repr=False)
-    sound: Sound | None = None
+    sound: SoundTrack | None = None
 
     @property
     def clip_coding(self) -> VideoCoding:
@@ -152,12 +153,7 @@ class GrowingVideo:
         if self._joined == len(self.segments):
             return
         began = time.monotonic()
-        start, sound = self.settings.start, self.settings.sound
-        if start is not None:
-            sound = start.sound
-        elif sound is not None:
-            sound = replace(sound, seconds=min(sound.seconds, self.num_frames / self.settings.coding.frame_rate))
-        join_videos(self.path, self.segments, self.num_frames, self.settings.metadata, sound)
+        join_videos(self.path, self.segments, self.num_frames, self.settings.metadata, self._heard())
         self.store.write_manifest(self.clips, self.path.name)
         self._joined = len(self.segments)
         self._join_seconds += time.monotonic() - began
@@ -183,13 +179,26 @@ class GrowingVideo:
         Raises:
             OSError: the video could not be written.
         """
-        final = self.store.folder / f"video-{fingerprint([path.name for path in self.segments])[:12]}.mp4"
+        parts = [path.name for path in self.segments] + ([self.settings.sound.key] if self.settings.sound else [])
+        final = self.store.folder / f"video-{fingerprint(parts)[:12]}.mp4"
         if not _holds(final, self.num_frames):
             self.join()
             os.replace(self.path, final)
         self.path.unlink(missing_ok=True)
         self.store.write_manifest(self.clips, final.name)
         return final
+
+    def _heard(self) -> Sound | None:
+        """Return the sound of the video of all clips so far, no longer than it."""
+        start, own = self.settings.start, self.settings.sound
+        if own is None:
+            return start.sound if start else None
+        sound, begun = own.kept_in(self.store.folder), 0.0
+        if start is not None:
+            begun = start.num_frames / start.source.frame_rate
+            sound = sound_after(start.sound, begun, sound)
+        num_new = self.num_frames - (start.num_frames if start else 0)
+        return replace(sound, seconds=min(sound.seconds, begun + num_new / self.settings.coding.frame_rate))
 
     def _add_segment(self, clip: Clip, showing: Showing, begin: ColourCorrection) -> ColourCorrection:
         """Write the segment unless it is there; return the colour correction that it ends with."""

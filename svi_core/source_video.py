@@ -89,18 +89,19 @@ def probe_video(path: Path) -> SourceVideo:
     )
 
 
-def read_tail(source: SourceVideo, num_frames: int, trim_end: int = 0) -> torch.Tensor:
-    """Return the last frames [n, H, W, 3] in [0, 1] of `source` at 16 per second, at most `num_frames`, the last one included.
+def read_tail(source: SourceVideo, num_frames: int, trim_end: int = 0, frame_rate: float = FRAME_RATE) -> torch.Tensor:
+    """Return the last frames [n, H, W, 3] in [0, 1] of `source`, at most `num_frames`, the last one included.
 
     Frames are picked by the average frame rate, counted back from the end.
 
     Args:
         trim_end: frames of the file that are left out at its end.
+        frame_rate: frames per second that are wanted, 16 as Wan is trained.
 
     Raises:
         OSError: the file cannot be read.
     """
-    step = source.frame_rate / FRAME_RATE
+    step = source.frame_rate / frame_rate
     back = [int(k * step + 0.5) for k in range(num_frames)]
     needed = min(source.num_frames, trim_end + back[-1] + 1)
     last = deque(read_frames(source.path, last_seconds=needed / source.frame_rate + 2.0), maxlen=needed)
