@@ -24,7 +24,7 @@ from .geometry import FRAME_RATE
 
 _TIMESCALE = 90_000  # divisible by every usual frame rate, so that joined clips keep exact frame times
 _QUEUED_CHUNKS = 4  # chunks of about 8 frames that wait for the encoder at most
-NO_WINDOW = {"creationflags": getattr(subprocess, "CREATENO_WINDOW", 0)}  # Windows would open a console for each call
+NO_WINDOW = {"creationflags": getattr(subprocess, "CREATE_NO_WINDOW", 0)}  # Windows would open a console for each call
 CODECS = {"h264": "libx264", "h265": "libx265"}
 _MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "alac")
 PIXEL_FORMATS = ("yuv420p", "yuv444p", "yuv420p10le")
