@@ -2,8 +2,10 @@
 
 from comfy_api.latest import io
 
-from ..svi_core.geometry import TRAINED_NUM_FRAMES
-from ..svi_core.layouts import LAYOUTS, make_layout
+from ..svi_core.geometry import TRAINED_NUM_FRAMES, num_latent_slots
+from ..svi_core.layouts import LAYOUTS, Layout, make_layout
+from ..svi_core.variant_claims import AUTO, AutoLayout
+from ..svi_core.variants import settings_text
 from .validation import complaint
 
 CATEGORY = "SVI"
@@ -19,15 +21,16 @@ class SVILayout(io.ComfyNode):
             node_id="SVILayout",
             display_name="SVI Layout",
             category=CATEGORY,
-            description="Which SVI system the LoRA belongs to. Without this node SVI Generate uses 2.0 Pro with 81 frames.",
-            search_aliases=["stable video infinity", "svi shot", "svi film", "svi pro"],
+            description="Which SVI system the LoRA belongs to. Without this node SVI Generate uses 2.0 Pro with 81 frames. A "
+            "LoRA that was trained for another system stops the run before its first step.",
+            search_aliases=["stable video infinity", "svi shot", "svi film", "svi pro", "variant", "recommended settings"],
             inputs=[
                 io.Combo.Input(
                     "variant",
-                    options=list(LAYOUTS),
+                    options=[*LAYOUTS, AUTO],
                     default="2.0 Pro",
-                    tooltip="2.0 Pro: latents, 4 motion frames. 2.0 and Shot: 1 motion frame, padded with the "
-                    "anchor. Film: 5 motion frames, padded with grey. Talk: as Shot, with a sound, 25 frames a second.",
+                    tooltip="The system of the LoRA; this node's help compares them, its second output shows the settings "
+                    "that its authors use. auto: as the LoRA's header or file name says (put it on with SVI LoRA Stack).",
                 ),
                 io.Int.Input(
                     "num_frames",
@@ -43,16 +46,43 @@ class SVILayout(io.ComfyNode):
                     min=0,
                     max=80,
                     tooltip="Frames of the clip before that carry motion. 0: as the variant was trained. 2.0 Pro "
-                    "takes 4, 8 or 12.",
+                    "takes 4, 8 or 12; systems that hand over frames 1, 5, 9.",
+                ),
+                io.Boolean.Input(
+                    "cut_to_8_bits",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Cut motion frames to 8 bits before they are encoded again, as the released code of SVI 1.0 does. "
+                    "Not for 2.0 Pro, which hands over latents.",
                 ),
             ],
-            outputs=[LayoutType.Output("layout", tooltip="For layout of SVI Generate.")],
+            outputs=[
+                LayoutType.Output("layout", tooltip="For layout of SVI Generate."),
+                io.String.Output(
+                    "settings", tooltip="What the authors use with it, as Markdown; show it with Preview as Text."
+                ),
+            ],
         )
 
     @classmethod
-    def validate_inputs(cls, variant=None, num_frames=None, num_motion_frames=None) -> bool | str:
-        return complaint(make_layout, variant, num_frames, num_motion_frames)
+    def validate_inputs(cls, variant=None, num_frames=None, num_motion_frames=None, cut_to_8_bits=False) -> bool | str:
+        return complaint(ask_layout, variant, num_frames, num_motion_frames, cut_to_8_bits)
 
     @classmethod
-    def execute(cls, variant, num_frames, num_motion_frames) -> io.NodeOutput:
-        return io.NodeOutput(make_layout(variant, num_frames, num_motion_frames))
+    def execute(cls, variant, num_frames, num_motion_frames, cut_to_8_bits=False) -> io.NodeOutput:
+        layout = ask_layout(variant, num_frames, num_motion_frames, cut_to_8_bits)
+        told = settings_text(layout) if isinstance(layout, Layout) else "The LoRA decides when SVI Generate starts.\n"
+        return io.NodeOutput(layout, told)
+
+
+def ask_layout(variant: str, num_frames: int, num_motion_frames: int, cut_to_8_bits: bool = False) -> Layout | AutoLayout:
+    """Return the layout that the widgets of SVI Layout describe, or what is known of one that the LoRA decides.
+
+    Raises:
+        ValueError: as :func:`make_layout`.
+    """
+    if variant != AUTO:
+        return make_layout(variant, num_frames, num_motion_frames, cut_to_8_bits)
+    num_latent_slots(num_frames)
+    return AutoLayout(num_frames, num_motion_frames, cut_to_8_bits)

@@ -16,11 +16,13 @@ from ..svi_core.fingerprint import large_file_fingerprint
 from ..svi_core.lora import LoraFile, LoraReport, lora_shapes, module_of, read_lora, report_match, stacking_warning
 from ..svi_core.safetensors_file import read_header
 from ..svi_core.schedule import LoraStrength
+from ..svi_core.variant_claims import VariantClaim, variant_claim
 from . import bridge
 
 CATEGORY = "SVI"
 NONE = "none"
 LoraRows = io.Custom("SVI_LORAS")
+CLAIMS_KEY = "svi_claims"  # attachment of a MODEL: what the LoRAs on it were trained for; it survives clones
 ReadLora = Callable[[Path, str], LoraFile]
 
 
@@ -32,6 +34,11 @@ class LoraRow:
     strength: float
     name_low_noise: str
     strength_low_noise: float
+
+    @property
+    def sides(self) -> tuple[tuple[str, float], tuple[str, float]]:
+        """(file, strength) for the model or the high-noise expert, and for the low-noise one."""
+        return (self.name, self.strength), (self.name_low_noise, self.strength_low_noise)
 
 
 class SVILora(io.ComfyNode):
@@ -159,6 +166,23 @@ def require_lora_files(rows: tuple[LoraRow, ...]) -> None:
         read_header(_lora_path(name))
 
 
+def attached_claims(model) -> tuple[VariantClaim, ...]:
+    """Return what the LoRAs that SVI LoRA Stack put on `model` were trained for."""
+    return model.get_attachment(CLAIMS_KEY) or ()
+
+
+def claims_of_rows(rows: tuple[LoraRow, ...]) -> tuple[VariantClaim, ...]:
+    """Return what the files of `rows` were trained for, as far as they have a strength; only headers are read.
+
+    Raises:
+        ValueError: a file that is not sound.
+    """
+    sides = ((name, strength) for row in rows for name, strength in row.sides)
+    names = dict.fromkeys(name for name, strength in sides if name != NONE and strength)
+    claims = (variant_claim(name, read_header(_lora_path(name)).get("__metadata__", {})) for name in names)
+    return tuple(claim for claim in claims if claim)
+
+
 def lora_files_fingerprint(rows: tuple[LoraRow, ...]) -> list[str]:
     """Return a hash of each file of `rows`, in order."""
     names = [name for row in rows for name in (row.name, row.name_low_noise)]
@@ -180,7 +204,10 @@ def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[obj
     owners = {key: _owner(key, key_map) for key in lora.tensors}
     taken = {name for name in owners.values() if name and {key_map[name], _bias_of(key_map[name])} & accepted}
     left = {module_of(key) for key, owner in owners.items() if owner not in taken}
-    return patched, report_match(lora, taken, left, expert, strength)
+    report = report_match(lora, taken, left, expert, strength)
+    if report.claim:
+        patched.set_attachments(CLAIMS_KEY, (*attached_claims(model), report.claim))
+    return patched, report
 
 
 def _owner(key: str, key_map: dict[str, str]) -> str | None:

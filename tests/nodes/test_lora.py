@@ -218,3 +218,26 @@ def test_fp8_weights_are_patched_through_the_model_patcher(pack, tiny_models, lo
     assert weight.dtype is torch.float8_e4m3fn and not torch.equal(changed, before)
     patched.unpatch_model()
     assert torch.equal(patched.model.diffusion_model.blocks[0].self_attn.q.weight.float(), before)
+
+
+def test_the_report_and_the_model_say_which_system_a_lora_is_for(pack, lora_nodes, model, loras):
+    lora_path(loras, "svi-shot.safetensors", [Q])
+    lora_path(loras, "style.safetensors", [K])
+    patched, _, report = apply(
+        pack, model, [("svi-shot.safetensors", 1.0, "none", 1.0), ("style.safetensors", 1.0, "none", 1.0)]
+    )
+    assert report.count("for SVI") == 1 and "  for SVI Shot (its name says so)" in report
+    for clone in (patched, patched.clone(), patched.clone().clone()):
+        assert [claim.file for claim in lora_nodes.attached_claims(clone)] == ["svi-shot.safetensors"]
+    assert lora_nodes.attached_claims(model) == ()
+
+
+def test_rows_claim_what_their_headers_say_without_being_applied(lora_nodes, loras):
+    tensors = {key_of("kijai and ours", Q, side): torch.zeros(4, 4) for side in "AB"}
+    save_file(tensors, loras / "mine.safetensors", {"svi.layout": "Film", "svi.num_motion_frames": "5"})
+    lora_path(loras, "svi-shot.safetensors", [Q])
+    rows = [
+        lora_nodes.LoraRow("mine.safetensors", 1.0, "none", 1.0),
+        lora_nodes.LoraRow("svi-shot.safetensors", 0.0, "none", 1.0),
+    ]
+    assert [claim.layouts[0] for claim in lora_nodes.claims_of_rows(tuple(rows))] == ["Film"]
