@@ -14,6 +14,7 @@ SPATIAL_STRIDE = 8
 TEMPORAL_STRIDE = 4
 SIZE_MULTIPLE = 16  # VAE stride 8 times the transformer's 2 x 2 patches
 FRAME_RATE = 16  # frames per second of Wan 2.1 / 2.2 14B training data
+DANCE_FRAME_RATE = 25  # frames per second that the released script saves; a pose video's own rate goes before
 TALK_FRAME_RATE = 25  # frames per second at which SVI-Talk and its audio features move
 TRAINED_NUM_FRAMES = 81  # SVI is trained on 81-frame clips only
 

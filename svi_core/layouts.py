@@ -6,7 +6,7 @@ Source: SVI_SPEC A1-A3, D1 (paper Sec. 4; released inference code of 1.0, 2.0, 2
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from .geometry import FRAME_RATE, TALK_FRAME_RATE, TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
+from .geometry import DANCE_FRAME_RATE, FRAME_RATE, TALK_FRAME_RATE, TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
 
 MAX_NUM_FRAMES = 1001
 MAX_MOTION_FRAMES = 80
@@ -88,7 +88,7 @@ LAYOUTS = {
         Layout("Tom & Jerry", Padding.GREY_FRAMES, 1, Overlap.KEEP_NEXT),
         Layout("2.0 (Wan 2.1)", Padding.ANCHOR_FRAMES, 5, Overlap.KEEP_NEXT),
         Layout("Talk", Padding.ANCHOR_FRAMES, 1, Overlap.KEEP_NEXT, frame_rate=TALK_FRAME_RATE, condition=Condition.SOUND),
-        Layout("Dance", Padding.ANCHOR_FRAMES, 1, Overlap.KEEP_NEXT),
+        Layout("Dance", Padding.ANCHOR_FRAMES, 1, Overlap.KEEP_NEXT, frame_rate=DANCE_FRAME_RATE, condition=Condition.POSE),
     )
 }
 

@@ -14,7 +14,7 @@ from svi_core.dance import (
     pose_state,
     read_pose_encoder,
 )
-from svi_core.layouts import LAYOUTS, Overlap, Padding
+from svi_core.layouts import LAYOUTS, Condition, Overlap, Padding
 
 DIM = 5
 # SVI_SPEC D2: 3->16 k3 s1; 16->16 k3 s1 twice; k3 s(1,2,2); k3 s2; k3 s2; 16->dim k(1,2,2) s(1,2,2).
@@ -160,3 +160,4 @@ def test_the_layout_is_that_of_the_spec():
     dance = LAYOUTS["Dance"]
     assert (dance.padding, dance.num_motion_frames) == (Padding.ANCHOR_FRAMES, 1)
     assert (dance.overlap_rule, dance.overlap, dance.num_frames) == (Overlap.KEEP_NEXT, 1, 81)
+    assert (dance.frame_rate, dance.condition) == (25, Condition.POSE)
