@@ -5,6 +5,7 @@ from comfy_api.latest import ComfyExtension, io
 from .clip_panel import serve_clips
 from .conditioning import SVIAnchorEncode, SVIConditioning, SVIMotionLatent, SVINamedAnchor
 from .continuation import SVIContinueVideo
+from .dance import SVIDance
 from .drift import SVIDriftReport, SVIFilmstrip
 from .joining import SVIJoinVideos
 from .layouts import SVILayout
@@ -13,6 +14,7 @@ from .lora import SVILora, SVILoraStack
 from .plan import SVIPlan
 from .prompts import SVILiveSchedule, SVIPromptStream
 from .run import SVIGenerate, SVIOutput
+from .talk import SVITalk
 
 
 class StableVideoInfinity(ComfyExtension):
@@ -34,6 +36,7 @@ class StableVideoInfinity(ComfyExtension):
             SVILayout,
             SVIOutput,
             SVIGenerate,
+            SVITalk,
             SVIPlan,
             SVIContinueVideo,
             SVIJoinVideos,
@@ -43,6 +46,7 @@ class StableVideoInfinity(ComfyExtension):
             SVIFinishVideo,
             SVIFilmstrip,
             SVIDriftReport,
+            SVIDance,
         ]
 
 

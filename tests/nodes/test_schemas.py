@@ -15,6 +15,7 @@ NODE_IDS = {
     "SVIPromptStream",
     "SVILayout",
     "SVIGenerate",
+    "SVITalk",
     "SVIPlan",
     "SVINamedAnchor",
     "SVILiveSchedule",
@@ -27,6 +28,7 @@ NODE_IDS = {
     "SVIFinishVideo",
     "SVIFilmstrip",
     "SVIDriftReport",
+    "SVIDance",
 }
 
 
