@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from benchmarks.chart import draw_lines
-from benchmarks.loop import report
+from benchmarks.loop import measure, report
 from benchmarks.loop.graphs import GRAPHS, MAX_BATCHED, Job, num_shown_frames, our_graph, stock_graph
 from benchmarks.loop.measure import QUICK, Settings, expected_bytes
 from benchmarks.machine import machine_facts
@@ -100,6 +100,32 @@ def measured_by_hand():
             f"memory {kind} {n}": {"peak_bytes": 900_000_000 + slope * n, "child_peak_bytes": 50_000_000} for n in (3, 10)
         }
     return measured
+
+
+def test_every_measurement_is_made_once_and_reported(tmp_path, monkeypatch):
+    by_hand, made = measured_by_hand(), []
+
+    def give(kind):
+        return lambda bench, settings, *which: made.append((kind, *which)) or by_hand[" ".join(map(str, (kind, *which)))]
+
+    for name, kind in (("counts", "counts"), ("block", "times"), ("memory", "memory")):
+        monkeypatch.setattr(measure, f"measure_{name}", give(kind))
+    settings = Settings(counted_clips=2, timed_clips=2, num_blocks=1, memory_clips=[3, 10])
+    results = Results(tmp_path / "loop.json", asdict(settings), {"commit": "abc"})
+    for _ in range(2):
+        measure.measure_all(None, settings, results)
+    memory = [("memory", kind, clips) for clips in (3, 10) for kind in GRAPHS]
+    assert made == [("counts", "ours"), ("counts", "stock"), ("times", 0), *memory]
+    assert "| 10 | 900 | 910 |" in report.write_report(results.content, tmp_path)
+
+
+def test_a_stock_run_that_would_need_too_much_memory_is_left_out(tmp_path, monkeypatch):
+    results = Results(tmp_path / "loop.json", {}, {"commit": "abc"})
+    results.measured.update(measured_by_hand())
+    monkeypatch.setattr(measure, "measure_memory", lambda bench, settings, kind, clips: {"peak_bytes": clips, "kind": kind})
+    monkeypatch.setattr(measure, "expected_bytes", lambda results, settings, kind, clips: 10**15 if kind == "stock" else 0)
+    measure.measure_all(None, Settings(num_blocks=1, memory_clips=[30]), results)
+    assert "memory ours 30" in results.measured and "memory stock 30" not in results.measured
 
 
 def test_the_tables_say_what_was_measured(tmp_path):
