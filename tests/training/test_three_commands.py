@@ -1,0 +1,101 @@
+"""The path a user walks: cache, dry run, train, use the LoRA; and every wrong turn at the start of it."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.training.synthetic_clips import write_numbered
+from training import cache, erft
+
+pytestmark = pytest.mark.usefixtures("training_mode")
+ROOT = Path(__file__).resolve().parents[2]
+TINY = str(ROOT / "training" / "configs" / "tiny.toml")
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory) -> Path:
+    """Three clips of 60 frames with captions."""
+    folder = tmp_path_factory.mktemp("clips")
+    for index in range(3):
+        write_numbered(folder / f"clip{index}.mp4", 60 + index)
+        (folder / f"clip{index}.txt").write_text(f"a grey clip, number {index}")
+    return folder
+
+
+@pytest.fixture
+def words(clips, tmp_path, monkeypatch) -> list[str]:
+    monkeypatch.chdir(ROOT)  # the paths of tiny.toml count from here
+    return [
+        f"run={tmp_path / 'run'}", f"data.folder={clips}", f"data.cache={tmp_path / 'cache'}", "data.num_frames=9",
+        "data.width=64", "data.height=64", "data.variants=1", "loop.steps=4", "loop.checkpoint_every=2", "samples.every=4",
+        "samples.steps=2", "samples.num_clips=2", "validation.every=2",
+    ]  # fmt: skip
+
+
+def test_cache_train_use(words, tmp_path, capsys):
+    import comfy.sd
+    from safetensors.torch import load_file
+
+    assert cache.main(["--config", TINY, *words]) == 0
+    assert erft.main(["--config", TINY, *words, "--dry-run"]) == 0
+    plan = capsys.readouterr().out
+    for line in ("60 layers", "2 to learn from, 1 held out", "seconds/step", "sigma 1.000 .. 0.900", "flash_attention_for_cpu"):
+        assert line in plan, line
+    run = tmp_path / "run"
+    assert (run / "first_batch.png").is_file() and not (run / "checkpoints").exists()
+    assert erft.main(["--config", TINY, *words]) == 0
+    assert (run / "report.html").is_file() and len(list(run.glob("samples/*.mp4"))) == 1
+    patcher = comfy.sd.load_diffusion_model(str(ROOT / "demo/models/tiny_wan22_i2v_high.safetensors"))
+    patched, _ = comfy.sd.load_lora_for_models(patcher, None, load_file(run / "run.safetensors"), 1.0, 0.0)
+    assert len(patched.patches) == 60
+
+
+def test_going_on_from_the_command_line(words, tmp_path, capsys):
+    assert cache.main(["--config", TINY, *words]) == 0
+    assert erft.main(["--config", TINY, *words, "loop.steps=2", "samples.every=0"]) == 0
+    assert erft.main(["--resume", str(tmp_path / "run"), "loop.steps=3"]) == 0
+    assert erft.main(["--resume", str(tmp_path / "run"), "lora.rank=4"]) == 2
+    assert "lora.rank: 8 -> 4" in capsys.readouterr().err
+    assert erft.main(["--config", TINY, *words]) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [line["step"] for line in lines if line["kind"] == "step"] == [1, 2, 3]
+
+
+@pytest.mark.parametrize(
+    ("word", "message"),
+    [
+        ("optimizer.learning_rat=1", "did you mean optimizer.learning_rate?"),
+        ("model.path=gone.safetensors", "model.path is 'gone.safetensors'"),
+        ("run=''", "run is not set"),
+        ("preset=dance", "preset 'dance' trains with pose features"),
+        ("memory.attention=sage", "memory.attention is 'sage'"),
+        ("memory.swapped_blocks=7", "the model has 6 blocks"),
+        ("lora.targets=['q','x']", "lora.targets names 'x'"),
+        ("optimizer.name=AdamW9", "optimizer.name is 'AdamW9'"),
+    ],
+)
+def test_wrong_turns_end_with_a_message(words, capsys, tmp_path, word, message, cached):
+    cached(words)
+    assert erft.main(["--config", TINY, *words, word]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "run" / "checkpoints").exists()
+
+
+@pytest.fixture
+def cached(clips, tmp_path_factory, tmp_path):
+    """Fill the cache, once for all tests of this file, and point `words` to it."""
+    shared = tmp_path_factory.getbasetemp() / "shared_cache"
+
+    def fill(words: list[str]) -> None:
+        words[:] = [f"data.cache={shared}" if word.startswith("data.cache=") else word for word in words]
+        if not shared.exists():
+            assert cache.main(["--config", TINY, *words]) == 0
+
+    return fill
+
+
+def test_without_a_cache_the_command_to_make_it_is_named(words, capsys):
+    assert erft.main(["--config", TINY, *words]) == 2
+    assert "training.cache" in capsys.readouterr().err
