@@ -20,6 +20,7 @@ from ..svi_core.lora import LoraFile, read_lora
 from ..svi_core.out_of_memory import out_of_memory_told
 from ..svi_core.schedule import ClipSpec, LiveSchedule
 from . import bridge
+from .attention import with_fastest_attention
 from .control import Control, require_condition
 from .lora import LoraRow, apply_rows, lora_files_fingerprint, require_lora_files, with_strengths
 from .prompts import EncodedPrompts
@@ -193,11 +194,12 @@ class ClipSampler:
 
     def _models(self, request: ClipRequest) -> tuple:
         """Return (model, low-noise model) with the LoRA strengths of this clip; the last 8 settings are kept."""
-        if not self.loras:
-            return self.model, self.model_low_noise
         rows, known = with_strengths(self.loras, request.spec.loras), self._patched_models
         if rows not in known:
-            known[rows] = apply_rows(self.model, self.model_low_noise, rows, self._read_lora)[:2]
+            models = self.model, self.model_low_noise
+            if rows:
+                models = apply_rows(*models, rows, self._read_lora)[:2]
+            known[rows] = tuple(model and with_fastest_attention(model) for model in models)
             if len(known) > MAX_LORA_SETTINGS:
                 del known[next(iter(known))]
         return known[rows]
