@@ -48,7 +48,8 @@ def save_checkpoint(trainer: Trainer, run: Path) -> Path:
     final = run / FOLDER / f"step_{trainer.step:08d}"
     staging = final.with_name(final.name + STAGING_MARK)
     if trainer.group.is_first:
-        shutil.rmtree(staging, ignore_errors=True)
+        for stale in (run / FOLDER).glob(f"*{STAGING_MARK}"):
+            shutil.rmtree(stale)
         require_disk_space(trainer, run)
         staging.mkdir(parents=True)
     trainer.group.wait()
@@ -73,12 +74,13 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
     """
     found = checkpoints(run)
     for folder in found:
-        problem = _problem(folder, trainer)
+        state = _state_or_none(folder)
+        if state is not None:
+            _require_same_training(state, trainer, folder)
+        problem = _problem(folder, state, trainer)
         if any(trainer.group.largest(float(problem is not None))):
             _log.warning("SVI: %s cannot be used (%s); taking the one before it.", folder, problem or "in another process")
             continue
-        state = _read_state(folder)
-        _require_same_training(state, trainer, folder)
         trainer.lora.load_state_dict(read_tensors(folder / "adapters.safetensors")[0])
         restore_optimizer(trainer.optimizer, *read_tensors(folder / "optimizer.safetensors"))
         trainer.step = state["step"]
@@ -150,25 +152,32 @@ def _sync_folder(folder: Path) -> None:
         os.close(handle)
 
 
-def _problem(folder: Path, trainer: Trainer) -> str | None:
-    """Return why this process cannot use the checkpoint `folder`, or None after its banks were restored from it."""
-    own = f"bank_{trainer.group.rank}.safetensors"
+def _state_or_none(folder: Path) -> dict | None:
+    """Return what `folder` says of itself, or None if that cannot be read."""
     try:
-        files = _read_state(folder)["files"]
-        names = files if trainer.group.is_first else (own, "adapters.safetensors", "optimizer.safetensors")
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        return state if {"step", "identity", "files"} <= state.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _problem(folder: Path, state: Mapping | None, trainer: Trainer) -> str | None:
+    """Return why this process cannot use the checkpoint `folder`, or None after its banks were restored from it.
+
+    The first process checks every file, the others what they read.
+    """
+    if state is None:
+        return "state.json is missing or damaged"
+    own = f"bank_{trainer.group.rank}.safetensors"
+    names = state["files"] if trainer.group.is_first else (own, "adapters.safetensors", "optimizer.safetensors")
+    try:
         for name in names:
-            if name != own and name.startswith("bank_"):
-                continue
-            if file_sha256(folder / name) != files[name]:
+            if file_sha256(folder / name) != state["files"][name]:
                 return f"{name} is damaged"
         trainer.banks.restore(read_tensors(folder / own)[0])
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError) as error:
         return f"{type(error).__name__}: {error}"
     return None
-
-
-def _read_state(folder: Path) -> dict:
-    return json.loads((folder / "state.json").read_text(encoding="utf-8"))
 
 
 def _require_same_training(state: Mapping, trainer: Trainer, folder: Path) -> None:

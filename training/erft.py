@@ -270,6 +270,9 @@ def main(arguments: list[str] | None = None) -> int:
 
     try:
         return session.run_command(options.config, options.settings, options.resume, options.dry_run)
+    except KeyboardInterrupt:
+        sys.stderr.write("\nstopped at once; --resume goes on from the last checkpoint\n")
+        return 130
     except (ValueError, OSError, TrainingStopped, MemoryError, torch.OutOfMemoryError) as error:
         sys.stderr.write(f"{error}\n")
         return 2

@@ -1,5 +1,6 @@
 """Step after step until the end or a signal: train, look, save."""
 
+import logging
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -8,12 +9,13 @@ from svi_core.flow_matching import TRAINED_SHIFT
 from svi_core.layouts import Layout
 from training.checkpoint import save_checkpoint
 from training.erft import StepResult, training_step
-from training.lora_file import LoraDescription, save_lora
+from training.lora_file import LoraDescription, RoundingError, save_lora
 from training.run_folder import RunFolder
 from training.stop_signal import StopSignal
 from training.trainer import Trainer
 
 PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
+_log = logging.getLogger(__name__)
 
 
 def train(
@@ -65,8 +67,19 @@ def save(trainer: Trainer, run: RunFolder) -> None:
             paths.append(run.path / "loras" / f"{trainer.config.run_name}-step{trainer.step:06d}.safetensors")
         for path in paths:
             path.parent.mkdir(exist_ok=True)
-            save_lora(path, trainer.lora, trainer.backbone, description, trainer.config.lora.file_dtype)
+            _save_lora(path, trainer, description)
     trainer.group.wait()
+
+
+def _save_lora(path: Path, trainer: Trainer, description: LoraDescription) -> None:
+    """Write the LoRA file, in fp32 while its values are too small for the dtype that was asked for, and say so."""
+    try:
+        save_lora(path, trainer.lora, trainer.backbone, description, trainer.config.lora.file_dtype)
+    except RoundingError as error:  # after the first steps of a warm-up, for one
+        if trainer.config.lora.file_dtype == "fp32":
+            raise
+        _log.warning("SVI: %s is saved in fp32 this time, since %s", path.name, error)
+        save_lora(path, trainer.lora, trainer.backbone, description, "fp32")
 
 
 def describe_lora(trainer: Trainer) -> LoraDescription:

@@ -29,6 +29,10 @@ TOLERANCES = {"fp16": 2e-3, "bf16": 1.6e-2, "fp32": 1e-5}  # relative; some roun
 NUM_PROBES = 4
 
 
+class RoundingError(ValueError):
+    """The file's dtype cannot hold the LoRA's values closely enough."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class LoraDescription:
     """What a LoRA file says of itself.
@@ -112,8 +116,9 @@ def save_lora(
         file_dtype: a key of FILE_DTYPES; the released files are fp16.
 
     Raises:
-        ValueError: a matrix holds NaN or infinity, ComfyUI leaves keys of the file over, or computes something else from it.
-            Then `path` does not exist.
+        RoundingError: ComfyUI computes something else from the file than the adapter, more than rounding explains.
+        ValueError: a matrix holds NaN or infinity in the file's dtype, or ComfyUI leaves keys of the file over.
+            In both cases an earlier file at `path` stays as it was.
         OSError: the file could not be written.
     """
     dtype = FILE_DTYPES[file_dtype]
@@ -133,7 +138,8 @@ def require_equal_in_comfyui(path: Path, lora: LoraAdapters, backbone: Backbone,
     """Refuse a LoRA file of which ComfyUI makes anything else than `lora`.
 
     Raises:
-        ValueError: naming the key or layer.
+        ValueError: naming the key.
+        RoundingError: naming the layer.
     """
     tensors = read_lora(path).tensors
     key_map = comfy.lora.model_lora_keys_unet(backbone.model, {})
@@ -176,7 +182,7 @@ def _require_equal_layer(
     expected, found = pair(probes), probes @ change.T
     error, size = float((found - expected).norm()), float(expected.norm())
     if not error <= tolerance * size:
-        raise ValueError(
+        raise RoundingError(
             f"{name}: what ComfyUI computes from the file differs from the adapter by {error:.3g} of {size:.3g}, more than "
-            f"rounding explains: not saved. Values too small or too large for the file's dtype? Set lora.file_dtype = 'fp32'."
+            "the file's dtype explains: not saved. Are its values too small for it? Set lora.file_dtype = 'fp32'."
         )

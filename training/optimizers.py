@@ -29,6 +29,8 @@ def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) 
     except (AttributeError, ValueError) as error:
         known = ", ".join(SHORT_NAMES)
         raise ValueError(f"optimizer.name is {config.name!r}: use {known} or a dotted name such as torch.optim.SGD.") from error
+    if "lr" in config.options:
+        raise ValueError("optimizer.options holds lr: set optimizer.learning_rate, which the schedule works on.")
     options = {"lr": config.learning_rate, **config.options}
     if "weight_decay" in inspect.signature(kind).parameters:
         options.setdefault("weight_decay", config.weight_decay)

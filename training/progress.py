@@ -1,22 +1,28 @@
 """Everything that is seen of a run while it goes: a progress bar, measurements as JSON lines, TensorBoard where installed."""
 
 import importlib.util
+import logging
 import math
-import resource
+import os
 import sys
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
+import psutil
 import torch
 from tqdm import tqdm
 
+from training.backbone import describe_execution
 from training.banks import error_to_signal
 from training.dataset import TrainingExample
 from training.erft import StepResult
 from training.run_folder import RunFolder
 from training.trainer import Trainer
 from training.validation import held_out_examples, validate
+
+_log = logging.getLogger(__name__)
 
 
 class Progress:
@@ -35,14 +41,26 @@ class Progress:
         self._bar = tqdm(
             total=trainer.num_steps, initial=trainer.step, unit="step", disable=not trainer.group.is_first, smoothing=0.1
         )
-        self._board = _tensorboard(run.path) if trainer.group.is_first else None
+        self._board = _tensorboard(run.path, trainer.step) if trainer.group.is_first else None
         self._signal_rms = _rms([example.latent for example in self._held_out] or [trainer.data.example(0, 0, 0).latent])
         self._latest = time.monotonic()
 
     def begin(self) -> None:
-        """Validate the model as it is before the first step, for the curves to begin with."""
-        if self._trainer.step == 0 and self._held_out:
-            self._write("validation", validate(self._trainer, self._held_out))
+        """Say how the model runs, and validate it as it is before the first step, for the curves to begin with."""
+        trainer = self._trainer
+        loaded = describe_execution(trainer.backbone)
+        if trainer.group.is_first:
+            _log.info(
+                "SVI: %s: %s, computed in %s; matmul %s; attention %s; %d LoRA layers, %d trained parameters",
+                trainer.backbone.name, loaded.weights, loaded.compute, loaded.matmul, loaded.attention,
+                len(trainer.lora.pairs), trainer.lora.num_parameters,
+            )  # fmt: skip
+        if trainer.config.validation.every and not self._held_out:
+            _log.warning("SVI: no clip is held out (data.held_out), so there is no validation.")
+        if trainer.step == 0:
+            self._run.record("model", 0, **asdict(loaded))
+            if self._held_out:
+                self._write("validation", validate(trainer, self._held_out))
         self._latest = time.monotonic()
 
     def on_step(self, result: StepResult) -> None:
@@ -115,14 +133,18 @@ def peak_memory_bytes() -> int:
     """Return the most memory that was in use: on the GPU, or without one of this process."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
+    if os.name == "nt":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # there is none on Windows
+
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def _tensorboard(run: Path):
-    """Return a TensorBoard writer, or None where TensorBoard is not installed."""
+def _tensorboard(run: Path, step: int):
+    """Return a TensorBoard writer that goes on after `step`, or None where TensorBoard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
     from torch.utils.tensorboard import SummaryWriter
 
-    return SummaryWriter(run / "tensorboard")
+    return SummaryWriter(run / "tensorboard", purge_step=step + 1)

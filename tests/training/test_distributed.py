@@ -17,7 +17,10 @@ from training.checkpoint import checkpoints
 from training.config import config_table
 from training.distributed import Group, MeasuredError, join_group
 
-pytestmark = pytest.mark.usefixtures("training_mode")
+pytestmark = [
+    pytest.mark.usefixtures("training_mode"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="forks processes, which this system cannot"),
+]
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -41,6 +41,7 @@ def test_any_class_by_its_dotted_name():
         (OptimizerConfig(name="torch.optim.Nothing"), "'torch.optim.Nothing': use AdamW"),
         (OptimizerConfig(name="no_such_package.Prodigy"), "'no_such_package' is not installed"),
         (OptimizerConfig(options={"speed": 3}), "refuses optimizer.options .*speed"),
+        (OptimizerConfig(options={"lr": 1.0}), "set optimizer.learning_rate"),
         (OptimizerConfig(options={"eps": -1.0}), "refuses optimizer.options .*Invalid epsilon"),
     ],
 )

@@ -18,7 +18,10 @@ from training.config import config_table, load_config
 from training.distributed import Group
 from training.run_folder import RunFolder, resumed_config
 
-pytestmark = pytest.mark.usefixtures("training_mode")
+pytestmark = [
+    pytest.mark.usefixtures("training_mode"),
+    pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes, which this system does not have"),
+]
 ROOT = Path(__file__).resolve().parents[2]
 BANKS = ["ram", "file"]
 
@@ -36,6 +39,17 @@ def start(config, tmp_path: Path, comfyui_path: Path) -> subprocess.Popen:
     environment = {**os.environ, "COMFYUI_PATH": str(comfyui_path), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "tests.training.train_fake", str(path)]
     return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+
+
+def train_in_a_fork(config) -> int:
+    """Begin to train in a forked process and return its id."""
+    child = os.fork()
+    if child == 0:
+        try:
+            os._exit(train_here(config))
+        finally:
+            os._exit(99)
+    return child
 
 
 def train_in_a_fork_that_dies(config, function: str, at_call: int) -> int:
@@ -125,6 +139,19 @@ def test_kill_9_while_a_checkpoint_is_written(uninterrupted, wan_folder, tmp_pat
     assert outcome(tmp_path / "run") == expected
 
 
+@pytest.mark.parametrize("milliseconds", range(10, 400, 45))
+def test_kill_9_at_any_moment(uninterrupted, wan_folder, tmp_path, milliseconds):
+    bank, expected = uninterrupted
+    config = config_for(tmp_path / "run", wan_folder, bank)
+    child = train_in_a_fork(config)
+    time.sleep(milliseconds / 1000)
+    os.kill(child, signal.SIGKILL)
+    os.waitpid(child, 0)
+    again = (tmp_path / "run" / "config.json").exists()
+    assert train_here(config, resume=again) == 0
+    assert outcome(tmp_path / "run") == expected
+
+
 @pytest.mark.parametrize("uninterrupted", ["file"], indirect=True)
 def test_kill_9_between_steps(uninterrupted, wan_folder, tmp_path, comfyui_path):
     bank, expected = uninterrupted
@@ -150,6 +177,7 @@ def test_a_signal_saves_and_ends(uninterrupted, wan_folder, tmp_path, comfyui_pa
     assert process.wait(60) == number, process.stderr.read()
     done = int(checkpoints(run)[0].name.removeprefix("step_"))
     assert 1 <= done < 6
+    assert not list((run / "checkpoints").glob("*staging*"))
     train_here(config, resume=True)
     assert outcome(run)["losses"] == expected["losses"] and outcome(run)["lora"] == expected["lora"]
 
@@ -256,3 +284,14 @@ def test_a_full_disk_stops_before_the_checkpoint(wan_folder, tmp_path, monkeypat
     monkeypatch.undo()
     assert [folder.name for folder in checkpoints(run)] == ["step_00000002"]
     assert train_here(config_for(run, wan_folder), resume=True) == 0
+
+
+def test_values_too_small_for_the_file_are_saved_in_fp32(wan_folder, tmp_path, caplog):
+    """The first step of a warm-up moves the LoRA by less than fp16 can tell from nothing."""
+    from safetensors.torch import load_file
+
+    run = tmp_path / "run"
+    slow = {"learning_rate": 1e-6, "warmup_steps": 100}
+    train_here(config_for(run, wan_folder, loop={"steps": 1}, optimizer=slow))
+    assert "run.safetensors is saved in fp32 this time" in caplog.text
+    assert {tensor.dtype for tensor in load_file(run / "run.safetensors").values()} == {torch.float32}
