@@ -23,13 +23,14 @@ EXAMPLE_VIDEO = "example.mp4"  # the user's own
 
 def loop_2_0_pro(graph: GraphLayout) -> None:
     """Wan 2.2 with SVI 2.0 Pro: the whole loop in one node."""
-    links, made = _until_video(graph, "loop_2.0_pro", 600, paragraphs(STORY))
+    links = _until_video(graph, "loop_2.0_pro", 600, paragraphs(STORY))
+    made = graph.column(520).group("5 - Video", VIDEO)
     save_video(made, _generate(made, links, num_clips=3, filename_prefix="svi/2.0_pro"), "svi/2.0_pro")
 
 
 def long_story(graph: GraphLayout) -> None:
     """A minute of story: cuts to other anchors, a held frame, an end image; the plan before, filmstrip and report after."""
-    links, made = _until_video(graph, "long_story_2.0_pro", 560, LONG_STORY)
+    links = _until_video(graph, "long_story_2.0_pro", 560, LONG_STORY)
     scenes = graph.column(400)
     anchors: dict[str, Node] = {}
     for name, title in (("garden", "Picture of the second scene"), ("portrait", "Last picture")):
@@ -39,6 +40,7 @@ def long_story(graph: GraphLayout) -> None:
             "SVIAnchorEncode", vae=links["vae"], image=picture, width=832, height=480, size_rule="exact", resize="crop"
         )
         anchors = {"anchors": group.add("SVINamedAnchor", name=name, anchor=encoded, **anchors)}
+    made = graph.column(520).group("5 - Video", VIDEO)
     output = made.add("SVIOutput", **{**OUTPUT, "budget_gb": 20.0})
     video = _generate(made, {**links, **anchors, "output": output}, num_clips=8, filename_prefix="svi/long_story")
     save_video(made, video, "svi/long_story")
@@ -53,10 +55,11 @@ def long_story(graph: GraphLayout) -> None:
 
 def extend_2_0_pro(graph: GraphLayout) -> None:
     """Two more clips after a video that is there already."""
-    links, made = _until_video(graph, "extend_2.0_pro", 470, paragraphs(SEQUEL))
+    links = _until_video(graph, "extend_2.0_pro", 470, paragraphs(SEQUEL))
     before = graph.column(400).group("The video to continue", REFERENCE)
     loaded = before.add("LoadVideo", file=EXAMPLE_VIDEO)
     start = before.add("SVIContinueVideo", video=loaded, trim_end=0)
+    made = graph.column(520).group("5 - Video", VIDEO)
     video = _generate(made, {**links, "continue_from": start}, num_clips=2, filename_prefix="svi/extended")
     save_video(made, video, "svi/extended")
 
@@ -64,7 +67,8 @@ def extend_2_0_pro(graph: GraphLayout) -> None:
 def reroll_2_0_pro(graph: GraphLayout) -> None:
     """The loop with a filmstrip beside it: find the clip that went wrong, give it another seed."""
     story = "\n\n".join((STORY[0], f"[seed 1234]\n{STORY[1]}", STORY[2]))
-    links, made = _until_video(graph, "reroll_2.0_pro", 470, story)
+    links = _until_video(graph, "reroll_2.0_pro", 470, story)
+    made = graph.column(520).group("5 - Video", VIDEO)
     video = _generate(made, links, num_clips=3, filename_prefix="svi/reroll")
     save_video(made, video, "svi/reroll")
     seen = graph.column(620).group("6 - Which clip went wrong?", NOTES)
@@ -144,8 +148,8 @@ OUTPUT = {
 }
 
 
-def _until_video(graph: GraphLayout, note_name: str, note_height: int, text: str) -> tuple[dict[str, Node], Any]:
-    """Add everything up to SVI Generate; return its links, and the group that it goes into."""
+def _until_video(graph: GraphLayout, note_name: str, note_height: int, text: str) -> dict[str, Node]:
+    """Add everything up to SVI Generate; return its links."""
     notes = graph.column(430).group("Read me", NOTES)
     notes.note("Start here", note(note_name), note_height)
     notes.note("Weight files", weight_files(HIGH, LOW, SVI_HIGH, SVI_LOW, LIGHT_HIGH, LIGHT_LOW, TEXT_ENCODER, VAE), 350)
@@ -163,7 +167,7 @@ def _until_video(graph: GraphLayout, note_name: str, note_height: int, text: str
     sigmas = steps.add("BasicScheduler", model=high, scheduler="simple", steps=8, denoise=1.0)
     layout = steps.add("SVILayout", variant="2.0 Pro", num_frames=81, num_motion_frames=0)
     links = {"model": high, "model_low_noise": low, "prompts": prompts, "negative": negative, "vae": vae, "anchor": anchor}
-    return links | {"sampler": sampler, "sigmas": sigmas, "layout": layout}, graph.column(520).group("5 - Video", VIDEO)
+    return links | {"sampler": sampler, "sigmas": sigmas, "layout": layout}
 
 
 def _generate(group: Any, links: dict[str, Node], num_clips: int, filename_prefix: str) -> Node:
