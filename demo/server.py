@@ -31,7 +31,16 @@ from demo.environment import REPOSITORY, Environment, Layout, clean_python_varia
 
 PACK_NAME = "ComfyUI-StableVideoInfinity"
 PACK_NODES = {PACK_NAME: REPOSITORY, "svi_tiny_encoders": REPOSITORY / "demo" / "tiny_encoders"}
-MODEL_FOLDERS = ("diffusion_models", "vae", "text_encoders", "clip_vision", "loras", "datasets")
+MODEL_FOLDERS = (
+    "diffusion_models",
+    "vae",
+    "text_encoders",
+    "clip_vision",
+    "loras",
+    "datasets",
+    "audio_encoders",
+    "model_patches",
+)
 # What the name of a model file in a folder without subfolders (demo/models) says about its kind; the first that fits.
 MODEL_KINDS = (
     ("lora", "loras"),

@@ -26,7 +26,7 @@ import torch
 from ..svi_core.conditioning import ConditioningLatent, concat_padding, known_mask, padded_frames
 from ..svi_core.fingerprint import fingerprint, large_file_fingerprint
 from ..svi_core.geometry import LATENT_CHANNELS, num_pixel_frames, require_frame_size
-from ..svi_core.layouts import Padding, require_whole_motion
+from ..svi_core.layouts import Layout, Padding, require_whole_motion
 from ..svi_core.out_of_memory import is_out_of_memory, out_of_memory_told
 
 FRAMES_KEY = "svi_frames"  # pixel frames [n, H, W, 3] that an SVI LATENT was encoded from, for pixel-space layouts
@@ -201,6 +201,24 @@ def needs_clip_vision(model) -> bool:
     return getattr(model.model.diffusion_model, "img_emb", None) is not None
 
 
+def warn_of_rounding(vae, layout: Layout) -> None:
+    """Tell the log where frames that go through `vae` between clips are rounded by it more than SVI has seen.
+
+    Source: SVI_SPEC A1, last line: in bf16, and in tiles, still backgrounds gather artefacts that SVI cannot correct.
+    """
+    if not layout.in_latent_space and vae.vae_dtype is not torch.float32:
+        logging.warning("SVI Generate: %s", rounding_warning(layout, vae.vae_dtype))
+
+
+def rounding_warning(layout: Layout, vae_dtype: torch.dtype) -> str:
+    """Return what to say of a VAE of `vae_dtype` under a layout that hands over frames."""
+    dtype = str(vae_dtype).removeprefix("torch.")
+    return (
+        f"layout {layout.name!r} sends frames through the VAE between clips, and it runs in {dtype}: its rounding adds up in "
+        "long videos. Start ComfyUI with --fp32-vae."
+    )
+
+
 def require_wan_vae(vae) -> None:
     """Refuse a VAE that does not make Wan 2.1's 16-channel video latents.
 
@@ -262,7 +280,12 @@ def vae_fingerprint(vae) -> str:
 
 def vision_fingerprint(clip_vision) -> str:
     """Return a hash of a CLIP vision model, by samples of its weights."""
-    return fingerprint(_weight_samples(clip_vision.patcher))
+    return weights_fingerprint(clip_vision.patcher)
+
+
+def weights_fingerprint(patcher) -> str:
+    """Return a hash of what a patcher carries, by samples of its weights."""
+    return fingerprint(_weight_samples(patcher))
 
 
 class StepProgress:

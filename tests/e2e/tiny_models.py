@@ -12,6 +12,7 @@ import math
 import sys
 from pathlib import Path
 
+FILLED_LATER = ("audio_encoders", "model_patches")  # by tiny_talk_models.py; a server lists only folders that it found
 TEXT_DIM = 32
 NUM_LAYERS = 2
 NUM_HEADS = 2
@@ -64,6 +65,8 @@ LORAS = {  # file name: (form of a key of the down matrix, the same of the up ma
         15,
     ),
 }
+SVI_DANCE = "svi-dance.safetensors"  # holds a pose encoder beside its LoRA, as the authors' file does
+LORAS[SVI_DANCE] = ("pipe.dit.{}.lora_A.default.weight", "pipe.dit.{}.lora_B.default.weight", False, 16)
 LORA_MODULES = [f"{part}.{name}" for part in ("self_attn", "cross_attn") for name in "qkvo"] + ["ffn.0", "ffn.2"]
 LORA_RANK = 4
 
@@ -179,6 +182,17 @@ def lora(diffusion_model: dict, down_form: str, up_form: str, has_alpha: bool, s
     return tensors
 
 
+def pose_encoder() -> dict:
+    """Return SVI-Dance's pose encoder for a transformer of width DIM, strong enough to move what a tiny model makes."""
+    import torch
+
+    strides = [(1, 1, 1)] * 3 + [(1, 2, 2)] + [(2, 2, 2)] * 2
+    convolutions = [torch.nn.Conv3d(3 if index == 0 else 16, 16, 3, stride, 1) for index, stride in enumerate(strides)]
+    convolutions.append(torch.nn.Conv3d(16, DIM, (1, 2, 2), (1, 2, 2)))
+    layers = [layer for convolution in convolutions for layer in (convolution, torch.nn.SiLU())][:-1]
+    return {f"pipe.dwpose_embedding.{key}": 2 * value for key, value in fill_randomly(torch.nn.Sequential(*layers), 24).items()}
+
+
 def write_all(comfyui: Path, output: Path) -> None:
     """Write every model below `output`, in ComfyUI's folders."""
     from safetensors.torch import save_file
@@ -187,22 +201,25 @@ def write_all(comfyui: Path, output: Path) -> None:
         (output / path).parent.mkdir(parents=True, exist_ok=True)
         save_file(tensors, output / path, metadata)
 
+    for name in FILLED_LATER:
+        (output / name).mkdir(parents=True, exist_ok=True)
     header = {"config": json.dumps({"transformer": {"num_heads": NUM_HEADS, "text_dim": TEXT_DIM}})}
     models = {name: wan_diffusion_model(*recipe) for name, recipe in DIFFUSION_MODELS.items()}
     for name, tensors in models.items():
         save(tensors, f"diffusion_models/{name}", header)
     any_model = next(iter(models.values()))  # the layers that a LoRA adapts have the same shapes in all of them
     for name, recipe in LORAS.items():
-        save(lora(any_model, *recipe), f"loras/{name}")
+        save(lora(any_model, *recipe) | (pose_encoder() if name == SVI_DANCE else {}), f"loras/{name}")
     save(wan_vae(), "vae/wan_2.1_vae.safetensors")
     save(umt5(comfyui), "text_encoders/umt5_xxl_fp8_e4m3fn_scaled.safetensors")
     vision, vision_header = clip_vision(comfyui)
     save(vision, "clip_vision/clip_vision_h.safetensors", vision_header)
 
 
-def main() -> None:
-    comfyui, output = (Path(argument).absolute() for argument in sys.argv[1:3])
-    sys.argv = sys.argv[:1]
+def comfy_on_cpu(arguments: list[str]) -> tuple[Path, Path]:
+    """Make `comfy` importable on CPU and return the folders of the command line: ComfyUI's, and the one to write to."""
+    comfyui, output = (Path(argument).absolute() for argument in arguments[1:3])
+    del arguments[1:]
     sys.path.append(str(comfyui))
     import comfy.options
 
@@ -210,7 +227,11 @@ def main() -> None:
     from comfy.cli_args import args
 
     args.cpu = True  # read when comfy.model_management is imported
-    write_all(comfyui, output)
+    return comfyui, output
+
+
+def main() -> None:
+    write_all(*comfy_on_cpu(sys.argv))
 
 
 if __name__ == "__main__":

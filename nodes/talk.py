@@ -1,0 +1,277 @@
+"""SVI-Talk: a person who speaks what a sound says, by the audio layers of MultiTalk and the SVI-Talk LoRA.
+
+ComfyUI loads the weights (Load Model Patch, Load Audio Encoder) and runs each block's audio cross-attention
+(MultiTalkCrossAttnPatch), in the place where SVI-Talk has it. What its own Infinite Talk node does around that is another
+method, and not used here: it resamples features after the encoder instead of before, leaves the loudness as it is, pads with
+grey, marks several slots as known, and overwrites the motion slots in every step.
+
+Source: SVI_SPEC D1.
+"""
+
+from dataclasses import dataclass, field
+
+import comfy.model_management
+import comfy.samplers
+import torch
+import torchaudio
+from comfy.audio_encoders.wav2vec2 import Wav2Vec2Model
+from comfy.ldm.wan.model_multitalk import MultiTalkAudioProjModel, MultiTalkCrossAttnPatch
+from comfy_api.latest import io
+
+from ..svi_core.clips import ClipRequest
+from ..svi_core.geometry import TALK_FRAME_RATE
+from ..svi_core.layouts import LAYOUTS, Condition, Layout, make_layout
+from ..svi_core.sound import SoundTrack
+from ..svi_core.talk import (
+    LOOK_AROUND,
+    SAMPLE_RATE,
+    SpeechFeatures,
+    guided_pair,
+    num_clips_for,
+    prepared_speech,
+    slot_windows,
+)
+from ..svi_core.variant_claims import AutoLayout
+from . import bridge
+from .control import ControlType
+from .layouts import LayoutType
+
+CATEGORY = "SVI"
+MAX_AUDIO_CFG = 20.0
+_SILENT_PASS = 2  # in ComfyUI's numbering of passes 0 is the positive one, 1 the negative one
+_GUIDANCE = "sampler_calc_cond_batch_function"  # ComfyUI's name for who runs the passes of a step
+
+
+class SVITalk(io.ComfyNode):
+    """Let the clips follow a speech."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVITalk",
+            display_name="SVI Talk",
+            category=CATEGORY,
+            description="Makes the clips of SVI Generate speak: lips and head follow the sound, which is heard in the video. "
+            "Needs the SVI-Talk LoRA, MultiTalk's audio layers and the layout Talk.",
+            search_aliases=["stable video infinity", "svi talk", "multitalk", "lip sync", "audio", "speech"],
+            inputs=[
+                io.Audio.Input("audio", tooltip="The speech of one person, from Load Audio."),
+                io.AudioEncoder.Input("audio_encoder", tooltip="chinese-wav2vec2-base, from Load Audio Encoder."),
+                io.ModelPatch.Input("model_patch", tooltip="multitalk, from Load Model Patch."),
+                LayoutType.Input("layout", optional=True, tooltip="From SVI Layout, where clips have other than 81 frames."),
+                ControlType.Input("control", optional=True, tooltip="From another node, where clips follow that too."),
+                io.Float.Input(
+                    "audio_cfg",
+                    default=5.0,
+                    min=0.0,
+                    max=MAX_AUDIO_CFG,
+                    step=0.1,
+                    tooltip="How strongly lips follow the sound: 5 as the authors do, with cfg 2 in SVI Generate. 1: no extra "
+                    "pass, for distilled LoRAs.",
+                ),
+            ],
+            outputs=[
+                ControlType.Output("controls", display_name="control", tooltip="For control of SVI Generate."),
+                io.Int.Output("num_clips", tooltip="As many clips as the sound needs, for num_clips of SVI Generate."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, audio, audio_encoder, model_patch, audio_cfg, layout=None, control=()) -> io.NodeOutput:
+        _require_one_sound(control)
+        layout = _talk_layout(layout)
+        talk = make_control(audio, audio_encoder, model_patch, audio_cfg)
+        return io.NodeOutput((*control, talk), num_clips_for(talk.sound.seconds, layout))
+
+
+@dataclass(frozen=True)
+class TalkControl:
+    """The speech that all clips of a run follow (control.Control).
+
+    Attributes:
+        sound: as it was loaded; this is what is heard.
+        speech: what the clips hear of it.
+        encoder_key: a hash of the audio encoder.
+        model_patch: MultiTalk's audio layers, as ComfyUI loads them.
+        audio_cfg: guidance scale of the sound; 1 for none.
+    """
+
+    sound: SoundTrack
+    speech: SpeechFeatures = field(repr=False)
+    encoder_key: str
+    model_patch: object
+    audio_cfg: float
+    condition = Condition.SOUND
+    frame_rate = TALK_FRAME_RATE
+    num_frames = 0
+
+    def check(self, model, layout: Layout, width: int, height: int) -> None:
+        """Refuse another layout, and a model that the audio layers do not belong to; any size will do.
+
+        Raises:
+            ValueError: naming what does not fit and the fix.
+        """
+        _talk_layout(layout)
+        if not bridge.needs_clip_vision(model):
+            raise ValueError("model is not a Wan 2.1 I2V model, which SVI-Talk is trained on: load Wan 2.1 I2V 480p 14B.")
+        transformer, layers = model.model.diffusion_model, self.model_patch.model.blocks
+        width_of_layers = layers[0].audio_cross_attn.dim
+        if transformer.dim != width_of_layers or len(transformer.blocks) > len(layers):
+            raise ValueError(
+                f"model has {len(transformer.blocks)} blocks of width {transformer.dim}, but model_patch has audio layers for "
+                f"{len(layers)} blocks of width {width_of_layers}: use Wan 2.1 I2V 14B with multitalk."
+            )
+        if _GUIDANCE in model.model_options:
+            raise ValueError(
+                "model brings a guidance of its own from another node, in place of SVI Talk's: disconnect that node."
+            )
+
+    def determinants(self, request: ClipRequest) -> object:
+        """Return what the clip hears, and by which weights.
+
+        The samples themselves stand for their features, so that a sound that changes later leaves earlier clips as they are.
+        """
+        first, stop = request.start_frame - LOOK_AROUND, request.start_frame + request.layout.num_frames + LOOK_AROUND
+        heard = self.sound.between(first / TALK_FRAME_RATE, (stop + 1) / TALK_FRAME_RATE)
+        layers = bridge.weights_fingerprint(self.model_patch)
+        return (heard, self.sound.sample_rate, self.encoder_key, layers, self.audio_cfg)
+
+    def patched(self, model, request: ClipRequest, samples: torch.Tensor):
+        """Return a clone of `model` whose blocks hear the sound of the clip, and whose guidance strengthens it."""
+        heard = self.speech.heard_by(request.start_frame, request.layout.num_frames)
+        project = self.model_patch.model.audio_proj
+        tokens, silence = (project(*slot_windows(features)) for features in (heard, torch.zeros_like(heard)))
+        clone = model.clone()
+        clone.set_model_patch(AudioAttention(self.model_patch, tokens, silence), "attn2_patch")
+        if self.audio_cfg != 1.0:
+            clone.set_model_sampler_calc_cond_batch_function(AudioGuidance(self.audio_cfg))
+        return clone
+
+
+class AudioAttention(MultiTalkCrossAttnPatch):
+    """ComfyUI's audio cross-attention, with silence in the pass that guidance measures the sound against.
+
+    Args:
+        tokens: [1, F, 32, channels], what each slot hears.
+        silence: the same of no sound.
+    """
+
+    def __init__(self, model_patch, tokens: torch.Tensor, silence: torch.Tensor):
+        super().__init__(model_patch)
+        self.tokens, self.silence = tokens, silence
+
+    def __call__(self, kwargs: dict) -> torch.Tensor:
+        """Return the tokens "x" of all passes of this step with what they hear added."""
+        options = kwargs["transformer_options"]
+        passes = options["cond_or_uncond"]
+        rows = kwargs["x"].shape[0] // len(passes)
+        heard = [self.silence if number == _SILENT_PASS else self.tokens for number in passes for _ in range(rows)]
+        return super().__call__({**kwargs, "transformer_options": {**options, "audio_embeds": torch.cat(heard, dim=1)}})
+
+    def to(self, device_or_dtype) -> "AudioAttention":
+        """Return this on a device. ComfyUI asks for the weights' dtype too, which may be fp8: the attention casts by itself."""
+        if not isinstance(device_or_dtype, torch.device):
+            return self
+        return AudioAttention(self.model_patch, self.tokens.to(device_or_dtype), self.silence.to(device_or_dtype))
+
+
+@dataclass(frozen=True)
+class AudioGuidance:
+    """Runs the passes of a step, one more of them in silence; ComfyUI's own guidance by cfg does the rest.
+
+    At cfg 1, where ComfyUI leaves the negative prompt out, the sound is measured with the prompt instead, in two passes.
+    """
+
+    audio_cfg: float
+
+    def __call__(self, args: dict) -> list[torch.Tensor]:
+        """Return the predictions [conditional, unconditional] for ComfyUI's guidance."""
+        positive, negative = args["conds"]
+        conds = [positive, negative, positive if negative is None else negative]
+        made = comfy.samplers.calc_cond_batch(args["model"], conds, args["input"], args["sigma"], args["model_options"])
+        if negative is None:
+            made[1] = made[0]
+        return list(guided_pair(*made, self.audio_cfg))
+
+
+def make_control(audio: dict, audio_encoder, model_patch, audio_cfg: float) -> TalkControl:
+    """Return the control that lets clips follow `audio`, a ComfyUI AUDIO.
+
+    Raises:
+        ValueError: naming what is missing or of another kind.
+    """
+    if not 0.0 <= audio_cfg <= MAX_AUDIO_CFG:
+        raise ValueError(f"audio_cfg is {audio_cfg}: use 0 to {MAX_AUDIO_CFG:g}, 5 as the authors do.")
+    sound = _sound_of(audio)
+    projection = getattr(getattr(model_patch, "model", None), "audio_proj", None)
+    if not isinstance(projection, MultiTalkAudioProjModel):
+        found = type(getattr(model_patch, "model", model_patch)).__name__
+        raise ValueError(f"model_patch ({found}) has no audio layers of MultiTalk: load multitalk with Load Model Patch.")
+    _require_speech_encoder(audio_encoder, projection)
+    mono = torchaudio.functional.resample(sound.waveform.float().mean(dim=0), sound.sample_rate, SAMPLE_RATE)
+    speech = SpeechFeatures(prepared_speech(mono), SpeechEncoder(audio_encoder))
+    return TalkControl(sound, speech, bridge.weights_fingerprint(audio_encoder.patcher), model_patch, audio_cfg)
+
+
+@dataclass(frozen=True)
+class SpeechEncoder:
+    """ComfyUI's wav2vec2 as SVI-Talk uses it: brought to 25 features per second before its transformer, not after."""
+
+    audio_encoder: object
+
+    def __call__(self, samples: torch.Tensor, num_frames: int) -> torch.Tensor:
+        """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz, on the CPU."""
+        comfy.model_management.load_model_gpu(self.audio_encoder.patcher)
+        model = self.audio_encoder.model
+        features = model.feature_extractor(samples[None].to(self.audio_encoder.load_device))
+        features = torch.nn.functional.interpolate(features.mT, size=num_frames, mode="linear", align_corners=True).mT
+        _, layers = model.encoder(model.feature_projection(features))
+        return torch.stack(layers[1:], dim=2)[0].float().cpu()  # layers[0] is what goes into the first one
+
+
+def _require_speech_encoder(audio_encoder, projection: MultiTalkAudioProjModel) -> None:
+    """Refuse an audio encoder whose features the audio layers cannot read.
+
+    Raises:
+        ValueError: naming what it is.
+    """
+    model = getattr(audio_encoder, "model", audio_encoder)
+    found = type(model).__name__
+    if isinstance(model, Wav2Vec2Model):
+        sizes = (len(model.encoder.layers), model.encoder.layer_norm.normalized_shape[0])
+        if sizes == (projection.blocks, projection.channels):
+            return
+        found = f"wav2vec2 of {sizes[0]} layers of width {sizes[1]}"
+    raise ValueError(
+        f"audio_encoder is {found}, but model_patch reads a wav2vec2 of {projection.blocks} layers of width "
+        f"{projection.channels}: load chinese-wav2vec2-base with Load Audio Encoder."
+    )
+
+
+def _sound_of(audio: dict | None) -> SoundTrack:
+    if audio is None:
+        raise ValueError("audio is empty: connect Load Audio with a file that has sound in it.")
+    waveform = audio["waveform"]
+    if waveform.shape[0] != 1:
+        raise ValueError(f"audio holds {waveform.shape[0]} sounds, but a video has one: pick one.")
+    return SoundTrack(waveform[0], audio["sample_rate"])
+
+
+def _talk_layout(layout: Layout | AutoLayout | None) -> Layout:
+    """Return the layout of the clips, which may be left to the LoRA to decide.
+
+    Raises:
+        ValueError: it is not made for a sound.
+    """
+    if layout is None:
+        return LAYOUTS["Talk"]
+    if isinstance(layout, AutoLayout):
+        return make_layout("Talk", layout.num_frames, layout.num_motion_frames)
+    if layout.condition is not Condition.SOUND:
+        raise ValueError(f"layout is {layout.name!r}, but SVI Talk is connected to control: choose 'Talk' in SVI Layout.")
+    return layout
+
+
+def _require_one_sound(controls: tuple) -> None:
+    if any(control.condition is Condition.SOUND for control in controls):
+        raise ValueError("control brings a sound already, but a video has one: use one SVI Talk.")
