@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from ..svi_core.clips import Clip, ClipPlan, ClipRequest, Predecessor
-from ..svi_core.conditioning import ConditioningLatent, motion_tail, with_end_image
+from ..svi_core.conditioning import ConditioningLatent, cut_to_8_bits, motion_tail, with_end_image
 from ..svi_core.continuation import RunEnd, VideoEnd, VideoStart, open_start
 from ..svi_core.fingerprint import fingerprint
 from ..svi_core.flow_matching import num_high_noise_steps, require_sigmas
@@ -19,10 +19,11 @@ from ..svi_core.layouts import Layout
 from ..svi_core.lora import LoraFile, read_lora
 from ..svi_core.out_of_memory import out_of_memory_told
 from ..svi_core.schedule import ClipSpec, LiveSchedule
+from ..svi_core.variant_claims import VariantClaim, require_claims
 from . import bridge
 from .attention import with_fastest_attention
 from .control import Control, require_condition
-from .lora import LoraRow, apply_rows, lora_files_fingerprint, require_lora_files, with_strengths
+from .lora import LoraRow, apply_rows, attached_claims, claims_of_rows, lora_files_fingerprint, with_strengths
 from .prompts import EncodedPrompts
 
 MAIN_ANCHOR = "main"  # what a schedule calls the anchor input
@@ -68,7 +69,7 @@ class ClipSampler:
         num_high_noise_steps(self.sigmas, self.boundary)
         if not 0.0 <= self.cfg <= 100.0:
             raise ValueError(f"cfg is {self.cfg}: use 1 with a distilled LoRA, 4 to 5 without.")
-        require_lora_files(self.loras)
+        bridge.warn_of_rounding(self.vae, plan.layout)
         _check_anchor("anchor", self.anchor, plan.layout)
         for name, anchor in self.anchors.items():
             _check_anchor(f"anchor {name!r}", anchor, plan.layout, like=self.anchor)
@@ -77,6 +78,13 @@ class ClipSampler:
         for control in self.control:
             control.check(self.model, plan.layout, width * 8, height * 8)
         self._check_schedule(plan)
+
+    def claims(self, spec: ClipSpec | None = None) -> tuple[VariantClaim, ...]:
+        """Return what the LoRAs were trained for: those on the models, and rows with a strength (as `spec` changes them)."""
+        rows = with_strengths(self.loras, spec.loras) if spec else self.loras
+        of_models = [claim for model in (self.model, self.model_low_noise) if model for claim in attached_claims(model)]
+        used = {name for row in rows for name, strength in row.sides if strength}
+        return (*of_models, *(claim for name, claim in self._claims_of_rows.items() if name in used))
 
     def determinants(self, request: ClipRequest) -> object:
         """Return everything besides the clip before that the clip of `request` depends on."""
@@ -171,6 +179,10 @@ class ClipSampler:
         return bridge.StepProgress(self._num_steps)
 
     @cached_property
+    def _claims_of_rows(self) -> dict[str, VariantClaim]:
+        return claims_of_rows(self.loras)
+
+    @cached_property
     def _fixed_determinants(self) -> str:
         models = [model and bridge.model_fingerprint(model) for model in (self.model, self.model_low_noise)]
         vision = self.clip_vision and bridge.vision_fingerprint(self.clip_vision)
@@ -233,7 +245,7 @@ class ClipSampler:
         if previous is not None and layout.in_latent_space:
             motion = {"samples": motion_tail(previous.latent, layout.num_motion_frames)}
         elif previous is not None:
-            motion = {bridge.FRAMES_KEY: previous.tail(layout.num_motion_frames)}
+            motion = {bridge.FRAMES_KEY: _motion_frames(layout, previous)}
         anchor = self._anchor(request.spec.anchor)
         y = bridge.build_y(layout.padding, anchor, motion, layout.num_frames, layout.num_slots, self.vae)
         if request.spec.end is None:
@@ -246,7 +258,7 @@ class ClipSampler:
         if self.clip_vision is None or not bridge.needs_clip_vision(self.model):
             return None
         if previous is not None:
-            return self.clip_vision.encode_image(previous.tail(request.layout.num_motion_frames)[:1], crop=False)
+            return self.clip_vision.encode_image(_motion_frames(request.layout, previous)[:1], crop=False)
         return self.clip_vision.encode_image(self.anchor_frame(request)[:1], crop=False)
 
     def _check_model(self, name: str, model) -> None:
@@ -262,13 +274,13 @@ class ClipSampler:
         schedule = plan.schedule.snapshot()
         plan.require_joints(schedule)
         for index in range(min(plan.num_clips, len(schedule))):
-            self._check_spec(schedule.at(index))
+            self._check_spec(schedule.at(index), plan.layout)
         self._build_y(plan.request_for(0, schedule.at(0)), None)
         if isinstance(plan.schedule, LiveSchedule):
-            plan.schedule.require = lambda index, spec: (plan.request_for(index, spec), self._check_spec(spec))
+            plan.schedule.require = lambda index, spec: (plan.request_for(index, spec), self._check_spec(spec, plan.layout))
 
-    def _check_spec(self, spec: ClipSpec) -> None:
-        """Refuse names in a clip's spec that nothing is connected for.
+    def _check_spec(self, spec: ClipSpec, layout: Layout) -> None:
+        """Refuse names in a clip's spec that nothing is connected for, and LoRAs that `layout` contradicts.
 
         Raises:
             ValueError: naming what is missing.
@@ -276,7 +288,13 @@ class ClipSampler:
         self._anchor(spec.anchor)
         if spec.end is not None and bridge.FRAMES_KEY not in self._anchor(spec.end):
             raise ValueError(f"the end image {spec.end!r} holds only latents: make it from an image with SVI Anchor Encode.")
-        with_strengths(self.loras, spec.loras)
+        require_claims(layout, self.claims(spec))
+
+
+def _motion_frames(layout: Layout, previous: Predecessor) -> torch.Tensor:
+    """Return the frames [n, H, W, 3] of the clip before that carry motion, as they are encoded again."""
+    frames = previous.tail(layout.num_motion_frames)
+    return cut_to_8_bits(frames) if layout.cuts_to_8_bits else frames
 
 
 def _check_anchor(name: str, anchor: dict, layout: Layout, like: dict | None = None) -> None:

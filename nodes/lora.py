@@ -156,31 +156,20 @@ def with_strengths(rows: tuple[LoraRow, ...], changes: tuple[LoraStrength, ...])
     return rows
 
 
-def require_lora_files(rows: tuple[LoraRow, ...]) -> None:
-    """Refuse rows whose files are not sound safetensors, by reading their headers.
-
-    Raises:
-        ValueError: naming the file.
-    """
-    for name in {name for row in rows for name in (row.name, row.name_low_noise)} - {NONE}:
-        read_header(_lora_path(name))
-
-
 def attached_claims(model) -> tuple[VariantClaim, ...]:
     """Return what the LoRAs that SVI LoRA Stack put on `model` were trained for."""
     return model.get_attachment(CLAIMS_KEY) or ()
 
 
-def claims_of_rows(rows: tuple[LoraRow, ...]) -> tuple[VariantClaim, ...]:
-    """Return what the files of `rows` were trained for, as far as they have a strength; only headers are read.
+def claims_of_rows(rows: tuple[LoraRow, ...]) -> dict[str, VariantClaim]:
+    """Return, by file, what the files of `rows` were trained for, where they tell; only headers are read.
 
     Raises:
-        ValueError: a file that is not sound.
+        ValueError: a file that is not sound safetensors, or is for a system that is not known.
     """
-    sides = ((name, strength) for row in rows for name, strength in row.sides)
-    names = dict.fromkeys(name for name, strength in sides if name != NONE and strength)
-    claims = (variant_claim(name, read_header(_lora_path(name)).get("__metadata__", {})) for name in names)
-    return tuple(claim for claim in claims if claim)
+    names = dict.fromkeys(name for row in rows for name, _ in row.sides if name != NONE)
+    claims = {name: variant_claim(name, read_header(_lora_path(name)).get("__metadata__", {})) for name in names}
+    return {name: claim for name, claim in claims.items() if claim}
 
 
 def lora_files_fingerprint(rows: tuple[LoraRow, ...]) -> list[str]:

@@ -7,12 +7,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import comfy.model_management
+import torch
 from PIL import Image, UnidentifiedImageError
 
 from ..svi_core.clips import ClipPlan, SeedMode
 from ..svi_core.continuation import VideoStart
 from ..svi_core.images import SizeRule, video_size
-from ..svi_core.layouts import LAYOUTS, Layout, make_layout
+from ..svi_core.layouts import LAYOUTS, Layout
 from ..svi_core.lora import expert_named_in
 from ..svi_core.outline import ExpertModel, LoraUse, ModelFile, RunOutline
 from ..svi_core.prompts import PromptSplit
@@ -21,7 +22,9 @@ from ..svi_core.safetensors_file import read_header
 from ..svi_core.schedule import LiveSchedule, Schedule, parse_schedule
 from ..svi_core.seams import Seam, measured_seam
 from ..svi_core.source_video import probe_video
+from ..svi_core.variant_claims import resolve_layout, variant_claim
 from ..svi_core.video_file import VideoCoding
+from .bridge import rounding_warning
 from .graph import (
     GENERATE,
     LORA_STACK,
@@ -35,6 +38,7 @@ from .graph import (
     names_a_model,
     recipe,
 )
+from .layouts import ask_layout
 from .lora import NONE
 from .prompts import input_text_file
 from .run import AUTO, OutputSettings, run_path
@@ -75,7 +79,9 @@ class _OutlineReader:
         seed = self._value(self.node, "seed")
         prefix = self._value(self.node, "filename_prefix")
         num_clips = len(schedule) if until_stopped else self._num_clips(schedule)
-        layout = self._layout()
+        metadata, files = self._files()
+        experts = self._experts(metadata)
+        layout = self._layout(experts)
         plan = ClipPlan(
             num_clips,
             schedule,
@@ -87,7 +93,6 @@ class _OutlineReader:
             start.plan_key if isinstance(start, VideoStart) else start,
         )
         known_start = start if isinstance(start, VideoStart) else None
-        metadata, files = self._files()
         return RunOutline(
             plan=plan,
             num_listed=len(schedule),
@@ -102,13 +107,13 @@ class _OutlineReader:
             num_steps=self._num_steps(),
             size=self._size(),
             folder=None if prefix is None else run_path(prefix),
-            experts=self._experts(metadata),
+            experts=experts,
             files=files,
             anchors=tuple(self._values_along("anchors", "name")),
             lora_rows=(*self._values_along("loras", "lora"), *self._values_along("loras", "lora_low_noise")),
             value_bytes=comfy.model_management.intermediate_dtype().itemsize,
             not_known=tuple(dict.fromkeys(self.not_known)),
-            remarks=tuple(self._remarks(besides)),
+            remarks=(*self._remarks(besides), *_vae_remarks(layout)),
         )
 
     def _value(self, node: str, name: str, default: object = None):
@@ -149,7 +154,12 @@ class _OutlineReader:
             return len(schedule)  # the prompt stream's own count
         return self._required(self.node, "num_clips")
 
-    def _layout(self) -> Layout:
+    def _layout(self, experts: tuple[ExpertModel, ...]) -> Layout:
+        """Return the layout; where the LoRA decides, that of the LoRAs which the run will know of.
+
+        Raises:
+            ValueError: the LoRA decides and none tells, or SVI Layout's values do not fit.
+        """
         link = self.graph.link(self.node, "layout")
         if link is None:
             return LAYOUTS["2.0 Pro"]
@@ -157,7 +167,12 @@ class _OutlineReader:
             raise ValueError(
                 f"layout: comes from {self.graph.title(link.node_id)}: use SVI Layout, which can be read beforehand."
             )
-        return make_layout(*(self._required(link.node_id, name) for name in ("variant", "num_frames", "num_motion_frames")))
+        widgets = (self._required(link.node_id, name) for name in ("variant", "num_frames", "num_motion_frames"))
+        asked = ask_layout(*widgets, self._required(link.node_id, "cut_to_8_bits", False))
+        if isinstance(asked, Layout):
+            return asked  # what contradicts it is a warning of the plan
+        uses = (use for expert in experts for use in expert.loras if use.is_noted and use.strength)
+        return resolve_layout(asked, dict.fromkeys(use.claim for use in uses if use.claim))
 
     def _output(self) -> OutputSettings:
         """Return the settings of SVI Output; a value that is not known yet counts as its default."""
@@ -254,26 +269,25 @@ class _OutlineReader:
         found = []
         for side, checkpoint, name in zip(sides, names, MODEL_INPUTS, strict=False):
             uses = [*self._loras_on(name), *self._row_uses("loras", self.node, side == "low")]
-            loras = (LoraUse(lora, strength, expert_named_in(lora, metadata.get(lora, {}))) for lora, strength in uses)
-            found.append(ExpertModel(side, checkpoint, tuple(loras)))
+            found.append(ExpertModel(side, checkpoint, tuple(_told_of(use, metadata.get(use.name, {})) for use in uses)))
         return tuple(found)
 
-    def _loras_on(self, name: str) -> Iterator[tuple[str, float]]:
-        """Yield (file, strength) of the LoRAs that the model passes on its way to the input `name`."""
+    def _loras_on(self, name: str) -> Iterator[LoraUse]:
+        """Yield the LoRAs that the model passes on its way to the input `name`."""
         for link in list(self.graph.model_chain(self.node, name))[:-1]:
             if self.graph.class_of(link.node_id) == LORA_STACK:
                 yield from self._row_uses("loras", link.node_id, link.slot == 1)
                 continue
             for value in self.graph.inputs(link.node_id).values():
                 if names_a_model(value):
-                    yield value, self._strength(link.node_id, "strength_model")
+                    yield LoraUse(value, self._strength(link.node_id, "strength_model"), is_noted=False)
 
-    def _row_uses(self, name: str, node: str, is_low: bool) -> Iterator[tuple[str, float]]:
+    def _row_uses(self, name: str, node: str, is_low: bool) -> Iterator[LoraUse]:
         suffix = "_low_noise" if is_low else ""
         for row in self.graph.chain(node, name):
             lora = self._value(row, f"lora{suffix}", NONE)
             if lora not in (None, NONE):
-                yield lora, self._strength(row, f"strength{suffix}")
+                yield LoraUse(lora, self._strength(row, f"strength{suffix}"))
 
     def _strength(self, node: str, name: str) -> float:
         """Return a LoRA's strength; one that is not known counts as 1."""
@@ -293,3 +307,16 @@ class _OutlineReader:
 
     def _origin(self, link: Link | None) -> str:
         return "nothing" if link is None else self.graph.title(link.node_id)
+
+
+def _told_of(use: LoraUse, metadata: dict) -> LoraUse:
+    """Return `use` with what the file's name and header tell."""
+    return replace(use, named_for=expert_named_in(use.name, metadata), claim=variant_claim(use.name, metadata))
+
+
+def _vae_remarks(layout: Layout) -> Iterator[str]:
+    """What speaks against the precision in which ComfyUI would run the VAE here, without loading it."""
+    management = comfy.model_management
+    dtype = management.vae_dtype(management.vae_device(), [torch.bfloat16, torch.float16, torch.float32])  # as for Wan's VAE
+    if not layout.in_latent_space and dtype is not torch.float32:
+        yield rounding_warning(layout, dtype)

@@ -15,6 +15,7 @@ from ..svi_core.run import GrowingVideo, VideoSettings, make_video
 from ..svi_core.run_store import RunStore
 from ..svi_core.schedule import MAX_CLIPS, MAX_SEED
 from ..svi_core.seams import Seam, measured_seam
+from ..svi_core.variant_claims import AutoLayout, resolve_layout
 from ..svi_core.video_file import CODECS, PIXEL_FORMATS, VideoCoding
 from .clip_panel import tell_browsers
 from .clip_sampler import ClipSampler
@@ -135,7 +136,7 @@ def prepare_run(
     seed: int,
     seed_mode: str,
     filename_prefix: str,
-    layout: Layout | None = None,
+    layout: Layout | AutoLayout | None = None,
     output: OutputSettings | None = None,
     continue_from: VideoStart | None = None,
     **inputs,
@@ -145,8 +146,10 @@ def prepare_run(
     Raises:
         ValueError: naming the input that cannot work.
     """
-    output, layout = output or OutputSettings(), layout or LAYOUTS["2.0 Pro"]
+    output = output or OutputSettings()
     folder = run_path(filename_prefix)
+    sampler = ClipSampler(prompts=prompts, **inputs)
+    layout = resolve_layout(layout or LAYOUTS["2.0 Pro"], sampler.claims())
     continues = continue_from.plan_key if continue_from else ""
     plan = ClipPlan(
         num_clips,
@@ -158,7 +161,6 @@ def prepare_run(
         seam=output.seam or measured_seam(layout),
         continues=continues,
     )
-    sampler = ClipSampler(prompts=prompts, **inputs)
     sampler.check(plan)
     rate = frame_rate_of(layout, sampler.control)
     max_frames = _earliest_end(output.max_frames(continue_from, rate), continue_from, sampler.control)

@@ -143,6 +143,14 @@ def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_f
     return torch.cat([known, padding_image[:1].to(known).expand(num_frames - count, -1, -1, -1)], dim=0)
 
 
+def cut_to_8_bits(frames: torch.Tensor) -> torch.Tensor:
+    """Return `frames` [T, H, W, 3] in [0, 1] as 8-bit pictures hold them: cut, not rounded, as the released code of 1.0 does.
+
+    Source: SVI_SPEC A1: motion frames are 8-bit pictures, ``((x + 1) * 127.5)`` clipped and truncated, x in [-1, 1].
+    """
+    return (frames * 255.0).clamp(0.0, 255.0).floor() / 255.0
+
+
 def require_finite(latent: torch.Tensor, where: str) -> None:
     """Refuse a latent that holds NaN or infinity, which would decode to a silently black clip.
 

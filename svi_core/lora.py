@@ -13,6 +13,7 @@ import torch
 
 from .dance import is_pose_key
 from .safetensors_file import read_tensors
+from .variant_claims import VariantClaim, variant_claim
 
 COMFY_PREFIX = "diffusion_model."
 _KOHYA_PREFIX = "lora_unet_"
@@ -49,10 +50,22 @@ class LoraFile:
         """Whether it is UniAnimate's LoRA or one that was trained on from it, as SVI-Dance was."""
         return self.num_pose_tensors > 0 or "unianimate" in self.name.lower()
 
+    @property
+    def claim(self) -> VariantClaim | None:
+        """The SVI system that it was trained for, where header or name tell.
+
+        Raises:
+            ValueError: the header names a system that is not known.
+        """
+        return variant_claim(self.name, self.metadata)
+
 
 @dataclass(frozen=True)
 class LoraReport:
-    """What became of one LoRA file on one model: counts in modules (a pair of matrices each), and the names left over."""
+    """What became of one LoRA file on one model: counts in modules (a pair of matrices each), and the names left over.
+
+    `claim` is the SVI system that the file was trained for, where it tells.
+    """
 
     name: str
     expert: str
@@ -60,11 +73,14 @@ class LoraReport:
     num_matched: int
     unmatched: tuple[str, ...]
     warnings: tuple[str, ...] = ()
+    claim: VariantClaim | None = None
     num_pose_tensors: int = 0
 
     def __str__(self) -> str:
         total = self.num_matched + len(self.unmatched)
         lines = [f"{self.name} -> {self.expert} at {self.strength:g}: {self.num_matched} of {total} modules matched"]
+        if self.claim:
+            lines.append(f"  for {self.claim}")
         if self.num_pose_tensors:
             lines.append(f"  pose encoder ({self.num_pose_tensors} tensors): not a LoRA, SVI Dance reads it")
         if self.unmatched:
@@ -144,7 +160,8 @@ def report_match(lora: LoraFile, taken: set[str], left: set[str], expert: str, s
     named = expert_named_in(lora.name, lora.metadata)
     if expert in ("high", "low") and named not in (None, expert):
         warnings.append(f"the file says it is for the {named}-noise expert but was put on the {expert}-noise one: swap them?")
-    return LoraReport(lora.name, expert, strength, len(taken), tuple(sorted(left)), tuple(warnings), lora.num_pose_tensors)
+    left_over, told = tuple(sorted(left)), tuple(warnings)
+    return LoraReport(lora.name, expert, strength, len(taken), left_over, told, lora.claim, lora.num_pose_tensors)
 
 
 def stacking_warning(lora: LoraFile, before: Iterable[LoraFile]) -> str | None:

@@ -7,6 +7,7 @@ from .clips import ClipPlan, ClipRequest
 from .lora import expert_named_in
 from .run_times import ClipWork
 from .seams import Showing
+from .variant_claims import VariantClaim
 from .video_file import VideoCoding
 
 
@@ -29,11 +30,21 @@ class ModelFile:
 
 @dataclass(frozen=True)
 class LoraUse:
-    """A LoRA on a model: file name, strength, and the expert that its name or header says it is for ("high", "low", None)."""
+    """A LoRA on a model.
+
+    Attributes:
+        name: its file.
+        strength: as its node says.
+        named_for: the expert that its name or header says it is for: "high", "low" or None.
+        claim: the SVI system that it was trained for, where it tells.
+        is_noted: it is put on by this pack, so that a run knows of the claim.
+    """
 
     name: str
     strength: float
     named_for: str | None = None
+    claim: VariantClaim | None = None
+    is_noted: bool = True
 
 
 @dataclass(frozen=True)

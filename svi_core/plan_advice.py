@@ -11,6 +11,8 @@ from .clips import SeedMode
 from .geometry import TRAINED_NUM_FRAMES
 from .layouts import LAYOUTS
 from .outline import PlannedClip, RunOutline
+from .variant_claims import require_claims
+from .variants import VARIANTS
 
 TRAINED_SIZE = (832, 480)
 _DISTILLED = re.compile(r"lightx2v|lightning|distill", re.IGNORECASE)
@@ -19,7 +21,7 @@ _MAX_LISTED = 5
 
 def advise(outline: RunOutline, clips: Sequence[PlannedClip]) -> tuple[str, ...]:
     """Return what the owner of a run should know before starting it, the gravest first."""
-    checks = (_files, _names, _experts, _loras, _guidance, _schedule_length, _lengths, _motion, _size, _seeds)
+    checks = (_files, _names, _variant, _experts, _loras, _guidance, _schedule_length, _lengths, _motion, _size, _seeds)
     return tuple(warning for check in checks for warning in check(outline, clips)) + outline.remarks
 
 
@@ -55,6 +57,16 @@ def _names(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
     for name in dict.fromkeys(change.name for spec in specs for change in spec.loras):
         if name.lower() not in rows:
             yield f"the schedule changes LoRA {name!r}, but the loras input has no such file: the run will fail."
+
+
+def _variant(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
+    """LoRAs of another SVI system than the layout's; the run refuses those that it knows of."""
+    uses = {lora.name: lora for expert in outline.experts for lora in expert.loras if lora.strength and lora.claim}
+    for lora in uses.values():
+        try:
+            require_claims(outline.plan.layout, [lora.claim])
+        except ValueError as error:
+            yield f"{error} {'The run will fail.' if lora.is_noted else 'Clips will drift or turn to noise.'}"
 
 
 def _experts(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
@@ -121,7 +133,7 @@ def _motion(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
     layouts = {clip.request.layout for clip in clips if not clip.request.starts_anew}
     for name, motion in sorted({(layout.name, layout.num_motion_frames) for layout in layouts}):
         trained = LAYOUTS[name].num_motion_frames
-        if motion != trained:
+        if motion not in (trained, *VARIANTS[name].also_trained_with):
             yield f"{motion} motion frames: {name} is trained with {trained}."
 
 

@@ -40,7 +40,7 @@ class Variant:
         boundary: sigma below which the low-noise expert takes over; None for a model without experts.
         seed_step: what is added to the seed from clip to clip; None where the released script draws seeds at random.
         max_width: the released script scales wider pictures down to this many pixels.
-        more_motion: other numbers of motion frames that the LoRA takes as well.
+        also_trained_with: other numbers of motion frames that its authors use it with.
         prompts: what the released script feeds it, as advice.
         advice: what else to know.
     """
@@ -57,7 +57,7 @@ class Variant:
     boundary: float | None = None
     seed_step: int | None = 42
     max_width: int = 832
-    more_motion: tuple[int, ...] = ()
+    also_trained_with: tuple[int, ...] = ()
     prompts: str = "one per clip"
     advice: str = ""
 
@@ -89,7 +89,6 @@ VARIANTS = {
             clip_vision=ClipVision.NONE,
             cfg=4.0,
             boundary=0.875,
-            more_motion=(8, 12),
             advice="With LightX2V: 4 to 8 steps, cfg 1, its strength 0.5 to 0.6 on the high-noise expert.",
         ),
         Variant(
@@ -109,7 +108,7 @@ VARIANTS = {
             good_for="one scene, some changes of scenery",
             base=WAN21,
             files=("version-2.0/SVI_Wan2.1-I2V-14B_lora_v2.0.safetensors",),
-            more_motion=(1,),
+            also_trained_with=(1,),
             prompts="one per clip, each for two clips in the authors' sample",
             advice=f"{_HORIZONTAL} {_ROUND_TRIP}",
         ),
@@ -204,7 +203,7 @@ def _motion(layout: Layout, variant: Variant) -> str:
     text = f"{layout.num_motion_frames}, {'handed over as a latent' if layout.in_latent_space else 'decoded and encoded again'}"
     if layout.cuts_to_8_bits:
         text += ", cut to 8 bits"
-    if layout.num_motion_frames not in (trained, *variant.more_motion):
+    if layout.num_motion_frames not in (trained, *variant.also_trained_with):
         text += f" (trained with {trained})"
     return text
 

@@ -3,7 +3,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svi_core.conditioning import concat_padding, motion_tail, motion_window, padded_frames, require_finite, with_end_image
+from svi_core.conditioning import (
+    concat_padding,
+    cut_to_8_bits,
+    motion_tail,
+    motion_window,
+    padded_frames,
+    require_finite,
+    with_end_image,
+)
 
 
 def random_latent(batch=1, slots=1, height=4, width=6, seed=0):
@@ -116,3 +124,15 @@ def test_an_end_image_is_the_last_slot_and_its_last_frame_is_known():
     assert ended.mask[0, :, :, 0, 0].T.tolist() == [[1, 1, 1, 1], *[[0, 0, 0, 0]] * 3, [0, 0, 0, 1]]
     with pytest.raises(ValueError, match="use one size"):
         with_end_image(y, random_latent(height=8))
+
+
+def test_8_bits_are_cut_not_rounded_and_stay_within_their_range():
+    values = torch.tensor([-0.2, 0.0, 0.0039, 0.5, 0.9999, 1.0, 1.7]).reshape(1, 1, 7, 1)
+    expected = torch.tensor([0, 0, 0, 127, 254, 255, 255]).reshape(1, 1, 7, 1) / 255
+    assert torch.equal(cut_to_8_bits(values), expected)
+    assert torch.equal(cut_to_8_bits(expected), expected)
+
+
+def test_all_256_levels_stay_what_they_are():
+    levels = (torch.arange(256) / 255).reshape(1, 16, 16, 1)
+    assert torch.equal(cut_to_8_bits(levels), levels)

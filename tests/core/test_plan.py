@@ -16,6 +16,7 @@ from svi_core.plan_text import duration, plan_text, size
 from svi_core.run_store import RunStore
 from svi_core.run_times import ClipTime, ClipWork
 from svi_core.schedule import parse_schedule
+from svi_core.variant_claims import variant_claim
 from svi_core.video_file import VideoCoding
 from tests.core.fakes import FakeMaker
 
@@ -23,6 +24,7 @@ PRO, TEXT = LAYOUTS["2.0 Pro"], "one\n\ntwo\n\nthree"
 HIGH = ExpertModel("high", "wan2.2_i2v_high_noise_14B.safetensors")
 LOW = ExpertModel("low", "wan2.2_i2v_low_noise_14B.safetensors")
 MODELS = (HIGH.file, LOW.file)
+SHOT = LoraUse("svi-shot.safetensors", 1.0, claim=variant_claim("svi-shot.safetensors", {}))
 DISTILLED = LoraUse("lightx2v_HIGH.safetensors", 0.5, "high")
 
 
@@ -207,6 +209,9 @@ def test_a_run_as_trained_gives_no_warning():
         (TEXT, {"experts": (HIGH, replace(LOW, file=HIGH.file))}, "are the same file"),
         (TEXT, {"experts": (replace(HIGH, loras=(LoraUse("svi_LOW", 1.0, "low"),)), LOW)}, "but it is put on the high-noise"),
         (TEXT, {"experts": (replace(HIGH, loras=(DISTILLED,)), LOW)}, "cfg is above 1 in clip 1 to 3, but lightx2v_HIGH"),
+        (TEXT, {"experts": (replace(HIGH, loras=(SHOT,)), LOW)}, "is for SVI Shot (its name says so), but the layout is"),
+        (TEXT, {"experts": (replace(HIGH, loras=(SHOT,)), LOW)}, "The run will fail."),
+        (TEXT, {"experts": (replace(HIGH, loras=(replace(SHOT, is_noted=False),)), LOW)}, "drift or turn to noise"),
         (TEXT, {"cfg": 1.0}, "cfg is 1 in clip 1 to 3, but no model or LoRA is named as distilled"),
         (TEXT, {"files": (ModelFile("gone.safetensors", "", None),)}, "gone.safetensors is in none of"),
         (TEXT, {"files": (ModelFile("cut.gguf", "vae", 5, "cut.gguf is cut off."),)}, "cut.gguf is cut off."),
@@ -225,6 +230,9 @@ def test_what_speaks_against_a_plan_is_said_once(text, facts, words):
     ("text", "facts"),
     [
         ("[anchor main]\na\n\n[anchor garden]\nb", {"anchors": ("garden",)}),
+        ("a\n\n[motion 1]\nb", {"layout": LAYOUTS["2.0 (Wan 2.1)"]}),
+        (TEXT, {"layout": LAYOUTS["Shot"], "experts": (ExpertModel("model", "wan2.1.safetensors", (SHOT,)),)}),
+        (TEXT, {"experts": (replace(HIGH, loras=(replace(SHOT, strength=0.0),)), LOW)}),
         ("[lora SVI=0.5]\na", {"lora_rows": ("svi_pro_HIGH.safetensors",)}),
         (TEXT, {"cfg": 1.0, "experts": (replace(HIGH, loras=(DISTILLED,)), LOW)}),
         (TEXT, {"experts": (replace(HIGH, loras=(replace(DISTILLED, strength=0.0),)), LOW)}),

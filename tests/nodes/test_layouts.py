@@ -55,7 +55,7 @@ def test_the_help_pages_table_is_the_table_of_the_code(core):
         layout = variant.layout
         assert (base, padding, length) == (variant.base, layout.padding.value, core["variants"].length_formula(layout))
         assert motion.split()[0] == str(layout.num_motion_frames) and cfg.split()[0] == f"{variant.cfg:g}"
-        assert all(str(count) in motion for count in variant.more_motion)
+        assert all(str(count) in motion for count in variant.also_trained_with)
         assert ("CLIP vision" in needs) == (variant.clip_vision != "none")
 
 

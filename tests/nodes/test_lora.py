@@ -240,4 +240,7 @@ def test_rows_claim_what_their_headers_say_without_being_applied(lora_nodes, lor
         lora_nodes.LoraRow("mine.safetensors", 1.0, "none", 1.0),
         lora_nodes.LoraRow("svi-shot.safetensors", 0.0, "none", 1.0),
     ]
-    assert [claim.layouts[0] for claim in lora_nodes.claims_of_rows(tuple(rows))] == ["Film"]
+    assert {name: claim.layouts[0] for name, claim in lora_nodes.claims_of_rows(tuple(rows)).items()} == {
+        "mine.safetensors": "Film",
+        "svi-shot.safetensors": "Shot",
+    }

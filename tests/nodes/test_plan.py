@@ -281,3 +281,42 @@ def test_the_video_is_asked_for_only_when_it_is_to_be_made(module):
     assert plan.check_lazy_status(False, video=object()) == []
     assert plan.fingerprint_inputs(plan_only=False) == ""
     assert plan.fingerprint_inputs(plan_only=True) != ""
+
+
+def with_lora(graph, name, stock=False):
+    """Return `graph` with a LoRA on its model, put on by SVI LoRA Stack or by ComfyUI's own loader."""
+    graph["row"] = node("SVILora", lora=name, strength=1.0, lora_low_noise="none", strength_low_noise=1.0)
+    graph["stack"] = node("SVILoraStack", model=["model", 0], loras=["row", 0])
+    if stock:
+        graph["stack"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name=name, strength_model=1.0)
+    graph["generate"]["inputs"]["model"] = ["stack", 0]
+    return graph
+
+
+def test_auto_takes_the_layout_from_the_lora_as_the_run_will(graph, outline, folders):
+    save_file({"weight": torch.zeros(16)}, folders / "loras" / "svi-film.safetensors")
+    graph["layout"]["inputs"]["variant"] = "auto"
+    assert outline(with_lora(graph, "svi-film.safetensors")).plan.layout.name == "Film"
+    assert outline(with_lora(graph, SVI_HIGH)).plan.layout.name == "2.0 Pro"
+    for lora, stock in (("lightx2v.safetensors", False), ("svi-film.safetensors", True)):
+        with pytest.raises(ValueError, match="'auto' needs a LoRA that says"):
+            outline(with_lora(graph, lora, stock))
+
+
+def test_a_lora_of_another_system_is_noted_for_the_advice(graph, outline, folders):
+    save_file({"weight": torch.zeros(16)}, folders / "loras" / "mine.safetensors", {"svi.layout": "Film"})
+    for stock in (False, True):
+        (use,) = outline(with_lora(graph, "mine.safetensors", stock)).experts[0].loras
+        assert use.claim.layouts[0] == "Film" and use.claim.is_certain and use.is_noted is not stock
+
+
+def test_a_vae_in_half_precision_is_told_where_frames_go_through_it(graph, outline, monkeypatch):
+    import comfy.model_management
+
+    graph["layout"]["inputs"]["variant"] = "Shot"
+    assert outline(graph).remarks == ()  # on the CPU it runs in fp32
+    monkeypatch.setattr(comfy.model_management, "vae_dtype", lambda device, dtypes: dtypes[0])
+    (remark,) = outline(graph).remarks
+    assert "layout 'Shot' sends frames through the VAE between clips, and it runs in bfloat16" in remark
+    graph["layout"]["inputs"]["variant"] = "2.0 Pro"
+    assert outline(graph).remarks == ()
