@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export IMAGE PROMPTS CLIPS SEED
 
-.PHONY: help demo test lint setup clean
+.PHONY: help demo test train lint setup clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -12,6 +12,11 @@ demo: ## make a long video in a real ComfyUI on CPU: make demo [IMAGE=my.png] [P
 
 test: ## run the whole test suite
 	@$(PYTHON) -m tests
+
+train: ## train a tiny SVI LoRA on the CPU, from clips of the demo's world: the path of README's "Training"
+	@$(PYTHON) -m demo.make_clips datasets/tiny
+	@$(PYTHON) -m demo.environment --run -m training.cache --config training/configs/tiny.toml
+	@$(PYTHON) -m demo.environment --run -m training.erft --config training/configs/tiny.toml
 
 lint: ## check style with ruff
 	@$(PYTHON) -m demo.environment --extra test --run -m ruff check
