@@ -4,7 +4,7 @@ import math
 from pathlib import Path
 
 from training.adapters import LoraAdapters, expand_targets
-from training.backbone import Backbone, load_backbone
+from training.backbone import Backbone, describe_execution, load_backbone
 from training.banks import Banks
 from training.comfy_runtime import find_model
 from training.distributed import Group
@@ -49,6 +49,7 @@ def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, gr
     Raises:
         ValueError: settings that the model or the machine cannot take.
     """
+    loaded = describe_execution(backbone)
     lora = LoraAdapters(
         backbone.transformer,
         rank=config.lora.rank,
@@ -76,7 +77,7 @@ def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, gr
         expected_entries=shared * per_step + (num_steps - shared) * per_step // group.size,
     )
     optimizer = make_optimizer(lora.parameters(), config.optimizer)
-    return Trainer(config, backbone, lora, optimizer, banks, data, group, num_steps)
+    return Trainer(config, backbone, loaded, lora, optimizer, banks, data, group, num_steps)
 
 
 def bank_folder(config: TrainingConfig, run: Path) -> Path:

@@ -209,6 +209,8 @@ def load_backbone(
 def describe_execution(backbone: Backbone, num_tokens: int = 256) -> LoadedAs:
     """Say how the model's blocks really run, by looking at the layers and by tracing one block on random tokens.
 
+    Call it before :meth:`Backbone.use_memory`; the first block is brought to the device for it.
+
     Raises:
         ValueError: the chosen attention kernel cannot run here.
     """
@@ -239,7 +241,7 @@ def _traced_operators(backbone: Backbone, num_tokens: int) -> set[str]:
     context = x[:, :1].expand(1, TEXT_TOKENS + (context_img_len or 0), -1).contiguous()
     with torch.autograd.profiler.profile(use_kineto=False) as trace, torch.enable_grad():
         tokens = x.requires_grad_()
-        out = transformer.blocks[0](
+        out = transformer.blocks[0].to(backbone.device)(
             tokens, e=e, freqs=freqs, context=context, context_img_len=context_img_len, transformer_options=options
         )
         out.sum().backward()

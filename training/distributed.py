@@ -13,8 +13,6 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-_MAX_DIMS = 4
-
 
 @dataclass(frozen=True)
 class MeasuredError:

@@ -12,7 +12,6 @@ from torch import Tensor
 from svi_core.filmstrip import StripRow, draw_filmstrip, pick_frames, spread
 from svi_core.geometry import num_pixel_frames
 from svi_core.video_file import to_uint8
-from training.backbone import describe_execution
 from training.checkpoint import checkpoint_bytes
 from training.comfy_runtime import find_model
 from training.dataset import TrainingExample
@@ -88,8 +87,7 @@ def _row(chunks: Iterator[Tensor], example: TrainingExample, what: str) -> Strip
 
 
 def _model_lines(trainer: Trainer) -> list[str]:
-    backbone, config = trainer.backbone, trainer.config
-    loaded = describe_execution(backbone)
+    backbone, config, loaded = trainer.backbone, trainer.config, trainer.loaded
     ids = trainer.timesteps
     sigmas = f"{float(trainer.sigmas[ids.first_id]):.3f} .. {float(trainer.sigmas[ids.end_id - 1]):.3f}"
     return [

@@ -14,7 +14,6 @@ import psutil
 import torch
 from tqdm import tqdm
 
-from training.backbone import describe_execution
 from training.banks import error_to_signal
 from training.dataset import TrainingExample
 from training.erft import StepResult
@@ -48,7 +47,7 @@ class Progress:
     def begin(self) -> None:
         """Say how the model runs, and validate it as it is before the first step, for the curves to begin with."""
         trainer = self._trainer
-        loaded = describe_execution(trainer.backbone)
+        loaded = trainer.loaded
         if trainer.group.is_first:
             _log.info(
                 "SVI: %s: %s, computed in %s; matmul %s; attention %s; %d LoRA layers, %d trained parameters",

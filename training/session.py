@@ -3,6 +3,7 @@
 import logging
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import closing
 from pathlib import Path
 
 from svi_core.erft_presets import PRESETS
@@ -92,11 +93,8 @@ def print_plan(config: TrainingConfig, group: Group) -> None:
     """
     per_step = group.size * config.loop.accumulation * config.loop.batch_size
     trainer = assemble(config, load_configured_backbone(config), open_cache(config, per_step), group, Path(config.run))
-    try:
-        with out_of_memory_told("one training step", MORE_MEMORY):
-            text = plan(trainer, Path(config.run))
-    finally:
-        trainer.banks.close()
+    with closing(trainer.banks), out_of_memory_told("one training step", MORE_MEMORY):
+        text = plan(trainer, Path(config.run))
     if group.is_first:
         sys.stdout.write(text + "\n")
 
@@ -123,24 +121,15 @@ def run_training(
         OSError: the disk is full.
         TrainingStopped: a loss or gradient that is not finite.
     """
-    run = RunFolder(Path(config.run), group)
-    try:
-        with StopSignal() as stop:
-            per_step = group.size * config.loop.accumulation * config.loop.batch_size
-            data = open_data(config, per_step)
-            trainer = assemble(config, load_configured_backbone(config), data, group, run.path)
-            try:
-                _begin(trainer, run, resume)
-                progress = Progress(trainer, run, sampler(trainer, run) if sampler else lambda: None)
-                try:
-                    progress.begin()
-                    return train(trainer, run, stop, progress.on_step, progress.look)
-                finally:
-                    progress.close()
-            finally:
-                trainer.banks.close()
-    finally:
-        run.close()
+    with StopSignal() as stop, closing(RunFolder(Path(config.run), group)) as run:
+        per_step = group.size * config.loop.accumulation * config.loop.batch_size
+        data = open_data(config, per_step)
+        trainer = assemble(config, load_configured_backbone(config), data, group, run.path)
+        with closing(trainer.banks):
+            _begin(trainer, run, resume)
+            with closing(Progress(trainer, run, sampler(trainer, run) if sampler else lambda: None)) as progress:
+                progress.begin()
+                return train(trainer, run, stop, progress.on_step, progress.look)
 
 
 def _begin(trainer: Trainer, run: RunFolder, resume: bool) -> None:

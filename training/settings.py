@@ -58,14 +58,14 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
-    """What fits the training into a card; none of it changes a result. See configs/memory_*.toml.
+    """What fits the training into a card, see configs/memory_*.toml. Results stay the same, to the bit with one kernel.
 
     Attributes:
         checkpointing: keep only each block's input for the backward pass.
         offload_block_inputs: keep those inputs in host memory.
         swapped_blocks: how many blocks keep their weights in host memory.
         attention: "auto" lets PyTorch choose; "cudnn", "flash", "efficient" or "math" asks for one kernel.
-        compile: compile each block with torch.compile.
+        compile: compile each block with torch.compile; sums may then round otherwise.
     """
 
     checkpointing: bool = True

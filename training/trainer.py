@@ -14,7 +14,7 @@ from training.distributed import Group
 from training.settings import TrainingConfig
 
 if TYPE_CHECKING:
-    from training.backbone import Backbone  # loads ComfyUI
+    from training.backbone import Backbone, LoadedAs  # loads ComfyUI
 
 
 class ExampleSource(Protocol):
@@ -41,6 +41,7 @@ class Trainer:
     Attributes:
         config: the settings.
         backbone: the frozen model.
+        loaded: how it really runs here.
         lora: what is trained.
         optimizer: what moves it.
         banks: this process's error banks.
@@ -54,6 +55,7 @@ class Trainer:
 
     config: TrainingConfig
     backbone: "Backbone"
+    loaded: "LoadedAs"
     lora: LoraAdapters
     optimizer: torch.optim.Optimizer
     banks: Banks
