@@ -18,6 +18,7 @@ from pathlib import Path
 if __name__ == "__main__":
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from workflows.dance import dance_loop
 from workflows.demo import DEMO, tiny_demo
 from workflows.graph_layout import GraphLayout, ObjectInfo
 from workflows.object_info import read_object_info
@@ -34,6 +35,7 @@ WORKFLOWS: Mapping[str, Callable[[GraphLayout], None]] = {
     "svi_2.0_pro_wan2.2_extend": extend_2_0_pro,
     "svi_2.0_pro_wan2.2_reroll": reroll_2_0_pro,
     "svi_shot_wan2.1_loop": shot_loop,
+    "svi_dance_wan2.1_loop": dance_loop,
     "svi_tiny_demo": tiny_demo,
 }
 _GRAPH_NAMESPACE = uuid.UUID("5c1f6f0e-0b0e-4d52-9a51-2d6f1f5c1a00")

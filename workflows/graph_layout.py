@@ -120,6 +120,8 @@ class Group:
     ) -> Node:
         """Add a node; every widget must be given a value, and every required socket a link (a Node or a Socket).
 
+        A widget may be given a link instead; the file then has its default as the value that the link hides.
+
         Args:
             text_height: of each multi-line text.
             preview_height: room for the picture or video that the node shows.
@@ -134,6 +136,7 @@ class Group:
         links = {name: _socket(value) for name, value in values.items() if isinstance(value, Node | Socket)}
         given = {name: value for name, value in values.items() if name not in links}
         check_values(node_type, inputs, given, links)
+        given |= {slot.name: slot.options["default"] for slot in inputs if slot.is_widget and slot.name in links}
         node = Node(len(self.graph.nodes) + 1, node_type, inputs, outputs, given, links, title, models)
         node.width = self.width
         node.height = _height(node, text_height) + preview_height
@@ -257,7 +260,7 @@ def check_values(node_type: str, inputs: Sequence[Input], values: Mapping[str, A
     """Raise ValueError unless every widget has a value, every required socket a link, and nothing else is given."""
     known = {slot.name: slot for slot in inputs}
     unknown = (values.keys() | links.keys()) - known.keys()
-    unset = [slot.name for slot in inputs if slot.is_widget and slot.name not in values]
+    unset = [slot.name for slot in inputs if slot.is_widget and slot.name not in values.keys() | links.keys()]
     open_sockets = [s.name for s in inputs if not s.is_widget and not s.is_optional and s.name not in links]
     if unknown or unset or open_sockets:
         raise ValueError(f"{node_type}: unknown {sorted(unknown)}, without value {unset}, not linked {open_sockets}")

@@ -13,6 +13,7 @@ LIGHT_HIGH = "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors"
 LIGHT_LOW = "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors"
 WAN21_I2V = "wan2.1_i2v_480p_14B_fp16.safetensors"
 SVI_SHOT = "svi-shot_lora_rank_128_fp16.safetensors"
+SVI_DANCE = "svi-dance.safetensors"
 CLIP_VISION = "clip_vision_h.safetensors"
 TEXT_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
 VAE = "wan_2.1_vae.safetensors"
@@ -26,6 +27,7 @@ URLS = {  # file name: (folder below models/, address)
     LIGHT_LOW: ("loras", f"{WAN22}/loras/{LIGHT_LOW}"),
     WAN21_I2V: ("diffusion_models", f"{WAN21}/diffusion_models/{WAN21_I2V}"),
     SVI_SHOT: ("loras", f"{SVI_FP16}/{SVI_SHOT}"),
+    SVI_DANCE: ("loras", f"{SVI_AUTHORS}/resolve/main/version-1.0/{SVI_DANCE}"),
     CLIP_VISION: ("clip_vision", f"{WAN21}/clip_vision/{CLIP_VISION}"),
     TEXT_ENCODER: ("text_encoders", f"{WAN21}/text_encoders/{TEXT_ENCODER}"),
     VAE: ("vae", f"{WAN21}/vae/{VAE}"),

@@ -31,6 +31,7 @@ NUM_FRAMES = {  # of the made-small workflows
     "svi_2.0_pro_wan2.2_extend": 24 + 2 * 8,
     "svi_2.0_pro_wan2.2_reroll": 3 * 8 + 5,
     "svi_shot_wan2.1_loop": 3 * 12 + 1,
+    "svi_dance_wan2.1_loop": 20,  # as many as there are poses: two clips, the second one cut
     "svi_tiny_demo": 3 * 8 + 5,
 }
 STAND_INS = {  # what stands in for the demo's own models while one of them is absent
@@ -89,3 +90,4 @@ def add_images(server: ComfyServer, image: Path) -> None:
     for name in IMAGES:
         server.add_input(image, name)
     write_video(server.base_directory / "input" / "example.mp4", [np.full((24, 64, 64, 3), 90, np.uint8)], VideoCoding())
+    write_video(server.base_directory / "input" / "pose.mp4", [np.full((20, 96, 64, 3), 90, np.uint8)], VideoCoding())
