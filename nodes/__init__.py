@@ -14,6 +14,7 @@ from .lora import SVILora, SVILoraStack
 from .plan import SVIPlan
 from .prompts import SVILiveSchedule, SVIPromptStream
 from .run import SVIGenerate, SVIOutput
+from .storyline import SVIStoryline
 from .talk import SVITalk
 
 
@@ -32,6 +33,7 @@ class StableVideoInfinity(ComfyExtension):
             SVILora,
             SVILoraStack,
             SVIPromptStream,
+            SVIStoryline,
             SVILiveSchedule,
             SVILayout,
             SVIOutput,

@@ -22,6 +22,8 @@ from ..svi_core.safetensors_file import read_header
 from ..svi_core.schedule import LiveSchedule, Schedule, parse_schedule
 from ..svi_core.seams import Seam, measured_seam
 from ..svi_core.source_video import probe_video
+from ..svi_core.storyline import Storyline
+from ..svi_core.storyline_actions import SubjectKind
 from ..svi_core.variant_claims import resolve_layout, variant_claim
 from ..svi_core.video_file import VideoCoding
 from .bridge import rounding_warning
@@ -42,6 +44,7 @@ from .layouts import ask_layout
 from .lora import NONE
 from .prompts import input_text_file
 from .run import AUTO, OutputSettings, run_path
+from .storyline import STORY_WIDGETS, STORYLINE, write_story
 
 _STEPPED_SCHEDULERS = {  # nodes that make as many steps as their widget says
     "BasicScheduler", "BetaSamplingScheduler", "ExponentialScheduler", "KarrasScheduler", "LaplaceScheduler",
@@ -141,15 +144,25 @@ class _OutlineReader:
         source = self.graph.class_of(link.node_id) if link else ""
         if source == "SVIPromptStream":
             split = PromptSplit(self._required(link.node_id, "split", PromptSplit.PARAGRAPHS))
-            return parse_schedule(self._required(link.node_id, "text"), split), False
+            return parse_schedule(self._prompt_text(link.node_id), split), False
         if source == "SVILiveSchedule":
             path = input_text_file(self._required(link.node_id, "file"))
             return LiveSchedule(path).snapshot(), bool(self._required(link.node_id, "until_stopped", False))
         origin = self.graph.title(link.node_id) if link else "nowhere"
         raise ValueError(f"prompts: comes from {origin}, so that the clips cannot be known: use SVI Prompt Stream.")
 
+    def _prompt_text(self, prompts: str) -> str:
+        """Return the text of an SVI Prompt Stream, also one that templates write."""
+        story = self.graph.link(prompts, "text")
+        if story is None or self.graph.class_of(story.node_id) != STORYLINE or self.graph.link(story.node_id, "text_model"):
+            return self._required(prompts, "text")
+        values = {name: self._required(story.node_id, name) for name in STORY_WIDGETS}
+        return write_story(Storyline(**values | {"kind": SubjectKind(values["kind"])}))
+
     def _num_clips(self, schedule: Schedule) -> int:
         link = self.graph.link(self.node, "num_clips")
+        if link is not None and self.graph.class_of(link.node_id) == STORYLINE:
+            return self._required(link.node_id, "num_clips")
         if link is not None and link == Link(self.graph.link(self.node, "prompts").node_id, 1):
             return len(schedule)  # the prompt stream's own count
         return self._required(self.node, "num_clips")

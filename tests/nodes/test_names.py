@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 NAMES_A_FILE = {"filename_prefix", "file"}
-NAMES_NO_FILE = {"text", "name"}
+NAMES_NO_FILE = {"text", "name", "subject", "place", "style", "prefix", "suffix"}
 LEADING_ELSEWHERE = [
     "../x", "a/../../x", "/etc/passwd", "..\\x", "C:\\x", "\\\\server\\x", "a\0b", "\0", "", "~/x", "a/../b/../../x",
 ]  # fmt: skip

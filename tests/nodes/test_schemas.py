@@ -13,6 +13,7 @@ NODE_IDS = {
     "SVILora",
     "SVILoraStack",
     "SVIPromptStream",
+    "SVIStoryline",
     "SVILayout",
     "SVIGenerate",
     "SVITalk",
