@@ -6,12 +6,14 @@ Source: SVI_SPEC B4 (gathering of errors in the warm-up), torch.distributed.
 """
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
 import torch.distributed as distributed
 from torch import Tensor
+
+MESSAGE_NUMBERS = 1 << 25  # 128 MiB of fp32: few messages, and little memory beside the gradients
 
 
 @dataclass(frozen=True)
@@ -51,14 +53,14 @@ class Group:
         return self.rank == 0
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace each gradient by its sum over the processes, in one message."""
-        gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        if self.size == 1 or not gradients:
+        """Replace each gradient by its sum over the processes, in messages of some megabytes."""
+        if self.size == 1:
             return
-        flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
-        distributed.all_reduce(flat)
-        for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
-            gradient.copy_(part.view_as(gradient))
+        for gradients in _messages([parameter.grad for parameter in parameters if parameter.grad is not None]):
+            flat = torch.cat([gradient.reshape(-1) for gradient in gradients])
+            distributed.all_reduce(flat)
+            for gradient, part in zip(gradients, flat.split([gradient.numel() for gradient in gradients]), strict=True):
+                gradient.copy_(part.view_as(gradient))
 
     def largest(self, *values: float) -> list[float]:
         """Return the largest of each value over the processes."""
@@ -110,6 +112,19 @@ class Group:
         """Leave the group."""
         if self.size > 1:
             distributed.destroy_process_group()
+
+
+def _messages(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """Yield `gradients` in order, as many at a time as make a message of about MESSAGE_NUMBERS."""
+    message, count = [], 0
+    for gradient in gradients:
+        message.append(gradient)
+        count += gradient.numel()
+        if count >= MESSAGE_NUMBERS:
+            yield message
+            message, count = [], 0
+    if message:
+        yield message
 
 
 def join_group() -> Group:

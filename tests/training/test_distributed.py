@@ -66,6 +66,11 @@ def outcome(run: Path) -> tuple[list[dict], dict[str, torch.Tensor], dict[str, t
     return steps, load_file(newest / "adapters.safetensors"), load_file(newest / "bank_0.safetensors")
 
 
+@pytest.fixture(autouse=True)
+def small_messages(monkeypatch):
+    monkeypatch.setattr("training.distributed.MESSAGE_NUMBERS", 1000)  # so that forked processes send many
+
+
 @pytest.fixture(scope="module")
 def make_config(wan_folder):
     def make(run: Path, batch_size: int, **recycling):
@@ -140,6 +145,15 @@ def settings_with(config, *, steps: int, share: bool):
     table = config_table(config)
     table["loop"]["steps"], table["bank"]["share"] = steps, share
     return config_from(table)
+
+
+def test_messages_hold_every_gradient_once(monkeypatch):
+    import training.distributed as module
+
+    monkeypatch.setattr(module, "MESSAGE_NUMBERS", 10)
+    gradients = [torch.zeros(size) for size in (3, 4, 5, 20, 1)]
+    messages = list(module._messages(gradients))
+    assert [[gradient.numel() for gradient in message] for message in messages] == [[3, 4, 5], [20], [1]]
 
 
 def test_alone_everything_is_what_it_was():

@@ -172,6 +172,18 @@ def test_every_storage_trains(wan_folder, storage):
     assert not any(torch.equal(value, before[key]) for key, value in state(trainer).items() if "lora_B" in key)
 
 
+def test_wan_2_1_trains_with_clip_vision_and_not_without(wan_folder):
+    class WithVision(FakeDataset):
+        def make(self, index: int, name: str = "clip"):
+            vision = torch.randn(257, 1280, generator=torch.Generator().manual_seed(index))
+            return replace(super().make(index, name), clip_vision=vision)
+
+    config = settings(loop={"batch_size": 2})
+    assert all(math.isfinite(loss) for loss in run(make_trainer(wan_folder, config, data=WithVision(), storage="wan21_i2v"), 2))
+    with pytest.raises(ValueError, match="no CLIP vision features"):
+        run(make_trainer(wan_folder, config, storage="wan21_i2v"), 1)
+
+
 class NanDataset(FakeDataset):
     def make(self, index: int, name: str = "clip"):
         example = super().make(index, name)

@@ -55,6 +55,9 @@ def test_going_on_from_the_command_line(words, tmp_path, capsys):
     assert cache.main(["--config", TINY, *words]) == 0
     assert erft.main(["--config", TINY, *words, "loop.steps=2", "samples.every=0"]) == 0
     assert erft.main(["--resume", str(tmp_path / "run"), "loop.steps=3"]) == 0
+    whole = [word.replace(f"run={tmp_path}", f"run={tmp_path / 'whole'}") for word in words]
+    assert erft.main(["--config", TINY, *whole, "loop.steps=3", "samples.every=0"]) == 0
+    assert (tmp_path / "run" / "run.safetensors").read_bytes() == (tmp_path / "whole" / "run" / "run.safetensors").read_bytes()
     assert erft.main(["--resume", str(tmp_path / "run"), "lora.rank=4"]) == 2
     assert "lora.rank: 8 -> 4" in capsys.readouterr().err
     assert erft.main(["--config", TINY, *words]) == 2
