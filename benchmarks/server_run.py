@@ -23,9 +23,9 @@ class Watched:
         wall_seconds: from ComfyUI's own notes of when the execution began and ended.
         cpu_seconds: of the server and of the processes that it started (ffmpeg).
         child_cpu_seconds: of the latter alone.
-        peak_bytes: the most resident memory of the server, looked at every 10 ms.
-        child_peak_bytes: the most resident memory of the processes that it started, together.
-        bytes_before: the server's resident memory before the run.
+        peak_bytes: the most memory of the server's own (see :func:`own_bytes`), looked at every 10 ms.
+        child_peak_bytes: the same of the processes that it started, together.
+        bytes_before: the server's own memory before the run.
     """
 
     wall_seconds: float
@@ -43,7 +43,7 @@ def run_watched(server: ComfyServer, graph: dict[str, Any]) -> dict[str, float]:
         ServerError: it did not finish.
     """
     process = psutil.Process(server.pid)
-    before, bytes_before = process.cpu_times(), process.memory_info().rss
+    before, bytes_before = process.cpu_times(), own_bytes(process)
     with peak_memory(process) as peak:
         prompt_id = server.queue(graph)
         server.wait(prompt_id, timeout=3600)
@@ -56,12 +56,12 @@ def run_watched(server: ComfyServer, graph: dict[str, Any]) -> dict[str, float]:
 
 @contextmanager
 def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
-    """Give the most resident bytes of `process`, and of its children together, during the block."""
+    """Give the most bytes of `process`'s own, and of its children together, during the block."""
     peak, ended = [0, 0], threading.Event()
 
     def sample() -> None:
         while not ended.is_set():
-            peak[0] = max(peak[0], process.memory_info().rss)
+            peak[0] = max(peak[0], own_bytes(process))
             peak[1] = max(peak[1], bytes_of_children(process))
             ended.wait(SAMPLE_SECONDS)
 
@@ -74,15 +74,24 @@ def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
         thread.join()
 
 
+def own_bytes(process: psutil.Process) -> int:
+    """Return the resident memory of `process` without the pages of files (libraries, mapped models) where the system tells.
+
+    The kernel takes file pages away and gives them back as it likes, which moves the whole by several percent.
+    """
+    memory = process.memory_info()
+    return memory.rss - getattr(memory, "shared", 0)
+
+
 def bytes_of_children(process: psutil.Process) -> int:
-    """Return the resident memory of the programs that `process` has started and that still run.
+    """Return the memory of the programs that `process` has started and that still run.
 
     A child that has not yet become another program shares its parent's pages and is not counted.
     """
     total = 0
     for child in process.children(recursive=True):
         try:
-            total += 0 if child.exe() == process.exe() else child.memory_info().rss
+            total += 0 if child.exe() == process.exe() else own_bytes(child)
         except psutil.Error:
             continue  # it ended meanwhile
     return total

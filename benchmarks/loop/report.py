@@ -93,7 +93,7 @@ def memory_table(settings: dict[str, Any], measured: dict[str, Any]) -> str:
     rows.append(("each clip adds", *(f"{growth(settings, measured, kind) / 1e6:.2f}" for kind in GRAPHS)))
     clip_bytes = 3 * 4 * settings["num_frames"] * settings["side"] ** 2
     rows.append(("the same, in float32 clips", *(f"{growth(settings, measured, kind) / clip_bytes:.2f}" for kind in GRAPHS)))
-    return table(("clips: peak MB of the server", *GRAPHS), rows)
+    return table(("clips: peak MB of the server's own memory", *GRAPHS), rows)
 
 
 def growth(settings: dict[str, Any], measured: dict[str, Any], kind: str) -> float:
@@ -129,7 +129,7 @@ def draw_memory(settings: dict[str, Any], measured: dict[str, Any]):
     """Return the plot of memory versus clips."""
     title = f"Peak memory of a run, {settings['side']} x {settings['side']} pixels, {settings['num_frames']} frames a clip"
     lines = {kind: [(x, y / 1e6) for x, y in memory_points(settings, measured, kind)] for kind in GRAPHS}
-    return draw_lines(title, "clips", "MB resident", lines)
+    return draw_lines(title, "clips", "MB of the server's own", lines)
 
 
 def job_of(settings: dict[str, Any], num_clips: int) -> Job:
