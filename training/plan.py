@@ -102,11 +102,10 @@ def _model_lines(trainer: Trainer) -> list[str]:
 
 def _data_lines(trainer: Trainer) -> list[str]:
     data, per_step = trainer.data, trainer.examples_per_step
-    held_out = sum(1 for _ in data.validation())
     epochs = trainer.num_steps * per_step / len(data)
     first = data.example(trainer.config.seed, 0, 0)
     return [
-        f"examples      {len(data)} to learn from, {held_out} held out; the largest has latents {list(first.latent.shape)}",
+        f"examples      {len(data)} to learn from, {data.num_held_out} held out; latents up to {list(first.latent.shape)}",
         f"steps         {trainer.num_steps} of {per_step} examples ({epochs:.1f} passes over the data), "
         f"{trainer.config.optimizer.name} at {trainer.config.optimizer.learning_rate:g}",
     ]

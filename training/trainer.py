@@ -30,6 +30,10 @@ class ExampleSource(Protocol):
         """Give the examples that are held out of training, always in one order."""
 
     @property
+    def num_held_out(self) -> int:
+        """How many these are."""
+
+    @property
     def content_hash(self) -> str:
         """A hash of which examples there are."""
 

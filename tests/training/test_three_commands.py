@@ -1,6 +1,11 @@
 """The path a user walks: cache, dry run, train, use the LoRA; and every wrong turn at the start of it."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -97,6 +102,23 @@ def cached(clips, tmp_path_factory, tmp_path):
             assert cache.main(["--config", TINY, *words]) == 0
 
     return fill
+
+
+def test_ctrl_c_saves_and_says_how_to_go_on(words, tmp_path, cached, comfyui_path):
+    cached(words)
+    command = [sys.executable, "-m", "training.erft", "--config", TINY, *words, "loop.steps=100000", "samples.every=0"]
+    environment = {**os.environ, "COMFYUI_PATH": str(comfyui_path), "OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True, cwd=ROOT)
+    metrics, deadline = tmp_path / "run" / "metrics.jsonl", time.monotonic() + 120
+    while not (metrics.exists() and '"step"' in metrics.read_text()):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 130, said
+    assert f"Go on with: python -m training.erft --resume {tmp_path / 'run'}" in said
+    assert "60 x float32" in said and "flash_attention_for_cpu" in said
+    assert len(list((tmp_path / "run" / "checkpoints").iterdir())) >= 1
 
 
 def test_without_a_cache_the_command_to_make_it_is_named(words, capsys):
