@@ -69,6 +69,16 @@ def frame_rate_of(layout: Layout, controls: Sequence[Control]) -> float:
     return rates[0] if rates else layout.frame_rate
 
 
+def earliest_end(max_frames: int, num_start_frames: int, controls: Sequence[Control]) -> int:
+    """Return the final length of a video in frames, 0 for no limit: `max_frames`, or where a control ends before.
+
+    Args:
+        num_start_frames: of the video that is continued, 0 for none.
+    """
+    ends = [max_frames, *(control.num_frames and num_start_frames + control.num_frames for control in controls)]
+    return min((end for end in ends if end), default=0)
+
+
 def require_condition(layout: Layout, controls: Sequence[Control]) -> None:
     """Refuse a layout whose clips follow what no control gives.
 

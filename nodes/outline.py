@@ -15,6 +15,7 @@ from ..svi_core.continuation import VideoStart
 from ..svi_core.images import SizeRule, video_size
 from ..svi_core.layouts import LAYOUTS, Layout
 from ..svi_core.lora import expert_named_in
+from ..svi_core.lora_presets import LORA_PRESETS
 from ..svi_core.outline import ExpertModel, LoraUse, ModelFile, RunOutline
 from ..svi_core.prompts import PromptSplit
 from ..svi_core.run import VideoSettings
@@ -27,6 +28,9 @@ from ..svi_core.storyline_actions import SubjectKind
 from ..svi_core.variant_claims import resolve_layout, variant_claim
 from ..svi_core.video_file import VideoCoding
 from .bridge import rounding_warning
+from .control import earliest_end, frame_rate_of
+from .control_outline import ControlOutline, control_outlines
+from .few_steps import FEW_STEPS
 from .graph import (
     GENERATE,
     LORA_STACK,
@@ -42,6 +46,7 @@ from .graph import (
 )
 from .layouts import ask_layout
 from .lora import NONE
+from .lora_presets import LORA_PRESET
 from .prompts import input_text_file
 from .run import AUTO, OutputSettings, run_path
 from .storyline import STORY_WIDGETS, STORYLINE, write_story
@@ -81,10 +86,12 @@ class _OutlineReader:
         output, start = self._output(), self._start()
         seed = self._value(self.node, "seed")
         prefix = self._value(self.node, "filename_prefix")
-        num_clips = len(schedule) if until_stopped else self._num_clips(schedule)
+        controls = list(control_outlines(self.graph, self.node, self.not_known))
+        num_clips = len(schedule) if until_stopped else self._num_clips(schedule, controls)
         metadata, files = self._files()
         experts = self._experts(metadata)
         layout = self._layout(experts)
+        frame_rate = frame_rate_of(layout, controls)
         plan = ClipPlan(
             num_clips,
             schedule,
@@ -96,12 +103,13 @@ class _OutlineReader:
             start.plan_key if isinstance(start, VideoStart) else start,
         )
         known_start = start if isinstance(start, VideoStart) else None
+        num_start_frames = known_start.num_frames if known_start else 0
         return RunOutline(
             plan=plan,
             num_listed=len(schedule),
-            coding=VideoSettings(replace(output.coding, frame_rate=layout.frame_rate), start=known_start).clip_coding,
-            max_frames=output.max_frames(known_start, layout.frame_rate),
-            num_start_frames=known_start.num_frames if known_start else 0,
+            coding=VideoSettings(replace(output.coding, frame_rate=frame_rate), start=known_start).clip_coding,
+            max_frames=earliest_end(output.max_frames(known_start, frame_rate), num_start_frames, controls),
+            num_start_frames=num_start_frames,
             start_seconds=known_start.num_frames / known_start.source.frame_rate if known_start else 0.0,
             until_stopped=until_stopped,
             is_seed_known=seed is not None,
@@ -159,8 +167,11 @@ class _OutlineReader:
         values = {name: self._required(story.node_id, name) for name in STORY_WIDGETS}
         return write_story(Storyline(**values | {"kind": SubjectKind(values["kind"])}))
 
-    def _num_clips(self, schedule: Schedule) -> int:
+    def _num_clips(self, schedule: Schedule, controls: list[ControlOutline]) -> int:
         link = self.graph.link(self.node, "num_clips")
+        asked = next((control.num_clips for control in controls if control.clip_count == link), None)
+        if asked is not None:
+            return asked
         if link is not None and self.graph.class_of(link.node_id) == STORYLINE:
             return self._required(link.node_id, "num_clips")
         if link is not None and link == Link(self.graph.link(self.node, "prompts").node_id, 1):
@@ -222,6 +233,9 @@ class _OutlineReader:
         link = self.graph.link(self.node, "sigmas")
         if link is not None and self.graph.class_of(link.node_id) in _STEPPED_SCHEDULERS:
             return self._value(link.node_id, "steps")
+        if link is not None and self.graph.class_of(link.node_id) == FEW_STEPS:
+            counts = [self._value(link.node_id, name) for name in ("steps_high_noise", "steps_low_noise")]
+            return None if None in counts else sum(counts)
         if link is not None:
             self.not_known.append(f"steps: sigmas come from {self._origin(link)}")
         return None
@@ -300,7 +314,13 @@ class _OutlineReader:
         for row in self.graph.chain(node, name):
             lora = self._value(row, f"lora{suffix}", NONE)
             if lora not in (None, NONE):
-                yield LoraUse(lora, self._strength(row, f"strength{suffix}"))
+                yield LoraUse(lora, self._row_strength(row, is_low))
+
+    def _row_strength(self, row: str, is_low: bool) -> float:
+        if self.graph.class_of(row) != LORA_PRESET:
+            return self._strength(row, "strength_low_noise" if is_low else "strength")
+        preset = LORA_PRESETS.get(self._value(row, "preset"))
+        return 1.0 if preset is None else preset.low if is_low else preset.high
 
     def _strength(self, node: str, name: str) -> float:
         """Return a LoRA's strength; one that is not known counts as 1."""

@@ -21,7 +21,7 @@ from .clip_panel import tell_browsers
 from .clip_sampler import ClipSampler
 from .conditioning import Anchors
 from .continuation import StartType
-from .control import Control, ControlType, frame_rate_of
+from .control import ControlType, earliest_end, frame_rate_of
 from .graph import recipe
 from .layouts import LayoutType
 from .lora import LoraRows
@@ -163,20 +163,14 @@ def prepare_run(
     )
     sampler.check(plan)
     rate = frame_rate_of(layout, sampler.control)
-    max_frames = _earliest_end(output.max_frames(continue_from, rate), continue_from, sampler.control)
+    num_start_frames = continue_from.num_frames if continue_from else 0
+    max_frames = earliest_end(output.max_frames(continue_from, rate), num_start_frames, sampler.control)
     start = sampler.open_start(continue_from, rate) if continue_from else None
     graph = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
     sound = next((control.sound for control in sampler.control if control.sound), None)
     coding = replace(output.coding, frame_rate=rate)
     settings = VideoSettings(coding, graph, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound)
     return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
-
-
-def _earliest_end(max_frames: int, start: VideoStart | None, controls: tuple[Control, ...]) -> int:
-    """Return the final length in frames, 0 for no limit: that of SVI Output, or where a control ends before."""
-    begun = start.num_frames if start else 0
-    ends = [max_frames, *(control.num_frames and begun + control.num_frames for control in controls)]
-    return min((end for end in ends if end), default=0)
 
 
 _made_files: set[Path] = set()  # results of this process, to notice when a cached one is gone

@@ -11,6 +11,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from svi_core.video_file import VideoCoding, write_video
 from tests.e2e.graphs import HIGH, LOW, loop_graph, node
 
 SVI_HIGH, SVI_LOW = "SVI_v2_PRO_HIGH.safetensors", "SVI_v2_PRO_LOW.safetensors"
@@ -105,6 +106,36 @@ def test_primitives_are_followed_and_other_nodes_are_named(graph, outline, targe
     graph["source"] = node("Compute", a=value, b=1)
     found = outline(graph)
     assert known(found) is None and found.not_known == (f"{name}: comes from Compute (node source)",)
+
+
+@pytest.fixture
+def dancing(graph, folders):
+    """The graph following 20 poses at 24 frames per second in clips of 9 frames, their number as the poses ask."""
+    write_video(folders / "input" / "pose.mp4", [np.zeros((20, 32, 32, 3), np.uint8)], VideoCoding(frame_rate=24))
+    graph["poses"] = node("LoadVideo", file="pose.mp4")
+    dance = {"lora": SVI_HIGH, "when_poses_end": "loop", "pose_in_negative": True, "layout": ["layout", 0]}
+    graph["dance"] = node("SVIDance", poses=["poses", 0], **dance)
+    graph = change(graph, "layout", variant="Dance")
+    return change(graph, "generate", control=["dance", 0], num_clips=["dance", 1])
+
+
+def test_poses_say_number_rate_and_end_of_the_clips(dancing, outline):
+    """20 poses in clips of 9 frames that share one: 9 + 8 + 8 = 25 frames; stop ends the video at 20."""
+    found = outline(dancing)
+    assert (found.plan.num_clips, found.coding.frame_rate, found.max_frames) == (3, 24.0, 0)
+    assert outline(change(dancing, "dance", when_poses_end="stop")).max_frames == 20
+    dancing["frames"] = node("GetVideoComponents", video=["poses", 0])
+    loose = outline(change(dancing, "dance", poses=["frames", 0]))
+    assert (loose.plan.num_clips, loose.coding.frame_rate) == (3, 25.0)
+
+
+def test_poses_that_another_node_makes_are_not_known(dancing, outline):
+    dancing["made"] = node("SomeVideo", x=1)
+    dancing = change(dancing, "dance", poses=["made", 0])
+    with pytest.raises(ValueError, match="num_clips: comes from SVIDance"):
+        outline(dancing)
+    found = outline(change(dancing, "generate", num_clips=4))
+    assert found.plan.num_clips == 4 and any("poses of SVIDance" in text for text in found.not_known)
 
 
 @pytest.mark.parametrize(("target", "name"), [("generate", "num_clips"), ("prompts", "text"), ("layout", "num_frames")])

@@ -1,0 +1,66 @@
+"""What the controls of a run say beforehand, as far as the queued graph and the files that it names tell: for SVI Plan."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from ..svi_core.geometry import TRAINED_NUM_FRAMES
+from ..svi_core.layouts import LAYOUTS
+from ..svi_core.pose_video import WhenPosesEnd, num_clips_for
+from ..svi_core.source_video import probe_video
+from .dance import DANCE
+from .graph import Link, NotKnown, QueuedGraph, find_input
+
+_DANCE_NODE = "SVIDance"
+
+
+@dataclass(frozen=True)
+class ControlOutline:
+    """What is known of one control before it is made.
+
+    Attributes:
+        clip_count: the output that says how many clips the control needs.
+        num_clips: what that says.
+        frame_rate: as in Control.
+        num_frames: as in Control.
+    """
+
+    clip_count: Link
+    num_clips: int
+    frame_rate: float | None
+    num_frames: int
+
+
+def control_outlines(graph: QueuedGraph, node: str, not_known: list[str]) -> Iterator[ControlOutline]:
+    """Yield what is known of the controls of the SVI Generate `node`; what is not is added to `not_known`.
+
+    Raises:
+        OSError: a pose video that cannot be read.
+    """
+    for control in graph.chain(node, "control"):
+        if graph.class_of(control) != _DANCE_NODE:
+            continue
+        try:
+            yield _read_dance(graph, control)
+        except NotKnown as error:
+            not_known.append(str(error))
+
+
+def _read_dance(graph: QueuedGraph, node: str) -> ControlOutline:
+    """Return what is known of an SVI Dance whose poses are a file.
+
+    Raises:
+        NotKnown: they are not, or another node makes a value that matters.
+    """
+    link = graph.link(node, "poses")
+    are_loose = link is not None and graph.class_of(link.node_id) == "GetVideoComponents"
+    video = graph.link(link.node_id, "video") if are_loose else link
+    name = graph.value(video.node_id, "file") if video and graph.class_of(video.node_id) == "LoadVideo" else None
+    path = find_input(name) if isinstance(name, str) else None
+    if path is None:
+        raise NotKnown(f"poses of {graph.title(node)}: how many there are is known when they are made")
+    source, layout = probe_video(path), graph.link(node, "layout")
+    num_frames = graph.value(layout.node_id, "num_frames") if layout else TRAINED_NUM_FRAMES
+    num_clips = num_clips_for(source.num_frames, num_frames, LAYOUTS[DANCE].overlap)
+    stops = graph.value(node, "when_poses_end", WhenPosesEnd.LOOP) == WhenPosesEnd.STOP
+    rate = None if are_loose else source.frame_rate
+    return ControlOutline(Link(node, 1), num_clips, rate, source.num_frames if stops else 0)
