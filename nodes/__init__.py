@@ -7,10 +7,12 @@ from .conditioning import SVIAnchorEncode, SVIConditioning, SVIMotionLatent, SVI
 from .continuation import SVIContinueVideo
 from .dance import SVIDance
 from .drift import SVIDriftReport, SVIFilmstrip
+from .few_steps import SVIFewStepSigmas
 from .joining import SVIJoinVideos
 from .layouts import SVILayout
 from .loop import SVIBeginVideo, SVIFinishVideo, SVINextClip, SVIUnrollClips
 from .lora import SVILora, SVILoraStack
+from .lora_presets import SVILoraPreset
 from .plan import SVIPlan
 from .prompts import SVILiveSchedule, SVIPromptStream
 from .run import SVIGenerate, SVIOutput
@@ -31,11 +33,13 @@ class StableVideoInfinity(ComfyExtension):
             SVIMotionLatent,
             SVIConditioning,
             SVILora,
+            SVILoraPreset,
             SVILoraStack,
             SVIPromptStream,
             SVIStoryline,
             SVILiveSchedule,
             SVILayout,
+            SVIFewStepSigmas,
             SVIOutput,
             SVIGenerate,
             SVITalk,

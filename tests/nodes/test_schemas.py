@@ -11,6 +11,8 @@ NODE_IDS = {
     "SVIMotionLatent",
     "SVIConditioning",
     "SVILora",
+    "SVILoraPreset",
+    "SVIFewStepSigmas",
     "SVILoraStack",
     "SVIPromptStream",
     "SVIStoryline",

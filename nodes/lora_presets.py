@@ -1,0 +1,48 @@
+"""A row of a LoRA stack with strengths that are known to work."""
+
+import folder_paths
+from comfy_api.latest import io
+
+from ..svi_core.lora_presets import LORA_PRESETS, lora_preset
+from .lora import NONE, LoraRow, LoraRows
+
+CATEGORY = "SVI"
+LORA_PRESET = "SVILoraPreset"
+
+
+class SVILoraPreset(io.ComfyNode):
+    """Add one LoRA (or one high / low pair) to a stack at strengths chosen by what it is for."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        files = folder_paths.get_filename_list("loras")
+        return io.Schema(
+            node_id=LORA_PRESET,
+            display_name="SVI LoRA Preset",
+            category=CATEGORY,
+            description="One row of a LoRA stack, at strengths known to work for what the LoRA is for. Use SVI LoRA instead to "
+            "type strengths; rows of both kinds can be chained.",
+            search_aliases=["stable video infinity", "lora strength", "lightx2v", "lightning", "distilled", "slow motion"],
+            inputs=[
+                io.Combo.Input(
+                    "preset",
+                    options=list(LORA_PRESETS),
+                    tooltip="What the LoRA is for; the numbers are its strengths on the high-noise (or only) model and on the "
+                    "low-noise expert. Distilled at full strength on the high-noise expert slows motion down.",
+                ),
+                io.Combo.Input("lora", options=[NONE, *files], tooltip="LoRA of the model, or of the high-noise expert."),
+                io.Combo.Input(
+                    "lora_low_noise",
+                    display_name="low-noise LoRA",
+                    options=[NONE, *files],
+                    tooltip="LoRA of the low-noise expert (Wan 2.2); none for a model without experts.",
+                ),
+                LoraRows.Input("loras", optional=True, tooltip="The rows before this one; all are added up."),
+            ],
+            outputs=[LoraRows.Output("stack", display_name="loras", tooltip="For the next row, or for SVI LoRA Stack.")],
+        )
+
+    @classmethod
+    def execute(cls, preset, lora, lora_low_noise, loras=()) -> io.NodeOutput:
+        chosen = lora_preset(preset)
+        return io.NodeOutput((*(loras or ()), LoraRow(lora, chosen.high, lora_low_noise, chosen.low)))

@@ -1,0 +1,45 @@
+"""Strengths that are known to work, by what a LoRA is for.
+
+Source: SVI_SPEC E (authors' tips: LightX2V 0.5 to 0.6 on the high-noise expert, 1.0 on the low; I#51: a Wan 2.1 LightX2V at
+1.5 on both), FIELD_NOTES 1; SVI itself is trained and released at 1.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class LoraPreset:
+    """Strengths for the two experts; the first is also that of a model without experts.
+
+    Attributes:
+        name: what it is for, with its strengths.
+        high: for the high-noise expert, or the only model.
+        low: for the low-noise expert.
+    """
+
+    name: str
+    high: float
+    low: float
+
+
+LORA_PRESETS = {
+    preset.name: preset
+    for preset in (
+        LoraPreset("SVI or style, as trained: 1 and 1", 1.0, 1.0),
+        LoraPreset("distilled, with motion: 0.6 and 1", 0.6, 1.0),
+        LoraPreset("distilled, more motion: 0.5 and 1", 0.5, 1.0),
+        LoraPreset("distilled, as trained: 1 and 1", 1.0, 1.0),
+        LoraPreset("distilled for Wan 2.1, on Wan 2.2: 1.5 and 1.5", 1.5, 1.5),
+    )
+}
+
+
+def lora_preset(name: str) -> LoraPreset:
+    """Return the preset called `name`.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    if name not in LORA_PRESETS:
+        raise ValueError(f"preset is {name!r}: use one of {', '.join(map(repr, LORA_PRESETS))}.")
+    return LORA_PRESETS[name]
