@@ -152,7 +152,7 @@ def _nearest(place: str, key: str, names: Sequence[str]) -> str:
     """Return the end of a message that says what may have been meant: a name nearby, or one of another section."""
     prefix = place.removesuffix(key)
     if close := difflib.get_close_matches(key, names, n=1, cutoff=0.6):
-        return f": did you mean {prefix}{close[0]!s}?"
+        return f": did you mean {prefix}{close[0]}?"
     elsewhere = [f"{section.name}.{key}" for section in fields(TrainingConfig) if key in _names_in(section.name)]
     if elsewhere:
         return f": did you mean {elsewhere[0]}?"

@@ -8,12 +8,14 @@ Source: SVI_SPEC B4 (gathering of errors in the warm-up), torch.distributed.
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 
 import torch
 import torch.distributed as distributed
 from torch import Tensor
 
 MESSAGE_NUMBERS = 1 << 25  # 128 MiB of fp32: few messages, and little memory beside the gradients
+PATIENCE = timedelta(hours=1)  # the others wait while the first process makes a sample video or saves
 
 
 @dataclass(frozen=True)
@@ -138,8 +140,8 @@ def join_group() -> Group:
     if torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
         device = torch.device("cuda", torch.cuda.current_device())
-        distributed.init_process_group("nccl", device_id=device)
+        distributed.init_process_group("nccl", device_id=device, timeout=PATIENCE)
     else:
         device = torch.device("cpu")
-        distributed.init_process_group("gloo")
+        distributed.init_process_group("gloo", timeout=PATIENCE)
     return Group(distributed.get_rank(), size, device)

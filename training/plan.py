@@ -12,6 +12,7 @@ from torch import Tensor
 from svi_core.filmstrip import StripRow, draw_filmstrip, pick_frames, spread
 from svi_core.geometry import num_pixel_frames
 from svi_core.video_file import to_uint8
+from training import encoders
 from training.checkpoint import checkpoint_bytes
 from training.comfy_runtime import find_model
 from training.dataset import TrainingExample
@@ -53,8 +54,6 @@ def time_step(trainer: Trainer) -> tuple[float, int]:
 
 def draw_first_batch(trainer: Trainer, path: Path) -> Path:
     """Draw what the first batch shows: of each example the target, and what it is conditioned on, through the VAE."""
-    from training import encoders
-
     vae = encoders.load_vae(find_model("vae", trainer.config.model.vae, "model.vae"))
     rows = []
     for slot in range(trainer.config.loop.batch_size):

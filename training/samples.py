@@ -5,6 +5,7 @@ other expert, if its file is given, takes over at the boundary; it is loaded for
 Source: SVI_SPEC A1 (Euler, shift 5, guidance), A2 (boundary), A3 (2.0 Pro).
 """
 
+import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,6 +26,7 @@ from svi_core.run import GrowingVideo, make_video
 from svi_core.run_store import RunStore
 from svi_core.schedule import ClipSpec, Paragraph, Schedule
 from svi_core.video_file import to_uint8
+from training import encoders
 from training.assembly import load_other_expert
 from training.backbone import Backbone
 from training.comfy_runtime import find_model
@@ -35,6 +37,7 @@ from training.settings import TrainingConfig
 from training.trainer import Trainer
 
 FRAMES_PER_ROW = 5
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -84,9 +87,7 @@ class SampleMaker:
 
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """Yield the clip's frames in chunks [t, H, W, 3] in [0, 1]."""
-        from training.encoders import decode
-
-        return decode(self.vae, latent[0])
+        return encoders.decode(self.vae, latent[0])
 
     @torch.no_grad()
     def sample(self, request: ClipRequest, previous: Predecessor | None) -> Tensor:
@@ -119,8 +120,6 @@ class SampleMaker:
 
     def _condition(self, request: ClipRequest, previous: Predecessor | None) -> tuple[ConditioningLatent, Tensor | None]:
         """Return the clip's conditioning latent and CLIP vision feature [1, 257, 1280], laid out as in generation."""
-        from training.encoders import encode_video, encode_vision
-
         layout = request.layout
         if layout.in_latent_space:
             motion = None if previous is None else motion_tail(previous.latent, layout.num_motion_frames)
@@ -128,8 +127,8 @@ class SampleMaker:
         known = self.story.reference if previous is None else previous.tail(layout.num_motion_frames)
         padding = self.story.reference if layout.padding is Padding.ANCHOR_FRAMES else None
         frames = padded_frames(known, padding, layout.num_frames)
-        latent = encode_video(self.vae, frames, self.trainer.config.data.vae_tile)[None]
-        vision = encode_vision(self.clip_vision, known[0])[None] if self.clip_vision is not None else None
+        latent = encoders.encode_video(self.vae, frames, self.trainer.config.data.vae_tile)[None]
+        vision = encoders.encode_vision(self.clip_vision, known[0])[None] if self.clip_vision is not None else None
         return ConditioningLatent(latent, known_mask(latent)), vision
 
 
@@ -143,9 +142,12 @@ def make_sampler(trainer: Trainer, run: RunFolder) -> Callable[[], Path | None]:
     """
     if not trainer.config.samples.every or not trainer.group.is_first:
         return lambda: None
-    from training import encoders
-
     config = trainer.config
+    if config.model.expert != "single" and not config.samples.other_expert:
+        _log.warning(
+            "SVI: sample videos are made by the %s-noise expert alone, which it cannot do well: set samples.other_expert.",
+            config.model.expert,
+        )
     vae = encoders.load_vae(find_model("vae", config.model.vae, "model.vae"))
     clip_vision = None
     if trainer.backbone.needs_clip_vision:
@@ -187,8 +189,6 @@ def _other_expert(maker: SampleMaker) -> Iterator[None]:
 
 def _tell(config: TrainingConfig, example: TrainingExample, vae) -> Story:
     """Return the story that the settings tell, taking from `example` what they leave open."""
-    from training import encoders
-
     settings = config.samples
     prompts = settings.prompts or (example.name,)
     texts, negative = {prompts[0]: example.text}, None

@@ -1,5 +1,6 @@
 """The loss on held-out clips, by noise level: the same noise every time, so that the curves mean something."""
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -53,8 +54,8 @@ def _error(trainer: Trainer, example: TrainingExample, timestep_id: int, index: 
     conditions = Conditions(example.y_latent[None], example.mask[None], example.text[None], vision)
     predicted = trainer.backbone.velocity(noisy[None], sigma[None], conditions)[0].cpu()
     error = float((predicted - (noise - example.latent)).square().mean())
-    if error != error:
+    if not math.isfinite(error):
         raise TrainingStopped(
-            f"the model makes NaN of held-out clip {example.name}: look at the clip and at the last checkpoint."
+            f"the model's error on held-out clip {example.name} is {error}: look at the clip and at the last checkpoint."
         )
     return error
