@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from safetensors import safe_open
 
-from .geometry import SIZE_MULTIPLE, TEMPORAL_STRIDE
+from .geometry import TEMPORAL_STRIDE
 from .safetensors_file import read_header
 
 POSE_KEY = "dwpose_embedding."  # in every key of the encoder; what stands before it differs between files
@@ -90,15 +90,10 @@ def build_pose_encoder(state: Mapping[str, torch.Tensor], name: str) -> PoseEnco
     return encoder.requires_grad_(False)
 
 
-def num_pose_tokens(num_frames: int, width: int, height: int) -> int:
-    """Return how many tokens a clip of that size (frames, pixels) has: one per slot and 16 x 16 pixels."""
-    return (num_frames + _REPEATS) // TEMPORAL_STRIDE * (height // SIZE_MULTIPLE) * (width // SIZE_MULTIPLE)
-
-
 def encoding_bytes(width: int, height: int) -> int:
     """Return about how many bytes :func:`encode_poses` needs on the device at once, beside the weights."""
     frames = TEMPORAL_STRIDE * (_SLOTS_SEEN_BEFORE + _SLOTS_AT_ONCE + _SLOTS_SEEN_AFTER)
-    return 3 * POSE_CHANNELS * frames * height * width * torch.float32.itemsize  # input, output and workspace of a layer
+    return 4 * POSE_CHANNELS * frames * height * width * torch.float32.itemsize  # of a layer: input, output, SiLU, workspace
 
 
 def encode_poses(encoder: PoseEncoder, poses: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
