@@ -18,6 +18,7 @@ from demo.server import ComfyServer, process_variables
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_MODELS_SCRIPT = REPOSITORY / "tests" / "e2e" / "tiny_models.py"
+TINY_TALK_MODELS_SCRIPT = TINY_MODELS_SCRIPT.with_name("tiny_talk_models.py")
 DEMO_MODELS = REPOSITORY / "demo" / "models"
 
 
@@ -47,6 +48,15 @@ def tiny_models(environment: Environment, tmp_path_factory: pytest.TempPathFacto
     done = subprocess.run(command, capture_output=True, text=True, cwd=output, env=process_variables(environment))
     assert done.returncode == 0, done.stderr
     return output
+
+
+@pytest.fixture(scope="session")
+def talk_models(environment: Environment, tiny_models: Path) -> Path:
+    """The folder of tiny models, with those of SVI-Talk; by themselves, since one of them has 190 MB."""
+    command = [str(environment.python), str(TINY_TALK_MODELS_SCRIPT), str(environment.comfyui), str(tiny_models)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tiny_models, env=process_variables(environment))
+    assert done.returncode == 0, done.stderr
+    return tiny_models
 
 
 @pytest.fixture(scope="session")

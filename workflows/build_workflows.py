@@ -24,6 +24,7 @@ from workflows.graph_layout import GraphLayout, ObjectInfo
 from workflows.object_info import read_object_info
 from workflows.pro import extend_2_0_pro, long_story, loop_2_0_pro, reroll_2_0_pro, unrolled_2_0_pro
 from workflows.shot import shot_loop
+from workflows.talk import talk_loop
 
 FOLDER = Path(__file__).resolve().parent
 DEMO_API_FILE = FOLDER.parent / "demo" / "demo_workflow_api.json"
@@ -36,6 +37,7 @@ WORKFLOWS: Mapping[str, Callable[[GraphLayout], None]] = {
     "svi_2.0_pro_wan2.2_reroll": reroll_2_0_pro,
     "svi_shot_wan2.1_loop": shot_loop,
     "svi_dance_wan2.1_loop": dance_loop,
+    "svi_talk_wan2.1_loop": talk_loop,
     "svi_tiny_demo": tiny_demo,
 }
 _GRAPH_NAMESPACE = uuid.UUID("5c1f6f0e-0b0e-4d52-9a51-2d6f1f5c1a00")

@@ -61,6 +61,7 @@ still.
 {WOMAN.capitalize()} turns to the camera and smiles. The camera moves close to her face.
 """
 DANCE_PROMPT = "the person is dancing"  # what the authors' script says for every clip
+TALK_PROMPT = "a person is talking"  # the same
 SEQUEL = (
     "The scene goes on: the person turns around and walks away from the camera at an even pace. The camera follows slowly.",
     "The person stops, looks back over the shoulder and smiles. The camera stays still.",

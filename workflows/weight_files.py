@@ -14,6 +14,9 @@ LIGHT_LOW = "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors"
 WAN21_I2V = "wan2.1_i2v_480p_14B_fp16.safetensors"
 SVI_SHOT = "svi-shot_lora_rank_128_fp16.safetensors"
 SVI_DANCE = "svi-dance.safetensors"
+SVI_TALK = "svi-talk.safetensors"
+MULTITALK = "multitalk.safetensors"
+WAV2VEC2 = "wav2vec2-chinese-base_fp16.safetensors"  # chinese-wav2vec2-base
 CLIP_VISION = "clip_vision_h.safetensors"
 TEXT_ENCODER = "umt5_xxl_fp8_e4m3fn_scaled.safetensors"
 VAE = "wan_2.1_vae.safetensors"
@@ -28,6 +31,9 @@ URLS = {  # file name: (folder below models/, address)
     WAN21_I2V: ("diffusion_models", f"{WAN21}/diffusion_models/{WAN21_I2V}"),
     SVI_SHOT: ("loras", f"{SVI_FP16}/{SVI_SHOT}"),
     SVI_DANCE: ("loras", f"{SVI_AUTHORS}/resolve/main/version-1.0/{SVI_DANCE}"),
+    SVI_TALK: ("loras", f"{SVI_AUTHORS}/resolve/main/version-1.0/{SVI_TALK}"),
+    MULTITALK: ("model_patches", f"https://huggingface.co/MeiGen-AI/MeiGen-MultiTalk/resolve/main/{MULTITALK}"),
+    WAV2VEC2: ("audio_encoders", f"https://huggingface.co/Kijai/wav2vec2_safetensors/resolve/main/{WAV2VEC2}"),
     CLIP_VISION: ("clip_vision", f"{WAN21}/clip_vision/{CLIP_VISION}"),
     TEXT_ENCODER: ("text_encoders", f"{WAN21}/text_encoders/{TEXT_ENCODER}"),
     VAE: ("vae", f"{WAN21}/vae/{VAE}"),

@@ -30,6 +30,7 @@ TEXTS = {  # workflow: (title, what it is, number of clips)
     "svi_2.0_pro_wan2.2_reroll": ("Redo one clip", "SVI 2.0 Pro &middot; the others are reused", 3),
     "svi_shot_wan2.1_loop": ("SVI-Shot", "Wan 2.1 &middot; one scene, the loop in one node", 4),
     "svi_dance_wan2.1_loop": ("SVI-Dance", "Wan 2.1 &middot; a person who follows a pose video", 3),
+    "svi_talk_wan2.1_loop": ("SVI-Talk", "Wan 2.1 &middot; lips that follow a speech", 3),
     "svi_tiny_demo": ("Tiny demo", "Bundled models &middot; runs on the CPU", 3),
 }
 COLOURS = ("#5b8ec0", "#6fae6f", "#d08a3e", "#9a7fd1")

@@ -2,6 +2,7 @@
 
 import copy
 import json
+import wave
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 
 from demo.server import ComfyServer
 from svi_core.video_file import VideoCoding, write_video
+from tests.e2e.tiny_talk_models import WAN21_TALK
 
 Graph = dict[str, Any]
 
@@ -32,6 +34,7 @@ NUM_FRAMES = {  # of the made-small workflows
     "svi_2.0_pro_wan2.2_reroll": 3 * 8 + 5,
     "svi_shot_wan2.1_loop": 3 * 12 + 1,
     "svi_dance_wan2.1_loop": 20,  # as many as there are poses: two clips, the second one cut
+    "svi_talk_wan2.1_loop": 3 * 12 + 1,  # 1.2 s of sound are 30 frames, which three clips of 13 cover
     "svi_tiny_demo": 3 * 8 + 5,
 }
 STAND_INS = {  # what stands in for the demo's own models while one of them is absent
@@ -64,6 +67,9 @@ def made_small(graph: Graph, keep: tuple[str, ...] = ()) -> Graph:
             node["inputs"] = {key: STAND_INS.get(str(value), value) for key, value in node["inputs"].items()}
         if node["class_type"] not in keep:
             node["inputs"] |= SMALL.get(node["class_type"], {})
+    if nodes_of(small, "SVITalk"):
+        for key in nodes_of(small, "UNETLoader"):
+            small[key]["inputs"]["unet_name"] = WAN21_TALK  # as wide as the tiny audio layers
     return small
 
 
@@ -86,8 +92,11 @@ def nodes_of(graph: Graph, class_type: str, title: str | None = None) -> list[st
 
 
 def add_images(server: ComfyServer, image: Path) -> None:
-    """Give the server every image and video that the workflows name."""
+    """Give the server every image, video and sound that the workflows name."""
     for name in IMAGES:
         server.add_input(image, name)
     write_video(server.base_directory / "input" / "example.mp4", [np.full((24, 64, 64, 3), 90, np.uint8)], VideoCoding())
     write_video(server.base_directory / "input" / "pose.mp4", [np.full((20, 96, 64, 3), 90, np.uint8)], VideoCoding())
+    with wave.open(str(server.base_directory / "input" / "speech.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(np.random.default_rng(0).integers(-9000, 9000, 19_200, np.int16).tobytes())

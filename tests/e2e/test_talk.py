@@ -11,25 +11,20 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.server import ComfyServer, ExecutionFailed, process_variables
+from demo.server import ComfyServer, ExecutionFailed
 from svi_core.source_video import SourceVideo, probe_video
 from tests.e2e.graphs import WAN21, Graph, loop_graph, node
 from tests.e2e.tiny_talk_models import MULTITALK, T2V_TALK, WAN21_TALK, WAV2VEC2
 
 pytestmark = pytest.mark.e2e
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 SPEECH = Path("/work/shared/data/audio/0a2cda4f185353339eba0ee02ff536b0.wav")  # of the authors' toy data: 10.5 s, 16 kHz
 RATE = 16_000
 
 
 @pytest.fixture(scope="module")
-def server(comfy_server, environment, tiny_models) -> ComfyServer:
+def server(comfy_server, talk_models) -> ComfyServer:
     """The server, with the models of SVI-Talk."""
-    command = [str(environment.python), str(REPOSITORY / "tests/e2e/tiny_talk_models.py")]
-    command += [str(environment.comfyui), str(tiny_models)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tiny_models, env=process_variables(environment))
-    assert done.returncode == 0, done.stderr
     return comfy_server
 
 

@@ -15,8 +15,8 @@ pytestmark = pytest.mark.e2e
 
 
 @pytest.fixture
-def server(comfy_server, reference_image):
-    """The server, with the images that the workflows name."""
+def server(comfy_server, talk_models, reference_image):
+    """The server, with the models and images that the workflows name."""
     shipped.add_images(comfy_server, reference_image)
     return comfy_server
 

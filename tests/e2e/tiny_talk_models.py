@@ -19,7 +19,8 @@ else:
 WAN21_TALK = "wan2.1_i2v_480p_14B_talk_test.safetensors"
 T2V_TALK = "wan2.2_i2v_14B_talk_test.safetensors"
 MULTITALK = "multitalk.safetensors"
-WAV2VEC2 = "chinese-wav2vec2-base.safetensors"
+WAV2VEC2 = "wav2vec2-chinese-base_fp16.safetensors"
+SVI_TALK = "svi-talk.safetensors"
 DIM = 80
 NUM_BLOCKS = 40
 TOKEN_CHANNELS = 16
@@ -68,6 +69,8 @@ def write_all(output: Path) -> None:
     for name, model_type in ((WAN21_TALK, "i2v"), (T2V_TALK, "t2v")):
         tensors, header = talk_diffusion_model(model_type)
         save_file(tensors, output / "diffusion_models" / name, header)
+    forms = ("pipe.dit.{}.lora_A.default.weight", "pipe.dit.{}.lora_B.default.weight")  # as the authors' 1.0 trainer writes it
+    save_file(tiny_models.lora(tensors, *forms, False, 44), output / "loras" / SVI_TALK)
     save_file(tiny_models.fill_randomly(multitalk_module(), 42), output / "model_patches" / MULTITALK)
     save_file(wav2vec2(), output / "audio_encoders" / WAV2VEC2)
 
