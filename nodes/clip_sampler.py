@@ -133,7 +133,7 @@ class ClipSampler:
 
     def measures(self, request: ClipRequest) -> dict[str, float]:
         """Return what the time of the clip just sampled depends on besides its size, and the memory it took."""
-        num_passes = 1 if self._cfg(request) == 1.0 else 2
+        num_passes = (1 if self._cfg(request) == 1.0 else 2) + sum(control.num_extra_passes for control in self.control)
         return {"num_steps": self._num_steps, "num_passes": num_passes, "peak_bytes": bridge.peak_memory()}
 
     def anchor_frame(self, request: ClipRequest) -> torch.Tensor:

@@ -28,12 +28,14 @@ class Control(Protocol):
         condition: its kind; a layout may ask for one.
         sound: what is heard with the video, or None.
         frame_rate: frames per second at which the condition moves, which the video then has too; None for the layout's.
+        num_extra_passes: forward passes of the model that it adds to each step.
         num_frames: new frames after which the video ends with the condition; 0 if it does not end the video.
     """
 
     condition: Condition
     sound: SoundTrack | None
     frame_rate: float | None
+    num_extra_passes: int
     num_frames: int
 
     def check(self, model, layout: Layout, width: int, height: int) -> None:

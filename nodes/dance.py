@@ -106,6 +106,7 @@ class DanceControl:
     in_negative: bool = True
     condition: Condition = Condition.POSE
     sound: SoundTrack | None = None
+    num_extra_passes: int = 0
 
     @property
     def frame_rate(self) -> float | None:

@@ -115,6 +115,7 @@ class _OutlineReader:
             is_seed_known=seed is not None,
             is_start_known=known_start is not None or not start,
             cfg=self._value(self.node, "cfg"),
+            num_extra_passes=sum(control.num_extra_passes for control in controls),
             num_steps=self._num_steps(),
             size=self._size(),
             folder=None if prefix is None else run_path(prefix),

@@ -37,7 +37,7 @@ from .control import ControlType
 from .layouts import LayoutType
 
 CATEGORY = "SVI"
-MAX_AUDIO_CFG = 20.0
+AUDIO_CFG, MAX_AUDIO_CFG = 5.0, 20.0
 _SILENT_PASS = 2  # in ComfyUI's numbering of passes 0 is the positive one, 1 the negative one
 _GUIDANCE = "sampler_calc_cond_batch_function"  # ComfyUI's name for who runs the passes of a step
 
@@ -62,7 +62,7 @@ class SVITalk(io.ComfyNode):
                 ControlType.Input("control", optional=True, tooltip="From another node, where clips follow that too."),
                 io.Float.Input(
                     "audio_cfg",
-                    default=5.0,
+                    default=AUDIO_CFG,
                     min=0.0,
                     max=MAX_AUDIO_CFG,
                     step=0.1,
@@ -105,6 +105,11 @@ class TalkControl:
     frame_rate = TALK_FRAME_RATE
     num_frames = 0
 
+    @property
+    def num_extra_passes(self) -> int:
+        """One, in silence, unless the sound is not strengthened."""
+        return 0 if self.audio_cfg == 1.0 else 1
+
     def check(self, model, layout: Layout, width: int, height: int) -> None:
         """Refuse another layout, and a model that the audio layers do not belong to; any size will do.
 
@@ -143,7 +148,7 @@ class TalkControl:
         tokens, silence = (project(*slot_windows(features)) for features in (heard, torch.zeros_like(heard)))
         clone = model.clone()
         clone.set_model_patch(AudioAttention(self.model_patch, tokens, silence), "attn2_patch")
-        if self.audio_cfg != 1.0:
+        if self.num_extra_passes:
             clone.set_model_sampler_calc_cond_batch_function(AudioGuidance(self.audio_cfg))
         return clone
 
@@ -161,8 +166,17 @@ class AudioAttention(MultiTalkCrossAttnPatch):
         self.tokens, self.silence = tokens, silence
 
     def __call__(self, kwargs: dict) -> torch.Tensor:
-        """Return the tokens "x" of all passes of this step with what they hear added."""
-        options = kwargs["transformer_options"]
+        """Return the tokens "x" of all passes of this step with what they hear added.
+
+        Raises:
+            ValueError: the model works on another part of the clip than all of it.
+        """
+        options, num_slots = kwargs["transformer_options"], self.tokens.shape[1]
+        if options["grid_sizes"][0] != num_slots:
+            raise ValueError(
+                f"the sound is for {num_slots} slots of a clip, but the model works on {options['grid_sizes'][0]} of them: "
+                "disconnect nodes that cut clips apart, such as context windows."
+            )
         passes = options["cond_or_uncond"]
         rows = kwargs["x"].shape[0] // len(passes)
         heard = [self.silence if number == _SILENT_PASS else self.tokens for number in passes for _ in range(rows)]

@@ -76,6 +76,7 @@ class RunOutline:
         num_listed: clips that the schedule describes.
         until_stopped: clips are made until somebody stops them; `plan` then holds the listed ones.
         cfg: guidance where the schedule says nothing else.
+        num_extra_passes: passes of the model that controls add to each step.
         num_steps: sampler steps of a clip.
         size: (width, height) in pixels.
         coding: of the video.
@@ -102,6 +103,7 @@ class RunOutline:
     is_seed_known: bool = True
     is_start_known: bool = True
     cfg: float | None = None
+    num_extra_passes: int = 0
     num_steps: int | None = None
     size: tuple[int, int] | None = None
     folder: Path | None = None
@@ -134,7 +136,8 @@ class RunOutline:
         if None in (cfg, self.num_steps, self.size):
             return None
         width, height = self.size
-        return ClipWork(self.num_steps, 1 if cfg == 1.0 else 2, request.layout.num_slots, height // 8, width // 8)
+        num_passes = (1 if cfg == 1.0 else 2) + self.num_extra_passes
+        return ClipWork(self.num_steps, num_passes, request.layout.num_slots, height // 8, width // 8)
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ takes its place.
 """
 
 import functools
+import re
 import subprocess
 import tempfile
 from dataclasses import dataclass, replace
@@ -75,6 +76,21 @@ class SoundTrack:
             raw = ["-f", "f32le", "-ar", str(self.sample_rate), "-ac", str(channels), "-i", "-"]
             _encode(path, [*raw, "-b:a", f"{channels * _KBITS_PER_CHANNEL}k"], self.waveform)
         return Sound(path, "aac", self.seconds)
+
+
+def sound_seconds(path: Path) -> float:
+    """Return how long the first sound in the file `path` is, by decoding it.
+
+    Raises:
+        OSError: it has none that can be read.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path)]
+    command += ["-map", "0:a:0", "-f", "null", "-progress", "-", "-"]
+    done = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW)
+    times = re.findall(rb"^out_time_us=(\d+)", done.stdout, re.MULTILINE)
+    if done.returncode or not times:
+        raise OSError(f"{path} has no sound that can be read: choose another file.")
+    return int(times[-1]) / 1e6
 
 
 def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sound:

@@ -14,7 +14,7 @@ from svi_core.layouts import make_layout
 from svi_core.run import GrowingVideo, VideoSettings, make_video
 from svi_core.run_store import RunStore
 from svi_core.schedule import parse_schedule
-from svi_core.sound import SoundTrack
+from svi_core.sound import SoundTrack, sound_seconds
 from svi_core.source_video import probe_video
 from svi_core.video_file import VideoCoding, write_video
 from tests.core.fakes import FakeMaker
@@ -147,6 +147,14 @@ def test_after_a_continued_video_its_sound_goes_on_with_the_new_one(tmp_path, wi
 def test_what_is_no_sound_is_refused(waveform, rate, words):
     with pytest.raises(ValueError, match=words):
         SoundTrack(waveform, rate)
+
+
+def test_the_length_of_a_file_with_sound(tmp_path):
+    assert sound_seconds(bursts(1.25).kept_in(tmp_path).path) == pytest.approx(1.25, abs=0.065)
+    silent = tmp_path / "silent.mp4"
+    write_video(silent, [np.zeros((4, 16, 16, 3), np.uint8)], VideoCoding())
+    with pytest.raises(OSError, match="silent.mp4 has no sound"):
+        sound_seconds(silent)
 
 
 def test_samples_between_two_times():

@@ -3,6 +3,7 @@
 import os
 import shutil
 import sys
+import wave
 from types import SimpleNamespace
 
 import numpy as np
@@ -106,6 +107,35 @@ def test_primitives_are_followed_and_other_nodes_are_named(graph, outline, targe
     graph["source"] = node("Compute", a=value, b=1)
     found = outline(graph)
     assert known(found) is None and found.not_known == (f"{name}: comes from Compute (node source)",)
+
+
+@pytest.fixture
+def talking(graph, folders):
+    """The graph following a sound of 1 second, 25 frames, in clips of 9 frames, their number as the sound asks."""
+    with wave.open(str(folders / "input" / "speech.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 16_000))
+    graph["sound"] = node("LoadAudio", audio="speech.wav")
+    graph["talk"] = node("SVITalk", audio=["sound", 0], layout=["layout", 0], audio_cfg=5.0)
+    graph = change(graph, "layout", variant="Talk")
+    return change(graph, "generate", control=["talk", 0], num_clips=["talk", 1])
+
+
+def test_a_sound_says_number_rate_and_passes_of_the_clips(talking, outline):
+    found = outline(talking)
+    assert (found.plan.num_clips, found.coding.frame_rate, found.max_frames) == (3, 25.0, 0)
+    assert found.work_of(found.plan.request(0)).num_passes == 3
+    plain = outline(change(talking, "talk", audio_cfg=1.0))
+    assert plain.work_of(plain.plan.request(0)).num_passes == 2
+
+
+def test_a_sound_that_another_node_makes_is_not_known(talking, outline):
+    talking["made"] = node("TrimAudioDuration", x=1)
+    talking = change(talking, "talk", audio=["made", 0])
+    with pytest.raises(ValueError, match="num_clips: comes from SVITalk"):
+        outline(talking)
+    found = outline(change(talking, "generate", num_clips=4))
+    assert found.plan.num_clips == 4 and any("audio of SVITalk" in text for text in found.not_known)
 
 
 @pytest.fixture

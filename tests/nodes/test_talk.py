@@ -231,6 +231,13 @@ def test_guidance_equals_the_formula_and_takes_no_pass_too_many(
     assert all((found - other).abs().max() > 0.01 for other in others)
 
 
+def test_a_part_of_the_clip_is_refused(bridge, make, core, model, conditions):
+    """Context windows hand the model fewer slots; it would hear the wrong moment."""
+    patched = make().patched(model, request_at(core, 8, 13), torch.zeros(1))
+    with pytest.raises(ValueError, match="sound is for 4 slots of a clip, but the model works on 3.*context windows"):
+        one_step(bridge, patched, *conditions, 2.0)
+
+
 def test_the_model_itself_stays_as_it_is(make, core, model):
     before = {name: dict(value) if isinstance(value, dict) else value for name, value in model.model_options.items()}
     patched = make().patched(model, request_at(core, 8), torch.zeros(1))
