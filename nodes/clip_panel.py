@@ -31,11 +31,10 @@ _NEW_SEEDS = 10**9  # new seeds stay short enough to read and to type
 Asked = Mapping[str, object]
 
 
-def tell_browsers(video: GrowingVideo, node_id: str, on_clip: Callable[[Clip], None]) -> Callable[[Clip], None]:
-    """Return a function that calls `on_clip`, then lists the clip that `video` has just got and tells every browser."""
+def tell_browsers(video: GrowingVideo, node_id: str) -> Callable[[Clip], None]:
+    """Return a function, for any thread, that lists the clip whose file `video` has just got and tells every browser."""
 
     def tell(clip: Clip) -> None:
-        on_clip(clip)
         finished = _finished(clip, video)
         note_finished(video.store.folder, finished)
         run = _run_name(video.store.folder)

@@ -71,8 +71,8 @@ class SVIGenerate(io.ComfyNode):
         run.sampler.start_progress(0 if prompts.until_stopped else num_clips)
         with RunStore(run.folder) as store:
             video = GrowingVideo(store, run.settings)
-            on_clip = tell_browsers(video, cls.hidden.unique_id, run.sampler.on_clip)
-            path, latent = make_video(run.plan, run.sampler, video, run.start, on_clip)
+            tell = tell_browsers(video, cls.hidden.unique_id)
+            path, latent = make_video(run.plan, run.sampler, video, run.start, run.sampler.on_clip, tell)
             note_run(cls.hidden, store, video.clips)
             store.prune(run.budget_bytes, {clip.key for clip in video.clips})
         remember(path, instead_of="video-*.mp4")

@@ -7,12 +7,14 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from .clips import Clip, ClipMaker, ClipPlan, ClipRequest, Predecessor, generate_clips, make_clip
 from .colour import END_FRAMES, ColourCorrection, corrected, match_colour
 from .continuation import VideoStart
 from .fingerprint import fingerprint
+from .hand_over import HandOver
 from .run_store import RunStore, ShownClip
 from .seams import Showing, cut_frames
 from .sound import SoundTrack, sound_after
@@ -21,6 +23,7 @@ from .video_file import PIXEL_FORMATS, Sound, VideoCoding, count_frames, join_vi
 
 _log = logging.getLogger(__name__)
 JOIN_SHARE = 0.05  # of the run's time that refreshing the growing video may take
+WAITING_CHUNKS = 12  # for the encoder: 81 frames as bytes, 97 MB at 832 x 480, so that no clip waits for its own encoding
 
 
 @dataclass(frozen=True)
@@ -80,6 +83,10 @@ class GrowingVideo:
 
     The join is refreshed after a clip unless that would take more than 5 % of the time so far, so that a thousand clips do
     not mean a thousand copies; it is always refreshed when the run ends, is interrupted, or fails.
+
+    Frames are decoded by the thread that adds the clip; encoding, reading back, recording and joining them goes on in another
+    while the next clip is sampled. One clip at a time is in this state, and until :meth:`wait` only that thread changes what
+    is here. A crash meanwhile costs that segment, which is made again from the clip's stored latent.
     """
 
     store: RunStore
@@ -90,6 +97,8 @@ class GrowingVideo:
     _started: float = field(default_factory=time.monotonic)
     _join_seconds: float = 0.0
     _joined: int = 0
+    _in_work: HandOver | None = None
+    _before: tuple[int, int, LastClip | None] = (0, 0, None)  # clips, segments and last without what is in work
 
     @property
     def num_frames(self) -> int:
@@ -121,30 +130,54 @@ class GrowingVideo:
         self.clips.extend(start.clips)
         self.segments.append(path)
 
-    def add(self, clip: Clip, showing: Showing) -> None:
+    def add(self, clip: Clip, showing: Showing, on_written: Callable[[Clip], None] = lambda clip: None) -> None:
         """Add what `showing` says of `clip`, from the finished segment where there is one.
 
+        Args:
+            on_written: called, perhaps in another thread, once the segment is a finished file and the join is refreshed.
+
         Raises:
-            OSError: the segment could not be written.
+            OSError: the segment before could not be written, see :meth:`wait`.
         """
+        self.wait()
         if self.settings.max_frames:
             showing = showing.limited(max(1, self.settings.max_frames - self.num_frames))
         begin = self.last.end if self.last and not clip.request.starts_anew else ColourCorrection()
-        end = self._add_segment(clip, showing, begin)
+        end, finish = self._hand_over(clip, showing, begin, lambda: self._refresh(clip, on_written))
         num_frames = showing.num_frames
         self.clips.append(ShownClip(clip.key, clip.request.spec.prompt, clip.request.seed, num_frames, showing.is_end))
         self.last = LastClip(clip, showing.frames.stop, begin, end)
-        if self._join_seconds <= JOIN_SHARE * (time.monotonic() - self._started):
-            self.try_join()
+        finish()
+
+    def wait(self) -> None:
+        """Return when everything that was added is on disk.
+
+        Raises:
+            OSError: the segment added last could not be written; it is no longer part of the video then.
+        """
+        in_work, self._in_work = self._in_work, None
+        if in_work is None:
+            return
+        try:
+            in_work.wait()
+        except BaseException:
+            num_clips, num_segments, last = self._before
+            if not (self.segments[num_segments:] and self.segments[-1].exists()):
+                del self.clips[num_clips:], self.segments[num_segments:]
+                self.last = last
+            raise
 
     def show_end(self) -> None:
         """Add what is missing of the last clip, which ends the video although another one was expected to follow."""
+        self.wait()
         if self.last is None or self.clips[-1].whole_end or self.is_full or self.last.clip.request.spec.hold:
             return  # after a held frame nothing more of the clip can come
         missing = Showing(range(self.last.stop, self.last.clip.request.layout.num_frames))
         if self.settings.max_frames:
             missing = missing.limited(self.settings.max_frames - self.num_frames)
-        self._add_segment(self.last.clip, missing, self.last.begin)
+        _, finish = self._hand_over(self.last.clip, missing, self.last.begin, lambda: None)
+        finish()
+        self.wait()
         shown = self.clips[-1].num_frames + missing.num_frames
         self.clips[-1] = replace(self.clips[-1], num_frames=shown, whole_end=missing.is_end)
 
@@ -179,6 +212,7 @@ class GrowingVideo:
         Raises:
             OSError: the video could not be written.
         """
+        self.wait()
         parts = [path.name for path in self.segments] + ([self.settings.sound.key] if self.settings.sound else [])
         final = self.store.folder / f"video-{fingerprint(parts)[:12]}.mp4"
         if not _holds(final, self.num_frames):
@@ -200,21 +234,42 @@ class GrowingVideo:
         num_new = self.num_frames - (start.num_frames if start else 0)
         return replace(sound, seconds=min(sound.seconds, begun + num_new / self.settings.coding.frame_rate))
 
-    def _add_segment(self, clip: Clip, showing: Showing, begin: ColourCorrection) -> ColourCorrection:
-        """Write the segment unless it is there; return the colour correction that it ends with."""
+    def _refresh(self, clip: Clip, on_written: Callable[[Clip], None]) -> None:
+        if self._join_seconds <= JOIN_SHARE * (time.monotonic() - self._started):
+            self.try_join()
+        on_written(clip)
+
+    def _hand_over(
+        self, clip: Clip, showing: Showing, begin: ColourCorrection, then: Callable[[], None]
+    ) -> tuple[ColourCorrection, Callable[[], None]]:
+        """Decode the segment's frames and hand them to the encoder, unless the file is there.
+
+        Returns (the colour correction that the segment ends with, what lets it be finished and `then` be called).
+        """
         coding, strength = self.settings.clip_coding, self.settings.colour_strength
         name = f"{showing.name}{f'-colour{strength:g}' if strength else ''}-{coding.tag}"
         path = self.store.segment_path(clip.key, name)
-        if self.store.segment(clip.key, name) is None:
-            began = time.monotonic()
-            chunks, end = self._corrected_frames(clip, begin)
-            frames = (to_uint8(chunk) for chunk in cut_frames(chunks, showing, self._blended_before(showing)))
+        self._before = len(self.clips), len(self.segments), self.last
+        if self.store.segment(clip.key, name) is not None:
+            self.store.mark_used(clip.key)
+            self.segments.append(path)
+            return ColourCorrection(**self.store.record(clip.key).segments[name].get("colour", {})), then
+        began, seconds = time.monotonic(), []
+        chunks, end = self._corrected_frames(clip, begin)
+
+        def write(frames: Iterator[np.ndarray]) -> None:
             written = write_video(path, frames, coding)
             self.store.add_segment(clip.key, name, written.num_frames, written.sha256, vars(end))
-            self.store.add_measure(clip.key, "decode_seconds", time.monotonic() - began)
-        self.store.mark_used(clip.key)
+            self.store.add_measure(clip.key, "decode_seconds", seconds[0])
+            self.store.mark_used(clip.key)
+            then()
+
+        in_work = HandOver(write, WAITING_CHUNKS)
+        in_work.give(to_uint8(chunk) for chunk in cut_frames(chunks, showing, self._blended_before(showing)))
+        seconds.append(time.monotonic() - began)
         self.segments.append(path)
-        return ColourCorrection(**self.store.record(clip.key).segments[name].get("colour", {}))
+        self._in_work = in_work
+        return end, in_work.end
 
     def _corrected_frames(self, clip: Clip, begin: ColourCorrection) -> tuple[Iterator[torch.Tensor], ColourCorrection]:
         """Return the clip's frames as they are shown, and the colour correction of its end, which needs all of them first."""
@@ -239,15 +294,17 @@ def make_video(
     video: GrowingVideo,
     start: Predecessor | None = None,
     on_clip: Callable[[Clip], None] = lambda clip: None,
+    on_written: Callable[[Clip], None] = lambda clip: None,
 ) -> tuple[Path, torch.Tensor]:
     """Make the clips of `plan` and return the finished video's path and the last clip's latent [1, 16, F, h, w].
 
+    `on_clip` is called after each clip is decoded; `on_written`, perhaps in another thread, after its file is finished.
     Whatever stops the run, the clips finished so far are stored and joined into a playable file.
     """
     try:
         video.begin()
         for clip in generate_clips(plan, maker, video.store, start):
-            video.add(clip, plan.showing(clip.request))
+            video.add(clip, plan.showing(clip.request), on_written)
             on_clip(clip)
             if video.is_full:
                 break
@@ -296,6 +353,7 @@ def next_clip(state: RunState) -> tuple[RunState, Clip]:
             video.begin()
         clip = make_clip(state.plan, state.maker, store, before, state.start)
         video.add(clip, state.plan.showing(clip.request))
+        video.wait()
     last = replace(video.last, clip=replace(clip, latent=None))
     made = replace(state, num_clips=state.num_clips + 1, clips=tuple(video.clips), segments=tuple(video.segments), last=last)
     return made, clip

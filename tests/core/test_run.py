@@ -1,7 +1,10 @@
+import threading
+
 import numpy as np
 import pytest
 import torch
 
+import svi_core.run as run_module
 from svi_core.clips import ClipPlan
 from svi_core.geometry import num_video_frames
 from svi_core.layouts import LAYOUTS, make_layout
@@ -262,6 +265,51 @@ def test_a_kill_at_every_rename_leaves_a_folder_that_goes_on(tmp_path, monkeypat
         if finished:
             break
     assert finished and stop_at > 8
+
+
+def test_the_next_clip_is_sampled_while_the_file_of_the_one_before_is_written(tmp_path, monkeypatch):
+    """The first clip's file is only finished once the second clip is being sampled: a loop that waited would stand still."""
+    real, sampling, written = run_module.write_video, threading.Event(), []
+
+    def write_late(path, chunks, coding):
+        chunks = list(chunks)
+        if not written:
+            assert sampling.wait(60), "the second clip was not begun"
+        return real(path, chunks, coding)
+
+    def sample(request, previous):
+        if request.index == 1:
+            assert written == []
+            sampling.set()
+        return type(maker).sample(maker, request, previous)
+
+    maker = FakeMaker(LAYOUT)
+    maker.sample = sample
+    monkeypatch.setattr(run_module, "write_video", write_late)
+    with RunStore(tmp_path) as store:
+        plan = ClipPlan(3, parse_schedule(STORY), LAYOUT)
+        path, _ = make_video(plan, maker, GrowingVideo(store), on_written=lambda clip: written.append(clip.request.index))
+    assert written == [0, 1, 2] and np.abs(moments(path) - np.arange(17)).max() < 2
+
+
+def test_a_file_that_could_not_be_written_stops_the_run_and_is_left_out_of_the_video(tmp_path, monkeypatch):
+    real, calls = run_module.write_video, []
+
+    def write(path, chunks, coding):
+        calls.append(path)
+        if len(calls) == 2:
+            list(chunks)
+            raise OSError("no space for the second clip")
+        return real(path, chunks, coding)
+
+    monkeypatch.setattr(run_module, "write_video", write)
+    maker = FakeMaker(LAYOUT)
+    with pytest.raises(OSError, match="second clip"):
+        run(tmp_path, maker=maker)
+    assert maker.sampled == [0, 1, 2], "the third was sampled meanwhile, and is stored"
+    assert count_frames(tmp_path / "video.mp4") == 9
+    path, _, maker = run(tmp_path)
+    assert maker.sampled == [] and count_frames(path) == 17
 
 
 def test_a_failing_refresh_does_not_stop_a_run_nor_hide_its_error(tmp_path, monkeypatch, caplog):

@@ -52,7 +52,7 @@ def finish_clips(panel, core, folder, num_clips=3, reused=()):
     store_module, keys = core("run_store"), []
     with store_module.RunStore(folder) as store:
         video = SimpleNamespace(store=store, clips=[], segments=[])
-        tell = panel.tell_browsers(video, "12", lambda clip: keys.append(clip.key))
+        tell = panel.tell_browsers(video, "12")
         for index in range(num_clips):
             key = store_module.chain_key(None, index)
             measures = {"sample_seconds": 2.0 + index, "decode_seconds": 0.5}
@@ -62,6 +62,7 @@ def finish_clips(panel, core, folder, num_clips=3, reused=()):
             video.segments.append(store.segment_path(key, "5-81-0-h264-crf18-yuv420p"))
             request = SimpleNamespace(index=index, seed=42 * index, spec=SimpleNamespace(prompt=PROMPT))
             tell(SimpleNamespace(key=key, request=request, reused=index in reused))
+            keys.append(key)
     return keys
 
 
