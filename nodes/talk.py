@@ -19,6 +19,7 @@ from comfy.ldm.wan.model_multitalk import MultiTalkAudioProjModel, MultiTalkCros
 from comfy_api.latest import io
 
 from ..svi_core.clips import ClipRequest
+from ..svi_core.fingerprint import fingerprint
 from ..svi_core.geometry import TALK_FRAME_RATE
 from ..svi_core.layouts import LAYOUTS, Condition, Layout, make_layout
 from ..svi_core.sound import SoundTrack
@@ -91,15 +92,15 @@ class TalkControl:
     Attributes:
         sound: as it was loaded; this is what is heard.
         speech: what the clips hear of it.
-        encoder_key: a hash of the audio encoder.
         model_patch: MultiTalk's audio layers, as ComfyUI loads them.
+        weights_key: a hash of those and of the audio encoder.
         audio_cfg: guidance scale of the sound; 1 for none.
     """
 
     sound: SoundTrack
     speech: SpeechFeatures = field(repr=False)
-    encoder_key: str
     model_patch: object
+    weights_key: str
     audio_cfg: float
     condition = Condition.SOUND
     frame_rate = TALK_FRAME_RATE
@@ -135,11 +136,12 @@ class TalkControl:
         """Return what the clip hears, and by which weights.
 
         The samples themselves stand for their features, so that a sound that changes later leaves earlier clips as they are.
+        That change does reach earlier features, through the encoder's view of the whole, but weakly; and their scale, which
+        loudness decides, the encoder's first layer normalises away.
         """
         first, stop = request.start_frame - LOOK_AROUND, request.start_frame + request.layout.num_frames + LOOK_AROUND
         heard = self.sound.between(first / TALK_FRAME_RATE, (stop + 1) / TALK_FRAME_RATE)
-        layers = bridge.weights_fingerprint(self.model_patch)
-        return (heard, self.sound.sample_rate, self.encoder_key, layers, self.audio_cfg)
+        return (heard, self.sound.sample_rate, self.weights_key, self.audio_cfg)
 
     def patched(self, model, request: ClipRequest, samples: torch.Tensor):
         """Return a clone of `model` whose blocks hear the sound of the clip, and whose guidance strengthens it."""
@@ -224,7 +226,8 @@ def make_control(audio: dict, audio_encoder, model_patch, audio_cfg: float) -> T
     _require_speech_encoder(audio_encoder, projection)
     mono = torchaudio.functional.resample(sound.waveform.float().mean(dim=0), sound.sample_rate, SAMPLE_RATE)
     speech = SpeechFeatures(prepared_speech(mono), SpeechEncoder(audio_encoder))
-    return TalkControl(sound, speech, bridge.weights_fingerprint(audio_encoder.patcher), model_patch, audio_cfg)
+    weights = [bridge.weights_fingerprint(patcher) for patcher in (audio_encoder.patcher, model_patch)]
+    return TalkControl(sound, speech, model_patch, fingerprint(weights), audio_cfg)
 
 
 @dataclass(frozen=True)

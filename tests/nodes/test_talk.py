@@ -1,7 +1,6 @@
 """SVI Talk on ComfyUI's own classes: features against transformers' wav2vec2, guidance against its formula, keys."""
 
 import sys
-from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -12,6 +11,10 @@ from tests.e2e import tiny_models, tiny_talk_models
 
 LAYERS, CHANNELS = 2, 16  # of the tiny speech encoder
 RATE = 16_000
+ENCODER = {
+    "model_type": "wav2vec2", "embed_dim": CHANNELS, "num_heads": 2, "num_layers": LAYERS,
+    "conv_norm": False, "conv_bias": False, "do_normalize": False, "do_stable_layer_norm": False,
+}  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +64,7 @@ def audio_encoder(comfy):
     """ComfyUI's audio encoder of chinese-wav2vec2-base's structure, two layers of width 16."""
     from comfy.audio_encoders.audio_encoders import AudioEncoderModel
 
-    sizes = {"embed_dim": CHANNELS, "num_heads": 2, "num_layers": LAYERS, "conv_norm": False, "conv_bias": False}
-    config = {"model_type": "wav2vec2", "do_normalize": False, "do_stable_layer_norm": False, **sizes}
-    encoder = AudioEncoderModel(config)
+    encoder = AudioEncoderModel(dict(ENCODER))
     filled(encoder.model, 43)
     return encoder
 
@@ -112,6 +113,13 @@ def test_features_equal_those_of_transformers_interpolated_by_hand(talk, audio_e
     for layer, expected in enumerate(outputs):
         assert torch.allclose(found[:, layer], expected[0], atol=1e-4)
     assert len(outputs) == LAYERS
+
+
+def test_features_hardly_depend_on_the_loudness(talk, audio_encoder):
+    """Which is why a change of the whole sound's loudness may leave the keys of single clips alone."""
+    samples, encode = audio_of(1.0)["waveform"][0, 0], talk.SpeechEncoder(audio_encoder)
+    soft, loud = encode(samples, 25), encode(4 * samples, 25)
+    assert (soft - loud).abs().max() < 0.01 * soft.abs().max()
 
 
 def test_tokens_equal_comfyuis_own_packing_where_both_hear_the_same(make, core, model_patch):
@@ -286,9 +294,11 @@ def test_a_longer_sound_leaves_the_clips_that_heard_all_they_could(make, core):
     assert before[:2] == after[:2] and all(a != b for a, b in zip(before[3:], after[3:], strict=True))
 
 
-def test_weights_and_scale_are_part_of_the_key(make, core, comfy):
+def test_weights_and_scale_are_part_of_the_key(make, core, audio_encoder):
     other_patch = patcher_of(filled(tiny_talk_models.multitalk_module(2, blocks=LAYERS, channels=CHANNELS), 44))
-    controls = [make(), make(audio_cfg=4.0), make(model_patch=other_patch), replace(make(), encoder_key="other")]
+    other_encoder = type(audio_encoder)(dict(ENCODER))
+    filled(other_encoder.model, 45)
+    controls = [make(), make(audio_cfg=4.0), make(model_patch=other_patch), make(audio_encoder=other_encoder)]
     assert len({keys(control, core)[1] for control in controls}) == len(controls)
 
 
