@@ -95,5 +95,14 @@ def find_model(kind: str, given: str, setting: str) -> Path:
     return Path(found)
 
 
+def unload_encoders() -> None:
+    """Give back the GPU memory of models that ComfyUI's own management holds: VAE and encoders, not the trained model."""
+    start_comfy()
+    from comfy import model_management
+
+    model_management.unload_all_models()
+    model_management.soft_empty_cache()
+
+
 def _is_comfyui(root: Path) -> bool:
     return (root / "comfy" / "sd.py").is_file()

@@ -22,14 +22,16 @@ from svi_core.conditioning import ConditioningLatent, concat_padding, known_mask
 from svi_core.filmstrip import StripRow, draw_filmstrip, pick_frames, spread
 from svi_core.flow_matching import shifted_sigmas
 from svi_core.layouts import Padding
+from svi_core.out_of_memory import is_out_of_memory
 from svi_core.run import GrowingVideo, make_video
 from svi_core.run_store import RunStore
+from svi_core.safetensors_file import read_header
 from svi_core.schedule import ClipSpec, Paragraph, Schedule
 from svi_core.video_file import to_uint8
 from training import encoders
 from training.assembly import load_other_expert
 from training.backbone import Backbone
-from training.comfy_runtime import find_model
+from training.comfy_runtime import find_model, unload_encoders
 from training.conditions import Conditions
 from training.dataset import TrainingExample
 from training.run_folder import RunFolder
@@ -138,12 +140,14 @@ def make_sampler(trainer: Trainer, run: RunFolder) -> Callable[[], Path | None]:
     Texts and the first picture are encoded now, once; only the first process does so.
 
     Raises:
-        ValueError: a model file or the picture is missing.
+        ValueError: a model file or the picture is missing or broken: known now, not when the first video is due.
     """
     if not trainer.config.samples.every or not trainer.group.is_first:
         return lambda: None
     config = trainer.config
-    if config.model.expert != "single" and not config.samples.other_expert:
+    if config.samples.other_expert:
+        read_header(find_model("diffusion_models", config.samples.other_expert, "samples.other_expert"))
+    elif config.model.expert != "single":
         _log.warning(
             "SVI: sample videos are made by the %s-noise expert alone, which it cannot do well: set samples.other_expert.",
             config.model.expert,
@@ -153,7 +157,19 @@ def make_sampler(trainer: Trainer, run: RunFolder) -> Callable[[], Path | None]:
     if trainer.backbone.needs_clip_vision:
         clip_vision = encoders.load_clip_vision(find_model("clip_vision", config.model.clip_vision, "model.clip_vision"))
     story = _tell(config, next(iter(trainer.data.validation()), None) or trainer.data.example(config.seed, 0, 0), vae)
-    return lambda: make_sample(SampleMaker(trainer, story, vae, clip_vision), run)
+    return lambda: _sample_or_skip(SampleMaker(trainer, story, vae, clip_vision), run)
+
+
+def _sample_or_skip(maker: SampleMaker, run: RunFolder) -> Path | None:
+    """Make a video, or none where memory runs out: the training matters more."""
+    try:
+        return make_sample(maker, run)
+    except Exception as error:
+        if not is_out_of_memory(error):
+            raise
+        _log.warning("SVI: memory ran out while a sample video was made; training goes on without it (%s)", error)
+        unload_encoders()
+        return None
 
 
 def make_sample(maker: SampleMaker, run: RunFolder) -> Path:
@@ -183,8 +199,7 @@ def _other_expert(maker: SampleMaker) -> Iterator[None]:
         yield
     finally:
         maker.other = None
-        if torch.cuda.is_available():
-            torch.cuda.empty_cache()
+        unload_encoders()
 
 
 def _tell(config: TrainingConfig, example: TrainingExample, vae) -> Story:
@@ -197,6 +212,8 @@ def _tell(config: TrainingConfig, example: TrainingExample, vae) -> Story:
         text_encoder = encoders.load_text_encoder(path)
         texts = texts if not settings.prompts else {prompt: encoders.encode_text(text_encoder, prompt) for prompt in prompts}
         negative = encoders.encode_text(text_encoder, settings.negative)
+        del text_encoder
+        unload_encoders()
     if settings.image:
         reference = _read_image(Path(settings.image), *config.data.sizes[0])
         anchor = encoders.encode_video(vae, reference)[None]

@@ -160,3 +160,37 @@ def test_samples_do_not_change_the_training(wan_folder, tmp_path):
         loras.append((run / "run.safetensors").read_bytes())
         assert len(list(run.glob("samples/*.mp4"))) == (2 if every else 0)
     assert loras[0] == loras[1]
+
+
+def make_sampler_for(wan_folder, tmp_path, **samples):
+    from demo.tiny_models import VAE_FILE
+    from training.samples import make_sampler
+
+    config = settings(
+        model={"expert": "high", "vae": str(VAE_FILE)}, samples={"every": 1, "steps": 1, "num_clips": 1, **samples}
+    )
+    return make_sampler(make_trainer(wan_folder, config, folder=tmp_path), RunFolder(tmp_path / "run", Group()))
+
+
+def test_what_is_missing_is_known_before_the_first_video(wan_folder, tmp_path):
+    with pytest.raises(ValueError, match="samples.other_expert is 'gone.safetensors'"):
+        make_sampler_for(wan_folder, tmp_path, other_expert="gone.safetensors")
+    with pytest.raises(ValueError, match="samples.image is 'gone.png'"):
+        make_sampler_for(wan_folder, tmp_path / "b", image="gone.png")
+    with pytest.raises(ValueError, match="model.text_encoder is empty"):
+        make_sampler_for(wan_folder, tmp_path / "c", prompts=["a cat"])
+
+
+def test_a_video_that_finds_no_memory_does_not_end_the_training(wan_folder, tmp_path, monkeypatch, caplog):
+    import training.samples as module
+
+    sampler = make_sampler_for(wan_folder, tmp_path)
+
+    def out_of_memory(maker, run):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(module, "make_sample", out_of_memory)
+    assert sampler() is None and "training goes on without it" in caplog.text
+    monkeypatch.setattr(module, "make_sample", lambda maker, run: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        sampler()
