@@ -8,6 +8,7 @@ It wraps ComfyUI's own functions, so our nodes and stock nodes are counted alike
 
 import functools
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -81,11 +82,26 @@ wrapped(comfy.sd.CLIP, "encode_from_tokens_scheduled", lambda *_: count(text_enc
 wrapped(comfy.model_patcher.ModelPatcher, "patch_weight_to_device", count_patched)
 
 
-def timed(name: str, real: Callable) -> Callable:
-    """Return `real`, whose time is added to `name`, without the time that its source of frames takes."""
+def waited_for(real: Callable) -> Callable:
+    """Return `real`, whose time counts as waiting for video, unless it runs beside the loop in the pack's own thread."""
 
     @functools.wraps(real)
-    def call(path, source, *arguments, **keywords):
+    def call(*arguments, **keywords):
+        began = time.perf_counter()
+        try:
+            return real(*arguments, **keywords)
+        finally:
+            if threading.current_thread().name != "svi-hand-over":
+                counted["video seconds"] += time.perf_counter() - began
+
+    return call
+
+
+def waited_to_give(give: Callable) -> Callable:
+    """Return HandOver.give, whose time counts as waiting for video, without the time that making the frames takes."""
+
+    @functools.wraps(give)
+    def call(hand_over, source):
         began, elsewhere = time.perf_counter(), [0.0]
 
         def frames() -> Iterator:
@@ -99,34 +115,26 @@ def timed(name: str, real: Callable) -> Callable:
                 yield item
 
         try:
-            return real(path, frames(), *arguments, **keywords)
+            return give(hand_over, frames())
         finally:
-            counted[name] += time.perf_counter() - began - elsewhere[0]
+            counted["video seconds"] += time.perf_counter() - began - elsewhere[0]
 
     return call
 
 
 @functools.cache
 def time_video_writing() -> None:
-    """Time our writing of segments and their join, and the stock SaveVideo; done once all packs are loaded.
+    """Time what the loop waits for its encoder and the last join, and the stock SaveVideo; done once all packs are loaded.
 
     ComfyUI loads our pack under a name made from its path.
     """
     for name, module in list(sys.modules.items()):
         if name.endswith("svi_core.run"):
-            module.write_video = timed("video seconds", module.write_video)
-            module.join_videos = timed("video seconds", module.join_videos)
+            module.HandOver.give = waited_to_give(module.HandOver.give)
+            module.GrowingVideo.wait = waited_for(module.GrowingVideo.wait)
+            module.join_videos = waited_for(module.join_videos)
     save_video = nodes.NODE_CLASS_MAPPINGS["SaveVideo"]
-    real = save_video.execute.__func__
-
-    def execute(cls, *arguments, **keywords):
-        began = time.perf_counter()
-        try:
-            return real(cls, *arguments, **keywords)
-        finally:
-            counted["video seconds"] += time.perf_counter() - began
-
-    save_video.execute = classmethod(execute)
+    save_video.execute = classmethod(waited_for(save_video.execute.__func__))
 
 
 def around_execution(real: Callable) -> Callable:
