@@ -20,11 +20,14 @@ if __name__ == "__main__":
 
 from workflows.dance import dance_loop
 from workflows.demo import DEMO, tiny_demo
+from workflows.film import film_loop
 from workflows.graph_layout import GraphLayout, ObjectInfo
 from workflows.object_info import read_object_info
 from workflows.pro import extend_2_0_pro, long_story, loop_2_0_pro, reroll_2_0_pro, unrolled_2_0_pro
 from workflows.shot import shot_loop
+from workflows.story import story_2_0_pro
 from workflows.talk import talk_loop
+from workflows.version_2 import loop_2_0_wan21, loop_2_0_wan22
 
 FOLDER = Path(__file__).resolve().parent
 DEMO_API_FILE = FOLDER.parent / "demo" / "demo_workflow_api.json"
@@ -35,7 +38,11 @@ WORKFLOWS: Mapping[str, Callable[[GraphLayout], None]] = {
     "svi_2.0_pro_wan2.2_long_story": long_story,
     "svi_2.0_pro_wan2.2_extend": extend_2_0_pro,
     "svi_2.0_pro_wan2.2_reroll": reroll_2_0_pro,
+    "svi_2.0_pro_wan2.2_story": story_2_0_pro,
+    "svi_2.0_wan2.2_loop": loop_2_0_wan22,
+    "svi_2.0_wan2.1_loop": loop_2_0_wan21,
     "svi_shot_wan2.1_loop": shot_loop,
+    "svi_film_wan2.1_loop": film_loop,
     "svi_dance_wan2.1_loop": dance_loop,
     "svi_talk_wan2.1_loop": talk_loop,
     "svi_tiny_demo": tiny_demo,

@@ -136,7 +136,7 @@ class Group:
         links = {name: _socket(value) for name, value in values.items() if isinstance(value, Node | Socket)}
         given = {name: value for name, value in values.items() if name not in links}
         check_values(node_type, inputs, given, links)
-        given |= {slot.name: slot.options["default"] for slot in inputs if slot.is_widget and slot.name in links}
+        given |= {slot.name: slot.options.get("default", "") for slot in inputs if slot.is_widget and slot.name in links}
         node = Node(len(self.graph.nodes) + 1, node_type, inputs, outputs, given, links, title, models)
         node.width = self.width
         node.height = _height(node, text_height) + preview_height

@@ -12,6 +12,10 @@ SVI_LOW = "SVI_v2_PRO_Wan2.2-I2V-A14B_LOW_lora_rank_128_fp16.safetensors"
 LIGHT_HIGH = "wan2.2_i2v_lightx2v_4steps_lora_v1_high_noise.safetensors"
 LIGHT_LOW = "wan2.2_i2v_lightx2v_4steps_lora_v1_low_noise.safetensors"
 WAN21_I2V = "wan2.1_i2v_480p_14B_fp16.safetensors"
+SVI_FILM = "svi-film-opt-10212025.safetensors"
+SVI_2_WAN21 = "SVI_Wan2.1-I2V-14B_lora_v2.0.safetensors"
+SVI_2_HIGH = "SVI_Wan2.2-I2V-A14B_high_noise_lora_v2.0.safetensors"
+SVI_2_LOW = "SVI_Wan2.2-I2V-A14B_low_noise_lora_v2.0.safetensors"
 SVI_SHOT = "svi-shot_lora_rank_128_fp16.safetensors"
 SVI_DANCE = "svi-dance.safetensors"
 SVI_TALK = "svi-talk.safetensors"
@@ -29,6 +33,10 @@ URLS = {  # file name: (folder below models/, address)
     LIGHT_HIGH: ("loras", f"{WAN22}/loras/{LIGHT_HIGH}"),
     LIGHT_LOW: ("loras", f"{WAN22}/loras/{LIGHT_LOW}"),
     WAN21_I2V: ("diffusion_models", f"{WAN21}/diffusion_models/{WAN21_I2V}"),
+    SVI_FILM: ("loras", f"{SVI_AUTHORS}/resolve/main/version-1.0/{SVI_FILM}"),
+    SVI_2_WAN21: ("loras", f"{SVI_AUTHORS}/resolve/main/version-2.0/{SVI_2_WAN21}"),
+    SVI_2_HIGH: ("loras", f"{SVI_AUTHORS}/resolve/main/version-2.0/{SVI_2_HIGH}"),
+    SVI_2_LOW: ("loras", f"{SVI_AUTHORS}/resolve/main/version-2.0/{SVI_2_LOW}"),
     SVI_SHOT: ("loras", f"{SVI_FP16}/{SVI_SHOT}"),
     SVI_DANCE: ("loras", f"{SVI_AUTHORS}/resolve/main/version-1.0/{SVI_DANCE}"),
     SVI_TALK: ("loras", f"{SVI_AUTHORS}/resolve/main/version-1.0/{SVI_TALK}"),

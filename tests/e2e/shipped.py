@@ -25,6 +25,7 @@ SMALL = {  # node type: {input: value}, the only values that the tests change
     "SVILayout": {"num_frames": 13},
     "BasicScheduler": {"steps": 2},
     "SplitSigmas": {"step": 1},
+    "SVIFewStepSigmas": {"steps_high_noise": 1, "steps_low_noise": 1},
 }
 NUM_FRAMES = {  # of the made-small workflows
     "svi_2.0_pro_wan2.2_loop": 3 * 8 + 5,
@@ -32,7 +33,11 @@ NUM_FRAMES = {  # of the made-small workflows
     "svi_2.0_pro_wan2.2_long_story": 3 * 8 + 5 + 5 * 8 + 5 + 16,  # a scene of three clips, one of five, a held frame
     "svi_2.0_pro_wan2.2_extend": 24 + 2 * 8,
     "svi_2.0_pro_wan2.2_reroll": 3 * 8 + 5,
+    "svi_2.0_pro_wan2.2_story": 3 * 8 + 5,
+    "svi_2.0_wan2.2_loop": 3 * 12 + 1,
+    "svi_2.0_wan2.1_loop": 3 * 8 + 5,
     "svi_shot_wan2.1_loop": 3 * 12 + 1,
+    "svi_film_wan2.1_loop": 4 * 8 + 5,
     "svi_dance_wan2.1_loop": 20,  # as many as there are poses: two clips, the second one cut
     "svi_talk_wan2.1_loop": 3 * 12 + 1,  # 1.2 s of sound are 30 frames, which three clips of 13 cover
     "svi_tiny_demo": 3 * 8 + 5,

@@ -67,6 +67,16 @@ LORAS = {  # file name: (form of a key of the down matrix, the same of the up ma
 }
 SVI_DANCE = "svi-dance.safetensors"  # holds a pose encoder beside its LoRA, as the authors' file does
 LORAS[SVI_DANCE] = ("pipe.dit.{}.lora_A.default.weight", "pipe.dit.{}.lora_B.default.weight", False, 16)
+for _seed, _name in enumerate(  # the authors' own files of the other systems
+    (
+        "svi-film-opt-10212025.safetensors",
+        "SVI_Wan2.1-I2V-14B_lora_v2.0.safetensors",
+        "SVI_Wan2.2-I2V-A14B_high_noise_lora_v2.0.safetensors",
+        "SVI_Wan2.2-I2V-A14B_low_noise_lora_v2.0.safetensors",
+    ),
+    start=17,
+):
+    LORAS[_name] = ("blocks.{short}.lora_A.default.weight", "blocks.{short}.lora_B.default.weight", False, _seed)
 LORA_MODULES = [f"{part}.{name}" for part in ("self_attn", "cross_attn") for name in "qkvo"] + ["ffn.0", "ffn.2"]
 LORA_RANK = 4
 

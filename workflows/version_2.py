@@ -1,0 +1,75 @@
+"""Workflows of SVI 2.0: on Wan 2.1, and on both experts of Wan 2.2 as the authors' own ComfyUI workflow sets them."""
+
+from workflows.graph_layout import GraphLayout, Node
+from workflows.parts import MODELS, NOTES, PROMPTS, SAMPLING, VIDEO, encoders, lora_row, reference, save_video
+from workflows.texts import NEGATIVE_CHINESE, SHOT_STORY, STORY, note, paragraphs
+from workflows.wan21 import wan21_loop
+from workflows.weight_files import (
+    HIGH,
+    LIGHT_HIGH,
+    LIGHT_LOW,
+    LOW,
+    SVI_2_HIGH,
+    SVI_2_LOW,
+    SVI_2_WAN21,
+    TEXT_ENCODER,
+    VAE,
+    downloads,
+    weight_files,
+)
+
+
+def loop_2_0_wan21(graph: GraphLayout) -> None:
+    """Wan 2.1 with SVI 2.0: one scene, the anchor as padding and five motion frames."""
+    wan21_loop(graph, "2.0 (Wan 2.1)", SVI_2_WAN21, paragraphs(SHOT_STORY), "loop_2.0_wan21", "svi/2.0_wan21")
+
+
+def loop_2_0_wan22(graph: GraphLayout) -> None:
+    """Wan 2.2 with SVI 2.0: one scene with much motion, frames instead of latents between clips."""
+    notes = graph.column(430).group("Read me", NOTES)
+    notes.note("Start here", note("loop_2.0_wan22"), 640)
+    notes.note("Weight files", weight_files(HIGH, LOW, SVI_2_HIGH, SVI_2_LOW, LIGHT_HIGH, LIGHT_LOW, TEXT_ENCODER, VAE), 350)
+    links = _experts(graph)
+    middle = graph.column(400)
+    clip, vae = encoders(middle)
+    anchor = reference(middle, vae, 832, 480)
+    words = graph.column(460).group("3 - Prompts", PROMPTS)
+    prompts = words.add("SVIPromptStream", text_height=290, clip=clip, text=paragraphs(STORY), split="paragraphs")
+    negative = words.add("CLIPTextEncode", title="Negative prompt", text_height=90, clip=clip, text=NEGATIVE_CHINESE)
+    steps = graph.column(460).group("4 - Sampling", SAMPLING)
+    sampler = steps.add("KSamplerSelect", sampler_name="euler")
+    sigmas = steps.add("SVIFewStepSigmas", steps_high_noise=3, steps_low_noise=3, shift=8.0, boundary=0.9)
+    layout = steps.add("SVILayout", variant="2.0", num_frames=81, num_motion_frames=0, cut_to_8_bits=False)
+    made = graph.column(520).group("5 - Video", VIDEO)
+    links |= {
+        "prompts": prompts,
+        "negative": negative,
+        "vae": vae,
+        "anchor": anchor,
+        "sampler": sampler,
+        "layout": layout["layout"],
+    }
+    links |= {"sigmas": sigmas["sigmas"], "boundary": sigmas["boundary"], "num_clips": prompts["num_prompts"]}
+    video = made.add("SVIGenerate", **links, cfg=1.5, seed=42, seed_mode="per clip", filename_prefix="svi/2.0")
+    save_video(made, video, "svi/2.0")
+
+
+def _experts(graph: GraphLayout) -> dict[str, Node]:
+    """Add both experts with the SVI pair and the distilled pair."""
+    group = graph.column(600).group("1 - Wan 2.2 experts and LoRAs", MODELS)
+    high, low = (
+        group.add("UNETLoader", title=title, models=downloads(name), unet_name=name, weight_dtype="default")
+        for title, name in (("High-noise expert", HIGH), ("Low-noise expert", LOW))
+    )
+    svi = lora_row(group, "SVI 2.0 LoRA", SVI_2_HIGH, 1.0, SVI_2_LOW, 1.0)
+    light = group.add(
+        "SVILoraPreset",
+        title="LightX2V LoRA: 6 steps instead of 50",
+        models=downloads(LIGHT_HIGH, LIGHT_LOW),
+        preset="distilled, more motion: 0.5 and 1",
+        lora=LIGHT_HIGH,
+        lora_low_noise=LIGHT_LOW,
+        loras=svi,
+    )
+    stack = group.add("SVILoraStack", model=high, model_low_noise=low, loras=light)
+    return {"model": stack["model"], "model_low_noise": stack["model_low_noise"]}
