@@ -4,11 +4,19 @@ Each clip is one action: 81 frames of 96 x 64 pixels at 16 per second, its capti
 gives the same clips. `training/configs/tiny.toml` trains on them.
 """
 
+from __future__ import annotations
+
 import argparse
 import sys
+from collections.abc import Iterator
+from itertools import count, islice
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from demo.environment import SetupError, ensure_environment, execute_inside, say
+
+if TYPE_CHECKING:
+    from demo.world import Story
 
 DEFAULT_CLIPS = 12
 DEFAULT_SEED = 1_000_000  # far from the stories that the demo's models were trained on
@@ -16,16 +24,23 @@ DEFAULT_SEED = 1_000_000  # far from the stories that the demo's models were tra
 
 def make_clips(folder: Path, num_clips: int, seed: int) -> None:
     """Write `num_clips` clips and captions into `folder`; those of an earlier call with the same seed are replaced alike."""
-    from demo.world import render_clip, sample_story
+    from demo.world import render_clip
     from svi_core.video_file import VideoCoding, to_uint8, write_video
 
     folder.mkdir(parents=True, exist_ok=True)
-    for index in range(num_clips):
-        story = sample_story(seed + index, 1)
+    for index, story in enumerate(islice(moving_stories(seed), num_clips)):
         path = folder / f"clip_{index:04d}.mp4"
         write_video(path, [to_uint8(render_clip(story, 0).movedim(1, -1))], VideoCoding(crf=12))
         path.with_suffix(".txt").write_text(story.captions[0] + "\n", encoding="utf-8")
     say(f"{num_clips} clips with captions in {folder}")
+
+
+def moving_stories(seed: int) -> Iterator[Story]:
+    """Yield stories of one action from `seed` on, without those in which the object stays where it is."""
+    from demo.world import sample_story
+
+    stories = (sample_story(number, 1) for number in count(seed))
+    return (story for story in stories if story.actions[0].motion != "stay")
 
 
 def main(arguments: list[str]) -> int:
