@@ -64,6 +64,7 @@ def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, gr
         checkpointing=memory.checkpointing,
         offload_block_inputs=memory.offload_block_inputs,
         swapped_blocks=memory.swapped_blocks,
+        keep_attention=memory.keep_attention,
         compile_blocks=memory.compile,
     )
     per_step = group.size * config.loop.accumulation * config.loop.batch_size

@@ -124,6 +124,7 @@ class Backbone:
         checkpointing: bool = True,
         offload_block_inputs: bool = False,
         swapped_blocks: int = 0,
+        keep_attention: bool = False,
         compile_blocks: bool = False,
     ) -> None:
         """Arrange the blocks for training; call it once, after the LoRA is attached.
@@ -136,13 +137,24 @@ class Backbone:
             ValueError: more swapped blocks than there are, or settings that do not go together.
         """
         blocks = list(self.transformer.blocks)
+        if keep_attention and (compile_blocks or self.attention == "math"):
+            other = "memory.compile" if compile_blocks else "memory.attention = 'math'"
+            raise ValueError(f"memory.keep_attention does not go together with {other}: turn one of them off.")
         if not 0 <= swapped_blocks <= len(blocks):
             raise ValueError(f"memory.swapped_blocks is {swapped_blocks}, but the model has {len(blocks)} blocks.")
         for index, block in enumerate(blocks):
             if compile_blocks:
                 block.forward = torch.compile(block.forward, dynamic=False)
             swap = index >= len(blocks) - swapped_blocks
-            make_frugal(block, self.device, trainable, checkpoint=checkpointing, offload_input=offload_block_inputs, swap=swap)
+            make_frugal(
+                block,
+                self.device,
+                trainable,
+                checkpoint=checkpointing,
+                offload_input=offload_block_inputs,
+                swap=swap,
+                keep_attention=keep_attention,
+            )
             if not swap:
                 block.to(self.device)
 

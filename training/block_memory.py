@@ -1,6 +1,7 @@
 """Fit a transformer's activations and weights into little memory: checkpointed blocks, offloaded inputs, swapped weights.
 
-Each block's forward runs without keeping anything but its input; the backward pass runs it again. One explicit autograd
+Each block's forward runs without keeping anything but its input; the backward pass runs it again. Where memory allows, what
+self-attention gave is kept too, so that the most expensive part is not run again. One explicit autograd
 function does so (not `torch.utils.checkpoint`), because the two moments at which a swapped block must have its weights on
 the device are then visible: around its forward, and around its recomputation *and* backward together.
 Source: FIELD_NOTES 3 (what a 14B training step holds); COMFYUI_NOTES 5, traps 2, 4 and 10.
@@ -11,6 +12,12 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
+
+FUSED_ATTENTION = frozenset(
+    getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}").default
+    for kernel in ("cudnn_attention", "flash_attention", "efficient_attention", "flash_attention_for_cpu")
+)
 
 
 class SwappedWeights:
@@ -41,15 +48,21 @@ class SwappedWeights:
 
 
 class _Recomputed(torch.autograd.Function):
-    """``run(x)`` that keeps only x for the backward pass, in host memory if so asked."""
+    """``run(x)`` that keeps only x for the backward pass, in host memory if so asked, and perhaps attention's outputs."""
 
     @staticmethod
-    def forward(ctx, x: Tensor, trainable: Tensor, run: Callable[[Tensor], Tensor], hold, offload: bool) -> Tensor:
+    def forward(
+        ctx, x: Tensor, trainable: Tensor, run: Callable[[Tensor], Tensor], hold, offload: bool, keep_attention: bool
+    ) -> Tensor:
         """Run without a graph. `trainable` is any tensor that requires grad, so that the output does too."""
-        ctx.run, ctx.hold, ctx.device = run, hold, x.device
+        ctx.run, ctx.hold, ctx.device, ctx.again = run, hold, x.device, _nothing()
         ctx.stored = _to_host(x) if offload else x.detach()
-        with torch.no_grad(), hold():
-            return run(x)
+        if not keep_attention:
+            with torch.no_grad(), hold():
+                return run(x)
+        keeping, ctx.again = create_selective_checkpoint_contexts(_keeps)
+        with torch.enable_grad(), hold(), keeping:  # without a graph the kernels leave out what their backward pass needs
+            return run(x.detach().requires_grad_(ctx.needs_input_grad[0])).detach()
 
     @staticmethod
     def backward(ctx, grad_output: Tensor):
@@ -57,14 +70,21 @@ class _Recomputed(torch.autograd.Function):
         x = ctx.stored.to(ctx.device, non_blocking=True).detach().requires_grad_(ctx.needs_input_grad[0])
         ctx.stored = None
         with ctx.hold():
-            with torch.enable_grad():
+            with torch.enable_grad(), ctx.again:
                 output = ctx.run(x)
             torch.autograd.backward(output, grad_output)
-        return x.grad, None, None, None, None
+        return x.grad, None, None, None, None, None
 
 
 def make_frugal(
-    block: nn.Module, device: torch.device, trainable: Tensor, *, checkpoint: bool, offload_input: bool, swap: bool
+    block: nn.Module,
+    device: torch.device,
+    trainable: Tensor,
+    *,
+    checkpoint: bool,
+    offload_input: bool,
+    swap: bool,
+    keep_attention: bool = False,
 ) -> None:
     """Replace `block.forward` by one that needs less memory and computes the same, bit for bit.
 
@@ -73,6 +93,7 @@ def make_frugal(
         checkpoint: keep only the block's input for the backward pass and compute the rest again.
         offload_input: keep that input in host memory.
         swap: keep the block's weights in host memory.
+        keep_attention: keep what self-attention gave on the device, so that only the rest is computed again.
 
     Raises:
         ValueError: offloading or swapping without checkpoints.
@@ -92,7 +113,7 @@ def make_frugal(
             return forward(tokens, **conditions)
 
         if torch.is_grad_enabled():
-            return _Recomputed.apply(x, trainable, run, hold, offload_input)
+            return _Recomputed.apply(x, trainable, run, hold, offload_input, keep_attention)
         with hold():
             return run(x)
 
@@ -114,6 +135,13 @@ def _of_each_part(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
     names, context = tensor.__tensor_flatten__()
     parts = {name: change(getattr(tensor, name)) for name in names}
     return type(tensor).__tensor_unflatten__(parts, context, tensor.size(), tensor.stride())
+
+
+def _keeps(_context, operator, *inputs, **_options) -> CheckpointPolicy:
+    """Keep the outputs of self-attention: as many queries as keys. Cross-attention costs little, its outputs as much."""
+    if operator in FUSED_ATTENTION and inputs[0].shape[-2] == inputs[1].shape[-2]:
+        return CheckpointPolicy.MUST_SAVE
+    return CheckpointPolicy.PREFER_RECOMPUTE
 
 
 def _to_host(x: Tensor) -> Tensor:

@@ -1,5 +1,6 @@
 """The backbone computes what ComfyUI computes, on every kind of weights, with gradients, in little memory."""
 
+import gc
 import weakref
 
 import pytest
@@ -93,7 +94,16 @@ def test_a_fresh_lora_changes_nothing(loaded, storage):
 
 
 @pytest.mark.parametrize("storage", STORAGES)
-@pytest.mark.parametrize("memory", [{"offload_block_inputs": True}, {"swapped_blocks": 2}, {"compile_blocks": True}])
+@pytest.mark.parametrize(
+    "memory",
+    [
+        {"offload_block_inputs": True},
+        {"swapped_blocks": 2},
+        {"compile_blocks": True},
+        {"keep_attention": True},
+        {"keep_attention": True, "swapped_blocks": 2, "offload_block_inputs": True},
+    ],
+)
 def test_memory_savers_change_no_bit(loaded, storage, memory, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda forward, dynamic: forward)  # what it compiles to is PyTorch's business
     plain = loaded(storage)
@@ -101,6 +111,36 @@ def test_memory_savers_change_no_bit(loaded, storage, memory, monkeypatch):
     frugal = loaded(storage, on_host="swapped_blocks" in memory)
     for ours, theirs in zip(gradients(frugal, attach(frugal, **memory)), expected, strict=True):
         assert torch.equal(ours, theirs)
+
+
+@pytest.mark.parametrize(("keep", "self_attentions"), [(False, 2), (True, 1)])
+def test_kept_self_attention_is_not_computed_again(loaded, keep, self_attentions):
+    """Per block: once forward, and once more in the backward pass unless it is kept; cross-attention always twice."""
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    from training.block_memory import FUSED_ATTENTION
+
+    calls = []
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+            if operator in FUSED_ATTENTION:
+                calls.append("self" if args[0].shape[-2] == args[1].shape[-2] else "cross")
+            return operator(*args, **(kwargs or {}))
+
+    backbone = loaded("fp32")
+    lora = attach(backbone, keep_attention=keep)
+    with Watch():
+        gradients(backbone, lora)
+    num_blocks = len(backbone.transformer.blocks)
+    assert calls.count("self") == num_blocks * self_attentions and calls.count("cross") == num_blocks * 2
+
+
+@pytest.mark.parametrize(("setting", "options"), [("compile", {}), ("attention = 'math'", {"attention": "math"})])
+def test_kept_attention_refuses_what_it_cannot_go_with(loaded, setting, options):
+    backbone = loaded("fp32", **options)
+    with pytest.raises(ValueError, match=setting):
+        attach(backbone, keep_attention=True, compile_blocks=not options)
 
 
 def test_fp8_matmul_changes_no_bit_between_forward_and_recomputation(loaded, monkeypatch):
@@ -146,6 +186,31 @@ def test_a_checkpointed_block_keeps_only_its_input(loaded):
         return total[0]
 
     assert saved_bytes() < saved_bytes(checkpointing=False) / 4
+
+
+def test_kept_attention_keeps_no_other_activation(loaded):
+    """After the forward pass its own graph, which the kernels needed to be told of the backward pass, must be gone."""
+
+    def alive_bytes(**memory) -> int:
+        backbone, packed = loaded("fp32"), []
+        attach(backbone, **memory)
+
+        class Packed:
+            def __init__(self, tensor):
+                self.tensor = tensor
+
+        def pack(tensor):
+            packed.append(weakref.ref(held := Packed(tensor.detach())))
+            return held
+
+        noisy, sigma, conditions = batch()
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda held: held.tensor):
+            velocity = backbone.velocity(noisy, sigma, conditions)
+        gc.collect()
+        assert velocity.requires_grad and packed
+        return sum(held.tensor.nbytes for held in (ref() for ref in packed) if held)
+
+    assert alive_bytes(keep_attention=True) == alive_bytes() < alive_bytes(checkpointing=False) / 4
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,7 @@ def random_14b(on_host: bool):
         ("24gb", 23, {"swapped_blocks": 40, "offload_block_inputs": True}),
         ("48gb", 46, {"offload_block_inputs": True}),
         ("80gb", 70, {}),
+        ("141gb", 85, {"keep_attention": True}),
     ],
 )
 def test_real_14b_shapes_train_in_fp8(comfy, tmp_path, name, needed_gib, memory):
