@@ -45,9 +45,12 @@ class LoraPair(nn.Module):
         self.scale = scale
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return the low-rank term for `x` [..., in features], computed in the dtype of `x`."""
-        hidden = nn.functional.linear(x, self.down.to(x.dtype))
-        return nn.functional.linear(hidden, self.up.to(x.dtype)) * self.scale
+        """Return the low-rank term for `x` [..., in features], computed in the dtype of `x`.
+
+        It is scaled while it is narrow: scaling the wide result would be one more pass over it, forward and backward.
+        """
+        hidden = nn.functional.linear(x, self.down.to(x.dtype)) * self.scale
+        return nn.functional.linear(hidden, self.up.to(x.dtype))
 
 
 class LoraAdapters:
