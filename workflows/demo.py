@@ -40,7 +40,7 @@ def tiny_demo(graph: GraphLayout) -> None:
     steps = right.group("4 - Sampling", SAMPLING)
     sampler = steps.add("KSamplerSelect", sampler_name="euler")
     sigmas = steps.add("BasicScheduler", model=high, scheduler="simple", steps=10, denoise=1.0)
-    layout = steps.add("SVILayout", variant="2.0 Pro", num_frames=81, num_motion_frames=0)
+    layout = steps.add("SVILayout", variant="2.0 Pro", num_frames=81, num_motion_frames=0, cut_to_8_bits=False)
     made = graph.column(480).group("5 - Video", VIDEO)
     video = made.add(
         "SVIGenerate",

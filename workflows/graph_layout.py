@@ -24,6 +24,7 @@ GROUP_PADDING = 18
 GROUP_TITLE_HEIGHT = 44
 GROUP_GAP = 36
 COLUMN_GAP = 44
+PREVIEW_HEIGHTS = {"SVIGenerate": 310}  # its finished clips, shown from the first one on
 GROWING_TYPE = "COMFY_AUTOGROW_V3"
 NOTE_TYPE = "MarkdownNote"
 NOTE_COLOURS = {"color": "#222", "bgcolor": "#000"}
@@ -114,7 +115,7 @@ class Group:
         *,
         title: str | None = None,
         text_height: float = TEXT_HEIGHT,
-        preview_height: float = 0,
+        preview_height: float | None = None,
         models: Sequence[Mapping[str, str]] = (),
         **values: Any,
     ) -> Node:
@@ -124,7 +125,7 @@ class Group:
 
         Args:
             text_height: of each multi-line text.
-            preview_height: room for the picture or video that the node shows.
+            preview_height: room for the picture or video that the node shows; None: what its type needs (PREVIEW_HEIGHTS).
             models: weight files that the front end offers to download ({"name", "url", "directory"}).
 
         Raises:
@@ -139,7 +140,8 @@ class Group:
         given |= {slot.name: slot.options.get("default", "") for slot in inputs if slot.is_widget and slot.name in links}
         node = Node(len(self.graph.nodes) + 1, node_type, inputs, outputs, given, links, title, models)
         node.width = self.width
-        node.height = _height(node, text_height) + preview_height
+        shown_height = PREVIEW_HEIGHTS.get(node_type, 0) if preview_height is None else preview_height
+        node.height = _height(node, text_height) + shown_height
         node.footer = FOOTER_HEIGHT if definition["python_module"].startswith("custom_nodes.") else 0
         self.nodes.append(node)
         self.graph.nodes.append(node)

@@ -53,5 +53,6 @@ def reference(column: Column, vae: Node, width: int, height: int, image: str = E
 
 
 def save_video(group: Any, video: Node, prefix: str) -> Node:
-    """Add the node that saves the video and shows it."""
-    return group.add("SaveVideo", preview_height=340, video=video, filename_prefix=prefix, format="auto", codec="auto")
+    """Add the node that saves the video and shows it, beside `group`: SVI Generate grows with what it shows."""
+    beside = group.graph.column(420).group("Saved video", VIDEO)
+    return beside.add("SaveVideo", preview_height=340, video=video, filename_prefix=prefix, format="auto", codec="auto")

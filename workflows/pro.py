@@ -165,7 +165,7 @@ def _until_video(graph: GraphLayout, note_name: str, note_height: int, text: str
     steps = graph.column(460).group("4 - Sampling", SAMPLING)
     sampler = steps.add("KSamplerSelect", sampler_name="euler")
     sigmas = steps.add("BasicScheduler", model=high, scheduler="simple", steps=8, denoise=1.0)
-    layout = steps.add("SVILayout", variant="2.0 Pro", num_frames=81, num_motion_frames=0)
+    layout = steps.add("SVILayout", variant="2.0 Pro", num_frames=81, num_motion_frames=0, cut_to_8_bits=False)
     links = {"model": high, "model_low_noise": low, "prompts": prompts, "negative": negative, "vae": vae, "anchor": anchor}
     return links | {"sampler": sampler, "sigmas": sigmas, "layout": layout}
 

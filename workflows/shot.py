@@ -28,7 +28,7 @@ def shot_loop(graph: GraphLayout) -> None:
     steps = graph.column(460).group("4 - Sampling", SAMPLING)
     sampler = steps.add("KSamplerSelect", sampler_name="euler")
     sigmas = steps.add("BasicScheduler", model=model, scheduler="simple", steps=50, denoise=1.0)
-    layout = steps.add("SVILayout", variant="Shot", num_frames=81, num_motion_frames=0)
+    layout = steps.add("SVILayout", variant="Shot", num_frames=81, num_motion_frames=0, cut_to_8_bits=False)
     made = graph.column(520).group("5 - Video", VIDEO)
     video = made.add(
         "SVIGenerate",
