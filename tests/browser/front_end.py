@@ -51,7 +51,8 @@ CROWDING = """() => {
         groups: groups.flatMap((a, i) => groups.slice(i + 1).filter(b => meet(a, b))),
     };
 }"""
-VIDEO = """() => [...document.querySelectorAll('video')].filter(v => v.readyState >= 2 && v.videoWidth > 0)
+VIDEO = """() => [...document.querySelectorAll('video:not(.svi-clips video)')]
+    .filter(v => v.readyState >= 2 && v.videoWidth > 0)
     .map(v => ({width: v.videoWidth, height: v.videoHeight, seconds: v.duration, source: v.currentSrc}))[0]"""
 
 
@@ -136,7 +137,7 @@ class FrontEnd:
         self._until(self.page.get_by_test_id("queue-button").click, lambda: self._becomes("window.sviStarted === true", 20_000))
 
     def shown_video(self, timeout_ms: int) -> dict[str, Any]:
-        """Return size, length and address of the first video that the page shows."""
+        """Return size, length and address of the first video that the page shows, SVI Generate's clips aside."""
         self.command("Comfy.Canvas.FitView")
         return self.page.wait_for_function(VIDEO, timeout=timeout_ms).json_value()
 

@@ -1,0 +1,293 @@
+/**
+ * The picture of a run's finished clips: a player, what is known of the clip in it, and a strip of all clips.
+ *
+ * Knows the DOM only. Texts from outside (prompts) enter through textContent and attributes, never as HTML. The strip holds
+ * elements for the tiles in sight alone, so a thousand clips cost as much as ten.
+ */
+
+const TILE_STEP = 90; // px from tile to tile, see .svi-clips-tile
+const TILES_BEYOND = 2; // kept on either side of what is in sight
+const UNMEASURED_WIDTH = 400; // px, before the strip is laid out
+
+/**
+ * @typedef {object} Clip
+ * @property {number} index 0-based place in the schedule
+ * @property {string} key of the clip in the run's folder
+ * @property {string} prompt
+ * @property {number} seed
+ * @property {number} num_frames that it gives to the video
+ * @property {number} seconds that making it took; 0 if that is not known
+ * @property {boolean} reused found finished, not made by this run
+ * @property {boolean} kept never removed to save space
+ * @property {{filename: string, subfolder: string, type: string}} file for ComfyUI's /view route
+ */
+
+export class ClipView {
+  /**
+   * @param {object} given
+   * @param {(clip: Clip) => string} given.urlOf address of a clip's video
+   * @param {(clip: Clip, keep: boolean) => void} given.onKeep the user marks a clip, or takes the mark away
+   * @param {(clip: Clip) => void} given.onReroll the user wants another take from this clip on
+   */
+  constructor({ urlOf, onKeep, onReroll }) {
+    this.urlOf = urlOf;
+    this.onKeep = onKeep;
+    this.onReroll = onReroll;
+    /** @type {Clip[]} */
+    this.clips = [];
+    this.position = -1; // of the selected clip in `clips`
+    /** @type {Map<number, HTMLElement>} tiles in sight, by position */
+    this.tiles = new Map();
+    this.#build();
+  }
+
+  get selected() {
+    return this.clips[this.position];
+  }
+
+  /** Show the clips of a run as they lie on disk; the last one stands still in the player. */
+  setClips(clips) {
+    const before = this.selected;
+    this.clips = clips;
+    const same = before ? clips.findIndex((clip) => clip.key === before.key) : -1;
+    this.#layOut();
+    this.select(same >= 0 ? same : clips.length - 1);
+  }
+
+  /**
+   * Add a clip that was just finished. Later ones belong to the video before and go; whoever watched the last clip sees the
+   * new one play.
+   */
+  addClip(clip) {
+    const following = this.position === this.clips.length - 1;
+    const watched = this.selected;
+    this.clips = [...this.clips.filter((known) => known.index < clip.index), clip];
+    this.#layOut();
+    const still = this.clips.findIndex((known) => known.key === watched?.key);
+    const next = following || still < 0 ? this.clips.length - 1 : still;
+    this.select(next, { play: next === this.clips.length - 1 });
+  }
+
+  /** Replace what is known of a clip. */
+  updateClip(clip) {
+    this.clips = this.clips.map((known) => (known.key === clip.key ? clip : known));
+    this.#layOut();
+    this.select(this.position);
+  }
+
+  /** Put the clip at `position` into the player. */
+  select(position, { play = false, focus = false } = {}) {
+    this.position = Math.max(-1, Math.min(position, this.clips.length - 1));
+    this.#reveal();
+    this.#drawTiles();
+    this.#drawFacts();
+    this.#load(play);
+    if (focus) this.tiles.get(this.position)?.focus({ preventScroll: true });
+  }
+
+  /** Tell the user something about what was done; "" takes it away. */
+  say(text, isError = false) {
+    this.notice.textContent = text;
+    this.notice.hidden = !text;
+    this.notice.classList.toggle("is-error", isError);
+  }
+
+  destroy() {
+    this.resizing.disconnect();
+    this.clips = [];
+    this.select(-1);
+  }
+
+  #build() {
+    this.video = element("video", "", { loop: true, muted: true, playsInline: true, controls: true, preload: "auto" });
+    this.video.setAttribute("aria-label", "Selected clip");
+    this.video.setAttribute("controlslist", "nodownload noplaybackrate noremoteplayback");
+    this.video.disablePictureInPicture = true;
+    this.video.addEventListener("error", () => this.#cannotPlay());
+    this.notice = element("div", "svi-clips-notice", { hidden: true });
+    this.notice.setAttribute("role", "status");
+    this.facts = element("div", "svi-clips-facts");
+    this.prompt = element("div", "svi-clips-prompt");
+    this.keepButton = element("button", "", { type: "button" });
+    this.keepButton.addEventListener("click", () => this.onKeep(this.selected, !this.selected.kept));
+    this.rerollButton = element("button", "", { type: "button", textContent: "\u21bb Re-roll" });
+    this.rerollButton.addEventListener("click", () => this.onReroll(this.selected));
+    this.track = element("div", "svi-clips-track");
+    this.strip = element("div", "svi-clips-strip");
+    this.strip.setAttribute("role", "listbox");
+    this.strip.setAttribute("aria-label", "Finished clips of this run");
+    this.strip.setAttribute("aria-orientation", "horizontal");
+    this.strip.append(this.track);
+    this.strip.addEventListener("scroll", () => this.#drawTiles(), { passive: true });
+    this.strip.addEventListener("wheel", (event) => this.#scrollByWheel(event), { passive: false });
+    this.strip.addEventListener("keydown", (event) => this.#moveByKey(event));
+    this.resizing = new ResizeObserver(() => {
+      this.#reveal(); // also when the strip comes into the page, where scrolling begins anew
+      this.#drawTiles();
+    });
+    this.resizing.observe(this.strip);
+    const stage = element("div", "svi-clips-stage");
+    stage.append(this.video, this.notice);
+    this.row = element("div", "svi-clips-row");
+    this.row.append(this.facts, this.keepButton, this.rerollButton);
+    this.element = element("section", "svi-clips");
+    this.element.setAttribute("aria-label", "Finished clips");
+    this.element.append(stage, this.row, this.prompt, this.strip);
+  }
+
+  #layOut() {
+    this.track.style.width = `${this.clips.length * TILE_STEP}px`;
+  }
+
+  /** Scroll the strip so far that the selected tile is in sight. */
+  #reveal() {
+    const left = Math.max(0, this.position) * TILE_STEP;
+    const width = this.strip.clientWidth || UNMEASURED_WIDTH;
+    if (left < this.strip.scrollLeft) this.strip.scrollLeft = left;
+    if (left + TILE_STEP > this.strip.scrollLeft + width) this.strip.scrollLeft = left + TILE_STEP - width;
+  }
+
+  #drawTiles() {
+    const { scrollLeft, clientWidth } = this.strip;
+    const first = Math.max(0, Math.floor(scrollLeft / TILE_STEP) - TILES_BEYOND);
+    const last = Math.ceil((scrollLeft + (clientWidth || UNMEASURED_WIDTH)) / TILE_STEP) + TILES_BEYOND;
+    for (const [position, tile] of this.tiles) {
+      const clip = this.clips[position];
+      if (position >= first && position < last && clip?.file.filename === tile.clip.file.filename) {
+        this.#describe(tile, clip);
+      } else {
+        unload(tile.querySelector("video"));
+        tile.remove();
+        this.tiles.delete(position);
+      }
+    }
+    for (let position = first; position < Math.min(last, this.clips.length); position++) {
+      if (!this.tiles.has(position)) this.#addTile(position);
+      const tile = this.tiles.get(position);
+      tile.setAttribute("aria-selected", String(position === this.position));
+      tile.tabIndex = position === this.position ? 0 : -1;
+      tile.setAttribute("aria-setsize", String(this.clips.length));
+    }
+  }
+
+  #addTile(position) {
+    const clip = this.clips[position];
+    const tile = element("div", "svi-clips-tile");
+    tile.setAttribute("role", "option");
+    tile.setAttribute("aria-posinset", String(position + 1));
+    tile.style.left = `${position * TILE_STEP + 2}px`;
+    const picture = element("video", "", { muted: true, playsInline: true, preload: "metadata", tabIndex: -1 });
+    picture.setAttribute("aria-hidden", "true");
+    picture.src = `${this.urlOf(clip)}#t=0.001`; // without a time some browsers show no first frame
+    tile.append(picture, element("span", "svi-clips-number"), element("span", "svi-clips-seconds"));
+    tile.append(element("span", "svi-clips-star", { textContent: "\u2605" }));
+    tile.addEventListener("click", () => this.select(position, { play: true, focus: true }));
+    this.#describe(tile, clip);
+    this.tiles.set(position, tile);
+    this.track.append(tile);
+  }
+
+  #describe(tile, clip) {
+    tile.clip = clip;
+    tile.classList.toggle("is-reused", clip.reused);
+    tile.querySelector(".svi-clips-number").textContent = String(clip.index + 1);
+    tile.querySelector(".svi-clips-seconds").textContent = duration(clip.seconds);
+    tile.querySelector(".svi-clips-star").hidden = !clip.kept;
+    tile.title = `${factsOf(clip).join(" \u00b7 ")}\n${clip.prompt}`;
+    tile.setAttribute("aria-label", `${factsOf(clip).join(", ")}: ${clip.prompt}`);
+  }
+
+  #drawFacts() {
+    const clip = this.selected;
+    for (const part of [this.row, this.prompt, this.strip]) part.hidden = !clip;
+    if (!clip) return;
+    const [name, ...others] = factsOf(clip);
+    this.facts.replaceChildren(element("strong", "", { textContent: name }), ` \u00b7 ${others.join(" \u00b7 ")}`);
+    this.facts.title = `${factsOf(clip).join(" \u00b7 ")} \u00b7 ${clip.num_frames} frames of the video`;
+    this.prompt.textContent = clip.prompt;
+    this.prompt.title = clip.prompt;
+    this.keepButton.textContent = clip.kept ? "\u2605 Kept" : "\u2606 Keep";
+    this.keepButton.setAttribute("aria-pressed", String(clip.kept));
+    this.keepButton.title = clip.kept
+      ? "This clip is never removed to save disk space. Click to take the mark away."
+      : "Never remove this clip to save disk space (budget_gb of SVI Output).";
+    this.rerollButton.title =
+      `Give clip ${clip.index + 1} a new seed in the schedule's text. At the next Run this clip and those after it are made ` +
+      "again; this take stays on disk.";
+  }
+
+  #load(play) {
+    const clip = this.selected;
+    if (!clip) {
+      this.shown = null;
+      unload(this.video);
+      return;
+    }
+    if (this.shown !== clip.file.filename) {
+      this.shown = clip.file.filename;
+      this.say("");
+      this.video.controls = true;
+      this.video.src = this.urlOf(clip);
+    }
+    if (play) this.video.play().catch(() => {}); // a browser may forbid it, or the next clip came at once
+  }
+
+  #cannotPlay() {
+    if (!this.selected) return;
+    this.video.controls = false;
+    this.say(`Clip ${this.selected.index + 1} cannot be played here: its file is gone, or this browser lacks its codec.`, true);
+  }
+
+  #scrollByWheel(event) {
+    if (event.ctrlKey || this.strip.scrollWidth <= this.strip.clientWidth) return; // the canvas zooms
+    event.preventDefault();
+    event.stopPropagation();
+    this.strip.scrollLeft += event.deltaY + event.deltaX;
+  }
+
+  #moveByKey(event) {
+    const inSight = Math.max(1, Math.floor(this.strip.clientWidth / TILE_STEP));
+    const target = {
+      ArrowLeft: this.position - 1,
+      ArrowRight: this.position + 1,
+      PageUp: this.position - inSight,
+      PageDown: this.position + inSight,
+      Home: 0,
+      End: this.clips.length - 1,
+      Enter: this.position,
+      " ": this.position,
+    }[event.key];
+    if (target === undefined || event.ctrlKey || event.metaKey || event.altKey) return; // Ctrl+Enter is ComfyUI's Run
+    event.preventDefault();
+    event.stopPropagation();
+    this.select(Math.max(0, target), { play: true, focus: true });
+  }
+}
+
+/** Return what is known of a clip in words, its name first. */
+function factsOf(clip) {
+  const facts = [`Clip ${clip.index + 1}`, `seed ${clip.seed}`];
+  if (clip.seconds) facts.push(`made in ${duration(clip.seconds)}`);
+  if (clip.reused) facts.push("reused");
+  if (clip.kept) facts.push("kept");
+  return facts;
+}
+
+function duration(seconds) {
+  if (!seconds) return "";
+  if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
+  const minutes = Math.round(seconds / 60);
+  return minutes < 60 ? `${minutes} min` : `${Math.floor(minutes / 60)} h ${minutes % 60} min`;
+}
+
+function element(tag, className, properties = {}) {
+  const made = document.createElement(tag);
+  if (className) made.className = className;
+  return Object.assign(made, properties);
+}
+
+/** Let go of a video's file and decoder. */
+function unload(video) {
+  video.removeAttribute("src");
+  video.load();
+}
