@@ -17,6 +17,7 @@ from ..svi_core.lora import LoraFile, LoraReport, lora_shapes, module_of, read_l
 from ..svi_core.safetensors_file import read_header
 from ..svi_core.schedule import LoraStrength
 from ..svi_core.variant_claims import VariantClaim, variant_claim
+from ..svi_core.variants import VARIANTS, WAN21, WAN22
 from . import bridge
 
 CATEGORY = "SVI"
@@ -194,9 +195,23 @@ def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[obj
     taken = {name for name in owners.values() if name and {key_map[name], _bias_of(key_map[name])} & accepted}
     left = {module_of(key) for key, owner in owners.items() if owner not in taken}
     report = report_match(lora, taken, left, expert, strength)
+    if warning := _base_warning(model, report.claim):
+        report = replace(report, warnings=(*report.warnings, warning))
     if report.claim:
         patched.set_attachments(CLAIMS_KEY, (*attached_claims(model), report.claim))
     return patched, report
+
+
+def _base_warning(model, claim: VariantClaim | None) -> str | None:
+    """Return what speaks against a LoRA whose name says that it was trained on the other version of Wan.
+
+    Source: SVI_SPEC C: do not apply a Wan 2.1 SVI LoRA to Wan 2.2; each needs its own training.
+    """
+    if claim is None or claim.is_certain:
+        return None
+    bases = {VARIANTS[name].base for name in claim.layouts}
+    base = WAN21 if bridge.needs_clip_vision(model) else WAN22
+    return None if base in bases else f"it is for {' or '.join(sorted(bases))}, but this model is {base}."
 
 
 def _owner(key: str, key_map: dict[str, str]) -> str | None:

@@ -41,5 +41,5 @@ def lora_preset(name: str) -> LoraPreset:
         ValueError: unknown name.
     """
     if name not in LORA_PRESETS:
-        raise ValueError(f"preset is {name!r}: use one of {', '.join(map(repr, LORA_PRESETS))}.")
+        raise ValueError(f"preset is {name!r}: use one of the presets {', '.join(map(repr, LORA_PRESETS))}.")
     return LORA_PRESETS[name]

@@ -27,7 +27,7 @@ ROWS = (  # title, preset, high-noise file, low-noise file
 def story_2_0_pro(graph: GraphLayout) -> None:
     """Wan 2.2 with SVI 2.0 Pro: three prompts written from a subject, three clips, 15 seconds."""
     notes = graph.column(430).group("Read me", NOTES)
-    notes.note("Start here", note("story_2.0_pro"), 640)
+    notes.note("Start here", note("story_2.0_pro"), 540)
     notes.note("Weight files", weight_files(HIGH, LOW, SVI_HIGH, SVI_LOW, LIGHT_HIGH, LIGHT_LOW, TEXT_ENCODER, VAE), 350)
     stack = _experts(graph)
     middle = graph.column(400)

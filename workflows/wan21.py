@@ -17,7 +17,7 @@ def wan21_loop(graph: GraphLayout, variant: str, lora: str, story: str, note_nam
         prefix: folder of the run.
     """
     notes = graph.column(430).group("Read me", NOTES)
-    notes.note("Start here", note(note_name), 640)
+    notes.note("Start here", note(note_name), 540)
     notes.note("Weight files", weight_files(WAN21_I2V, lora, CLIP_VISION, TEXT_ENCODER, VAE), 300)
     links = wan21_models(graph, f"SVI {variant} LoRA", lora)
     middle = graph.column(400)

@@ -6,6 +6,7 @@ nothing with the pack but the VAE itself. Ours come out of the loop's own code, 
 
 import sys
 from dataclasses import dataclass
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -68,16 +69,27 @@ def before():
 
 
 @pytest.fixture(scope="module")
-def made_y(pack, vae, anchor):
-    """(layout name, clip before or None, whether 8 bits) -> y as SVI Generate makes it."""
+def made_sampler(pack, vae, anchor):
+    """(layout name, whether 8 bits) -> the sampler of a run on Wan 2.1, and the plan of its two clips."""
     modules = {name: sys.modules[f"{pack.__name__}.{name}"] for name in ("nodes.run", "svi_core.layouts", "svi_core.clips")}
     schedule = sys.modules[f"{pack.__name__}.svi_core.schedule"].parse_schedule("a")
+    wan21 = SimpleNamespace(model=SimpleNamespace(diffusion_model=SimpleNamespace(img_emb=True)))
+
+    def make(name, cuts_to_8_bits=False):
+        layout = modules["svi_core.layouts"].make_layout(name, NUM_FRAMES, 0, cuts_to_8_bits)
+        links = {"prompts": None, "negative": [], "sampler": None, "sigmas": torch.ones(2), "cfg": 1.0, "boundary": 0.9}
+        sampler = modules["nodes.run"].ClipSampler(model=wan21, vae=vae, anchor=anchor, clip_vision=FakeVision(), **links)
+        return sampler, modules["svi_core.clips"].ClipPlan(2, schedule, layout)
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def made_y(made_sampler):
+    """(layout name, clip before or None, whether 8 bits) -> y as SVI Generate makes it."""
 
     def make(name, before, cuts_to_8_bits=False):
-        layout = modules["svi_core.layouts"].make_layout(name, NUM_FRAMES, 0, cuts_to_8_bits)
-        plan = modules["svi_core.clips"].ClipPlan(2, schedule, layout)
-        links = {"prompts": None, "negative": [], "sampler": None, "sigmas": torch.ones(2), "cfg": 1.0, "boundary": 0.9}
-        sampler = modules["nodes.run"].ClipSampler(model=None, vae=vae, anchor=anchor, **links)
+        sampler, plan = made_sampler(name, cuts_to_8_bits)
         return sampler._build_y(plan.request(0 if before is None else 1), before)
 
     return make
@@ -176,3 +188,24 @@ def test_stitched_lengths(pack, name):
     for num_clips, expected in zip((2, 5), STITCHED[name], strict=True):
         plan = core["clips"].ClipPlan(num_clips, core["schedule"].parse_schedule("a"), core["layouts"].LAYOUTS[name])
         assert sum(plan.showing(plan.request(index)).num_frames for index in range(num_clips)) == expected
+
+
+class FakeVision:
+    """A CLIP vision model that notes the pictures it sees."""
+
+    def __init__(self):
+        self.seen = []
+
+    def encode_image(self, image, crop=True):
+        self.seen.append((image, crop))
+
+
+@pytest.mark.parametrize("name", PIXEL_LAYOUTS)
+def test_clip_vision_sees_the_first_known_frame_whole(pack, anchor, before, made_sampler, name):
+    """SVI_SPEC A1: clip 1 the reference; later the first motion frame, for Film the 5th from last; no crop."""
+    sampler, plan = made_sampler(name)
+    for index, previous in ((0, None), (1, before)):
+        sampler._clip_vision_features(plan.request(index), previous)
+    (first, first_crop), (later, later_crop) = sampler.clip_vision.seen
+    assert torch.equal(first, anchor["svi_frames"]) and first_crop is later_crop is False
+    assert torch.equal(later, before.frames[-PIXEL_LAYOUTS[name][1]][None])

@@ -2,8 +2,10 @@
 
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 PAGE = Path(__file__).resolve().parents[2] / "web" / "docs" / "SVILayout.md"
 
@@ -62,3 +64,11 @@ def test_the_help_pages_table_is_the_table_of_the_code(core):
 def list_by_page(variants):
     """The page groups by base model: Wan 2.2 first."""
     return sorted(variants, key=lambda name: (variants[name].boundary is None, list(variants).index(name)))
+
+
+def test_a_vae_in_half_precision_is_told_to_the_log_where_frames_go_through_it(pack, core, caplog):
+    bridge = sys.modules[f"{pack.__name__}.nodes.bridge"]
+    for dtype, name, told in ((torch.bfloat16, "Shot", 1), (torch.float32, "Shot", 0), (torch.bfloat16, "2.0 Pro", 0)):
+        caplog.clear()
+        bridge.warn_of_rounding(SimpleNamespace(vae_dtype=dtype), core["layouts"].LAYOUTS[name])
+        assert sum("runs in bfloat16" in record.message and "--fp32-vae" in record.message for record in caplog.records) == told

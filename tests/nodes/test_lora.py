@@ -7,6 +7,8 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from tests.nodes.conftest import load_diffusion_model
+
 HIGH = "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors"
 
 MODULES_14B = [
@@ -169,7 +171,7 @@ def test_a_pose_encoder_is_told_and_two_of_them_are_warned_of(pack, model, loras
         save_file({**tensors, "pipe.dwpose_embedding.0.bias": torch.zeros(16)}, loras / name)
     patched, _, report = apply(pack, model, [("svi-dance.safetensors", 1.0, "none", 1.0)])
     assert set(patched.patches) == {f"diffusion_model.{Q}.weight"}
-    assert "1 of 1 modules matched" in report and "pose encoder (1 tensors)" in report and "WARNING" not in report
+    assert "1 of 1 modules matched" in report and "pose encoder (1 tensors)" in report and "follows poses" not in report
     rows = [("svi-dance.safetensors", 1.0, "none", 1.0), ("UniAnimate.safetensors", 1.0, "none", 1.0)]
     assert apply(pack, model, rows)[2].count("WARNING: svi-dance.safetensors follows poses too") == 1
 
@@ -230,6 +232,23 @@ def test_the_report_and_the_model_say_which_system_a_lora_is_for(pack, lora_node
     for clone in (patched, patched.clone(), patched.clone().clone()):
         assert [claim.file for claim in lora_nodes.attached_claims(clone)] == ["svi-shot.safetensors"]
     assert lora_nodes.attached_claims(model) == ()
+
+
+def test_a_lora_of_the_other_wan_is_warned_of(pack, model, loras, tiny_models):
+    """Only Wan 2.1 has an input for CLIP vision; the header of a LoRA of one's own is trusted."""
+    wan21 = load_diffusion_model(tiny_models, "wan2.1_i2v_480p_14B_fp16.safetensors")
+    lora_path(loras, "svi-shot.safetensors", [Q])
+    lora_path(loras, "SVI_v2_PRO.safetensors", [Q])
+    save_file({key_of("kijai and ours", Q, side): torch.zeros(*shape) for side, shape in (("A", (4, 64)), ("B", (64, 4)))},
+              loras / "own.safetensors", {"svi.layout": "Shot"})  # fmt: skip
+    for name, base, warns in (
+        ("svi-shot", model, True),
+        ("svi-shot", wan21, False),
+        ("SVI_v2_PRO", wan21, True),
+        ("own", model, False),
+    ):
+        report = apply(pack, base, [(f"{name}.safetensors", 1.0, "none", 1.0)])[2]
+        assert ("but this model is Wan 2." in report) is warns, report
 
 
 def test_rows_claim_what_their_headers_say_without_being_applied(lora_nodes, loras):
