@@ -1,21 +1,60 @@
-"""Open a safetensors file only after its header has been checked, and name what is wrong with it.
+"""Open a safetensors file only after its header has been checked, and name what is wrong with it; write large ones bit by bit.
 
 A file is judged by its content, not by its extension: pickles (.pt, .ckpt, or renamed) are never opened.
 Source: the safetensors format: 8-byte little-endian header length, JSON header, then tensor bytes without holes.
 """
 
 import json
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from .atomic_file import staged
+
 MAX_HEADER_BYTES = 100_000_000
 _DTYPE_BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E4M3": 8, "F8_E5M2": 8, "F8_E8M0": 8, "U16": 16, "I16": 16, "F16": 16, "BF16": 16,
     "U32": 32, "I32": 32, "F32": 32, "U64": 64, "I64": 64, "F64": 64, "C64": 64, "F4": 4, "F6_E2M3": 6, "F6_E3M2": 6,
 }  # fmt: skip
+_DTYPE_NAMES = {
+    torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16", torch.float8_e4m3fn: "F8_E4M3",
+    torch.float8_e5m2: "F8_E5M2", torch.uint8: "U8", torch.int8: "I8", torch.int32: "I32", torch.int64: "I64",
+}  # fmt: skip
+
+
+def write_tensors(
+    path: Path,
+    kinds: Mapping[str, tuple[torch.dtype, Sequence[int]]],
+    tensors: Iterable[torch.Tensor],
+    metadata: Mapping[str, str],
+) -> None:
+    """Write `tensors` to the safetensors file `path`, wholly or not at all, with no more than one of them in memory.
+
+    Args:
+        kinds: dtype and shape of each tensor by its key, in the order of `tensors`.
+        tensors: on any device.
+
+    Raises:
+        ValueError: a tensor is not of the kind that was announced.
+        OSError: the disk is full or the folder cannot be written.
+    """
+    header, position = {"__metadata__": dict(metadata)} if metadata else {}, 0
+    for key, (dtype, shape) in kinds.items():
+        end = position + math.prod(shape) * dtype.itemsize
+        header[key] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [position, end]}
+        position = end
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)  # data begin at a multiple of 8, as the format's own writer has it
+    with staged(path) as staging, staging.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for (key, (dtype, shape)), tensor in zip(kinds.items(), tensors, strict=True):
+            if (tensor.dtype, tuple(tensor.shape)) != (dtype, tuple(shape)):
+                raise ValueError(f"{key} of {path.name} is {tensor.dtype} {list(tensor.shape)}, not {dtype} {list(shape)}.")
+            file.write(tensor.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().data)
 
 
 def read_header(path: Path) -> dict:

@@ -3,12 +3,13 @@ import pickle
 import struct
 
 import pytest
+import safetensors.torch
 import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
-from svi_core.safetensors_file import read_header, read_tensors
+from svi_core.safetensors_file import read_header, read_tensors, write_tensors
 
 
 @pytest.fixture
@@ -21,6 +22,31 @@ def good(tmp_path):
 def test_a_sound_file_is_read(good):
     tensors, metadata = read_tensors(good)
     assert torch.equal(tensors["a"], torch.arange(6.0).reshape(2, 3)) and metadata == {"k": "v"}
+
+
+MANY_KINDS = {
+    "codes": torch.arange(12).reshape(3, 4).to(torch.float8_e4m3fn),
+    "half": torch.randn(5, 3).bfloat16(),
+    "scale": torch.tensor(0.25),
+    "nothing": torch.empty(10, 0),
+    "turned": torch.randn(4, 6).T,
+}
+
+
+def test_tensors_written_one_by_one_are_read_back_by_the_formats_own_library(tmp_path):
+    kinds = {key: (tensor.dtype, tensor.shape) for key, tensor in MANY_KINDS.items()}
+    write_tensors(tmp_path / "a.safetensors", kinds, iter(MANY_KINDS.values()), {"format": "pt"})
+    for read in (safetensors.torch.load_file(tmp_path / "a.safetensors"), read_tensors(tmp_path / "a.safetensors")[0]):
+        assert read.keys() == MANY_KINDS.keys()
+        assert all(read[key].dtype == t.dtype and torch.equal(read[key].float(), t.float()) for key, t in MANY_KINDS.items())
+    assert read_tensors(tmp_path / "a.safetensors")[1] == {"format": "pt"}
+
+
+@pytest.mark.parametrize("tensors", [[torch.zeros(3)], [torch.zeros(2), torch.zeros(2)], [torch.zeros(2).half()], []])
+def test_a_file_is_not_begun_with_other_tensors_than_announced(tmp_path, tensors):
+    with pytest.raises(ValueError):
+        write_tensors(tmp_path / "a.safetensors", {"a": (torch.float32, [2])}, iter(tensors), {})
+    assert not list(tmp_path.iterdir())
 
 
 def with_header(path, header, data=b""):
