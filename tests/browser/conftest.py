@@ -33,8 +33,8 @@ def renderer(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def front_end(chromium: Browser, comfy_server: ComfyServer, reference_image, renderer: str) -> Iterator[FrontEnd]:
-    """The front end, ready, with an empty graph, and the images that the workflows load on its server."""
+def front_end(chromium: Browser, comfy_server: ComfyServer, talk_models, reference_image, renderer: str) -> Iterator[FrontEnd]:
+    """The front end, ready, with an empty graph, and the models and images that the workflows load on its server."""
     shipped.add_images(comfy_server, reference_image)
     comfy_server.post_json("/settings", SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "Vue nodes"})
     opened = FrontEnd(chromium, comfy_server.url)
