@@ -15,7 +15,6 @@ from concurrent.futures import Future
 from pathlib import Path
 
 import torch
-from torch import Tensor
 from tqdm import tqdm
 
 from svi_core.out_of_memory import is_out_of_memory
@@ -24,7 +23,7 @@ from svi_core.safetensors_file import read_header
 from .comfy_runtime import find_model
 from .config import load_config
 from .data_clips import UsableClip, look_through
-from .data_encoding import Encoders, encode_window, encoded_bytes, one_ahead, read_window, stored_dtype
+from .data_encoding import Encoders, WindowFiles, encode_window, encoded_bytes, one_ahead, read_window, stored_dtype
 from .data_index import CacheIndex, IndexedExample, indexed_keys, write_index
 from .data_report import CacheReport
 from .data_store import REPORT, TEXTS, WINDOWS, CacheFolder
@@ -135,22 +134,22 @@ class _Build:
     def _encode_windows(self, clips: list[UsableClip]) -> list[IndexedExample]:
         """Store every example that is not there yet and return them all; one that fails goes into the report."""
         jobs = [(clip, key, plan) for clip in clips for key, plan in clip.plans.items()]
-        bar = tqdm(one_ahead(self._pictures, jobs), "examples", len(jobs), unit="example", disable=not self._progress)
-        return [example for job, pictures in bar if (example := self._example(*job, pictures))]
+        bar = tqdm(one_ahead(self._files, jobs), "examples", len(jobs), unit="example", disable=not self._progress)
+        return [example for job, files in bar if (example := self._example(*job, files))]
 
-    def _pictures(self, clip: UsableClip, key: str, plan: WindowPlan) -> dict[int, Tensor] | None:
-        """Return the frames of an example, or None if it is in the cache already. Runs in a thread."""
+    def _files(self, clip: UsableClip, key: str, plan: WindowPlan) -> WindowFiles | None:
+        """Return the frames and poses of an example, or None if it is in the cache already. Runs in a thread."""
         if self._is_sound(WINDOWS, key, _name(clip, plan)):
             return None
-        return read_window(clip.source.path, plan, self.config)
+        return read_window(clip.source, plan, self.config)
 
     def _example(
-        self, clip: UsableClip, key: str, plan: WindowPlan, pictures: Future[dict[int, Tensor] | None]
+        self, clip: UsableClip, key: str, plan: WindowPlan, files: Future[WindowFiles | None]
     ) -> IndexedExample | None:
         """Return an example, encoded now if it is not there yet; None if its clip cannot be read."""
         name = _name(clip, plan)
         try:
-            found = pictures.result()
+            found = files.result()
             encoded = found and encode_window(plan, self.config, found, self.encoders)
         except ValueError as error:
             self.report.rejected.append(Rejected(name, str(error)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from tqdm import tqdm
 
 from svi_core.fingerprint import file_sha256, fingerprint
+from svi_core.layouts import Condition
 
 from .data_report import CacheReport, used_clip
 from .data_scan import SCAN_VERSION, ClipScan, scan_clip
@@ -57,7 +58,8 @@ def look_through(
             if content in clips:
                 raise ValueError(f"holds the same video as {clips[content].source.name}")
             scan = _scan(cache, source.path, content, config.frame_rate)
-            plans = {_window_key(content, plan, config, models): plan for plan in plan_windows(scan, content, config)}
+            seen = (content, *_followed(source, config))
+            plans = {_window_key(seen, plan, config, models): plan for plan in plan_windows(scan, content, config)}
         except ValueError as error:
             report.rejected.append(Rejected(source.name, str(error)))
             continue
@@ -79,6 +81,22 @@ def _hash_of(path: Path) -> str:
         raise ValueError(f"cannot be read ({error.strerror})") from error
 
 
+def _followed(source: ClipSource, config: DataConfig) -> tuple[str, ...]:
+    """Return the hash of what the clip follows besides text and image, where the layout has that.
+
+    Raises:
+        ValueError: there is no such file, or it cannot be read.
+    """
+    if config.svi_layout.condition is not Condition.POSE:
+        return ()
+    if source.pose is None:
+        stem = source.path.stem
+        raise ValueError(
+            f"has no pose video, which {config.layout} needs: put {stem}.pose.mp4 beside it, or name it in a Pose column"
+        )
+    return (_hash_of(source.pose),)
+
+
 def _scan(cache: CacheFolder, path: Path, content: str, rate: int) -> ClipScan:
     """Return what is known of a clip, from the cache where it was looked through before."""
     name = f"{CLIPS}/{fingerprint(content, rate, SCAN_VERSION)}.json"
@@ -90,7 +108,7 @@ def _scan(cache: CacheFolder, path: Path, content: str, rate: int) -> ClipScan:
     return scan
 
 
-def _window_key(content: str, plan: WindowPlan, config: DataConfig, models: Mapping[str, str]) -> str:
-    """Return the name of an example: a hash of all that its latents depend on."""
+def _window_key(seen: tuple[str, ...], plan: WindowPlan, config: DataConfig, models: Mapping[str, str]) -> str:
+    """Return the name of an example: a hash of all that its tensors depend on, `seen` being the files by their hashes."""
     made_with = (models["vae"], models["clip_vision"], config.storage, config.vae_tile, config.frame_rate)
-    return fingerprint("svi example", FORMAT_VERSION, content, plan, config.svi_layout, made_with)
+    return fingerprint("svi example", FORMAT_VERSION, *seen, plan, config.svi_layout, made_with)

@@ -7,7 +7,7 @@ the last slots of the encoded motion window; the padding is zero in normalised s
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
 import torch
@@ -15,8 +15,11 @@ from torch import Tensor
 
 from svi_core.conditioning import motion_tail, padded_frames
 from svi_core.geometry import LATENT_CHANNELS, SPATIAL_STRIDE
+from svi_core.layouts import Condition
 
 from .data_crops import cut
+from .data_poses import packed_poses, read_poses
+from .data_sources import ClipSource
 from .data_windows import WindowPlan, error_slots
 from .dataset import DataConfig
 from .video_reading import read_pictures
@@ -24,6 +27,20 @@ from .video_reading import read_pictures
 Job = TypeVar("Job", bound=tuple)
 Result = TypeVar("Result")
 _VISION_VALUES = 257 * 1280
+_PACKED_POSES = 4  # poses are mostly black: packed they take less than this part of their bytes
+
+
+@dataclass(frozen=True)
+class WindowFiles:
+    """What was read for one example.
+
+    Attributes:
+        pictures: its frames, [height, width, 3] in [0, 1], by their number.
+        poses: [T, height, width, 3] uint8 of its target, where the layout follows poses.
+    """
+
+    pictures: Mapping[int, Tensor]
+    poses: Tensor | None = None
 
 
 class Encoders(Protocol):
@@ -48,34 +65,39 @@ class Encoders(Protocol):
         """Return CLIP vision tokens of `image` [H, W, 3], or None."""
 
 
-def read_window(path: Path, plan: WindowPlan, config: DataConfig) -> dict[int, Tensor]:
-    """Return the frames that `plan` needs, cut to size, [height, width, 3] in [0, 1], by their number.
+def read_window(source: ClipSource, plan: WindowPlan, config: DataConfig) -> WindowFiles:
+    """Return the frames that `plan` needs, and what its clip follows, cut to size.
 
     Raises:
-        ValueError: the clip cannot be read any more.
+        ValueError: the clip cannot be read any more, or its pose video does not fit it.
     """
-    found = read_pictures(path, config.frame_rate, plan.frames)
-    return {number: cut(picture, plan.crop) for number, picture in found}
+    pictures = {}
+    for number, picture in read_pictures(source.path, config.frame_rate, plan.frames):
+        pictures[number], size = cut(picture, plan.crop), (picture.shape[1], picture.shape[0])
+    if config.svi_layout.condition is not Condition.POSE:
+        return WindowFiles(pictures)
+    return WindowFiles(
+        pictures, read_poses(source.pose, config.frame_rate, plan.target, plan.crop, size, config.max_held_frames)
+    )
 
 
-def encode_window(
-    plan: WindowPlan, config: DataConfig, pictures: Mapping[int, Tensor], encoders: Encoders
-) -> dict[str, Tensor]:
+def encode_window(plan: WindowPlan, config: DataConfig, found: WindowFiles, encoders: Encoders) -> dict[str, Tensor]:
     """Encode one example.
 
     Args:
         plan: which frames.
         config: the layout, and the dtype of what is returned.
-        pictures: what :func:`read_window` returned.
+        found: what :func:`read_window` returned.
         encoders: the models.
 
     Returns:
-        "latent" [16, F, h, w]; "known" [16, k, h, w], the conditioning latent without its zeros; "clip_vision" where used.
+        "latent" [16, F, h, w]; "known" [16, k, h, w], the conditioning latent without its zeros; "clip_vision" and packed poses
+        where used.
 
     Raises:
         ValueError: latents that are not finite.
     """
-    layout = config.svi_layout
+    layout, pictures = config.svi_layout, found.pictures
     anchor = None if plan.anchor is None else pictures[plan.anchor][None]
     if layout.in_latent_space:
         seen, known = anchor, encoders.video(anchor)
@@ -89,7 +111,8 @@ def encode_window(
     vision = encoders.vision(seen[0])
     if vision is not None:
         encoded["clip_vision"] = vision
-    return {part: tensor.to(stored_dtype(config)) for part, tensor in encoded.items()}
+    stored = {part: tensor.to(stored_dtype(config)) for part, tensor in encoded.items()}
+    return stored if found.poses is None else {**stored, **packed_poses(found.poses)}
 
 
 def one_ahead(work: Callable[..., Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Future[Result]]]:
@@ -111,7 +134,9 @@ def encoded_bytes(plan: WindowPlan, config: DataConfig) -> int:
     layout = config.svi_layout
     num_known = 1 + len(error_slots(layout, plan.later_clip)) if layout.in_latent_space else layout.num_slots
     slot = LATENT_CHANNELS * (plan.crop.height // SPATIAL_STRIDE) * (plan.crop.width // SPATIAL_STRIDE)
-    return ((layout.num_slots + num_known) * slot + _VISION_VALUES) * stored_dtype(config).itemsize
+    values = (layout.num_slots + num_known) * slot + _VISION_VALUES
+    poses = 3 * layout.num_frames * plan.crop.width * plan.crop.height if layout.condition is Condition.POSE else 0
+    return values * stored_dtype(config).itemsize + poses // _PACKED_POSES
 
 
 def stored_dtype(config: DataConfig) -> torch.dtype:

@@ -24,12 +24,14 @@ class ClipSource:
         path: the file.
         caption: what the clip shows, not empty.
         origin: where the caption is written, such as "Cats/Cats.csv line 2".
+        pose: the pose video of the clip, None if there is none.
     """
 
     name: str
     path: Path
     caption: str
     origin: str
+    pose: Path | None = None
 
 
 def find_clips(
@@ -38,6 +40,7 @@ def find_clips(
     """Return the clips below `folder` in the order of their names, and what was rejected.
 
     A row of a table names its clip relative to the table. A clip that no table names takes the text file of the same stem.
+    The pose video of ``clip.mp4`` is ``clip.pose.mp4`` beside it, or what its row names; neither is a clip itself.
 
     Args:
         folder: the dataset folder; no clip is taken from outside it.
@@ -54,8 +57,11 @@ def find_clips(
     files = sorted(_walk(root, skipped_folder and skipped_folder.resolve()), key=lambda path: _name(path, root))
     tables = (path for path in files if path.suffix.lower() in (".csv", ".jsonl"))
     listed = [_clip_of_row(row, table.parent, root) for table in tables for row in read_table(table, _name(table, root))]
-    named = {clip.path for clip in listed if isinstance(clip, ClipSource)}
-    videos = (path for path in files if path.suffix.lower() in VIDEO_SUFFIXES and path.resolve() not in named)
+    known = [clip for clip in listed if isinstance(clip, ClipSource)]
+    named = {clip.path for clip in known} | {clip.pose for clip in known}
+    videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    named |= {pose.resolve() for pose in map(_pose_beside, videos) if pose}
+    videos = [path for path in videos if path.resolve() not in named]
     clips: dict[Path, ClipSource] = {}
     rejected = []
     for found in (*listed, *(_clip_with_text(video, root) for video in videos)):
@@ -84,9 +90,10 @@ def _clip_of_row(row: Row | Rejected, folder: Path, root: Path) -> ClipSource | 
         return row
     try:
         path = _resolve(row.file, folder, root)
+        pose = _resolve(row.pose, folder, root) if row.pose.strip() else _pose_beside(path)
     except ValueError as error:
         return Rejected(row.origin, str(error))
-    return ClipSource(_name(path, root), path, row.caption, row.origin)
+    return ClipSource(_name(path, root), path, row.caption, row.origin, pose)
 
 
 def _clip_with_text(path: Path, root: Path) -> ClipSource | Rejected:
@@ -94,9 +101,15 @@ def _clip_with_text(path: Path, root: Path) -> ClipSource | Rejected:
     name, text_file = _name(path, root), path.with_suffix(".txt")
     try:
         text = read_text(text_file) if text_file.is_file() else ""
-        return ClipSource(name, _resolve(path.name, path.parent, root), text, name)
+        return ClipSource(name, _resolve(path.name, path.parent, root), text, name, _pose_beside(path))
     except ValueError as error:
         return Rejected(name, str(error))
+
+
+def _pose_beside(clip: Path) -> Path | None:
+    """Return the file beside `clip` that is called as its pose video."""
+    pose = clip.with_name(f"{clip.stem}.pose{clip.suffix}")
+    return next((path for path in (pose, pose.with_suffix(".mp4")) if _is_file(path)), None)
 
 
 def _usable(found: ClipSource | Rejected, known: dict[Path, ClipSource], default_caption: str) -> ClipSource | Rejected:

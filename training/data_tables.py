@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 FILE_COLUMNS = ("filename", "file_name", "file", "video", "video_path", "path")
+POSE_COLUMNS = ("pose", "pose_video", "pose_path")
 CAPTION_COLUMNS = ("video description", "caption", "text", "prompt", "description")
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
@@ -25,11 +26,12 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: what it calls its clip, its caption, and its place."""
+    """One line of a table: what it calls its clip, its caption, its place, and its pose video if it names one."""
 
     file: str
     caption: str
     origin: str
+    pose: str = ""
 
 
 def read_table(path: Path, name: str) -> Iterator[Row | Rejected]:
@@ -55,6 +57,7 @@ def _csv_rows(text: str, name: str) -> Iterator[Row | Rejected]:
     header, position = _read_record(lines, 0, delimiter)
     columns = [column.strip().lower() for column in header]
     file_column, caption_column = _column(columns, FILE_COLUMNS), _column(columns, CAPTION_COLUMNS)
+    pose_column = next((columns.index(name) for name in POSE_COLUMNS if name in columns), None)
     while position < len(lines):
         origin = f"{name} line {position + 1}"
         try:
@@ -64,7 +67,8 @@ def _csv_rows(text: str, name: str) -> Iterator[Row | Rejected]:
             position += 1
             continue
         if len(fields) == len(header):
-            yield Row(fields[file_column], fields[caption_column], origin)
+            pose = "" if pose_column is None else fields[pose_column]
+            yield Row(fields[file_column], fields[caption_column], origin, pose)
         elif any(field.strip() for field in fields):
             yield Rejected(origin, f"has {len(fields)} fields where the header has {len(header)}: quote texts that hold commas")
 
@@ -138,9 +142,11 @@ def _json_row(line: str, origin: str) -> Row:
     columns = list(fields)
     file = fields[columns[_column(columns, FILE_COLUMNS)]]
     caption = fields[columns[_column(columns, CAPTION_COLUMNS)]]
-    if not isinstance(file, str) or not isinstance(caption, str):
-        raise ValueError(f"file and caption must be texts, not {type(file).__name__} and {type(caption).__name__}")
-    return Row(file, caption, origin)
+    pose = next((fields[name] for name in POSE_COLUMNS if name in fields), "")
+    for what, value in (("file", file), ("caption", caption), ("pose", pose)):
+        if not isinstance(value, str):
+            raise ValueError(f"{what} must be a text, not {type(value).__name__}")
+    return Row(file, caption, origin, pose)
 
 
 def read_text(path: Path) -> str:

@@ -15,10 +15,11 @@ from torch import Tensor
 from svi_core.conditioning import known_mask
 from svi_core.fingerprint import fingerprint
 from svi_core.geometry import FRAME_RATE, TRAINED_NUM_FRAMES, require_frame_size
-from svi_core.layouts import Layout, make_layout
+from svi_core.layouts import Condition, Layout, make_layout
 
 from .data_index import IndexedExample, read_index
 from .data_order import ExampleOrder
+from .data_poses import unpacked_poses
 from .data_store import TEXTS, WINDOWS, CacheFolder
 
 STORAGE_DTYPES = ("float32", "bfloat16")
@@ -31,9 +32,10 @@ class DataConfig:
 
     Attributes:
         folder: folder of the clips: ``clip.mp4`` beside ``clip.txt``, CSV or JSONL tables, sub-folders as categories.
+            Layout Dance needs a pose video of each clip: ``clip.pose.mp4`` beside it, or what a Pose column names.
         cache: folder of the encoded examples; empty: ``svi_cache`` inside `folder`.
         default_caption: caption of clips that have none, ``{category}`` is the clip's folder; empty: such clips are skipped.
-        layout: the SVI system that is trained, a name of svi_core.layouts: "2.0 Pro", "2.0", "Shot" or "Film".
+        layout: the SVI system that is trained, a name of svi_core.layouts: "2.0 Pro", "2.0", "Shot", "Film" ...
         num_frames: pixel frames of an example, 4n + 1; SVI is trained on 81.
         num_motion_frames: frames that carry motion; 0: the layout's own number (2.0 Pro 4, 2.0 and Shot 1, Film 5).
         p_motion: share of examples laid out as a later clip, with motion of a clip before; the others are first clips.
@@ -90,6 +92,8 @@ class DataConfig:
         _require(self.storage in STORAGE_DTYPES, "storage", self.storage, " or ".join(STORAGE_DTYPES))
         tile_fits = self.vae_tile == 0 or (self.vae_tile >= 32 and self.vae_tile % 16 == 0)
         _require(tile_fits, "vae_tile", self.vae_tile, "0 or a multiple of 16 pixels, 256 for instance")
+        swaps = self.flip and self.svi_layout.condition is Condition.POSE
+        _require(not swaps, "flip", self.flip, "false with poses, whose colours tell left from right")
 
     @property
     def svi_layout(self) -> Layout:
@@ -127,7 +131,7 @@ class TrainingExample:
             the first few), the motion slots in 2.0 Pro, whose anchor stays clean; empty for a first clip of 2.0 Pro.
         text: [L, D] fp32, the text embedding, padded with zeros as ComfyUI pads it.
         clip_vision: [257, 1280] fp32, penultimate CLIP vision tokens of the first known frame; None without CLIP vision.
-        extras: further features by name (audio, pose); empty for the layouts of today.
+        extras: what else the clip follows: "pose" [T, H, W, 3] uint8, a pose for each frame of `latent`.
         caption: the text that `text` embeds.
     """
 
@@ -222,7 +226,7 @@ class CachedDataset:
             error_slots=range(*item.error_slots),
             text=self._text(item.text_key),
             clip_vision=None if vision is None else vision.float(),
-            extras={},
+            extras={"pose": unpacked_poses(stored)} if self.config.svi_layout.condition is Condition.POSE else {},
             caption=item.caption,
         )
 
