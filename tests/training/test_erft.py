@@ -1,6 +1,7 @@
 """The training step: what is learnt, what is remembered, and what it does when something is wrong."""
 
 import math
+import threading
 from dataclasses import replace
 
 import pytest
@@ -120,6 +121,36 @@ def test_the_residual_of_a_step_is_in_the_bank(wan_folder):
     assert result.num_stored == 1 and len(bank) == 1
     stored = bank.sample_latent_error(drawn.sigma, torch.Generator().manual_seed(0))
     assert torch.allclose(stored, -drawn.sigma * expected, atol=1e-6)
+
+
+def test_errors_are_stored_beside_the_last_backward_pass_and_after_the_last_draw(wan_folder, monkeypatch):
+    """Storing waits here for a gradient of the second of two portions: a step that stored afterwards would stand still."""
+    from training import erft
+
+    happened, began = [], threading.Event()
+    real_store, real_draw = erft.store, erft.draw
+
+    def store_late(*arguments):
+        assert began.wait(60), "the backward pass waits for the bank"
+        happened.append("store")
+        return real_store(*arguments)
+
+    def draw(*arguments):
+        happened.append("draw")
+        return real_draw(*arguments)
+
+    def on_gradient(gradient):
+        happened.append("gradient")
+        if happened.count("gradient") == 2:
+            began.set()
+        return gradient
+
+    monkeypatch.setattr(erft, "store", store_late)
+    monkeypatch.setattr(erft, "draw", draw)
+    trainer = make_trainer(wan_folder, settings(loop={"accumulation": 2}))
+    trainer.lora.parameters()[-1].register_hook(on_gradient)
+    assert erft.training_step(trainer).num_stored == 2
+    assert happened == ["draw", "gradient", "draw", "gradient", "store", "store"]
 
 
 @pytest.mark.parametrize("loop", [{"batch_size": 4}, {"accumulation": 4}, {"batch_size": 2, "accumulation": 2}])
