@@ -269,6 +269,26 @@ def test_another_name_shows_another_run_and_a_bad_name_none(panel, front_end, co
 
 
 @ONCE
+def test_a_linked_name_is_learnt_from_the_run(panel, front_end, comfy_server, renderer):
+    """What a link will give is not known in the browser, so the node remembers the folder that its last run told."""
+    write_run(comfy_server.output_directory / "browser/linked", 3)
+    panel.page.evaluate(
+        f"""() => {{
+            const [generate, name] = [{GENERATE}, LiteGraph.createNode('PrimitiveString')];
+            app.graph.add(name);
+            name.connect(0, generate, generate.inputs.findIndex(input => input.name === 'filename_prefix'));
+            const tell = (node, run) => app.api.dispatchEvent(new CustomEvent('svi.clip', {{detail: {{node, run}}}}));
+            tell(String(generate.id + 1), 'browser/two');
+            tell(String(generate.id), 'browser/linked');
+        }}"""
+    )
+    panel.wait_for_clips(3)
+    reload_and_load_again(panel)
+    panel.wait_for_clips(3)
+    assert front_end.errors == []
+
+
+@ONCE
 def test_removed_nodes_leave_nothing_behind(panel, front_end, comfy_server, renderer):
     write_run(comfy_server.output_directory / "browser/removed", 3)
     front_end.set_widgets("SVIGenerate", {"filename_prefix": "browser/removed"})
