@@ -3,7 +3,7 @@
 Source: SVI (arXiv:2510.09212), spatial conditions; SVI_SPEC D2 (UniAnimate-DiT's encoder, trained on with the SVI LoRA).
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
@@ -96,6 +96,20 @@ def encoding_bytes(width: int, height: int) -> int:
     return 4 * POSE_CHANNELS * frames * height * width * torch.float32.itemsize  # of a layer: input, output, SiLU, workspace
 
 
+def pose_parts(poses: torch.Tensor) -> Iterator[tuple[torch.Tensor, slice]]:
+    """Yield a clip's `poses` [T, H, W, 3] in parts: the frames of some slots with the neighbours that they depend on.
+
+    With each come the slots to keep of what the encoder makes of it; all kept slots together are those of the whole clip.
+    """
+    frames = [0] * _REPEATS + list(range(len(poses)))
+    num_slots = len(frames) // TEMPORAL_STRIDE
+    assert len(frames) == num_slots * TEMPORAL_STRIDE, len(poses)
+    for first in range(0, num_slots, _SLOTS_AT_ONCE):
+        begin, end = max(0, first - _SLOTS_SEEN_BEFORE), min(num_slots, first + _SLOTS_AT_ONCE + _SLOTS_SEEN_AFTER)
+        seen = poses[frames[begin * TEMPORAL_STRIDE : end * TEMPORAL_STRIDE]]
+        yield seen, slice(first - begin, first - begin + min(_SLOTS_AT_ONCE, num_slots - first))
+
+
 def encode_poses(encoder: PoseEncoder, poses: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return the tokens [1, F * H / 16 * W / 16, dim] of a clip's `poses` [T, H, W, 3] uint8, on the CPU.
 
@@ -103,14 +117,8 @@ def encode_poses(encoder: PoseEncoder, poses: torch.Tensor, dtype: torch.dtype) 
     depend on: memory does not grow with the clip, and the result is that of the whole clip at once.
     """
     device = next(encoder.parameters()).device
-    frames = [0] * _REPEATS + list(range(len(poses)))
-    num_slots = len(frames) // TEMPORAL_STRIDE
-    assert len(frames) == num_slots * TEMPORAL_STRIDE, len(poses)
     tokens = []
-    for first in range(0, num_slots, _SLOTS_AT_ONCE):
-        begin, end = max(0, first - _SLOTS_SEEN_BEFORE), min(num_slots, first + _SLOTS_AT_ONCE + _SLOTS_SEEN_AFTER)
-        seen = poses[frames[begin * TEMPORAL_STRIDE : end * TEMPORAL_STRIDE]].to(device)
-        features = encoder(seen.movedim(-1, 0)[None].float().div_(255.0))
-        kept = features[:, :, first - begin : first - begin + min(_SLOTS_AT_ONCE, num_slots - first)]
-        tokens.append(kept.flatten(2).transpose(1, 2).to("cpu", dtype))
+    for seen, kept in pose_parts(poses):
+        features = encoder(seen.to(device).movedim(-1, 0)[None].float().div_(255.0))
+        tokens.append(features[:, :, kept].flatten(2).transpose(1, 2).to("cpu", dtype))
     return torch.cat(tokens, dim=1)

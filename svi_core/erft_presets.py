@@ -113,7 +113,7 @@ PRESETS = {
         ErftPreset(
             name="dance",
             source="SVI_SPEC B6, column Dance (released script), D2 (pose and conditioning left out)",
-            layout_name="Shot",
+            layout_name="Dance",
             width=480,
             height=832,
             tiled_vae=True,

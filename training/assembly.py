@@ -3,12 +3,14 @@
 import math
 from pathlib import Path
 
+from svi_core.layouts import Condition
 from training.adapters import LoraAdapters, expand_targets
 from training.backbone import Backbone, describe_execution, load_backbone
 from training.banks import Banks
 from training.comfy_runtime import find_model
 from training.distributed import Group
 from training.optimizers import make_optimizer
+from training.pose_training import TrainedPoses, start_pose_encoder
 from training.settings import TrainingConfig
 from training.streams import stream
 from training.trainer import ExampleSource, Trainer
@@ -77,8 +79,24 @@ def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, gr
         num_snapshots=config.loop.keep_checkpoints + 1,
         expected_entries=shared * per_step + (num_steps - shared) * per_step // group.size,
     )
-    optimizer = make_optimizer(lora.parameters(), config.optimizer)
-    return Trainer(config, backbone, loaded, lora, optimizer, banks, data, group, num_steps)
+    poses = make_poses(config, backbone)
+    groups = [{"params": part.parameters()} for part in (lora, poses) if part]
+    optimizer = make_optimizer(groups, config.optimizer)
+    return Trainer(config, backbone, loaded, lora, optimizer, banks, data, group, num_steps, poses=poses)
+
+
+def make_poses(config: TrainingConfig, backbone: Backbone) -> TrainedPoses | None:
+    """Return the pose encoder to train, where the layout follows poses.
+
+    Raises:
+        ValueError: the file to start from is not there, or holds no encoder for the model.
+    """
+    if config.data.svi_layout.condition is not Condition.POSE:
+        return None
+    name = config.model.pose_encoder
+    path = find_model("loras", name, "model.pose_encoder") if name else None
+    encoder = start_pose_encoder(path, backbone.transformer.dim, stream(config.seed, 0, 0, "poses"))
+    return TrainedPoses(encoder, backbone.device)
 
 
 def bank_folder(config: TrainingConfig, run: Path) -> Path:

@@ -6,7 +6,7 @@ Source: SVI_SPEC A0 (input channels), FIELD_NOTES 2 (training through comfy), CO
 """
 
 import logging
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +35,7 @@ I2V_CHANNELS = 36  # 16 noisy + 4 mask + 16 conditioning
 MASK_CHANNELS = 4
 TEXT_TOKENS = 512  # ComfyUI pads every prompt to this with zero embeddings, which the model attends to
 NUM_TIMESTEPS = 1000.0
+BLOCK_0 = ("double_block", 0)  # ComfyUI's name of the first block, where pose tokens join the patch tokens
 ATTENTION = {
     "auto": None,
     "cudnn": SDPBackend.CUDNN_ATTENTION,
@@ -113,7 +114,7 @@ class Backbone:
         text = self._placed(conditions.text)
         text = nn.functional.pad(text, (0, 0, 0, max(0, TEXT_TOKENS - text.shape[1])))
         clip_vision = self._placed(conditions.clip_vision) if self.needs_clip_vision else None
-        options = {"optimized_attention_override": self._attend}
+        options = {"optimized_attention_override": self._attend, **self._patches(conditions)}
         timestep = (sigma * NUM_TIMESTEPS).to(self.device, torch.float32)
         return self.transformer(x, timestep, context=text, clip_fea=clip_vision, transformer_options=options).float()
 
@@ -158,6 +159,12 @@ class Backbone:
             if not swap:
                 block.to(self.device)
 
+    def _patches(self, conditions: Conditions) -> dict[str, object]:
+        """Return what ComfyUI's transformer is to do besides: the places are those where SVI's nodes patch it."""
+        if conditions.pose_tokens is None:
+            return {}
+        return {"patches_replace": {"dit": {BLOCK_0: _with_added(self._placed(conditions.pose_tokens))}}}
+
     def _placed(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.compute_dtype)
 
@@ -168,6 +175,20 @@ class Backbone:
         with sdpa_kernel(backend) if backend is not None else nullcontext():
             out = nn.functional.scaled_dot_product_attention(*split, attn_mask=mask)
         return out.transpose(1, 2).flatten(2)
+
+
+def _with_added(tokens: Tensor) -> Callable[[Mapping, Mapping], Mapping]:
+    """Return a replacement of a block, in ComfyUI's terms: the same block on its input plus `tokens`, with a backward."""
+
+    def run(args: Mapping, extra: Mapping) -> Mapping:
+        if args["img"].shape != tokens.shape:
+            raise ValueError(
+                f"the poses make tokens {list(tokens.shape)}, but the clip's are {list(args['img'].shape)}: poses and clip are "
+                "of different sizes or lengths; run python -m training.cache again."
+            )
+        return extra["original_block"]({**args, "img": args["img"] + tokens})
+
+    return run
 
 
 def load_backbone(

@@ -1,6 +1,6 @@
 """Checkpoints: folders that are wholly there or not there, and from which training goes on bit for bit.
 
-    <run>/checkpoints/step_00000100/adapters.safetensors     the LoRA's matrices, fp32
+    <run>/checkpoints/step_00000100/adapters.safetensors     the LoRA's matrices, and the pose encoder of SVI-Dance, fp32
                                     optimizer.safetensors    its state
                                     bank_0.safetensors       process 0's error banks (their journal position, if on disk)
                                     state.json               step, what was trained on what, and the sha256 of each file
@@ -56,7 +56,7 @@ def save_checkpoint(trainer: Trainer, run: Path) -> Path:
     _write(staging / f"bank_{trainer.group.rank}.safetensors", trainer.banks.snapshots(), {})
     trainer.group.wait()
     if trainer.group.is_first:
-        _write(staging / "adapters.safetensors", trainer.lora.state_dict(), {})
+        _write(staging / "adapters.safetensors", trainer.trained_state(), {})
         _write(staging / "optimizer.safetensors", *optimizer_tensors(trainer.optimizer))
         _write_state(staging, trainer)
         _make_final(staging, final)
@@ -81,7 +81,7 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
         if any(trainer.group.largest(float(problem is not None))):
             _log.warning("SVI: %s cannot be used (%s); taking the one before it.", folder, problem or "in another process")
             continue
-        trainer.lora.load_state_dict(read_tensors(folder / "adapters.safetensors")[0])
+        trainer.load_trained_state(read_tensors(folder / "adapters.safetensors")[0])
         restore_optimizer(trainer.optimizer, *read_tensors(folder / "optimizer.safetensors"))
         trainer.step = state["step"]
         return True
@@ -92,14 +92,14 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
 
 def checkpoint_bytes(trainer: Trainer) -> int:
     """Return about how much disk a checkpoint of `trainer` takes now, with its LoRA file and this process's banks in RAM."""
-    lora = 4 * trainer.lora.num_parameters
+    trained = 4 * trainer.num_parameters
     moments = sum(
         value.numel() * value.element_size()
         for values in trainer.optimizer.state.values()
         for value in values.values()
         if isinstance(value, Tensor)
     )
-    return 2 * lora + (moments or 2 * lora) + trainer.banks.snapshot_bytes()
+    return 2 * trained + (moments or 2 * trained) + trainer.banks.snapshot_bytes()
 
 
 def training_identity(trainer: Trainer) -> dict[str, object]:

@@ -85,6 +85,12 @@ def _preset_table(name: object) -> dict[str, object]:
             "p_motion": chosen.p_motion,
             "width": chosen.width,
             "height": chosen.height,
+            "frame_rate": round(chosen.layout.frame_rate),
+        },
+        "drops": {
+            "image": chosen.conditioning_drop_prob,
+            "pose": chosen.pose_drop_prob,
+            "sound": chosen.audio_drop_prob,
         },
         "recycling": asdict(chosen.recycling),
         "optimizer": {

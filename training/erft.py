@@ -38,6 +38,7 @@ from svi_core.flow_matching import FlowSample, make_flow_sample
 from training.conditions import Conditions
 from training.dataset import TrainingExample
 from training.distributed import MeasuredError
+from training.drops import leave_out
 from training.optimizers import learning_rate
 from training.streams import stream
 from training.trainer import Trainer
@@ -131,7 +132,9 @@ def draw(trainer: Trainer, example: TrainingExample, step: int, slot: int) -> Dr
 
     Every draw is a function of (seed, step, slot) and of what the bank holds.
     """
-    config = trainer.config.recycling
+    config, drops = trainer.config.recycling, trainer.config.drops
+    if drops.any:
+        example = leave_out(example, drops, stream(trainer.config.seed, step, slot, "drops"))
     random = stream(trainer.config.seed, step, slot, "noise")
     noise = torch.randn(example.latent.shape, generator=random)
     timestep_id = trainer.timesteps.draw_id(random)
@@ -152,19 +155,20 @@ def predict(trainer: Trainer, batch: Sequence[DrawnExample]) -> Tensor:
     """Return the model's velocity for each of `batch`, [B, 16, F, h, w] in fp32."""
     noisy = torch.stack([drawn.sample.noisy_latent for drawn in batch])
     sigma = torch.tensor([drawn.sigma for drawn in batch])
-    return trainer.backbone.velocity(noisy, sigma, conditions_of(batch))
+    examples, y_latents = [drawn.example for drawn in batch], [drawn.inputs.y_latent for drawn in batch]
+    return trainer.backbone.velocity(noisy, sigma, conditions_of(trainer, examples, y_latents))
 
 
-def conditions_of(batch: Sequence[DrawnExample]) -> Conditions:
-    """Return what `batch` is conditioned on; the CLIP feature always comes from the clean frame."""
-    texts = [drawn.example.text for drawn in batch]
-    text = torch.nn.utils.rnn.pad_sequence(texts, batch_first=True)
-    vision = [drawn.example.clip_vision for drawn in batch]
+def conditions_of(trainer: Trainer, examples: Sequence[TrainingExample], y_latents: Sequence[Tensor]) -> Conditions:
+    """Return what a batch is conditioned on, with `y_latents` in place of its own; the CLIP feature is of the clean frame."""
+    text = torch.nn.utils.rnn.pad_sequence([example.text for example in examples], batch_first=True)
+    vision = [example.clip_vision for example in examples]
     return Conditions(
-        y_latent=torch.stack([drawn.inputs.y_latent for drawn in batch]),
-        mask=torch.stack([drawn.example.mask for drawn in batch]),
+        y_latent=torch.stack(list(y_latents)),
+        mask=torch.stack([example.mask for example in examples]),
         text=text,
         clip_vision=None if vision[0] is None else torch.stack(vision),
+        pose_tokens=trainer.poses and trainer.poses.tokens([example.extras.get("pose") for example in examples]),
     )
 
 
@@ -193,13 +197,15 @@ def measure(trainer: Trainer, predicted: Tensor, batch: Sequence[DrawnExample], 
 
 
 def learn(trainer: Trainer, step: int) -> tuple[float, float]:
-    """Move the LoRA along the gradient of all processes; return the learning rate and the norm of the gradient.
+    """Move what is trained along the gradient of all processes; return the learning rate and the norm of the gradient.
 
     Raises:
         TrainingStopped: the gradient is NaN or infinite; the LoRA is as it was.
     """
     config = trainer.config.optimizer
-    parameters = trainer.lora.parameters()
+    parameters = trainer.parameters()
+    if trainer.poses:
+        trainer.poses.complete_gradients()
     trainer.group.sum_gradients(parameters)
     limit = config.max_gradient_norm or math.inf
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))

@@ -74,12 +74,12 @@ def save(trainer: Trainer, run: RunFolder) -> None:
 def _save_lora(path: Path, trainer: Trainer, description: LoraDescription) -> None:
     """Write the LoRA file, in fp32 while its values are too small for the dtype that was asked for, and say so."""
     try:
-        save_lora(path, trainer.lora, trainer.backbone, description, trainer.config.lora.file_dtype)
+        save_lora(path, trainer.lora, trainer.backbone, description, trainer.config.lora.file_dtype, trainer.poses)
     except RoundingError as error:  # after the first steps of a warm-up, for one
         if trainer.config.lora.file_dtype == "fp32":
             raise
         _log.warning("SVI: %s is saved in fp32 this time, since %s", path.name, error)
-        save_lora(path, trainer.lora, trainer.backbone, description, "fp32")
+        save_lora(path, trainer.lora, trainer.backbone, description, "fp32", trainer.poses)
 
 
 def describe_lora(trainer: Trainer) -> LoraDescription:

@@ -15,10 +15,12 @@ import torch
 from torch import Tensor
 
 from svi_core.atomic_file import staged
+from svi_core.dance import read_pose_encoder
 from svi_core.lora import COMFY_PREFIX, read_lora
 from training.adapters import LoraAdapters
 from training.backbone import Backbone
 from training.comfy_runtime import start_comfy
+from training.pose_training import TrainedPoses
 
 start_comfy()  # before the first import of comfy
 
@@ -108,12 +110,18 @@ class LoraDescription:
 
 
 def save_lora(
-    path: Path, lora: LoraAdapters, backbone: Backbone, description: LoraDescription, file_dtype: str = "fp16"
+    path: Path,
+    lora: LoraAdapters,
+    backbone: Backbone,
+    description: LoraDescription,
+    file_dtype: str = "fp16",
+    poses: TrainedPoses | None = None,
 ) -> None:
     """Write `lora` to `path` atomically, then load it back through ComfyUI and compare.
 
     Args:
         file_dtype: a key of FILE_DTYPES; the released files are fp16.
+        poses: a pose encoder that belongs to the LoRA; it is small, and always saved in fp32.
 
     Raises:
         RoundingError: ComfyUI computes something else from the file than the adapter, more than rounding explains.
@@ -123,15 +131,19 @@ def save_lora(
     """
     dtype = FILE_DTYPES[file_dtype]
     tensors = {COMFY_PREFIX + key: value.to("cpu", dtype).contiguous() for key, value in lora.state_dict().items()}
+    tensors |= {key: value.cpu().contiguous() for key, value in poses.state_dict().items()} if poses else {}
     for key, value in tensors.items():
         if not value.isfinite().all():
-            raise ValueError(f"{key} holds NaN or infinity in {file_dtype}: the LoRA is not saved; go back to a checkpoint.")
+            named = file_dtype if value.dtype is dtype else "fp32"
+            raise ValueError(f"{key} holds NaN or infinity in {named}: the LoRA is not saved; go back to a checkpoint.")
     if lora.alpha != lora.rank:
         tensors |= {f"{COMFY_PREFIX}{name}.alpha": torch.tensor(float(lora.alpha)) for name in lora.pairs}
     with staged(path) as staging:
         safetensors.torch.save_file(tensors, staging, description.metadata(lora.rank, lora.alpha))
         _sort_header(staging)
         require_equal_in_comfyui(staging, lora, backbone, TOLERANCES[file_dtype])
+        if poses:
+            require_equal_poses(staging, poses)
 
 
 def require_equal_in_comfyui(path: Path, lora: LoraAdapters, backbone: Backbone, tolerance: float) -> None:
@@ -154,6 +166,18 @@ def require_equal_in_comfyui(path: Path, lora: LoraAdapters, backbone: Backbone,
     generator = torch.Generator().manual_seed(0)
     for name in lora.pairs:
         _require_equal_layer(name, patches, lora, generator, tolerance)
+
+
+def require_equal_poses(path: Path, poses: TrainedPoses) -> None:
+    """Refuse a file of which SVI Dance reads another pose encoder than `poses`.
+
+    Raises:
+        ValueError: naming the tensor.
+    """
+    read = read_pose_encoder(path).state_dict()
+    for name, tensor in poses.encoder.state_dict().items():
+        if not torch.equal(read[name], tensor.cpu()):
+            raise ValueError(f"{name} of the pose encoder is read otherwise from {path.name} than it was trained: not saved.")
 
 
 def _sort_header(path: Path) -> None:

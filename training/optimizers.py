@@ -14,8 +14,12 @@ from training.settings import OptimizerConfig, Schedule
 SHORT_NAMES = {"AdamW": "torch.optim.AdamW", "AdamW8bit": "bitsandbytes.optim.AdamW8bit"}
 
 
-def make_optimizer(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.Optimizer:
+def make_optimizer(parameters: Iterable[nn.Parameter] | Iterable[dict], config: OptimizerConfig) -> torch.optim.Optimizer:
     """Return the optimizer that `config` names: AdamW, AdamW8bit, or any class by its dotted name.
+
+    Args:
+        parameters: what it moves, or groups of that in PyTorch's form, ``{"params": [...]}``.
+        config: the settings.
 
     Raises:
         ValueError: no such class, its package is not installed, or it refuses an option.

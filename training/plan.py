@@ -89,6 +89,7 @@ def _model_lines(trainer: Trainer) -> list[str]:
     backbone, config, loaded = trainer.backbone, trainer.config, trainer.loaded
     ids = trainer.timesteps
     sigmas = f"{float(trainer.sigmas[ids.first_id]):.3f} .. {float(trainer.sigmas[ids.end_id - 1]):.3f}"
+    poses = [f"pose encoder  {trainer.poses.num_parameters:,} trained parameters"] if trainer.poses else []
     return [
         f"model         {backbone.name} ({config.model.expert}: timesteps {ids.first_id} .. {ids.end_id - 1}, sigma {sigmas})",
         f"weights       {loaded.weights} in the blocks, computed in {loaded.compute} on {backbone.device}",
@@ -96,6 +97,7 @@ def _model_lines(trainer: Trainer) -> list[str]:
         f"attention     {loaded.attention}",
         f"LoRA          {len(trainer.lora.pairs)} layers, {trainer.lora.num_parameters:,} trained parameters, "
         f"rank {trainer.lora.rank}, alpha {trainer.lora.alpha:g}",
+        *poses,
     ]
 
 
@@ -133,7 +135,7 @@ def _method_lines(trainer: Trainer) -> list[str]:
 
 
 def _cost_lines(trainer: Trainer, seconds: float, peak: int) -> list[str]:
-    state = {"AdamW": 8, "AdamW8bit": 2}.get(trainer.config.optimizer.name, 8) * trainer.lora.num_parameters
+    state = {"AdamW": 8, "AdamW8bit": 2}.get(trainer.config.optimizer.name, 8) * trainer.num_parameters
     total = seconds * trainer.num_steps
     where = "GPU" if torch.cuda.is_available() else "process"
     return [

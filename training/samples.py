@@ -23,6 +23,7 @@ from svi_core.filmstrip import StripRow, draw_filmstrip, pick_frames, spread
 from svi_core.flow_matching import shifted_sigmas
 from svi_core.layouts import Padding
 from svi_core.out_of_memory import is_out_of_memory
+from svi_core.pose_video import WhenPosesEnd, fit_pose, pose_indices
 from svi_core.run import GrowingVideo, make_video
 from svi_core.run_store import RunStore
 from svi_core.safetensors_file import read_header
@@ -52,6 +53,7 @@ class Story:
         negative: that of the negative prompt; None without guidance.
         reference: [1, H, W, 3] in [0, 1], the first picture.
         anchor: [1, 16, 1, h, w], its normalised latent.
+        poses: [T, H, W, 3] uint8 that the clips follow, over and over; None without poses.
     """
 
     prompts: tuple[str, ...]
@@ -59,6 +61,7 @@ class Story:
     negative: Tensor | None = field(repr=False)
     reference: Tensor = field(repr=False)
     anchor: Tensor = field(repr=False)
+    poses: Tensor | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -96,19 +99,27 @@ class SampleMaker:
         """Return the latent [1, 16, F, h, w] of a clip, after Euler steps from the noise of its seed."""
         settings = self.trainer.config.samples
         y, vision = self._condition(request, previous)
-        text = self.story.texts[request.spec.prompt]
+        text, followed = self.story.texts[request.spec.prompt], self._followed(request)
         latent = torch.randn(y.latent.shape, generator=torch.Generator().manual_seed(request.seed))
         sigmas = shifted_sigmas(settings.steps)
         for sigma, following in zip(sigmas, sigmas[1:], strict=False):
             backbone = self._expert(float(sigma))
-            velocity = self._velocity(backbone, latent, sigma, Conditions(y.latent, y.mask, text[None], vision))
+            velocity = self._velocity(backbone, latent, sigma, Conditions(y.latent, y.mask, text[None], vision, **followed))
             if settings.cfg != 1.0:
                 without = self._velocity(
-                    backbone, latent, sigma, Conditions(y.latent, y.mask, self.story.negative[None], vision)
+                    backbone, latent, sigma, Conditions(y.latent, y.mask, self.story.negative[None], vision, **followed)
                 )
                 velocity = without + settings.cfg * (velocity - without)
             latent = latent + (following - sigma) * velocity
         return latent
+
+    def _followed(self, request: ClipRequest) -> dict[str, Tensor | None]:
+        """Return what the clip follows besides text and image, as `Conditions` has it; guidance keeps it in both passes."""
+        poses = self.story.poses
+        if poses is None:
+            return {}
+        shown = pose_indices(request.start_frame, request.layout.num_frames, len(poses), WhenPosesEnd.LOOP)
+        return {"pose_tokens": self.trainer.poses.tokens([poses[shown]])}
 
     def _expert(self, sigma: float) -> Backbone:
         is_high = sigma >= self.trainer.config.samples.boundary
@@ -220,7 +231,14 @@ def _tell(config: TrainingConfig, example: TrainingExample, vae) -> Story:
     else:
         anchor = example.y_latent[None, :, :1]
         reference = next(iter(encoders.decode(vae, anchor[0])))[:1]
-    return Story(tuple(prompts), texts, negative, reference, anchor)
+    poses = example.extras.get("pose")
+    return Story(tuple(prompts), texts, negative, reference, anchor, None if poses is None else _fitted(poses, reference))
+
+
+def _fitted(poses: Tensor, reference: Tensor) -> Tensor:
+    """Return `poses` at the size of `reference`, which may be of another bucket."""
+    height, width = reference.shape[1:3]
+    return torch.from_numpy(np.stack([fit_pose(pose, width, height) for pose in poses.numpy()]))
 
 
 def _read_image(path: Path, width: int, height: int) -> Tensor:

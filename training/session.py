@@ -7,6 +7,7 @@ from contextlib import closing
 from pathlib import Path
 
 from svi_core.erft_presets import PRESETS
+from svi_core.layouts import Condition
 from svi_core.out_of_memory import out_of_memory_told
 from training.assembly import assemble, load_configured_backbone
 from training.checkpoint import require_disk_space, restore_newest
@@ -67,12 +68,16 @@ def require_trainable(config: TrainingConfig) -> None:
     """
     if not config.run:
         raise ValueError("run is not set: give a folder for checkpoints and results, such as run=runs/mine.")
-    chosen = PRESETS.get(config.preset)
-    missing = chosen and (("audio" if chosen.audio_drop_prob else "") or ("pose" if chosen.pose_drop_prob else ""))
-    if missing:
+    chosen, layout = PRESETS.get(config.preset), config.data.svi_layout
+    if chosen and chosen.layout.condition is not None and layout.condition is not chosen.layout.condition:
         raise ValueError(
-            f"preset {config.preset!r} trains with {missing} features, which this trainer cannot feed to the model yet: a LoRA "
-            f"made without them would not be SVI-{config.preset.capitalize()}. Use shot or film."
+            f"preset {config.preset!r} trains with {chosen.layout.condition.value}, which data.layout = {layout.name!r} has "
+            f"not: leave data.layout to the preset, or take another preset for {layout.name!r}."
+        )
+    if config.preset == "talk" or layout.condition is Condition.SOUND:
+        raise ValueError(
+            "SVI-Talk is trained with sound, which this trainer cannot feed to the model yet: a LoRA made without it would not "
+            "be SVI-Talk. Use preset dance, shot or film."
         )
 
 

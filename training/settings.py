@@ -11,6 +11,7 @@ from pathlib import Path
 from svi_core.error_recycling import ErrorRecyclingConfig
 from svi_core.flow_matching import EXPERT_RANGES, TimestepWeighting
 from training.dataset import DataConfig
+from training.drops import DropConfig
 
 
 class BankStorageKind(StrEnum):
@@ -36,6 +37,8 @@ class ModelConfig:
         vae: the Wan 2.1 VAE; read by the cache and for sample videos.
         text_encoder: umT5-XXL; read by the cache and for sample videos.
         clip_vision: CLIP ViT-H, for Wan 2.1 only.
+        pose_encoder: a LoRA file with the pose encoder that SVI-Dance starts from (svi-dance, UniAnimate-DiT); empty: a fresh
+            one, which adds nothing at first. The LoRA itself always starts fresh.
         expert: "single" (Wan 2.1), "high" or "low" (Wan 2.2): which noise levels are trained.
         weights: "auto" keeps fp8 files as they are and others as bf16 (fp32 on a CPU); or "bf16", "fp32", "fp8_e4m3fn".
         compute: dtype of activations, "bf16", "fp32", or "auto": bf16 on a GPU, fp32 on a CPU.
@@ -46,6 +49,7 @@ class ModelConfig:
     vae: str = ""
     text_encoder: str = ""
     clip_vision: str = ""
+    pose_encoder: str = ""
     expert: str = "single"
     weights: str = "auto"
     compute: str = "auto"
@@ -248,6 +252,7 @@ class TrainingConfig:
         lora: the adapters.
         data: the clips.
         recycling: the method.
+        drops: how often a condition is left out.
         bank: where errors are kept.
         optimizer: how the LoRA moves.
         loop: how long and in what portions.
@@ -264,6 +269,7 @@ class TrainingConfig:
     lora: LoraConfig = field(default_factory=LoraConfig)
     data: DataConfig = field(default_factory=DataConfig)
     recycling: ErrorRecyclingConfig = field(default_factory=ErrorRecyclingConfig)
+    drops: DropConfig = field(default_factory=DropConfig)
     bank: BankConfig = field(default_factory=BankConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     loop: LoopConfig = field(default_factory=LoopConfig)

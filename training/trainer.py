@@ -1,6 +1,6 @@
 """What a training run works with, put together once and handed to every part."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -11,6 +11,7 @@ from training.adapters import LoraAdapters
 from training.banks import Banks
 from training.dataset import TrainingExample
 from training.distributed import Group
+from training.pose_training import TrainedPoses, split_poses
 from training.settings import TrainingConfig
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class ExampleSource(Protocol):
 
 @dataclass
 class Trainer:
-    """The parts of a run. `step` is the one thing here that changes as a number; lora, optimizer and banks change inside.
+    """The parts of a run. `step` is the one thing here that changes as a number; lora, poses, optimizer, banks change inside.
 
     Attributes:
         config: the settings.
@@ -53,6 +54,7 @@ class Trainer:
         group: the processes.
         num_steps: optimizer steps of the whole training.
         step: optimizer steps done.
+        poses: the pose encoder that is trained too, for SVI-Dance.
         sigmas: [1000] noise level of each timestep id.
         weights: [1000] loss weight of each timestep id.
     """
@@ -67,12 +69,37 @@ class Trainer:
     group: Group
     num_steps: int
     step: int = 0
+    poses: TrainedPoses | None = None
     sigmas: torch.Tensor = field(init=False, repr=False)
     weights: torch.Tensor = field(init=False, repr=False)
 
     def __post_init__(self):
         self.sigmas = training_sigmas()
         self.weights = timestep_weights(self.sigmas, self.config.loop.weighting)
+
+    def parameters(self) -> list[torch.nn.Parameter]:
+        """Return all that is trained: the LoRA's matrices, then the pose encoder."""
+        return self.lora.parameters() + (self.poses.parameters() if self.poses else [])
+
+    @property
+    def num_parameters(self) -> int:
+        """Numbers that are trained."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def trained_state(self) -> dict[str, torch.Tensor]:
+        """Return what is trained as tensors by name, without the optimizer."""
+        return {**self.lora.state_dict(), **(self.poses.state_dict() if self.poses else {})}
+
+    def load_trained_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
+        """Take the tensors of :meth:`trained_state`.
+
+        Raises:
+            ValueError: they are of another LoRA.
+        """
+        lora, poses = split_poses(tensors)
+        self.lora.load_state_dict(lora)
+        if self.poses:
+            self.poses.load_state_dict(poses)
 
     @property
     def timesteps(self) -> ExpertRange:

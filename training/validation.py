@@ -5,9 +5,8 @@ from collections.abc import Sequence
 
 import torch
 
-from training.conditions import Conditions
 from training.dataset import TrainingExample
-from training.erft import TrainingStopped
+from training.erft import TrainingStopped, conditions_of
 from training.streams import stream
 from training.trainer import Trainer
 
@@ -50,8 +49,7 @@ def _error(trainer: Trainer, example: TrainingExample, timestep_id: int, index: 
     noise = torch.randn(example.latent.shape, generator=random)
     sigma = trainer.sigmas[timestep_id]
     noisy = (1 - sigma) * example.latent + sigma * noise
-    vision = None if example.clip_vision is None else example.clip_vision[None]
-    conditions = Conditions(example.y_latent[None], example.mask[None], example.text[None], vision)
+    conditions = conditions_of(trainer, [example], [example.y_latent])
     predicted = trainer.backbone.velocity(noisy[None], sigma[None], conditions)[0].cpu()
     error = float((predicted - (noise - example.latent)).square().mean())
     if not math.isfinite(error):

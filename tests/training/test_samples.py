@@ -1,5 +1,7 @@
 """Sample videos: the sampler's arithmetic, what each clip is conditioned on, and the files that are left."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -89,6 +91,18 @@ def test_a_pixel_layout_encodes_motion_and_padding_in_one_clip(wan_folder, layou
     pad = maker.story.reference if pads_with_reference else torch.full((1, 32, 48, 3), 0.5)
     frames = torch.cat([previous.frames[-num_motion:], pad.expand(9 - num_motion, -1, -1, -1)])
     assert torch.allclose(recorder.calls[0][2].y_latent[0], encode_video(maker.vae, frames), atol=1e-5)
+
+
+def test_clips_of_dance_follow_the_poses_of_the_story_over_and_over(wan_folder):
+    maker, previous = make_maker(wan_folder, "Dance", cfg=2.0), Previous()
+    poses = torch.randint(0, 256, (9, 32, 48, 3), generator=torch.Generator().manual_seed(4), dtype=torch.uint8)
+    maker.story = replace(maker.story, poses=poses)
+    torch.nn.init.normal_(maker.trainer.poses.encoder[-1].weight, generator=torch.Generator().manual_seed(5))
+    maker.trainer.backbone = recorder = Recorder()
+    maker.sample(replace(request(maker, 1), start_frame=8), previous)  # the loop sets it
+    expected = maker.trainer.poses.tokens([poses[[8, 0, 1, 2, 3, 4, 5, 6, 7]]])
+    assert len(recorder.calls) == 4  # two steps, both passes of guidance
+    assert all(torch.equal(conditions.pose_tokens, expected) for _, _, conditions in recorder.calls)
 
 
 def test_guidance_leads_away_from_the_negative_prompt(wan_folder):
