@@ -1,4 +1,4 @@
-"""One chart of a few lines over a logarithmic axis, drawn with Pillow, which ComfyUI brings."""
+"""Charts drawn with Pillow, which ComfyUI brings: a few lines over a logarithmic axis, and named bars."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -43,6 +43,21 @@ def _draw_line(draw: ImageDraw.ImageDraw, name: str, points: list[tuple[float, f
         draw.ellipse([x - 5, y - 5, x + 5, y + 5], fill=colour)
     x, y = points[-1]
     draw.text((x - 12, y - 14), name, fill=colour, font=ImageFont.load_default(18), anchor="rb")
+
+
+def draw_bars(title: str, values: Mapping[str, float]) -> Image.Image:
+    """Return a picture of `values` as horizontal bars in their order, each with its name and number."""
+    row, left, right = 34, 420, 110
+    picture = Image.new("RGB", (SIZE[0] + 200, 70 + row * len(values)), BACKGROUND)
+    draw, font = ImageDraw.Draw(picture), ImageFont.load_default(16)
+    draw.text((16, 16), title, fill=TEXT, font=ImageFont.load_default(20))
+    highest = max(*values.values(), 1e-12)
+    for index, (name, value) in enumerate(values.items()):
+        top, length = 58 + row * index, (picture.width - left - right) * value / highest
+        draw.text((left - 12, top + 2), name[:52], fill=TEXT, font=font, anchor="ra")
+        draw.rectangle([left, top, left + length, top + row - 12], fill=COLOURS[0])
+        draw.text((left + length + 8, top + 2), f"{value:.3g}", fill=TEXT, font=font)
+    return picture
 
 
 def _ticks(highest: float) -> list[float]:

@@ -33,7 +33,12 @@ def machine_facts(comfyui: Path) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the short hash of the commit that is checked out, and whether its files were changed since."""
+    """Return the short hash of the commit that is checked out, and whether its files were changed since.
+
+    SVI_COMMIT says it where the files were copied without their history.
+    """
+    if told := os.environ.get("SVI_COMMIT"):
+        return told
     done = _git("rev-parse", "--short", "HEAD")
     if done is None:
         return "not a git checkout"

@@ -1,0 +1,8 @@
+"""Say which GPU benchmarks there are: ``python -m benchmarks.gpu``."""
+
+import sys
+
+import benchmarks.gpu
+
+if __name__ == "__main__":
+    sys.stdout.write(benchmarks.gpu.__doc__)

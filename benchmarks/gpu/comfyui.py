@@ -1,0 +1,63 @@
+"""ComfyUI's model code and this pack in the process of a benchmark, without ComfyUI's server.
+
+Nothing of ComfyUI's dynamic memory management is on here (its main.py starts that): models are held as its plain ModelPatcher
+does. The row "stock" and the row "ours" share this, so it does not decide between them.
+"""
+
+import importlib
+import importlib.util
+import sys
+from importlib.machinery import ModuleSpec
+from types import ModuleType
+
+from demo.environment import REPOSITORY
+from training.comfy_runtime import start_comfy
+
+PACK = "svi_benchmarked_pack"
+
+
+class StandInForAv:
+    """Finds an empty `av` where PyAV is not installed: ComfyUI's node interface imports it for video files, none of which
+    these benchmarks read or write through it. Whatever is asked of it is the class `object`."""
+
+    def find_spec(self, name: str, path=None, target=None):
+        """Return a spec for `av` and its submodules only."""
+        return ModuleSpec(name, self, is_package=True) if name.split(".")[0] == "av" else None
+
+    def create_module(self, spec) -> ModuleType:
+        """Return a module that has every public name."""
+        module = ModuleType(spec.name)
+
+        def anything(name: str) -> type:
+            if name.startswith("__"):
+                raise AttributeError(name)
+            return object
+
+        module.__getattr__ = anything
+        return module
+
+    def exec_module(self, module: ModuleType) -> None:
+        """There is nothing to execute."""
+
+
+def load_pack() -> ModuleType:
+    """Return this pack, loaded as ComfyUI loads it: under a name of its own, with ComfyUI's modules beside it.
+
+    Raises:
+        ValueError: there is no ComfyUI, or this Python lacks the packages that it needs.
+    """
+    start_comfy()
+    if importlib.util.find_spec("av") is None:
+        sys.meta_path.append(StandInForAv())
+    if PACK not in sys.modules:
+        place = {"submodule_search_locations": [str(REPOSITORY)]}
+        spec = importlib.util.spec_from_file_location(PACK, REPOSITORY / "__init__.py", **place)
+        sys.modules[PACK] = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(sys.modules[PACK])
+    return sys.modules[PACK]
+
+
+def pack_module(name: str) -> ModuleType:
+    """Return a module of the loaded pack, such as "nodes.bridge"; the benchmark's own svi_core is another copy."""
+    load_pack()
+    return importlib.import_module(f"{PACK}.{name}")
