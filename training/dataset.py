@@ -5,7 +5,8 @@ function of (seed, step) and nothing else.
 Source: SVI_SPEC A0 (mask), A1 and A3 (layouts), B1 and B7 (training data), B9 (what the released loader gets wrong).
 """
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 
@@ -23,7 +24,7 @@ from .data_poses import unpacked_poses
 from .data_store import TEXTS, WINDOWS, CacheFolder
 
 STORAGE_DTYPES = ("float32", "bfloat16")
-_NOT_IN_THE_CACHE = ("folder", "cache", "held_out", "strict")  # settings that change no cached value
+_NOT_IN_THE_CACHE = ("folder", "cache", "exclude", "held_out", "strict")  # settings that change no cached value
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -49,6 +50,8 @@ class DataConfig:
         flip: mirror half of the examples; off, since it swaps left and right in captions and writing.
         max_held_frames: how often the last frame may be repeated where a clip is a little too short.
         held_out: clips kept for validation: below 1 a share of all clips (one clip at least), from 1 on their number.
+        exclude: clips or single examples that are not used, by the names that messages give them: "a/clip.mp4", or
+            "a/clip.mp4 window 0 variant 1". Unlike other settings it may change when a run goes on.
         seed: seed of all draws above; another seed gives other windows, anchors and crops.
         storage: dtype of the cached latents and texts, "float32" or "bfloat16" (half the disk).
         vae_tile: side in pixels of the spatial tiles that the VAE encodes one by one; 0: the whole picture at once.
@@ -72,6 +75,7 @@ class DataConfig:
     flip: bool = False
     max_held_frames: int = 4
     held_out: float = 0.05
+    exclude: tuple[str, ...] = ()
     seed: int = 0
     storage: str = "float32"
     vae_tile: int = 0
@@ -152,6 +156,8 @@ class CachedDataset:
     Attributes:
         config: the configuration.
         models: hash of each model file that the examples were encoded with: "vae", "text_encoder", "clip_vision".
+        content_hash: tells whether a run goes on with the same data: latents, captions as their text encoder embeds
+            them, and which clips are held out; of the excluded ones too, since a run may go on without them.
         sizes: (width, height) of the buckets, the largest first.
     """
 
@@ -171,8 +177,14 @@ class CachedDataset:
         index = read_index(self._cache, config.cached_settings())
         self.models = index.models
         held_out = held_out_clips({example.clip for example in index.examples}, config.held_out)
-        self._held_out = [example for example in index.examples if example.clip in held_out]
-        learned = [example for example in index.examples if example.clip not in held_out]
+        self.content_hash = fingerprint(
+            [[item.key, item.text_key, list(item.error_slots), item.clip in held_out] for item in index.examples]
+        )
+        used = _without(index.examples, config.exclude)
+        self._held_out = [example for example in used if example.clip in held_out]
+        learned = [example for example in used if example.clip not in held_out]
+        if not learned:
+            raise ValueError(f"data.exclude leaves nothing to learn from: {', '.join(config.exclude)}.")
         self.sizes = tuple(size for size in config.sizes if any((item.width, item.height) == size for item in learned))
         self._buckets = [[item for item in learned if (item.width, item.height) == size] for size in self.sizes]
         self._order = ExampleOrder([len(bucket) for bucket in self._buckets], slots_per_step)
@@ -185,11 +197,6 @@ class CachedDataset:
     def num_held_out(self) -> int:
         """Examples of held-out clips."""
         return len(self._held_out)
-
-    @property
-    def content_hash(self) -> str:
-        """A hash of which examples there are and which are held out, to tell whether a run resumes on the same data."""
-        return fingerprint([[item.key for item in items] for items in (*self._buckets, self._held_out)])
 
     def example(self, seed: int, step: int, rank_slot: int = 0) -> TrainingExample:
         """Return what is learned from at `step`, a function of the arguments only.
@@ -253,6 +260,26 @@ def held_out_clips(clips: set[str], held_out: float) -> set[str]:
     if count >= len(clips):
         raise ValueError(f"data.held_out keeps {count} of {len(clips)} clips for validation, which leaves none to learn from.")
     return set(sorted(clips, key=lambda clip: fingerprint("held out", clip))[:count])
+
+
+def _without(examples: Sequence[IndexedExample], excluded: Sequence[str]) -> list[IndexedExample]:
+    """Return `examples` without those that `excluded` names.
+
+    Raises:
+        ValueError: a name that no example has.
+    """
+    names = {name for example in examples for name in (example.name, _clip_name(example))}
+    for name in excluded:
+        if name not in names:
+            near = difflib.get_close_matches(name, names, n=1)
+            raise ValueError(
+                f"data.exclude holds {name!r}, which is no clip of the cache{near and f': did you mean {near[0]!r}?'}"
+            )
+    return [example for example in examples if not {example.name, _clip_name(example)} & set(excluded)]
+
+
+def _clip_name(example: IndexedExample) -> str:
+    return example.name.rpartition(" window ")[0]
 
 
 def _parse_size(text: str) -> tuple[int, int]:

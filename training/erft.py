@@ -114,7 +114,7 @@ def training_step(trainer: Trainer) -> StepResult:
             for alike in groups:
                 predicted = predict(trainer, alike)
                 loss = weighted_losses(predicted, alike)
-                _require_finite(loss, alike, step)
+                _require_finite(trainer, loss, alike, step)
                 losses += loss.detach().tolist()
                 errors += measure(trainer, predicted, alike, step)
                 if slots is portions[-1] and alike is groups[-1]:
@@ -211,8 +211,7 @@ def learn(trainer: Trainer, step: int) -> tuple[float, float]:
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, limit))
     if not math.isfinite(norm):
         raise TrainingStopped(
-            f"the gradient of step {step} is {norm}: stopped before it reached the LoRA. Resume from the last checkpoint with "
-            "a lower optimizer.learning_rate."
+            f"the gradient of step {step} is {norm}: stopped before it reached the LoRA. {_go_on_with_a_lower_rate(trainer)}"
         )
     rate = learning_rate(config, step, trainer.num_steps)
     for group in trainer.optimizer.param_groups:
@@ -255,14 +254,25 @@ def _of_one_shape(batch: Sequence[DrawnExample]) -> list[list[DrawnExample]]:
     return list(groups.values())
 
 
-def _require_finite(losses: Tensor, batch: Sequence[DrawnExample], step: int) -> None:
+def _require_finite(trainer: Trainer, losses: Tensor, batch: Sequence[DrawnExample], step: int) -> None:
     for loss, drawn in zip(losses.tolist(), batch, strict=True):
         if not math.isfinite(loss):
             raise TrainingStopped(
                 f"the loss of step {step} is {loss} for clip {drawn.example.name} at timestep {1000 * drawn.sigma:.0f}: "
-                "stopped before it reached the LoRA. If it is always this clip, look at it and its cache entry; otherwise "
-                "resume with a lower optimizer.learning_rate."
+                "stopped before it reached the LoRA. If it is always this clip, leave it out: python -m training.erft --resume "
+                f"{trainer.config.run} 'data.exclude=[\"{drawn.example.name}\"]'. Otherwise "
+                f"{_go_on_with_a_lower_rate(trainer)}"
             )
+
+
+def _go_on_with_a_lower_rate(trainer: Trainer) -> str:
+    """Return what helps a training that diverged: without a change it would come to the same step and stop again."""
+    rate = trainer.config.optimizer.learning_rate / 3
+    return (
+        f"go on from the last checkpoint at a lower rate, python -m training.erft --resume {trainer.config.run} "
+        f"optimizer.learning_rate={rate:.2g}; if it stops again, remove the newest folder in {trainer.config.run}/checkpoints "
+        "first, which goes back further."
+    )
 
 
 def _summed_up(

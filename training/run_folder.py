@@ -21,7 +21,7 @@ from training.config import config_differences, config_from, config_table, merge
 from training.distributed import Group
 from training.settings import Schedule, TrainingConfig
 
-_MAY_CHANGE = ("run:", "name:", "memory.", "validation.", "samples.")
+_MAY_CHANGE = ("run:", "name:", "memory.", "validation.", "samples.", "optimizer.learning_rate:", "data.exclude:")
 _MAY_CHANGE_IN_LOOP = ("loop.checkpoint_every:", "loop.keep_", "loop.steps:", "loop.epochs:")
 
 
@@ -64,8 +64,18 @@ class RunFolder:
         self.metrics.unlink(missing_ok=True)
         self.keep_settings(config)
 
+    def go_on(self, config: TrainingConfig, step: int) -> None:
+        """Write down what the run goes on with after `step`, and what of it is new."""
+        if not self._group.is_first:
+            return
+        self.go_back_to(step)
+        changes = config_differences(begun_config(self.path), config)
+        if changes:
+            self.record("changed", step, settings=changes)
+        self.keep_settings(config)
+
     def keep_settings(self, config: TrainingConfig) -> None:
-        """Write down what the run goes on with."""
+        """Write down the settings of the run."""
         if self._group.is_first:
             write_bytes(self.path / "config.json", json.dumps(config_table(config), indent=1).encode())
 
@@ -102,18 +112,13 @@ def resumed_config(run: Path, wanted: TrainingConfig | None, overrides: Sequence
     Args:
         run: its folder.
         wanted: settings given again with --config; None takes those of the run.
-        overrides: ``section.key=value``, for settings that may change: how long, how often, what is seen, memory.
+        overrides: ``section.key=value``, for settings that may change: how long, how often, what is seen, memory, and what
+            helps a training that diverged: the learning rate, and clips that are left out.
 
     Raises:
         ValueError: no run is there, or a setting differs that would make it another training; each is named.
     """
-    path = run / "config.json"
-    try:
-        begun = config_from(json.loads(path.read_text(encoding="utf-8")))
-    except OSError as error:
-        raise ValueError(
-            f"--resume {run}: there is no run ({path.name}: {error.strerror}). Begin one with --config."
-        ) from error
+    begun = begun_config(run)
     if wanted is None:
         wanted = config_from(merged_table(config_table(begun), overrides))
     wanted = replace(wanted, run=str(run))
@@ -125,6 +130,23 @@ def resumed_config(run: Path, wanted: TrainingConfig | None, overrides: Sequence
             f"{'; '.join(refused)}. Leave them, or begin a new run."
         )
     return wanted
+
+
+def begun_config(run: Path) -> TrainingConfig:
+    """Return the settings that the run in `run` was begun with, or went on with last.
+
+    Raises:
+        ValueError: no run is there, or its settings cannot be read.
+    """
+    path = run / "config.json"
+    try:
+        return config_from(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ValueError(
+            f"--resume {run}: there is no run ({path.name}: {error.strerror}). Begin one with --config."
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as settings ({error}): mend it, or begin a new run.") from error
 
 
 def _parsed(line: str) -> dict | None:

@@ -140,8 +140,7 @@ def run_training(
 def _begin(trainer: Trainer, run: RunFolder, resume: bool) -> None:
     """Bring the trainer to where it goes on, or to an empty beginning."""
     if resume and restore_newest(trainer, run.path):
-        run.go_back_to(trainer.step)
-        run.keep_settings(trainer.config)
+        run.go_on(trainer.config, trainer.step)
         _log.info("SVI: going on after step %d of %d", trainer.step, trainer.num_steps)
         return
     if resume:

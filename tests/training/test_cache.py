@@ -472,6 +472,33 @@ def test_held_out_clips_are_never_learned_from(clips):
     assert dataset.content_hash != CachedDataset(config.cache_folder, replace(config, held_out=0.0)).content_hash
 
 
+def test_excluded_clips_and_examples_are_not_used_and_do_not_make_it_other_data(clips):
+    config = settings(clips, variants=2, held_out=0.0)
+    build_cache(config, FakeEncoders())
+    whole = CachedDataset(config.cache_folder, config)
+    excluded = ("long.mp4", "other.mp4 window 0 variant 1")
+    dataset = CachedDataset(config.cache_folder, replace(config, exclude=excluded))
+    names = {dataset.example(0, step).name for step in range(len(dataset))}
+    assert names == {"exact.mp4 window 0 variant 0", "exact.mp4 window 0 variant 1", "other.mp4 window 0 variant 0"}
+    assert len(whole) == 6 and dataset.content_hash == whole.content_hash
+    with pytest.raises(ValueError, match="data.exclude holds 'lnog.mp4', .*: did you mean 'long.mp4'?"):
+        CachedDataset(config.cache_folder, replace(config, exclude=("lnog.mp4",)))
+    with pytest.raises(ValueError, match="leaves nothing to learn from"):
+        CachedDataset(config.cache_folder, replace(config, exclude=("long.mp4", "exact.mp4", "other.mp4")))
+
+
+def test_another_caption_and_another_text_encoder_are_other_data(clips):
+    config = settings(clips)
+    build_cache(config, FakeEncoders())
+    before = CachedDataset(config.cache_folder, config).content_hash
+    assert CachedDataset(config.cache_folder, config).content_hash == before
+    (clips / "long.txt").write_text("Another caption")
+    build_cache(config, FakeEncoders())
+    captions = CachedDataset(config.cache_folder, config).content_hash
+    build_cache(config, FakeEncoders(text_encoder="text B"))
+    assert len({before, captions, CachedDataset(config.cache_folder, config).content_hash}) == 3
+
+
 def test_an_example_is_a_function_of_its_arguments(clips):
     config = settings(clips, variants=3)
     build_cache(config, FakeEncoders())

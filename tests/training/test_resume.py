@@ -1,12 +1,15 @@
 """Whatever stops a training, it goes on bit for bit: kill -9 anywhere, signals, damaged and missing checkpoints."""
 
 import json
+import math
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -248,12 +251,56 @@ def test_other_settings_are_refused_by_name(wan_folder, tmp_path):
     train_here(config_for(run, wan_folder, loop={"steps": 2}))
     more = resumed_config(run, None, ["loop.steps=9", "samples.every=5", "memory.checkpointing=false"])
     assert (more.loop.steps, more.samples.every, more.memory.checkpointing) == (9, 5, False)
-    with pytest.raises(ValueError, match=r"differ .* optimizer.learning_rate: 0.01 -> 0.02; seed: 0 -> 3"):
-        resumed_config(run, None, ["seed=3", "optimizer.learning_rate=0.02"])
+    with pytest.raises(ValueError, match=r"differ .* optimizer.weight_decay: 0.01 -> 0.02; seed: 0 -> 3"):
+        resumed_config(run, None, ["seed=3", "optimizer.weight_decay=0.02"])
     with pytest.raises(ValueError, match="recycling.clean_prob: 0.2 -> 0.5"):
         resumed_config(run, load_config([], ["preset=film"]))
     with pytest.raises(ValueError, match="there is no run"):
         resumed_config(tmp_path / "nowhere", None)
+
+
+def test_the_advice_after_a_nan_helps(wan_folder, tmp_path):
+    """A rate that is too high ends in NaN at the same step every time; what the message says to do goes on."""
+    from training.erft import TrainingStopped
+
+    run = tmp_path / "run"
+    train_here(config_for(run, wan_folder, loop={"steps": 2}))
+    too_high = resumed_config(run, None, ["optimizer.learning_rate=1e30", "loop.steps=6"])
+    with pytest.raises(TrainingStopped) as first:
+        train_here(too_high, resume=True)
+    with pytest.raises(TrainingStopped) as again:
+        train_here(resumed_config(run, None), resume=True)
+    assert str(again.value) == str(first.value)
+    advice = re.search(r"--resume (\S+) (optimizer.learning_rate=\S+);", str(first.value))
+    assert advice[1] == str(run) and advice[2] == "optimizer.learning_rate=3.3e+29"
+    assert train_here(resumed_config(run, None, ["optimizer.learning_rate=1e-3"]), resume=True) == 0
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    changed = [(line["step"], line["settings"]) for line in lines if line["kind"] == "changed"]
+    assert changed == [
+        (2, ["loop.steps: 2 -> 6", "optimizer.learning_rate: 0.01 -> 1e+30"]),
+        (2, ["optimizer.learning_rate: 1e+30 -> 0.001"]),
+    ]
+    assert [line["learning_rate"] for line in lines if line["kind"] == "step"] == [0.01, 0.01, 1e-3, 1e-3, 1e-3, 1e-3]
+
+
+def test_a_clip_that_always_gives_nan_can_be_left_out(wan_folder, tmp_path):
+    from training.erft import TrainingStopped
+
+    class OneBadClip(FakeDataset):
+        exclude = ()
+
+        def make(self, index, name="clip"):
+            example = super().make(index, name)
+            bad = index == 6 and example.name not in self.exclude
+            return replace(example, latent=torch.full_like(example.latent, math.nan)) if bad else example
+
+    run, data = tmp_path / "run", OneBadClip()
+    with pytest.raises(TrainingStopped) as stopped:  # step 3 takes clip (31 * 2) % 8 = 6
+        train_here(config_for(run, wan_folder), data=data)
+    advice = re.search(r"--resume (\S+) '(data.exclude=\S+)'", str(stopped.value))
+    config = resumed_config(Path(advice[1]), None, [advice[2]])
+    data.exclude = config.data.exclude
+    assert data.exclude == ("clip6.mp4",) and train_here(config, resume=True, data=data) == 0
 
 
 def test_the_end_of_a_cosine_cannot_be_moved(wan_folder, tmp_path):
