@@ -13,6 +13,7 @@ import logging
 from collections.abc import Iterator
 from pathlib import Path
 
+import comfy.cli_args
 import comfy.latent_formats
 import comfy.ldm.wan.vae
 import comfy.model_management
@@ -179,6 +180,13 @@ def set_y(conditioning: list, y: ConditioningLatent, clip_vision_output=None) ->
     if clip_vision_output is not None:
         values["clip_vision_output"] = clip_vision_output
     return node_helpers.conditioning_set_values(conditioning, values)
+
+
+def embedded_graph(hidden) -> dict[str, object]:
+    """Return what a video file says of the graph that made it; nothing if ComfyUI was told not to embed it."""
+    if comfy.cli_args.args.disable_metadata:
+        return {}
+    return {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
 
 
 def require_i2v(model, name: str) -> None:

@@ -11,6 +11,7 @@ with status 400 and {"error": why}; names from the browser reach the disk only t
 """
 
 import asyncio
+import logging
 import secrets
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -26,6 +27,7 @@ from ..svi_core.prompts import PromptSplit
 from ..svi_core.reroll import with_seed
 from ..svi_core.run import GrowingVideo
 
+_log = logging.getLogger(__name__)
 EVENT = "svi.clip"
 _NEW_SEEDS = 10**9  # new seeds stay short enough to read and to type
 Asked = Mapping[str, object]
@@ -36,7 +38,10 @@ def tell_browsers(video: GrowingVideo, node_id: str) -> Callable[[Clip], None]:
 
     def tell(clip: Clip) -> None:
         finished = _finished(clip, video)
-        note_finished(video.store.folder, finished)
+        try:
+            note_finished(video.store.folder, finished)
+        except OSError as error:  # only the panel reads the list; the run goes on without it
+            _log.warning("SVI: the list of finished clips could not be written (%s).", error)
         run = _run_name(video.store.folder)
         _send({"node": node_id, "run": run, **_described(finished, run, is_kept(video.store.folder, clip.key))})
 

@@ -205,16 +205,18 @@ class ClipSampler:
         return self._lora_files[name]
 
     def _models(self, request: ClipRequest) -> tuple:
-        """Return (model, low-noise model) with the LoRA strengths of this clip; the last 8 settings are kept."""
+        """Return (model, low-noise model) with the LoRA strengths of this clip; the 8 settings used last are kept."""
         rows, known = with_strengths(self.loras, request.spec.loras), self._patched_models
-        if rows not in known:
+        patched = known.pop(rows, None)
+        if patched is None:
             models = self.model, self.model_low_noise
             if rows:
                 models = apply_rows(*models, rows, self._read_lora)[:2]
-            known[rows] = tuple(model and with_fastest_attention(model) for model in models)
-            if len(known) > MAX_LORA_SETTINGS:
-                del known[next(iter(known))]
-        return known[rows]
+            patched = tuple(model and with_fastest_attention(model) for model in models)
+        known[rows] = patched
+        if len(known) > MAX_LORA_SETTINGS:
+            del known[next(iter(known))]
+        return patched
 
     def _stages(self, request: ClipRequest) -> list[tuple[object, torch.Tensor]]:
         """Return (model, sigmas) of each stage; a stage without steps is left out."""
@@ -277,7 +279,7 @@ class ClipSampler:
             self._check_spec(schedule.at(index), plan.layout)
         self._build_y(plan.request_for(0, schedule.at(0)), None)
         if isinstance(plan.schedule, LiveSchedule):
-            plan.schedule.require = lambda index, spec: (plan.request_for(index, spec), self._check_spec(spec, plan.layout))
+            plan.schedule.require = lambda index, spec: (plan.require_joint(index, spec), self._check_spec(spec, plan.layout))
 
     def _check_spec(self, spec: ClipSpec, layout: Layout) -> None:
         """Refuse names in a clip's spec that nothing is connected for, and LoRAs that `layout` contradicts.

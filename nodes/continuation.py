@@ -1,11 +1,16 @@
 """Go on from a video that is there already: one of our own runs, or any video file."""
 
+import logging
 from pathlib import Path
 
+import folder_paths
 from comfy_api.latest import io
 
 from ..svi_core.continuation import VideoStart
+from ..svi_core.output_folder import check_output_prefix, run_folder
+from ..svi_core.run_store import read_last_video
 from ..svi_core.source_video import probe_video
+from .validation import complaint
 
 CATEGORY = "SVI"
 StartType = io.Custom("SVI_START")
@@ -24,7 +29,17 @@ class SVIContinueVideo(io.ComfyNode):
             "after them and move on from its end. A video from SVI Generate goes on from its last clip's latent.",
             search_aliases=["stable video infinity", "extend video", "continue", "append"],
             inputs=[
-                io.Video.Input("video", tooltip="A video file, from Load Video or SVI Generate, at the size of the anchor."),
+                io.Video.Input(
+                    "video",
+                    optional=True,
+                    tooltip="A video file, from Load Video or SVI Generate, at the size of the anchor; or name a run instead.",
+                ),
+                io.String.Input(
+                    "run",
+                    default="",
+                    tooltip="Instead of video: the filename_prefix of a run, whose last video is continued from its stored "
+                    "latent. A copy made by Save Video knows nothing of it.",
+                ),
                 io.Int.Input(
                     "trim_end", default=0, min=0, max=1_000_000, tooltip="Frames cut off its end first, if the end went wrong."
                 ),
@@ -33,8 +48,35 @@ class SVIContinueVideo(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, video, trim_end) -> io.NodeOutput:
-        return io.NodeOutput(VideoStart(probe_video(video_path(video)), trim_end))
+    def validate_inputs(cls, run=None) -> bool | str:
+        return complaint(lambda run: check_output_prefix(run, "run"), run or None)
+
+    @classmethod
+    def fingerprint_inputs(cls, run=None, **_) -> str:
+        """Look again when the run has another last video."""
+        return str(last_video(Path(folder_paths.get_output_directory()), run)) if run else ""
+
+    @classmethod
+    def execute(cls, run, trim_end, video=None) -> io.NodeOutput:
+        if bool(run) == (video is not None):
+            raise ValueError("SVI Continue Video needs either video or run: connect a video, or name a run, not both.")
+        path = last_video(Path(folder_paths.get_output_directory()), run) if run else video_path(video)
+        start = VideoStart(probe_video(path), trim_end)
+        logging.info("SVI: %s goes on from %s.", path.name, "its frames, encoded" if start.is_foreign else "its last latent")
+        return io.NodeOutput(start)
+
+
+def last_video(output_root: Path, run: str) -> Path:
+    """Return the last finished video of the run called `run`.
+
+    Raises:
+        ValueError: there is no such run, or it has no video.
+    """
+    folder = run_folder(output_root, run)
+    video = read_last_video(folder)
+    if video is None:
+        raise ValueError(f"run is {run!r}, but {folder} holds no video of a run: use the filename_prefix of SVI Generate.")
+    return video
 
 
 def video_path(video) -> Path:

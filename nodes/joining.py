@@ -6,8 +6,9 @@ from ..svi_core.joining import Joint, Piece, join_into_folder
 from ..svi_core.output_folder import check_output_prefix
 from ..svi_core.seams import Seam
 from ..svi_core.source_video import probe_video
+from . import bridge
 from .continuation import video_path
-from .run import OutputSettings, OutputType, run_path
+from .run import OutputSettings, OutputType, changed_if_gone, remember, run_path
 from .validation import complaint
 
 CATEGORY = "SVI"
@@ -54,10 +55,16 @@ class SVIJoinVideos(io.ComfyNode):
         return complaint(check_output_prefix, filename_prefix)
 
     @classmethod
+    def fingerprint_inputs(cls, filename_prefix=None, **_) -> float | str:
+        """Run again, instead of answering from ComfyUI's cache, when the video made before is gone."""
+        return "" if filename_prefix is None else changed_if_gone(run_path(filename_prefix))
+
+    @classmethod
     def execute(cls, first, second, seam, blend_frames, trim_end, trim_start, filename_prefix, output=None) -> io.NodeOutput:
         earlier, later = (probe_video(video_path(video)) for video in (first, second))
         joint = Joint(Piece(earlier, 0, trim_end), Piece(later, trim_start), Seam(seam), blend_frames)
-        metadata = {"prompt": cls.hidden.prompt, **(cls.hidden.extra_pnginfo or {})}
+        metadata = bridge.embedded_graph(cls.hidden)
         coding = (output or OutputSettings()).coding
         path = join_into_folder(run_path(filename_prefix), joint, coding, metadata)
+        remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)))

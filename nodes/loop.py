@@ -40,7 +40,8 @@ class SVIBeginVideo(io.ComfyNode):
     @classmethod
     def execute(cls, prompts, **inputs) -> io.NodeOutput:
         run = prepare_run(cls.hidden, MAX_CLIPS, prompts, **inputs)
-        return io.NodeOutput(RunState(run.plan, run.sampler, run.folder, run.settings, run.start))
+        state = RunState(run.plan, run.sampler, run.folder, run.settings, run.start, budget_bytes=run.budget_bytes)
+        return io.NodeOutput(state)
 
 
 class SVINextClip(io.ComfyNode):

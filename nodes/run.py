@@ -17,6 +17,7 @@ from ..svi_core.schedule import MAX_CLIPS, MAX_SEED
 from ..svi_core.seams import Seam, measured_seam
 from ..svi_core.variant_claims import AutoLayout, resolve_layout
 from ..svi_core.video_file import CODECS, PIXEL_FORMATS, VideoCoding
+from . import bridge
 from .clip_panel import tell_browsers
 from .clip_sampler import ClipSampler
 from .conditioning import Anchors
@@ -72,9 +73,11 @@ class SVIGenerate(io.ComfyNode):
         with RunStore(run.folder) as store:
             video = GrowingVideo(store, run.settings)
             tell = tell_browsers(video, cls.hidden.unique_id)
-            path, latent = make_video(run.plan, run.sampler, video, run.start, run.sampler.on_clip, tell)
+            try:
+                path, latent = make_video(run.plan, run.sampler, video, run.start, run.sampler.on_clip, tell)
+            finally:
+                store.prune(run.budget_bytes, {clip.key for clip in video.clips})
             note_run(cls.hidden, store, video.clips)
-            store.prune(run.budget_bytes, {clip.key for clip in video.clips})
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})
 
@@ -166,7 +169,7 @@ def prepare_run(
     num_start_frames = continue_from.num_frames if continue_from else 0
     max_frames = earliest_end(output.max_frames(continue_from, rate), num_start_frames, sampler.control)
     start = sampler.open_start(continue_from, rate) if continue_from else None
-    graph = {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}
+    graph = bridge.embedded_graph(hidden)
     sound = next((control.sound for control in sampler.control if control.sound), None)
     coding = replace(output.coding, frame_rate=rate)
     settings = VideoSettings(coding, graph, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound)
@@ -190,7 +193,8 @@ def remember(file: Path, instead_of: str | None = None) -> None:
 
 def changed_if_gone(folder: Path | None = None) -> float | str:
     """Return a new value each time, so that a node runs again, if a result (of `folder`) is gone; "" otherwise."""
-    gone = any(not file.exists() for file in _made_files if folder in (None, file.parent))
+    gone = {file for file in _made_files if folder in (None, file.parent) and not file.exists()}
+    _made_files.difference_update(gone)  # told once: what is gone on purpose must not keep nodes running for ever
     return time.time() if gone else ""
 
 
@@ -232,7 +236,8 @@ class SVIOutput(io.ComfyNode):
                     options=[AUTO, *Seam],
                     default=AUTO,
                     tooltip="Frames that two clips share. drop: one copy is shown. linear, eased: cross-fade between both; the "
-                    "replayed anchor frame is never mixed in. auto: linear for 2.0 Pro, which measured best, drop for others.",
+                    "replayed anchor frame is never mixed in. auto: linear for 2.0 Pro, which measured best on the demo's "
+                    "models, drop for others.",
                 ),
                 io.Float.Input(
                     "colour_match",

@@ -174,6 +174,16 @@ class ClipPlan:
                 _require_room(before, request)
             before = request
 
+    def require_joint(self, clip_index: int, spec: ClipSpec) -> None:
+        """Refuse what `spec` asks of clip `clip_index` if the clip before, as it was made, leaves no room for it.
+
+        Raises:
+            ValueError: naming the clip.
+        """
+        request, before = self.request_for(clip_index, spec), self._said.get(clip_index - 1)
+        if before is not None and not request.starts_anew:
+            _require_room(before, request)
+
     def showing(self, request: ClipRequest) -> Showing:
         """Return what a clip gives to the video, so that each moment is shown once.
 

@@ -60,6 +60,11 @@ class VideoStart:
         """The clips that the kept part consists of."""
         return clips_of_video(self.source, 0, self.trim_end)
 
+    @property
+    def is_foreign(self) -> bool:
+        """Whether the video is continued from its frames, for lack of the latent of the clip that it ends with."""
+        return self.stored_latent() is None
+
     def stored_latent(self) -> torch.Tensor | None:
         """Return the latent [1, 16, F, h, w] of the last clip where our own run ended with it, else None."""
         last = self.clips[-1]

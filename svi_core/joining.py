@@ -4,6 +4,7 @@ Whole videos of one codec that meet in a plain cut are joined by stream copy, af
 everything else is encoded anew, frame by frame, in constant memory.
 """
 
+import logging
 import subprocess
 from collections import deque
 from collections.abc import Iterator
@@ -18,9 +19,10 @@ from .continuation import clips_of_video
 from .fingerprint import fingerprint, large_file_fingerprint
 from .run_store import RunStore
 from .seams import Seam, blend_weights
-from .source_video import SourceVideo, frame_hashes
+from .source_video import SourceVideo, copy_to_timescale, frame_hashes, video_seconds
 from .video_file import NO_WINDOW, Sound, VideoCoding, join_videos, read_frames, write_video
 
+_log = logging.getLogger(__name__)
 _CHUNK = 8  # frames handed to the encoder at once
 
 
@@ -131,7 +133,7 @@ def join_into_folder(folder: Path, joint: Joint, coding: VideoCoding, metadata: 
     clips += clips_of_video(joint.second.source, joint.second.trim_start + joint.overlap, joint.second.trim_end)
     with RunStore(folder) as store:
         write_joint(path, joint, coding, metadata)
-        store.write_manifest(clips, path.name)
+        store.write_manifest(clips, path.name, vouch=True)
     return path
 
 
@@ -165,13 +167,20 @@ def _copied(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
     sources = [joint.first.source, joint.second.source]
     if len({(source.codec, source.pixel_format, source.colours["matrix"]) for source in sources}) > 1:
         return False
+    parts = [path.with_name(f"{path.stem}-part{number}.mp4") for number in (1, 2)]
     try:
-        _join_with_sound(path, [source.path for source in sources], joint, metadata)
+        for source, part in zip(sources, parts, strict=True):
+            copy_to_timescale(source.path, part)
+        _join_with_sound(path, parts, joint, metadata)
         wanted = [digest for source in sources for digest in frame_hashes(source.path)]
-        if frame_hashes(path) == wanted:
+        seconds = sum(source.num_frames / source.frame_rate for source in sources)
+        if frame_hashes(path) == wanted and abs(video_seconds(path) - seconds) < 0.6 / max(s.frame_rate for s in sources):
             return True
-    except OSError:
-        pass  # ffmpeg cannot copy these streams into one; they are encoded instead
+    except OSError as error:
+        _log.info("SVI: %s cannot be joined by copying (%s); it is encoded instead.", path.name, error)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
     path.unlink(missing_ok=True)
     return False
 

@@ -7,8 +7,8 @@ MAX_NAME_BYTES = 120
 _RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
-def check_output_prefix(prefix: str) -> PurePosixPath:
-    """Return `prefix` as a relative path that stays inside the output folder on every system.
+def check_output_prefix(prefix: str, name: str = "filename_prefix") -> PurePosixPath:
+    """Return `prefix`, called `name` in messages, as a relative path that stays inside the output folder on every system.
 
     Raises:
         ValueError: empty, absolute, containing ``..``, a backslash, a colon or control characters, or too long.
@@ -17,7 +17,7 @@ def check_output_prefix(prefix: str) -> PurePosixPath:
     bad = [part for part in path.parts if not _is_plain_name(part)]
     if not path.parts or path.is_absolute() or bad or re.search(r'[\\:*?"<>|\x00-\x1f]', prefix):
         raise ValueError(
-            f"filename_prefix is {prefix!r}: use a relative name such as 'svi/story', without '..', backslashes, ':' or "
+            f"{name} is {prefix!r}: use a relative name such as 'svi/story', without '..', backslashes, ':' or "
             f"other special characters, each part at most {MAX_NAME_BYTES} bytes."
         )
     return path

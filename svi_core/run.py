@@ -15,11 +15,11 @@ from .colour import END_FRAMES, ColourCorrection, corrected, match_colour
 from .continuation import VideoStart
 from .fingerprint import fingerprint
 from .hand_over import HandOver
-from .run_store import RunStore, ShownClip
+from .run_store import RunStore, ShownClip, read_manifest, vouched_for
 from .seams import Showing, cut_frames
 from .sound import SoundTrack, sound_after
 from .source_video import write_beginning
-from .video_file import PIXEL_FORMATS, Sound, VideoCoding, count_frames, join_videos, to_uint8, write_video
+from .video_file import PIXEL_FORMATS, Sound, VideoCoding, join_videos, to_uint8, write_video
 
 _log = logging.getLogger(__name__)
 JOIN_SHARE = 0.05  # of the run's time that refreshing the growing video may take
@@ -94,8 +94,8 @@ class GrowingVideo:
     clips: list[ShownClip] = field(default_factory=list)
     segments: list[Path] = field(default_factory=list)
     last: LastClip | None = None
-    _started: float = field(default_factory=time.monotonic)
-    _join_seconds: float = 0.0
+    started: float = field(default_factory=time.monotonic)
+    join_seconds: float = 0.0
     _joined: int = 0
     _in_work: HandOver | None = None
     _before: tuple[int, int, LastClip | None] = (0, 0, None)  # clips, segments and last without what is in work
@@ -125,8 +125,9 @@ class GrowingVideo:
         if start is None:
             return
         path = self.store.folder / f"begin-{start.plan_key[:16]}-{coding.tag}.mp4"
-        if not _holds(path, start.num_frames):
+        if not vouched_for(path):
             write_beginning(path, start.source, start.num_frames, coding)
+            self.store.write_manifest(start.clips, path.name, vouch=True)
         self.clips.extend(start.clips)
         self.segments.append(path)
 
@@ -140,8 +141,9 @@ class GrowingVideo:
             OSError: the segment before could not be written, see :meth:`wait`.
         """
         self.wait()
+        assert not self.is_full
         if self.settings.max_frames:
-            showing = showing.limited(max(1, self.settings.max_frames - self.num_frames))
+            showing = showing.limited(self.settings.max_frames - self.num_frames)
         begin = self.last.end if self.last and not clip.request.starts_anew else ColourCorrection()
         end, finish = self._hand_over(clip, showing, begin, lambda: self._refresh(clip, on_written))
         num_frames = showing.num_frames
@@ -183,13 +185,14 @@ class GrowingVideo:
 
     def join(self) -> None:
         """Refresh the video unless it holds all segments already."""
-        if self._joined == len(self.segments):
+        if self._joined == len(self.segments) or self._is_begun_again():
             return
         began = time.monotonic()
+        self._spare_another()
         join_videos(self.path, self.segments, self.num_frames, self.settings.metadata, self._heard())
         self.store.write_manifest(self.clips, self.path.name)
         self._joined = len(self.segments)
-        self._join_seconds += time.monotonic() - began
+        self.join_seconds += time.monotonic() - began
 
     def try_join(self) -> None:
         """Refresh the video; if that fails (it is open in a player on Windows, say), tell the log and leave it for later."""
@@ -207,20 +210,49 @@ class GrowingVideo:
         self.try_join()
 
     def finish(self) -> Path:
-        """Join all clips and give the video a name of its own, by its content: another video never replaces it.
+        """Join all clips under a name of the video's own, by its content: another video never replaces it.
 
         Raises:
             OSError: the video could not be written.
         """
         self.wait()
-        parts = [path.name for path in self.segments] + ([self.settings.sound.key] if self.settings.sound else [])
-        final = self.store.folder / f"video-{fingerprint(parts)[:12]}.mp4"
-        if not _holds(final, self.num_frames):
-            self.join()
-            os.replace(self.path, final)
-        self.path.unlink(missing_ok=True)
-        self.store.write_manifest(self.clips, final.name)
+        final = self.store.folder / f"video-{self._content_name()}.mp4"
+        if not vouched_for(final):
+            join_videos(final, self.segments, self.num_frames, self.settings.metadata, self._heard())
+        try:
+            self._spare_another()
+            self.path.unlink(missing_ok=True)
+        except OSError as error:  # open in a player on Windows, say
+            _log.warning("SVI: %s could not be removed (%s); the finished video is %s.", self.path, error, final.name)
+        self.store.write_manifest(self.clips, final.name, vouch=True)
         return final
+
+    def _content_name(self) -> str:
+        parts = [path.name for path in self.segments] + ([self.settings.sound.key] if self.settings.sound else [])
+        return fingerprint(parts)[:12]
+
+    def _earlier_keys(self) -> list[str]:
+        """Return the keys of the clips in the growing video that a stopped run left; [] if there is none."""
+        try:
+            clips = read_manifest(self.path) if self.path.exists() and not self._joined else None
+        except ValueError:
+            clips = None
+        return [clip.key for clip in clips or ()]
+
+    def _is_begun_again(self) -> bool:
+        """Whether a stopped run left a video of these clips and more: it is better than what there is so far."""
+        earlier, keys = self._earlier_keys(), [clip.key for clip in self.clips]
+        return len(earlier) > len(keys) and earlier[: len(keys)] == keys
+
+    def _spare_another(self) -> None:
+        """Give the video that a stopped run left a name of its own if this one does not go on from it."""
+        earlier, keys = self._earlier_keys(), [clip.key for clip in self.clips]
+        if not earlier or keys[: len(earlier)] == earlier:
+            return
+        spared = self.store.folder / f"stopped-{fingerprint(earlier)[:12]}.mp4"
+        clips = read_manifest(self.path)
+        os.replace(self.path, spared)
+        self.store.write_manifest(clips, spared.name, vouch=True)
 
     def _heard(self) -> Sound | None:
         """Return the sound of the video of all clips so far, no longer than it."""
@@ -235,7 +267,7 @@ class GrowingVideo:
         return replace(sound, seconds=min(sound.seconds, begun + num_new / self.settings.coding.frame_rate))
 
     def _refresh(self, clip: Clip, on_written: Callable[[Clip], None]) -> None:
-        if self._join_seconds <= JOIN_SHARE * (time.monotonic() - self._started):
+        if self.join_seconds <= JOIN_SHARE * (time.monotonic() - self.started):
             self.try_join()
         on_written(clip)
 
@@ -327,6 +359,9 @@ class RunState:
         clips: shown so far.
         segments: files of the video so far.
         last: the clip made last, by key; its latent lies in the run store.
+        budget_bytes: room for stored clips, see RunStore.prune.
+        started: when the first clip was begun, in seconds of time.monotonic.
+        join_seconds: that refreshing the growing video took so far.
     """
 
     plan: ClipPlan
@@ -338,10 +373,13 @@ class RunState:
     clips: tuple[ShownClip, ...] = ()
     segments: tuple[Path, ...] = ()
     last: LastClip | None = None
+    budget_bytes: int = 0
+    started: float = field(default_factory=time.monotonic)
+    join_seconds: float = 0.0
 
 
 def next_clip(state: RunState) -> tuple[RunState, Clip]:
-    """Make one clip and return the state after it, and the clip.
+    """Make one clip and return the state after it, and the clip; where the video has its final length, the same again.
 
     Raises:
         ValueError: the clip before is no longer in the run store, or as :func:`make_clip`.
@@ -349,14 +387,16 @@ def next_clip(state: RunState) -> tuple[RunState, Clip]:
     with RunStore(state.folder) as store:
         video = _video_of(state, store)
         before = video.last.clip if video.last else None
+        if video.is_full:
+            return state, before
         if before is None:
             video.begin()
         clip = make_clip(state.plan, state.maker, store, before, state.start)
         video.add(clip, state.plan.showing(clip.request))
         video.wait()
     last = replace(video.last, clip=replace(clip, latent=None))
-    made = replace(state, num_clips=state.num_clips + 1, clips=tuple(video.clips), segments=tuple(video.segments), last=last)
-    return made, clip
+    made = {"clips": tuple(video.clips), "segments": tuple(video.segments), "join_seconds": video.join_seconds}
+    return replace(state, num_clips=state.num_clips + 1, last=last, **made), clip
 
 
 def finish_video(state: RunState) -> Path:
@@ -370,7 +410,9 @@ def finish_video(state: RunState) -> Path:
     with RunStore(state.folder) as store:
         video = _video_of(state, store)
         video.show_end()
-        return video.finish()
+        path = video.finish()
+        store.prune(state.budget_bytes, {clip.key for clip in video.clips})
+    return path
 
 
 def _video_of(state: RunState, store: RunStore) -> GrowingVideo:
@@ -385,12 +427,5 @@ def _video_of(state: RunState, store: RunStore) -> GrowingVideo:
         if latent is None:
             raise ValueError(f"clip {state.num_clips} is no longer in {store.folder}: run the graph from its first clip again.")
         last = replace(last, clip=replace(last.clip, latent=latent))
-    return GrowingVideo(store, state.settings, list(state.clips), list(state.segments), last)
-
-
-def _holds(video: Path, num_frames: int) -> bool:
-    """Whether `video` is there already, with all its frames, as an earlier run made it."""
-    try:
-        return video.exists() and count_frames(video) == num_frames
-    except OSError:
-        return False
+    clips, segments = list(state.clips), list(state.segments)
+    return GrowingVideo(store, state.settings, clips, segments, last, state.started, state.join_seconds)

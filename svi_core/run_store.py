@@ -81,17 +81,58 @@ class ShownClip:
 
 
 def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
-    """Return the clips that make up `video`, from the manifest beside it; None if the manifest is not of this video."""
-    path = video.parent / MANIFEST
+    """Return the clips that make up `video`, from its own manifest or the run's; None if neither is of this video.
+
+    Raises:
+        ValueError: a damaged manifest.
+    """
+    for path in (video.with_suffix(".json"), video.parent / MANIFEST):
+        manifest = _manifest(path)
+        if manifest is not None and manifest["video"] == video.name:
+            try:
+                return tuple(ShownClip(**clip) for clip in manifest["clips"])
+            except (KeyError, TypeError) as error:
+                raise _not_a_manifest(path, error) from error
+    return None
+
+
+def read_last_video(run_folder: Path) -> Path | None:
+    """Return the video that a run made last, finished or left by a stop, or None if there is none.
+
+    Raises:
+        ValueError: a damaged manifest.
+    """
+    manifest = _manifest(run_folder / MANIFEST)
+    video = run_folder / Path(str(manifest["video"])).name if manifest else None
+    return video if video is not None and video.is_file() else None
+
+
+def vouched_for(video: Path) -> bool:
+    """Whether `video` has the bytes that its own manifest says."""
+    try:
+        manifest = _manifest(video.with_suffix(".json"))
+        return manifest is not None and manifest.get("sha256") == file_sha256(video)
+    except (OSError, ValueError):
+        return False
+
+
+def _manifest(path: Path) -> dict | None:
+    """Return the manifest in `path`; None if there is none, or JSON of somebody else.
+
+    Raises:
+        ValueError: not JSON at all.
+    """
     if not path.exists():
         return None
     try:
         manifest = json.loads(path.read_text(encoding="utf-8"))
-        if manifest["video"] != video.name:
-            return None
-        return tuple(ShownClip(**clip) for clip in manifest["clips"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is not a manifest of an SVI run ({error}): run the graph again to write it anew.") from error
+    except ValueError as error:
+        raise _not_a_manifest(path, error) from error
+    return manifest if isinstance(manifest, dict) and {"format", "video", "clips"} <= manifest.keys() else None
+
+
+def _not_a_manifest(path: Path, error: Exception) -> ValueError:
+    return ValueError(f"{path} is not a manifest of an SVI run ({error}): run the graph again to write it anew.")
 
 
 def read_clip_latent(run_folder: Path, key: str) -> torch.Tensor | None:
@@ -131,6 +172,8 @@ def read_records(run_folder: Path) -> list[ClipRecord]:
 
 def _read_record(path: Path) -> ClipRecord:
     facts = json.loads(path.read_text(encoding="utf-8"))
+    if facts["key"] != path.stem:
+        raise ValueError(f"it is the record of clip {str(facts['key'])[:12]}")
     return ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__ if name in facts})
 
 
@@ -172,8 +215,12 @@ class RunStore:
         return self
 
     def __exit__(self, *_) -> None:
-        self._owner_path.unlink(missing_ok=True)
-        self._lock.release()
+        try:
+            self._owner_path.unlink(missing_ok=True)
+        except OSError as error:
+            _log.warning("SVI run store: %s could not be removed (%s); the lock is released.", self._owner_path, error)
+        finally:
+            self._lock.release()
 
     @property
     def _owner_path(self) -> Path:
@@ -238,8 +285,12 @@ class RunStore:
         if not path.exists():
             return None
         known = record.segments.get(name) if record else None
+        if record is None:
+            self._set_aside(path, "its clip has no record")
+            return None
         if known is None:
-            path.unlink()  # a crash came between the segment and its record; nothing vouches for it, and it is made again
+            _log.info("SVI run store: %s was cut off before it was recorded; it is removed and made again.", path)
+            path.unlink()
             return None
         if known.get("sha256") != file_sha256(path):
             self._set_aside(path, "its bytes are not those of the clip it is named after")
@@ -269,10 +320,19 @@ class RunStore:
         """Note that clip `key` is in use now, which decides what is removed first to save space."""
         os.utime(self._latent_path(key))
 
-    def write_manifest(self, clips: Iterable["ShownClip"], video: str) -> None:
-        """Write which clips, in which order, make up the file `video` of this folder."""
+    def write_manifest(self, clips: Iterable["ShownClip"], video: str, vouch: bool = False) -> None:
+        """Write which clips, in which order, make up the file `video` of this folder, which is the run's last.
+
+        Args:
+            vouch: it is finished: write its bytes' hash, and a manifest of its own that outlives later videos.
+        """
         manifest = {"format": FORMAT_VERSION, "video": video, "clips": [vars(clip) for clip in clips]}
-        write_bytes(self.folder / MANIFEST, json.dumps(manifest, ensure_ascii=False, indent=1).encode())
+        if vouch:
+            manifest["sha256"] = file_sha256(self.folder / video)
+        data = json.dumps(manifest, ensure_ascii=False, indent=1).encode()
+        if vouch:
+            write_bytes((self.folder / video).with_suffix(".json"), data)
+        write_bytes(self.folder / MANIFEST, data)
 
     def prune(self, budget_bytes: int, in_use: set[str]) -> list[str]:
         """Remove the clips used longest ago until the folder's clips fit `budget_bytes` (0: no limit); return their keys.
@@ -297,8 +357,12 @@ class RunStore:
         with removal_lock(self.folder):
             if is_kept(self.folder, key):
                 return False
-            for path in paths:
-                path.unlink()
+            try:
+                for path in sorted(paths, key=lambda path: path.suffix == ".safetensors"):  # the latent last
+                    path.unlink()
+            except OSError as error:  # open in a player on Windows, say
+                _log.warning("SVI run store: %s could not be removed (%s); it stays for now.", path, error)
+                return False
         return True
 
     def _files_by_key(self) -> dict[str, list[Path]]:

@@ -26,7 +26,7 @@ class Seam(StrEnum):
 def measured_seam(layout: Layout) -> Seam:
     """Return the seam to use where nothing is said: what measured best, or what the released code does where nothing was.
 
-    2.0 Pro: a linear blend had a smaller jump than a drop at 24 of 24 seams (benchmarks/RESULTS.md).
+    2.0 Pro: on the demo's tiny models a linear blend had a smaller jump than a drop at 24 of 24 seams (benchmarks/RESULTS.md).
     """
     return Seam.LINEAR if layout.in_latent_space else Seam.DROP
 

@@ -3,6 +3,7 @@
 "Unchanged" is checked, not assumed: every decoded frame of what was made is compared with the source's by hash.
 """
 
+import logging
 import re
 import subprocess
 from collections import deque
@@ -18,6 +19,7 @@ from .atomic_file import staged
 from .geometry import FRAME_RATE
 from .video_file import CODECS, NO_WINDOW, VideoCoding, count_frames, join_videos, read_frames, write_video
 
+_log = logging.getLogger(__name__)
 _STREAM_CODECS = {"h264": "h264", "hevc": "h265"}
 _MATRICES = {"bt709": "bt709", "smpte170m": "bt601", "bt470bg": "bt601", "bt470m": "bt601"}
 
@@ -65,7 +67,9 @@ def probe_video(path: Path) -> SourceVideo:
         OSError: it is not a video that can be read.
     """
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(path)]
-    text = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW).stderr.decode(errors="replace")
+    text = _without_metadata(
+        subprocess.run(command, capture_output=True, check=False, **NO_WINDOW).stderr.decode(errors="replace")
+    )
     stream = re.search(r"Stream #\S+ Video: (\w+)[^\n]*?, (\w+)(?:\(([^)]*)\))?, (\d+)x(\d+)[^\n]*?([\d.]+k?) fps", text)
     if stream is None:
         raise OSError(f"{path} is not a video that can be read: it has no video stream with a frame rate.")
@@ -87,6 +91,32 @@ def probe_video(path: Path) -> SourceVideo:
         turned is not None,
         sound and sound[1],
     )
+
+
+def _without_metadata(text: str) -> str:
+    """Return what ffmpeg says of a file without its metadata: a prompt in there may sound like ffmpeg's own words."""
+    kept, inside = [], None
+    for line in text.splitlines():
+        depth = len(line) - len(line.lstrip())
+        if inside is not None and depth > inside:
+            continue
+        inside = depth if line.strip() == "Metadata:" else None
+        kept.append(line)
+    return "\n".join(kept)
+
+
+def video_seconds(path: Path) -> float:
+    """Return how long a video file plays.
+
+    Raises:
+        OSError: it is not a video that can be read.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(path)]
+    text = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW).stderr.decode(errors="replace")
+    found = re.search(r"Duration: (\d+):(\d+):([\d.]+)", _without_metadata(text))
+    if found is None:
+        raise OSError(f"{path} is not a video that can be read: it has no duration.")
+    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
 
 
 def read_tail(source: SourceVideo, num_frames: int, trim_end: int = 0, frame_rate: float = FRAME_RATE) -> torch.Tensor:
@@ -124,24 +154,13 @@ def write_beginning(path: Path, source: SourceVideo, num_frames: int, coding: Vi
     ways = [_copy_arguments(num_frames)] if _may_copy(source, coding) else []
     ways.append(_lossless_arguments(source, num_frames, coding))
     for arguments in ways:
-        with staged(path) as staging:
-            command = [
-                imageio_ffmpeg.get_ffmpeg_exe(),
-                "-y",
-                "-nostdin",
-                "-loglevel",
-                "error",
-                "-i",
-                str(source.path),
-                *arguments,
-            ]
-            done = subprocess.run([*command, str(staging)], capture_output=True, check=False, **NO_WINDOW)
-            good = not done.returncode and _joins_well(staging, wanted, source, coding)
-            if not good:
-                staging.write_bytes(b"")
-        if good:
+        try:
+            with staged(path) as staging:
+                _convert(source.path, staging, arguments)
+                _require_good_join(staging, wanted, source, coding, exact_times=arguments is ways[0] and len(ways) > 1)
             return
-        path.unlink()
+        except OSError as error:
+            _log.info("SVI: %s cannot begin a video by %s (%s).", source.path, " ".join(arguments), error)
     raise OSError(
         f"{source.path} ({source.codec}, {source.pixel_format}) cannot begin a {coding.codec} video with its frames unchanged: "
         "convert it to H.264, yuv420p, first."
@@ -182,16 +201,51 @@ def _lossless_arguments(source: SourceVideo, num_frames: int, coding: VideoCodin
     )  # fmt: skip
 
 
-def _joins_well(beginning: Path, wanted: list[str], source: SourceVideo, coding: VideoCoding) -> bool:
-    """Whether `beginning` and a clip of `coding` join to a file that starts with the frames `wanted`."""
+def copy_to_timescale(source: Path, path: Path) -> None:
+    """Write `source`'s video packets to `path` with the time base of our own files, without which joins play at wrong speed.
+
+    Raises:
+        OSError: ffmpeg cannot copy them.
+    """
+    _convert(source, path, ("-map", "0:v:0", "-c", "copy", "-video_track_timescale", "90000"))
+
+
+def _convert(source: Path, path: Path, arguments: Sequence[str]) -> None:
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-y",
+        "-nostdin",
+        "-loglevel",
+        "error",
+        "-i",
+        str(source),
+        *arguments,
+        str(path),
+    ]
+    done = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW)
+    if done.returncode:
+        raise OSError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()[-200:]}")
+
+
+def _require_good_join(beginning: Path, wanted: list[str], source: SourceVideo, coding: VideoCoding, exact_times: bool) -> None:
+    """Check that `beginning` and a clip of `coding` join to a file that starts with the frames `wanted`.
+
+    Args:
+        exact_times: copied packets with B-frames can shift times by some frames, which would show at the seam: check that too.
+
+    Raises:
+        OSError: they do not.
+    """
     clip, trial = (beginning.with_name(f"{beginning.stem}-{name}.mp4") for name in ("clip", "trial"))
     try:
         write_video(clip, [np.zeros((2, source.height, source.width, 3), np.uint8)], coding)
         join_videos(trial, [beginning, clip], len(wanted) + 2)
         found = frame_hashes(trial)
-        return len(found) == len(wanted) + 2 and found[: len(wanted)] == wanted
-    except OSError:
-        return False
+        if len(found) != len(wanted) + 2 or found[: len(wanted)] != wanted:
+            raise OSError("its frames would change")
+        seconds = len(wanted) / source.frame_rate + 2 / coding.frame_rate
+        if exact_times and abs(video_seconds(trial) - seconds) > 0.6 / source.frame_rate:
+            raise OSError("its times would change")
     finally:
         clip.unlink(missing_ok=True)
         trial.unlink(missing_ok=True)

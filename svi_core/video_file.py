@@ -63,7 +63,8 @@ class VideoCoding:
     def tag(self) -> str:
         """A short name that tells files of different codings apart."""
         colours = "" if self.matrix == "bt709" else f"-{self.matrix}"
-        return f"{self.codec}-{self.pixel_format}-crf{self.crf}{colours}{'-full' if self.full_range else ''}"
+        rate = "" if self.frame_rate == FRAME_RATE else f"-{self.frame_rate:g}fps"
+        return f"{self.codec}-{self.pixel_format}-crf{self.crf}{colours}{'-full' if self.full_range else ''}{rate}"
 
 
 @dataclass(frozen=True)

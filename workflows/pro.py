@@ -58,7 +58,7 @@ def extend_2_0_pro(graph: GraphLayout) -> None:
     links = _until_video(graph, "extend_2.0_pro", 470, paragraphs(SEQUEL))
     before = graph.column(400).group("The video to continue", REFERENCE)
     loaded = before.add("LoadVideo", file=EXAMPLE_VIDEO)
-    start = before.add("SVIContinueVideo", video=loaded, trim_end=0)
+    start = before.add("SVIContinueVideo", video=loaded, run="", trim_end=0)
     made = graph.column(520).group("5 - Video", VIDEO)
     video = _generate(made, {**links, "continue_from": start}, num_clips=2, filename_prefix="svi/extended")
     save_video(made, video, "svi/extended")

@@ -238,3 +238,13 @@ class FakeStart:
 
     def tail(self, num_frames):
         return torch.zeros(num_frames, 16, 16, 3)
+
+
+def test_a_live_edit_that_leaves_no_room_for_the_clip_before_is_not_followed(tmp_path):
+    path = tmp_path / "live.txt"
+    path.write_text("a\n\n[frames 9]\nb\n\nc")
+    plan = ClipPlan(3, LiveSchedule(path), LAYOUTS["Film"])
+    plan.schedule.require = plan.require_joint
+    plan.request(0), plan.request(1)
+    path.write_text("a\n\n[frames 9]\nb\n\n[motion 9]\nc")
+    assert plan.showing(plan.request(1)).frames == range(4) and plan.request(2).spec.num_motion_frames is None

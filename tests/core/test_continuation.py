@@ -12,8 +12,8 @@ from svi_core.layouts import LAYOUTS, make_layout
 from svi_core.run import GrowingVideo, VideoSettings, make_video
 from svi_core.run_store import RunStore, read_manifest
 from svi_core.schedule import parse_schedule
-from svi_core.source_video import frame_hashes, probe_video, read_tail, write_beginning
-from svi_core.video_file import VideoCoding, count_frames, read_frames
+from svi_core.source_video import frame_hashes, probe_video, read_tail, video_seconds, write_beginning
+from svi_core.video_file import VideoCoding, count_frames, join_videos, read_frames
 from tests.core.fakes import FakeMaker
 
 STORY = "one\n\ntwo\n\nthree"
@@ -166,7 +166,11 @@ def test_what_is_no_video_is_named(tmp_path, content):
 
 def test_a_video_whose_frames_cannot_be_kept_is_refused_and_leaves_nothing(tmp_path, monkeypatch):
     source = probe_video(foreign_video(tmp_path / "a.mp4"))
-    monkeypatch.setattr("svi_core.source_video._joins_well", lambda *_: False)
+
+    def changed(*_, **__):
+        raise OSError("its frames would change")
+
+    monkeypatch.setattr("svi_core.source_video._require_good_join", changed)
     with pytest.raises(OSError, match="cannot begin a h264 video with its frames unchanged"):
         write_beginning(tmp_path / "begin.mp4", source, 10, VideoCoding())
     assert [path.name for path in tmp_path.iterdir()] == ["a.mp4"]
@@ -178,3 +182,28 @@ def test_every_layout_begins_after_the_shared_frames(tmp_path, name):
     source = foreign_video(tmp_path / "a.mp4")
     path, _, _ = run(tmp_path / "run", 2, VideoStart(probe_video(source)), layout=layout)
     assert count_frames(path) == 48 + 2 * (13 - layout.overlap)
+
+
+def test_words_in_a_prompt_are_not_taken_for_ffmpeg_s(tmp_path):
+    source = foreign_video(tmp_path / "a.mp4", seconds=0.5)
+    words = "rotation of 90 degrees\nStream #0:0: Video: h264, yuv420p, 8x8, 99 fps\nDuration: 09:00:00.00"
+    join_videos(tmp_path / "b.mp4", [source], 8, {"prompt": words})
+    found = probe_video(tmp_path / "b.mp4")
+    assert (found.width, found.height, found.rotated, found.frame_rate) == (32, 48, False, 16)
+    assert video_seconds(tmp_path / "b.mp4") == pytest.approx(0.5, abs=0.1)
+    ffmpeg("-display_rotation", "90", "-i", source, "-c", "copy", tmp_path / "turned.mp4")
+    turned = probe_video(tmp_path / "turned.mp4")
+    assert turned.rotated and (turned.width, turned.height) == (48, 32)
+
+
+def test_somebody_else_s_json_beside_a_video_is_left_alone(tmp_path):
+    source = foreign_video(tmp_path / "a.mp4", seconds=0.5)
+    (tmp_path / "run.json").write_text('{"a": 1}')
+    (tmp_path / "a.json").write_text("[1, 2]")
+    assert VideoStart(probe_video(source)).is_foreign
+
+
+def test_an_earlier_take_still_goes_on_from_its_latent(tmp_path):
+    first, _, _ = run(tmp_path / "run", 2)
+    run(tmp_path / "run", 2, text="another\n\nstory")
+    assert not VideoStart(probe_video(first)).is_foreign

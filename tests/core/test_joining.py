@@ -4,7 +4,7 @@ import pytest
 from svi_core.joining import Joint, Piece, join_into_folder, write_joint
 from svi_core.run_store import read_manifest
 from svi_core.seams import Seam
-from svi_core.source_video import frame_hashes, probe_video
+from svi_core.source_video import frame_hashes, probe_video, video_seconds
 from svi_core.video_file import VideoCoding, count_frames, read_frames, write_video
 from tests.core.test_continuation import CODINGS, ffmpeg, foreign_video
 
@@ -80,4 +80,19 @@ def test_a_joint_in_a_folder_says_what_it_consists_of(tmp_path, pair):
     path = join_into_folder(tmp_path / "joined", joint, VideoCoding(), {})
     assert [clip.num_frames for clip in read_manifest(path)] == [3, 2] and sum([3, 2]) == joint.num_frames
     other = join_into_folder(tmp_path / "joined", Joint(Piece(pair[0]), Piece(pair[1])), VideoCoding(), {})
-    assert other != path and path.exists() and read_manifest(path) is None
+    assert other != path and path.exists() and len(read_manifest(path)) == len(read_manifest(other)) == 2
+
+
+@pytest.mark.parametrize("order", [(0, 1), (1, 0), (0, 2), (2, 0)])
+def test_a_copied_join_plays_as_long_as_its_parts(tmp_path, order):
+    """Files of other programs have other time bases; copied as they are, one part would play at the wrong speed."""
+    foreign_video(tmp_path / "plain.mp4", *CODINGS["bt709"], "-bf", "0", seconds=1.0)
+    write_video(tmp_path / "ours.mp4", [np.full((16, 48, 32, 3), 90, np.uint8)], VideoCoding())
+    foreign_video(tmp_path / "foreign.mp4", *CODINGS["bt709"], seconds=1.0)
+    paths = [tmp_path / f"{name}.mp4" for name in ("ours", "foreign", "plain")]
+    pieces = [Piece(probe_video(paths[index])) for index in order]
+    copied = write_joint(tmp_path / "joined.mp4", Joint(*pieces), VideoCoding(), {})
+    assert video_seconds(tmp_path / "joined.mp4") == pytest.approx(2.0, abs=0.13)
+    assert probe_video(tmp_path / "joined.mp4").frame_rate == pytest.approx(16, abs=1.2)
+    hashes = [h for piece in pieces for h in frame_hashes(piece.source.path)]
+    assert (frame_hashes(tmp_path / "joined.mp4") == hashes) == copied

@@ -1,4 +1,5 @@
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,9 +10,10 @@ from svi_core.clips import ClipPlan
 from svi_core.geometry import num_video_frames
 from svi_core.layouts import LAYOUTS, make_layout
 from svi_core.run import GrowingVideo, RunState, VideoSettings, finish_video, make_video, next_clip
-from svi_core.run_store import RunStore
+from svi_core.run_store import RunStore, read_last_video, read_manifest
 from svi_core.schedule import parse_schedule
 from svi_core.seams import Seam
+from svi_core.source_video import probe_video
 from svi_core.video_file import VideoCoding, count_frames, read_frames
 from tests.core.fakes import FakeMaker
 
@@ -330,3 +332,84 @@ def test_a_failing_refresh_does_not_stop_a_run_nor_hide_its_error(tmp_path, monk
     calls.clear()
     with pytest.raises(ValueError, match="NaN"):
         run(tmp_path / "b", maker=broken)
+
+
+def test_clip_by_clip_stops_at_the_final_length(tmp_path):
+    state = state_of(tmp_path, settings=VideoSettings(max_frames=9))
+    for _ in range(4):
+        state, clip = next_clip(state)
+    assert state.num_clips == 1 and state.maker.sampled == [0] and clip.latent is not None
+    assert count_frames(finish_video(state)) == 9
+
+
+def test_clip_by_clip_refreshes_the_video_as_rarely_as_the_loop(tmp_path, monkeypatch):
+    joins = []
+    real = __import__("svi_core.run", fromlist=["join_videos"]).join_videos
+    monkeypatch.setattr("svi_core.run.join_videos", lambda *args: (joins.append(1), real(*args)))
+    state = state_of(tmp_path)
+    for _ in range(12):
+        state, _ = next_clip(state)
+    assert 1 <= len(joins) < 10
+    assert count_frames(finish_video(state)) == 12 * 4 + 5
+
+
+def stopped_run(folder, text, at=2):
+    maker = FakeMaker(LAYOUT)
+    maker.nan_at = at
+    with pytest.raises(ValueError, match="NaN"):
+        run(folder, maker=maker, text=text)
+    return folder / "video.mp4"
+
+
+def test_the_video_of_a_stopped_run_outlives_another_run(tmp_path):
+    stopped = moments(stopped_run(tmp_path, STORY))
+    run(tmp_path, 1, text="something else")
+    (spared,) = tmp_path.glob("stopped-*.mp4")
+    assert np.array_equal(moments(spared), stopped) and len(read_manifest(spared)) == 2
+    assert not (tmp_path / "video.mp4").exists()
+
+
+def test_the_video_of_a_stopped_run_is_not_shortened_by_going_on(tmp_path, monkeypatch):
+    stopped_run(tmp_path, STORY)
+    lengths = []
+    real = __import__("svi_core.run", fromlist=["join_videos"]).join_videos
+    monkeypatch.setattr("svi_core.run.join_videos", lambda path, *args: (real(path, *args), lengths.append(count_frames(path))))
+    run(tmp_path)
+    assert min(lengths) >= 13 and not list(tmp_path.glob("stopped-*.mp4"))
+
+
+def test_every_finished_video_keeps_its_own_manifest(tmp_path):
+    first, _, _ = run(tmp_path)
+    second, _, _ = run(tmp_path, 2, text="other\n\nstory")
+    assert [clip.prompt for clip in read_manifest(first)] == ["one", "two", "three"]
+    assert [clip.prompt for clip in read_manifest(second)] == ["other", "story"]
+    assert read_last_video(tmp_path) == second
+
+
+@pytest.mark.parametrize("damage", [lambda data: data[:-200], lambda data: data[:3000] + b"\0" * 500 + data[3500:]])
+def test_a_damaged_finished_video_is_joined_again(tmp_path, damage):
+    path, _, _ = run(tmp_path)
+    frames = moments(path)
+    path.write_bytes(damage(path.read_bytes()))
+    again, _, maker = run(tmp_path)
+    assert again == path and maker.sampled == [] and np.array_equal(moments(again), frames)
+
+
+def test_another_frame_rate_is_another_file(tmp_path):
+    slow, _, _ = run(tmp_path)
+    fast, _, maker = run(tmp_path, settings=VideoSettings(VideoCoding(frame_rate=25)))
+    assert maker.sampled == [] and fast != slow
+    assert probe_video(fast).frame_rate == 25 and probe_video(slow).frame_rate == 16
+
+
+def test_a_video_open_in_a_player_does_not_fail_a_finished_run(tmp_path, monkeypatch, caplog):
+    real = Path.unlink
+
+    def unlink(path, *args, **kwargs):
+        if path.name == "video.mp4":
+            raise PermissionError(13, "open in a player")
+        real(path, *args, **kwargs)
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    path, _, _ = run(tmp_path)
+    assert count_frames(path) == 17 and "the finished video is" in caplog.text

@@ -153,7 +153,7 @@ def test_manifest_tells_the_clips_of_its_video_only(store):
     store.write_manifest(clips, "video.mp4")
     assert read_manifest(store.folder / "video.mp4") == clips
     assert read_manifest(store.folder / "another.mp4") is None
-    (store.folder / "run.json").write_text('{"video": "video.mp4", "clips": [{}]}')
+    (store.folder / "run.json").write_text('{"format": 1, "video": "video.mp4", "clips": [{}]}')
     with pytest.raises(ValueError, match="run.json is not a manifest"):
         read_manifest(store.folder / "video.mp4")
 
@@ -259,3 +259,30 @@ def test_records_are_read_without_the_lock_and_without_a_trace(store):
     assert [known.plan_key for known in read_records(store.folder)] == ["p0", "p1"]  # while `store` holds the lock
     assert snapshot(store.folder) == before
     assert read_records(store.folder / "nothing here") == []
+
+
+def test_swapped_records_are_set_aside(store):
+    for key in (KEY, OTHER):
+        store.save_latent(record(key), latent())
+    one, two = (store.clips / f"{key}.json" for key in (KEY, OTHER))
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second), two.write_bytes(first)
+    assert store.record(KEY) is None and store.record(OTHER) is None
+    assert len(list((store.folder / "set_aside").iterdir())) == 2
+
+
+def test_the_lock_is_released_even_where_the_owner_s_note_cannot_be_removed(tmp_path, monkeypatch, caplog):
+    with RunStore(tmp_path):
+        monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "read-only")))
+    monkeypatch.undo()
+    assert "the lock is released" in caplog.text
+    with RunStore(tmp_path):
+        pass
+
+
+def test_what_cannot_be_removed_stays_and_does_not_fail_a_run(store, monkeypatch, caplog):
+    store.save_latent(record(KEY), latent())
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "open in a player")))
+    assert store.prune(1, set()) == []
+    monkeypatch.undo()
+    assert store.load_latent(KEY) is not None and "it stays for now" in caplog.text

@@ -38,7 +38,7 @@ def picture_video(path: Path, *, size: str = "64x64", rate: int = 16, seconds: f
 
 def with_start(graph: dict, file: str, trim_end: int = 0) -> dict:
     graph["loaded"] = node("LoadVideo", file=file)
-    graph["start"] = node("SVIContinueVideo", video=["loaded", 0], trim_end=trim_end)
+    graph["start"] = node("SVIContinueVideo", video=["loaded", 0], run="", trim_end=trim_end)
     graph["generate"]["inputs"]["continue_from"] = ["start", 0]
     return graph
 

@@ -167,7 +167,7 @@ def test_a_talk_goes_on_after_another_video_and_so_does_its_sound(server, refere
     assert begun.num_frames == 17
     graph = talk_graph(server, reference_image, sounds[1], clips=2, filename_prefix="svi/gone on talking")
     graph["loaded"] = node("LoadVideo", file=server.add_input(begun.path, "begun talk.mp4"))
-    graph["start"] = node("SVIContinueVideo", video=["loaded", 0], trim_end=0)
+    graph["start"] = node("SVIContinueVideo", video=["loaded", 0], run="", trim_end=0)
     graph["generate"]["inputs"]["continue_from"] = ["start", 0]
     video, _ = made(server, graph)
     assert (video.num_frames, video.frame_rate) == (17 + 2 * 8, 25.0)

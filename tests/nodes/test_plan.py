@@ -213,7 +213,7 @@ def test_a_video_to_continue_is_read_where_it_is_a_file(graph, outline, folders,
     video_file = sys.modules[f"{pack.__name__}.svi_core.video_file"]
     video_file.write_video(folders / "input" / "before.mp4", [np.zeros((20, 64, 64, 3), np.uint8)], video_file.VideoCoding())
     graph["loaded"] = node("LoadVideo", file="before.mp4")
-    graph["start"] = node("SVIContinueVideo", video=["loaded", 0], trim_end=4)
+    graph["start"] = node("SVIContinueVideo", video=["loaded", 0], run="", trim_end=4)
     graph["generate"]["inputs"]["continue_from"] = ["start", 0]
     found = outline(graph)
     assert (found.num_start_frames, found.start_seconds, found.has_keys) == (16, 1.0, True)
