@@ -34,6 +34,7 @@ class ErftPreset:
         lora_targets: module names that get a LoRA, in self- and cross-attention and in the feed-forward.
         max_gradient_norm: gradients are scaled down to this norm.
         checkpoint_every: training steps between two checkpoints.
+        default_caption: caption of clips that have none; empty: such clips are not used.
         audio_drop_prob: probability of leaving out the audio (Talk).
         pose_drop_prob: probability of leaving out the pose (Dance).
         conditioning_drop_prob: probability of leaving out conditioning latent and CLIP feature (Dance).
@@ -57,6 +58,7 @@ class ErftPreset:
     lora_targets: tuple[str, ...] = ("q", "k", "v", "o", "ffn.0", "ffn.2")
     max_gradient_norm: float = 1.0
     checkpoint_every: int = 100
+    default_caption: str = ""
     audio_drop_prob: float = 0.0
     pose_drop_prob: float = 0.0
     conditioning_drop_prob: float = 0.0
@@ -104,7 +106,8 @@ PRESETS = {
         ErftPreset(
             name="talk",
             source="SVI_SPEC B6, column Talk (released script), D1 (audio left out)",
-            layout_name="Shot",
+            layout_name="Talk",
+            default_caption="the person is speaking",
             width=640,
             tiled_vae=True,
             recycling=ErrorRecyclingConfig(clean_prob=0.2),

@@ -17,6 +17,7 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
+from svi_core.layouts import Condition
 from svi_core.out_of_memory import is_out_of_memory
 from svi_core.safetensors_file import read_header
 
@@ -189,8 +190,8 @@ def _name(clip: UsableClip, plan: WindowPlan) -> str:
     return f"{clip.source.name} window {plan.window} variant {plan.variant}"
 
 
-def _encoder_files(model: ModelConfig):
-    """Return the model files, with CLIP vision if and only if the video model reads it.
+def _encoder_files(model: ModelConfig, hears: bool = False):
+    """Return the model files, with CLIP vision if and only if the video model reads it, and the audio encoder if it `hears`.
 
     Raises:
         ValueError: a file that is not there, or CLIP vision that is needed and not given.
@@ -210,6 +211,7 @@ def _encoder_files(model: ModelConfig):
         vae=find_model("vae", model.vae, "model.vae"),
         text_encoder=find_model("text_encoders", model.text_encoder, "model.text_encoder"),
         clip_vision=find_model("clip_vision", vision, "model.clip_vision") if vision else None,
+        audio_encoder=find_model("audio_encoders", model.audio_encoder, "model.audio_encoder") if hears else None,
     )
 
 
@@ -222,7 +224,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     try:
         config = load_config(options.config, options.overrides)
-        files = _encoder_files(config.model)
+        files = _encoder_files(config.model, config.data.svi_layout.condition is Condition.SOUND)
         from .encoders import WanEncoders
 
         report = build_cache(config.data, WanEncoders(files, config.data.vae_tile), options.prune, progress=True)

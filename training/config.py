@@ -86,6 +86,7 @@ def _preset_table(name: object) -> dict[str, object]:
             "width": chosen.width,
             "height": chosen.height,
             "frame_rate": round(chosen.layout.frame_rate),
+            "default_caption": chosen.default_caption,
         },
         "drops": {
             "image": chosen.conditioning_drop_prob,

@@ -11,6 +11,7 @@ from svi_core.layouts import Condition
 
 from .data_report import CacheReport, used_clip
 from .data_scan import SCAN_VERSION, ClipScan, scan_clip
+from .data_sound import require_sound
 from .data_sources import ClipSource, find_clips
 from .data_store import CLIPS, CacheFolder
 from .data_tables import Rejected
@@ -58,7 +59,7 @@ def look_through(
             if content in clips:
                 raise ValueError(f"holds the same video as {clips[content].source.name}")
             scan = _scan(cache, source.path, content, config.frame_rate)
-            seen = (content, *_followed(source, config))
+            seen = (content, *_followed(source, config, models))
             plans = {_window_key(seen, plan, config, models): plan for plan in plan_windows(scan, content, config)}
         except ValueError as error:
             report.rejected.append(Rejected(source.name, str(error)))
@@ -81,14 +82,17 @@ def _hash_of(path: Path) -> str:
         raise ValueError(f"cannot be read ({error.strerror})") from error
 
 
-def _followed(source: ClipSource, config: DataConfig) -> tuple[str, ...]:
-    """Return the hash of what the clip follows besides text and image, where the layout has that.
+def _followed(source: ClipSource, config: DataConfig, models: Mapping[str, str]) -> tuple[str, ...]:
+    """Return hashes of what the clip follows besides text and image, where the layout has that, and of what encodes it.
 
     Raises:
         ValueError: there is no such file, or it cannot be read.
     """
-    if config.svi_layout.condition is not Condition.POSE:
+    if config.svi_layout.condition is None:
         return ()
+    if config.svi_layout.condition is Condition.SOUND:
+        require_sound(source.sound)
+        return (_hash_of(source.sound), models["audio_encoder"])
     if source.pose is None:
         stem = source.path.stem
         raise ValueError(

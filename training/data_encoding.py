@@ -16,9 +16,11 @@ from torch import Tensor
 from svi_core.conditioning import motion_tail, padded_frames
 from svi_core.geometry import LATENT_CHANNELS, SPATIAL_STRIDE
 from svi_core.layouts import Condition
+from svi_core.talk import LOOK_AROUND, SpeechFeatures
 
 from .data_crops import cut
 from .data_poses import packed_poses, read_poses
+from .data_sound import read_speech
 from .data_sources import ClipSource
 from .data_windows import WindowPlan, error_slots
 from .dataset import DataConfig
@@ -27,6 +29,7 @@ from .video_reading import read_pictures
 Job = TypeVar("Job", bound=tuple)
 Result = TypeVar("Result")
 _VISION_VALUES = 257 * 1280
+_SPEECH_VALUES = 12 * 768  # of a frame
 _PACKED_POSES = 4  # poses are mostly black: packed they take less than this part of their bytes
 
 
@@ -37,17 +40,19 @@ class WindowFiles:
     Attributes:
         pictures: its frames, [height, width, 3] in [0, 1], by their number.
         poses: [T, height, width, 3] uint8 of its target, where the layout follows poses.
+        speech: [n] at 16 kHz, the sound of the whole clip, where the layout follows sound.
     """
 
     pictures: Mapping[int, Tensor]
     poses: Tensor | None = None
+    speech: Tensor | None = None
 
 
 class Encoders(Protocol):
     """What encodes; training.encoders has ComfyUI's.
 
     Attributes:
-        fingerprints: hash of each model file: "vae", "text_encoder", "clip_vision" ("" for none).
+        fingerprints: hash of each model file: "vae", "text_encoder", "clip_vision" ("" for none), "audio_encoder" where used.
     """
 
     fingerprints: Mapping[str, str]
@@ -64,6 +69,9 @@ class Encoders(Protocol):
     def vision(self, image: Tensor) -> Tensor | None:
         """Return CLIP vision tokens of `image` [H, W, 3], or None."""
 
+    def speech(self, samples: Tensor, num_frames: int) -> Tensor:
+        """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz."""
+
 
 def read_window(source: ClipSource, plan: WindowPlan, config: DataConfig) -> WindowFiles:
     """Return the frames that `plan` needs, and what its clip follows, cut to size.
@@ -74,8 +82,10 @@ def read_window(source: ClipSource, plan: WindowPlan, config: DataConfig) -> Win
     pictures = {}
     for number, picture in read_pictures(source.path, config.frame_rate, plan.frames):
         pictures[number], size = cut(picture, plan.crop), (picture.shape[1], picture.shape[0])
-    if config.svi_layout.condition is not Condition.POSE:
+    if config.svi_layout.condition is None:
         return WindowFiles(pictures)
+    if config.svi_layout.condition is Condition.SOUND:
+        return WindowFiles(pictures, speech=read_speech(source.sound))
     return WindowFiles(
         pictures, read_poses(source.pose, config.frame_rate, plan.target, plan.crop, size, config.max_held_frames)
     )
@@ -91,8 +101,8 @@ def encode_window(plan: WindowPlan, config: DataConfig, found: WindowFiles, enco
         encoders: the models.
 
     Returns:
-        "latent" [16, F, h, w]; "known" [16, k, h, w], the conditioning latent without its zeros; "clip_vision" and packed poses
-        where used.
+        "latent" [16, F, h, w]; "known" [16, k, h, w], the conditioning latent without its zeros; "clip_vision", packed poses,
+        and "heard" [T + 4, layers, channels], the features of the sound, where used.
 
     Raises:
         ValueError: latents that are not finite.
@@ -111,6 +121,8 @@ def encode_window(plan: WindowPlan, config: DataConfig, found: WindowFiles, enco
     vision = encoders.vision(seen[0])
     if vision is not None:
         encoded["clip_vision"] = vision
+    if found.speech is not None:
+        encoded["heard"] = SpeechFeatures(found.speech, encoders.speech).heard_by(plan.target[0], layout.num_frames)
     stored = {part: tensor.to(stored_dtype(config)) for part, tensor in encoded.items()}
     return stored if found.poses is None else {**stored, **packed_poses(found.poses)}
 
@@ -134,7 +146,8 @@ def encoded_bytes(plan: WindowPlan, config: DataConfig) -> int:
     layout = config.svi_layout
     num_known = 1 + len(error_slots(layout, plan.later_clip)) if layout.in_latent_space else layout.num_slots
     slot = LATENT_CHANNELS * (plan.crop.height // SPATIAL_STRIDE) * (plan.crop.width // SPATIAL_STRIDE)
-    values = (layout.num_slots + num_known) * slot + _VISION_VALUES
+    heard = _SPEECH_VALUES * (layout.num_frames + 2 * LOOK_AROUND) if layout.condition is Condition.SOUND else 0
+    values = heard + (layout.num_slots + num_known) * slot + _VISION_VALUES
     poses = 3 * layout.num_frames * plan.crop.width * plan.crop.height if layout.condition is Condition.POSE else 0
     return values * stored_dtype(config).itemsize + poses // _PACKED_POSES
 

@@ -33,6 +33,12 @@ class ClipSource:
     origin: str
     pose: Path | None = None
 
+    @property
+    def sound(self) -> Path:
+        """The file that the clip is heard in: the .wav of its name beside it, else the clip itself."""
+        beside = self.path.with_suffix(".wav")
+        return beside if _is_file(beside) else self.path
+
 
 def find_clips(
     folder: Path, default_caption: str = "", skipped_folder: Path | None = None

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from svi_core.conditioning import known_mask
 from svi_core.fingerprint import fingerprint
-from svi_core.geometry import FRAME_RATE, TRAINED_NUM_FRAMES, require_frame_size
+from svi_core.geometry import FRAME_RATE, TALK_FRAME_RATE, TRAINED_NUM_FRAMES, require_frame_size
 from svi_core.layouts import Condition, Layout, make_layout
 
 from .data_index import IndexedExample, read_index
@@ -33,7 +33,8 @@ class DataConfig:
 
     Attributes:
         folder: folder of the clips: ``clip.mp4`` beside ``clip.txt``, CSV or JSONL tables, sub-folders as categories.
-            Layout Dance needs a pose video of each clip: ``clip.pose.mp4`` beside it, or what a Pose column names.
+            Layout Dance needs a pose video of each clip: ``clip.pose.mp4`` beside it, or what a Pose column names. Layout Talk
+            needs clips with sound, their own or that of ``clip.wav`` beside them.
         cache: folder of the encoded examples; empty: ``svi_cache`` inside `folder`.
         default_caption: caption of clips that have none, ``{category}`` is the clip's folder; empty: such clips are skipped.
         layout: the SVI system that is trained, a name of svi_core.layouts: "2.0 Pro", "2.0", "Shot", "Film" ...
@@ -96,6 +97,9 @@ class DataConfig:
         _require(self.storage in STORAGE_DTYPES, "storage", self.storage, " or ".join(STORAGE_DTYPES))
         tile_fits = self.vae_tile == 0 or (self.vae_tile >= 32 and self.vae_tile % 16 == 0)
         _require(tile_fits, "vae_tile", self.vae_tile, "0 or a multiple of 16 pixels, 256 for instance")
+        heard = self.svi_layout.condition is Condition.SOUND
+        in_time = not heard or self.frame_rate == TALK_FRAME_RATE
+        _require(in_time, "frame_rate", self.frame_rate, f"{TALK_FRAME_RATE} with sound, whose features come at that rate")
         swaps = self.flip and self.svi_layout.condition is Condition.POSE
         _require(not swaps, "flip", self.flip, "false with poses, whose colours tell left from right")
 
@@ -135,7 +139,8 @@ class TrainingExample:
             the first few), the motion slots in 2.0 Pro, whose anchor stays clean; empty for a first clip of 2.0 Pro.
         text: [L, D] fp32, the text embedding, padded with zeros as ComfyUI pads it.
         clip_vision: [257, 1280] fp32, penultimate CLIP vision tokens of the first known frame; None without CLIP vision.
-        extras: what else the clip follows: "pose" [T, H, W, 3] uint8, a pose for each frame of `latent`.
+        extras: what else the clip follows: "pose" [T, H, W, 3] uint8, a pose for each frame of `latent`;
+            "sound" [T + 4, layers, channels] fp32, features of the speech, two frames more on either side.
         caption: the text that `text` embeds.
     """
 
@@ -233,7 +238,7 @@ class CachedDataset:
             error_slots=range(*item.error_slots),
             text=self._text(item.text_key),
             clip_vision=None if vision is None else vision.float(),
-            extras={"pose": unpacked_poses(stored)} if self.config.svi_layout.condition is Condition.POSE else {},
+            extras=_followed(stored),
             caption=item.caption,
         )
 
@@ -242,6 +247,12 @@ class CachedDataset:
         stored = self._cache.read(TEXTS, key)
         tokens = stored["tokens"].float()
         return torch.cat([tokens, tokens.new_zeros(int(stored["length"]) - len(tokens), tokens.shape[1])])
+
+
+def _followed(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return what the clip follows besides text and image, by its name in `TrainingExample.extras`."""
+    poses = {"pose": unpacked_poses(stored)} if "pose" in stored else {}
+    return {**poses, **({"sound": stored["heard"].float()} if "heard" in stored else {})}
 
 
 def held_out_clips(clips: set[str], held_out: float) -> set[str]:

@@ -18,12 +18,14 @@ from svi_core.conditioning import require_finite
 from svi_core.fingerprint import large_file_fingerprint
 from svi_core.geometry import LATENT_CHANNELS, num_latent_slots, require_frame_size
 from svi_core.out_of_memory import out_of_memory_told
-from svi_core.safetensors_file import read_header
+from svi_core.safetensors_file import read_header, read_tensors
 
 from .comfy_runtime import start_comfy
 
 start_comfy()  # before the first import of comfy
 
+import comfy.audio_encoders.audio_encoders  # noqa: E402
+import comfy.audio_encoders.wav2vec2  # noqa: E402
 import comfy.clip_vision  # noqa: E402
 import comfy.latent_formats  # noqa: E402
 import comfy.ldm.wan.vae  # noqa: E402
@@ -44,19 +46,22 @@ class EncoderFiles:
         vae: the Wan 2.1 VAE, which the Wan 2.2 14B models use too.
         text_encoder: umT5-XXL.
         clip_vision: CLIP ViT-H for Wan 2.1 I2V; None for Wan 2.2, which reads no image features.
+        audio_encoder: chinese-wav2vec2-base for SVI-Talk; None without sound.
     """
 
     vae: Path
     text_encoder: Path
     clip_vision: Path | None = None
+    audio_encoder: Path | None = None
 
     def fingerprints(self) -> dict[str, str]:
-        """Return a hash of each file, by its role.
+        """Return a hash of each file, by its role; the audio encoder is named only where there is one.
 
         Raises:
             ValueError: a file that is missing or no safetensors file.
         """
         files = {"vae": self.vae, "text_encoder": self.text_encoder, "clip_vision": self.clip_vision}
+        files |= {"audio_encoder": self.audio_encoder} if self.audio_encoder else {}
         for path in files.values():
             if path is not None:
                 read_header(path)
@@ -83,6 +88,10 @@ class WanEncoders:
     def _clip_vision(self):
         return None if self.files.clip_vision is None else load_clip_vision(self.files.clip_vision)
 
+    @cached_property
+    def _audio_encoder(self):
+        return load_audio_encoder(self.files.audio_encoder)
+
     def text(self, prompt: str) -> Tensor:
         """Return the embedding [L, D] of `prompt`."""
         return encode_text(self._text_encoder, prompt)
@@ -101,6 +110,10 @@ class WanEncoders:
     def vision(self, image: Tensor) -> Tensor | None:
         """Return the CLIP vision tokens [257, 1280] of `image` [H, W, 3], or None where none are used."""
         return None if self._clip_vision is None else encode_vision(self._clip_vision, image)
+
+    def speech(self, samples: Tensor, num_frames: int) -> Tensor:
+        """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz."""
+        return encode_speech(self._audio_encoder, samples, num_frames)
 
 
 def load_vae(path: Path):
@@ -151,6 +164,21 @@ def load_clip_vision(path: Path):
     return encoder
 
 
+def load_audio_encoder(path: Path):
+    """Load the speech encoder of SVI-Talk, a wav2vec2, as ComfyUI's Load Audio Encoder does.
+
+    Raises:
+        ValueError: not a safetensors file, or another encoder.
+    """
+    try:
+        encoder = comfy.audio_encoders.audio_encoders.load_audio_encoder_from_sd(read_tensors(path)[0])
+    except RuntimeError as error:
+        raise ValueError(f"{path} is no audio encoder that ComfyUI knows: give chinese-wav2vec2-base.") from error
+    if not isinstance(encoder.model, comfy.audio_encoders.wav2vec2.Wav2Vec2Model):
+        raise ValueError(f"{path} is no wav2vec2, whose features SVI-Talk hears: give chinese-wav2vec2-base.")
+    return encoder
+
+
 @torch.no_grad()
 def encode_text(text_encoder, prompt: str) -> Tensor:
     """Return the embedding [L, D] of `prompt` in fp32 on the CPU; ComfyUI pads it with zeros to L = 512."""
@@ -186,6 +214,20 @@ def encode_video(vae, frames: Tensor, tile: int = 0) -> Tensor:
 def encode_vision(clip_vision, image: Tensor) -> Tensor:
     """Return the penultimate CLIP vision tokens [257, 1280] of `image` [H, W, 3], resized whole to 224 x 224 (no crop)."""
     return clip_vision.encode_image(image[None], crop=False)["penultimate_hidden_states"][0].float().cpu()
+
+
+@torch.no_grad()
+def encode_speech(audio_encoder, samples: Tensor, num_frames: int) -> Tensor:
+    """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz, in fp32 on the CPU.
+
+    As SVI Talk does: brought to 25 per second before wav2vec2's transformer, not after (SVI_SPEC D1).
+    """
+    comfy.model_management.load_model_gpu(audio_encoder.patcher)
+    model = audio_encoder.model
+    features = model.feature_extractor(samples[None].to(audio_encoder.load_device))
+    features = torch.nn.functional.interpolate(features.mT, size=num_frames, mode="linear", align_corners=True).mT
+    _, layers = model.encoder(model.feature_projection(features))
+    return torch.stack(layers[1:], dim=2)[0].float().cpu()  # layers[0] is what goes into the first one
 
 
 @torch.no_grad()

@@ -39,6 +39,8 @@ class ModelConfig:
         clip_vision: CLIP ViT-H, for Wan 2.1 only.
         pose_encoder: a LoRA file with the pose encoder that SVI-Dance starts from (svi-dance, UniAnimate-DiT); empty: a fresh
             one, which adds nothing at first. The LoRA itself always starts fresh.
+        audio_encoder: chinese-wav2vec2-base, for SVI-Talk; read by the cache.
+        audio_patch: the audio layers of MultiTalk, for SVI-Talk; they stay as they are.
         expert: "single" (Wan 2.1), "high" or "low" (Wan 2.2): which noise levels are trained.
         weights: "auto" keeps fp8 files as they are and others as bf16 (fp32 on a CPU); or "bf16", "fp32", "fp8_e4m3fn".
         compute: dtype of activations, "bf16", "fp32", or "auto": bf16 on a GPU, fp32 on a CPU.
@@ -50,6 +52,8 @@ class ModelConfig:
     text_encoder: str = ""
     clip_vision: str = ""
     pose_encoder: str = ""
+    audio_encoder: str = ""
+    audio_patch: str = ""
     expert: str = "single"
     weights: str = "auto"
     compute: str = "auto"
