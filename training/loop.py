@@ -11,7 +11,7 @@ from training.checkpoint import save_checkpoint
 from training.erft import StepResult, training_step
 from training.lora_file import LoraDescription, RoundingError, save_lora
 from training.run_folder import RunFolder
-from training.stop_signal import StopSignal
+from training.stop_signal import BY_FILE, StopSignal
 from training.trainer import Trainer
 
 PROJECT = Path(__file__).resolve().parent.parent / "pyproject.toml"
@@ -23,16 +23,19 @@ def train(
     run: RunFolder,
     stop: StopSignal,
     on_step: Callable[[StepResult], None] = lambda result: None,
-    look: Callable[[], None] = lambda: None,
+    look: Callable[[Callable[[], bool]], None] = lambda wished: None,
 ) -> int:
-    """Train from the trainer's step to its last one; return the number of the signal that ended it before, or 0.
+    """Train from the trainer's step to its last one; return what ended it before: a signal's number, BY_FILE, or 0 for nothing.
+
+    A checkpoint is written before anybody looks, so that nothing that goes wrong in a validation or a sample video costs steps.
 
     Args:
         trainer: the run's parts.
         run: where checkpoints and LoRA files go.
-        stop: asked after each step; all processes stop together.
+        stop: asked after each step and after each look; all processes stop together.
         on_step: told of each step.
-        look: called after each step: validation, samples, whatever is due.
+        look: called after each step: validation, samples, whatever is due. It is given what tells whether an end is wished,
+            and then leaves the rest undone.
 
     Raises:
         TrainingStopped: a loss or gradient that is not finite.
@@ -41,14 +44,24 @@ def train(
     """
     while trainer.step < trainer.num_steps:
         on_step(training_step(trainer))
-        signal_number = int(trainer.group.largest(stop.received)[0])
-        if not signal_number:
-            look()
-        if signal_number or trainer.step == trainer.num_steps or trainer.step % trainer.config.loop.checkpoint_every == 0:
+        due = trainer.step == trainer.num_steps or trainer.step % trainer.config.loop.checkpoint_every == 0
+        ended_by = _ended_by(trainer, stop)
+        if due or ended_by:
             save(trainer, run)
-        if signal_number:
-            return signal_number
+        if not ended_by:
+            look(stop.wished)
+            ended_by = _ended_by(trainer, stop)
+            if ended_by and not due:
+                save(trainer, run)
+        if ended_by:
+            return ended_by
     return 0
+
+
+def _ended_by(trainer: Trainer, stop: StopSignal) -> int:
+    """Return what any process was told to end by: a signal's number, BY_FILE, or 0 for nothing."""
+    number, by_file = trainer.group.largest(stop.received, stop.asked_by_file)
+    return int(number) or (BY_FILE if by_file else 0)
 
 
 def save(trainer: Trainer, run: RunFolder) -> None:

@@ -21,19 +21,24 @@ from training.run_folder import RunFolder
 from training.trainer import Trainer
 from training.validation import held_out_examples, validate
 
+MakeSample = Callable[[Callable[[], bool]], Path | None]  # given what tells whether an end is wished
 _log = logging.getLogger(__name__)
+
+
+def no_sample(wished: Callable[[], bool]) -> None:
+    """Make no sample video."""
 
 
 class Progress:
     """Watches one run. Only the first process shows and writes; all of them take part in validation."""
 
-    def __init__(self, trainer: Trainer, run: RunFolder, make_sample: Callable[[], Path | None] = lambda: None):
+    def __init__(self, trainer: Trainer, run: RunFolder, make_sample: MakeSample = no_sample):
         """Begin to watch.
 
         Args:
             trainer: the run's parts.
             run: where measurements go.
-            make_sample: makes a sample video and returns its path; called every `samples.every` steps.
+            make_sample: makes a sample video and returns its path; called every `samples.every` steps in the first process.
         """
         self._trainer, self._run, self._make_sample = trainer, run, make_sample
         self._held_out: Sequence[TrainingExample] = held_out_examples(trainer) if trainer.config.validation.every else ()
@@ -44,7 +49,7 @@ class Progress:
         self._signal_rms = _rms([example.latent for example in self._held_out] or [trainer.data.example(0, 0, 0).latent])
         self._latest = time.monotonic()
 
-    def begin(self) -> None:
+    def begin(self, wished: Callable[[], bool] = lambda: False) -> None:
         """Say how the model runs, and validate it as it is before the first step, for the curves to begin with."""
         trainer = self._trainer
         loaded = trainer.loaded
@@ -58,8 +63,7 @@ class Progress:
             _log.warning("SVI: no clip is held out (data.held_out), so there is no validation.")
         if trainer.step == 0:
             self._run.record("model", 0, **asdict(loaded))
-            if self._held_out:
-                self._write("validation", validate(trainer, self._held_out))
+            self._validate(wished)
         self._latest = time.monotonic()
 
     def on_step(self, result: StepResult) -> None:
@@ -80,16 +84,19 @@ class Progress:
         self._bar.update()
         self._bar.set_postfix(loss=f"{result.loss:.4f}", bank=values["bank_entries"], refresh=False)
 
-    def look(self) -> None:
-        """Validate, look at the banks and make a sample video, where they are due after this step."""
+    def look(self, wished: Callable[[], bool] = lambda: False) -> None:
+        """Validate, look at the banks and make a sample video, where they are due after this step.
+
+        Args:
+            wished: whether an end of the training is wished; what is not finished then is left undone.
+        """
         trainer, config = self._trainer, self._trainer.config
         last = trainer.step == trainer.num_steps
         if config.validation.every and (last or trainer.step % config.validation.every == 0):
-            if self._held_out:
-                self._write("validation", validate(trainer, self._held_out))
+            self._validate(wished)
             self._write_banks()
         if config.samples.every and (last or trainer.step % config.samples.every == 0):
-            sample = self._make_sample() if trainer.group.is_first else None
+            sample = self._make_sample(wished) if trainer.group.is_first else None
             if sample is not None:
                 self._write("sample", {"path": sample.relative_to(self._run.path).as_posix()})
             trainer.group.wait()
@@ -100,6 +107,12 @@ class Progress:
         self._bar.close()
         if self._board is not None:
             self._board.close()
+
+    def _validate(self, wished: Callable[[], bool]) -> None:
+        """Write the held-out losses, if there are held-out clips and nobody wants to end."""
+        losses = validate(self._trainer, self._held_out, wished) if self._held_out else None
+        if losses is not None:
+            self._write("validation", losses)
 
     def _write_banks(self) -> None:
         """Write, for each bank and grid value, how full it is and the error-to-signal ratio of what it holds."""

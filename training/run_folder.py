@@ -6,6 +6,7 @@
       <name>.safetensors   the LoRA, as of the last checkpoint
       loras/           LoRA files that are kept for ever
       samples/  report.html
+      stop             made by whoever wants the training to save and end, see `stop_signal`
 """
 
 import json
@@ -20,6 +21,7 @@ from training.checkpoint import checkpoints
 from training.config import config_differences, config_from, config_table, merged_table
 from training.distributed import Group
 from training.settings import Schedule, TrainingConfig
+from training.stop_signal import FILE_NAME
 
 _MAY_CHANGE = ("run:", "name:", "memory.", "validation.", "samples.", "optimizer.learning_rate:", "data.exclude:")
 _MAY_CHANGE_IN_LOOP = ("loop.checkpoint_every:", "loop.keep_", "loop.steps:", "loop.epochs:")
@@ -45,6 +47,7 @@ class RunFolder:
         except Timeout:
             raise ValueError(f"{path} is in use by another training: stop that one, or choose another run folder.") from None
         remove_stale_staging(path)
+        (path / FILE_NAME).unlink(missing_ok=True)  # the wish of a time before
 
     @property
     def metrics(self) -> Path:

@@ -35,12 +35,17 @@ from training.backbone import Backbone
 from training.comfy_runtime import find_model, unload_encoders
 from training.conditions import Conditions
 from training.dataset import TrainingExample
+from training.progress import MakeSample, no_sample
 from training.run_folder import RunFolder
 from training.settings import TrainingConfig
 from training.trainer import Trainer
 
 FRAMES_PER_ROW = 5
 _log = logging.getLogger(__name__)
+
+
+class SampleLeft(Exception):
+    """A video was left unfinished because the training shall end."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +78,7 @@ class SampleMaker:
         story: what is shown.
         vae: ComfyUI's VAE.
         clip_vision: ComfyUI's CLIP vision model, where the backbone reads image features.
+        wished: whether an end of the training is wished; the video is then left.
         other: the other expert of Wan 2.2, if it takes part.
     """
 
@@ -80,6 +86,7 @@ class SampleMaker:
     story: Story
     vae: object
     clip_vision: object | None
+    wished: Callable[[], bool] = lambda: False
     other: Backbone | None = None
 
     def determinants(self, request: ClipRequest) -> object:
@@ -92,7 +99,9 @@ class SampleMaker:
 
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """Yield the clip's frames in chunks [t, H, W, 3] in [0, 1]."""
-        return encoders.decode(self.vae, latent[0])
+        for chunk in encoders.decode(self.vae, latent[0]):
+            self._leave_if_wished()
+            yield chunk
 
     @torch.no_grad()
     def sample(self, request: ClipRequest, previous: Predecessor | None) -> Tensor:
@@ -103,6 +112,7 @@ class SampleMaker:
         latent = torch.randn(y.latent.shape, generator=torch.Generator().manual_seed(request.seed))
         sigmas = shifted_sigmas(settings.steps)
         for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+            self._leave_if_wished()
             backbone = self._expert(float(sigma))
             velocity = self._velocity(backbone, latent, sigma, Conditions(y.latent, y.mask, text[None], vision, **followed))
             if settings.cfg != 1.0:
@@ -120,6 +130,10 @@ class SampleMaker:
             return {}
         shown = pose_indices(request.start_frame, request.layout.num_frames, len(poses), WhenPosesEnd.LOOP)
         return {"pose_tokens": self.trainer.poses.tokens([poses[shown]])}
+
+    def _leave_if_wished(self) -> None:
+        if self.wished():
+            raise SampleLeft
 
     def _expert(self, sigma: float) -> Backbone:
         is_high = sigma >= self.trainer.config.samples.boundary
@@ -145,7 +159,7 @@ class SampleMaker:
         return ConditioningLatent(latent, known_mask(latent)), vision
 
 
-def make_sampler(trainer: Trainer, run: RunFolder) -> Callable[[], Path | None]:
+def make_sampler(trainer: Trainer, run: RunFolder) -> MakeSample:
     """Return what makes the sample video of the present step and returns its path.
 
     Texts and the first picture are encoded now, once; only the first process does so.
@@ -154,7 +168,7 @@ def make_sampler(trainer: Trainer, run: RunFolder) -> Callable[[], Path | None]:
         ValueError: a model file or the picture is missing or broken: known now, not when the first video is due.
     """
     if not trainer.config.samples.every or not trainer.group.is_first:
-        return lambda: None
+        return no_sample
     config = trainer.config
     if config.samples.other_expert:
         read_header(find_model("diffusion_models", config.samples.other_expert, "samples.other_expert"))
@@ -168,19 +182,24 @@ def make_sampler(trainer: Trainer, run: RunFolder) -> Callable[[], Path | None]:
     if trainer.backbone.needs_clip_vision:
         clip_vision = encoders.load_clip_vision(find_model("clip_vision", config.model.clip_vision, "model.clip_vision"))
     story = _tell(config, next(iter(trainer.data.validation()), None) or trainer.data.example(config.seed, 0, 0), vae)
-    return lambda: _sample_or_skip(SampleMaker(trainer, story, vae, clip_vision), run)
+    return lambda wished: _sample_or_skip(SampleMaker(trainer, story, vae, clip_vision, wished), run)
 
 
 def _sample_or_skip(maker: SampleMaker, run: RunFolder) -> Path | None:
-    """Make a video, or none where memory runs out: the training matters more."""
+    """Make a video, or none where that goes wrong or the training shall end: the training matters more."""
     try:
         return make_sample(maker, run)
+    except SampleLeft:
+        _log.info("SVI: the sample video of step %d is left, since the training ends", maker.trainer.step)
     except Exception as error:
-        if not is_out_of_memory(error):
-            raise
-        _log.warning("SVI: memory ran out while a sample video was made; training goes on without it (%s)", error)
+        if is_out_of_memory(error):
+            _log.warning("SVI: memory ran out while a sample video was made; training goes on without it (%s)", error)
+        else:
+            _log.warning(
+                "SVI: the sample video of step %d failed; training goes on without it", maker.trainer.step, exc_info=True
+            )
         unload_encoders()
-        return None
+    return None
 
 
 def make_sample(maker: SampleMaker, run: RunFolder) -> Path:

@@ -16,12 +16,12 @@ from training.dataset import CachedDataset
 from training.distributed import Group, join_group
 from training.loop import train
 from training.plan import plan
-from training.progress import Progress
+from training.progress import MakeSample, Progress, no_sample
 from training.report import write_report
 from training.run_folder import RunFolder, resumed_config
 from training.samples import make_sampler
 from training.settings import TrainingConfig
-from training.stop_signal import StopSignal
+from training.stop_signal import BY_FILE, StopSignal
 from training.trainer import ExampleSource, Trainer
 
 MORE_MEMORY = (
@@ -32,7 +32,7 @@ _log = logging.getLogger(__name__)
 
 
 def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | None, dry_run: bool) -> int:
-    """Do what `python -m training.erft` was asked to; return the exit status: 0, or 128 + the signal that ended it.
+    """Do what `python -m training.erft` was asked to; return the exit status: 0, or 128 + the signal that ended it early.
 
     Raises:
         ValueError, OSError, TrainingStopped: see :func:`run_training`.
@@ -54,7 +54,7 @@ def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | 
         group.close()
     if number:
         _log.warning("SVI: stopped and saved. Go on with: python -m training.erft --resume %s", config.run)
-        return 128 + number
+        return 0 if number == BY_FILE else 128 + number
     if group.is_first:
         _log.info("SVI: done. %s", write_report(Path(config.run)))
     return 0
@@ -110,9 +110,9 @@ def run_training(
     open_data: Callable[[TrainingConfig, int], ExampleSource],
     *,
     resume: bool = False,
-    sampler: Callable[[Trainer, RunFolder], Callable[[], Path | None]] | None = None,
+    sampler: Callable[[Trainer, RunFolder], MakeSample] | None = None,
 ) -> int:
-    """Train as `config` says and return the number of the signal that ended it early, or 0.
+    """Train as `config` says and return what ended it early: a signal's number, `stop_signal.BY_FILE`, or 0 for nothing.
 
     Args:
         config: the settings; `config.run` is the folder.
@@ -126,14 +126,14 @@ def run_training(
         OSError: the disk is full.
         TrainingStopped: a loss or gradient that is not finite.
     """
-    with StopSignal() as stop, closing(RunFolder(Path(config.run), group)) as run:
+    with StopSignal(Path(config.run)) as stop, closing(RunFolder(Path(config.run), group)) as run:
         per_step = group.size * config.loop.accumulation * config.loop.batch_size
         data = open_data(config, per_step)
         trainer = assemble(config, load_configured_backbone(config), data, group, run.path)
         with closing(trainer.banks):
             _begin(trainer, run, resume)
-            with closing(Progress(trainer, run, sampler(trainer, run) if sampler else lambda: None)) as progress:
-                progress.begin()
+            with closing(Progress(trainer, run, sampler(trainer, run) if sampler else no_sample)) as progress:
+                progress.begin(stop.wished)
                 return train(trainer, run, stop, progress.on_step, progress.look)
 
 

@@ -1,7 +1,7 @@
 """The loss on held-out clips, by noise level: the same noise every time, so that the curves mean something."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -28,10 +28,13 @@ def held_out_examples(trainer: Trainer) -> list[TrainingExample]:
 
 
 @torch.no_grad()
-def validate(trainer: Trainer, examples: Sequence[TrainingExample]) -> dict[str, float]:
+def validate(
+    trainer: Trainer, examples: Sequence[TrainingExample], wished: Callable[[], bool] = lambda: False
+) -> dict[str, float] | None:
     """Return the mean squared velocity error of clean examples for each quantile of noise levels, by its sigma.
 
-    The processes share the examples out among themselves; all of them get the result.
+    The processes share the examples out among themselves; all of them get the result. If in any of them `wished` says that
+    the training shall end, they leave the rest and return None.
     """
     ids = quantile_ids(trainer, trainer.config.validation.quantiles)
     totals = [0.0] * len(ids)
@@ -39,8 +42,11 @@ def validate(trainer: Trainer, examples: Sequence[TrainingExample]) -> dict[str,
         if index % trainer.group.size != trainer.group.rank:
             continue
         for part, timestep_id in enumerate(ids):
-            totals[part] += _error(trainer, example, timestep_id, index)
-    totals = trainer.group.total(*totals)
+            if not wished():
+                totals[part] += _error(trainer, example, timestep_id, index)
+    *totals, num_unfinished = trainer.group.total(*totals, wished())
+    if num_unfinished:
+        return None
     return {f"{float(trainer.sigmas[i]):.3f}": total / len(examples) for i, total in zip(ids, totals, strict=True)}
 
 
@@ -54,6 +60,8 @@ def _error(trainer: Trainer, example: TrainingExample, timestep_id: int, index: 
     error = float((predicted - (noise - example.latent)).square().mean())
     if not math.isfinite(error):
         raise TrainingStopped(
-            f"the model's error on held-out clip {example.name} is {error}: look at the clip and at the last checkpoint."
+            f"the model's error on held-out clip {example.name} is {error}: look at the clip, or leave it "
+            f"out: python -m training.erft --resume {trainer.config.run} 'data.exclude=[\"{example.name}\"]'. If every clip is "
+            "like that, the training diverged: remove the newest folder in checkpoints and lower optimizer.learning_rate."
         )
     return error

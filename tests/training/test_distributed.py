@@ -5,6 +5,7 @@ import os
 import socket
 import subprocess
 import sys
+import time
 import traceback
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from tests.training.fakes import SHAPE, FakeDataset, settings
 from training.checkpoint import checkpoints
 from training.config import config_table
 from training.distributed import Group, MeasuredError, join_group
+from training.stop_signal import BY_FILE
 
 pytestmark = [
     pytest.mark.usefixtures("training_mode"),
@@ -25,7 +27,16 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def launch(config, num_processes: int, resume: bool = False) -> None:
-    """Train in forked processes that find each other as torchrun's do."""
+    """Train to the end in forked processes that find each other as torchrun's do."""
+    assert statuses(start(config, num_processes, resume)) == [0] * num_processes
+
+
+def statuses(children: list[int]) -> list[int]:
+    return [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+
+
+def start(config, num_processes: int, resume: bool = False) -> list[int]:
+    """Begin to train in forked processes and return their ids."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
@@ -42,7 +53,7 @@ def launch(config, num_processes: int, resume: bool = False) -> None:
             )
             os._exit(work(config, resume))
         children.append(child)
-    assert [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children] == [0] * num_processes
+    return children
 
 
 def work(config, resume: bool) -> int:
@@ -124,6 +135,20 @@ def test_a_split_training_goes_on(make_config, tmp_path):
     for name in names[:-1]:
         ours, theirs = (load_file(checkpoints(tmp_path / run)[0] / name) for run in ("run", "whole"))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name
+
+
+def test_a_stop_file_ends_all_processes_after_one_step_and_a_checkpoint(make_config, tmp_path):
+    run = tmp_path / "run"
+    children = start(settings_with(make_config(run, 1), steps=100_000, share=True), 2)
+    deadline = time.monotonic() + 120
+    while not ((run / "metrics.jsonl").exists() and '"kind": "step"' in (run / "metrics.jsonl").read_text()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    (run / "stop").touch()
+    assert statuses(children) == [BY_FILE % 256] * 2
+    steps, *_ = outcome(run)
+    newest = checkpoints(run)[0]
+    assert newest.name == f"step_{len(steps):08d}" and (newest / "bank_1.safetensors").exists() and len(steps) < 100_000
 
 
 def test_torchrun_starts_it(make_config, tmp_path, comfyui_path):

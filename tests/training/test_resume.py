@@ -20,6 +20,7 @@ from training.checkpoint import checkpoints
 from training.config import config_table, load_config
 from training.distributed import Group
 from training.run_folder import RunFolder, resumed_config
+from training.stop_signal import BY_FILE
 
 pytestmark = [
     pytest.mark.usefixtures("training_mode"),
@@ -319,6 +320,39 @@ def test_a_run_is_not_begun_twice(wan_folder, tmp_path):
     with pytest.raises(ValueError, match="in use by another training"):
         RunFolder(run, Group())
     folder.close()
+
+
+def test_steps_are_saved_before_anybody_looks_at_them(wan_folder, tmp_path):
+    from training.session import run_training
+
+    run = tmp_path / "run"
+
+    def fails(wished):
+        raise RuntimeError("while looking")
+
+    config = config_for(run, wan_folder, samples={"every": 2})
+    with pytest.raises(RuntimeError, match="while looking"):
+        run_training(config, Group(), lambda *_: FakeDataset(), sampler=lambda *_: fails)
+    assert [folder.name for folder in checkpoints(run)] == ["step_00000002"]
+
+
+def test_a_wish_to_end_reaches_the_sampler_and_the_step_is_saved(wan_folder, tmp_path):
+    """The file that asks for the end appears while a sample video is made, two steps before a checkpoint is due."""
+    from training.session import run_training
+
+    run, told = tmp_path / "run", []
+
+    def asked_while_sampling(wished):
+        told.append(wished())
+        (run / "stop").touch()
+        told.append(wished())
+
+    config = config_for(run, wan_folder, loop={"checkpoint_every": 5}, samples={"every": 3})
+    arguments = (Group(), lambda *_: FakeDataset())
+    assert run_training(config, *arguments, sampler=lambda *_: asked_while_sampling) == BY_FILE
+    assert told == [False, True] and [folder.name for folder in checkpoints(run)] == ["step_00000003"]
+    assert run_training(config, *arguments, resume=True) == 0  # the file of the last time is gone
+    assert [folder.name for folder in checkpoints(run)][:2] == ["step_00000006", "step_00000005"]
 
 
 def test_a_full_disk_stops_before_the_checkpoint(wan_folder, tmp_path, monkeypatch):

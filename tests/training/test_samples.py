@@ -204,7 +204,23 @@ def test_a_video_that_finds_no_memory_does_not_end_the_training(wan_folder, tmp_
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     monkeypatch.setattr(module, "make_sample", out_of_memory)
-    assert sampler() is None and "training goes on without it" in caplog.text
+    assert sampler(lambda: False) is None and "memory ran out" in caplog.text
     monkeypatch.setattr(module, "make_sample", lambda maker, run: 1 / 0)
-    with pytest.raises(ZeroDivisionError):
-        sampler()
+    assert sampler(lambda: False) is None and "step 0 failed; training goes on without it" in caplog.text
+    assert "ZeroDivisionError" in caplog.text
+
+
+def test_a_video_is_left_at_the_next_step_when_the_training_shall_end(wan_folder, tmp_path):
+    from training.samples import SampleLeft
+
+    maker = make_maker(wan_folder, steps=5)
+    maker.trainer.backbone = recorder = Recorder()
+    maker.wished = lambda: len(recorder.calls) == 2
+    with pytest.raises(SampleLeft):
+        maker.sample(request(maker, 0), None)
+    assert len(recorder.calls) == 2
+    with pytest.raises(SampleLeft):
+        next(maker.decode(torch.zeros(1, 16, 3, 4, 6)))
+    sampler = make_sampler_for(wan_folder, tmp_path)
+    assert sampler(lambda: True) is None and not list((tmp_path / "run").glob("samples/*.mp4"))
+    assert sampler(lambda: False).is_file()  # what was left does not stand in the way

@@ -43,6 +43,21 @@ def test_the_loss_is_the_plain_velocity_error(wan_folder):
     assert validate(trainer, examples) == found
 
 
+def test_validation_is_left_when_the_training_shall_end(wan_folder, monkeypatch):
+    import training.validation as module
+
+    trainer = make_trainer(wan_folder, settings(validation={"quantiles": 3}))
+    real, asked = module._error, []
+
+    def error(*arguments):
+        asked.append(arguments[2])
+        return real(*arguments)
+
+    monkeypatch.setattr(module, "_error", error)
+    assert module.validate(trainer, module.held_out_examples(trainer), lambda: len(asked) == 2) is None
+    assert len(asked) == 2
+
+
 def train_and_read(wan_folder, tmp_path, **sections) -> list[dict]:
     from training.session import run_training
 
