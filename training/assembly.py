@@ -12,17 +12,22 @@ from training.distributed import Group
 from training.optimizers import make_optimizer
 from training.pose_training import TrainedPoses, start_pose_encoder
 from training.settings import TrainingConfig
+from training.speech_layers import load_speech_layers
 from training.streams import stream
 from training.trainer import ExampleSource, Trainer
 
 
 def load_configured_backbone(config: TrainingConfig) -> Backbone:
-    """Load the model that `config` names.
+    """Load the model that `config` names, with its audio layers where the layout follows sound.
 
     Raises:
         ValueError: no such file, or one that cannot be trained.
     """
-    return _load(config, config.model.path, "model.path", on_host=config.memory.swapped_blocks > 0)
+    backbone = _load(config, config.model.path, "model.path", on_host=config.memory.swapped_blocks > 0)
+    if config.data.svi_layout.condition is Condition.SOUND:
+        layers = find_model("model_patches", config.model.audio_patch, "model.audio_patch")
+        backbone.hear(load_speech_layers(layers, backbone.device, backbone.compute_dtype))
+    return backbone
 
 
 def load_other_expert(config: TrainingConfig) -> Backbone:

@@ -21,6 +21,7 @@ from svi_core.safetensors_file import read_header
 from training.block_memory import make_frugal
 from training.comfy_runtime import start_comfy
 from training.conditions import Conditions
+from training.speech_layers import SpeechLayers
 
 start_comfy()  # before the first import of comfy
 
@@ -78,6 +79,7 @@ class Backbone:
         name: of the file it came from.
         fingerprint: hash of that file.
         attention: a key of :data:`ATTENTION`.
+        speech: its audio layers, for SVI-Talk.
     """
 
     transformer: nn.Module
@@ -87,6 +89,7 @@ class Backbone:
     name: str
     fingerprint: str
     attention: str = "auto"
+    speech: SpeechLayers | None = None
 
     @property
     def needs_clip_vision(self) -> bool:
@@ -117,6 +120,15 @@ class Backbone:
         options = {"optimized_attention_override": self._attend, **self._patches(conditions)}
         timestep = (sigma * NUM_TIMESTEPS).to(self.device, torch.float32)
         return self.transformer(x, timestep, context=text, clip_fea=clip_vision, transformer_options=options).float()
+
+    def hear(self, speech: SpeechLayers) -> None:
+        """Let the blocks hear through `speech`; call it before :meth:`use_memory`.
+
+        Raises:
+            ValueError: layers for another size of model.
+        """
+        speech.attach(self.transformer)
+        self.speech = speech
 
     def use_memory(
         self,
@@ -161,9 +173,12 @@ class Backbone:
 
     def _patches(self, conditions: Conditions) -> dict[str, object]:
         """Return what ComfyUI's transformer is to do besides: the places are those where SVI's nodes patch it."""
-        if conditions.pose_tokens is None:
-            return {}
-        return {"patches_replace": {"dit": {BLOCK_0: _with_added(self._placed(conditions.pose_tokens))}}}
+        options: dict[str, object] = {}
+        if conditions.pose_tokens is not None:
+            options["patches_replace"] = {"dit": {BLOCK_0: _with_added(self._placed(conditions.pose_tokens))}}
+        if conditions.sound_tokens is not None:
+            options |= self.speech.options(self._placed(conditions.sound_tokens))
+        return options
 
     def _placed(self, tensor: Tensor) -> Tensor:
         return tensor.to(self.device, self.compute_dtype)

@@ -104,6 +104,7 @@ def checkpoint_bytes(trainer: Trainer) -> int:
 
 def training_identity(trainer: Trainer) -> dict[str, object]:
     """Return what a checkpoint must have in common with a training that goes on from it."""
+    speech = trainer.backbone.speech
     return {
         "base model (model.path)": trainer.backbone.fingerprint,
         "examples (cache)": trainer.data.content_hash,
@@ -113,6 +114,7 @@ def training_identity(trainer: Trainer) -> dict[str, object]:
         "lora.alpha": trainer.lora.alpha,
         "weights": str(next(trainer.backbone.transformer.blocks[0].self_attn.q.parameters()).dtype),
         "compute dtype": str(trainer.backbone.compute_dtype),
+        **({"audio layers (model.audio_patch)": speech.fingerprint} if speech else {}),
     }
 
 

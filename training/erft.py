@@ -165,11 +165,13 @@ def conditions_of(trainer: Trainer, examples: Sequence[TrainingExample], y_laten
     """Return what a batch is conditioned on, with `y_latents` in place of its own; the CLIP feature is of the clean frame."""
     text = torch.nn.utils.rnn.pad_sequence([example.text for example in examples], batch_first=True)
     vision = [example.clip_vision for example in examples]
+    sounds = [example.extras["sound"] for example in examples if "sound" in example.extras]
     return Conditions(
         y_latent=torch.stack(list(y_latents)),
         mask=torch.stack([example.mask for example in examples]),
         text=text,
         clip_vision=None if vision[0] is None else torch.stack(vision),
+        sound_tokens=trainer.backbone.speech.tokens(sounds) if sounds else None,
         pose_tokens=trainer.poses and trainer.poses.tokens([example.extras.get("pose") for example in examples]),
     )
 

@@ -89,6 +89,7 @@ def _model_lines(trainer: Trainer) -> list[str]:
     backbone, config, loaded = trainer.backbone, trainer.config, trainer.loaded
     ids = trainer.timesteps
     sigmas = f"{float(trainer.sigmas[ids.first_id]):.3f} .. {float(trainer.sigmas[ids.end_id - 1]):.3f}"
+    hears = ["sound         through MultiTalk's audio layers, which stay as they are"] if backbone.speech else []
     poses = [f"pose encoder  {trainer.poses.num_parameters:,} trained parameters"] if trainer.poses else []
     return [
         f"model         {backbone.name} ({config.model.expert}: timesteps {ids.first_id} .. {ids.end_id - 1}, sigma {sigmas})",
@@ -98,6 +99,7 @@ def _model_lines(trainer: Trainer) -> list[str]:
         f"LoRA          {len(trainer.lora.pairs)} layers, {trainer.lora.num_parameters:,} trained parameters, "
         f"rank {trainer.lora.rank}, alpha {trainer.lora.alpha:g}",
         *poses,
+        *hears,
     ]
 
 

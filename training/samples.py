@@ -28,6 +28,7 @@ from svi_core.run import GrowingVideo, make_video
 from svi_core.run_store import RunStore
 from svi_core.safetensors_file import read_header
 from svi_core.schedule import ClipSpec, Paragraph, Schedule
+from svi_core.talk import LOOK_AROUND
 from svi_core.video_file import to_uint8
 from training import encoders
 from training.assembly import load_other_expert
@@ -59,6 +60,7 @@ class Story:
         reference: [1, H, W, 3] in [0, 1], the first picture.
         anchor: [1, 16, 1, h, w], its normalised latent.
         poses: [T, H, W, 3] uint8 that the clips follow, over and over; None without poses.
+        heard: [T + 4, layers, channels], speech that they follow, over and over; None without sound.
     """
 
     prompts: tuple[str, ...]
@@ -67,6 +69,7 @@ class Story:
     reference: Tensor = field(repr=False)
     anchor: Tensor = field(repr=False)
     poses: Tensor | None = field(default=None, repr=False)
+    heard: Tensor | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -125,6 +128,9 @@ class SampleMaker:
 
     def _followed(self, request: ClipRequest) -> dict[str, Tensor | None]:
         """Return what the clip follows besides text and image, as `Conditions` has it; guidance keeps it in both passes."""
+        if self.story.heard is not None:
+            heard = _heard_by(self.story.heard, request.start_frame, request.layout.num_frames)
+            return {"sound_tokens": self.trainer.backbone.speech.tokens([heard])}
         poses = self.story.poses
         if poses is None:
             return {}
@@ -251,7 +257,15 @@ def _tell(config: TrainingConfig, example: TrainingExample, vae) -> Story:
         anchor = example.y_latent[None, :, :1]
         reference = next(iter(encoders.decode(vae, anchor[0])))[:1]
     poses = example.extras.get("pose")
-    return Story(tuple(prompts), texts, negative, reference, anchor, None if poses is None else _fitted(poses, reference))
+    poses = None if poses is None else _fitted(poses, reference)
+    return Story(tuple(prompts), texts, negative, reference, anchor, poses, example.extras.get("sound"))
+
+
+def _heard_by(heard: Tensor, start_frame: int, num_frames: int) -> Tensor:
+    """Return what a clip that begins at `start_frame` hears of a speech that begins again when it ends."""
+    own = heard[LOOK_AROUND : len(heard) - LOOK_AROUND]
+    frames = [max(0, frame) % len(own) for frame in range(start_frame - LOOK_AROUND, start_frame + num_frames + LOOK_AROUND)]
+    return own[frames]
 
 
 def _fitted(poses: Tensor, reference: Tensor) -> Tensor:

@@ -74,10 +74,9 @@ def require_trainable(config: TrainingConfig) -> None:
             f"preset {config.preset!r} trains with {chosen.layout.condition.value}, which data.layout = {layout.name!r} has "
             f"not: leave data.layout to the preset, or take another preset for {layout.name!r}."
         )
-    if config.preset == "talk" or layout.condition is Condition.SOUND:
+    if layout.condition is Condition.SOUND and not config.model.audio_patch:
         raise ValueError(
-            "SVI-Talk is trained with sound, which this trainer cannot feed to the model yet: a LoRA made without it would not "
-            "be SVI-Talk. Use preset dance, shot or film."
+            f"layout {layout.name!r} is trained with MultiTalk's audio layers: set model.audio_patch to multitalk.safetensors."
         )
 
 

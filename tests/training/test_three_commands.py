@@ -78,7 +78,7 @@ def test_going_on_from_the_command_line(words, tmp_path, capsys):
         ("model.path=gone.safetensors", "model.path is 'gone.safetensors'"),
         ("run=''", "run is not set"),
         ("preset=dance", "holds no finished cache of this configuration (it holds one with"),
-        ("preset=talk", "SVI-Talk is trained with sound"),
+        ("preset=talk", "set model.audio_patch to multitalk.safetensors"),
         ("memory.attention=sage", "memory.attention is 'sage'"),
         ("memory.swapped_blocks=7", "the model has 6 blocks"),
         ("lora.targets=['q','x']", "lora.targets names 'x'"),
