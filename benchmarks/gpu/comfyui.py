@@ -16,9 +16,22 @@ from training.comfy_runtime import start_comfy
 PACK = "svi_benchmarked_pack"
 
 
+class _Anything(type):
+    """A class that has every public name: each is the class itself."""
+
+    def __getattr__(cls, name: str) -> type:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        return cls
+
+
+class Unused(metaclass=_Anything):
+    """What stands in :class:`StandInForAv` for everything."""
+
+
 class StandInForAv:
-    """Finds an empty `av` where PyAV is not installed: ComfyUI's node interface imports it for video files, none of which
-    these benchmarks read or write through it. Whatever is asked of it is the class `object`."""
+    """Finds an empty `av` where PyAV is not installed: ComfyUI's node interface and the trainer's reader import it for video
+    files, none of which these benchmarks read or write through it. Whatever is asked of it is :class:`Unused`."""
 
     def find_spec(self, name: str, path=None, target=None):
         """Return a spec for `av` and its submodules only."""
@@ -31,13 +44,19 @@ class StandInForAv:
         def anything(name: str) -> type:
             if name.startswith("__"):
                 raise AttributeError(name)
-            return object
+            return Unused
 
         module.__getattr__ = anything
         return module
 
     def exec_module(self, module: ModuleType) -> None:
         """There is nothing to execute."""
+
+
+def provide_av() -> None:
+    """Let `import av` succeed where PyAV is not installed."""
+    if importlib.util.find_spec("av") is None:
+        sys.meta_path.append(StandInForAv())
 
 
 def load_pack() -> ModuleType:
@@ -47,8 +66,7 @@ def load_pack() -> ModuleType:
         ValueError: there is no ComfyUI, or this Python lacks the packages that it needs.
     """
     start_comfy()
-    if importlib.util.find_spec("av") is None:
-        sys.meta_path.append(StandInForAv())
+    provide_av()
     if PACK not in sys.modules:
         place = {"submodule_search_locations": [str(REPOSITORY)]}
         spec = importlib.util.spec_from_file_location(PACK, REPOSITORY / "__init__.py", **place)

@@ -19,6 +19,7 @@ from benchmarks.results import Results
 from demo.environment import REPOSITORY, say
 from training.comfy_runtime import find_comfyui
 
+COMPARED_WITH = ("diffusers", "peft")  # measured where they are installed
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks" / "gpu"
 Row = dict[str, Any]
 
@@ -51,14 +52,16 @@ class Bench:
     def measure(self, row: str, measure: Callable[[], Row]) -> Row:
         """Return what `measure` found for `row`, unless it was measured before. What cannot run here says why.
 
-        Only failures of the device are results (no such kernel, no memory left); mistakes of ours stop the benchmark.
+        Only what the machine lacks is a result (a kernel, memory, diffusers); anything else stops the benchmark.
         """
 
         def measured() -> Row:
             say(f"{self.name}: {row}")
             try:
                 return measure()
-            except (RuntimeError, NotImplementedError, ModuleNotFoundError) as error:
+            except (RuntimeError, ModuleNotFoundError) as error:
+                if isinstance(error, ModuleNotFoundError) and error.name not in COMPARED_WITH:
+                    raise
                 return {"unavailable": f"{type(error).__name__}: {error}".split("\n")[0][:100]}
             finally:
                 if self.device.type == "cuda":

@@ -44,7 +44,11 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def tried(bench: Bench, what: str, card: int) -> Row:
-    """Return what one try in a process of its own came to."""
+    """Return what one try in a process of its own came to.
+
+    Raises:
+        ChildProcessError: it failed for want of something other than memory.
+    """
     command = [sys.executable, "-m", "benchmarks.gpu.smallest_card", "--try", what, "--gib", str(card)]
     command += ["--shapes", bench.shapes.name, "--device", str(bench.device), "--output", str(bench.folder)]
     try:
@@ -52,6 +56,8 @@ def tried(bench: Bench, what: str, card: int) -> Row:
     except subprocess.TimeoutExpired:
         return {"works": f"no: more than {TRY_SECONDS} s"}
     if done.returncode:
+        if "memory" not in done.stderr.lower():
+            raise ChildProcessError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
         return {"works": f"no: {(done.stderr.strip().splitlines() or ['no message'])[-1][:100]}"}
     return json.loads(done.stdout.strip().splitlines()[-1]) | {"works": "yes"}
 

@@ -9,16 +9,18 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
+from benchmarks.gpu.comfyui import provide_av
 from benchmarks.gpu.command import Bench, Row, open_bench, print_report, synchronize
 from benchmarks.gpu.jobs import peak_gib
 from benchmarks.gpu.shapes import TEXT_TOKENS, Shapes
 from benchmarks.gpu.weights import KINDS, expert_files
-from training.dataset import TrainingExample
-from training.distributed import Group
+
+if TYPE_CHECKING:
+    from training.dataset import TrainingExample
 
 NUM_STEPS = 3
 COLUMNS = ("s", "least", "most", "% of limit", "peak GiB")
@@ -68,8 +70,10 @@ class RandomClips:
     def __len__(self) -> int:
         return 1000
 
-    def example(self, seed: int, step: int, slot: int) -> TrainingExample:
+    def example(self, seed: int, step: int, slot: int) -> "TrainingExample":
         """Return the clip of one step."""
+        from training.dataset import TrainingExample  # it imports PyAV
+
         random = torch.Generator().manual_seed(1000 * step + slot)
         shape = self.shapes.latent_shape[1:]
         latent, y_latent = (torch.randn(shape, generator=random) for _ in range(2))
@@ -78,16 +82,18 @@ class RandomClips:
         text = torch.randn(TEXT_TOKENS, self.shapes.text_dim, generator=random)
         return TrainingExample("clip", latent, y_latent, mask, range(1, 2), text, None, {})
 
-    def validation(self) -> list[TrainingExample]:
+    def validation(self) -> list["TrainingExample"]:
         """Nothing is held out."""
         return []
 
 
 def our_steps(bench: Bench, memory: dict[str, bool | int]) -> Row:
     """Return the times of the trainer's own step."""
+    provide_av()
     from training.assembly import assemble
     from training.backbone import load_backbone
     from training.config import config_from
+    from training.distributed import Group
     from training.erft import training_step
 
     shapes, run = bench.shapes, bench.folder / "training"
