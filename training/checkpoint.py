@@ -50,7 +50,8 @@ def save_checkpoint(trainer: Trainer, run: Path) -> Path:
     if trainer.group.is_first:
         for stale in (run / FOLDER).glob(f"*{STAGING_MARK}"):
             shutil.rmtree(stale)
-        require_disk_space(trainer, run)
+    require_disk_space(trainer, run)
+    if trainer.group.is_first:
         staging.mkdir(parents=True)
     trainer.group.wait()
     _write(staging / f"bank_{trainer.group.rank}.safetensors", trainer.banks.snapshots(), {})
@@ -91,7 +92,7 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
 
 
 def checkpoint_bytes(trainer: Trainer) -> int:
-    """Return about how much disk a checkpoint of `trainer` takes now, with its LoRA file and this process's banks in RAM."""
+    """Return about how much disk a checkpoint takes now, with LoRA file and all banks in RAM. All processes call it."""
     trained = 4 * trainer.num_parameters
     moments = sum(
         value.numel() * value.element_size()
@@ -99,7 +100,7 @@ def checkpoint_bytes(trainer: Trainer) -> int:
         for value in values.values()
         if isinstance(value, Tensor)
     )
-    return 2 * trained + (moments or 2 * trained) + trainer.banks.snapshot_bytes()
+    return 2 * trained + (moments or 2 * trained) + int(trainer.group.total(trainer.banks.snapshot_bytes())[0])
 
 
 def training_identity(trainer: Trainer) -> dict[str, object]:
@@ -197,13 +198,13 @@ def _short(value: object) -> str:
 
 
 def require_disk_space(trainer: Trainer, run: Path) -> None:
-    """Refuse to begin a checkpoint that the disk has no room for.
+    """Refuse to begin a checkpoint that the disk has no room for. All processes call it, and all of them refuse.
 
     Raises:
         OSError: with what is needed and what is free.
     """
     needed, free = checkpoint_bytes(trainer) + DISK_RESERVE_BYTES, shutil.disk_usage(run).free
-    if needed > free:
+    if any(trainer.group.largest(needed > free)):
         raise OSError(
             f"a checkpoint takes about {needed / 2**30:.2f} GiB in {run}, but only {free / 2**30:.2f} GiB are free: free space "
             "and resume. Earlier checkpoints are untouched."

@@ -2,15 +2,17 @@
 
 import logging
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
 from svi_core.erft_presets import PRESETS
+from svi_core.fingerprint import large_file_fingerprint
 from svi_core.layouts import Condition
 from svi_core.out_of_memory import out_of_memory_told
 from training.assembly import assemble, load_configured_backbone
 from training.checkpoint import require_disk_space, restore_newest
+from training.comfy_runtime import find_model
 from training.config import load_config
 from training.dataset import CachedDataset
 from training.distributed import Group, join_group
@@ -28,6 +30,9 @@ MORE_MEMORY = (
     "Add --config training/configs/memory_24gb.toml (or 48gb): fp8 weights, block inputs and weights in host memory. "
     "Or lower loop.batch_size, data.width and data.height."
 )
+_ENCODER_FOLDERS = {  # of ComfyUI, by the setting in [model] that names a file in it
+    "vae": "vae", "text_encoder": "text_encoders", "clip_vision": "clip_vision", "audio_encoder": "audio_encoders",
+}  # fmt: skip
 _log = logging.getLogger(__name__)
 
 
@@ -84,9 +89,29 @@ def open_cache(config: TrainingConfig, per_step: int) -> CachedDataset:
     """Return the examples that `python -m training.cache` made.
 
     Raises:
-        ValueError: there is no cache of these settings.
+        ValueError: there is no cache of these settings, or it was made with other models than these.
     """
-    return CachedDataset(config.data.cache_folder, config.data, per_step)
+    data = CachedDataset(config.data.cache_folder, config.data, per_step)
+    _require_same_encoders(config, data.models)
+    return data
+
+
+def _require_same_encoders(config: TrainingConfig, cached_with: Mapping[str, str]) -> None:
+    """Refuse a cache of other encoders. One whose file is not on this machine is named, since it cannot be compared."""
+    for role, folder in _ENCODER_FOLDERS.items():
+        name = getattr(config.model, role)
+        if not name or not cached_with.get(role):
+            continue
+        try:
+            path = find_model(folder, name, f"model.{role}")
+        except ValueError as error:
+            _log.warning("SVI: whether the cache was made with model.%s cannot be checked: %s", role, error)
+            continue
+        if large_file_fingerprint(path) != cached_with[role]:
+            raise ValueError(
+                f"the cache in {config.data.cache_folder} was made with another file than model.{role} = {name!r}: run "
+                f"python -m training.cache with these settings, or set model.{role} to the file that it was made with."
+            )
 
 
 def print_plan(config: TrainingConfig, group: Group) -> None:
@@ -145,5 +170,4 @@ def _begin(trainer: Trainer, run: RunFolder, resume: bool) -> None:
     if resume:
         _log.warning("SVI: %s has no checkpoint yet; beginning at the first step", run.path)
     run.begin(trainer.config)
-    if trainer.group.is_first:
-        require_disk_space(trainer, run.path)
+    require_disk_space(trainer, run.path)

@@ -5,6 +5,7 @@ import torch
 
 from svi_core.error_recycling import ErrorRecyclingConfig
 from training.banks import Banks, error_to_signal
+from training.distributed import Group
 from training.settings import BankConfig, BankStorageKind
 from training.streams import stream
 
@@ -78,3 +79,21 @@ def test_streams_differ_in_everything_they_are_named_by():
     places = [(0, 1, 2, "a"), (1, 1, 2, "a"), (0, 2, 2, "a"), (0, 1, 3, "a"), (0, 1, 2, "b")]
     assert len({first(*place) for place in places}) == 5
     assert first(0, 1, 2, "a") == first(0, 1, 2, "a")
+
+
+@pytest.mark.usefixtures("training_mode")
+def test_a_checkpoint_is_as_large_as_the_banks_of_all_processes(wan_folder):
+    from tests.training.fakes import SHAPE, make_trainer
+    from training.checkpoint import checkpoint_bytes
+
+    class Eight(Group):
+        def total(self, *values):
+            return [8 * value for value in values]
+
+    trainer = make_trainer(wan_folder)
+    empty = checkpoint_bytes(trainer)
+    trainer.banks.of(SHAPE).add(torch.randn(SHAPE), 0.9, torch.Generator().manual_seed(0))
+    entry = 2 * 16 * 3 * 4 * 6  # bf16
+    assert checkpoint_bytes(trainer) - empty == entry
+    trainer.group = Eight()
+    assert checkpoint_bytes(trainer) - empty == 8 * entry

@@ -122,6 +122,19 @@ def test_ctrl_c_saves_and_says_how_to_go_on(words, tmp_path, cached, comfyui_pat
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) >= 1
 
 
+def test_a_cache_of_another_encoder_is_refused(words, capsys, cached, tmp_path, caplog):
+    """The same weights under another header are other bytes; a file that is gone cannot be compared, which is said."""
+    from safetensors.torch import load_file, save_file
+
+    cached(words)
+    save_file(load_file(ROOT / "demo/models/tiny_umt5.safetensors"), tmp_path / "other.safetensors", {"is": "another"})
+    assert erft.main(["--config", TINY, *words, f"model.text_encoder={tmp_path / 'other.safetensors'}"]) == 2
+    assert "was made with another file than model.text_encoder" in capsys.readouterr().err
+    gone = ["model.text_encoder=gone.safetensors", "samples.every=0", "loop.steps=1"]
+    assert erft.main(["--config", TINY, *words, *gone]) == 0
+    assert "made with model.text_encoder cannot be checked" in caplog.text
+
+
 def test_without_a_cache_the_command_to_make_it_is_named(words, capsys):
     assert erft.main(["--config", TINY, *words]) == 2
     assert "training.cache" in capsys.readouterr().err
