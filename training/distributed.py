@@ -129,16 +129,22 @@ def _messages(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
         yield message
 
 
-def join_group() -> Group:
-    """Return the group that torchrun started this process in, or a group of one.
+def take_own_gpu() -> None:
+    """Make the GPU of torchrun's local rank the current one of this process.
 
-    Call it before anything is put on a GPU: each process of a machine takes the GPU of its local rank.
+    Call it before ComfyUI is imported: that asks the current GPU for its memory, and leaves some hundred MB on it.
     """
+    if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
+        torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
+
+
+def join_group() -> Group:
+    """Return the group that torchrun started this process in, or a group of one; see :func:`take_own_gpu`."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Group()
     if torch.cuda.is_available():
-        torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        take_own_gpu()
         device = torch.device("cuda", torch.cuda.current_device())
         distributed.init_process_group("nccl", device_id=device, timeout=PATIENCE)
     else:

@@ -39,7 +39,7 @@ from svi_core.error_recycling import (
 from svi_core.flow_matching import FlowSample, make_flow_sample
 from training.conditions import Conditions
 from training.dataset import TrainingExample
-from training.distributed import MeasuredError
+from training.distributed import MeasuredError, take_own_gpu
 from training.drops import leave_out
 from training.optimizers import learning_rate
 from training.streams import stream
@@ -299,6 +299,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
+    take_own_gpu()
     from training import session  # it imports this module, and ComfyUI, which takes seconds: not for --help
 
     try:

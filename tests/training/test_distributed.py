@@ -181,6 +181,26 @@ def test_messages_hold_every_gradient_once(monkeypatch):
     assert [[gradient.numel() for gradient in message] for message in messages] == [[3, 4, 5], [20], [1]]
 
 
+def test_each_process_takes_its_gpu_before_comfyui_is_imported(monkeypatch):
+    import training
+    from training import erft
+
+    happened = []
+
+    class Session:
+        def __getattr__(self, name):
+            happened.append("session")
+            return lambda *arguments: 0
+
+    monkeypatch.setenv("LOCAL_RANK", "3")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "set_device", happened.append)
+    monkeypatch.setitem(sys.modules, "training.session", Session())
+    monkeypatch.setattr(training, "session", sys.modules["training.session"], raising=False)
+    assert erft.main(["--config", "any.toml"]) == 0
+    assert happened == [3, "session"]
+
+
 def test_alone_everything_is_what_it_was():
     group = Group()
     parameter = torch.nn.Parameter(torch.ones(3))
