@@ -149,6 +149,12 @@ def test_the_encoder_learns_in_its_own_group(wan_folder):
     assert all(not torch.equal(before[key], after[key]) for key in before)
 
 
+def test_a_step_without_poses_has_a_gradient_of_zero_for_all_processes_to_add_up(wan_folder):
+    trainer = dance_trainer(wan_folder, data=FakeDataset())
+    steps(trainer, 1)
+    assert all(parameter.grad is not None and not parameter.grad.any() for parameter in trainer.poses.parameters())
+
+
 def test_things_are_left_out_as_often_as_asked():
     config, example = DropConfig(image=0.1, pose=0.145, sound=0.3), DancingDataset().make(0)
     example = replace(

@@ -9,6 +9,7 @@ import time
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.training.synthetic_clips import write_numbered
 from training import cache, erft
@@ -54,6 +55,32 @@ def test_cache_train_use(words, tmp_path, capsys):
     patcher = comfy.sd.load_diffusion_model(str(ROOT / "demo/models/tiny_wan22_i2v_high.safetensors"))
     patched, _ = comfy.sd.load_lora_for_models(patcher, None, load_file(run / "run.safetensors"), 1.0, 0.0)
     assert len(patched.patches) == 60
+
+
+def test_dance_from_clips_to_a_file_with_its_pose_encoder(words, tmp_path, capsys):
+    from svi_core.dance import read_pose_encoder
+
+    for index in range(2):
+        write_numbered(tmp_path / f"dancers/clip{index}.mp4", 40 + index)
+        write_numbered(tmp_path / f"dancers/clip{index}.pose.mp4", 40 + index)
+    words += [
+        f"data.folder={tmp_path / 'dancers'}", "data.default_caption=a dancer", "data.layout=Dance", "drops.pose=0.3",
+        "drops.image=0.3", "data.held_out=0",
+    ]  # fmt: skip
+    assert cache.main(["--config", TINY, *words]) == 0
+    assert erft.main(["--config", TINY, *words, "--dry-run"]) == 0
+    assert "pose encoder" in capsys.readouterr().out
+    assert erft.main(["--config", TINY, *words]) == 0
+    run = tmp_path / "run"
+    first = read_pose_encoder(run / "run.safetensors")
+    assert first[-1].weight.any() and len(list(run.glob("samples/*.mp4"))) == 1
+    assert erft.main(["--resume", str(run), "loop.steps=5", "samples.every=0"]) == 0
+    assert not torch.equal(read_pose_encoder(run / "run.safetensors")[-1].weight, first[-1].weight)
+
+
+def test_the_cache_of_talk_needs_an_audio_encoder(words, capsys):
+    assert cache.main(["--config", TINY, *words, "data.layout=Talk", "data.frame_rate=25"]) == 2
+    assert "model.audio_encoder is empty" in capsys.readouterr().err
 
 
 def test_going_on_from_the_command_line(words, tmp_path, capsys):
