@@ -177,6 +177,7 @@ def prepare_run(
 
 
 _made_files: set[Path] = set()  # results of this process, to notice when a cached one is gone
+_losses: dict[Path, float] = {}  # folder: when a result in it was last found gone
 
 
 def run_path(filename_prefix: str) -> Path:
@@ -192,10 +193,11 @@ def remember(file: Path, instead_of: str | None = None) -> None:
 
 
 def changed_if_gone(folder: Path | None = None) -> float | str:
-    """Return a new value each time, so that a node runs again, if a result (of `folder`) is gone; "" otherwise."""
-    gone = {file for file in _made_files if folder in (None, file.parent) and not file.exists()}
-    _made_files.difference_update(gone)  # told once: what is gone on purpose must not keep nodes running for ever
-    return time.time() if gone else ""
+    """Return when a result (of `folder`) was last found gone, "" if none was: a new value makes a node run again, once."""
+    for file in [file for file in _made_files if not file.exists()]:
+        _made_files.discard(file)
+        _losses[file.parent] = time.time()
+    return max((noticed for parent, noticed in _losses.items() if folder in (None, parent)), default="")
 
 
 class SVIOutput(io.ComfyNode):

@@ -205,8 +205,8 @@ class GrowingVideo:
         """End a stopped run's video with all of its last clip; what fails is told in the log, since the run failed already."""
         try:
             self.show_end()
-        except Exception as error:
-            _log.warning("SVI: the end of the last clip could not be shown (%s); the clip itself is safe.", error)
+        except BaseException as error:  # a second Cancel too: what stopped the run is raised again by the caller
+            _log.warning("SVI: the end of the last clip could not be shown (%r); the clip itself is safe.", error)
         self.try_join()
 
     def finish(self) -> Path:

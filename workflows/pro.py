@@ -35,7 +35,7 @@ def long_story(graph: GraphLayout) -> None:
     anchors: dict[str, Node] = {}
     for name, title in (("garden", "Picture of the second scene"), ("portrait", "Last picture")):
         group = scenes.group(f"Anchor: {name}", REFERENCE)
-        picture = group.add("LoadImage", title=title, preview_height=200, image=EXAMPLE_IMAGE)
+        picture = group.add("LoadImage", title=title, preview_height=290, image=EXAMPLE_IMAGE)
         encoded = group.add(
             "SVIAnchorEncode", vae=links["vae"], image=picture, width=832, height=480, size_rule="exact", resize="crop"
         )
@@ -50,14 +50,14 @@ def long_story(graph: GraphLayout) -> None:
     strip = seen.add("SVIFilmstrip", video=video, columns=5, frame_width=240, clip_length=0)
     seen.add("PreviewImage", title="Filmstrip", preview_height=300, images=strip)
     report = seen.add("SVIDriftReport", video=video, clip_length=0)
-    seen.add("PreviewAny", title="Drift and seams", source=report["report"])
+    seen.add("PreviewAny", title="Drift and seams", preview_height=240, source=report["report"])
 
 
 def extend_2_0_pro(graph: GraphLayout) -> None:
     """Two more clips after a video that is there already."""
     links = _until_video(graph, "extend_2.0_pro", 470, paragraphs(SEQUEL))
     before = graph.column(400).group("The video to continue", REFERENCE)
-    loaded = before.add("LoadVideo", file=EXAMPLE_VIDEO)
+    loaded = before.add("LoadVideo", preview_height=700, file=EXAMPLE_VIDEO)
     start = before.add("SVIContinueVideo", video=loaded, run="", trim_end=0)
     made = graph.column(520).group("5 - Video", VIDEO)
     video = _generate(made, {**links, "continue_from": start}, num_clips=2, filename_prefix="svi/extended")

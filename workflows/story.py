@@ -80,4 +80,4 @@ def _storyline(column) -> tuple[Node, Node]:
         prefix=CHARACTER,
         suffix="",
     )
-    return story, group.add("PreviewAny", title="The prompts: read, copy, edit", preview_height=200, source=story["text"])
+    return story, group.add("PreviewAny", title="The prompts: read, copy, edit", preview_height=240, source=story["text"])

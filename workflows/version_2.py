@@ -27,7 +27,7 @@ def loop_2_0_wan21(graph: GraphLayout) -> None:
 def loop_2_0_wan22(graph: GraphLayout) -> None:
     """Wan 2.2 with SVI 2.0: one scene with much motion, frames instead of latents between clips."""
     notes = graph.column(430).group("Read me", NOTES)
-    notes.note("Start here", note("loop_2.0_wan22"), 540)
+    notes.note("Start here", note("loop_2.0_wan22"), 620)
     notes.note("Weight files", weight_files(HIGH, LOW, SVI_2_HIGH, SVI_2_LOW, LIGHT_HIGH, LIGHT_LOW, TEXT_ENCODER, VAE), 350)
     links = _experts(graph)
     middle = graph.column(400)

@@ -413,3 +413,9 @@ def test_a_video_open_in_a_player_does_not_fail_a_finished_run(tmp_path, monkeyp
     monkeypatch.setattr(Path, "unlink", unlink)
     path, _, _ = run(tmp_path)
     assert count_frames(path) == 17 and "the finished video is" in caplog.text
+
+
+def test_a_second_cancel_while_the_end_is_shown_still_leaves_a_video(tmp_path, monkeypatch):
+    monkeypatch.setattr(GrowingVideo, "show_end", lambda video: (_ for _ in ()).throw(Killed()))
+    left = stopped_run(tmp_path, STORY)
+    assert count_frames(left) == 13

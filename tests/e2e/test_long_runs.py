@@ -89,7 +89,7 @@ def test_a_continued_run_is_bit_for_bit_the_run_gone_on(comfy_server, reference_
 
 def test_a_video_of_another_size_is_refused_before_the_first_step(comfy_server, reference_image, tmp_path):
     source = picture_video(tmp_path / "wide.mp4", size="128x64", seconds=0.5)
-    graph = loop_graph(comfy_server.add_input(reference_image), filename_prefix="svi/wide")
+    graph = loop_graph(comfy_server.add_input(reference_image), num_frames=13, filename_prefix="svi/wide")
     with pytest.raises(ExecutionFailed, match=r"wide.mp4\) has 128 x 64 pixels, but the anchor 64 x 64"):
         comfy_server.run(with_start(graph, comfy_server.add_input(source)))
     assert not (comfy_server.output_directory / "svi" / "wide").exists()
@@ -184,7 +184,8 @@ def test_seam_length_and_colours_change_what_is_shown_only(comfy_server, referen
 
 def test_a_final_length_shorter_than_the_video_to_continue_is_refused(comfy_server, reference_image, tmp_path):
     source = picture_video(tmp_path / "long.mp4")
-    graph = with_output(loop_graph(comfy_server.add_input(reference_image), filename_prefix="svi/short"), length_seconds=2.0)
+    graph = loop_graph(comfy_server.add_input(reference_image), num_frames=13, filename_prefix="svi/short")
+    graph = with_output(graph, length_seconds=2.0)
     with pytest.raises(ExecutionFailed, match="length_seconds is 2, but the video to continue lasts 2.00 seconds"):
         comfy_server.run(with_start(graph, comfy_server.add_input(source)))
 
@@ -207,9 +208,9 @@ def test_runs_are_joined(comfy_server, reference_image, tmp_path):
     whole = joined("svi/joined ü")
     first, second = (video_of(comfy_server, name) for name in ("svi/a", "svi/b"))
     assert frame_hashes(whole) == frame_hashes(first) + frame_hashes(second)
-    assert [clip.num_frames for clip in read_manifest(whole)] == [9, 4, 9]
+    assert [clip.num_frames for clip in read_manifest(whole)] == [5, 8, 9]
     faded = joined("svi/faded", seam="eased", blend_frames=4, trim_end=1, trim_start=2)
     assert count_frames(faded) == (13 - 1) + (9 - 2) - 4 and probe_video(faded).width == 64
-    assert [clip.num_frames for clip in read_manifest(faded)] == [9, 3, 3]
+    assert [clip.num_frames for clip in read_manifest(faded)] == [5, 7, 3]
     with pytest.raises(ExecutionFailed, match="blend_frames is 99, but the pieces have 13 and 9 frames"):
         joined("svi/refused", seam="linear", blend_frames=99)

@@ -115,7 +115,8 @@ def test_a_damaged_clip_is_set_aside_and_made_again(server, reference_image):
     queued = graph(server, reference_image, name)
     queued["generate"]["inputs"]["num_clips"] = CLIPS + 1  # another graph, so that ComfyUI's own cache does not answer
     server.run(queued)
-    assert result(server, name)[:CLIPS] == expected
+    for old, new in zip(expected, result(server, name), strict=False):
+        assert old[:2] == new[:2] and set(old[2]) <= set(new[2])  # a clip that another follows is shown differently as well
     assert [path.name.endswith(victim.name) for path in (folder / "set_aside").iterdir()] == [True]
 
 
