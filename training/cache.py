@@ -221,7 +221,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--config", action="append", required=True, type=Path, help="TOML file; later ones win")
     parser.add_argument("--prune", action="store_true", help="remove entries that no configuration in the folder uses")
     parser.add_argument("overrides", nargs="*", metavar="section.key=value", help="settings that win over the files")
-    options = parser.parse_args(arguments)
+    options = parser.parse_intermixed_args(arguments)
     try:
         config = load_config(options.config, options.overrides)
         files = _encoder_files(config.model, config.data.svi_layout.condition is Condition.SOUND)

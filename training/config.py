@@ -38,14 +38,14 @@ def load_config(paths: Path | Sequence[Path], overrides: Sequence[str] = ()) -> 
     return config_from(start)
 
 
-def merged_table(table: Mapping[str, object], overrides: Sequence[str]) -> dict[str, object]:
-    """Return `table` with ``section.key=value`` overrides.
+def merged_table(table: Mapping[str, object], paths: Sequence[Path], overrides: Sequence[str]) -> dict[str, object]:
+    """Return `table` with what TOML files and ``section.key=value`` overrides say, the later ones winning.
 
     Raises:
-        ValueError: an override without key or value.
+        ValueError: a file that cannot be read, or an override without key or value.
     """
     merged: dict[str, object] = {}
-    for part in (table, *map(_parse_override, overrides)):
+    for part in (table, *map(_read_toml, paths), *map(_parse_override, overrides)):
         _merge(merged, part)
     return merged
 
@@ -73,7 +73,7 @@ def config_differences(first: TrainingConfig, second: TrainingConfig) -> list[st
 
 def _preset_table(name: object) -> dict[str, object]:
     """Return what the preset called `name` says, as a table of settings."""
-    if name not in PRESETS:
+    if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"preset is {name!r}: use one of {', '.join(map(repr, PRESETS))}, or none.")
     chosen = preset(name)
     expert = next(key for key, ids in EXPERT_RANGES.items() if ids == chosen.expert)

@@ -37,6 +37,7 @@ from svi_core.error_recycling import (
     target_velocity,
 )
 from svi_core.flow_matching import FlowSample, make_flow_sample
+from svi_core.out_of_memory import is_out_of_memory
 from training.conditions import Conditions
 from training.dataset import TrainingExample
 from training.distributed import MeasuredError, take_own_gpu
@@ -307,7 +308,10 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped at once; --resume goes on from the last checkpoint\n")
         return 130
-    except (ValueError, OSError, TrainingStopped, MemoryError, torch.OutOfMemoryError) as error:
+    except (ValueError, OSError, RuntimeError, MemoryError) as error:
+        expected = not isinstance(error, RuntimeError) or isinstance(error, TrainingStopped) or is_out_of_memory(error)
+        if not expected:
+            raise
         sys.stderr.write(f"{error}\n")
         return 2
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from svi_core.atomic_file import write_bytes
+from training.run_folder import parsed_line
 
 COLOURS = ("#38bdf8", "#f472b6", "#a3e635", "#fbbf24", "#c084fc", "#fb7185", "#2dd4bf", "#94a3b8")
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 56, 28
@@ -31,7 +32,9 @@ def write_report(run: Path) -> Path:
         text = (run / "metrics.jsonl").read_text(encoding="utf-8")
     except OSError as error:
         raise ValueError(f"{run} holds no run with measurements ({error.strerror}: {error.filename}).") from error
-    entries = [json.loads(line) for line in text.splitlines()]
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{run / 'config.json'} cannot be read as settings ({error}): mend it.") from error
+    entries = [entry for line in text.splitlines() if (entry := parsed_line(line)) is not None]
     page = _page(run, config, entries)
     write_bytes(run / "report.html", page.encode())
     return run / "report.html"

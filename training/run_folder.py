@@ -93,7 +93,7 @@ class RunFolder:
         if not self._group.is_first or not self.metrics.exists():
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if (entry := _parsed(line)) is not None and entry["step"] <= step]
+        kept = [line for line in lines if (entry := parsed_line(line)) is not None and entry["step"] <= step]
         write_bytes(self.metrics, "".join(line + "\n" for line in kept).encode())
 
     def measurements(self) -> list[dict]:
@@ -101,7 +101,7 @@ class RunFolder:
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        return [entry for entry in map(_parsed, lines) if entry is not None]
+        return [entry for entry in map(parsed_line, lines) if entry is not None]
 
     def close(self) -> None:
         """Give the lock back."""
@@ -109,12 +109,12 @@ class RunFolder:
             self._lock.release()
 
 
-def resumed_config(run: Path, wanted: TrainingConfig | None, overrides: Sequence[str] = ()) -> TrainingConfig:
+def resumed_config(run: Path, paths: Sequence[Path] = (), overrides: Sequence[str] = ()) -> TrainingConfig:
     """Return the settings with which the run in `run` goes on.
 
     Args:
         run: its folder.
-        wanted: settings given again with --config; None takes those of the run.
+        paths: files of --config, which win over the settings of the run in what they say.
         overrides: ``section.key=value``, for settings that may change: how long, how often, what is seen, memory, and what
             helps a training that diverged: the learning rate, and clips that are left out.
 
@@ -122,9 +122,12 @@ def resumed_config(run: Path, wanted: TrainingConfig | None, overrides: Sequence
         ValueError: no run is there, or a setting differs that would make it another training; each is named.
     """
     begun = begun_config(run)
-    if wanted is None:
-        wanted = config_from(merged_table(config_table(begun), overrides))
-    wanted = replace(wanted, run=str(run))
+    table = merged_table(config_table(begun), paths, overrides)
+    if table["preset"] != begun.preset:  # what a preset says is in the settings since the beginning
+        raise ValueError(
+            f"--resume {run}: the run has preset {begun.preset!r}, not {table['preset']!r}. Begin a new run for it."
+        )
+    wanted = replace(config_from(table), run=str(run))
     allowed = _MAY_CHANGE + (_MAY_CHANGE_IN_LOOP if begun.optimizer.schedule is Schedule.CONSTANT else _MAY_CHANGE_IN_LOOP[:2])
     refused = [line for line in config_differences(begun, wanted) if not line.startswith(allowed)]
     if refused:
@@ -152,7 +155,8 @@ def begun_config(run: Path) -> TrainingConfig:
         raise ValueError(f"{path} cannot be read as settings ({error}): mend it, or begin a new run.") from error
 
 
-def _parsed(line: str) -> dict | None:
+def parsed_line(line: str) -> dict | None:
+    """Return the measurement in a line of metrics.jsonl, or None for one that was cut off."""
     try:
         entry = json.loads(line)
     except json.JSONDecodeError:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
 from pathlib import Path
 
+import psutil
+
 from svi_core.erft_presets import PRESETS
 from svi_core.fingerprint import large_file_fingerprint
 from svi_core.layouts import Condition
@@ -22,7 +24,7 @@ from training.progress import MakeSample, Progress, no_sample
 from training.report import write_report
 from training.run_folder import RunFolder, resumed_config
 from training.samples import make_sampler
-from training.settings import TrainingConfig
+from training.settings import BankStorageKind, TrainingConfig
 from training.stop_signal import BY_FILE, StopSignal
 from training.trainer import ExampleSource, Trainer
 
@@ -30,6 +32,7 @@ MORE_MEMORY = (
     "Add --config training/configs/memory_24gb.toml (or 48gb): fp8 weights, block inputs and weights in host memory. "
     "Or lower loop.batch_size, data.width and data.height."
 )
+MORE_MEMORY_RESUMED = "Add memory.swapped_blocks=40 memory.offload_block_inputs=true, which a run may change when it goes on."
 _ENCODER_FOLDERS = {  # of ComfyUI, by the setting in [model] that names a file in it
     "vae": "vae", "text_encoder": "text_encoders", "clip_vision": "clip_vision", "audio_encoder": "audio_encoders",
 }  # fmt: skip
@@ -46,14 +49,14 @@ def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | 
     if resume is None:
         config = load_config(paths, overrides)
     else:
-        config = resumed_config(resume, load_config(paths, overrides) if paths else None, overrides)
+        config = resumed_config(resume, paths, overrides)
     require_trainable(config)
     group = join_group()
     try:
         if dry_run:
             print_plan(config, group)
             return 0
-        with out_of_memory_told("training", MORE_MEMORY):
+        with out_of_memory_told("training", MORE_MEMORY if resume is None else MORE_MEMORY_RESUMED):
             number = run_training(config, group, open_cache, resume=resume is not None, sampler=make_sampler)
     finally:
         group.close()
@@ -155,10 +158,31 @@ def run_training(
         data = open_data(config, per_step)
         trainer = assemble(config, load_configured_backbone(config), data, group, run.path)
         with closing(trainer.banks):
+            require_room_for_banks(trainer)
             _begin(trainer, run, resume)
             with closing(Progress(trainer, run, sampler(trainer, run) if sampler else no_sample)) as progress:
                 progress.begin(stop.wished)
                 return train(trainer, run, stop, progress.on_step, progress.look)
+
+
+def require_room_for_banks(trainer: Trainer) -> None:
+    """Refuse banks in RAM that will be larger than the RAM that is free now.
+
+    The largest size of the examples is what is counted: banks of further sizes come on top.
+
+    Raises:
+        ValueError: with what is needed and what is free.
+    """
+    config = trainer.config
+    if config.bank.storage is not BankStorageKind.RAM or not config.recycling.injects:
+        return
+    own = trainer.banks.memory_bytes(trainer.data.example(config.seed, 0, 0).latent.shape)
+    (needed,), free = trainer.group.total(own), psutil.virtual_memory().available
+    if any(trainer.group.largest(needed > free)):
+        raise ValueError(
+            f"the error banks of {trainer.group.size} processes grow to {needed / 2**30:.1f} GiB of RAM, but "
+            f'{free / 2**30:.1f} GiB are free: use bank.storage = "file", or a smaller recycling.capacity.'
+        )
 
 
 def _begin(trainer: Trainer, run: RunFolder, resume: bool) -> None:

@@ -113,12 +113,13 @@ class BankConfig:
     """Where errors are kept, and who sees them; what is kept is said in `recycling`.
 
     Attributes:
-        storage: "ram", or "file" for a sparse file that is read in place and survives a crash.
+        storage: "file" for a sparse file that is read in place and survives a crash; or "ram", all of which is written into
+            each checkpoint.
         folder: where the file lies; empty: in the run's folder.
         share: let all processes store all errors, not only during the warm-up.
     """
 
-    storage: BankStorageKind = BankStorageKind.RAM
+    storage: BankStorageKind = BankStorageKind.FILE
     folder: str = ""
     share: bool = False
 
@@ -184,7 +185,9 @@ class LoopConfig:
         for name in ("epochs", "batch_size", "accumulation", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"loop.{name}", getattr(self, name), "1 or more")
         _require(self.keep_checkpoints >= 2, "loop.keep_checkpoints", self.keep_checkpoints, "2 or more")
-        _require(self.keep_loras_every >= 0, "loop.keep_loras_every", self.keep_loras_every, "0 or more")
+        fits = self.keep_loras_every >= 0 and self.keep_loras_every % self.checkpoint_every == 0
+        multiple = f"0 or a multiple of loop.checkpoint_every = {self.checkpoint_every}, since LoRA files come with checkpoints"
+        _require(fits, "loop.keep_loras_every", self.keep_loras_every, multiple)
 
 
 @dataclass(frozen=True, kw_only=True)

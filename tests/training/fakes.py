@@ -50,6 +50,7 @@ def settings(run: Path | str = "", **sections):
             "noise_prob": 0.5, "latent_prob": 0.9, "image_prob": 0.9, "clean_prob": 0.2, "num_image_error_slots": 1,
             "capacity": 3, "num_grids": 4, "warmup_steps": 2,
         },
+        "bank": {"storage": "ram"},
         "optimizer": {"learning_rate": 1e-2},
         "loop": {"steps": 6, "checkpoint_every": 2},
         "validation": {"every": 0},

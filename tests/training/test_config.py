@@ -75,6 +75,8 @@ def test_the_experts_of_pro_differ_in_their_noise_levels():
         ("model.expert=medium", "model.expert is 'medium': use one of 'single', 'high', 'low'"),
         ("data.layout=Flim", "layout is 'Flim'"),
         ("preset=flim", "preset is 'flim': use one of 'shot', 'film'"),
+        ("preset=['film']", "preset is .*: use one of 'shot'"),
+        ("loop.keep_loras_every=150", "keep_loras_every is 150: use 0 or a multiple of loop.checkpoint_every = 100"),
         ("loop.keep_checkpoints=1", "loop.keep_checkpoints is 1: use 2 or more"),
         ("nonsense", "'nonsense' is no setting: write section.key=value"),
     ],

@@ -17,7 +17,7 @@ import torch
 
 from tests.training.fakes import FakeDataset, settings
 from training.checkpoint import checkpoints
-from training.config import config_table, load_config
+from training.config import config_table
 from training.distributed import Group
 from training.run_folder import RunFolder, resumed_config
 from training.stop_signal import BY_FILE
@@ -250,14 +250,22 @@ def test_another_base_is_refused_by_name(wan_folder, tmp_path):
 def test_other_settings_are_refused_by_name(wan_folder, tmp_path):
     run = tmp_path / "run"
     train_here(config_for(run, wan_folder, loop={"steps": 2}))
-    more = resumed_config(run, None, ["loop.steps=9", "samples.every=5", "memory.checkpointing=false"])
+    more = resumed_config(run, (), ["loop.steps=9", "samples.every=5", "memory.checkpointing=false"])
     assert (more.loop.steps, more.samples.every, more.memory.checkpointing) == (9, 5, False)
     with pytest.raises(ValueError, match=r"differ .* optimizer.weight_decay: 0.01 -> 0.02; seed: 0 -> 3"):
-        resumed_config(run, None, ["seed=3", "optimizer.weight_decay=0.02"])
-    with pytest.raises(ValueError, match="recycling.clean_prob: 0.2 -> 0.5"):
-        resumed_config(run, load_config([], ["preset=film"]))
+        resumed_config(run, (), ["seed=3", "optimizer.weight_decay=0.02"])
+    with pytest.raises(ValueError, match="the run has preset '', not 'film'"):
+        resumed_config(run, (), ["preset=film"])
+    file = tmp_path / "memory.toml"
+    file.write_text("[memory]\nswapped_blocks = 2\n")
+    assert resumed_config(run, [file]) == replace(
+        resumed_config(run), memory=replace(more.memory, checkpointing=True, swapped_blocks=2)
+    )
+    (run / "config.json").write_text("{")
+    with pytest.raises(ValueError, match=r"config.json cannot be read as settings"):
+        resumed_config(run)
     with pytest.raises(ValueError, match="there is no run"):
-        resumed_config(tmp_path / "nowhere", None)
+        resumed_config(tmp_path / "nowhere")
 
 
 def test_the_advice_after_a_nan_helps(wan_folder, tmp_path):
@@ -266,15 +274,15 @@ def test_the_advice_after_a_nan_helps(wan_folder, tmp_path):
 
     run = tmp_path / "run"
     train_here(config_for(run, wan_folder, loop={"steps": 2}))
-    too_high = resumed_config(run, None, ["optimizer.learning_rate=1e30", "loop.steps=6"])
+    too_high = resumed_config(run, (), ["optimizer.learning_rate=1e30", "loop.steps=6"])
     with pytest.raises(TrainingStopped) as first:
         train_here(too_high, resume=True)
     with pytest.raises(TrainingStopped) as again:
-        train_here(resumed_config(run, None), resume=True)
+        train_here(resumed_config(run), resume=True)
     assert str(again.value) == str(first.value)
     advice = re.search(r"--resume (\S+) (optimizer.learning_rate=\S+);", str(first.value))
     assert advice[1] == str(run) and advice[2] == "optimizer.learning_rate=3.3e+29"
-    assert train_here(resumed_config(run, None, ["optimizer.learning_rate=1e-3"]), resume=True) == 0
+    assert train_here(resumed_config(run, (), ["optimizer.learning_rate=1e-3"]), resume=True) == 0
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
     changed = [(line["step"], line["settings"]) for line in lines if line["kind"] == "changed"]
     assert changed == [
@@ -299,7 +307,7 @@ def test_a_clip_that_always_gives_nan_can_be_left_out(wan_folder, tmp_path):
     with pytest.raises(TrainingStopped) as stopped:  # step 3 takes clip (31 * 2) % 8 = 6
         train_here(config_for(run, wan_folder), data=data)
     advice = re.search(r"--resume (\S+) '(data.exclude=\S+)'", str(stopped.value))
-    config = resumed_config(Path(advice[1]), None, [advice[2]])
+    config = resumed_config(Path(advice[1]), (), [advice[2]])
     data.exclude = config.data.exclude
     assert data.exclude == ("clip6.mp4",) and train_here(config, resume=True, data=data) == 0
 
@@ -308,7 +316,7 @@ def test_the_end_of_a_cosine_cannot_be_moved(wan_folder, tmp_path):
     run = tmp_path / "run"
     train_here(config_for(run, wan_folder, loop={"steps": 2}, optimizer={"schedule": "cosine"}))
     with pytest.raises(ValueError, match="loop.steps: 2 -> 9"):
-        resumed_config(run, None, ["loop.steps=9"])
+        resumed_config(run, (), ["loop.steps=9"])
 
 
 def test_a_run_is_not_begun_twice(wan_folder, tmp_path):
@@ -376,3 +384,13 @@ def test_values_too_small_for_the_file_are_saved_in_fp32(wan_folder, tmp_path, c
     train_here(config_for(run, wan_folder, loop={"steps": 1}, optimizer=slow))
     assert "run.safetensors is saved in fp32 this time" in caplog.text
     assert {tensor.dtype for tensor in load_file(run / "run.safetensors").values()} == {torch.float32}
+
+
+def test_banks_larger_than_the_free_memory_are_refused_at_the_start(wan_folder, tmp_path, monkeypatch):
+    import psutil
+
+    run = tmp_path / "run"
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: type("Memory", (), {"available": 1000})())
+    with pytest.raises(ValueError, match=r'grow to .* GiB of RAM, but 0.0 GiB are free: use bank.storage = "file"'):
+        train_here(config_for(run, wan_folder, "ram"))
+    assert train_here(config_for(run, wan_folder, "file", loop={"steps": 1})) == 0
