@@ -30,7 +30,7 @@ Job = TypeVar("Job", bound=tuple)
 Result = TypeVar("Result")
 _VISION_VALUES = 257 * 1280
 _SPEECH_VALUES = 12 * 768  # of a frame
-_PACKED_POSES = 4  # poses are mostly black: packed they take less than this part of their bytes
+_PACKED_POSES = 4  # an estimate of what packing saves, since poses are mostly black; a disk that fills up is named anyway
 
 
 @dataclass(frozen=True)
@@ -142,7 +142,7 @@ def one_ahead(work: Callable[..., Result], jobs: Iterable[Job]) -> Iterator[tupl
 
 
 def encoded_bytes(plan: WindowPlan, config: DataConfig) -> int:
-    """Return the size of an example's file, with CLIP vision."""
+    """Return the size of an example's file, with CLIP vision; that of packed poses is an estimate."""
     layout = config.svi_layout
     num_known = 1 + len(error_slots(layout, plan.later_clip)) if layout.in_latent_space else layout.num_slots
     slot = LATENT_CHANNELS * (plan.crop.height // SPATIAL_STRIDE) * (plan.crop.width // SPATIAL_STRIDE)

@@ -221,13 +221,18 @@ def encode_speech(audio_encoder, samples: Tensor, num_frames: int) -> Tensor:
     """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz, in fp32 on the CPU.
 
     As SVI Talk does: brought to 25 per second before wav2vec2's transformer, not after (SVI_SPEC D1).
+
+    Raises:
+        ValueError: a result that is not finite.
     """
     comfy.model_management.load_model_gpu(audio_encoder.patcher)
     model = audio_encoder.model
     features = model.feature_extractor(samples[None].to(audio_encoder.load_device))
     features = torch.nn.functional.interpolate(features.mT, size=num_frames, mode="linear", align_corners=True).mT
     _, layers = model.encoder(model.feature_projection(features))
-    return torch.stack(layers[1:], dim=2)[0].float().cpu()  # layers[0] is what goes into the first one
+    found = torch.stack(layers[1:], dim=2)[0].float().cpu()  # layers[0] is what goes into the first one
+    require_finite(found, "what the speech encoder made")
+    return found
 
 
 @torch.no_grad()
