@@ -231,7 +231,10 @@ def encode_speech(audio_encoder, samples: Tensor, num_frames: int) -> Tensor:
     features = torch.nn.functional.interpolate(features.mT, size=num_frames, mode="linear", align_corners=True).mT
     _, layers = model.encoder(model.feature_projection(features))
     found = torch.stack(layers[1:], dim=2)[0].float().cpu()  # layers[0] is what goes into the first one
-    require_finite(found, "what the speech encoder made")
+    if not bool(found.isfinite().all()):
+        raise ValueError(
+            "the speech encoder made values that are NaN or infinite of the sound: try another file of the encoder."
+        )
     return found
 
 

@@ -172,3 +172,7 @@ def test_speech_is_brought_to_25_features_per_second_before_the_transformer(comf
     assert len(convolved) == 49 and found.shape == (25, 2, 16)  # 50 per second, and what the last ones lack
     for layer in range(2):
         torch.testing.assert_close(found[:, layer], layers[layer + 1][0], rtol=1e-3, atol=1e-4)
+    with torch.no_grad():
+        model.feature_projection.projection.bias[0] = float("nan")
+    with pytest.raises(ValueError, match="the speech encoder made values that are NaN or infinite"):
+        encode_speech(encoder, samples, 25)
