@@ -17,7 +17,7 @@ def dance_loop(graph: GraphLayout) -> None:
     middle = graph.column(400)
     clip, vae = encoders(middle)
     anchor = reference(middle, vae, 480, 832)
-    poses = graph.column(400).group("3 - Pose video", REFERENCE).add("LoadVideo", preview_height=700, file=POSE_VIDEO)
+    poses = graph.column(520).group("3 - Pose video", REFERENCE).add("LoadVideo", preview_height=840, file=POSE_VIDEO)
     words = graph.column(460).group("4 - Prompt", PROMPTS)
     prompts = words.add("SVIPromptStream", text_height=110, clip=clip, text=DANCE_PROMPT, split="paragraphs")
     negative = words.add("CLIPTextEncode", title="Negative prompt", text_height=170, clip=clip, text=NEGATIVE_ENGLISH)

