@@ -1,5 +1,6 @@
 """Put a run together from its settings: model, LoRA, optimizer, banks."""
 
+import logging
 import math
 from pathlib import Path
 
@@ -16,6 +17,8 @@ from training.speech_layers import load_speech_layers
 from training.streams import stream
 from training.trainer import ExampleSource, Trainer
 
+_log = logging.getLogger(__name__)
+
 
 def load_configured_backbone(config: TrainingConfig) -> Backbone:
     """Load the model that `config` names, with its audio layers where the layout follows sound.
@@ -28,6 +31,25 @@ def load_configured_backbone(config: TrainingConfig) -> Backbone:
         layers = find_model("model_patches", config.model.audio_patch, "model.audio_patch")
         backbone.hear(load_speech_layers(layers, backbone.device, backbone.compute_dtype))
     return backbone
+
+
+def require_expert(expert: str, is_wan_2_1: bool, name: str) -> None:
+    """Refuse an expert of Wan 2.2 for Wan 2.1 and the other way round; warn where a file's name says the other expert.
+
+    Args:
+        expert: "single", "high" or "low".
+        is_wan_2_1: whether the model reads CLIP vision features, which is how the two are told apart.
+        name: of the model's file.
+
+    Raises:
+        ValueError: the model would be trained on noise levels that it does not serve.
+    """
+    if is_wan_2_1 != (expert == "single"):
+        version, fitting = ("2.1", "'single', as the presets shot and film say") if is_wan_2_1 else ("2.2", "'high' or 'low'")
+        raise ValueError(f"model.expert is {expert!r}, but {name} is a Wan {version} model: use {fitting}.")
+    other = {"high": "low_noise", "low": "high_noise"}.get(expert)
+    if other is not None and other in name.lower():
+        _log.warning("SVI: model.expert is %r, but the file is called %s: is it the other expert?", expert, name)
 
 
 def load_other_expert(config: TrainingConfig) -> Backbone:

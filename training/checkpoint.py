@@ -14,7 +14,7 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import safetensors.torch
@@ -85,10 +85,22 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
         trainer.load_trained_state(read_tensors(folder / "adapters.safetensors")[0])
         restore_optimizer(trainer.optimizer, *read_tensors(folder / "optimizer.safetensors"))
         trainer.step = state["step"]
+        _set_aside(found[: found.index(folder)], trainer)
         return True
     if found:
         raise ValueError(f"none of the {len(found)} checkpoints in {run / FOLDER} can be used: see the warnings above.")
     return False
+
+
+def _set_aside(damaged: Sequence[Path], trainer: Trainer) -> None:
+    """Rename checkpoints that could not be used, so that they do not count as kept ones; to look at, and to delete."""
+    trainer.group.wait()
+    if trainer.group.is_first:
+        for folder in damaged:
+            aside = folder.with_name(f"damaged_{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+    trainer.group.wait()
 
 
 def checkpoint_bytes(trainer: Trainer) -> int:

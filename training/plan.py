@@ -34,7 +34,7 @@ def plan(trainer: Trainer, run: Path) -> str:
         ValueError: a kernel or a file that the settings ask for is not there.
     """
     seconds, peak = time_step(trainer)
-    picture = draw_first_batch(trainer, run / "first_batch.png")
+    picture = draw_first_batch(trainer, run / "first_batch.png") if trainer.group.is_first else None
     lines = [*_model_lines(trainer), *_data_lines(trainer), *_method_lines(trainer), *_cost_lines(trainer, seconds, peak)]
     return "\n".join([*lines, f"first batch   {picture}"])
 

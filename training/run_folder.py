@@ -10,6 +10,7 @@
 """
 
 import json
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -60,12 +61,21 @@ class RunFolder:
         Raises:
             ValueError: there is a run here that has checkpoints.
         """
+        self.require_empty()
         if not self._group.is_first:
             return
+        self.metrics.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "bank", ignore_errors=True)  # also of sizes that this run will not see
+        self.keep_settings(config)
+
+    def require_empty(self) -> None:
+        """Refuse to begin where there is a run. Asked before the model is loaded, too, which takes minutes.
+
+        Raises:
+            ValueError: there is a run here that has checkpoints.
+        """
         if checkpoints(self.path):
             raise ValueError(f"{self.path} holds a run already: go on with --resume {self.path}, or choose another run folder.")
-        self.metrics.unlink(missing_ok=True)
-        self.keep_settings(config)
 
     def go_on(self, config: TrainingConfig, step: int) -> None:
         """Write down what the run goes on with after `step`, and what of it is new."""

@@ -12,7 +12,7 @@ from svi_core.erft_presets import PRESETS
 from svi_core.fingerprint import large_file_fingerprint
 from svi_core.layouts import Condition
 from svi_core.out_of_memory import out_of_memory_told
-from training.assembly import assemble, load_configured_backbone
+from training.assembly import assemble, load_configured_backbone, require_expert
 from training.checkpoint import require_disk_space, restore_newest
 from training.comfy_runtime import find_model
 from training.config import load_config
@@ -124,7 +124,9 @@ def print_plan(config: TrainingConfig, group: Group) -> None:
         ValueError: settings or files that cannot be trained with.
     """
     per_step = group.size * config.loop.accumulation * config.loop.batch_size
-    trainer = assemble(config, load_configured_backbone(config), open_cache(config, per_step), group, Path(config.run))
+    backbone = load_configured_backbone(config)
+    require_expert(config.model.expert, backbone.needs_clip_vision, backbone.name)
+    trainer = assemble(config, backbone, open_cache(config, per_step), group, Path(config.run))
     with closing(trainer.banks), out_of_memory_told("one training step", MORE_MEMORY):
         text = plan(trainer, Path(config.run))
     if group.is_first:
@@ -154,9 +156,13 @@ def run_training(
         TrainingStopped: a loss or gradient that is not finite.
     """
     with StopSignal(Path(config.run)) as stop, closing(RunFolder(Path(config.run), group)) as run:
+        if not resume:
+            run.require_empty()
         per_step = group.size * config.loop.accumulation * config.loop.batch_size
         data = open_data(config, per_step)
-        trainer = assemble(config, load_configured_backbone(config), data, group, run.path)
+        backbone = load_configured_backbone(config)
+        require_expert(config.model.expert, backbone.needs_clip_vision, backbone.name)
+        trainer = assemble(config, backbone, data, group, run.path)
         with closing(trainer.banks):
             require_room_for_banks(trainer)
             _begin(trainer, run, resume)

@@ -212,6 +212,48 @@ def test_the_checkpoint_before_is_used_when_the_newest_is_damaged(wan_folder, tm
     assert outcome(run) == expected
 
 
+def test_a_damaged_checkpoint_is_set_aside_and_does_not_count_as_kept(wan_folder, tmp_path):
+    run = tmp_path / "run"
+    train_here(config_for(run, wan_folder, loop={"keep_checkpoints": 2}))
+    (checkpoints(run)[0] / "state.json").write_text("{")
+    train_here(config_for(run, wan_folder, loop={"steps": 5, "keep_checkpoints": 2}), resume=True)
+    assert [folder.name for folder in checkpoints(run)] == ["step_00000005", "step_00000004"]
+    assert (run / "checkpoints" / "damaged_step_00000006").is_dir()
+
+
+def test_a_folder_with_a_run_is_refused_before_data_and_model_are_opened(wan_folder, tmp_path):
+    from training.session import run_training
+
+    run = tmp_path / "run"
+    train_here(config_for(run, wan_folder, loop={"steps": 2}))
+    with pytest.raises(ValueError, match="holds a run already"):
+        run_training(config_for(run, wan_folder), Group(), lambda *_: pytest.fail("data were opened"))
+
+
+def test_a_run_that_begins_anew_leaves_no_bank_of_before(wan_folder, tmp_path):
+    stale = tmp_path / "run" / "bank" / "process7" / "16x1x2x2"
+    stale.mkdir(parents=True)
+    train_here(config_for(tmp_path / "run", wan_folder, "file", loop={"steps": 1}))
+    assert not stale.exists() and (tmp_path / "run" / "bank" / "process0").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("expert", "file", "message"),
+    [("single", "fp32", "is a Wan 2.2 model: use 'high' or 'low'"), ("high", "wan21_i2v", "is a Wan 2.1 model: use 'single'")],
+)
+def test_an_expert_of_another_wan_is_refused(wan_folder, tmp_path, expert, file, message):
+    model = {"expert": expert, "path": str(wan_folder / f"{file}.safetensors")}
+    with pytest.raises(ValueError, match=message):
+        train_here(settings(tmp_path / "run", model=model))
+
+
+def test_a_file_named_after_the_other_expert_is_warned_of(wan_folder, tmp_path, caplog):
+    path = tmp_path / "wan2.2_i2v_low_noise.safetensors"
+    shutil.copy(wan_folder / "fp32.safetensors", path)
+    train_here(settings(tmp_path / "run", model={"expert": "high", "path": str(path)}, loop={"steps": 1}))
+    assert "is it the other expert?" in caplog.text
+
+
 def test_no_usable_checkpoint_is_an_error(wan_folder, tmp_path):
     run = tmp_path / "run"
     train_here(config_for(run, wan_folder, loop={"steps": 2}))

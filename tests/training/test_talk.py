@@ -42,7 +42,7 @@ def folder(comfy, tmp_path_factory) -> Path:
 
 
 def config_for(folder: Path, run: Path | str = "", audio_patch: str = "multitalk.safetensors", **sections):
-    model = {"expert": "single", "path": str(folder / "wan.safetensors"), "audio_patch": str(folder / audio_patch)}
+    model = {"expert": "high", "path": str(folder / "wan.safetensors"), "audio_patch": str(folder / audio_patch)}
     return settings(run or folder / "run", data=TALK, model=model, **sections)
 
 
@@ -56,7 +56,7 @@ def talk_trainer(folder: Path, audio_patch: str = "multitalk.safetensors", data=
 def plain_trainer(folder: Path, **sections):
     from training.assembly import assemble, load_configured_backbone
 
-    config = settings(folder / "run", model={"expert": "single", "path": str(folder / "wan.safetensors")}, **sections)
+    config = settings(folder / "run", model={"expert": "high", "path": str(folder / "wan.safetensors")}, **sections)
     return assemble(config, load_configured_backbone(config), FakeDataset(), Group(), folder / "run")
 
 
