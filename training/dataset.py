@@ -45,8 +45,10 @@ class DataConfig:
         width: width of the examples in pixels, a multiple of 16.
         height: height of the examples in pixels, a multiple of 16.
         more_sizes: further sizes such as "480x832"; each clip goes to the size that is nearest to its own shape.
-        windows: windows that one clip gives at most, each from its own part of the clip; a shorter clip gives fewer.
-        variants: examples made of each window, which differ in start, anchor, kind (first or later clip) and crop.
+        windows: windows that one clip gives at most, their starts spread over the clip, so that neighbours may overlap; a
+            shorter clip gives fewer.
+        variants: examples made of each window, which differ in start, anchor, kind (first or later clip) and crop. They are
+            drawn once, when the cache is made, not at every visit as in the released trainer: more variants come nearer to it.
         min_crop: a crop keeps this share of the limiting side or more, drawn uniformly; 1 always crops as little as possible.
         flip: mirror half of the examples; off, since it swaps left and right in captions and writing.
         max_held_frames: how often the last frame may be repeated where a clip is a little too short.

@@ -109,6 +109,7 @@ def _data_lines(trainer: Trainer) -> list[str]:
     first = data.example(trainer.config.seed, 0, 0)
     return [
         f"examples      {len(data)} to learn from, {data.num_held_out} held out; latents up to {list(first.latent.shape)}",
+        f"draws         {trainer.config.data.variants} for each window (data.variants), the same in every pass over the data",
         f"steps         {trainer.num_steps} of {per_step} examples ({epochs:.1f} passes over the data), "
         f"{trainer.config.optimizer.name} at {trainer.config.optimizer.learning_rate:g}",
     ]

@@ -241,7 +241,7 @@ def _other_expert(maker: SampleMaker) -> Iterator[None]:
 def _tell(config: TrainingConfig, example: TrainingExample, vae) -> Story:
     """Return the story that the settings tell, taking from `example` what they leave open."""
     settings = config.samples
-    prompts = settings.prompts or (example.name,)
+    prompts = settings.prompts or (example.caption or example.name,)
     texts, negative = {prompts[0]: example.text}, None
     if settings.prompts or settings.cfg != 1.0:
         path = find_model("text_encoders", config.model.text_encoder, "model.text_encoder")

@@ -66,7 +66,9 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
-    """What fits the training into a card, see configs/memory_*.toml. Results stay the same, to the bit with one kernel.
+    """What fits the training into a card, see configs/memory_*.toml.
+
+    Results stay the same to the bit, but for `attention` and `compile`: another kernel rounds otherwise.
 
     Attributes:
         checkpointing: keep only each block's input for the backward pass.

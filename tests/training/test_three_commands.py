@@ -46,7 +46,14 @@ def test_cache_train_use(words, tmp_path, capsys):
     assert cache.main(["--config", TINY, *words]) == 0
     assert erft.main(["--config", TINY, *words, "--dry-run"]) == 0
     plan = capsys.readouterr().out
-    for line in ("60 layers", "2 to learn from, 1 held out", "seconds/step", "sigma 1.000 .. 0.900", "flash_attention_for_cpu"):
+    for line in (
+        "60 layers",
+        "2 to learn from, 1 held out",
+        "1 for each window (data.variants)",
+        "seconds/step",
+        "sigma 1.000 .. 0.900",
+        "flash_attention_for_cpu",
+    ):
         assert line in plan, line
     run = tmp_path / "run"
     assert (run / "first_batch.png").is_file() and not (run / "checkpoints").exists()
