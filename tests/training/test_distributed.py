@@ -132,6 +132,8 @@ def test_a_split_training_goes_on(make_config, tmp_path):
     launch(settings_with(make_config(tmp_path / "whole", 1), steps=4, share=False), 2)
     names = sorted(path.name for path in checkpoints(tmp_path / "run")[0].iterdir())
     assert names == ["adapters.safetensors", "bank_0.safetensors", "bank_1.safetensors", "optimizer.safetensors", "state.json"]
+    banks = [load_file(checkpoints(tmp_path / "run")[0] / f"bank_{rank}.safetensors") for rank in range(2)]
+    assert any(key not in banks[1] or not torch.equal(banks[1][key], value) for key, value in banks[0].items())
     for name in names[:-1]:
         ours, theirs = (load_file(checkpoints(tmp_path / run)[0] / name) for run in ("run", "whole"))
         assert all(torch.equal(ours[key], theirs[key]) for key in theirs), name

@@ -271,6 +271,7 @@ def test_errors_are_injected_as_often_as_asked(wan_folder):
 
     assert sum(injection.is_clean for injection in injections) / 500 == pytest.approx(0.2, abs=0.05)
     assert share("image_error") == pytest.approx(0.8 * 0.9, abs=0.06) and share("noise_error") == pytest.approx(0.4, abs=0.06)
+    assert share("latent_error") == pytest.approx(0.8 * 0.9, abs=0.06)
     expected = injections[0]
     reported = training_step(trainer).injected
     assert reported == {
