@@ -37,6 +37,8 @@ def test_a_workflow_opens_from_the_template_browser(front_end, object_info, name
     assert not any(front_end.crowding().values()), front_end.crowding()
     graph = front_end.api_graph()
     assert not [key for node in graph.values() for key in node["inputs"] if key.startswith("UNKNOWN")]
+    for node in graph.values():
+        node["inputs"].pop("video-preview", None)  # the front end's own widget, which the server ignores
     assert graph == shipped.to_api(workflow, object_info)
     if name == shipped.DEMO:
         assert graph == json.loads(shipped.DEMO_API_FILE.read_text(encoding="utf-8"))
