@@ -60,7 +60,7 @@ def test_save_model_writes_what_the_stack_computes(patched, tmp_path):
 
 
 def test_stochastic_rounding_keeps_what_nearest_would_lose(comfy):
-    """A LoRA changes weights by less than the steps of fp8: rounded to the nearest it is lost, by chance it is kept on average."""
+    """A LoRA changes weights by less than a step of fp8: nearest rounding loses it, rounding by chance keeps its mean."""
     import comfy.float
 
     random = torch.Generator().manual_seed(0)

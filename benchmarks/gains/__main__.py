@@ -1,0 +1,103 @@
+"""Measure every gain, before and after in turn: ``python -m benchmarks.gains``."""
+
+import argparse
+import sys
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+
+from benchmarks.gains.training import attention_kept, fp8_share, lora_scaled
+from benchmarks.gains.video import clip_seconds
+from benchmarks.loop.report import table
+from benchmarks.machine import machine_facts
+from benchmarks.results import Results
+from demo.environment import REPOSITORY, say
+from training.comfy_runtime import find_comfyui, start_comfy
+
+OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """How much is measured.
+
+    Attributes:
+        width, height, num_frames: of a clip whose file is written.
+        sampling_seconds: that it takes to sample one.
+        num_slots, side: of the latent that a training step goes over.
+        num_tokens, dim: of the layer with a LoRA.
+        turns: how often each way is measured.
+    """
+
+    width: int = 832
+    height: int = 480
+    num_frames: int = 81
+    sampling_seconds: float = 6.0
+    num_slots: int = 5
+    side: int = 64
+    num_tokens: int = 2048
+    dim: int = 1536
+    turns: int = 4
+
+
+QUICK = Sizes(64, 64, 9, 0.5, 1, 16, 64, 64, 2)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measure what is missing and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gains", description="Each gain, before and after, on CPU.")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of gains.json, gains.md (default: {OUTPUT})")
+    parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured already")
+    parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not to publish")
+    options = parser.parse_args(arguments)
+    torch.set_num_threads(1)
+    start_comfy()
+    sizes = QUICK if options.quick else Sizes()
+    results = Results(options.output / "gains.json", asdict(sizes), machine_facts(find_comfyui()), options.fresh)
+    for name, measure in {
+        "a clip whose file is written beside the next one's sampling, wall s": clip_seconds,
+        "a training step that keeps what self-attention gave, CPU s": attention_kept,
+        "a LoRA's term scaled while it is narrow, CPU ms": lora_scaled,
+    }.items():
+        say(f"gains: {name}")
+        results.get(name, lambda measure=measure: in_turn(measure(sizes), sizes.turns))
+    results.get("share of a LoRA left in fp8", lambda: fp8_share(sizes))
+    text = report(results)
+    (options.output / "gains.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    return 0
+
+
+def in_turn(ways: tuple[Callable[[], tuple[float, Any]], Callable[[], tuple[float, Any]]], turns: int) -> dict[str, Any]:
+    """Return what both `ways` (before, after) took, in the order before, after, after, before, and how their results differ.
+
+    A way returns (what it took, result as a list of tensors); a first run of each is not counted.
+    """
+    results = [way()[1] for way in ways]
+    deviation = max((float((a.float() - b.float()).abs().max()) for a, b in zip(*results, strict=True)), default=0.0)
+    taken: tuple[list[float], list[float]] = ([], [])
+    for turn in range(turns):
+        for index in (0, 1) if turn % 2 == 0 else (1, 0):
+            taken[index].append(ways[index]()[0])
+    return {"before": taken[0], "after": taken[1], "deviation": deviation}
+
+
+def report(results: Results) -> str:
+    """Return the table: medians with lowest and highest, their ratio, and the deviation."""
+    rows = []
+    for name, found in results.measured.items():
+        before, after = found["before"], found["after"]
+        ratio = f"**{median(after) / median(before):.2f}**"
+        rows.append(
+            (name, *(f"{median(v):.3g} ({min(v):.3g} to {max(v):.3g})" for v in (before, after)), ratio, found["deviation"])
+        )
+    facts = table(("measured on", ""), results.content["machine"].items())
+    return f"{table(('', 'before', 'after', 'after / before', 'largest deviation'), rows)}\n\n{facts}\n"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,94 @@
+"""Gains in a training step, and what fp8 leaves of a LoRA."""
+
+import time
+from collections.abc import Callable
+from types import SimpleNamespace
+
+import torch
+from torch.nn.functional import linear
+
+RANK = 8
+LORA_RANK = 128
+CHANGES = 0.01  # of a LoRA, where weights have size 1
+
+
+def attention_kept(sizes) -> tuple[Callable, Callable]:
+    """Return the two ways; each returns (CPU seconds of forward and backward, gradients of the LoRA)."""
+    from training.conditions import Conditions
+
+    shape = (16, sizes.num_slots, sizes.side, sizes.side)
+    random = torch.Generator().manual_seed(0)
+    noisy, known = (torch.randn(1, *shape, generator=random) for _ in range(2))
+    conditions = Conditions(known, torch.zeros(1, 1, *shape[1:]), torch.randn(1, 7, 64, generator=random), None)
+
+    def step(backbone, lora) -> tuple[float, list[torch.Tensor]]:
+        for parameter in lora.parameters():
+            parameter.grad = None
+        began = time.process_time()
+        backbone.velocity(noisy, torch.tensor([0.5]), conditions).square().mean().backward()
+        return time.process_time() - began, [parameter.grad.clone() for parameter in lora.parameters()]
+
+    before, after = two_blocks(keep_attention=False), two_blocks(keep_attention=True)
+    return lambda: step(*before), lambda: step(*after)
+
+
+def two_blocks(keep_attention: bool):
+    """Return a transformer of two narrow blocks, checkpointed, and its LoRA."""
+    import comfy.model_management
+    import comfy.ops
+    from comfy.ldm.wan.model import WanModel
+
+    from training.adapters import LoraAdapters
+    from training.backbone import Backbone
+
+    sizes = {"dim": 256, "ffn_dim": 512, "num_heads": 2, "num_layers": 2, "text_dim": 64}
+    transformer = WanModel(model_type="t2v", in_dim=36, operations=comfy.ops.disable_weight_init, **sizes).requires_grad_(False)
+    random = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in transformer.parameters():
+            spread = parameter[0].numel() ** -0.5 if parameter.ndim > 1 else 0.1
+            parameter.copy_(spread * torch.randn(parameter.shape, generator=random))
+    comfy.model_management.in_training = True
+    backbone = Backbone(transformer, SimpleNamespace(), torch.device("cpu"), torch.float32, "two blocks", "0" * 64)
+    lora = LoraAdapters(transformer, rank=RANK, alpha=float(RANK), generator=random)
+    with torch.no_grad():
+        for pair in lora.pairs.values():
+            pair.up.copy_(0.1 * torch.randn(pair.up.shape, generator=random))
+    backbone.use_memory(lora.parameters()[0], keep_attention=keep_attention)
+    return backbone, lora
+
+
+def lora_scaled(sizes) -> tuple[Callable, Callable]:
+    """Return the two ways; each returns (CPU milliseconds of forward and backward, output and gradients)."""
+    random = torch.Generator().manual_seed(2)
+    shapes = ((sizes.num_tokens, sizes.dim), (LORA_RANK, sizes.dim), (sizes.dim, LORA_RANK), (sizes.num_tokens, sizes.dim))
+    x, down, up, output = (torch.randn(shape, generator=random).requires_grad_() for shape in shapes)
+    gradient = torch.randn(sizes.num_tokens, sizes.dim, generator=random)
+    scale = 0.5
+
+    def run(term: Callable[[], torch.Tensor]) -> tuple[float, list[torch.Tensor]]:
+        began = time.process_time()
+        result = output + term()
+        gradients = torch.autograd.grad(result, (x, down, up), gradient)
+        return 1e3 * (time.process_time() - began), [result.detach(), *gradients]
+
+    return (
+        lambda: run(lambda: linear(linear(x, down), up) * scale),
+        lambda: run(lambda: linear(linear(x, down) * scale, up)),
+    )
+
+
+def fp8_share(sizes) -> dict[str, object]:
+    """Return which share of a change of weights is left in fp8: rounded to nearest (before), and stochastically (after)."""
+    import comfy.float
+
+    random = torch.Generator().manual_seed(3)
+    base = torch.randn(sizes.dim, sizes.dim, generator=random).to(torch.float8_e4m3fn).float()
+    change = CHANGES * torch.randn(sizes.dim, sizes.dim, generator=random)
+
+    def left(merged: torch.Tensor) -> float:
+        return float(((merged.float() - base) * change).sum() / change.square().sum())
+
+    nearest = left((base + change).to(torch.float8_e4m3fn))
+    stochastic = left(comfy.float.stochastic_rounding(base + change, torch.float8_e4m3fn, seed=1))
+    return {"before": [nearest], "after": [stochastic], "deviation": ""}
