@@ -69,7 +69,7 @@ class ClipPanel {
   async keep(clip, keep) {
     try {
       const { kept } = await ask("/svi/keep", { run: this.run, key: clip.key, keep });
-      this.view.updateClip({ ...clip, kept });
+      this.view.setKept(clip.key, kept);
     } catch (error) {
       this.view.say(error.message, true);
     }

@@ -49,7 +49,7 @@ export class ClipView {
   setClips(clips) {
     const before = this.selected;
     this.clips = clips;
-    const same = before ? clips.findIndex((clip) => clip.key === before.key) : -1;
+    const same = before ? clips.findIndex((clip) => clip.key === before.key && clip.index === before.index) : -1;
     this.#layOut();
     this.select(same >= 0 ? same : clips.length - 1);
   }
@@ -63,14 +63,14 @@ export class ClipView {
     const watched = this.selected;
     this.clips = [...this.clips.filter((known) => known.index < clip.index), clip];
     this.#layOut();
-    const still = this.clips.findIndex((known) => known.key === watched?.key);
+    const still = this.clips.findIndex((known) => known.key === watched?.key && known.index === watched?.index);
     const next = following || still < 0 ? this.clips.length - 1 : still;
     this.select(next, { play: next === this.clips.length - 1 });
   }
 
-  /** Replace what is known of a clip. */
-  updateClip(clip) {
-    this.clips = this.clips.map((known) => (known.key === clip.key ? clip : known));
+  /** Note whether the clip `key` is kept; a refrain may show it at several places. */
+  setKept(key, kept) {
+    this.clips = this.clips.map((known) => (known.key === key ? { ...known, kept } : known));
     this.#layOut();
     this.select(this.position);
   }
