@@ -185,7 +185,8 @@ def should_store(injection: ErrorInjection, config: ErrorRecyclingConfig, genera
     """Return whether the error of an example goes into the bank: always, but rarely if it was drawn clean.
 
     The errors of clean inputs are not those that a model meets in its own long videos. Takes one random number.
-    Source: SVI_SPEC B4.
+    Source: SVI_SPEC B4, from which this departs in warm-up: there the receiving process's own draw gates the errors of all
+    processes, so that banks differ from the start; here each error is judged once, where it was made.
     """
     draw = float(torch.rand((), generator=generator, dtype=torch.float64))
     return not injection.is_clean or draw < config.clean_update_prob
