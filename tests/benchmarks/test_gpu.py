@@ -123,3 +123,15 @@ def test_the_bank_is_timed_at_small_sizes_too(tmp_path):
     found = json.loads((tmp_path / "bank.json").read_text())["measured"]["4 file"]
     assert found["draw"] > 0 and found["insertion"] > 0 and found["waited"] >= 0
     assert not (tmp_path / "bank.work").exists()
+
+
+def test_every_gain_is_exact_where_it_says_so(tmp_path, comfyui_path):
+    """Frames, gradients and outputs are equal to the last bit; times at this size say nothing and are not looked at."""
+    run("gains", "--quick", "--output", tmp_path)
+    measured = json.loads((tmp_path / "gains.json").read_text())["measured"]
+    assert len(measured) == 4
+    for row, found in measured.items():
+        assert all(value > 0 for value in found["before"] + found["after"]), row
+        assert found["deviation"] == ("" if "fp8" in row else 0.0), row
+    fp8 = measured["share of a LoRA left in fp8"]
+    assert fp8["before"][0] < 0.5 < 0.9 < fp8["after"][0] < 1.1
