@@ -203,10 +203,11 @@ class GrowingVideo:
 
     def try_end(self) -> None:
         """End a stopped run's video with all of its last clip; what fails is told in the log, since the run failed already."""
-        try:
-            self.show_end()
-        except BaseException as error:  # a second Cancel too: what stopped the run is raised again by the caller
-            _log.warning("SVI: the end of the last clip could not be shown (%r); the clip itself is safe.", error)
+        for step in (self.show_end, self.wait):
+            try:
+                step()
+            except BaseException as error:  # a second Cancel too: what stopped the run is raised again by the caller
+                _log.warning("SVI: the end of the last clip could not be shown (%r); the clip itself is safe.", error)
         self.try_join()
 
     def finish(self) -> Path:
