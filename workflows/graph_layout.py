@@ -24,7 +24,8 @@ GROUP_PADDING = 18
 GROUP_TITLE_HEIGHT = 44
 GROUP_GAP = 36
 COLUMN_GAP = 44
-PREVIEW_HEIGHTS = {"SVIGenerate": 310, "SVIStoryline": 60, "ModelPatchLoader": 30}  # its finished clips, shown from the first one on
+# SVI Generate shows its finished clips from the first one on; the others grow a little in the newer renderer.
+PREVIEW_HEIGHTS = {"SVIGenerate": 310, "SVIStoryline": 60, "ModelPatchLoader": 30}
 GROWING_TYPE = "COMFY_AUTOGROW_V3"
 NOTE_TYPE = "MarkdownNote"
 NOTE_COLOURS = {"color": "#222", "bgcolor": "#000"}

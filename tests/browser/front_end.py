@@ -48,7 +48,8 @@ CROWDING = """() => {  // a node that shows a video asks for more width than it 
     const inside = (a, b) => a[0] >= b[0] && a[1] >= b[1] && a[0] + a[2] <= b[0] + b[2] && a[1] + a[3] <= b[1] + b[3];
     return {
         overlapping: nodes.flatMap((a, i) => nodes.slice(i + 1).filter(b => meet(a.box, b.box)).map(b => [a.name, b.name])),
-        too_small: nodes.filter(n => (n.asksForWidth && n.size[0] + 1 < n.least[0]) || n.size[1] + 1 < n.least[1]).map(n => n.name),
+        too_small: nodes.filter(n => n.asksForWidth && n.size[0] + 1 < n.least[0] || n.size[1] + 1 < n.least[1])
+            .map(n => n.name),
         outside: nodes.filter(n => !groups.some(group => inside(n.box, group))).map(n => n.name),
         groups: groups.flatMap((a, i) => groups.slice(i + 1).filter(b => meet(a, b))),
     };
