@@ -10,6 +10,8 @@ from .flow_matching import EXPERT_RANGES, ExpertRange
 from .layouts import LAYOUTS, Layout
 from .recycling_config import ErrorRecyclingConfig
 
+TILED_PIXELS = 272  # 34 latents of 8 pixels
+
 
 @dataclass(frozen=True, kw_only=True)
 class ErftPreset:
@@ -20,12 +22,11 @@ class ErftPreset:
         source: where the values were read, and which of them are our own choice.
         layout_name: how a clip is conditioned, a name of `layouts.LAYOUTS`.
         p_motion: probability that a clip is conditioned on motion rather than on a single first frame (or anchor).
-        first_error_slot: first slot of the conditioning that may get an image error.
         expert: timestep ids to train on.
         recycling: the settings of error recycling.
         width: pixels.
         height: pixels.
-        tiled_vae: whether the released script encodes in spatial tiles.
+        vae_tile: side in pixels of the spatial tiles that clips are encoded in; 0: untiled. Tiled scripts use 34 x 34 latents.
         learning_rate: of AdamW, constant.
         weight_decay: of AdamW.
         num_epochs: passes over the data.
@@ -44,12 +45,11 @@ class ErftPreset:
     source: str
     layout_name: str
     p_motion: float = 1.0
-    first_error_slot: int = 0
     expert: ExpertRange = field(default=EXPERT_RANGES["single"])
     recycling: ErrorRecyclingConfig
     width: int = 832
     height: int = 480
-    tiled_vae: bool = False
+    vae_tile: int = 0
     learning_rate: float = 1e-4
     weight_decay: float = 0.01
     num_epochs: int = 10
@@ -81,7 +81,6 @@ def _pro(name: str, expert: str) -> ErftPreset:
         source=_PRO_SOURCE,
         layout_name="2.0 Pro",
         p_motion=0.9,
-        first_error_slot=1,
         expert=EXPERT_RANGES[expert],
         recycling=ErrorRecyclingConfig(clean_prob=0.2, num_image_error_slots=1),
     )
@@ -109,7 +108,7 @@ PRESETS = {
             layout_name="Talk",
             default_caption="the person is speaking",
             width=640,
-            tiled_vae=True,
+            vae_tile=TILED_PIXELS,
             recycling=ErrorRecyclingConfig(clean_prob=0.2),
             audio_drop_prob=0.1,
         ),
@@ -119,7 +118,7 @@ PRESETS = {
             layout_name="Dance",
             width=480,
             height=832,
-            tiled_vae=True,
+            vae_tile=TILED_PIXELS,
             num_epochs=20,
             recycling=ErrorRecyclingConfig(clean_prob=0.2, num_image_error_slots=1),
             pose_drop_prob=0.145,  # 1 - (1 - 0.05) * (1 - 0.1)
@@ -130,7 +129,7 @@ PRESETS = {
             source="SVI_SPEC B6, column paper, Table 9; not in it: clean_update_prob, so 1",
             layout_name="Film",
             p_motion=0.95,
-            tiled_vae=True,
+            vae_tile=TILED_PIXELS,
             learning_rate=2e-5,
             recycling=ErrorRecyclingConfig(clean_prob=0.5, clean_update_prob=1.0, warmup_steps=20),
         ),

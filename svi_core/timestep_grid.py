@@ -5,7 +5,7 @@ Source: SVI (arXiv:2510.09212), Sec. 4.3 (n(t), the nearest step of the test-tim
 
 from dataclasses import dataclass, field
 
-from .flow_matching import NUM_TRAINING_IDS, TRAINED_SHIFT, ExpertRange, shifted_sigmas, training_sigmas
+from .flow_matching import TRAINED_SHIFT, shifted_sigmas
 
 DEFAULT_NUM_GRIDS = 50
 
@@ -36,8 +36,3 @@ class TimestepGrid:
         if not 0.0 <= sigma <= 1.0:
             raise ValueError(f"sigma is {sigma}: noise levels lie in [0, 1] (a timestep divided by 1000).")
         return min(range(self.num_grids), key=lambda grid: abs(self.sigmas[grid] - sigma))
-
-    def reached_by(self, expert: ExpertRange) -> range:
-        """Return the grid cells that the training ids of `expert` fall into."""
-        sigmas = training_sigmas(NUM_TRAINING_IDS, self.shift)
-        return range(self.index(float(sigmas[expert.first_id])), self.index(float(sigmas[expert.end_id - 1])) + 1)

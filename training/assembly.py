@@ -4,6 +4,7 @@ import logging
 import math
 from pathlib import Path
 
+from svi_core.fingerprint import fingerprint
 from svi_core.layouts import Condition
 from training.adapters import LoraAdapters, expand_targets
 from training.backbone import Backbone, describe_execution, load_backbone
@@ -127,5 +128,11 @@ def make_poses(config: TrainingConfig, backbone: Backbone) -> TrainedPoses | Non
 
 
 def bank_folder(config: TrainingConfig, run: Path) -> Path:
-    """Return where the banks of the run in `run` lie if they are on disk: of all processes."""
-    return Path(config.bank.folder) / config.run_name / "bank" if config.bank.folder else run / "bank"
+    """Return where the banks of the run in `run` lie if they are on disk: of all processes.
+
+    Outside the run's folder they are known by its place, so that runs of one name do not share them; a run whose folder was
+    moved no longer finds them.
+    """
+    if not config.bank.folder:
+        return run / "bank"
+    return Path(config.bank.folder) / f"{run.resolve().name}-{fingerprint(str(run.resolve()))[:8]}"

@@ -87,6 +87,7 @@ def _preset_table(name: object) -> dict[str, object]:
             "height": chosen.height,
             "frame_rate": round(chosen.layout.frame_rate),
             "default_caption": chosen.default_caption,
+            "vae_tile": chosen.vae_tile,
         },
         "drops": {
             "image": chosen.conditioning_drop_prob,

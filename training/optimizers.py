@@ -89,3 +89,8 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
             if isinstance(value, tuple):
                 group[name] = tuple(group[name])
     optimizer.load_state_dict({"state": state, "param_groups": groups})
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, values in state.items():  # PyTorch gives floating-point state the parameter's dtype; ours keeps its own
+        for name, value in values.items():
+            if isinstance(value, Tensor) and optimizer.state[parameters[index]][name].dtype != value.dtype:
+                optimizer.state[parameters[index]][name] = value.to(parameters[index].device)

@@ -200,7 +200,7 @@ def measure_transfers(bench: Bench) -> None:
 
 @torch.inference_mode()
 def overlap_row(bench: Bench, beside: bool) -> Row:
-    """Return the time of one decode and of of linear layers as a sampler has them."""
+    """Return the time of one decode and of linear layers as a sampler has them."""
     if bench.device.type != "cuda":
         raise NotImplementedError("a CPU has no streams")
     vae = load_vae(bench.folder, bench.shapes, bench.device)

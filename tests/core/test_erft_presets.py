@@ -40,7 +40,7 @@ def test_what_they_differ_in(name, motion_frames, clean_prob, error_slots, epoch
     found = preset(name)
     assert (found.layout.num_motion_frames, found.layout.padding) == (motion_frames, padding)
     assert (found.recycling.clean_prob, found.recycling.num_image_error_slots) == (clean_prob, error_slots)
-    assert (found.num_epochs, (found.width, found.height), found.tiled_vae) == (epochs, size, tiled)
+    assert (found.num_epochs, (found.width, found.height), found.vae_tile) == (epochs, size, 272 if tiled else 0)
 
 
 def test_the_papers_table_9():
@@ -53,4 +53,4 @@ def test_the_two_experts_of_pro():
     high, low = preset("pro-high"), preset("pro-low")
     assert (high.expert.first_id, high.expert.end_id) == (0, 358) and (low.expert.first_id, low.expert.end_id) == (358, 1000)
     for found in (high, low):
-        assert (found.layout_name, found.first_error_slot, found.recycling.num_image_error_slots) == ("2.0 Pro", 1, 1)
+        assert (found.layout_name, found.recycling.num_image_error_slots) == ("2.0 Pro", 1)

@@ -50,11 +50,6 @@ class TestTimestepGrid:
         assert all(after < before for before, after in pairwise(grid.sigmas))
         assert [grid.index(sigma) for sigma in grid.sigmas] == list(range(50))
 
-    def test_experts_share_the_grid(self):
-        """sigma 0.9 lies between grid values 18 (0.8991) and 17, so both experts reach cell 18."""
-        assert TimestepGrid().reached_by(EXPERT_RANGES["high"]) == range(0, 19)
-        assert TimestepGrid().reached_by(EXPERT_RANGES["low"]) == range(18, 50)
-
     @pytest.mark.parametrize("sigma", [-0.1, 1.1, 900.0, math.nan])
     def test_sigma_outside_0_and_1_is_refused(self, sigma):
         with pytest.raises(ValueError, match="sigma is"):

@@ -86,3 +86,17 @@ def test_state_that_cannot_be_saved_is_refused():
     optimizer.state[own[0]]["odd"] = [1, 2]
     with pytest.raises(ValueError, match="AdamW keeps odd as list"):
         optimizer_tensors(optimizer)
+
+
+def test_state_keeps_its_own_dtype():
+    """Third-party optimizers keep bf16 or 8-bit state; PyTorch's own loading would turn it into the parameter's dtype."""
+    weight = torch.nn.Parameter(torch.ones(3))
+    optimizer = torch.optim.AdamW([weight])
+    weight.grad = torch.ones(3)
+    optimizer.step()
+    optimizer.state[weight]["exp_avg"] = optimizer.state[weight]["exp_avg"].bfloat16()
+    tensors, metadata = optimizer_tensors(optimizer)
+    other = torch.optim.AdamW([weight])
+    restore_optimizer(other, tensors, metadata)
+    assert other.state[weight]["exp_avg"].dtype == torch.bfloat16
+    assert torch.equal(other.state[weight]["exp_avg"], optimizer.state[weight]["exp_avg"])
