@@ -99,6 +99,7 @@ class GrowingVideo:
     _joined: int = 0
     _in_work: HandOver | None = None
     _before: tuple[int, int, LastClip | None] = (0, 0, None)  # clips, segments and last without what is in work
+    _cut_short: Callable[[], None] | None = None  # adds the clip whose frames were being decoded when the run was stopped
 
     @property
     def num_frames(self) -> int:
@@ -145,7 +146,13 @@ class GrowingVideo:
         if self.settings.max_frames:
             showing = showing.limited(self.settings.max_frames - self.num_frames)
         begin = self.last.end if self.last and not clip.request.starts_anew else ColourCorrection()
-        end, finish = self._hand_over(clip, showing, begin, lambda: self._refresh(clip, on_written))
+        try:
+            end, finish = self._hand_over(clip, showing, begin, lambda: self._refresh(clip, on_written))
+        except OSError:
+            raise
+        except BaseException:
+            self._cut_short = lambda: self.add(clip, showing, on_written)
+            raise
         num_frames = showing.num_frames
         self.clips.append(ShownClip(clip.key, clip.request.spec.prompt, clip.request.seed, num_frames, showing.is_end))
         self.last = LastClip(clip, showing.frames.stop, begin, end)
@@ -203,9 +210,11 @@ class GrowingVideo:
 
     def try_end(self) -> None:
         """End a stopped run's video with all of its last clip; what fails is told in the log, since the run failed already."""
-        for step in (self.show_end, self.wait):
+        add_cut_short, self._cut_short = self._cut_short, None
+        for step in (add_cut_short, self.show_end, self.wait):
             try:
-                step()
+                if step is not None:
+                    step()
             except BaseException as error:  # a second Cancel too: what stopped the run is raised again by the caller
                 _log.warning("SVI: the end of the last clip could not be shown (%r); the clip itself is safe.", error)
         self.try_join()

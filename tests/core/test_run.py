@@ -419,3 +419,22 @@ def test_a_second_cancel_while_the_end_is_shown_still_leaves_a_video(tmp_path, m
     monkeypatch.setattr(GrowingVideo, "show_end", lambda video: (_ for _ in ()).throw(Killed()))
     left = stopped_run(tmp_path, STORY)
     assert count_frames(left) == 13
+
+
+def test_a_clip_whose_decoding_is_stopped_is_finished_and_shown(tmp_path):
+    """Cancel comes when the third clip is sampled, stored and half decoded: it is in the video all the same."""
+    maker = FakeMaker(LAYOUT)
+
+    def decode(latent):
+        chunks = list(FakeMaker.decode(maker, latent))
+        yield chunks[0]
+        if maker.sampled == [0, 1, 2]:
+            maker.sampled.append("stopped")
+            raise Killed()
+        yield from chunks[1:]
+
+    maker.decode = decode
+    with pytest.raises(Killed):
+        run(tmp_path, 4, maker=maker)
+    assert maker.sampled == [0, 1, 2, "stopped"] and count_frames(tmp_path / "video.mp4") == 17
+    assert np.abs(moments(tmp_path / "video.mp4") - np.arange(17)).max() < 2
