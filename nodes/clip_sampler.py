@@ -18,7 +18,7 @@ from ..svi_core.geometry import require_frame_size
 from ..svi_core.layouts import Layout
 from ..svi_core.lora import LoraFile, read_lora
 from ..svi_core.out_of_memory import out_of_memory_told
-from ..svi_core.schedule import ClipSpec, LiveSchedule
+from ..svi_core.schedule import ClipSpec
 from ..svi_core.variant_claims import VariantClaim, require_claims
 from . import bridge
 from .attention import with_fastest_attention
@@ -54,7 +54,7 @@ class ClipSampler:
     _counted: dict[str, int] = field(default_factory=dict, init=False, repr=False)
 
     def check(self, plan: ClipPlan) -> None:
-        """Refuse what cannot work, before the first step; for a live schedule also what it asks for later.
+        """Refuse what cannot work, before the first step.
 
         Raises:
             ValueError: naming the input, its value and the fix.
@@ -276,12 +276,10 @@ class ClipSampler:
         schedule = plan.schedule.snapshot()
         plan.require_joints(schedule)
         for index in range(min(plan.num_clips, len(schedule))):
-            self._check_spec(schedule.at(index), plan.layout)
+            self.check_spec(schedule.at(index), plan.layout)
         self._build_y(plan.request_for(0, schedule.at(0)), None)
-        if isinstance(plan.schedule, LiveSchedule):
-            plan.schedule.require = lambda index, spec: (plan.require_joint(index, spec), self._check_spec(spec, plan.layout))
 
-    def _check_spec(self, spec: ClipSpec, layout: Layout) -> None:
+    def check_spec(self, spec: ClipSpec, layout: Layout) -> None:
         """Refuse names in a clip's spec that nothing is connected for, and LoRAs that `layout` contradicts.
 
         Raises:

@@ -2,6 +2,7 @@
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import folder_paths
@@ -156,13 +157,14 @@ def prepare_run(
     continues = continue_from.plan_key if continue_from else ""
     plan = ClipPlan(
         num_clips,
-        prompts.schedule,
+        prompts.schedule.for_run(),
         layout,
         seed,
         SeedMode(seed_mode),
         recipe=recipe(hidden.prompt, hidden.unique_id),
         seam=output.seam or measured_seam(layout),
         continues=continues,
+        accepts=partial(sampler.check_spec, layout=layout),
     )
     sampler.check(plan)
     rate = frame_rate_of(layout, sampler.control)

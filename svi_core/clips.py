@@ -14,7 +14,7 @@ import torch
 from .conditioning import require_finite
 from .layouts import Layout, Overlap, make_layout
 from .run_store import ClipRecord, RunStore, chain_key
-from .schedule import MAX_SEED, ClipSpec, Schedule
+from .schedule import MAX_SEED, ClipSpec, Requirement, Schedule
 from .seams import Seam, Showing
 
 SEED_STEP = 42  # the authors' seed_i = 42 * i
@@ -30,8 +30,8 @@ class SeedMode(StrEnum):
 class ScheduleSource(Protocol):
     """Where a run's clip specs come from: a Schedule, or a LiveSchedule that may change while the run goes."""
 
-    def at(self, clip_index: int) -> ClipSpec:
-        """Return what is said of clip `clip_index` (0-based)."""
+    def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
+        """Return what is said of clip `clip_index` (0-based); what came since the run began only if `require` accepts it."""
 
     def snapshot(self) -> Schedule:
         """Return the schedule as it is now."""
@@ -100,6 +100,7 @@ class ClipPlan:
         recipe: a hash of everything else that the graph says, which is known before any model loads.
         seam: what becomes of shared frames, where the schedule says nothing else.
         continues: a hash of the video that the first clip moves on from; empty if it starts anew.
+        accepts: raises ValueError where a spec, of a schedule that changed meanwhile, asks for what the run does not have.
     """
 
     num_clips: int
@@ -110,6 +111,7 @@ class ClipPlan:
     recipe: str = ""
     seam: Seam = Seam.DROP
     continues: str = ""
+    accepts: Callable[[ClipSpec], None] = field(default=lambda spec: None, repr=False, compare=False)
     _said: dict[int, ClipRequest] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
@@ -135,7 +137,7 @@ class ClipPlan:
             ValueError: the schedule gives it lengths that its layout cannot take.
         """
         if clip_index not in self._said:
-            self._said[clip_index] = self.request_for(clip_index, self.schedule.at(clip_index))
+            self._said[clip_index] = self.request_for(clip_index, self.schedule.at(clip_index, self._require))
             self._said.pop(clip_index - 2, None)
         return self._said[clip_index]
 
@@ -174,12 +176,13 @@ class ClipPlan:
                 _require_room(before, request)
             before = request
 
-    def require_joint(self, clip_index: int, spec: ClipSpec) -> None:
-        """Refuse what `spec` asks of clip `clip_index` if the clip before, as it was made, leaves no room for it.
+    def _require(self, clip_index: int, spec: ClipSpec) -> None:
+        """Refuse what `spec` asks of clip `clip_index` if the run lacks it, or the clip before leaves no room for it.
 
         Raises:
-            ValueError: naming the clip.
+            ValueError: naming the clip, or what is missing.
         """
+        self.accepts(spec)
         request, before = self.request_for(clip_index, spec), self._said.get(clip_index - 1)
         if before is not None and not request.starts_anew:
             _require_room(before, request)

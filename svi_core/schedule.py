@@ -20,6 +20,7 @@ before), ``hold N`` (repeat the last frame N times), ``xN`` (N clips from this p
 comments.
 """
 
+import copy
 import logging
 import re
 from collections.abc import Callable, Iterator
@@ -78,6 +79,9 @@ class ClipSpec:
     hold: int = 0
 
 
+Requirement = Callable[[int, ClipSpec], None]  # raises ValueError where clip `index` cannot be what the spec asks
+
+
 @dataclass(frozen=True)
 class Paragraph:
     """One paragraph of a schedule: a clip, and how many clips are made of it."""
@@ -103,8 +107,15 @@ class Schedule:
         """Return the schedule as it is now: itself, since it does not change."""
         return self
 
-    def at(self, clip_index: int) -> ClipSpec:
-        """Return what is said of clip `clip_index` (0-based). After the last one its prompt and anchor hold on."""
+    def for_run(self) -> "Schedule":
+        """Return the schedule for one run: itself, since it does not change."""
+        return self
+
+    def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
+        """Return what is said of clip `clip_index` (0-based). After the last one its prompt and anchor hold on.
+
+        `require` is not asked: a schedule that does not change is checked before the run.
+        """
         if clip_index < len(self._specs):
             return self._specs[clip_index]
         last = self._specs[-1]
@@ -120,7 +131,7 @@ class LiveSchedule:
     """A schedule in a file that is read again before each clip, so that a run can be steered while it goes.
 
     A file that cannot be read, or has a mistake, leaves the last good schedule in force and says so in the log. What a
-    spec may name and ask for is known to the run only, which sets `require` to a function that raises ValueError.
+    spec may name and ask for is known to the run only, which passes a function that raises ValueError.
     """
 
     def __init__(self, path: Path, split: PromptSplit = PromptSplit.PARAGRAPHS):
@@ -132,7 +143,6 @@ class LiveSchedule:
         self.path = path
         self.split = split
         self.schedule = self._read()
-        self.require: Callable[[int, ClipSpec], None] = lambda clip_index, spec: None
 
     def __len__(self) -> int:
         return len(self.schedule)
@@ -141,11 +151,16 @@ class LiveSchedule:
         """Return the schedule at the last reading."""
         return self.schedule
 
-    def at(self, clip_index: int) -> ClipSpec:
+    def for_run(self) -> "LiveSchedule":
+        """Return one for a run of its own: what was in force last in another run may ask for what this one lacks."""
+        return copy.copy(self)
+
+    def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
         """Return what the file says now of clip `clip_index` (0-based), if `require` has nothing against it."""
         try:
             schedule = self._read()
-            self.require(clip_index, schedule.at(clip_index))
+            if require is not None:
+                require(clip_index, schedule.at(clip_index))
             self.schedule = schedule
         except ValueError as error:
             _log.warning("SVI: %s; going on with the schedule as it was.", error)

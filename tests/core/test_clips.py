@@ -244,7 +244,24 @@ def test_a_live_edit_that_leaves_no_room_for_the_clip_before_is_not_followed(tmp
     path = tmp_path / "live.txt"
     path.write_text("a\n\n[frames 9]\nb\n\nc")
     plan = ClipPlan(3, LiveSchedule(path), LAYOUTS["Film"])
-    plan.schedule.require = plan.require_joint
     plan.request(0), plan.request(1)
     path.write_text("a\n\n[frames 9]\nb\n\n[motion 9]\nc")
     assert plan.showing(plan.request(1)).frames == range(4) and plan.request(2).spec.num_motion_frames is None
+
+
+def test_runs_that_share_a_live_schedule_judge_its_edits_each_for_itself(tmp_path, caplog):
+    """Only one of two runs has the anchor that an edit names; the edit it followed is not in force for the other."""
+    path = tmp_path / "live.txt"
+    path.write_text("a")
+    shared = LiveSchedule(path)
+
+    def lacks_garden(spec):
+        if spec.anchor == "garden":
+            raise ValueError("no garden here")
+
+    has_it = ClipPlan(3, shared.for_run(), LAYOUTS["Shot"])
+    lacks_it = ClipPlan(3, shared.for_run(), LAYOUTS["Shot"], accepts=lacks_garden)
+    path.write_text("[anchor garden]\nb")
+    assert has_it.request(0).spec.prompt == "b"
+    assert lacks_it.request(0).spec.prompt == "a" and "no garden here" in caplog.text
+    assert has_it.request(1).spec.anchor == "garden" and lacks_it.request(1).spec.prompt == "a"

@@ -157,11 +157,10 @@ def test_a_live_schedule_keeps_out_what_the_run_cannot_do(tmp_path, caplog):
         if spec.anchor == "nowhere":
             raise ValueError("no such anchor")
 
-    live.require = require
     path.write_text("[anchor nowhere]\ntwo")
-    assert live.at(0).prompt == "one" and "no such anchor" in caplog.text
+    assert live.at(0, require).prompt == "one" and "no such anchor" in caplog.text
     path.write_text("[anchor here]\nthree")
-    assert live.at(0).prompt == "three" and live.snapshot().at(0).prompt == "three"
+    assert live.at(0, require).prompt == "three" and live.snapshot().at(0).prompt == "three"
 
 
 def test_prompts_that_mean_something_else_in_a_paragraph_cannot_be_written_there():
