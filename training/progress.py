@@ -91,11 +91,11 @@ class Progress:
             wished: whether an end of the training is wished; what is not finished then is left undone.
         """
         trainer, config = self._trainer, self._trainer.config
-        last = trainer.step == trainer.num_steps
-        if config.validation.every and (last or trainer.step % config.validation.every == 0):
+        if self._is_due(config.validation.every):
             self._validate(wished)
+        if self._is_due(config.validation.every or config.loop.checkpoint_every):
             self._write_banks()
-        if config.samples.every and (last or trainer.step % config.samples.every == 0):
+        if self._is_due(config.samples.every):
             sample = self._make_sample(wished) if trainer.group.is_first else None
             if sample is not None:
                 self._write("sample", {"path": sample.relative_to(self._run.path).as_posix()})
@@ -108,6 +108,10 @@ class Progress:
         if self._board is not None:
             self._board.close()
 
+    def _is_due(self, every: int) -> bool:
+        """Whether what is done every so many steps (0: never), and after the last one, is due after this step."""
+        return bool(every) and (self._trainer.step == self._trainer.num_steps or self._trainer.step % every == 0)
+
     def _validate(self, wished: Callable[[], bool]) -> None:
         """Write the held-out losses, if there are held-out clips and nobody wants to end."""
         losses = validate(self._trainer, self._held_out, wished) if self._held_out else None
@@ -115,7 +119,7 @@ class Progress:
             self._write("validation", losses)
 
     def _write_banks(self) -> None:
-        """Write, for each bank and grid value, how full it is and the error-to-signal ratio of what it holds."""
+        """Write, for each bank of this process and each grid value, how full it is and the error-to-signal ratio in it."""
         for shape, cells in self._trainer.banks.statistics().items():
             ratios = error_to_signal(cells, self._signal_rms)
             values = {

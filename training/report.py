@@ -136,7 +136,7 @@ def _bank_part(banks: Sequence[Mapping]) -> str:
         ratio = list(zip(bank["sigma"], bank["error_to_signal"], strict=True))
         charts.append(chart(f"entries by noise level, latents {shape}", {"entries": fill}))
         charts.append(chart("error-to-signal ratio by noise level", {"ratio": ratio}))
-    note = "Where the ratio is near 0 the model makes no errors that recycling could teach it to mend."
+    note = "Of the first process. Where the ratio is near 0 the model makes no errors that recycling could teach it to mend."
     return f"<h2>Error bank</h2><p>{note}</p><section>{''.join(charts)}</section>"
 
 

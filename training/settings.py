@@ -197,7 +197,8 @@ class ValidationConfig:
     """The loss on clips that are held out of training.
 
     Attributes:
-        every: steps between two validations; 0: none.
+        every: steps between two validations, and between two looks at the error banks; 0: no validation, and the banks are
+            looked at with each checkpoint.
         quantiles: parts that the trained noise levels are cut into, each with a loss of its own.
         max_examples: held-out examples that are used at most.
     """

@@ -82,6 +82,12 @@ def test_everything_is_written_down(wan_folder, tmp_path):
     assert max(ratio for ratio in bank["error_to_signal"] if ratio is not None) > 0.1
 
 
+def test_banks_are_looked_at_without_validation_too(wan_folder, tmp_path):
+    lines = train_and_read(wan_folder, tmp_path, validation={"every": 0}, loop={"steps": 5, "checkpoint_every": 2})
+    assert [line["step"] for line in lines if line["kind"] == "bank"] == [2, 4, 5]
+    assert not [line for line in lines if line["kind"] == "validation"]
+
+
 def test_a_torn_line_and_later_steps_are_forgotten(tmp_path):
     run = RunFolder(tmp_path, Group())
     for step in (1, 2, 3):
