@@ -11,7 +11,7 @@ from training.backbone import Backbone, describe_execution, load_backbone
 from training.banks import Banks
 from training.comfy_runtime import find_model
 from training.distributed import Group
-from training.optimizers import make_optimizer
+from training.optimizers import make_optimizer, require_resumable
 from training.pose_training import TrainedPoses, start_pose_encoder
 from training.settings import TrainingConfig
 from training.speech_layers import load_speech_layers
@@ -108,6 +108,7 @@ def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, gr
         expected_entries=shared * per_step + (num_steps - shared) * per_step // group.size,
     )
     poses = make_poses(config, backbone)
+    require_resumable(config.optimizer, backbone.device)
     groups = [{"params": part.parameters()} for part in (lora, poses) if part]
     optimizer = make_optimizer(groups, config.optimizer)
     return Trainer(config, backbone, loaded, lora, optimizer, banks, data, group, num_steps, poses=poses)

@@ -44,6 +44,24 @@ def make_optimizer(parameters: Iterable[nn.Parameter] | Iterable[dict], config: 
         raise ValueError(f"{dotted} refuses optimizer.options {dict(config.options)} ({error}).") from error
 
 
+def require_resumable(config: OptimizerConfig, device: torch.device) -> None:
+    """Refuse an optimizer that no step can be made with, or whose state no checkpoint could hold.
+
+    A step on a small matrix tells before the training begins, not at its first checkpoint.
+
+    Raises:
+        ValueError: naming the class.
+    """
+    probe = nn.Parameter(torch.ones(64, 64, device=device))  # bitsandbytes keeps smaller ones in full precision
+    probe.grad = torch.full_like(probe, 0.01)
+    optimizer = make_optimizer([probe], config)
+    try:
+        optimizer.step()
+    except TypeError as error:
+        raise ValueError(f"optimizer.name is {config.name!r}, whose step() wants more than gradients ({error}).") from error
+    optimizer_tensors(optimizer)
+
+
 def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
     """Return the rate of `step`, counted from 1, of `num_steps`: a linear warm-up, then constant or a cosine."""
     if step <= config.warmup_steps:
@@ -63,6 +81,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
     """
     state = optimizer.state_dict()
     tensors, plain = {}, {}
+    refusal = f"{type(optimizer).__name__} keeps {{}}, which cannot be saved: set optimizer.name to another one."
     for index, values in state["state"].items():
         for name, value in values.items():
             if isinstance(value, Tensor):
@@ -70,11 +89,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
             elif value is None or isinstance(value, bool | int | float | str):
                 plain[f"{index}.{name}"] = value
             else:
-                kind = type(optimizer).__name__
-                raise ValueError(
-                    f"{kind} keeps {name} as {type(value).__name__}, which cannot be saved: use another optimizer."
-                )
-    return tensors, {"plain": json.dumps(plain), "groups": json.dumps(state["param_groups"])}
+                raise ValueError(refusal.format(f"{name} as {type(value).__name__}"))
+    try:
+        return tensors, {"plain": json.dumps(plain), "groups": json.dumps(state["param_groups"])}
+    except TypeError as error:
+        raise ValueError(refusal.format(f"settings of its groups that are no plain values ({error})")) from error
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

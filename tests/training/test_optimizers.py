@@ -1,10 +1,13 @@
 """Optimizers by name, rates by step, states that come back to the bit."""
 
 import math
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from tests.training.fakes import make_trainer, settings
 from training.optimizers import learning_rate, make_optimizer, optimizer_tensors, restore_optimizer
 from training.settings import OptimizerConfig, Schedule
 
@@ -85,6 +88,35 @@ def test_state_that_cannot_be_saved_is_refused():
     optimizer = make_optimizer(own, OptimizerConfig())
     optimizer.state[own[0]]["odd"] = [1, 2]
     with pytest.raises(ValueError, match="AdamW keeps odd as list"):
+        optimizer_tensors(optimizer)
+
+
+class KeepsAList(torch.optim.SGD):
+    """An optimizer of somebody's, whose history is a list."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter].setdefault("history", []).append(1.0)
+        return super().step(closure)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        (f"{__name__}.KeepsAList", "KeepsAList keeps history as list, which cannot be saved"),
+        ("torch.optim.LBFGS", r"'torch.optim.LBFGS', whose step\(\) wants more than gradients"),
+    ],
+)
+def test_an_optimizer_that_no_checkpoint_can_hold_is_refused_before_the_first_step(wan_folder, monkeypatch, name, message):
+    monkeypatch.setitem(sys.modules, __name__, sys.modules.get(__name__) or SimpleNamespace(KeepsAList=KeepsAList))
+    with pytest.raises(ValueError, match=message):
+        make_trainer(wan_folder, settings(optimizer={"name": name}))
+
+
+def test_settings_of_groups_that_are_no_plain_values_are_refused():
+    optimizer = torch.optim.AdamW(parameters(), lr=torch.tensor(0.1))
+    with pytest.raises(ValueError, match="AdamW keeps settings of its groups that are no plain values"):
         optimizer_tensors(optimizer)
 
 
