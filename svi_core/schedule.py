@@ -240,10 +240,10 @@ def format_schedule(schedule: Schedule) -> str:
     """Return the text of `schedule`; parsing it by paragraphs gives `schedule` again.
 
     Raises:
-        ValueError: a prompt that would read as a comment or as options, as one from a list of prompts may.
+        ValueError: a prompt that would read as a comment, as options, as a list or on one line, as one from a list may.
     """
     for prompt in schedule.prompts:
-        if prompt.startswith("#") or re.fullmatch(r"\[[^\[\]]*\]", prompt):
+        if not _reads_as_itself(prompt):
             raise ValueError(f"the prompt {prompt!r} cannot stand in a paragraph, where it has another meaning: reword it.")
     return "\n\n".join(_format_paragraph(paragraph) for paragraph in schedule.paragraphs) + "\n"
 
@@ -264,6 +264,14 @@ def format_options(spec: ClipSpec) -> str:
     options += [f"seam {spec.seam}"] if spec.seam else []
     options += [f"hold {spec.hold}"] if spec.hold else []
     return ", ".join(options)
+
+
+def _reads_as_itself(prompt: str) -> bool:
+    """Whether a paragraph of `prompt` alone is a clip with that prompt."""
+    try:
+        return parse_schedule(prompt).paragraphs == (Paragraph(ClipSpec(prompt)),)
+    except ValueError:
+        return False
 
 
 def _expanded(paragraphs: tuple[Paragraph, ...]) -> Iterator[ClipSpec]:

@@ -164,7 +164,7 @@ def test_a_live_schedule_keeps_out_what_the_run_cannot_do(tmp_path, caplog):
 
 
 def test_prompts_that_mean_something_else_in_a_paragraph_cannot_be_written_there():
-    for prompt in ("[x2]", "# no"):
+    for prompt in ("[x2]", "# no", "['hi'] she says", "prompts = ['a']", "two\nlines", "two\n\nparagraphs", " space"):
         with pytest.raises(ValueError, match="reword"):
             format_schedule(Schedule((Paragraph(ClipSpec(prompt)),)))
 
