@@ -82,7 +82,10 @@ class SVINamedAnchor(io.ComfyNode):
             search_aliases=["stable video infinity", "several anchors", "scene change", "end image"],
             inputs=[
                 io.String.Input(
-                    "name", default="garden", tooltip="Letters, digits, '_', '-', '.'; as written in the schedule."
+                    "name",
+                    default="garden",
+                    tooltip="Letters, digits, '_', '-', '.'; as written in the schedule: anchor NAME, or end NAME for an end "
+                    "image, which no SVI LoRA was trained with.",
                 ),
                 io.Latent.Input("anchor", tooltip="From SVI Anchor Encode, at the size of the video."),
                 Anchors.Input("anchors", optional=True, tooltip="Anchors named before this one."),

@@ -292,7 +292,11 @@ def run_inputs() -> list[io.Input]:
         io.Model.Input("model_low_noise", optional=True, tooltip="The low-noise expert of Wan 2.2."),
         LayoutType.Input("layout", optional=True, tooltip="From SVI Layout; 2.0 Pro with 81 frames if empty."),
         io.ClipVision.Input("clip_vision", optional=True, tooltip="CLIP vision model; Wan 2.1 I2V needs it."),
-        Anchors.Input("anchors", optional=True, tooltip="From SVI Named Anchor: images that the schedule names."),
+        Anchors.Input(
+            "anchors",
+            optional=True,
+            tooltip="From SVI Named Anchor: images that the schedule names. As end images ([end NAME]) they are untrained.",
+        ),
         LoraRows.Input(
             "loras",
             optional=True,
