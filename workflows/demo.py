@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from workflows.graph_layout import GraphLayout
-from workflows.parts import MODELS, NOTES, PROMPTS, SAMPLING, VIDEO, reference, save_video
+from workflows.parts import MODELS, NOTES, PROMPTS, SAMPLING, VIDEO, generate, prompt_texts, reference, sampling
 from workflows.texts import note
 
 DEMO = "svi_tiny_demo"
@@ -32,32 +32,8 @@ def tiny_demo(graph: GraphLayout) -> None:
     middle = graph.column(360)
     anchor = reference(middle, vae, 96, 64, DEMO_IMAGE)
     right = graph.column(400)
-    words = right.group("3 - Prompts", PROMPTS)
-    prompts = words.add(
-        "SVIPromptStream", text_height=170, clip=clip, text=DEMO_PROMPTS.read_text(encoding="utf-8").strip(), split="paragraphs"
-    )
-    negative = words.add("CLIPTextEncode", title="Negative prompt", text_height=60, clip=clip, text="")
-    steps = right.group("4 - Sampling", SAMPLING)
-    sampler = steps.add("KSamplerSelect", sampler_name="euler")
-    sigmas = steps.add("BasicScheduler", model=high, scheduler="simple", steps=10, denoise=1.0)
-    layout = steps.add("SVILayout", variant="2.0 Pro", num_frames=81, num_motion_frames=0, cut_to_8_bits=False)
-    made = graph.column(480).group("5 - Video", VIDEO)
-    video = made.add(
-        "SVIGenerate",
-        model=high,
-        model_low_noise=low,
-        prompts=prompts,
-        negative=negative,
-        vae=vae,
-        anchor=anchor,
-        sampler=sampler,
-        sigmas=sigmas,
-        layout=layout,
-        num_clips=3,
-        cfg=2.0,
-        seed=0,
-        seed_mode="per clip",
-        boundary=0.9,
-        filename_prefix="svi/demo",
-    )
-    save_video(made, video, "svi/demo")
+    links = {"model": high, "model_low_noise": low, "vae": vae, "anchor": anchor}
+    text = DEMO_PROMPTS.read_text(encoding="utf-8").strip()
+    links |= prompt_texts(right.group("3 - Prompts", PROMPTS), clip, text, "", heights=(170, 60))
+    links |= sampling(right.group("4 - Sampling", SAMPLING), high, 10, "2.0 Pro")
+    generate(graph.column(480).group("5 - Video", VIDEO), links, "svi/demo", num_clips=3, cfg=2.0, seed=0)

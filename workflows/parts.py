@@ -52,6 +52,42 @@ def reference(column: Column, vae: Node, width: int, height: int, image: str = E
     return group.add("SVIAnchorEncode", vae=vae, image=picture, width=width, height=height, size_rule="exact", resize="crop")
 
 
+def prompt_texts(
+    group: Any,
+    clip: Node,
+    text: str | Node,
+    negative: str,
+    heights: tuple[int, int] = (290, 170),
+    title: str = "Negative prompt",
+) -> dict[str, Node]:
+    """Add prompt stream and negative prompt, their texts `heights` units high; return them as links of SVI Generate."""
+    prompts = group.add("SVIPromptStream", text_height=heights[0], clip=clip, text=text, split="paragraphs")
+    return {
+        "prompts": prompts,
+        "negative": group.add("CLIPTextEncode", title=title, text_height=heights[1], clip=clip, text=negative),
+    }
+
+
+def sampling(group: Any, model: Node, steps: int, variant: str) -> dict[str, Node]:
+    """Add euler, `steps` steps for `model`, and the layout of `variant`; return them as links of SVI Generate."""
+    sampler = group.add("KSamplerSelect", sampler_name="euler")
+    sigmas = group.add("BasicScheduler", model=model, scheduler="simple", steps=steps, denoise=1.0)
+    return {"sampler": sampler, "sigmas": sigmas, "layout": svi_layout(group, variant)}
+
+
+def svi_layout(group: Any, variant: str) -> Node:
+    """Add the layout of `variant` with its own lengths."""
+    return group.add("SVILayout", variant=variant, num_frames=81, num_motion_frames=0, cut_to_8_bits=False)
+
+
+def generate(group: Any, links: dict[str, Node], prefix: str, **settings: Any) -> Node:
+    """Add SVI Generate and, beside it, the node that saves its video; `settings` win over what most workflows have."""
+    usual = {"seed": 42, "seed_mode": "per clip", "boundary": 0.9}
+    video = group.add("SVIGenerate", **usual | links | settings, filename_prefix=prefix)
+    save_video(group, video, prefix)
+    return video
+
+
 def save_video(group: Any, video: Node, prefix: str) -> Node:
     """Add the node that saves the video and shows it, beside `group`: SVI Generate grows with what it shows."""
     beside = group.graph.column(420).group("Saved video", VIDEO)

@@ -1,7 +1,5 @@
 """Workflows of SVI 2.0 Pro on Wan 2.2."""
 
-from typing import Any
-
 from workflows.graph_layout import GraphLayout, Node
 from workflows.parts import (
     EXAMPLE_IMAGE,
@@ -11,7 +9,10 @@ from workflows.parts import (
     SAMPLING,
     VIDEO,
     encoders,
+    generate,
+    prompt_texts,
     reference,
+    sampling,
     save_video,
     wan22_models,
 )
@@ -24,8 +25,7 @@ EXAMPLE_VIDEO = "example.mp4"  # the user's own
 def loop_2_0_pro(graph: GraphLayout) -> None:
     """Wan 2.2 with SVI 2.0 Pro: the whole loop in one node."""
     links = _until_video(graph, "loop_2.0_pro", 600, paragraphs(STORY))
-    made = graph.column(520).group("5 - Video", VIDEO)
-    save_video(made, _generate(made, links, num_clips=3, filename_prefix="svi/2.0_pro"), "svi/2.0_pro")
+    generate(graph.column(520).group("5 - Video", VIDEO), links, "svi/2.0_pro", num_clips=3, cfg=1.0)
 
 
 def long_story(graph: GraphLayout) -> None:
@@ -42,8 +42,7 @@ def long_story(graph: GraphLayout) -> None:
         anchors = {"anchors": group.add("SVINamedAnchor", name=name, anchor=encoded, **anchors)}
     made = graph.column(520).group("5 - Video", VIDEO)
     output = made.add("SVIOutput", **{**OUTPUT, "budget_gb": 20.0})
-    video = _generate(made, {**links, **anchors, "output": output}, num_clips=8, filename_prefix="svi/long_story")
-    save_video(made, video, "svi/long_story")
+    video = generate(made, links | anchors | {"output": output}, "svi/long_story", num_clips=8, cfg=1.0)
     seen = graph.column(560).group("6 - Plan, filmstrip, report", NOTES)
     plan = seen.add("SVIPlan", title="Plan: shown before anything loads", video=video, plan_only=True)
     seen.add("PreviewImage", title="The plan as a picture", preview_height=220, images=plan["picture"])
@@ -60,17 +59,14 @@ def extend_2_0_pro(graph: GraphLayout) -> None:
     loaded = before.add("LoadVideo", preview_height=640, file=EXAMPLE_VIDEO)
     start = before.add("SVIContinueVideo", video=loaded, run="", trim_end=0)
     made = graph.column(520).group("5 - Video", VIDEO)
-    video = _generate(made, {**links, "continue_from": start}, num_clips=2, filename_prefix="svi/extended")
-    save_video(made, video, "svi/extended")
+    generate(made, links | {"continue_from": start}, "svi/extended", num_clips=2, cfg=1.0)
 
 
 def reroll_2_0_pro(graph: GraphLayout) -> None:
     """The loop with a filmstrip beside it: find the clip that went wrong, give it another seed."""
     story = "\n\n".join((STORY[0], f"[seed 1234]\n{STORY[1]}", STORY[2]))
     links = _until_video(graph, "reroll_2.0_pro", 470, story)
-    made = graph.column(520).group("5 - Video", VIDEO)
-    video = _generate(made, links, num_clips=3, filename_prefix="svi/reroll")
-    save_video(made, video, "svi/reroll")
+    video = generate(graph.column(520).group("5 - Video", VIDEO), links, "svi/reroll", num_clips=3, cfg=1.0)
     seen = graph.column(620).group("6 - Which clip went wrong?", NOTES)
     strip = seen.add("SVIFilmstrip", video=video, columns=5, frame_width=240, clip_length=0)
     seen.add("PreviewImage", title="One row per clip", preview_height=420, images=strip)
@@ -156,21 +152,7 @@ def _until_video(graph: GraphLayout, note_name: str, note_height: int, text: str
     high, low = wan22_models(graph)
     middle = graph.column(400)
     clip, vae = encoders(middle)
-    anchor = reference(middle, vae, 832, 480)
+    links = {"model": high, "model_low_noise": low, "vae": vae, "anchor": reference(middle, vae, 832, 480)}
     words = graph.column(460).group("3 - Prompts", PROMPTS)
-    prompts = words.add("SVIPromptStream", text_height=290, clip=clip, text=text, split="paragraphs")
-    negative = words.add(
-        "CLIPTextEncode", title="Negative prompt (not used at cfg 1)", text_height=90, clip=clip, text=NEGATIVE_CHINESE
-    )
-    steps = graph.column(460).group("4 - Sampling", SAMPLING)
-    sampler = steps.add("KSamplerSelect", sampler_name="euler")
-    sigmas = steps.add("BasicScheduler", model=high, scheduler="simple", steps=8, denoise=1.0)
-    layout = steps.add("SVILayout", variant="2.0 Pro", num_frames=81, num_motion_frames=0, cut_to_8_bits=False)
-    links = {"model": high, "model_low_noise": low, "prompts": prompts, "negative": negative, "vae": vae, "anchor": anchor}
-    return links | {"sampler": sampler, "sigmas": sigmas, "layout": layout}
-
-
-def _generate(group: Any, links: dict[str, Node], num_clips: int, filename_prefix: str) -> Node:
-    """Add SVI Generate with the settings of distilled sampling."""
-    settings = {"cfg": 1.0, "seed": 42, "seed_mode": "per clip", "boundary": 0.9}
-    return group.add("SVIGenerate", **links, num_clips=num_clips, **settings, filename_prefix=filename_prefix)
+    links |= prompt_texts(words, clip, text, NEGATIVE_CHINESE, (290, 90), "Negative prompt (not used at cfg 1)")
+    return links | sampling(graph.column(460).group("4 - Sampling", SAMPLING), high, 8, "2.0 Pro")

@@ -1,7 +1,7 @@
 """A story of 15 seconds: prompts from a storyline, a character line in front of each, distilled sampling in five steps."""
 
 from workflows.graph_layout import GraphLayout, Node
-from workflows.parts import MODELS, NOTES, PROMPTS, SAMPLING, VIDEO, encoders, reference, save_video
+from workflows.parts import MODELS, NOTES, PROMPTS, SAMPLING, VIDEO, encoders, generate, prompt_texts, reference, svi_layout
 from workflows.texts import NEGATIVE_CHINESE, note
 from workflows.weight_files import (
     HIGH,
@@ -30,26 +30,20 @@ def story_2_0_pro(graph: GraphLayout) -> None:
     notes.note("Start here", note("story_2.0_pro"), 540)
     notes.note("Weight files", weight_files(HIGH, LOW, SVI_HIGH, SVI_LOW, LIGHT_HIGH, LIGHT_LOW, TEXT_ENCODER, VAE), 350)
     stack = _experts(graph)
+    links = {"model": stack["model"], "model_low_noise": stack["model_low_noise"]}
     middle = graph.column(400)
     clip, vae = encoders(middle)
-    anchor = reference(middle, vae, 832, 480)
+    links |= {"vae": vae, "anchor": reference(middle, vae, 832, 480)}
     column = graph.column(460)
-    story, shown = _storyline(column)
+    written = _storyline(column)
     words = column.group("4 - Prompts", PROMPTS)
-    prompts = words.add("SVIPromptStream", text_height=60, clip=clip, text=story["text"], split="paragraphs")
-    negative = words.add(
-        "CLIPTextEncode", title="Negative prompt (not used at cfg 1)", text_height=60, clip=clip, text=NEGATIVE_CHINESE
-    )
+    links |= prompt_texts(words, clip, written["text"], NEGATIVE_CHINESE, (60, 60), "Negative prompt (not used at cfg 1)")
     steps = graph.column(460).group("5 - Sampling", SAMPLING)
-    sampler = steps.add("KSamplerSelect", sampler_name="euler")
+    links["sampler"] = steps.add("KSamplerSelect", sampler_name="euler")
     sigmas = steps.add("SVIFewStepSigmas", steps_high_noise=2, steps_low_noise=3, shift=5.0, boundary=0.9)
-    layout = steps.add("SVILayout", variant="auto", num_frames=81, num_motion_frames=0, cut_to_8_bits=False)
-    made = graph.column(520).group("6 - Video", VIDEO)
-    links = {"model": stack["model"], "model_low_noise": stack["model_low_noise"], "prompts": prompts["prompts"]}
-    links |= {"negative": negative, "vae": vae, "anchor": anchor["anchor"], "sampler": sampler, "layout": layout["layout"]}
-    links |= {"sigmas": sigmas["sigmas"], "boundary": sigmas["boundary"], "num_clips": story["num_prompts"]}
-    video = made.add("SVIGenerate", **links, cfg=1.0, seed=42, seed_mode="per clip", filename_prefix="svi/story")
-    save_video(made, video["video"], "svi/story")
+    links["layout"] = svi_layout(steps, "auto")
+    links |= {"sigmas": sigmas["sigmas"], "boundary": sigmas["boundary"], "num_clips": written["num_prompts"]}
+    generate(graph.column(520).group("6 - Video", VIDEO), links, "svi/story", cfg=1.0)
 
 
 def _experts(graph: GraphLayout) -> Node:
@@ -66,10 +60,10 @@ def _experts(graph: GraphLayout) -> Node:
     return group.add("SVILoraStack", model=high, model_low_noise=low, **row)
 
 
-def _storyline(column) -> tuple[Node, Node]:
-    """Add the storyline and what shows it."""
+def _storyline(column) -> Node:
+    """Add the storyline, and what shows it; return the former."""
     group = column.group("3 - Storyline", PROMPTS)
-    story = group.add(
+    written = group.add(
         "SVIStoryline",
         subject="the young woman in the pink dress",
         kind="person",
@@ -80,4 +74,5 @@ def _storyline(column) -> tuple[Node, Node]:
         prefix=CHARACTER,
         suffix="",
     )
-    return story, group.add("PreviewAny", title="The prompts: read, copy, edit", preview_height=240, source=story["text"])
+    group.add("PreviewAny", title="The prompts: read, copy, edit", preview_height=240, source=written["text"])
+    return written

@@ -1,8 +1,9 @@
 """The workflow of SVI-Talk on Wan 2.1."""
 
 from workflows.graph_layout import GraphLayout, Node
-from workflows.parts import MODELS, NOTES, PROMPTS, REFERENCE, SAMPLING, VIDEO, encoders, lora_row, reference, save_video
+from workflows.parts import NOTES, PROMPTS, REFERENCE, SAMPLING, VIDEO, encoders, generate, prompt_texts, reference, sampling
 from workflows.texts import NEGATIVE_ENGLISH, TALK_PROMPT, note
+from workflows.wan21 import wan21_models
 from workflows.weight_files import (
     CLIP_VISION,
     MULTITALK,
@@ -24,36 +25,16 @@ def talk_loop(graph: GraphLayout) -> None:
     notes.note("Start here", note("talk_loop"), 620)
     files = (WAN21_I2V, SVI_TALK, MULTITALK, WAV2VEC2, CLIP_VISION, TEXT_ENCODER, VAE)
     notes.note("Weight files", weight_files(*files), 400)
-    links = _models(graph)
+    links = wan21_models(graph, "SVI-Talk LoRA", SVI_TALK)
     middle = graph.column(400)
     clip, vae = encoders(middle)
-    anchor = reference(middle, vae, 640, 480)
+    links |= {"vae": vae, "anchor": reference(middle, vae, 640, 480)}
     words = graph.column(460).group("3 - Prompt", PROMPTS)
-    prompts = words.add("SVIPromptStream", text_height=110, clip=clip, text=TALK_PROMPT, split="paragraphs")
-    negative = words.add("CLIPTextEncode", title="Negative prompt", text_height=170, clip=clip, text=NEGATIVE_ENGLISH)
-    steps = graph.column(460).group("4 - Sampling", SAMPLING)
-    sampler = steps.add("KSamplerSelect", sampler_name="euler")
-    sigmas = steps.add("BasicScheduler", model=links["model"], scheduler="simple", steps=50, denoise=1.0)
-    layout = steps.add("SVILayout", variant="Talk", num_frames=81, num_motion_frames=0, cut_to_8_bits=False)
-    talk = _speech(graph, layout)
-    made = graph.column(520).group("6 - Video", VIDEO)
-    links |= {"prompts": prompts, "negative": negative, "vae": vae, "anchor": anchor, "sampler": sampler, "sigmas": sigmas}
-    settings = {"cfg": 2.0, "seed": 42, "seed_mode": "per clip", "boundary": 0.9, "filename_prefix": "svi/talk"}
-    video = made.add("SVIGenerate", **links, layout=layout, control=talk, num_clips=talk["num_clips"], **settings)
-    save_video(made, video, "svi/talk")
-
-
-def _models(graph: GraphLayout) -> dict[str, Node]:
-    """Add Wan 2.1 with the LoRA and shift, and CLIP vision."""
-    column = graph.column(540)
-    group = column.group("1 - Wan 2.1 image-to-video and the SVI LoRA", MODELS)
-    unet = group.add("UNETLoader", models=downloads(WAN21_I2V), unet_name=WAN21_I2V, weight_dtype="default")
-    row = lora_row(group, "SVI-Talk LoRA", SVI_TALK, 1.0, "none", 1.0)
-    stack = group.add("SVILoraStack", model=unet, loras=row)
-    model = group.add("ModelSamplingSD3", title="Shift", model=stack, shift=5.0)
-    features = column.group("CLIP vision (Wan 2.1 only)", REFERENCE)
-    clip_vision = features.add("CLIPVisionLoader", models=downloads(CLIP_VISION), clip_name=CLIP_VISION)
-    return {"model": model, "clip_vision": clip_vision}
+    links |= prompt_texts(words, clip, TALK_PROMPT, NEGATIVE_ENGLISH, heights=(110, 170))
+    links |= sampling(graph.column(460).group("4 - Sampling", SAMPLING), links["model"], 50, "Talk")
+    talk = _speech(graph, links["layout"])
+    links |= {"control": talk, "num_clips": talk["num_clips"]}
+    generate(graph.column(520).group("6 - Video", VIDEO), links, "svi/talk", cfg=2.0)
 
 
 def _speech(graph: GraphLayout, layout: Node) -> Node:

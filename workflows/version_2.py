@@ -1,7 +1,19 @@
 """Workflows of SVI 2.0: on Wan 2.1, and on both experts of Wan 2.2 as the authors' own ComfyUI workflow sets them."""
 
 from workflows.graph_layout import GraphLayout, Node
-from workflows.parts import MODELS, NOTES, PROMPTS, SAMPLING, VIDEO, encoders, lora_row, reference, save_video
+from workflows.parts import (
+    MODELS,
+    NOTES,
+    PROMPTS,
+    SAMPLING,
+    VIDEO,
+    encoders,
+    generate,
+    lora_row,
+    prompt_texts,
+    reference,
+    svi_layout,
+)
 from workflows.texts import NEGATIVE_CHINESE, SHOT_STORY, STORY, note, paragraphs
 from workflows.wan21 import wan21_loop
 from workflows.weight_files import (
@@ -32,26 +44,15 @@ def loop_2_0_wan22(graph: GraphLayout) -> None:
     links = _experts(graph)
     middle = graph.column(400)
     clip, vae = encoders(middle)
-    anchor = reference(middle, vae, 832, 480)
+    links |= {"vae": vae, "anchor": reference(middle, vae, 832, 480)}
     words = graph.column(460).group("3 - Prompts", PROMPTS)
-    prompts = words.add("SVIPromptStream", text_height=290, clip=clip, text=paragraphs(STORY), split="paragraphs")
-    negative = words.add("CLIPTextEncode", title="Negative prompt", text_height=90, clip=clip, text=NEGATIVE_CHINESE)
+    links |= prompt_texts(words, clip, paragraphs(STORY), NEGATIVE_CHINESE, heights=(290, 90))
     steps = graph.column(460).group("4 - Sampling", SAMPLING)
-    sampler = steps.add("KSamplerSelect", sampler_name="euler")
+    links["sampler"] = steps.add("KSamplerSelect", sampler_name="euler")
     sigmas = steps.add("SVIFewStepSigmas", steps_high_noise=3, steps_low_noise=3, shift=8.0, boundary=0.9)
-    layout = steps.add("SVILayout", variant="2.0", num_frames=81, num_motion_frames=0, cut_to_8_bits=False)
-    made = graph.column(520).group("5 - Video", VIDEO)
-    links |= {
-        "prompts": prompts,
-        "negative": negative,
-        "vae": vae,
-        "anchor": anchor,
-        "sampler": sampler,
-        "layout": layout["layout"],
-    }
-    links |= {"sigmas": sigmas["sigmas"], "boundary": sigmas["boundary"], "num_clips": prompts["num_prompts"]}
-    video = made.add("SVIGenerate", **links, cfg=1.5, seed=42, seed_mode="per clip", filename_prefix="svi/2.0")
-    save_video(made, video, "svi/2.0")
+    links["layout"] = svi_layout(steps, "2.0")
+    links |= {"sigmas": sigmas["sigmas"], "boundary": sigmas["boundary"], "num_clips": links["prompts"]["num_prompts"]}
+    generate(graph.column(520).group("5 - Video", VIDEO), links, "svi/2.0", cfg=1.5)
 
 
 def _experts(graph: GraphLayout) -> dict[str, Node]:

@@ -1,18 +1,31 @@
 """The loop on Wan 2.1 with one SVI LoRA: what the workflows of Film and 2.0 have in common."""
 
 from workflows.graph_layout import GraphLayout, Node
-from workflows.parts import MODELS, NOTES, PROMPTS, REFERENCE, SAMPLING, VIDEO, encoders, lora_row, reference, save_video
+from workflows.parts import (
+    MODELS,
+    NOTES,
+    PROMPTS,
+    REFERENCE,
+    SAMPLING,
+    VIDEO,
+    encoders,
+    generate,
+    lora_row,
+    prompt_texts,
+    reference,
+    sampling,
+)
 from workflows.texts import NEGATIVE_ENGLISH, note
 from workflows.weight_files import CLIP_VISION, TEXT_ENCODER, VAE, WAN21_I2V, downloads, weight_files
 
 
-def wan21_loop(graph: GraphLayout, variant: str, lora: str, story: str, note_name: str, prefix: str) -> None:
+def wan21_loop(graph: GraphLayout, variant: str, lora: str, text: str, note_name: str, prefix: str) -> None:
     """Add the whole graph of one SVI system on Wan 2.1, with the settings of its authors.
 
     Args:
         variant: of SVI Layout.
         lora: its file.
-        story: the text of the prompt stream.
+        text: of the prompt stream.
         note_name: of the note that explains it.
         prefix: folder of the run.
     """
@@ -22,20 +35,12 @@ def wan21_loop(graph: GraphLayout, variant: str, lora: str, story: str, note_nam
     links = wan21_models(graph, f"SVI {variant} LoRA", lora)
     middle = graph.column(400)
     clip, vae = encoders(middle)
-    anchor = reference(middle, vae, 832, 480)
-    words = graph.column(460).group("3 - Prompts", PROMPTS)
-    prompts = words.add("SVIPromptStream", text_height=290, clip=clip, text=story, split="paragraphs")
-    negative = words.add("CLIPTextEncode", title="Negative prompt", text_height=170, clip=clip, text=NEGATIVE_ENGLISH)
+    links |= {"vae": vae, "anchor": reference(middle, vae, 832, 480)}
+    links |= prompt_texts(graph.column(460).group("3 - Prompts", PROMPTS), clip, text, NEGATIVE_ENGLISH)
     steps = graph.column(460).group("4 - Sampling", SAMPLING)
-    sampler = steps.add("KSamplerSelect", sampler_name="euler")
-    sigmas = steps.add("BasicScheduler", model=links["model"], scheduler="simple", steps=50, denoise=1.0)
-    layout = steps.add("SVILayout", variant=variant, num_frames=81, num_motion_frames=0, cut_to_8_bits=False)
-    steps.add("PreviewAny", title="What the authors use with it", preview_height=240, source=layout["settings"])
-    made = graph.column(520).group("5 - Video", VIDEO)
-    links |= {"prompts": prompts, "negative": negative, "vae": vae, "anchor": anchor, "sampler": sampler, "sigmas": sigmas}
-    settings = {"cfg": 5.0, "seed": 42, "seed_mode": "per clip", "boundary": 0.9, "filename_prefix": prefix}
-    video = made.add("SVIGenerate", **links, layout=layout["layout"], num_clips=prompts["num_prompts"], **settings)
-    save_video(made, video, prefix)
+    links |= sampling(steps, links["model"], 50, variant) | {"num_clips": links["prompts"]["num_prompts"]}
+    steps.add("PreviewAny", title="What the authors use with it", preview_height=240, source=links["layout"]["settings"])
+    generate(graph.column(520).group("5 - Video", VIDEO), links, prefix, cfg=5.0)
 
 
 def wan21_models(graph: GraphLayout, title: str, lora: str) -> dict[str, Node]:
