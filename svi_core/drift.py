@@ -6,18 +6,19 @@ quality measures such a video would win (paper, Table 5: a copied frame beats SV
 """
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
 
-THUMBNAIL = 16  # boxes per side of the grid of averages on which motion is measured
+from .frame_measures import NUM_BANDS, measure_frames
+
 SAMPLES_PER_CLIP = 16  # thumbnails kept per clip to compare clips with each other
 FROZEN_DIFFERENCE = 0.35 / 255  # mean absolute change below which two frames count as the same
 SEAM_NEIGHBOURS = 6  # in-clip changes on each side that a seam's change is compared with
 STATIC_MOTION = 0.35 / 255  # median change of a video that does not move; real clips have 0.49 / 255 and more
 SEAM_JUMP = 3.0  # a seam's change, in multiples of its neighbours'; real clips stay below 1.2
-_LUMA = np.array([0.2126, 0.7152, 0.0722], np.float32)  # BT.709
+_CHUNK_VALUES = 2**22  # of the frames that are measured at a time
 
 
 @dataclass(frozen=True)
@@ -30,6 +31,7 @@ class ClipMeasure:
         saturation: mean of max(R, G, B) - min(R, G, B).
         sharpness: log10 of the mean squared Laplacian of luma.
         red, blue: mean of R and B minus luma.
+        spectrum: log10 of luma's energy at details of 1-2, 2-4, 4-8 and 8-16 pixels.
         motion: median change between neighbouring frames, mean absolute RGB difference of box averages.
         frozen: share of neighbouring frames that do not differ.
         seam: change from the last frame of the clip before, in multiples of the change around it; None for the first clip.
@@ -41,6 +43,7 @@ class ClipMeasure:
     sharpness: float
     red: float
     blue: float
+    spectrum: tuple[float, ...]
     motion: float
     frozen: float
     seam: float | None
@@ -88,63 +91,79 @@ def measure_drift(frames: Iterable[np.ndarray], clip_lengths: Sequence[int]) -> 
     Raises:
         ValueError: the video has fewer or more frames than the clips together.
     """
-    features: list[tuple[float, ...]] = []
-    changes: list[float] = []
-    samples: list[np.ndarray] = []
-    starts = np.cumsum([0, *clip_lengths])
-    thumbnails: list[np.ndarray] = []  # of the clip in work only
-    last = None
+    meter = DriftMeter(clip_lengths)
+    for chunk in _chunks(frames):
+        meter.add(chunk)
+    return meter.report()
+
+
+class DriftMeter:
+    """Measures a video whose frames come in pieces of any size, and keeps 3 KB of a clip, not its frames."""
+
+    def __init__(self, clip_lengths: Sequence[int]):
+        """Begin a video whose clips give so many frames each."""
+        self._starts = np.cumsum([0, *clip_lengths])
+        self._rows: list[np.ndarray] = []
+        self._changes: list[float] = []
+        self._samples: list[np.ndarray] = []  # thumbnails spread over each finished clip
+        self._thumbnails: list[np.ndarray] = []  # of the clip in work
+        self._last: np.ndarray | None = None
+
+    def add(self, frames: np.ndarray) -> None:
+        """Measure the next `frames` [T, H, W, 3] uint8."""
+        measures = measure_frames(frames)
+        for thumbnail, row in zip(measures.thumbnails, measures.rows, strict=True):
+            self._changes.append(float(np.abs(thumbnail - self._last).mean()) if self._last is not None else 0.0)
+            self._rows.append(row)
+            self._thumbnails.append(thumbnail)
+            self._last = thumbnail
+            finished = len(self._samples)
+            if finished + 1 < len(self._starts) and len(self._rows) == self._starts[finished + 1]:
+                self._samples.append(_samples(self._thumbnails))
+                self._thumbnails = []
+
+    def report(self) -> DriftReport:
+        """Return what was measured.
+
+        Raises:
+            ValueError: fewer or more frames were added than the clips have together.
+        """
+        starts = self._starts
+        if len(self._rows) != starts[-1]:
+            raise ValueError(
+                f"the video has {len(self._rows)} frames, but its clips have {starts[-1]}: give clip lengths that fit."
+            )
+        clips = tuple(_measure(self._rows, self._changes, *ends) for ends in zip(starts, starts[1:], strict=False))
+        colours = np.array([[clip.brightness, clip.saturation, clip.red, clip.blue] for clip in clips])
+        distance = tuple(float(d) for d in np.linalg.norm(colours - colours[0], axis=1))
+        reasons = _reasons_invalid(clips, self._samples, [self._changes[start] for start in starts[1:-1]])
+        verdict = f"INVALID ({', '.join(reasons)}): no quality number below means anything" if reasons else "valid"
+        return DriftReport(clips, distance, verdict, tuple(_notes(clips, distance)))
+
+
+def _chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield `frames` in pieces [T, H, W, 3] of bounded size."""
+    chunk: list[np.ndarray] = []
     for frame in frames:
-        thumbnail, row = _features(frame)
-        changes.append(float(np.abs(thumbnail - last).mean()) if last is not None else 0.0)
-        features.append(row)
-        thumbnails.append(thumbnail)
-        last = thumbnail
-        if len(samples) < len(clip_lengths) and len(features) == starts[len(samples) + 1]:
-            samples.append(_samples(thumbnails))
-            thumbnails = []
-    if len(features) != starts[-1]:
-        raise ValueError(f"the video has {len(features)} frames, but its clips have {starts[-1]}: give clip lengths that fit.")
-    clips = tuple(_measure(features, changes, start, end) for start, end in zip(starts, starts[1:], strict=False))
-    colours = np.array([[clip.brightness, clip.saturation, clip.red, clip.blue] for clip in clips])
-    distance = tuple(float(d) for d in np.linalg.norm(colours - colours[0], axis=1))
-    reasons = _reasons_invalid(clips, samples, [changes[start] for start in starts[1:-1]])
-    verdict = f"INVALID ({', '.join(reasons)}): no quality number below means anything" if reasons else "valid"
-    return DriftReport(clips, distance, verdict, tuple(_notes(clips, distance)))
+        chunk.append(frame)
+        if (len(chunk) + 1) * frame.size > _CHUNK_VALUES:
+            yield np.stack(chunk)
+            chunk = []
+    if chunk:
+        yield np.stack(chunk)
 
 
-def _features(frame: np.ndarray) -> tuple[np.ndarray, tuple[float, ...]]:
-    """Return a frame's thumbnail [16, 16, 3] of box averages and its measures in the order of ClipMeasure."""
-    pixels = frame.astype(np.float32) / 255.0
-    luma = pixels @ _LUMA
-    laplacian = 4 * luma[1:-1, 1:-1] - luma[:-2, 1:-1] - luma[2:, 1:-1] - luma[1:-1, :-2] - luma[1:-1, 2:]
-    mean = pixels.mean(axis=(0, 1))
-    brightness = float(luma.mean())
-    saturation = float((pixels.max(axis=2) - pixels.min(axis=2)).mean())
-    sharpness = math.log10(float((laplacian**2).mean()) + 1e-10)
-    row = (brightness, float(luma.std()), saturation, sharpness, float(mean[0]) - brightness, float(mean[2]) - brightness)
-    return _box_average(pixels), row
-
-
-def _box_average(pixels: np.ndarray) -> np.ndarray:
-    """Return `pixels` [H, W, 3] averaged over a grid of 16 x 16 boxes."""
-    rows = np.linspace(0, pixels.shape[0], THUMBNAIL + 1).astype(int)[:-1]
-    columns = np.linspace(0, pixels.shape[1], THUMBNAIL + 1).astype(int)[:-1]
-    sums = np.add.reduceat(np.add.reduceat(pixels, rows, axis=0), columns, axis=1)
-    counts = np.diff([*rows, pixels.shape[0]])[:, None] * np.diff([*columns, pixels.shape[1]])[None]
-    return sums / counts[..., None]
-
-
-def _measure(features: list, changes: list[float], start: int, end: int) -> ClipMeasure:
+def _measure(rows: list, changes: list[float], start: int, end: int) -> ClipMeasure:
     inner = changes[start + 1 : end]
-    medians = np.median(np.array(features[start:end]), axis=0)
+    medians = np.median(np.array(rows[start:end]), axis=0)
     seam = None
     if start > 0:
         around = changes[max(1, start - SEAM_NEIGHBOURS) : start] + changes[start + 1 : start + 1 + SEAM_NEIGHBOURS]
         seam = changes[start] / max(float(np.median(around)), 1e-6) if around else None
     motion = float(np.median(inner)) if inner else 0.0
     frozen = float(np.mean(np.array(inner) < FROZEN_DIFFERENCE)) if inner else 1.0
-    return ClipMeasure(*(float(m) for m in medians), motion, frozen, seam)
+    bands = tuple(float(m) for m in medians[-NUM_BANDS:])
+    return ClipMeasure(*(float(m) for m in medians[:-NUM_BANDS]), bands, motion, frozen, seam)
 
 
 def _reasons_invalid(clips: Sequence[ClipMeasure], samples: list[np.ndarray], seams: list[float]) -> list[str]:
