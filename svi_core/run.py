@@ -366,6 +366,7 @@ class RunState:
         folder: of the run store.
         settings: of the video.
         start: what the first clip moves on from, if it does.
+        num_clips: made so far.
         clips: shown so far.
         segments: files of the video so far.
         last: the clip made last, by key; its latent lies in the run store.

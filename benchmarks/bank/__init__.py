@@ -1,6 +1,6 @@
 """What the error bank costs a training step, at the size of real entries: draws and insertions in RAM and on disk; on CPU.
 
-    python -m benchmarks.bank            # about two minutes and 4.3 GB of disk
+    python -m benchmarks.bank            # some minutes; 2.1 GB of memory, 3.3 GB of free disk
     python -m benchmarks.bank --quick    # few small entries: to see that it works
 
 One grid cell is filled to its capacity, so every insertion looks for the most similar of all its entries, the dearest case.
