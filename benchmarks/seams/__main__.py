@@ -1,9 +1,4 @@
-"""Which seam jumps least, and what a blend costs in sharpness: ``python -m benchmarks.seams [--clips 5] [--seeds 6]``.
-
-The demo's trained tiny models make the same clips once; each seam treatment only shows them differently. For every seam two
-numbers, both relative to the same video a little away from it: the largest change between neighbouring frames around the
-seam (1 = no larger than elsewhere), and the lowest sharpness around it (log10 of Laplacian energy; negative = ghosts or blur).
-"""
+"""Measure every seam in turn: ``python -m benchmarks.seams``."""
 
 import argparse
 import json
@@ -73,7 +68,7 @@ def measure(server: ComfyServer, image: str, seed: int, num_clips: int) -> dict[
 
 def main(arguments: list[str]) -> int:
     """Measure all seams and print and store the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.seams", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.seams", description="Which seam jumps least, on CPU.")
     parser.add_argument("--clips", type=int, default=5)
     parser.add_argument("--seeds", type=int, default=6)
     options = parser.parse_args(arguments)
