@@ -22,7 +22,6 @@ from demo.scenery import Scenery, paint_scenery
 from demo.shapes import OBJECT_REACH, PALETTE, paint_object
 
 FRAME_WIDTH, FRAME_HEIGHT = 96, 64
-FRAMES_PER_SECOND = 16
 CLIP_FRAMES = 81
 SEGMENT_FRAMES = 76
 REST_FRAMES = 4

@@ -305,11 +305,6 @@ class RunStore:
         facts = {"sha256": sha256, "num_frames": num_frames, "frames_sha256": frames_sha256, "colour": dict(colour)}
         self._write_record(replace(record, segments={**record.segments, name: facts}))
 
-    def records(self) -> list[ClipRecord]:
-        """Return what is known of every clip in the folder, the video's order first."""
-        records = [self.record(path.stem) for path in self.clips.glob("*.json")]
-        return sorted((record for record in records if record is not None), key=lambda record: (record.index, record.key))
-
     def add_measure(self, key: str, name: str, value: float) -> None:
         """Note what making clip `key` took."""
         record = self.record(key)

@@ -13,7 +13,6 @@ from .layouts import LAYOUTS, Layout, Overlap
 
 WAN21 = "Wan 2.1 I2V 14B 480P"
 WAN22 = "Wan 2.2 I2V A14B"
-AUTHORS_FILES = "https://huggingface.co/vita-video-gen/svi-model/resolve/main"
 
 
 class ClipVision(StrEnum):
@@ -31,7 +30,7 @@ class Variant:
         name: a name of :data:`LAYOUTS`.
         good_for: what it is made for, in a few words.
         base: the model that its LoRA was trained on.
-        files: released LoRA files below :data:`AUTHORS_FILES`; high noise before low noise.
+        files: released LoRA files in the authors' repository, vita-video-gen/svi-model; high noise before low noise.
         clip_vision: which picture goes through CLIP vision.
         cfg: guidance scale of the text.
         audio_cfg: guidance scale of the sound (Talk).
@@ -65,11 +64,6 @@ class Variant:
     def layout(self) -> Layout:
         """How its clips are conditioned and joined."""
         return LAYOUTS[self.name]
-
-    @property
-    def urls(self) -> tuple[str, ...]:
-        """Where the authors' files are downloaded from."""
-        return tuple(f"{AUTHORS_FILES}/{file}" for file in self.files)
 
 
 _ROUND_TRIP = "Frames go through the VAE between clips: keep it untiled and in fp32 (--fp32-vae)."

@@ -13,7 +13,7 @@ from svi_core.plan import make_plan
 from svi_core.plan_advice import listed
 from svi_core.plan_picture import _EDGE, _FILL, STORED, WIDTH, draw_message, draw_plan
 from svi_core.plan_text import duration, plan_text, size
-from svi_core.run_store import RunStore
+from svi_core.run_store import RunStore, read_records
 from svi_core.run_times import ClipTime, ClipWork
 from svi_core.schedule import parse_schedule
 from svi_core.variant_claims import variant_claim
@@ -128,7 +128,7 @@ def test_what_cannot_be_told_is_not_guessed(tmp_path, unknown):
 def test_time_comes_from_measures_and_only_for_new_clips(tmp_path):
     outline = stored_run(tmp_path)
     with RunStore(tmp_path) as store:
-        for record, seconds in zip(store.records(), (50.0, 9.0, 10.0), strict=True):
+        for record, seconds in zip(read_records(tmp_path), (50.0, 9.0, 10.0), strict=True):
             store.add_measure(record.key, "sample_seconds", seconds)  # of 2 x 2 latents, as the fake model makes
             store.add_measure(record.key, "decode_seconds", 1.0)
     changed = outline_of("one\n\ntwo\n\nother", folder=tmp_path, size=(16, 16))
@@ -164,7 +164,7 @@ def test_video_size_is_measured_where_there_are_segments(tmp_path):
     outline = stored_run(tmp_path)
     coding = VideoCoding()
     with RunStore(tmp_path) as store:
-        key = store.records()[0].key
+        key = read_records(tmp_path)[0].key
         name = f"0-81-0-{coding.tag}"
         store.segment_path(key, name).write_bytes(b"x" * 8100)
         store.add_segment(key, name, 81, "", {})
