@@ -54,6 +54,7 @@ DEMO_PACKAGES = ("imageio-ffmpeg>=0.6",)
 EXTRA_PACKAGES: dict[str, tuple[str, ...]] = {
     "test": (
         "pytest>=9,<10",
+        "pytest-xdist>=3.8,<4",
         "hypothesis>=6.150,<7",
         "ruff>=0.17,<0.18",
         "playwright>=1.60,<2",

@@ -1,8 +1,24 @@
-"""Set up the environment and run the test suite in it: ``python -m tests [pytest's arguments]``, from the repository root."""
+"""Set up the environment and run the test suite in it: ``python -m tests [pytest's arguments]``, from the repository root.
 
+Without a path among the arguments the suite is shared out to worker processes, whole files at a time, one for each core
+and four at most; ``-n 0`` runs it in one process. With a path (``python -m tests tests/core``) there are no workers.
+"""
+
+import os
 import sys
+from collections.abc import Sequence
+from pathlib import Path
 
 from demo.environment import SetupError, ensure_environment, execute_inside, say
+
+# tests/conftest.py puts the rooms that take longest first, which --no-loadscope-reorder keeps.
+WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+
+
+def pytest_arguments(arguments: Sequence[str]) -> list[str]:
+    """Return `arguments` for pytest, after those that share the tests out unless a path is among them."""
+    names_a_path = any(Path(word.split("::")[0]).exists() for word in arguments if not word.startswith("-"))
+    return [*(() if names_a_path else WORKERS), *arguments]
 
 
 def main() -> int:
@@ -15,7 +31,9 @@ def main() -> int:
     except KeyboardInterrupt:
         say("interrupted; the same command goes on from here")
         return 130
-    execute_inside(environment, ["-m", "pytest", *sys.argv[1:]])
+    # The models are tiny: more threads only get into each other's way, in pytest and in the servers that it starts.
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    execute_inside(environment, ["-m", "pytest", *pytest_arguments(sys.argv[1:])])
 
 
 if __name__ == "__main__":

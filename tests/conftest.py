@@ -20,6 +20,13 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_MODELS_SCRIPT = REPOSITORY / "tests" / "e2e" / "tiny_models.py"
 TINY_TALK_MODELS_SCRIPT = TINY_MODELS_SCRIPT.with_name("tiny_talk_models.py")
 DEMO_MODELS = REPOSITORY / "demo" / "models"
+SLOWEST_ROOMS = ("browser", "e2e", "benchmarks", "training")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the rooms with the longest files first: workers take files in this order, and the short ones fill the end."""
+    rooms = [REPOSITORY / "tests" / room for room in SLOWEST_ROOMS]
+    items.sort(key=lambda item: next((place for place, room in enumerate(rooms) if room in item.path.parents), len(rooms)))
 
 
 @pytest.fixture(scope="session")

@@ -145,7 +145,7 @@ def test_a_changed_prompt_costs_that_clip_and_later_ones_and_the_earlier_take_st
     ("change", "sampled"),
     [
         ({"seed": 1}, [0, 1, 2]),
-        ({"maker": FakeMaker(LAYOUT, "other model")}, [0, 1, 2]),
+        pytest.param({"maker": FakeMaker(LAYOUT, "other model")}, [0, 1, 2], id="another maker"),
         ({"num_clips": 5}, [3, 4]),
         ({"num_clips": 2}, []),
         ({"settings": VideoSettings(VideoCoding(crf=30))}, []),

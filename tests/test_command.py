@@ -1,0 +1,29 @@
+"""``python -m tests``: workers for the whole suite, none for a part of it, and what the user says comes last."""
+
+from types import SimpleNamespace
+
+import pytest
+
+from tests.__main__ import WORKERS, pytest_arguments
+from tests.conftest import REPOSITORY, pytest_collection_modifyitems
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+
+
+@pytest.mark.parametrize("arguments", [[], ["-k", "a_killed_run"], ["-m", "not browser", "-x"], ["-n", "0"], ["-n0"]], ids=str)
+def test_the_suite_is_shared_out_and_the_users_options_win(arguments):
+    assert pytest_arguments(arguments) == [*WORKERS, *arguments]
+
+
+@pytest.mark.parametrize("path", ["tests/core", "tests/test_command.py", "tests/test_command.py::test_x", "."])
+def test_a_path_is_tested_in_one_process(path):
+    assert pytest_arguments(["-x", path]) == ["-x", path]
+
+
+def test_the_slowest_rooms_are_collected_first():
+    items = [SimpleNamespace(path=REPOSITORY / "tests" / room / "test_x.py") for room in ("core", "e2e", "nodes", "browser")]
+    pytest_collection_modifyitems(items)
+    assert [item.path.parent.name for item in items] == ["browser", "e2e", "core", "nodes"]
