@@ -5,6 +5,9 @@ Which one it is depends on GPU, driver and shape, so it is measured: the first a
 its real queries, keys and values, the winner is kept for the life of the process. Attention that the user chose otherwise
 (--use-sage-attention, --use-flash-attention, xformers, an override of another node) is left alone, and so is the CPU.
 
+In a compiled model (ComfyUI's TorchCompileModel) the choice is one operator that the compiler does not look into. Otherwise it
+would compile the timing too, and cut every block into pieces around it.
+
 Source: FIELD_NOTES 3 (what the wrong kernel costs); ComfyUI's comfy/ldm/modules/attention.py, wrap_attn.
 """
 
@@ -22,6 +25,7 @@ OVERRIDE = "optimized_attention_override"
 EXACT_KERNELS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
 COMFYUI = "ComfyUI's"
 MIN_TOKENS = 1024  # below, the kernel does not matter
+DTYPES = (torch.bfloat16, torch.float16)  # that the exact kernels take
 CLEAR_GAIN = 0.95  # of ComfyUI's time: results differ in the last bit between kernels, so a close race must not decide
 _TIMED_RUNS = 2
 _log = logging.getLogger(__name__)
@@ -61,6 +65,8 @@ class FastestAttention:
         theirs = functools.partial(func, q, k, v, heads, *rest, **options)
         if not self._may_choose(func, q, rest, options):
             return theirs()
+        if torch.compiler.is_compiling():
+            return _not_looked_into(q, k, v, heads)
         shape = (q.device, q.dtype, heads, q.shape, k.shape)
         ways = {name: functools.partial(_attend, kernel, q, k, v, heads) for name, kernel in self.kernels.items()}
         if shape not in self.chosen:
@@ -70,7 +76,7 @@ class FastestAttention:
     def _may_choose(self, func: Callable, q: torch.Tensor, rest: tuple, options: dict) -> bool:
         """Whether this is plain attention that ComfyUI would give to PyTorch, on a GPU, and large enough to matter."""
         plain = not rest and all(value is None or name in _KNOWN for name, value in options.items())
-        is_large = q.ndim == 3 and q.shape[1] >= MIN_TOKENS and q.dtype in (torch.bfloat16, torch.float16)
+        is_large = q.ndim == 3 and q.shape[1] >= MIN_TOKENS and q.dtype in DTYPES
         return plain and is_large and q.device.type == self.device_type and func is _pytorchs()
 
     def _fastest(self, ways: Mapping[str, Attend], shape: tuple) -> str:
@@ -124,3 +130,15 @@ def _attend(kernel: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tenso
 
 
 FASTEST = FastestAttention()
+
+
+@torch.library.custom_op("svi::fastest_attention", mutates_args=())
+def _not_looked_into(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+    """Return what :data:`FASTEST` makes of q, k, v [B, tokens, heads * width]; to a compiler this is one operator."""
+    return FASTEST(_pytorchs(), q, k, v, heads).contiguous()
+
+
+@_not_looked_into.register_fake
+def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+    """Return a tensor like the result, for a compiler that only asks for its shape."""
+    return q.new_empty(q.shape)

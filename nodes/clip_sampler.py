@@ -22,6 +22,7 @@ from ..svi_core.schedule import ClipSpec
 from ..svi_core.variant_claims import VariantClaim, require_claims
 from . import bridge
 from .attention import with_fastest_attention
+from .compiled import require_uncompiled
 from .control import Control, require_condition
 from .lora import LoraRow, apply_rows, attached_claims, claims_of_rows, lora_files_fingerprint, with_strengths
 from .prompts import EncodedPrompts
@@ -62,6 +63,7 @@ class ClipSampler:
         for name, model in (("model", self.model), ("model_low_noise", self.model_low_noise)):
             if model is not None:
                 self._check_model(name, model)
+                require_uncompiled(name, model, self.control)
         if self.loras and self.model.patches:
             logging.warning("SVI Generate: model carries LoRAs already; those of the loras input are added to them.")
         bridge.require_wan_vae(self.vae)
