@@ -9,17 +9,20 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from tests.training.fakes import FakeDataset, settings
+from training.banks import Banks
 from training.checkpoint import checkpoints
 from training.config import config_table
 from training.distributed import Group
-from training.run_folder import RunFolder, resumed_config
+from training.run_folder import RunFolder, begun_config, resumed_config
 from training.stop_signal import BY_FILE
 
 pytestmark = [
@@ -92,12 +95,24 @@ def outcome(run: Path) -> dict:
     losses = [(line["step"], line["loss"], line["gradient_norm"]) for line in lines if line["kind"] == "step"]
     lora = (run / f"{run.name}.safetensors").read_bytes()
     state = json.loads((newest / "state.json").read_text())
-    return {"files": files, "losses": losses, "lora": lora, "optimizer": optimizer_of(newest), "step": state["step"]}
+    optimizer, errors = optimizer_of(newest), errors_of(run, newest)
+    return {"files": files, "losses": losses, "lora": lora, "optimizer": optimizer, "errors": errors, "step": state["step"]}
+
+
+def errors_of(run: Path, checkpoint: Path) -> dict:
+    """Return what the first process's banks hold at a checkpoint, in its order, wherever they lie."""
+    config = begun_config(run)
+    limits = {"num_snapshots": config.loop.keep_checkpoints + 1, "expected_entries": 100}
+    with closing(Banks(config.recycling, config.bank, run / "bank" / "process0", **limits)) as banks:
+        banks.restore(load_file(checkpoint / "bank_0.safetensors"))
+        return {
+            (shape, grid): [(sigma, residual.float().numpy().tobytes()) for sigma, residual in banks.of(shape).contents(grid)]
+            for shape in banks.statistics()
+            for grid in range(config.recycling.num_grids)
+        }
 
 
 def optimizer_of(folder: Path) -> dict:
-    from safetensors.torch import load_file
-
     return {key: value.numpy().tobytes() for key, value in load_file(folder / "optimizer.safetensors").items()}
 
 
@@ -109,7 +124,9 @@ def uninterrupted(request, wan_folder, tmp_path_factory):
     run = tmp_path_factory.mktemp("uninterrupted") / "run"
     assert train_here(config_for(run, wan_folder, request.param)) == 0
     torch.set_num_threads(before)
-    return request.param, outcome(run)
+    expected = outcome(run)
+    assert any(expected["errors"].values())
+    return request.param, expected
 
 
 def test_the_kind_of_bank_changes_nothing(wan_folder, tmp_path):
@@ -419,8 +436,6 @@ def test_a_full_disk_stops_before_the_checkpoint(wan_folder, tmp_path, monkeypat
 
 def test_values_too_small_for_the_file_are_saved_in_fp32(wan_folder, tmp_path, caplog):
     """The first step of a warm-up moves the LoRA by less than fp16 can tell from nothing."""
-    from safetensors.torch import load_file
-
     run = tmp_path / "run"
     slow = {"learning_rate": 1e-6, "warmup_steps": 100}
     train_here(config_for(run, wan_folder, loop={"steps": 1}, optimizer=slow))
