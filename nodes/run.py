@@ -77,7 +77,7 @@ class SVIGenerate(io.ComfyNode):
             try:
                 path, latent = make_video(run.plan, run.sampler, video, run.start, run.sampler.on_clip, tell)
             finally:
-                store.prune(run.budget_bytes, {clip.key for clip in video.clips})
+                store.prune(run.budget_bytes, {clip.key for clip in video.clips}, set(video.segments))
             note_run(cls.hidden, store, video.clips)
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})

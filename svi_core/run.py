@@ -422,7 +422,7 @@ def finish_video(state: RunState) -> Path:
         video = _video_of(state, store)
         video.show_end()
         path = video.finish()
-        store.prune(state.budget_bytes, {clip.key for clip in video.clips})
+        store.prune(state.budget_bytes, {clip.key for clip in video.clips}, set(video.segments))
     return path
 
 

@@ -329,22 +329,29 @@ class RunStore:
             write_bytes((self.folder / video).with_suffix(".json"), data)
         write_bytes(self.folder / MANIFEST, data)
 
-    def prune(self, budget_bytes: int, in_use: set[str]) -> list[str]:
+    def prune(self, budget_bytes: int, in_use: set[str], shown: set[Path] | None = None) -> list[str]:
         """Remove the clips used longest ago until the folder's clips fit `budget_bytes` (0: no limit); return their keys.
 
         Clips `in_use` and clips marked "keep" are never removed, whatever the budget.
+
+        Args:
+            shown: the segments that the clips in use are shown by. Their others, of another coding or another seam, go first:
+                they can be made again from the latents. None: they stay.
         """
         if budget_bytes == 0:
             return []
         groups = self._files_by_key()
-        sizes = {key: sum(path.stat().st_size for path in paths) for key, paths in groups.items()}
-        total, removed = sum(sizes.values()), []
-        for key in sorted(groups, key=lambda k: max(p.stat().st_mtime for p in groups[k])):
+        by_age = sorted(groups, key=lambda key: max(path.stat().st_mtime for path in groups[key]))
+        parts = [(key, _segments_besides(groups[key], shown)) for key in by_age if key in in_use and shown is not None]
+        takes = [(key, groups[key]) for key in by_age if key not in in_use]
+        total, removed = sum(map(_size_of, groups.values())), []
+        for key, paths in parts + takes:
             if total <= budget_bytes:
                 break
-            if key not in in_use and self._remove(key, groups[key]):
-                total -= sizes[key]
-                removed.append(key)
+            size = _size_of(paths)
+            if paths and self._remove(key, paths):
+                total -= size
+                removed += [key] if key not in in_use else []
         return removed
 
     def _remove(self, key: str, paths: list[Path]) -> bool:
@@ -381,3 +388,11 @@ class RunStore:
             stamp += 1
         os.replace(path, target)
         _log.warning("SVI run store: %s cannot be trusted (%s); moved to %s and made again.", path, reason, target)
+
+
+def _segments_besides(paths: Iterable[Path], shown: set[Path]) -> list[Path]:
+    return [path for path in paths if path.suffix == ".mp4" and path not in shown]
+
+
+def _size_of(paths: Iterable[Path]) -> int:
+    return sum(path.stat().st_size for path in paths)

@@ -147,6 +147,23 @@ def test_budget_removes_the_longest_unused_first_and_keeps_what_is_marked(store)
     assert {p.stem for p in store.clips.iterdir()} == {keys[0], keys[1]}
 
 
+def test_segments_that_a_video_does_not_show_go_before_earlier_takes(store):
+    """Another coding of a clip in use can be made again from its latent; a kept clip keeps all of its files."""
+    kept, used, take = (chain_key(None, index) for index in range(3))
+    for index, key in enumerate((kept, used, take)):
+        store.save_latent(record(key, index), latent(index))
+        for name in ("old", "new"):
+            store.segment_path(key, name).write_bytes(bytes(1000))
+    set_keep(store.folder, kept, True)
+    shown = {store.segment_path(key, "new") for key in (kept, used)}
+    size = sum(path.stat().st_size for path in store.clips.iterdir())
+    assert store.prune(size - 1, {kept, used}, shown) == []
+    assert not store.segment_path(used, "old").exists() and store.load_latent(used) is not None
+    assert store.segment_path(kept, "old").exists() and store.segment_path(take, "old").exists()
+    assert store.prune(1, {kept, used}, shown) == [take]
+    assert {path for path in store.clips.glob("*.mp4")} == shown | {store.segment_path(kept, "old")}
+
+
 def test_manifest_tells_the_clips_of_its_video_only(store):
     clips = (ShownClip(KEY, "a ü", 0, 81), ShownClip(OTHER, "b", 42, 76))
     assert read_manifest(store.folder / "video.mp4") is None
