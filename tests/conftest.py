@@ -84,6 +84,15 @@ def comfy_server(
 
 
 @pytest.fixture(scope="session")
+def workflow_server(comfy_server: ComfyServer, talk_models: Path, tmp_path_factory: pytest.TempPathFactory) -> ComfyServer:
+    """The server, with every model, image, video and sound that the shipped workflows name."""
+    from tests.e2e import shipped
+
+    shipped.add_images(comfy_server, draw_reference(tmp_path_factory.mktemp("picture") / "reference.png"))
+    return comfy_server
+
+
+@pytest.fixture(scope="session")
 def comfy(comfyui_path: Path) -> ModuleType:
     """ComfyUI's `comfy` package in this process, on CPU; import its modules with `importlib` or in the test's body."""
     if comfyui_path != Layout().comfyui:
@@ -98,13 +107,17 @@ def comfy(comfyui_path: Path) -> ModuleType:
 
 @pytest.fixture
 def reference_image(tmp_path: Path) -> Path:
-    """A small picture with structure in it: 96 x 64 pixels, a colour ramp with a bright square."""
+    """A small picture with structure in it; see :func:`draw_reference`."""
+    return draw_reference(tmp_path / "reference.png")
+
+
+def draw_reference(path: Path) -> Path:
+    """Draw 96 x 64 pixels, a colour ramp with a bright square, into the file `path` and return it."""
     import numpy
     from PIL import Image
 
     rows, columns = numpy.mgrid[0:64, 0:96]
     pixels = numpy.stack([columns * 2, rows * 3, 255 - columns * 2], axis=-1).astype(numpy.uint8)
     pixels[20:40, 30:50] = 240
-    path = tmp_path / "reference.png"
     Image.fromarray(pixels).save(path)
     return path

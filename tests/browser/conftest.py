@@ -8,7 +8,6 @@ from playwright.sync_api import Browser, sync_playwright
 
 from demo.server import ComfyServer
 from tests.browser.front_end import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, SETTINGS, FrontEnd
-from tests.e2e import shipped
 
 
 @pytest.fixture(scope="module")
@@ -26,17 +25,26 @@ def chromium() -> Iterator[Browser]:
         browser.close()
 
 
-@pytest.fixture(params=["classic nodes", "Vue nodes"])
+@pytest.fixture(scope="module", params=["classic nodes", "Vue nodes"])
 def renderer(request: pytest.FixtureRequest) -> str:
-    """Which of the front end's two ways to draw nodes is on."""
+    """Which of the front end's two ways to draw nodes is on; pytest runs a file's tests with one, then with the other."""
     return request.param
 
 
 @pytest.fixture
-def front_end(chromium: Browser, comfy_server: ComfyServer, talk_models, reference_image, renderer: str) -> Iterator[FrontEnd]:
-    """The front end, ready, with an empty graph, and the models and images that the workflows load on its server."""
-    shipped.add_images(comfy_server, reference_image)
-    comfy_server.post_json("/settings", SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "Vue nodes"})
-    opened = FrontEnd(chromium, comfy_server.url)
+def front_end(chromium: Browser, workflow_server: ComfyServer, renderer: str) -> Iterator[FrontEnd]:
+    """The front end in a page of its own, ready, with an empty graph."""
+    yield from open_front_end(chromium, workflow_server, renderer)
+
+
+@pytest.fixture(scope="module")
+def lasting_front_end(chromium: Browser, workflow_server: ComfyServer, renderer: str) -> Iterator[FrontEnd]:
+    """The front end in one page for all tests of a file."""
+    yield from open_front_end(chromium, workflow_server, renderer)
+
+
+def open_front_end(chromium: Browser, server: ComfyServer, renderer: str) -> Iterator[FrontEnd]:
+    server.post_json("/settings", SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "Vue nodes"})
+    opened = FrontEnd(chromium, server.url)
     yield opened
     opened.close()

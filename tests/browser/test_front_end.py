@@ -18,6 +18,13 @@ def object_info(comfy_server):
     return comfy_server.object_info()
 
 
+@pytest.fixture
+def front_end(lasting_front_end):
+    """The page that all tests of this file share, with an empty graph: one after the other, as a user opens workflows."""
+    lasting_front_end.new_graph()
+    return lasting_front_end
+
+
 @ONCE
 def test_the_node_search_finds_every_node(front_end, object_info, tmp_path):
     for node_id, entry in object_info.items():

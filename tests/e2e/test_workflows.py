@@ -14,13 +14,6 @@ from workflows import build_workflows
 pytestmark = pytest.mark.e2e
 
 
-@pytest.fixture
-def server(comfy_server, talk_models, reference_image):
-    """The server, with the models and images that the workflows name."""
-    shipped.add_images(comfy_server, reference_image)
-    return comfy_server
-
-
 @pytest.fixture(scope="module")
 def object_info(comfy_server):
     return comfy_server.object_info()
@@ -42,11 +35,11 @@ def test_the_demo_in_api_format_is_the_demo_workflow(object_info):
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
-def test_a_workflow_makes_its_video(server, object_info, name):
+def test_a_workflow_makes_its_video(workflow_server, object_info, name):
     graph = shipped.made_small(shipped.to_api(shipped.read(name), object_info))
-    outputs = server.run(graph)
+    outputs = workflow_server.run(graph)
     (save,) = shipped.nodes_of(graph, "SaveVideo")
-    assert count_frames(server.saved_file(outputs[save]["images"][0])) == shipped.NUM_FRAMES[name]
+    assert count_frames(workflow_server.saved_file(outputs[save]["images"][0])) == shipped.NUM_FRAMES[name]
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
@@ -75,7 +68,7 @@ def test_a_thumbnail_stands_beside_each_workflow(name):
     assert path.stat().st_size < 60_000
 
 
-def test_the_unrolled_workflow_gives_the_latents_of_the_loop_bit_for_bit(server, object_info):
+def test_the_unrolled_workflow_gives_the_latents_of_the_loop_bit_for_bit(workflow_server, object_info):
     keep = ("BasicScheduler", "SplitSigmas")  # the steps and their split, as shipped
     loop, unrolled = (
         shipped.made_small(shipped.to_api(shipped.read(f"svi_2.0_pro_wan2.2_{form}"), object_info), keep)
@@ -87,6 +80,6 @@ def test_the_unrolled_workflow_gives_the_latents_of_the_loop_bit_for_bit(server,
     found = []
     for graph, link in ((loop, [generate, 1]), (unrolled, [last, 0])):
         graph["latent"] = node("SaveLatent", samples=link, filename_prefix="latents/shipped")
-        saved = server.run(graph)["latent"]["latents"][0]
-        found.append(load_file(server.saved_file(saved))["latent_tensor"])
+        saved = workflow_server.run(graph)["latent"]["latents"][0]
+        found.append(load_file(workflow_server.saved_file(saved))["latent_tensor"])
     assert torch.equal(*found)
