@@ -16,7 +16,7 @@ from svi_core.safetensors_file import write_tensors
 FP8_MAX = 448.0
 LARGEST_DRAW = 6.0  # standard deviations; a scale must cover every number drawn
 KINDS = ("fp8", "bf16")
-_FIXED_VAE = {"z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
+FIXED_VAE = {"z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
 
 
 def expert_files(folder: Path, shapes: Shapes, device: torch.device, kind: str) -> tuple[Path, Path]:
@@ -56,7 +56,7 @@ def _write_expert(path: Path, shapes: Shapes, random: torch.Generator, quantised
         state = WanModel(model_type="t2v", in_dim=36, out_dim=16, operations=operations, **sizes).state_dict()
     kinds, layers = {}, {}
     for key, value in state.items():
-        if quantised and _is_quantised(key, value):
+        if quantised and is_quantised(key, value):
             kinds[key] = (torch.float8_e4m3fn, value.shape)
             kinds[f"{key}_scale"] = (torch.float32, ())
             layers[key.removesuffix(".weight")] = {"format": "float8_e4m3fn"}
@@ -72,7 +72,7 @@ def _drawn(state: dict[str, torch.Tensor], random: torch.Generator, quantised: b
     """Yield the tensors of a file in order: where `quantised`, fp8 codes followed by their scale; everything else as bf16."""
     for key, value in state.items():
         number = _draw(key, value.shape, random)
-        if quantised and _is_quantised(key, value):
+        if quantised and is_quantised(key, value):
             scale = LARGEST_DRAW * _spread(key, value.shape) / FP8_MAX
             yield (number / scale).clamp_(-FP8_MAX, FP8_MAX).to(torch.float8_e4m3fn)
             yield torch.tensor(scale)
@@ -80,7 +80,8 @@ def _drawn(state: dict[str, torch.Tensor], random: torch.Generator, quantised: b
             yield number.bfloat16()
 
 
-def _is_quantised(key: str, value: torch.Tensor) -> bool:
+def is_quantised(key: str, value: torch.Tensor) -> bool:
+    """Whether a scaled fp8 file holds `value` in fp8: the matrices of the blocks."""
     return key.startswith("blocks.") and key.endswith(".weight") and value.ndim == 2
 
 
@@ -101,6 +102,6 @@ def _write_vae(path: Path, shapes: Shapes, random: torch.Generator) -> None:
     from comfy.ldm.wan.vae import WanVAE
 
     with torch.device("meta"):
-        state = WanVAE(dim=shapes.vae_dim, temperal_downsample=[False, True, True], **_FIXED_VAE).state_dict()
+        state = WanVAE(dim=shapes.vae_dim, temperal_downsample=[False, True, True], **FIXED_VAE).state_dict()
     kinds = {key: (torch.bfloat16, value.shape) for key, value in state.items()}
     write_tensors(path, kinds, (_draw(key, value.shape, random).bfloat16() for key, value in state.items()), {})

@@ -1,0 +1,83 @@
+"""Count what a clip and a training step hold, and say which cards have room for it: ``python -m benchmarks.memory``."""
+
+import argparse
+import sys
+from dataclasses import dataclass
+
+import torch
+
+from benchmarks.gpu.shapes import SHAPES, Shapes
+from benchmarks.gpu.smallest_card import CARDS
+from benchmarks.loop.report import table
+from training.comfy_runtime import start_comfy
+
+GIB = 2**30
+GAPS, DRIVER = 1.1, 1.0  # 10 % for gaps and kernels' own room; GiB for driver and desktop
+ADAM_STATES = 2
+
+
+@dataclass(frozen=True)
+class Need:
+    """What one way to do a job holds on the card, in bytes.
+
+    Attributes:
+        weights: frozen ones.
+        trained: the LoRA and its optimizer's state.
+        tensors: everything else, at its peak.
+    """
+
+    weights: int
+    tensors: int
+    trained: int = 0
+
+    @property
+    def total(self) -> int:
+        """All of it."""
+        return self.weights + self.tensors + self.trained
+
+    @property
+    def card(self) -> str:
+        """The smallest usual card in GiB that has room, with a margin."""
+        fits = (card for card in CARDS if self.total * GAPS / GIB + DRIVER <= card)
+        return f"{next(fits, f'more than {CARDS[-1]}')}"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Count and print the table."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__.splitlines()[0])
+    parser.add_argument("--shapes", choices=SHAPES, default="14b", help="sizes of model and clip (default: 14b)")
+    shapes = SHAPES[parser.parse_args(arguments).shapes]
+    start_comfy()
+    rows = [
+        (name, *(f"{part / GIB:.1f}" for part in (need.weights, need.trained, need.tensors, need.total)), need.card)
+        for name, need in needs(shapes).items()
+    ]
+    sys.stdout.write(table(("GiB", "weights", "LoRA and AdamW", "other tensors", "in all", "smallest card"), rows) + "\n")
+    return 0
+
+
+def needs(shapes: Shapes) -> dict[str, Need]:
+    """Return what each way to do a job holds, weights in fp8."""
+    from benchmarks.memory import models
+
+    model = models.transformer(shapes)
+    expert, block = models.weight_bytes(model), models.weight_bytes(model.blocks[0], "blocks.0.")
+    decoding = models.decoding_bytes(shapes)
+    working = max(models.sampling_bytes(shapes), decoding)
+    plain, offloaded, kept = (models.training_bytes(shapes, *way) for way in ((False,), (True,), (False, True)))
+    trained = (1 + ADAM_STATES) * plain[1]
+    rest = expert - shapes.num_layers * block
+    return {
+        "clip, both experts stay on the card": Need(2 * expert, working),
+        "clip, one expert at a time": Need(expert, working),
+        "clip, weights pass through block by block": Need(rest + 2 * block, working),
+        "training, attention kept (memory_141gb)": Need(expert, kept[0], trained),
+        "training, all on the card (memory_80gb)": Need(expert, plain[0], trained),
+        "training, block inputs on the host (memory_48gb)": Need(expert, offloaded[0], trained),
+        "training, blocks too (memory_24gb)": Need(rest + block, offloaded[0], trained),
+    }
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    sys.exit(main())
