@@ -111,9 +111,7 @@ def test_clips_of_a_compiled_model_are_the_same_and_one_graph_serves_them_all(
     assert not torch.equal(found[1], found[2]) and counted == [1, 1, 1]
 
 
-def test_the_choice_of_a_kernel_is_one_operator_of_the_graph(
-    module, sampler, experts, compiled, graphs, tmp_path, monkeypatch
-):
+def test_the_choice_of_a_kernel_is_one_operator_of_the_graph(module, sampler, experts, compiled, graphs, tmp_path, monkeypatch):
     """Kernels are timed once for each shape on real numbers, not compiled into every block; the result is the winner's."""
     attention, timed = module("nodes.attention"), []
 
