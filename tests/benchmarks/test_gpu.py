@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -40,16 +41,35 @@ ROWS = {
         "attention over clip, flash, and backward",
         "VAE decode of 9 frames, channels last",
     ),
-    "loop": ("1: ours", "2: stock", "3: stock", "4: ours"),
+    "loop": (
+        "1: ours",
+        "2: stock",
+        "3: stock",
+        "4: ours",
+        "ours, each expert fetched when its turn comes",
+        "ours, compiled",
+    ),
     "training_step": ("ours", "ours, attention kept"),
     "smallest_card": ("one clip in 8 GiB", "a training step in 24 GiB"),
 }
 
 
+@pytest.fixture(scope="module")
+def tiny_run(comfyui_path, tmp_path_factory):
+    """Run a benchmark of benchmarks.gpu at tiny shapes, once for all tests of this file; return its folder and its output."""
+
+    @cache
+    def run_once(name: str) -> tuple[Path, str]:
+        folder = tmp_path_factory.mktemp(name)
+        return folder, run(f"gpu.{name}", "--shapes", "tiny", "--device", "cpu", "--output", folder)
+
+    return run_once
+
+
 @pytest.mark.parametrize("name", ROWS)
-def test_a_benchmark_runs_at_tiny_shapes_and_measures_nothing_twice(tmp_path, comfyui_path, name):
-    output = run(f"gpu.{name}", "--shapes", "tiny", "--device", "cpu", "--output", tmp_path)
-    (figures,) = tmp_path.glob(f"{name}*.json")
+def test_a_benchmark_runs_at_tiny_shapes_and_measures_nothing_twice(tiny_run, name):
+    folder, output = tiny_run(name)
+    (figures,) = folder.glob(f"{name}*.json")
     measured = json.loads(figures.read_text())["measured"]
     for row in ROWS[name]:
         assert "unavailable" not in measured[row], measured[row]
@@ -58,17 +78,21 @@ def test_a_benchmark_runs_at_tiny_shapes_and_measures_nothing_twice(tmp_path, co
     assert "these figures only show that the benchmark works" in output
     assert figures.with_suffix(".md").read_text() == output[output.index("|") :] and figures.with_suffix(".png").exists()
     began = figures.stat().st_mtime_ns
-    again = run(f"gpu.{name}", "--shapes", "tiny", "--device", "cpu", "--output", tmp_path)
+    again = run(f"gpu.{name}", "--shapes", "tiny", "--device", "cpu", "--output", folder)
     assert again[again.index("|") :] == output[output.index("|") :] and figures.stat().st_mtime_ns == began
 
 
-def test_the_jobs_do_the_same_work(tmp_path, comfyui_path):
-    """Stages are counted; ours and stock call the transformer equally often and show what their overlaps leave."""
-    run("gpu.loop", "--shapes", "tiny", "--device", "cpu", "--output", tmp_path)
-    measured = json.loads((tmp_path / "loop-fp8.json").read_text())["measured"]
+def test_the_jobs_do_the_same_work(tiny_run):
+    """Stages are counted; ours and stock call the transformer equally often and show what their overlaps leave.
+
+    Compiled by a backend that runs graphs as they are, ours makes the same latent.
+    """
+    folder, _ = tiny_run("loop")
+    measured = json.loads((folder / "loop-fp8.json").read_text())["measured"]
     ours, stock = measured["1: ours"], measured["2: stock"]
     assert round(ours["s"] / ours["s per new frame"]) == 3 * (9 - 5) + 5
     assert round(stock["s"] / stock["s per new frame"]) == 3 * (9 - 1) + 1
+    assert measured["ours, compiled"]["deviation"] == 0.0 and measured["ours, compiled"]["compiling"] > 0
     for row in (ours, stock):
         stages = [row[name] for name in ("conditioning", "transformer", "decode", "waiting for video")]
         assert min(stages) > 0 and sum(stages) + row["rest"] == pytest.approx(row["s"])
@@ -126,12 +150,18 @@ def test_the_bank_is_timed_at_small_sizes_too(tmp_path):
 
 
 def test_every_gain_is_exact_where_it_says_so(tmp_path, comfyui_path):
-    """Frames, gradients and outputs are equal to the last bit; times at this size say nothing and are not looked at."""
+    """Frames, gradients and outputs are equal to the last bit; times at this size say nothing and are not looked at.
+
+    The VAE's weights in another order give sums in another order.
+    """
     run("gains", "--quick", "--output", tmp_path)
     measured = json.loads((tmp_path / "gains.json").read_text())["measured"]
-    assert len(measured) == 4
+    assert len(measured) == 6
     for row, found in measured.items():
         assert all(value > 0 for value in found["before"] + found["after"]), row
-        assert found["deviation"] == ("" if "fp8" in row else 0.0), row
+        if "VAE" in row:
+            assert found["deviation"] < 1e-3
+        else:
+            assert found["deviation"] == ("" if "fp8" in row else 0.0), row
     fp8 = measured["share of a LoRA left in fp8"]
     assert fp8["before"][0] < 0.5 < 0.9 < fp8["after"][0] < 1.1
