@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from tests.training import wan_files
+from tests.training.small_cache import three_clips
 
 
 @pytest.fixture(autouse=True)
@@ -32,3 +33,9 @@ def wan_folder(comfy, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wan_files")
     wan_files.write_all(folder)
     return folder
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    """Three clips, of 40, 9 and 60 frames, with captions."""
+    return three_clips(tmp_path / "clips")
