@@ -17,8 +17,9 @@ from typing import Any, TextIO
 import imageio_ffmpeg
 from PIL import Image
 
+from demo.client import Event, ExecutionInterrupted, PromptRejected, ServerError
 from demo.environment import REPOSITORY, Environment, LockBusy, ensure_environment, file_lock, say
-from demo.server import ComfyServer, Event, ExecutionInterrupted, PromptRejected, ServerError
+from demo.server import ComfyServer
 
 BASE_DIRECTORY = REPOSITORY / ".runtime" / "demo"
 GRAPH_FILE = REPOSITORY / "demo" / "demo_workflow_api.json"

@@ -1,4 +1,4 @@
-"""Run a real ComfyUI process with this pack in it, and talk to it over HTTP; used by the demo and by the tests.
+"""Run a real ComfyUI process with this pack in it, to talk to over HTTP (demo/client.py); used by the demo and by the tests.
 
     with ComfyServer(environment, base_directory, model_roots=[models]) as server:
         outputs = server.run(graph)          # API format
@@ -8,25 +8,18 @@ The process is ComfyUI's own main.py on CPU, with a base directory of its own: i
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
-import queue
 import shutil
 import socket
 import subprocess
-import threading
 import time
-import urllib.error
-import urllib.parse
-import urllib.request
-import uuid
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from demo.client import ComfyClient, ServerError
 from demo.environment import REPOSITORY, Environment, Layout, clean_python_variables
 
 PACK_NAME = "ComfyUI-StableVideoInfinity"
@@ -67,39 +60,8 @@ sys.path[0] = os.path.dirname(main)
 runpy.run_path(main, run_name="__main__")
 """
 
-Graph = Mapping[str, Mapping[str, Any]]
-Event = tuple[str, dict[str, Any]]
 
-
-class ServerError(RuntimeError):
-    """The server did not start, died, or answered something that it should not."""
-
-
-class PromptRejected(ServerError):
-    """The server refused a graph before running it; `node_errors` maps node ids to what is wrong with each."""
-
-    def __init__(self, message: str, node_errors: Mapping[str, Any]) -> None:
-        super().__init__(message)
-        self.node_errors = node_errors
-
-
-class ExecutionFailed(ServerError):
-    """A node raised while a graph ran."""
-
-    def __init__(self, details: Mapping[str, Any]) -> None:
-        self.node_id = str(details.get("node_id", ""))
-        self.node_type = str(details.get("node_type", ""))
-        self.exception_type = str(details.get("exception_type", ""))
-        self.exception_message = str(details.get("exception_message", "")).strip()
-        self.traceback = "".join(details.get("traceback", []))
-        super().__init__(f"{self.node_type} ({self.node_id}): {self.exception_type}: {self.exception_message}")
-
-
-class ExecutionInterrupted(ServerError):
-    """A graph was interrupted before it finished."""
-
-
-class ComfyServer:
+class ComfyServer(ComfyClient):
     """One ComfyUI process with a base directory of its own; a context manager that leaves no process behind.
 
     Args:
@@ -127,8 +89,6 @@ class ComfyServer:
         self.arguments = list(arguments)
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
-
-    # ------------------------------------------------------------------------------------------------ life cycle
 
     def __enter__(self) -> Self:
         self.start()
@@ -178,7 +138,7 @@ class ComfyServer:
                 if self._wait_until_ready(time.monotonic() + timeout):
                     break
                 if "address already in use" not in self.log_tail() or attempt == 2:
-                    raise self._startup_error("ComfyUI ended while it started")
+                    raise self._error_with_log("ComfyUI ended while it started")
             self._check_packs()
         except BaseException:
             self.kill()
@@ -209,6 +169,21 @@ class ComfyServer:
         """Return the last lines of the server's log."""
         lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
         return "\n".join(lines[-num_lines:])
+
+    def add_input(self, path: Path, name: str | None = None) -> str:
+        """Copy a file into the input folder; return the name under which a LoadImage node finds it."""
+        name = name or path.name
+        shutil.copyfile(path, self.base_directory / "input" / name)
+        return name
+
+    def saved_file(self, saved: Mapping[str, Any]) -> Path:
+        """Return the path of one file of a node's outputs ({"filename", "subfolder", "type"})."""
+        return self.base_directory / str(saved["type"]) / str(saved["subfolder"]) / str(saved["filename"])
+
+    def require_alive(self, error: BaseException) -> None:
+        """Raise ServerError, with the end of the log, if the process has ended, as `error` suggests."""
+        if not self.is_running:
+            raise self._error_with_log("ComfyUI died") from error
 
     def _launch(self) -> None:
         self.port = _free_port()
@@ -260,7 +235,7 @@ class ComfyServer:
             except (OSError, ValueError):
                 pass  # not listening yet
             if time.monotonic() > deadline:
-                raise self._startup_error("ComfyUI did not answer in time")
+                raise self._error_with_log("ComfyUI did not answer in time")
             time.sleep(0.1)
         return False
 
@@ -268,165 +243,10 @@ class ComfyServer:
         log = self.log_path.read_text(encoding="utf-8", errors="replace")
         failed = [line for line in log.splitlines() if "(IMPORT FAILED)" in line]
         if any(name in line for line in failed for name in self.custom_nodes):
-            raise self._startup_error("ComfyUI could not import a pack", num_lines=120)
+            raise self._error_with_log("ComfyUI could not import a pack", num_lines=120)
 
-    def _startup_error(self, what: str, num_lines: int = 40) -> ServerError:
+    def _error_with_log(self, what: str, num_lines: int = 40) -> ServerError:
         return ServerError(f"{what}; the end of {self.log_path}:\n{self.log_tail(num_lines)}")
-
-    # --------------------------------------------------------------------------------------------------- requests
-
-    def get_json(self, path: str, timeout: float = 60) -> Any:
-        """Return the JSON that GET `path` answers. Raises OSError if the server does not answer."""
-        return self._request(urllib.request.Request(self.url + path), timeout)
-
-    def post_json(self, path: str, body: object, timeout: float = 60) -> Any:
-        """Return the JSON that POST `path` answers (None for an empty answer). Raises OSError as get_json does."""
-        data = json.dumps(body).encode()
-        headers = {"Content-Type": "application/json"}
-        return self._request(urllib.request.Request(self.url + path, data, headers), timeout)
-
-    def _request(self, request: urllib.request.Request, timeout: float) -> Any:
-        # The user's proxy settings are not for a server on this machine.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=timeout) as answer:
-            content = answer.read()
-        return json.loads(content) if content else None
-
-    def queue(self, graph: Graph, client_id: str | None = None) -> str:
-        """Queue a graph in API format and return its prompt id.
-
-        Raises:
-            PromptRejected: the server refused it; the message names each node, input and reason.
-        """
-        body = {"prompt": graph, "client_id": client_id or uuid.uuid4().hex}
-        try:
-            return str(self.post_json("/prompt", body)["prompt_id"])
-        except urllib.error.HTTPError as error:
-            raise _rejection(error.read()) from error
-
-    def history(self, prompt_id: str) -> dict[str, Any] | None:
-        """Return the history entry of a finished prompt, None while it waits or runs."""
-        entry: dict[str, Any] | None = self.get_json(f"/history/{prompt_id}").get(prompt_id)
-        return entry
-
-    def wait(
-        self, prompt_id: str, timeout: float = 600, on_poll: Callable[[], None] | None = None
-    ) -> dict[str, dict[str, Any]]:
-        """Return the outputs (node id -> its ui outputs) once the prompt has finished.
-
-        Args:
-            timeout: seconds.
-            on_poll: called several times a second while waiting.
-
-        Raises:
-            ExecutionFailed, ExecutionInterrupted: it ended otherwise.
-            ServerError: the server died, or the time is over.
-        """
-        deadline = time.monotonic() + timeout
-        while True:
-            entry = self._history_of_living(prompt_id)
-            if on_poll is not None:
-                on_poll()
-            if entry is not None:
-                return _outputs(entry)
-            if time.monotonic() > deadline:
-                raise ServerError(f"prompt {prompt_id} did not finish within {timeout:.0f} s:\n{self.log_tail()}")
-            time.sleep(0.1)
-
-    def _history_of_living(self, prompt_id: str) -> dict[str, Any] | None:
-        try:
-            return self.history(prompt_id)
-        except OSError as error:
-            if not self.is_running:
-                raise ServerError(f"ComfyUI died; the end of {self.log_path}:\n{self.log_tail()}") from error
-            return None  # busy: asked again at once
-
-    def run(self, graph: Graph, timeout: float = 600) -> dict[str, dict[str, Any]]:
-        """Queue a graph and return its outputs; raises as queue() and wait() do."""
-        return self.wait(self.queue(graph), timeout)
-
-    def interrupt(self) -> None:
-        """Stop the prompt that runs now; waiting ones go on."""
-        self.post_json("/interrupt", {})
-
-    def object_info(self) -> dict[str, Any]:
-        """Return the definitions of all nodes, as the front end reads them."""
-        info: dict[str, Any] = self.get_json("/object_info", timeout=120)
-        return info
-
-    def add_input(self, path: Path, name: str | None = None) -> str:
-        """Copy a file into the input folder; return the name under which a LoadImage node finds it."""
-        name = name or path.name
-        shutil.copyfile(path, self.base_directory / "input" / name)
-        return name
-
-    def saved_file(self, saved: Mapping[str, Any]) -> Path:
-        """Return the path of one file of a node's outputs ({"filename", "subfolder", "type"})."""
-        return self.base_directory / str(saved["type"]) / str(saved["subfolder"]) / str(saved["filename"])
-
-    @contextmanager
-    def events(self, client_id: str) -> Iterator[Events]:
-        """Receive the events that the server sends for `client_id` while the block runs."""
-        stream = Events(f"{self.url}/ws?clientId={client_id}")
-        try:
-            yield stream
-        finally:
-            stream.close()
-
-
-class Events:
-    """The server's events for one client, received by a thread over a websocket.
-
-    Previews, which are binary, are counted in `num_previews` and dropped.
-    """
-
-    def __init__(self, url: str) -> None:
-        self.num_previews = 0
-        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
-        self._connected = threading.Event()
-        self._error: BaseException | None = None
-        self._loop = asyncio.new_event_loop()
-        self._receiving = self._loop.create_task(self._receive(url))
-        self._thread = threading.Thread(target=self._run, daemon=True)
-        self._thread.start()
-        if not self._connected.wait(30) or self._error is not None:
-            raise ServerError(f"no websocket at {url}") from self._error
-
-    def drain(self) -> list[Event]:
-        """Return the (type, data) of all events that came since the last call."""
-        events = []
-        while not self._queue.empty():
-            events.append(self._queue.get())
-        return events
-
-    def close(self) -> None:
-        """Disconnect."""
-        if self._thread.is_alive():
-            self._loop.call_soon_threadsafe(self._receiving.cancel)
-        self._thread.join(10)
-
-    def _run(self) -> None:
-        try:
-            self._loop.run_until_complete(self._receiving)
-        except asyncio.CancelledError:
-            pass  # close() was called
-        except OSError as error:  # aiohttp's connection errors are OSErrors; wait() notices a server that died
-            self._error = error
-        finally:
-            self._connected.set()
-            self._loop.close()
-
-    async def _receive(self, url: str) -> None:
-        import aiohttp
-
-        async with aiohttp.ClientSession() as session, session.ws_connect(url, max_msg_size=0) as socket:
-            self._connected.set()
-            async for message in socket:
-                if message.type == aiohttp.WSMsgType.TEXT:
-                    content = json.loads(message.data)
-                    self._queue.put((content["type"], content.get("data") or {}))
-                else:
-                    self.num_previews += 1
 
 
 def process_variables(environment: Environment) -> dict[str, str]:
@@ -495,25 +315,3 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
-
-
-def _rejection(answer: bytes) -> PromptRejected:
-    content = json.loads(answer)
-    node_errors: dict[str, Any] = content.get("node_errors") or {}
-    lines = [str(content["error"].get("message", content["error"]))]
-    if details := content["error"].get("details"):
-        lines.append(str(details))
-    for node_id, node in node_errors.items():
-        for error in node["errors"]:
-            lines.append(f"{node['class_type']} ({node_id}): {error['message']}: {error['details']}")
-    return PromptRejected("; ".join(line.strip() for line in lines), node_errors)
-
-
-def _outputs(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    messages = dict(entry["status"]["messages"])
-    if "execution_interrupted" in messages:
-        raise ExecutionInterrupted(f"interrupted in node {messages['execution_interrupted'].get('node_id')}")
-    if "execution_error" in messages:
-        raise ExecutionFailed(messages["execution_error"])
-    outputs: dict[str, dict[str, Any]] = entry["outputs"]
-    return outputs

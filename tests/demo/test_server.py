@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
+from demo.client import ServerError
 from demo.environment import REPOSITORY, Environment
-from demo.server import ComfyServer, ServerError, link_folder, model_folder
+from demo.server import ComfyServer, link_folder, model_folder
 
 STAND_IN = """
 import argparse, http.server, json, sys

@@ -8,7 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.server import ComfyServer, ExecutionFailed
+from demo.client import ExecutionFailed
+from demo.server import ComfyServer
 from svi_core.source_video import probe_video
 from svi_core.video_file import VideoCoding, write_video
 from tests.e2e.graphs import WAN21, loop_graph, node

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from demo.server import ComfyServer, ExecutionFailed, ExecutionInterrupted, PromptRejected
+from demo.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
+from demo.server import ComfyServer
 from svi_core.schedule import MAX_CLIPS
 from svi_core.video_file import count_frames
 from tests.e2e.faults import FAULT_NODES, fault, require_sound, wait_until_there

@@ -11,7 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.server import PACK_NODES, ComfyServer, ExecutionFailed
+from demo.client import ExecutionFailed
+from demo.server import PACK_NODES, ComfyServer
 from svi_core.run_store import read_manifest
 from svi_core.source_video import frame_hashes, probe_video
 from svi_core.video_file import count_frames, read_frames

@@ -9,7 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.server import ComfyServer, ExecutionFailed, ExecutionInterrupted, PromptRejected
+from demo.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
+from demo.server import ComfyServer
 from svi_core.video_file import count_frames
 from tests.e2e.graphs import loop_graph, node
 

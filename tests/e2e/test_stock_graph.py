@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from demo.server import ComfyServer, ExecutionFailed, ExecutionInterrupted, PromptRejected
+from demo.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
+from demo.server import ComfyServer
 
 pytestmark = pytest.mark.e2e
 

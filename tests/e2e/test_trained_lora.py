@@ -7,8 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from demo.client import ExecutionFailed
 from demo.environment import Environment
-from demo.server import ExecutionFailed, process_variables
+from demo.server import process_variables
 from tests.conftest import REPOSITORY
 from tests.e2e.graphs import loop_graph, node
 

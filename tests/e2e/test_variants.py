@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.server import ExecutionFailed
+from demo.client import ExecutionFailed
 from svi_core.layouts import LAYOUTS
 from svi_core.video_file import count_frames
 from tests.e2e.graphs import HIGH, WAN21, loop_graph, node, unrolled_graph

@@ -1,0 +1,227 @@
+"""Talk to a running ComfyUI over HTTP: queue graphs, wait for their outputs, listen to events."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import queue
+import threading
+import time
+import urllib.error
+import urllib.request
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+Graph = Mapping[str, Mapping[str, Any]]
+Event = tuple[str, dict[str, Any]]
+
+
+class ServerError(RuntimeError):
+    """The server did not start, died, or answered something that it should not."""
+
+
+class PromptRejected(ServerError):
+    """The server refused a graph before running it; `node_errors` maps node ids to what is wrong with each."""
+
+    def __init__(self, message: str, node_errors: Mapping[str, Any]) -> None:
+        super().__init__(message)
+        self.node_errors = node_errors
+
+
+class ExecutionFailed(ServerError):
+    """A node raised while a graph ran."""
+
+    def __init__(self, details: Mapping[str, Any]) -> None:
+        self.node_id = str(details.get("node_id", ""))
+        self.node_type = str(details.get("node_type", ""))
+        self.exception_type = str(details.get("exception_type", ""))
+        self.exception_message = str(details.get("exception_message", "")).strip()
+        self.traceback = "".join(details.get("traceback", []))
+        super().__init__(f"{self.node_type} ({self.node_id}): {self.exception_type}: {self.exception_message}")
+
+
+class ExecutionInterrupted(ServerError):
+    """A graph was interrupted before it finished."""
+
+
+class ComfyClient:
+    """What a ComfyUI process is asked, whoever started it: a base class for those that do.
+
+    Attributes:
+        url: where it answers, without a slash at the end.
+    """
+
+    url: str
+
+    def require_alive(self, error: BaseException) -> None:
+        """Raise ServerError if the process is known to have ended, as `error` suggests."""
+
+    def log_tail(self, num_lines: int = 40) -> str:
+        """Return the last lines of the server's log, where that is known."""
+        return ""
+
+    def get_json(self, path: str, timeout: float = 60) -> Any:
+        """Return the JSON that GET `path` answers. Raises OSError if the server does not answer."""
+        return self._request(urllib.request.Request(self.url + path), timeout)
+
+    def post_json(self, path: str, body: object, timeout: float = 60) -> Any:
+        """Return the JSON that POST `path` answers (None for an empty answer). Raises OSError as get_json does."""
+        data = json.dumps(body).encode()
+        headers = {"Content-Type": "application/json"}
+        return self._request(urllib.request.Request(self.url + path, data, headers), timeout)
+
+    def _request(self, request: urllib.request.Request, timeout: float) -> Any:
+        # The user's proxy settings are not for a server on this machine.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(request, timeout=timeout) as answer:
+            content = answer.read()
+        return json.loads(content) if content else None
+
+    def queue(self, graph: Graph, client_id: str | None = None) -> str:
+        """Queue a graph in API format and return its prompt id.
+
+        Raises:
+            PromptRejected: the server refused it; the message names each node, input and reason.
+        """
+        body = {"prompt": graph, "client_id": client_id or uuid.uuid4().hex}
+        try:
+            return str(self.post_json("/prompt", body)["prompt_id"])
+        except urllib.error.HTTPError as error:
+            raise _rejection(error.read()) from error
+
+    def history(self, prompt_id: str) -> dict[str, Any] | None:
+        """Return the history entry of a finished prompt, None while it waits or runs."""
+        entry: dict[str, Any] | None = self.get_json(f"/history/{prompt_id}").get(prompt_id)
+        return entry
+
+    def wait(
+        self, prompt_id: str, timeout: float = 600, on_poll: Callable[[], None] | None = None
+    ) -> dict[str, dict[str, Any]]:
+        """Return the outputs (node id -> its ui outputs) once the prompt has finished.
+
+        Args:
+            timeout: seconds.
+            on_poll: called several times a second while waiting.
+
+        Raises:
+            ExecutionFailed, ExecutionInterrupted: it ended otherwise.
+            ServerError: the server died, or the time is over.
+        """
+        deadline = time.monotonic() + timeout
+        while True:
+            entry = self._history_of_living(prompt_id)
+            if on_poll is not None:
+                on_poll()
+            if entry is not None:
+                return _outputs(entry)
+            if time.monotonic() > deadline:
+                raise ServerError(f"prompt {prompt_id} did not finish within {timeout:.0f} s:\n{self.log_tail()}")
+            time.sleep(0.1)
+
+    def _history_of_living(self, prompt_id: str) -> dict[str, Any] | None:
+        try:
+            return self.history(prompt_id)
+        except OSError as error:
+            self.require_alive(error)
+            return None  # busy: asked again at once
+
+    def run(self, graph: Graph, timeout: float = 600) -> dict[str, dict[str, Any]]:
+        """Queue a graph and return its outputs; raises as queue() and wait() do."""
+        return self.wait(self.queue(graph), timeout)
+
+    def interrupt(self) -> None:
+        """Stop the prompt that runs now; waiting ones go on."""
+        self.post_json("/interrupt", {})
+
+    def object_info(self) -> dict[str, Any]:
+        """Return the definitions of all nodes, as the front end reads them."""
+        info: dict[str, Any] = self.get_json("/object_info", timeout=120)
+        return info
+
+    @contextmanager
+    def events(self, client_id: str) -> Iterator[Events]:
+        """Receive the events that the server sends for `client_id` while the block runs."""
+        stream = Events(f"{self.url}/ws?clientId={client_id}")
+        try:
+            yield stream
+        finally:
+            stream.close()
+
+
+class Events:
+    """The server's events for one client, received by a thread over a websocket.
+
+    Previews, which are binary, are counted in `num_previews` and dropped.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.num_previews = 0
+        self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
+        self._connected = threading.Event()
+        self._error: BaseException | None = None
+        self._loop = asyncio.new_event_loop()
+        self._receiving = self._loop.create_task(self._receive(url))
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+        if not self._connected.wait(30) or self._error is not None:
+            raise ServerError(f"no websocket at {url}") from self._error
+
+    def drain(self) -> list[Event]:
+        """Return the (type, data) of all events that came since the last call."""
+        events = []
+        while not self._queue.empty():
+            events.append(self._queue.get())
+        return events
+
+    def close(self) -> None:
+        """Disconnect."""
+        if self._thread.is_alive():
+            self._loop.call_soon_threadsafe(self._receiving.cancel)
+        self._thread.join(10)
+
+    def _run(self) -> None:
+        try:
+            self._loop.run_until_complete(self._receiving)
+        except asyncio.CancelledError:
+            pass  # close() was called
+        except OSError as error:  # aiohttp's connection errors are OSErrors; wait() notices a server that died
+            self._error = error
+        finally:
+            self._connected.set()
+            self._loop.close()
+
+    async def _receive(self, url: str) -> None:
+        import aiohttp
+
+        async with aiohttp.ClientSession() as session, session.ws_connect(url, max_msg_size=0) as socket:
+            self._connected.set()
+            async for message in socket:
+                if message.type == aiohttp.WSMsgType.TEXT:
+                    content = json.loads(message.data)
+                    self._queue.put((content["type"], content.get("data") or {}))
+                else:
+                    self.num_previews += 1
+
+
+def _rejection(answer: bytes) -> PromptRejected:
+    content = json.loads(answer)
+    node_errors: dict[str, Any] = content.get("node_errors") or {}
+    lines = [str(content["error"].get("message", content["error"]))]
+    if details := content["error"].get("details"):
+        lines.append(str(details))
+    for node_id, node in node_errors.items():
+        for error in node["errors"]:
+            lines.append(f"{node['class_type']} ({node_id}): {error['message']}: {error['details']}")
+    return PromptRejected("; ".join(line.strip() for line in lines), node_errors)
+
+
+def _outputs(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    messages = dict(entry["status"]["messages"])
+    if "execution_interrupted" in messages:
+        raise ExecutionInterrupted(f"interrupted in node {messages['execution_interrupted'].get('node_id')}")
+    if "execution_error" in messages:
+        raise ExecutionFailed(messages["execution_error"])
+    outputs: dict[str, dict[str, Any]] = entry["outputs"]
+    return outputs
