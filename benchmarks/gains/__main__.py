@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.gains.models import compiled_pass, vae_weights
 from benchmarks.gains.training import attention_kept, fp8_share, lora_scaled
 from benchmarks.gains.video import clip_seconds
 from benchmarks.loop.report import table
@@ -30,6 +31,8 @@ class Sizes:
         sampling_seconds: that it takes to sample one.
         num_slots, side: of the latent that a training step goes over.
         num_tokens, dim: of the layer with a LoRA.
+        vae_dim, decoded_slots, decoded_side: of the VAE, and of the latent that it decodes.
+        compiler: PyTorch's backend of that name compiles.
         turns: how often each way is measured.
     """
 
@@ -41,10 +44,14 @@ class Sizes:
     side: int = 64
     num_tokens: int = 2048
     dim: int = 1536
+    vae_dim: int = 32
+    decoded_slots: int = 5
+    decoded_side: int = 24
+    compiler: str = "inductor"
     turns: int = 4
 
 
-QUICK = Sizes(64, 64, 9, 0.5, 1, 16, 64, 64, 2)
+QUICK = Sizes(64, 64, 9, 0.5, 1, 16, 64, 64, 4, 2, 4, "eager", 2)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -62,6 +69,8 @@ def main(arguments: list[str] | None = None) -> int:
         "a clip whose file is written beside the next one's sampling, wall s": clip_seconds,
         "a training step that keeps what self-attention gave, CPU s": attention_kept,
         "a LoRA's term scaled while it is narrow, CPU ms": lora_scaled,
+        "a forward pass compiled by TorchCompileModel, CPU s": compiled_pass,
+        "a VAE whose weights lie channels last, decode, CPU s": vae_weights,
     }.items():
         say(f"gains: {name}")
         results.get(name, lambda measure=measure: in_turn(measure(sizes), sizes.turns))

@@ -32,8 +32,8 @@ def attention_kept(sizes) -> tuple[Callable, Callable]:
     return lambda: step(*before), lambda: step(*after)
 
 
-def two_blocks(keep_attention: bool):
-    """Return a transformer of two narrow blocks, checkpointed, and its LoRA."""
+def two_blocks(keep_attention: bool, checkpointing: bool = True):
+    """Return a transformer of two narrow blocks and its LoRA."""
     import comfy.model_management
     import comfy.ops
     from comfy.ldm.wan.model import WanModel
@@ -54,7 +54,7 @@ def two_blocks(keep_attention: bool):
     with torch.no_grad():
         for pair in lora.pairs.values():
             pair.up.copy_(0.1 * torch.randn(pair.up.shape, generator=random))
-    backbone.use_memory(lora.parameters()[0], keep_attention=keep_attention)
+    backbone.use_memory(lora.parameters()[0], checkpointing=checkpointing, keep_attention=keep_attention)
     return backbone, lora
 
 

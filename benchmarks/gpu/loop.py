@@ -3,19 +3,28 @@
 Ours and stock share the loaded models and run in the order ours, stock, stock, ours, after one clip each that is not counted
 (the attention probe is in it). diffusers has bf16 weights only, so it is compared with --weights bf16. "% of limit" is the
 least time in which the device could do the transformer's and the VAE's sums (FIELD_NOTES 3), over the time it took.
+
+Two rows show ours otherwise: with each expert fetched from host memory whenever its turn comes, as on a card that holds one
+(what that costs is all that fetching it earlier could gain), and with both compiled as TorchCompileModel does.
 """
 
 import sys
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
 
+import torch
+
+from benchmarks.gpu.comfyui import pack_module
 from benchmarks.gpu.command import Bench, Row, open_bench, print_report
-from benchmarks.gpu.jobs import Job, diffusers_pipeline, make_diffusers, make_ours, make_stock, timed_job
+from benchmarks.gpu.jobs import Job, Stopwatch, diffusers_pipeline, make_diffusers, make_ours, make_stock, timed_job
 from benchmarks.gpu.weights import KINDS
 
 NUM_CLIPS = 3
 ORDER = (("ours", make_ours), ("stock", make_stock), ("stock", make_stock), ("ours", make_ours))
 COLUMNS = (
     "s", "s per new frame", "% of limit", "peak GiB", "conditioning", "transformer", "decode", "waiting for video", "pipeline",
-    "rest",
+    "rest", "compiling", "deviation",
 )  # fmt: skip
 
 
@@ -29,10 +38,71 @@ def main(arguments: list[str] | None = None) -> int:
             timed_job(job, make, num_clips=1)
     for row, (_, make) in zip(rows, ORDER, strict=True):
         bench.measure(row, lambda make=make: timed_job(job, make, NUM_CLIPS))
+    bench.measure("ours, each expert fetched when its turn comes", lambda: timed_job(job, make_with_swaps, NUM_CLIPS))
+    bench.measure("ours, compiled", lambda: compiled_row(job))
     if bench.chosen["weights"] == "bf16":
         measure_diffusers(bench, job)
     print_report(bench.report(COLUMNS, bars="s per new frame", notes=[comparison(bench, rows)]))
     return 0
+
+
+def make_with_swaps(job: Job, num_clips: int, watch: Stopwatch) -> int:
+    """Make the video as ours does, but with an empty card before each expert; return its frames."""
+    import comfy.model_management
+
+    bridge = pack_module("nodes.bridge")
+    sample = bridge.sample_stage
+
+    def fetch_and_sample(*arguments: Any) -> torch.Tensor:
+        comfy.model_management.unload_all_models()
+        return sample(*arguments)
+
+    bridge.sample_stage = fetch_and_sample
+    try:
+        return make_ours(job, num_clips, watch)
+    finally:
+        bridge.sample_stage = sample
+
+
+def compiled_row(job: Job) -> Row:
+    """Return what ours takes with compiled experts; what the first clip took, and its largest deviation from the plain way."""
+    compiled, latents = with_compiled_experts(job), []
+    for way in (job, compiled):
+        first = timed_job(way, make_ours, num_clips=1)
+        latents.append(only_latent(job))
+    deviation = float((latents[1] - latents[0]).abs().max())
+    return timed_job(compiled, make_ours, NUM_CLIPS) | {"compiling": first["s"], "deviation": deviation}
+
+
+def with_compiled_experts(job: Job) -> Job:
+    """Return `job` with its experts compiled as ComfyUI's TorchCompileModel does; without a GPU by a backend that is quick."""
+    high, low, vae = job.models
+    compiled = replace(job)
+    vars(compiled)["models"] = (*(compile_expert(model, job.device) for model in (high, low)), vae)
+    return compiled
+
+
+def compile_expert(model: Any, device: torch.device) -> Any:
+    """Return a clone of the MODEL that runs compiled."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    clone = model.clone(disable_dynamic=True)
+    backend = "inductor" if device.type == "cuda" else "eager"
+    options: dict[str, Callable] = {"guard_filter_fn": _without_options}
+    set_torch_compile_wrapper(model=clone, backend=backend, options=options)
+    return clone
+
+
+def _without_options(guards: list) -> list[bool]:
+    return ["transformer_options" not in guard.name for guard in guards]
+
+
+def only_latent(job: Job) -> torch.Tensor:
+    """Return the latent of the only clip of the last run."""
+    from safetensors.torch import load_file
+
+    (path,) = (job.folder / "run" / "clips").glob("*.safetensors")
+    return load_file(path)["latent"].float()
 
 
 def measure_diffusers(bench: Bench, job: Job) -> None:
