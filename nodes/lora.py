@@ -150,8 +150,9 @@ def with_strengths(rows: tuple[LoraRow, ...], changes: tuple[LoraStrength, ...])
     for change in changes:
         hits = [change.name.lower() in f"{row.name} {row.name_low_noise}".lower() for row in rows]
         if not any(hits):
-            known = ", ".join(row.name for row in rows) or "none; connect SVI LoRA to the loras input of SVI Generate"
-            raise ValueError(f"the schedule changes LoRA {change.name!r}, but the rows are {known}.")
+            known = ", ".join(row.name for row in rows) or "none"
+            remedy = "write a part of one of these names" if rows else "connect SVI LoRA to the loras input of SVI Generate"
+            raise ValueError(f"the schedule changes LoRA {change.name!r}, but the rows are {known}: {remedy}.")
         changed = [replace(row, strength=change.high, strength_low_noise=change.low) for row in rows]
         rows = tuple(new if hit else row for row, new, hit in zip(rows, changed, hits, strict=True))
     return rows

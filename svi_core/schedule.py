@@ -175,7 +175,7 @@ class LiveSchedule:
         try:
             return parse_schedule(self.path.read_text(encoding="utf-8-sig"), self.split)
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"the schedule file {self.path} cannot be read as UTF-8 text ({error})") from error
+            raise ValueError(f"the schedule file {self.path} cannot be read as UTF-8 text ({error}): save it anew.") from error
 
 
 class ScheduleError(ValueError):
@@ -314,7 +314,7 @@ def _parse_options(line: str, number: int) -> Paragraph:
             continue
         name = re.match(r"x(?=\d)|\S+", text).group()
         if name in seen and name != "lora":
-            raise ScheduleError(f"{name!r} stands here twice.", number, column)
+            raise ScheduleError(f"{name!r} stands here twice: keep one.", number, column)
         seen.add(name)
         try:
             paragraph = _with_option(paragraph, name, text[len(name) :].strip())

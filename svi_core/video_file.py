@@ -184,7 +184,7 @@ def read_frames(path: Path, last_seconds: float | None = None) -> Iterator[np.nd
         for frame in reader:
             yield np.frombuffer(frame, np.uint8).reshape(height, width, 3)
     except (RuntimeError, OSError, StopIteration) as error:
-        raise OSError(f"{path} is not a video that can be read ({error}).") from error
+        raise OSError(f"{path} is not a video that can be read ({error}): choose another file.") from error
 
 
 class _FrameEncoder:

@@ -154,7 +154,7 @@ class Backbone:
             other = "memory.compile" if compile_blocks else "memory.attention = 'math'"
             raise ValueError(f"memory.keep_attention does not go together with {other}: turn one of them off.")
         if not 0 <= swapped_blocks <= len(blocks):
-            raise ValueError(f"memory.swapped_blocks is {swapped_blocks}, but the model has {len(blocks)} blocks.")
+            raise ValueError(f"memory.swapped_blocks is {swapped_blocks}, but the model has {len(blocks)} blocks: use no more.")
         for index, block in enumerate(blocks):
             if compile_blocks:
                 block.forward = torch.compile(block.forward, dynamic=False)
@@ -305,7 +305,7 @@ def _load_model(path: Path, options: dict) -> nn.Module:
     try:
         patcher = comfy.sd.load_diffusion_model(str(path), model_options=options, disable_dynamic=True)
     except RuntimeError as error:
-        raise ValueError(f"{path} is no diffusion model that ComfyUI knows ({error}).") from error
+        raise ValueError(f"{path} is no diffusion model that ComfyUI knows ({error}): give a Wan I2V 14B file.") from error
     model, transformer = patcher.model, patcher.model.diffusion_model
     if type(model) is not comfy.model_base.WAN21 or type(transformer) is not comfy.ldm.wan.model.WanModel:
         raise ValueError(

@@ -91,7 +91,7 @@ def find_model(kind: str, given: str, setting: str) -> Path:
     found = folder_paths.get_full_path(kind, given)
     if found is None:
         places = ", ".join(folder_paths.get_folder_paths(kind))
-        raise ValueError(f"{setting} is {given!r}, which is no file, neither as a path nor in {places}.")
+        raise ValueError(f"{setting} is {given!r}, which is no file, neither as a path nor in {places}: correct it.")
     return Path(found)
 
 

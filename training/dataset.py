@@ -271,7 +271,9 @@ def held_out_clips(clips: set[str], held_out: float) -> set[str]:
     if 0 < held_out < 1:
         count = min(max(count, 1), len(clips) - 1)
     if count >= len(clips):
-        raise ValueError(f"data.held_out keeps {count} of {len(clips)} clips for validation, which leaves none to learn from.")
+        raise ValueError(
+            f"data.held_out keeps {count} of {len(clips)} clips for validation, which leaves none to learn from: lower it."
+        )
     return set(sorted(clips, key=lambda clip: fingerprint("held out", clip))[:count])
 
 

@@ -41,7 +41,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter] | Iterable[dict], config: 
     try:
         return kind(list(parameters), **options)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{dotted} refuses optimizer.options {dict(config.options)} ({error}).") from error
+        raise ValueError(f"{dotted} refuses optimizer.options {dict(config.options)} ({error}): correct them.") from error
 
 
 def require_resumable(config: OptimizerConfig, device: torch.device) -> None:
@@ -58,7 +58,9 @@ def require_resumable(config: OptimizerConfig, device: torch.device) -> None:
     try:
         optimizer.step()
     except TypeError as error:
-        raise ValueError(f"optimizer.name is {config.name!r}, whose step() wants more than gradients ({error}).") from error
+        raise ValueError(
+            f"optimizer.name is {config.name!r}, whose step() wants more than gradients ({error}): use another, AdamW say."
+        ) from error
     optimizer_tensors(optimizer)
 
 

@@ -283,7 +283,9 @@ def _read_image(path: Path, width: int, height: int) -> Tensor:
     try:
         image = Image.open(path).convert("RGB")
     except OSError as error:
-        raise ValueError(f"samples.image is {str(path)!r}, which cannot be read as a picture ({error}).") from error
+        raise ValueError(
+            f"samples.image is {str(path)!r}, which cannot be read as a picture ({error}): give a PNG or JPEG."
+        ) from error
     scale = max(width / image.width, height / image.height)
     size = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
     left, top = (size[0] - width) // 2, (size[1] - height) // 2
