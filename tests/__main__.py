@@ -11,7 +11,7 @@ from pathlib import Path
 
 from demo.environment import SetupError, ensure_environment, execute_inside, say
 
-# tests/conftest.py puts the rooms that take longest first, which --no-loadscope-reorder keeps.
+# tests/conftest.py says what goes together, and puts the rooms that take longest first, which --no-loadscope-reorder keeps.
 WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 
 

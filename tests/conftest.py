@@ -29,6 +29,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((place for place, room in enumerate(rooms) if room in item.path.parents), len(rooms)))
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> object | None:
+    """Give whole files to the workers, and the room browser as if it were one file: two Chromiums at once wait for CPU."""
+    if config.getvalue("dist") != "loadfile":
+        return None
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return file_or_room(super()._split_scope(nodeid))
+
+    return ByFile(config, log)
+
+
+def file_or_room(file: str) -> str:
+    """Return what goes to one worker together with the tests of `file`."""
+    return "tests/browser" if file.startswith("tests/browser/") else file
+
+
 @pytest.fixture(scope="session")
 def environment() -> Environment:
     """The environment that `make test` set up; pytest installs nothing itself."""

@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import pytest
 
 from tests.__main__ import WORKERS, pytest_arguments
-from tests.conftest import REPOSITORY, pytest_collection_modifyitems
+from tests.conftest import REPOSITORY, file_or_room, pytest_collection_modifyitems
 
 
 @pytest.fixture(autouse=True)
@@ -27,3 +27,8 @@ def test_the_slowest_rooms_are_collected_first():
     items = [SimpleNamespace(path=REPOSITORY / "tests" / room / "test_x.py") for room in ("core", "e2e", "nodes", "browser")]
     pytest_collection_modifyitems(items)
     assert [item.path.parent.name for item in items] == ["browser", "e2e", "core", "nodes"]
+
+
+def test_one_worker_has_all_of_the_browser():
+    files = ["tests/browser/test_plan.py", "tests/browser/test_front_end.py", "tests/e2e/test_plan.py", "tests/test_lint.py"]
+    assert [file_or_room(file) for file in files] == ["tests/browser", "tests/browser", *files[2:]]
