@@ -61,7 +61,7 @@ def graph_with(server, image: Path, lora: Path, variant: str) -> dict:
 def test_the_trained_lora_works_in_a_workflow_with_every_key_matched(comfy_server, reference_image, trained):
     outputs = comfy_server.run(graph_with(comfy_server, reference_image, trained, "2.0 Pro"))
     report = outputs["report"]["text"][0]
-    assert "60" in report and "SVI 2.0 Pro" in report and "unmatched" not in report.replace("0 unmatched", ""), report
+    assert "60 of 60 modules matched" in report and "not matched" not in report and "SVI 2.0 Pro" in report, report
     with_lora = load_file(comfy_server.saved_file(outputs["latent"]["latents"][0]))["latent_tensor"]
     graph = graph_with(comfy_server, reference_image, trained, "2.0 Pro")
     graph["row"]["inputs"]["strength"] = 0.0
