@@ -25,7 +25,7 @@ BASE_DIRECTORY = REPOSITORY / ".runtime" / "demo"
 GRAPH_FILE = REPOSITORY / "demo" / "demo_workflow_api.json"
 MODELS = REPOSITORY / "demo" / "models"
 LONGEST_RUN_SECONDS = 7 * 24 * 3600
-INTERRUPT_SECONDS = 60
+INTERRUPT_SECONDS = 300  # to decode a clip that was just finished; a second Ctrl-C does not wait
 
 
 @dataclass(frozen=True)
