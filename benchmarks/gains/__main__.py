@@ -4,6 +4,7 @@ import argparse
 import sys
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -19,6 +20,7 @@ from benchmarks.results import Results
 from demo.environment import REPOSITORY, say
 from training.comfy_runtime import find_comfyui, start_comfy
 
+Way = Callable[[], tuple[float, list[torch.Tensor]]]  # returns (what it took, its result)
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 
 
@@ -60,36 +62,32 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of gains.json, gains.md (default: {OUTPUT})")
     parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured already")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not to publish")
+    parser.add_argument("--only", default="", metavar="TEXT", help="measure only the rows whose name contains it")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     start_comfy()
     sizes = QUICK if options.quick else Sizes()
     results = Results(options.output / "gains.json", asdict(sizes), machine_facts(find_comfyui()), options.fresh)
-    for name, measure in {
-        "a clip whose file is written beside the next one's sampling, wall s": clip_seconds,
-        "a training step that keeps what self-attention gave, CPU s": attention_kept,
-        "a LoRA's term scaled while it is narrow, CPU ms": lora_scaled,
-        "a forward pass compiled by TorchCompileModel, CPU s": compiled_pass,
-        "a VAE whose weights lie channels last, decode, CPU s": vae_weights,
-    }.items():
-        say(f"gains: {name}")
-        results.get(name, lambda measure=measure: in_turn(measure(sizes), sizes.turns))
-    results.get("share of a LoRA left in fp8", lambda: fp8_share(sizes))
+    for name, measure in ROWS.items():
+        if options.only in name:
+            say(f"gains: {name}")
+            results.get(name, lambda measure=measure: measure(sizes))
     text = report(results)
     (options.output / "gains.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
     return 0
 
 
-def in_turn(ways: tuple[Callable[[], tuple[float, Any]], Callable[[], tuple[float, Any]]], turns: int) -> dict[str, Any]:
-    """Return what both `ways` (before, after) took, in the order before, after, after, before, and how their results differ.
+def in_turn(make_ways: Callable[[Sizes], tuple[Way, Way]], sizes: Sizes) -> dict[str, Any]:
+    """Return what both ways (before, after) took, in the order before, after, after, before, and how their results differ.
 
-    A way returns (what it took, result as a list of tensors); a first run of each is not counted.
+    A first run of each is not counted.
     """
+    ways = make_ways(sizes)
     results = [way()[1] for way in ways]
     deviation = max((float((a.float() - b.float()).abs().max()) for a, b in zip(*results, strict=True)), default=0.0)
     taken: tuple[list[float], list[float]] = ([], [])
-    for turn in range(turns):
+    for turn in range(sizes.turns):
         for index in (0, 1) if turn % 2 == 0 else (1, 0):
             taken[index].append(ways[index]()[0])
     return {"before": taken[0], "after": taken[1], "deviation": deviation}
@@ -106,6 +104,16 @@ def report(results: Results) -> str:
         )
     facts = table(("measured on", ""), results.content["machine"].items())
     return f"{table(('', 'before', 'after', 'after / before', 'largest deviation'), rows)}\n\n{facts}\n"
+
+
+ROWS: dict[str, Callable[[Sizes], dict[str, Any]]] = {
+    "a clip whose file is written beside the next one's sampling, wall s": partial(in_turn, clip_seconds),
+    "a training step that keeps what self-attention gave, CPU s": partial(in_turn, attention_kept),
+    "a LoRA's term scaled while it is narrow, CPU ms": partial(in_turn, lora_scaled),
+    "a forward pass compiled by TorchCompileModel, CPU s": partial(in_turn, compiled_pass),
+    "a VAE whose weights lie channels last, decode, CPU s": partial(in_turn, vae_weights),
+    "share of a LoRA left in fp8": fp8_share,
+}
 
 
 if __name__ == "__main__":

@@ -149,6 +149,15 @@ def test_wan_calls_the_override_for_self_and_cross_attention(attention, model, m
     assert all(rest == () and options <= attention._KNOWN for *_, rest, options in seen)
 
 
+@pytest.mark.parametrize("keys", [TOKENS, 77])
+def test_a_compiler_is_told_rightly_what_the_operator_makes(attention, keys):
+    """Shape, dtype and strides, and that it changes none of its inputs; PyTorch's own check of operators."""
+    q, k, v = qkv(keys=keys)
+    checks = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
+    found = torch.library.opcheck(attention._not_looked_into, (q, k, v, HEADS), test_utils=checks)
+    assert set(found.values()) == {"SUCCESS"}
+
+
 @pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 def test_on_a_gpu_the_chosen_kernel_differs_in_the_last_bits_only(attention, pytorchs):
