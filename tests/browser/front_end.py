@@ -34,7 +34,7 @@ SETTINGS = {  # no tutorial, no saved tabs, and no questions to the network
     "Comfy.Minimap.Visible": False,
     "Comfy.RightSidePanel.IsOpen": False,
 }
-TIMEOUT_MS = 60_000
+TIMEOUT_MS = 120_000
 ATTEMPT_MS = 5_000
 READY = """() => window.app?.graph && app.extensionManager && document.querySelector('#graph-canvas')
     && LiteGraph.registered_node_types['SVIGenerate']"""
@@ -99,9 +99,9 @@ class FrontEnd:
         dialog = self.page.get_by_role("dialog")
         card = dialog.get_by_test_id(f"template-workflow-{name}")
         button = self.page.get_by_role("button", name="Templates").first
-        self._until(button.click, lambda: self._appears(dialog))
-        self._until(dialog.get_by_text(PACK_NAME).first.click, lambda: self._appears(card))
-        self._until(card.click, lambda: self._becomes("app.graph._nodes.length > 0"))
+        self._until_clicked(button, lambda: self._appears(dialog))
+        self._until_clicked(dialog.get_by_text(PACK_NAME).first, lambda: self._appears(card))
+        self._until_clicked(card, lambda: self._becomes("app.graph._nodes.length > 0"))
 
     def show_help(self, node_type: str) -> None:
         """Select a node of the graph and open its help page."""
@@ -137,7 +137,8 @@ class FrontEnd:
     def run(self) -> None:
         """Press Run until the server takes the graph."""
         self.page.evaluate("() => app.api.addEventListener('execution_start', () => { window.sviStarted = true })")
-        self._until(self.page.get_by_test_id("queue-button").click, lambda: self._becomes("window.sviStarted === true", 20_000))
+        button = self.page.get_by_test_id("queue-button")
+        self._until_clicked(button, lambda: self._becomes("window.sviStarted === true", 20_000))
 
     def shown_video(self, timeout_ms: int) -> dict[str, Any]:
         """Return size, length and address of the first video that the page shows, SVI Generate's clips aside."""
@@ -173,6 +174,17 @@ class FrontEnd:
                 return
             if time.monotonic() > deadline:
                 raise AssertionError(f"the front end did not follow; errors of the page: {self.errors}")
+
+    def _until_clicked(self, locator: Any, done: Callable[[], bool]) -> None:
+        """Click until `done`; what opened late may cover the button, and then a second click never gets through."""
+
+        def click() -> None:
+            try:
+                locator.click(timeout=ATTEMPT_MS)
+            except PlaywrightTimeout:
+                pass  # `done` tells whether an earlier click was heard after all
+
+        self._until(click, done)
 
     def _appears(self, locator: Any) -> bool:
         try:
