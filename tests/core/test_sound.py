@@ -18,9 +18,9 @@ from svi_core.sound import SoundTrack, sound_seconds
 from svi_core.source_video import probe_video
 from svi_core.video_file import VideoCoding, write_video
 from tests.core.fakes import FakeMaker
+from tests.hearing import RATE, delay_and_likeness, heard
 
 LAYOUT = make_layout("Talk", num_frames=17)
-RATE = 16_000
 
 
 def bursts(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -> SoundTrack:
@@ -30,34 +30,6 @@ def bursts(seconds: float, rate: int = RATE, channels: int = 1, seed: int = 0) -
     smooth = torch.nn.functional.avg_pool1d(noise[:, None], 9, 1, 4)[:, 0]
     steps = torch.rand(round(seconds * 10) + 1, generator=generator).repeat_interleave(rate // 10)[: smooth.shape[1]]
     return SoundTrack((smooth * steps).clamp(-1, 1), rate)
-
-
-def decoded(path, rate: int = RATE) -> np.ndarray:
-    """Return the sound of a file, mixed to one channel."""
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-v",
-        "error",
-        "-i",
-        str(path),
-        "-ac",
-        "1",
-        "-ar",
-        str(rate),
-        "-f",
-        "f32le",
-        "-",
-    ]
-    return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.float32)
-
-
-def delay_of(found: np.ndarray, source: np.ndarray, rate: int = RATE) -> tuple[float, float]:
-    """Return (seconds that `found` comes after `source`, correlation there), by cross-correlation."""
-    size = 1 << (len(found) + len(source)).bit_length()
-    product = np.fft.irfft(np.fft.rfft(found, size) * np.conj(np.fft.rfft(source, size)), size)
-    best = int(product.argmax())
-    norm = np.linalg.norm(found) * np.linalg.norm(source)
-    return (best if best < size // 2 else best - size) / rate, float(product[best] / norm)
 
 
 def run(folder, sound, num_clips=3, start=None, frame_rate=TALK_FRAME_RATE):
@@ -73,18 +45,18 @@ def test_video_and_sound_are_in_sync_and_the_sound_is_cut_to_the_video(tmp_path)
     sound = bursts(3.0)
     video = probe_video(run(tmp_path, sound))
     assert (video.num_frames, video.frame_rate, video.sound_codec) == (3 * 16 + 1, 25.0, "aac")
-    found, expected = decoded(video.path), sound.waveform[0, : round(49 / 25 * RATE)].numpy()
+    found, expected = heard(video.path), sound.waveform[0, : round(49 / 25 * RATE)].numpy()
     assert abs(len(found) - len(expected)) <= 1024  # AAC has frames of 1024 samples
-    delay, likeness = delay_of(found, expected)
+    delay, likeness = delay_and_likeness(found, expected)
     assert abs(delay) < 0.002 and likeness > 0.9
 
 
 def test_a_shorter_sound_stays_whole_and_a_stereo_one_stereo(tmp_path):
     sound = bursts(0.7, 44_100, channels=2)
     path = run(tmp_path, sound)
-    found = decoded(path, 44_100)
+    found = heard(path, 44_100)
     assert abs(len(found) - 0.7 * 44_100) <= 1024
-    delay, likeness = delay_of(found, sound.waveform.mean(0).numpy(), 44_100)
+    delay, likeness = delay_and_likeness(found, sound.waveform.mean(0).numpy(), 44_100)
     assert abs(delay) < 0.002 and likeness > 0.9
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-hide_banner", "-i", str(path)]
     assert b"44100 Hz, stereo" in subprocess.run(command, capture_output=True, check=False).stderr
@@ -123,13 +95,13 @@ def test_after_a_continued_video_its_sound_goes_on_with_the_new_one(tmp_path, wi
         subprocess.run(command, check=True)
         begun = both
     video = run(tmp_path / "run", new, num_clips=2, start=VideoStart(probe_video(begun)))
-    found = decoded(video)
+    found = heard(video)
     assert abs(len(found) / RATE - (20 / 20 + 2 * 16 / 25)) < 0.07
     head, tail = found[:RATE], found[RATE:]
-    delay, likeness = delay_of(tail, new.waveform[0, : len(tail)].numpy())
+    delay, likeness = delay_and_likeness(tail, new.waveform[0, : len(tail)].numpy())
     assert abs(delay) < 0.003 and likeness > 0.85
     if with_sound:
-        delay, likeness = delay_of(head, old.waveform[0].numpy())
+        delay, likeness = delay_and_likeness(head, old.waveform[0].numpy())
         assert abs(delay) < 0.003 and likeness > 0.85
     else:
         assert np.abs(head[: -RATE // 20]).max() < 1e-3

@@ -1,11 +1,9 @@
 """SVI Talk on a real ComfyUI process, with ComfyUI's own loaders: length, sound in sync, silence, reuse, refusals."""
 
 import json
-import subprocess
 import wave
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 import pytest
 import torch
@@ -16,11 +14,11 @@ from demo.server import ComfyServer
 from svi_core.source_video import SourceVideo, probe_video
 from tests.e2e.graphs import WAN21, Graph, loop_graph, node
 from tests.e2e.tiny_talk_models import MULTITALK, T2V_TALK, WAN21_TALK, WAV2VEC2
+from tests.hearing import RATE, delay_and_likeness, heard
 
 pytestmark = pytest.mark.e2e
 
 SPEECH = Path("/work/shared/data/audio/0a2cda4f185353339eba0ee02ff536b0.wav")  # of the authors' toy data: 10.5 s, 16 kHz
-RATE = 16_000
 
 
 @pytest.fixture(scope="module")
@@ -69,34 +67,6 @@ def made(server: ComfyServer, graph: Graph) -> tuple[SourceVideo, torch.Tensor]:
     outputs = server.run(graph)
     latent = load_file(server.saved_file(outputs["latent"]["latents"][0]))["latent_tensor"]
     return probe_video(server.saved_file(outputs["saved"]["images"][0])), latent
-
-
-def heard(path: Path) -> np.ndarray:
-    """Return the sound of a file as one channel."""
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-v",
-        "error",
-        "-i",
-        str(path),
-        "-ac",
-        "1",
-        "-ar",
-        str(RATE),
-        "-f",
-        "f32le",
-        "-",
-    ]
-    return np.frombuffer(subprocess.run(command, capture_output=True, check=True).stdout, np.float32)
-
-
-def delay_and_likeness(found: np.ndarray, source: np.ndarray) -> tuple[float, float]:
-    """Return by how many seconds `found` comes after `source`, and their correlation there."""
-    size = 1 << (len(found) + len(source)).bit_length()
-    product = np.fft.irfft(np.fft.rfft(found, size) * np.conj(np.fft.rfft(source, size)), size)
-    best = int(product.argmax())
-    likeness = product[best] / (np.linalg.norm(found) * np.linalg.norm(source))
-    return (best if best < size // 2 else best - size) / RATE, float(likeness)
 
 
 def clip_keys(server: ComfyServer, prefix: str) -> list[str]:
