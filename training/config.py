@@ -18,6 +18,7 @@ from pathlib import Path
 
 from svi_core.erft_presets import PRESETS, preset
 from svi_core.flow_matching import EXPERT_RANGES
+from training.setting_checks import require
 from training.settings import TrainingConfig
 
 
@@ -180,11 +181,11 @@ def _convert(value: object, kind: object, place: str):
     if origin is tuple:
         return _convert_tuple(value, typing.get_args(kind), place)
     if origin is not None and issubclass(origin, Mapping):
-        _require(isinstance(value, Mapping), place, value, "a table such as { betas = [0.9, 0.99] }")
+        require(isinstance(value, Mapping), place, value, "a table such as { betas = [0.9, 0.99] }")
         return dict(value)
     if isinstance(kind, type) and issubclass(kind, StrEnum):
         known = [choice.value for choice in kind]
-        _require(value in known, place, value, f"one of {', '.join(map(repr, known))}")
+        require(value in known, place, value, f"one of {', '.join(map(repr, known))}")
         return kind(value)
     return _convert_plain(value, kind, place)
 
@@ -193,17 +194,17 @@ def _convert_plain(value: object, kind: object, place: str):
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         value = float(value)
     names = {bool: "true or false", int: "a whole number", float: "a number", str: "a text in quotes"}
-    _require(type(value) is kind, place, value, names[kind])
+    require(type(value) is kind, place, value, names[kind])
     if kind is float:
-        _require(math.isfinite(value), place, value, "a finite number")
+        require(math.isfinite(value), place, value, "a finite number")
     return value
 
 
 def _convert_tuple(value: object, kinds: tuple, place: str) -> tuple:
-    _require(isinstance(value, list | tuple), place, value, "a list in square brackets")
+    require(isinstance(value, list | tuple), place, value, "a list in square brackets")
     if kinds[-1] is Ellipsis:
         return tuple(_convert(item, kinds[0], place) for item in value)
-    _require(len(value) == len(kinds), place, value, f"a list of {len(kinds)} values")
+    require(len(value) == len(kinds), place, value, f"a list of {len(kinds)} values")
     return tuple(_convert(item, kind, place) for item, kind in zip(value, kinds, strict=True))
 
 
@@ -212,8 +213,3 @@ def _flat(table: Mapping[str, object], prefix: str = "") -> dict[str, object]:
     for key, value in table.items():
         flat |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {prefix + key: value}
     return flat
-
-
-def _require(holds: bool, name: str, value: object, instead: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {value!r}: use {instead}.")

@@ -22,6 +22,7 @@ from .data_index import IndexedExample, read_index
 from .data_order import ExampleOrder
 from .data_poses import unpacked_poses
 from .data_store import TEXTS, WINDOWS, CacheFolder
+from .setting_checks import require
 
 STORAGE_DTYPES = ("float32", "bfloat16")
 _NOT_IN_THE_CACHE = ("folder", "cache", "exclude", "held_out", "strict")  # settings that change no cached value
@@ -88,22 +89,22 @@ class DataConfig:
         make_layout(self.layout, self.num_frames, self.num_motion_frames)
         for size in self.sizes:
             require_frame_size(*size, name="data")
-        _require(0.0 <= self.p_motion <= 1.0, "p_motion", self.p_motion, "a probability from 0 to 1")
-        _require(0.5 <= self.min_crop <= 1.0, "min_crop", self.min_crop, "a share from 0.5 to 1")
-        _require(1 <= self.frame_rate <= 120, "frame_rate", self.frame_rate, "1 to 120 frames per second, 16 for Wan 14B")
-        _require(1 <= self.windows <= 10_000, "windows", self.windows, "1 or more")
-        _require(1 <= self.variants <= 10_000, "variants", self.variants, "1 or more")
-        _require(0 <= self.max_held_frames < self.num_frames, "max_held_frames", self.max_held_frames, "0 or a few frames")
+        require(0.0 <= self.p_motion <= 1.0, "data.p_motion", self.p_motion, "a probability from 0 to 1")
+        require(0.5 <= self.min_crop <= 1.0, "data.min_crop", self.min_crop, "a share from 0.5 to 1")
+        require(1 <= self.frame_rate <= 120, "data.frame_rate", self.frame_rate, "1 to 120 frames per second, 16 for Wan 14B")
+        require(1 <= self.windows <= 10_000, "data.windows", self.windows, "1 or more")
+        require(1 <= self.variants <= 10_000, "data.variants", self.variants, "1 or more")
+        require(0 <= self.max_held_frames < self.num_frames, "data.max_held_frames", self.max_held_frames, "0 or a few frames")
         known = 0 <= self.held_out < 1 or self.held_out == round(self.held_out) >= 1
-        _require(known, "held_out", self.held_out, "a share below 1 or a whole number of clips")
-        _require(self.storage in STORAGE_DTYPES, "storage", self.storage, " or ".join(STORAGE_DTYPES))
+        require(known, "data.held_out", self.held_out, "a share below 1 or a whole number of clips")
+        require(self.storage in STORAGE_DTYPES, "data.storage", self.storage, " or ".join(STORAGE_DTYPES))
         tile_fits = self.vae_tile == 0 or (self.vae_tile >= 32 and self.vae_tile % 16 == 0)
-        _require(tile_fits, "vae_tile", self.vae_tile, "0 or a multiple of 16 pixels, 256 for instance")
+        require(tile_fits, "data.vae_tile", self.vae_tile, "0 or a multiple of 16 pixels, 256 for instance")
         heard = self.svi_layout.condition is Condition.SOUND
         in_time = not heard or self.frame_rate == TALK_FRAME_RATE
-        _require(in_time, "frame_rate", self.frame_rate, f"{TALK_FRAME_RATE} with sound, whose features come at that rate")
+        require(in_time, "data.frame_rate", self.frame_rate, f"{TALK_FRAME_RATE} with sound, whose features come at that rate")
         swaps = self.flip and self.svi_layout.condition is Condition.POSE
-        _require(not swaps, "flip", self.flip, "false with poses, whose colours tell left from right")
+        require(not swaps, "data.flip", self.flip, "false with poses, whose colours tell left from right")
 
     @property
     def svi_layout(self) -> Layout:
@@ -302,8 +303,3 @@ def _parse_size(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal()):
         raise ValueError(f'more_sizes holds {text!r}: write width x height in pixels, such as "480x832".')
     return int(width), int(height)
-
-
-def _require(holds: bool, name: str, value: object, instead: str) -> None:
-    if not holds:
-        raise ValueError(f"data.{name} is {value!r}: use {instead}.")

@@ -12,6 +12,7 @@ from svi_core.error_recycling import ErrorRecyclingConfig
 from svi_core.flow_matching import EXPERT_RANGES, TimestepWeighting
 from training.dataset import DataConfig
 from training.drops import DropConfig
+from training.setting_checks import require
 
 
 class BankStorageKind(StrEnum):
@@ -104,10 +105,10 @@ class LoraConfig:
     file_dtype: str = "fp16"
 
     def __post_init__(self):
-        _require(self.rank >= 1, "lora.rank", self.rank, "1 or more, 128 as trained by SVI")
-        _require(self.alpha > 0, "lora.alpha", self.alpha, "a number above 0, the rank as trained by SVI")
-        _require(bool(self.targets), "lora.targets", self.targets, "at least one layer")
-        _require(self.file_dtype in ("fp16", "bf16", "fp32"), "lora.file_dtype", self.file_dtype, "fp16, bf16 or fp32")
+        require(self.rank >= 1, "lora.rank", self.rank, "1 or more, 128 as trained by SVI")
+        require(self.alpha > 0, "lora.alpha", self.alpha, "a number above 0, the rank as trained by SVI")
+        require(bool(self.targets), "lora.targets", self.targets, "at least one layer")
+        require(self.file_dtype in ("fp16", "bf16", "fp32"), "lora.file_dtype", self.file_dtype, "fp16, bf16 or fp32")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -151,11 +152,11 @@ class OptimizerConfig:
     max_gradient_norm: float = 1.0
 
     def __post_init__(self):
-        _require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "a number above 0, 1e-4 for SVI")
-        _require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
-        _require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "0 or more")
-        _require(0 <= self.final_share <= 1, "optimizer.final_share", self.final_share, "a share from 0 to 1")
-        _require(self.max_gradient_norm >= 0, "optimizer.max_gradient_norm", self.max_gradient_norm, "0 (off) or more")
+        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "a number above 0, 1e-4 for SVI")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
+        require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "0 or more")
+        require(0 <= self.final_share <= 1, "optimizer.final_share", self.final_share, "a share from 0 to 1")
+        require(self.max_gradient_norm >= 0, "optimizer.max_gradient_norm", self.max_gradient_norm, "0 (off) or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,13 +184,13 @@ class LoopConfig:
     keep_loras_every: int = 0
 
     def __post_init__(self):
-        _require(self.steps >= 0, "loop.steps", self.steps, "0 (then epochs count) or more")
+        require(self.steps >= 0, "loop.steps", self.steps, "0 (then epochs count) or more")
         for name in ("epochs", "batch_size", "accumulation", "checkpoint_every"):
-            _require(getattr(self, name) >= 1, f"loop.{name}", getattr(self, name), "1 or more")
-        _require(self.keep_checkpoints >= 2, "loop.keep_checkpoints", self.keep_checkpoints, "2 or more")
+            require(getattr(self, name) >= 1, f"loop.{name}", getattr(self, name), "1 or more")
+        require(self.keep_checkpoints >= 2, "loop.keep_checkpoints", self.keep_checkpoints, "2 or more")
         fits = self.keep_loras_every >= 0 and self.keep_loras_every % self.checkpoint_every == 0
         multiple = f"0 or a multiple of loop.checkpoint_every = {self.checkpoint_every}, since LoRA files come with checkpoints"
-        _require(fits, "loop.keep_loras_every", self.keep_loras_every, multiple)
+        require(fits, "loop.keep_loras_every", self.keep_loras_every, multiple)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,9 +209,9 @@ class ValidationConfig:
     max_examples: int = 8
 
     def __post_init__(self):
-        _require(self.every >= 0, "validation.every", self.every, "0 (off) or more")
-        _require(self.quantiles >= 1, "validation.quantiles", self.quantiles, "1 or more")
-        _require(self.max_examples >= 1, "validation.max_examples", self.max_examples, "1 or more")
+        require(self.every >= 0, "validation.every", self.every, "0 (off) or more")
+        require(self.quantiles >= 1, "validation.quantiles", self.quantiles, "1 or more")
+        require(self.max_examples >= 1, "validation.max_examples", self.max_examples, "1 or more")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,10 +243,10 @@ class SampleConfig:
     boundary: float = 0.9
 
     def __post_init__(self):
-        _require(self.every >= 0, "samples.every", self.every, "0 (off) or more")
+        require(self.every >= 0, "samples.every", self.every, "0 (off) or more")
         for name in ("num_clips", "steps"):
-            _require(getattr(self, name) >= 1, f"samples.{name}", getattr(self, name), "1 or more")
-        _require(0 < self.boundary < 1, "samples.boundary", self.boundary, "a noise level between 0 and 1, 0.9 for I2V")
+            require(getattr(self, name) >= 1, f"samples.{name}", getattr(self, name), "1 or more")
+        require(0 < self.boundary < 1, "samples.boundary", self.boundary, "a noise level between 0 and 1, 0.9 for I2V")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -290,8 +291,3 @@ class TrainingConfig:
     def run_name(self) -> str:
         """The LoRA's title and file name."""
         return self.name or Path(self.run).name
-
-
-def _require(holds: bool, name: str, value: object, instead: str) -> None:
-    if not holds:
-        raise ValueError(f"{name} is {value!r}: use {instead}.")

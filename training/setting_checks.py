@@ -1,0 +1,11 @@
+"""The one sentence in which a bad setting is refused."""
+
+
+def require(holds: bool, name: str, value: object, instead: str) -> None:
+    """Refuse a setting unless `holds`.
+
+    Raises:
+        ValueError: ``<name> is <value>: use <instead>.``
+    """
+    if not holds:
+        raise ValueError(f"{name} is {value!r}: use {instead}.")
