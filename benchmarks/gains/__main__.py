@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.chart import draw_bars
 from benchmarks.gains.models import compiled_pass, vae_weights
 from benchmarks.gains.training import attention_kept, fp8_share, lora_scaled
 from benchmarks.gains.video import clip_seconds
@@ -46,9 +47,9 @@ class Sizes:
     side: int = 64
     num_tokens: int = 2048
     dim: int = 1536
-    vae_dim: int = 32
-    decoded_slots: int = 5
-    decoded_side: int = 24
+    vae_dim: int = 96
+    decoded_slots: int = 2
+    decoded_side: int = 12
     compiler: str = "inductor"
     turns: int = 4
 
@@ -59,7 +60,7 @@ QUICK = Sizes(64, 64, 9, 0.5, 1, 16, 64, 64, 4, 2, 4, "eager", 2)
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gains", description="Each gain, before and after, on CPU.")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of gains.json, gains.md (default: {OUTPUT})")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of gains.json, .md, .png (default: {OUTPUT})")
     parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured already")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not to publish")
     parser.add_argument("--only", default="", metavar="TEXT", help="measure only the rows whose name contains it")
@@ -74,6 +75,8 @@ def main(arguments: list[str] | None = None) -> int:
             results.get(name, lambda measure=measure: measure(sizes))
     text = report(results)
     (options.output / "gains.md").write_text(text, encoding="utf-8")
+    drawn = {name: median(found["after"]) / median(found["before"]) for name, found in results.measured.items()}
+    draw_bars("After / before", drawn).save(options.output / "gains.png")
     sys.stdout.write(text)
     return 0
 
