@@ -10,6 +10,7 @@ from statistics import median
 
 import torch
 
+from benchmarks.chart import draw_bars
 from benchmarks.gpu.shapes import SHAPES
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
@@ -31,7 +32,7 @@ BACKWARD_SECONDS, QUICK_BACKWARD_SECONDS = 3.0, 0.2  # over half of the least st
 def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bank", description="What the error bank costs a step.")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of bank.json, bank.md (default: {OUTPUT})")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of bank.json, .md, .png (default: {OUTPUT})")
     parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured already")
     parser.add_argument("--quick", action="store_true", help="to see that it works, not to publish")
     options = parser.parse_args(arguments)
@@ -47,6 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
             results.get(f"{capacity} {storage}", lambda folder=folder, n=capacity: measure(shape, n, folder, backward))
     text = report(results)
     (options.output / "bank.md").write_text(text, encoding="utf-8")
+    waited = {name: found["waited"] for name, found in results.measured.items()}
+    draw_bars("What a training step waits for the error bank, ms", waited).save(options.output / "bank.png")
     sys.stdout.write(text)
     return 0
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
 from benchmarks.gpu.command import shown
 from benchmarks.gpu.shapes import SHAPES
@@ -148,6 +149,7 @@ def test_the_bank_is_timed_at_small_sizes_too(tmp_path):
         assert f"| {row} |" in output
     found = json.loads((tmp_path / "bank.json").read_text())["measured"]["4 file"]
     assert found["draw"] > 0 and found["insertion"] > 0 and found["waited"] >= 0
+    assert Image.open(tmp_path / "bank.png").size[0] > 100
     assert not (tmp_path / "bank.work").exists()
 
 
@@ -158,7 +160,7 @@ def test_every_gain_is_exact_where_it_says_so(tmp_path, comfyui_path):
     """
     run("gains", "--quick", "--output", tmp_path)
     measured = json.loads((tmp_path / "gains.json").read_text())["measured"]
-    assert len(measured) == 6
+    assert len(measured) == 6 and Image.open(tmp_path / "gains.png").size[0] > 100
     for row, found in measured.items():
         assert all(value > 0 for value in found["before"] + found["after"]), row
         if "VAE" in row:
