@@ -1,6 +1,6 @@
 """Which seam jumps least, and what a blend costs in sharpness, with the demo's trained tiny models; on CPU.
 
-    python -m benchmarks.seams --clips 4 --seeds 4
+    python -m benchmarks.seams    # four clips of two pictures with four seeds each
 
 The models make the same clips once; each seam treatment only shows them differently. For every seam two numbers, both relative
 to the same video a little away from it: the largest change between neighbouring frames around the seam (1 = no larger than

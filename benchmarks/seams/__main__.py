@@ -9,6 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.chart import draw_bars
+from benchmarks.loop.report import table
+from benchmarks.machine import machine_facts
+from benchmarks.results import Results
 from demo.environment import REPOSITORY, ensure_environment, execute_inside, say
 from demo.run import fill_graph, node_of_type
 from demo.server import ComfyServer
@@ -16,7 +20,7 @@ from svi_core.run_store import read_manifest
 from svi_core.seams import Seam
 from svi_core.video_file import read_frames
 
-FOLDER = REPOSITORY / ".runtime" / "benchmarks" / "seams"
+OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 NEAR = 6  # frames on each side that count as the seam
 FAR = 24  # frames on each side that it is compared with
 STORIES = {
@@ -67,26 +71,39 @@ def measure(server: ComfyServer, image: str, seed: int, num_clips: int) -> dict[
 
 
 def main(arguments: list[str]) -> int:
-    """Measure all seams and print and store the table."""
+    """Measure the seams that are missing, and print and store table and plot."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.seams", description="Which seam jumps least, on CPU.")
-    parser.add_argument("--clips", type=int, default=5)
-    parser.add_argument("--seeds", type=int, default=6)
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of seams.json, .md, .png (default: {OUTPUT})")
+    parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured already")
+    parser.add_argument("--clips", type=int, default=4)
+    parser.add_argument("--seeds", type=int, default=4)
     options = parser.parse_args(arguments)
-    results: dict[str, list] = {seam.value: [] for seam in Seam}
-    with ComfyServer(ensure_environment(), FOLDER, model_roots=[REPOSITORY / "demo" / "models"]) as server:
-        for image, seed in product(STORIES, range(options.seeds)):
-            for seam, values in measure(server, image, 1000 * seed, options.clips).items():
-                results[seam] += values
-            say(f"{image}, seed {1000 * seed}: {len(results['drop'])} seams so far")
-    lines = ["| seam | seams | jump, median | jump, 90 % | sharpness change, median |", "|-|-|-|-|-|"]
-    for seam, values in results.items():
-        jumps, sharpness = np.array(values).T
-        row = f"{np.median(jumps):.2f} | {np.quantile(jumps, 0.9):.2f} | {np.median(sharpness):+.3f}"
-        lines.append(f"| {seam} | {len(values)} | {row} |")
-    FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / "seams.json").write_text(json.dumps(results, indent=1))
-    sys.stdout.write("\n".join(lines) + "\n")
+    environment = ensure_environment()
+    settings = {"clips": options.clips, "seeds": options.seeds}
+    results = Results(options.output / "seams.json", settings, machine_facts(environment.comfyui), options.fresh)
+    with ComfyServer(environment, options.output / "seams.work", model_roots=[REPOSITORY / "demo" / "models"]) as server:
+        for image, number in product(STORIES, range(options.seeds)):
+            seed = 1000 * number
+            say(f"seams: {image}, seed {seed}")
+            results.get(f"{image} {seed}", lambda image=image, seed=seed: measure(server, image, seed, options.clips))
+    text, jumps = report(results)
+    (options.output / "seams.md").write_text(text, encoding="utf-8")
+    draw_bars("Jump at a seam, median: 1 is none", jumps).save(options.output / "seams.png")
+    sys.stdout.write(text)
     return 0
+
+
+def report(results: Results) -> tuple[str, dict[str, float]]:
+    """Return the table of all seams, and the median jump of each treatment."""
+    rows, medians = [], {}
+    for seam in Seam:
+        jumps, sharpness = np.array([pair for found in results.measured.values() for pair in found[seam.value]]).T
+        medians[seam.value] = float(np.median(jumps))
+        figures = (f"{medians[seam.value]:.2f}", f"{np.quantile(jumps, 0.9):.2f}", f"{np.median(sharpness):+.3f}")
+        rows.append((seam.value, len(jumps), *figures))
+    head = ("seam", "seams", "jump, median", "jump, 90 %", "sharpness change, median")
+    facts = table(("measured on", ""), results.content["machine"].items())
+    return f"{table(head, rows)}\n\n{facts}\n", medians
 
 
 if __name__ == "__main__":
