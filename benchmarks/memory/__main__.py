@@ -2,15 +2,21 @@
 
 import argparse
 import sys
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import torch
 
+from benchmarks.chart import draw_bars
 from benchmarks.gpu.shapes import SHAPES, Shapes
 from benchmarks.gpu.smallest_card import CARDS
 from benchmarks.loop.report import table
+from benchmarks.machine import machine_facts
+from benchmarks.results import Results
+from demo.environment import REPOSITORY
 from training.comfy_runtime import start_comfy
 
+OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 GIB = 2**30
 GAPS, DRIVER = 1.1, 1.0  # 10 % for gaps and kernels' own room; GiB for driver and desktop
 ADAM_STATES = 2
@@ -46,14 +52,30 @@ def main(arguments: list[str] | None = None) -> int:
     """Count and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", choices=SHAPES, default="14b", help="sizes of model and clip (default: 14b)")
-    shapes = SHAPES[parser.parse_args(arguments).shapes]
-    start_comfy()
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of memory.json, .md, .png (default: {OUTPUT})")
+    parser.add_argument("--fresh", action="store_true", help="count again what an earlier run has counted already")
+    options = parser.parse_args(arguments)
+    shapes, facts = SHAPES[options.shapes], machine_facts(start_comfy())
+    results = Results(options.output / "memory.json", asdict(shapes), facts, options.fresh)
+    counted = results.get("bytes", lambda: {name: asdict(need) for name, need in needs(shapes).items()})
+    text = report({name: Need(**parts) for name, parts in counted.items()}, results.content["machine"])
+    (options.output / "memory.md").write_text(text, encoding="utf-8")
+    in_all = {name: sum(parts.values()) / GIB for name, parts in counted.items()}
+    draw_bars(f"Wan {shapes.name}, {shapes.width} x {shapes.height} x {shapes.num_frames}: GiB, counted", in_all).save(
+        options.output / "memory.png"
+    )
+    sys.stdout.write(text)
+    return 0
+
+
+def report(found: dict[str, Need], machine: dict[str, str]) -> str:
+    """Return the table, and what it was counted with."""
     rows = [
         (name, *(f"{part / GIB:.1f}" for part in (need.weights, need.trained, need.tensors, need.total)), need.card)
-        for name, need in needs(shapes).items()
+        for name, need in found.items()
     ]
-    sys.stdout.write(table(("GiB", "weights", "LoRA and AdamW", "other tensors", "in all", "smallest card"), rows) + "\n")
-    return 0
+    counted = table(("GiB", "weights", "LoRA and AdamW", "other tensors", "in all", "smallest card"), rows)
+    return f"{counted}\n\n{table(('counted on', ''), machine.items())}\n"
 
 
 def needs(shapes: Shapes) -> dict[str, Need]:

@@ -1,5 +1,7 @@
 """Bytes counted without a GPU: against counts by hand, and against the files that the GPU benchmarks write."""
 
+import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -83,9 +85,18 @@ def test_the_smallest_card_has_room_for_gaps_and_the_driver():
     assert Need(gib, 2 * gib, 3 * gib).total == 6 * gib
 
 
-def test_the_table_is_printed(comfyui_path):
-    command = [sys.executable, "-m", "benchmarks.memory", "--shapes", "tiny"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2 + 7 and lines[3].startswith("| clip, one expert at a time | 0.0 |")
+def test_the_table_is_printed_and_counted_once(tmp_path, comfyui_path):
+    def run() -> str:
+        command = [sys.executable, "-m", "benchmarks.memory", "--shapes", "tiny", "--output", str(tmp_path)]
+        done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | {"SVI_COMMIT": "tested"})
+        assert done.returncode == 0, done.stderr[-3000:]
+        return done.stdout
+
+    text = run()
+    assert text.splitlines()[3].startswith("| clip, one expert at a time | 0.0 |") and "| commit | tested |" in text
+    counted = json.loads((tmp_path / "memory.json").read_text())["measured"]["bytes"]
+    both, one = (counted[f"clip, {which}"] for which in ("both experts stay on the card", "one expert at a time"))
+    assert len(counted) == 7 and both["weights"] == 2 * one["weights"] > 0 and both["tensors"] == one["tensors"] > 0
+    began = (tmp_path / "memory.json").stat().st_mtime_ns
+    assert run() == text == (tmp_path / "memory.md").read_text()
+    assert (tmp_path / "memory.json").stat().st_mtime_ns == began and (tmp_path / "memory.png").exists()
