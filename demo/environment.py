@@ -24,20 +24,27 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import os
 import re
 import shutil
 import subprocess
 import sys
-import tarfile
 import time
-import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, NoReturn
+
+from demo.setup_files import (
+    SetupError,
+    check_sha256,
+    comfyui_tree_digest,
+    extract_folder,
+    file_lock,
+    read_stamp,
+    say,
+    write_stamp,
+)
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 
@@ -64,16 +71,7 @@ EXTRA_PACKAGES: dict[str, tuple[str, ...]] = {
 # Importing these proves that the compiled packages are whole; the others are plain Python.
 PROOF_IMPORTS = "import torch, torchvision, torchaudio, aiohttp, av, safetensors, sentencepiece, imageio_ffmpeg"
 
-STAMP = ".svi-stamp.json"
 NEEDED_FREE_GB = 12
-
-
-class SetupError(RuntimeError):
-    """The environment cannot be set up; the message says what is wrong and what to do."""
-
-
-class LockBusy(RuntimeError):
-    """Another process holds a lock that the caller did not want to wait for."""
 
 
 @dataclass(frozen=True)
@@ -184,12 +182,6 @@ def clean_python_variables() -> dict[str, str]:
     return {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "PYTHONPATH")}
 
 
-def say(message: str) -> None:
-    """Write one line for the user to standard error (standard output is kept for results)."""
-    sys.stderr.write(f"[svi] {message}\n")
-    sys.stderr.flush()
-
-
 # ---------------------------------------------------------------------------------------------------------- stamps
 
 
@@ -200,22 +192,6 @@ def wanted_stamp(layout: Layout, comfyui: Path, extras: Sequence[str]) -> dict[s
     stamp = {"base": _digest(base)}
     stamp.update({extra: _digest([*base, *EXTRA_PACKAGES[extra]]) for extra in extras})
     return stamp
-
-
-def read_stamp(folder: Path) -> dict[str, str]:
-    """Return the stamp inside `folder`; an absent or unreadable one is empty, which matches nothing."""
-    try:
-        stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
-    except (FileNotFoundError, NotADirectoryError, ValueError):
-        return {}
-    return stamp if isinstance(stamp, dict) else {}
-
-
-def write_stamp(folder: Path, stamp: dict[str, str]) -> None:
-    """Write the stamp of `folder` in one step: a reader sees the old one or the new one, never half of it."""
-    staging = folder / f"{STAMP}.{os.getpid()}"
-    staging.write_text(json.dumps(stamp, indent=1, sort_keys=True), encoding="utf-8")
-    os.replace(staging, folder / STAMP)
 
 
 def _digest(parts: Sequence[str]) -> str:
@@ -298,59 +274,6 @@ def _download_comfyui(layout: Layout) -> Path:
         _pip(layout, ["download", *options, "-r", str(wanted), "-d", str(layout.downloads)])
     check_sha256(archive, COMFYUI_SDIST_SHA256)
     return archive
-
-
-def check_sha256(path: Path, expected: str) -> None:
-    """Raise SetupError unless the file has the expected sha256; a file that has not is deleted, so a rerun fetches it."""
-    with path.open("rb") as handle:
-        found = hashlib.file_digest(handle, "sha256").hexdigest()
-    if found != expected:
-        path.unlink()
-        raise SetupError(f"{path.name} has sha256 {found}, not the pinned {expected}: deleted; run the command again")
-
-
-def extract_folder(archive: Path, folder: str, destination: Path, stamp: dict[str, str]) -> None:
-    """Extract `folder` of a tar archive as `destination` with `stamp` inside it; all of it appears at once or not at all.
-
-    Raises:
-        SetupError: the archive has no such folder, or holds a link, a special file or a path that leads outside.
-    """
-    if not hasattr(tarfile, "data_filter"):
-        raise SetupError("this Python cannot extract archives safely: use Python 3.11.4 or newer")
-    staging = destination.with_name(f"{destination.name}.partial")
-    shutil.rmtree(staging, ignore_errors=True)
-    staging.mkdir(parents=True)
-    try:
-        with tarfile.open(archive) as tar:
-            members = list(_members_below(tar, folder))
-            if not members:
-                raise SetupError(f"{archive.name} holds no folder {folder}")
-            tar.extractall(staging, members, filter="data")
-    except (tarfile.TarError, EOFError, OSError, zlib.error) as error:
-        shutil.rmtree(staging, ignore_errors=True)
-        raise SetupError(f"{archive.name} cannot be extracted: {error}") from error
-    write_stamp(staging, stamp)
-    os.rename(staging, destination)
-
-
-def _members_below(tar: tarfile.TarFile, folder: str) -> Iterator[tarfile.TarInfo]:
-    for member in tar:
-        if member.name.startswith(f"{folder}/"):
-            if not (member.isfile() or member.isdir()):
-                raise SetupError(f"{member.name} in {tar.name} is neither a file nor a folder: refused")
-            yield member.replace(name=member.name.removeprefix(f"{folder}/"), deep=False)
-
-
-def comfyui_tree_digest(tree: Path) -> str:
-    """Return one sha256 over the names and contents of a ComfyUI tree's own files, skipping what users put beside them."""
-    skipped = {"__pycache__", "custom_nodes", "input", "models", "output", "temp", "user"}
-    total = hashlib.sha256()
-    files = [path for path in tree.rglob("*") if path.is_file() and path.name != STAMP]
-    for path in sorted(files, key=lambda path: path.relative_to(tree).as_posix()):
-        name = path.relative_to(tree).as_posix()
-        if skipped.isdisjoint(name.split("/")):
-            total.update(f"{name}\0{hashlib.sha256(path.read_bytes()).hexdigest()}\n".encode())
-    return total.hexdigest()
 
 
 # -------------------------------------------------------------------------------------------------------- packages
@@ -445,46 +368,6 @@ def _checked_own_python(python: Path, comfyui: Path, layout: Layout, extras: Seq
     if missing:
         raise SetupError(f"COMFYUI_PYTHON={python} lacks packages: {python} -m pip install {missing}")
     return python
-
-
-# ------------------------------------------------------------------------------------------------------------ lock
-
-
-@contextmanager
-def file_lock(path: Path, waiting: str | None) -> Iterator[None]:
-    """Hold an exclusive lock on `path`, which the system releases even if this process is killed.
-
-    Args:
-        waiting: what to tell the user while another process holds it; None not to wait.
-
-    Raises:
-        LockBusy: another process holds it and `waiting` is None.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+b") as handle:
-        if not _try_lock(handle):
-            if waiting is None:
-                raise LockBusy(f"{path} is held by another process")
-            say(waiting)
-            while not _try_lock(handle):
-                time.sleep(0.2)
-        yield  # closing the file releases the lock
-
-
-def _try_lock(handle: IO[bytes]) -> bool:
-    try:
-        if os.name == "nt":
-            import msvcrt
-
-            handle.seek(0)
-            msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -18,8 +18,9 @@ import imageio_ffmpeg
 from PIL import Image
 
 from demo.client import Event, ExecutionInterrupted, PromptRejected, ServerError
-from demo.environment import REPOSITORY, Environment, LockBusy, ensure_environment, file_lock, say
+from demo.environment import REPOSITORY, Environment, ensure_environment, say
 from demo.server import ComfyServer
+from demo.setup_files import LockBusy, file_lock
 
 BASE_DIRECTORY = REPOSITORY / ".runtime" / "demo"
 GRAPH_FILE = REPOSITORY / "demo" / "demo_workflow_api.json"

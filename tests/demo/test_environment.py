@@ -14,7 +14,9 @@ from pathlib import Path
 import pytest
 
 from demo import environment as setup
-from demo.environment import Layout, LockBusy, SetupError
+from demo import setup_files as files
+from demo.environment import Layout
+from demo.setup_files import LockBusy, SetupError
 
 VERSION = '__version__ = "0.30.0"\n'
 
@@ -42,8 +44,8 @@ def layout(tmp_path: Path) -> Layout:
     (layout.repository / "requirements.txt").write_text("imageio-ffmpeg\n", encoding="utf-8")
     layout.venv_python.parent.mkdir(parents=True)
     layout.venv_python.touch()
-    setup.write_stamp(layout.comfyui, {"sdist_sha256": setup.COMFYUI_SDIST_SHA256})
-    setup.write_stamp(layout.venv, setup.wanted_stamp(layout, layout.comfyui, []))
+    files.write_stamp(layout.comfyui, {"sdist_sha256": setup.COMFYUI_SDIST_SHA256})
+    files.write_stamp(layout.venv, setup.wanted_stamp(layout, layout.comfyui, []))
     return layout
 
 
@@ -71,7 +73,7 @@ def test_a_changed_requirement_file_makes_the_environment_incomplete(layout: Lay
 
 @pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"base": "old"}'])
 def test_a_damaged_or_old_stamp_matches_nothing(layout: Layout, content: str):
-    (layout.venv / setup.STAMP).write_text(content, encoding="utf-8")
+    (layout.venv / files.STAMP).write_text(content, encoding="utf-8")
     assert setup.find_environment([], layout) is None
 
 
@@ -93,7 +95,7 @@ def test_packages_are_installed_once_and_later_extras_keep_the_base_stamp(layout
         return subprocess.CompletedProcess(command, 0)
 
     monkeypatch.setattr(subprocess, "run", pretend)
-    (layout.venv / setup.STAMP).unlink()
+    (layout.venv / files.STAMP).unlink()
     setup.ensure_environment([], layout)
     setup.ensure_environment(["test"], layout)
     num_commands = len(commands)
@@ -110,10 +112,10 @@ def test_a_failed_installation_leaves_no_stamp(layout: Layout, monkeypatch: pyte
         return subprocess.CompletedProcess(command, 1 if "install" in command else 0)
 
     monkeypatch.setattr(subprocess, "run", fail_to_install)
-    (layout.venv / setup.STAMP).unlink()
+    (layout.venv / files.STAMP).unlink()
     with pytest.raises(SetupError, match="pip install torch=="):
         setup.ensure_environment([], layout)
-    assert setup.read_stamp(layout.venv) == {}
+    assert files.read_stamp(layout.venv) == {}
 
 
 def test_a_package_that_was_installed_in_part_is_taken_out_so_that_pip_installs_it_again(layout: Layout):
@@ -134,7 +136,7 @@ def test_the_users_own_comfyui_is_used_and_not_written_into(layout: Layout, tmp_
     own = make_comfyui(tmp_path / "own")
     before = sorted(own.rglob("*"))
     monkeypatch.setenv("COMFYUI_PATH", str(own))
-    setup.write_stamp(layout.venv, setup.wanted_stamp(layout, own, []))
+    files.write_stamp(layout.venv, setup.wanted_stamp(layout, own, []))
     assert setup.ensure_environment([], layout).comfyui == own
     assert sorted(own.rglob("*")) == before
 
@@ -171,7 +173,7 @@ def test_the_users_own_python_must_have_the_packages(layout: Layout, tmp_path: P
     with pytest.raises(SetupError, match="does not run as a Python interpreter"):
         setup.ensure_environment([], layout)
     monkeypatch.delenv("COMFYUI_PATH")
-    (layout.comfyui / setup.STAMP).unlink()
+    (layout.comfyui / files.STAMP).unlink()
     with pytest.raises(SetupError, match="COMFYUI_PATH is not"):
         setup.ensure_environment([], layout)
 
@@ -196,10 +198,10 @@ def test_only_the_wanted_folder_of_an_archive_is_extracted_and_stamped(tmp_path:
     leftover = tmp_path / "ComfyUI.partial"  # of an extraction that was killed
     leftover.mkdir()
     (leftover / "stale.py").touch()
-    setup.extract_folder(archive, "p/tree", tmp_path / "ComfyUI", {"sdist_sha256": "s"})
+    files.extract_folder(archive, "p/tree", tmp_path / "ComfyUI", {"sdist_sha256": "s"})
     found = {path.relative_to(tmp_path / "ComfyUI").as_posix() for path in (tmp_path / "ComfyUI").rglob("*") if path.is_file()}
-    assert found == {"main.py", "comfy/sd.py", setup.STAMP}
-    assert setup.read_stamp(tmp_path / "ComfyUI") == {"sdist_sha256": "s"}
+    assert found == {"main.py", "comfy/sd.py", files.STAMP}
+    assert files.read_stamp(tmp_path / "ComfyUI") == {"sdist_sha256": "s"}
     assert not leftover.exists()
 
 
@@ -224,7 +226,7 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path: Path, member):
     folder.mkdir(parents=True)
     archive = make_archive(tmp_path / "a.tar.gz", [("p/tree/main.py", b"x"), member])
     with pytest.raises(SetupError):
-        setup.extract_folder(archive, "p/tree", folder / "ComfyUI", {})
+        files.extract_folder(archive, "p/tree", folder / "ComfyUI", {})
     assert not (folder / "ComfyUI").exists()
     assert not list(tmp_path.rglob("escaped"))
 
@@ -233,23 +235,23 @@ def test_an_archive_that_reaches_outside_is_refused(tmp_path: Path, member):
 def test_a_file_that_is_no_archive_is_refused(tmp_path: Path, content: bytes):
     (tmp_path / "a.tar.gz").write_bytes(content)
     with pytest.raises(SetupError, match="a.tar.gz cannot be extracted"):
-        setup.extract_folder(tmp_path / "a.tar.gz", "p/tree", tmp_path / "ComfyUI", {})
+        files.extract_folder(tmp_path / "a.tar.gz", "p/tree", tmp_path / "ComfyUI", {})
 
 
 def test_a_download_with_another_sha256_is_refused_and_deleted(tmp_path: Path):
     path = tmp_path / "a.tar.gz"
     path.write_bytes(b"content")
-    setup.check_sha256(path, hashlib.sha256(b"content").hexdigest())
+    files.check_sha256(path, hashlib.sha256(b"content").hexdigest())
     with pytest.raises(SetupError, match="not the pinned de5d0c32"):
-        setup.check_sha256(path, setup.COMFYUI_SDIST_SHA256)
+        files.check_sha256(path, setup.COMFYUI_SDIST_SHA256)
     assert not path.exists()
 
 
 def test_an_unstamped_tree_is_adopted_only_if_its_content_is_the_pinned_one(layout: Layout, monkeypatch: pytest.MonkeyPatch):
-    (layout.comfyui / setup.STAMP).unlink()
+    (layout.comfyui / files.STAMP).unlink()
     (layout.comfyui / "models").mkdir()
     (layout.comfyui / "models" / "mine.safetensors").touch()  # what users put in does not count
-    monkeypatch.setattr(setup, "COMFYUI_TREE_SHA256", setup.comfyui_tree_digest(layout.comfyui))
+    monkeypatch.setattr(setup, "COMFYUI_TREE_SHA256", files.comfyui_tree_digest(layout.comfyui))
     assert setup._ensure_pinned_comfyui(layout) == layout.comfyui
     assert setup.find_environment([], layout) is not None
 
@@ -257,7 +259,7 @@ def test_an_unstamped_tree_is_adopted_only_if_its_content_is_the_pinned_one(layo
 def test_a_tree_with_another_content_is_moved_aside_and_made_anew(layout: Layout, monkeypatch: pytest.MonkeyPatch):
     archive = make_archive(layout.repository / "a.tar.gz", [(f"{setup.COMFYUI_SDIST_FOLDER}/main.py", b"new")])
     monkeypatch.setattr(setup, "_download_comfyui", lambda layout: archive)
-    (layout.comfyui / setup.STAMP).unlink()
+    (layout.comfyui / files.STAMP).unlink()
     setup._ensure_pinned_comfyui(layout)
     assert (layout.comfyui / "main.py").read_bytes() == b"new"
     assert len(list(layout.runtime.glob("ComfyUI.replaced-*/nodes.py"))) == 1
@@ -271,7 +273,7 @@ def test_a_lock_is_exclusive_between_processes_and_free_after_a_kill(tmp_path: P
     program = f"""
         import sys, time
         from pathlib import Path
-        from demo.environment import file_lock
+        from demo.setup_files import file_lock
         with file_lock(Path({str(path)!r}), waiting=None):
             sys.stdout.write("held\\n"); sys.stdout.flush()
             time.sleep(60)
@@ -279,10 +281,10 @@ def test_a_lock_is_exclusive_between_processes_and_free_after_a_kill(tmp_path: P
     command = [sys.executable, "-c", textwrap.dedent(program)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=setup.REPOSITORY) as holder:
         assert holder.stdout is not None and holder.stdout.readline() == "held\n"
-        with pytest.raises(LockBusy), setup.file_lock(path, waiting=None):
+        with pytest.raises(LockBusy), files.file_lock(path, waiting=None):
             pass
         holder.kill()
-    with setup.file_lock(path, waiting=None):
+    with files.file_lock(path, waiting=None):
         pass
 
 
