@@ -56,7 +56,10 @@ def velocity(
 
 
 def _linear(layer: nn.Module, x: Tensor) -> Tensor:
-    return F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+    """Apply a layer, and the low-rank term that was attached to it as `layer.low_rank`, if one was."""
+    out = F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
+    low_rank = getattr(layer, "low_rank", None)
+    return out if low_rank is None else out + low_rank(x)
 
 
 def _modulate(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import safetensors.torch
@@ -67,8 +68,10 @@ def _start_convolution(name: str, conv: nn.Module, generator: torch.Generator) -
     conv.weight.copy_(drawn)
 
 
-def build_trunk(seed: int = 0) -> nn.Module:
+def build_trunk(seed: int = 0, sizes: Mapping[str, int] = TRUNK) -> nn.Module:
     """Build the Wan image-to-video model (36 input channels, no image embedding), ready to be trained.
+
+    `sizes` are those of TRUNK; the width `dim` is at least 132.
 
     The noisy latent and the conditioning latent start in separate halves of the token, and the head starts as the
     inverse of the patch embedding, so that copying, the hardest part for a narrow model, is there from the first step.
@@ -78,12 +81,12 @@ def build_trunk(seed: int = 0) -> nn.Module:
 
     trunk = WanModel(
         model_type="t2v", in_dim=36, out_dim=LATENT_CHANNELS, cross_attn_norm=True,
-        device="cpu", dtype=torch.float32, operations=comfy.ops.disable_weight_init, **TRUNK,
+        device="cpu", dtype=torch.float32, operations=comfy.ops.disable_weight_init, **sizes,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     for name, parameter in trunk.named_parameters():
         _start_trunk_parameter(name, parameter, generator)
-    basis = torch.empty(TRUNK["dim"], TRUNK["dim"])
+    basis = torch.empty(sizes["dim"], sizes["dim"])
     nn.init.orthogonal_(basis, generator=generator)
     with torch.no_grad():
         _start_copying(trunk, basis)

@@ -58,12 +58,14 @@ class DriftReport:
         colour_distance: per clip, the distance of (brightness, saturation, red, blue) from the first clip's.
         verdict: "valid", or "INVALID" with the reasons.
         notes: what a person should look at.
+        reasons: why it is invalid; empty if it is not.
     """
 
     clips: tuple[ClipMeasure, ...]
     colour_distance: tuple[float, ...]
     verdict: str
     notes: tuple[str, ...]
+    reasons: tuple[str, ...] = ()
 
     def table(self) -> str:
         """Return the report as a Markdown table, the verdict first."""
@@ -138,7 +140,7 @@ class DriftMeter:
         distance = tuple(float(d) for d in np.linalg.norm(colours - colours[0], axis=1))
         reasons = _reasons_invalid(clips, self._samples, [self._changes[start] for start in starts[1:-1]])
         verdict = f"INVALID ({', '.join(reasons)}): no quality number below means anything" if reasons else "valid"
-        return DriftReport(clips, distance, verdict, tuple(_notes(clips, distance)))
+        return DriftReport(clips, distance, verdict, tuple(_notes(clips, distance)), tuple(reasons))
 
 
 def _chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:

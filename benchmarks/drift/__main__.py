@@ -1,0 +1,71 @@
+"""Run the drift study, print its tables, or score videos.
+
+    python -m benchmarks.drift run [--study small] [--chain one-frame] [--arms main]   # goes on where it was stopped
+    python -m benchmarks.drift report                                                  # tables and pictures of what is there
+    python -m benchmarks.drift score FOLDER [--clip-length 76]                         # any videos, with VBench's models if any
+"""
+
+import argparse
+import logging
+import sys
+from pathlib import Path
+
+from benchmarks.machine import machine_facts
+from demo.environment import REPOSITORY
+from training.comfy_runtime import find_comfyui
+
+OUTPUT = REPOSITORY / ".runtime" / "drift"
+CHAINS = {"one-frame": ("ONE_FRAME",), "pro": ("PRO",), "both": ("ONE_FRAME", "PRO")}
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Do what the command line says."""
+    options = _parse(arguments)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    if options.command == "score":
+        from .folder import score_folder
+
+        try:
+            sys.stdout.write(score_folder(options.folder, options.clip_length, options.output))
+        except ValueError as error:
+            sys.stderr.write(f"error: {error}\n")
+            return 1
+        return 0
+    from .data import Chain
+    from .report import write_report
+    from .study import STUDIES, arm_order, num_cores, run_study
+
+    study = STUDIES[options.study]
+    if options.command == "run":
+        names = arm_order(study)[1:3] if options.arms == "main" else arm_order(study)[1:]
+        chains = [Chain[name] for name in CHAINS[options.chain]]
+        run_study(study, options.folder, chains, names, options.workers or num_cores())
+    text = write_report(study, options.folder, options.output, machine_facts(find_comfyui()))
+    (options.output / "drift.md").write_text(text, encoding="utf-8")
+    sys.stdout.write(text)
+    return 0
+
+
+def _parse(arguments: list[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.drift", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    commands = parser.add_subparsers(dest="command", required=True)
+    for name, purpose in (("run", "run what is missing of the study"), ("report", "tables of what was run")):
+        command = commands.add_parser(name, help=purpose)
+        command.add_argument("--study", choices=("full", "small"), default="full", help="small: to see that it works")
+        command.add_argument("--folder", type=Path, default=OUTPUT / "full", help="bases and measurements")
+        command.add_argument("--output", type=Path, default=OUTPUT / "report", help="tables and pictures")
+    run = commands.choices["run"]
+    run.add_argument("--chain", choices=tuple(CHAINS), default="both", help="layout of the chains")
+    run.add_argument("--arms", choices=("main", "all"), default="all", help="main: base, plain LoRA and ERFT only")
+    run.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
+    score = commands.add_parser("score", help="score a folder of mp4 files")
+    score.add_argument("folder", type=Path)
+    score.add_argument("--clip-length", type=int, default=0, help="frames that each clip gives (default: as its run says)")
+    score.add_argument("--output", type=Path, default=OUTPUT / "score", help="tables and numbers")
+    return parser.parse_args(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

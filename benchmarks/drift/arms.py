@@ -1,0 +1,55 @@
+"""The arms of the study: what each is fine-tuned with. Base, data order, noise, noise levels and initial LoRA are the same."""
+
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+from svi_core.recycling_config import ErrorRecyclingConfig
+
+CAPACITY, NUM_GRIDS = 100, 20
+
+
+class ErrorSource(StrEnum):
+    """Where the errors that an arm injects come from."""
+
+    NOTHING = "nothing"  # plain fine-tuning
+    OWN = "own errors"  # the bank, filled while training (the method)
+    BASE = "the base's errors"  # the bank, filled by the base before training and then left alone
+    GAUSSIAN = "Gaussian noise"  # of the variance of the error that the bank would have given
+    HAND_MADE = "blur and colour"  # of the example's own first frame or motion frames
+
+
+@dataclass(frozen=True)
+class Arm:
+    """One way to fine-tune.
+
+    Attributes:
+        name: as in the tables.
+        source: where errors come from.
+        recycling: probabilities and bank.
+    """
+
+    name: str
+    source: ErrorSource
+    recycling: ErrorRecyclingConfig
+
+
+def make_arms(recycling: ErrorRecyclingConfig) -> dict[str, Arm]:
+    """Return the arms around the full method with settings `recycling`, in the order in which they are run."""
+    own = ErrorSource.OWN
+    arms = (
+        Arm("plain LoRA", ErrorSource.NOTHING, replace(recycling, noise_prob=0.0, latent_prob=0.0, image_prob=0.0)),
+        Arm("ERFT", own, recycling),
+        Arm("without image error", own, replace(recycling, image_prob=0.0)),
+        Arm("image error only", own, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
+        Arm("Gaussian noise", ErrorSource.GAUSSIAN, recycling),
+        Arm("blur and colour", ErrorSource.HAND_MADE, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
+        Arm("frozen bank", ErrorSource.BASE, recycling),
+        Arm("without latent error", own, replace(recycling, latent_prob=0.0)),
+        Arm("without noise error", own, replace(recycling, noise_prob=0.0)),
+        Arm("bank of 1", own, replace(recycling, capacity=1)),
+        Arm("bank of 10", own, replace(recycling, capacity=10)),
+    )
+    return {arm.name: arm for arm in arms}
+
+
+BASE, PLAIN, FULL = "base", "plain LoRA", "ERFT"

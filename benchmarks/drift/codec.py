@@ -1,0 +1,122 @@
+"""A linear stand-in for the VAE: causal, 8 x 8 x 4 to one place of 16 channels, as Wan's, but exact to invert and free to run.
+
+A latent-space study decodes and encodes hundreds of thousands of frames. Encoding what was decoded gives the same latent, so
+whatever drifts here is the model's doing and not the codec's. The first frame has a slot of its own, later ones share a slot
+by fours. Each kind of slot keeps the 16 strongest principal components of its patches, scaled to a mean variance of 1. Those
+of the first slot are turned so that a picture at rest looks alike in both kinds, as it does in Wan's latents: errors of later
+slots are injected into first ones, and would mean nothing there otherwise.
+
+Shapes: N clips, T = 4 n + 1 frames, S = n + 1 slots; frames [N, T, 3, H, W] in [0, 1], latents [N, 16, S, H / 8, W / 8].
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import safetensors.torch
+import torch
+from torch import Tensor
+
+PATCH, FRAMES_PER_SLOT, CHANNELS = 8, 4, 16
+
+
+@dataclass(frozen=True)
+class LinearMap:
+    """Patches [..., P] to channels [..., 16] and back.
+
+    Attributes:
+        mean: [P], the mean patch.
+        down: [P, 16], patches to channels.
+        up: [16, P], its pseudo-inverse.
+    """
+
+    mean: Tensor
+    down: Tensor
+    up: Tensor
+
+    def encode(self, patches: Tensor) -> Tensor:
+        """Return the channels of `patches`."""
+        return (patches - self.mean) @ self.down
+
+    def decode(self, channels: Tensor) -> Tensor:
+        """Return the patches that have these channels."""
+        return channels @ self.up + self.mean
+
+
+@dataclass(frozen=True)
+class LinearCodec:
+    """The codec: one map for the first slot, one for the later ones."""
+
+    first: LinearMap
+    later: LinearMap
+
+    def encode(self, frames: Tensor) -> Tensor:
+        """Encode [N, T, 3, H, W] to [N, 16, S, h, w]."""
+        first, later = split_patches(frames)
+        channels = torch.cat([self.first.encode(first)[:, None], self.later.encode(later)], dim=1)
+        return channels.permute(0, 4, 1, 2, 3)
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Decode [N, 16, S, h, w] to [N, T, 3, H, W], not clamped."""
+        channels = latent.permute(0, 2, 3, 4, 1)
+        first = self.first.decode(channels[:, 0]).unflatten(-1, (1, 3, PATCH, PATCH))[:, None]
+        later = self.later.decode(channels[:, 1:]).unflatten(-1, (FRAMES_PER_SLOT, 3, PATCH, PATCH))
+        return torch.cat([_join(first), _join(later)], dim=1)
+
+    def at_rest(self, first_slot: Tensor, num_slots: int) -> Tensor:
+        """Return the latent [N, 16, S, h, w] of clips that show one frame all the time, by its slot [N, 16, h, w]."""
+        channels = first_slot.permute(0, 2, 3, 1)
+        later = self.later.encode(self.first.decode(channels).repeat(1, 1, 1, FRAMES_PER_SLOT))
+        return torch.stack([channels, *[later] * (num_slots - 1)], dim=1).permute(0, 4, 1, 2, 3)
+
+    def save(self, path: Path) -> None:
+        """Write the codec to a safetensors file."""
+        tensors = {f"{kind}.{name}": value for kind in ("first", "later") for name, value in vars(getattr(self, kind)).items()}
+        safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, path)
+
+
+def load_codec(path: Path) -> LinearCodec:
+    """Read what :meth:`LinearCodec.save` wrote."""
+    tensors = safetensors.torch.load_file(path)
+    first, later = (
+        LinearMap(*(tensors[f"{kind}.{name}"] for name in ("mean", "down", "up"))) for kind in ("first", "later")
+    )
+    return LinearCodec(first, later)
+
+
+def fit_codec(frames: Tensor) -> LinearCodec:
+    """Return the codec that keeps most of `frames` [N, T, 3, H, W]."""
+    codec = LinearCodec(*(_fit(patches.flatten(0, -2)) for patches in split_patches(frames)))
+    resting = codec.encode(frames[:, :1].expand(-1, 1 + FRAMES_PER_SLOT, -1, -1, -1)).movedim(1, -1)
+    first, later = (resting[:, slot].flatten(0, -2).double() for slot in (0, 1))
+    left, _, right = torch.linalg.svd(first.T @ later)
+    return LinearCodec(_turned(codec.first, (left @ right).float()), codec.later)
+
+
+def split_patches(frames: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the patches of the first frame [N, h, w, 192] and of the later slots [N, S - 1, h, w, 768]."""
+    height, width = frames.shape[-2] // PATCH, frames.shape[-1] // PATCH
+    patches = frames.unflatten(-1, (width, PATCH)).unflatten(-3, (height, PATCH)).permute(0, 1, 3, 5, 2, 4, 6)
+    later = patches[:, 1:].unflatten(1, (-1, FRAMES_PER_SLOT)).permute(0, 1, 3, 4, 2, 5, 6, 7)
+    return patches[:, 0].flatten(3), later.flatten(4)
+
+
+def _join(patches: Tensor) -> Tensor:
+    """Put patches [N, S, h, w, frames, 3, 8, 8] together as frames [N, S * frames, 3, H, W]."""
+    frames = patches.permute(0, 1, 4, 5, 2, 6, 3, 7)
+    return frames.flatten(6, 7).flatten(4, 5).flatten(1, 2)
+
+
+def _fit(patches: Tensor) -> LinearMap:
+    """Return the map of `patches` [M, P]: a component counts by the root of its deviation, between whitening and none."""
+    mean = patches.mean(0)
+    centred = (patches - mean).double()
+    variance, basis = torch.linalg.eigh(centred.T @ centred / len(patches))
+    variance, basis = variance[-CHANNELS:].flip(0), basis[:, -CHANNELS:].flip(1)
+    deviation = variance.sqrt()
+    scale = deviation.sqrt() * deviation.mean().sqrt()  # so that the channels' variances have the mean 1
+    return LinearMap(mean, (basis / scale).float(), (basis * scale).T.float())
+
+
+def _turned(channel_map: LinearMap, rotation: Tensor) -> LinearMap:
+    """Return `channel_map` with its channels turned by an orthogonal matrix [16, 16]."""
+    return LinearMap(channel_map.mean, channel_map.down @ rotation, rotation.T @ channel_map.up)

@@ -1,0 +1,168 @@
+"""Train one LoRA on a base, as one arm of the study says: the pack's own error recycling in a plain loop."""
+
+import math
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor, nn
+
+from svi_core.error_bank import ErrorBank
+from svi_core.error_recycling import (
+    ErrorInjection,
+    InjectedInputs,
+    draw_injection,
+    inject,
+    make_bank,
+    residual,
+    should_store,
+    store,
+    target_velocity,
+)
+from svi_core.flow_matching import make_flow_sample, timestep_weights, training_sigmas
+from training.adapters import LoraPair
+from training.streams import stream
+
+from .arms import Arm, ErrorSource
+from .base import Example, draw_example, focused_error, stacked
+from .codec import LinearCodec
+from .data import Chain, StoryData
+from .errors import GaussianErrors, hand_made_error
+from .model import attach_lora, predict
+
+NOTHING = ErrorInjection(None, None, None, is_clean=True)
+FILL_BATCHES = 100  # of the base's errors, for the arm with a frozen bank
+
+
+@dataclass(frozen=True)
+class FineTuning:
+    """How long and how fast LoRAs are trained; the same in every arm.
+
+    Attributes:
+        num_steps, batch_size: of training.
+        learning_rate: of AdamW, after a linear warm-up over a tenth of the steps.
+        rank: of the LoRA; alpha is the same.
+    """
+
+    num_steps: int
+    batch_size: int
+    learning_rate: float
+    rank: int
+
+
+@dataclass(frozen=True)
+class TrainedLora:
+    """What came out.
+
+    Attributes:
+        pairs: the LoRA, attached to the model.
+        losses: of each step, weighted.
+        bank_rms: root mean square of the latent errors in the bank by grid cell; the latents' own is about 1.
+        bank_fill: entries by grid cell.
+    """
+
+    pairs: dict[str, LoraPair]
+    losses: tuple[float, ...]
+    bank_rms: tuple[float, ...]
+    bank_fill: tuple[int, ...]
+
+
+def train_lora(
+    model: nn.Module, codec: LinearCodec, data: StoryData, chain: Chain, arm: Arm, settings: FineTuning, seed: int
+) -> TrainedLora:
+    """Attach a LoRA to `model` and train it. What is drawn depends on `seed` and step, and not on the arm.
+
+    Raises:
+        RuntimeError: the loss is not finite.
+    """
+    pairs = attach_lora(model, settings.rank, stream(seed, 0, 0, "lora"))
+    parameters = [parameter for pair in pairs.values() for parameter in pair.parameters()]
+    optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
+    bank = make_bank(data.latents.shape[2:], arm.recycling)
+    sigmas = training_sigmas()
+    weights, losses = timestep_weights(sigmas), []
+    if arm.source is ErrorSource.BASE:
+        _fill(model, codec, data, chain, arm, bank, settings.batch_size, seed)
+    for step in range(1, settings.num_steps + 1):
+        random = stream(seed, step, 0, "data")
+        examples = [draw_example(codec, data, chain, random) for _ in range(settings.batch_size)]
+        ids = torch.randint(len(sigmas), (settings.batch_size,), generator=random)
+        latent, y_latent, texts = stacked(data, examples)
+        noise = torch.randn(latent.shape, generator=random)
+        injections = [
+            _draw(codec, bank, chain, arm, example, float(sigmas[i]), stream(seed, step, slot, "errors"))
+            for slot, (example, i) in enumerate(zip(examples, ids, strict=True))
+        ]
+        inputs = [
+            inject(latent[slot], noise[slot], y_latent[slot], injections[slot], chain.error_slots(example.later))
+            for slot, example in enumerate(examples)
+        ]
+        target = _targets(latent, inputs, sigmas[ids], arm)
+        sample = make_flow_sample(_stack(inputs, "latent"), _stack(inputs, "noise"), sigmas[ids])
+        y_latent = _stack(inputs, "y_latent")
+        if chain is Chain.ONE_FRAME:  # the padding is the known frame's, errors included
+            y_latent = codec.at_rest(y_latent[:, :, 0], y_latent.shape[2])
+        predicted = predict(model, sample.noisy_latent, y_latent, sigmas[ids], texts)
+        loss = (focused_error(predicted - target, data, examples) * weights[ids]).mean()
+        losses.append(float(loss.detach()))
+        if not math.isfinite(losses[-1]):
+            raise RuntimeError(f"{arm.name}, LoRA seed {seed}: the loss is {losses[-1]} at step {step}")
+        _learn(optimizer, parameters, loss, settings, step)
+        if arm.source not in (ErrorSource.NOTHING, ErrorSource.BASE):
+            for slot, found in enumerate(residual(predicted, target)):
+                keep = stream(seed, step, slot, "keep")
+                if should_store(injections[slot], arm.recycling, keep):
+                    store(bank, found, float(sigmas[ids[slot]]), arm.recycling, keep)
+    statistics = bank.statistics()
+    rms, fill = (tuple(getattr(cell, name) for cell in statistics) for name in ("latent_error_rms", "fill"))
+    return TrainedLora(pairs, tuple(losses), rms, fill)
+
+
+def _learn(optimizer, parameters: list[Tensor], loss: Tensor, settings: FineTuning, step: int) -> None:
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    nn.utils.clip_grad_norm_(parameters, 1.0)
+    for group in optimizer.param_groups:
+        group["lr"] = settings.learning_rate * min(1.0, 10 * step / settings.num_steps)
+    optimizer.step()
+
+
+def _draw(
+    codec: LinearCodec, bank: ErrorBank, chain: Chain, arm: Arm, example: Example, sigma: float, random: torch.Generator
+) -> ErrorInjection:
+    """Draw the errors of one example from where the arm takes them."""
+    slots = chain.error_slots(example.later)
+    if arm.source is ErrorSource.NOTHING:
+        return NOTHING
+    if arm.source is not ErrorSource.HAND_MADE:
+        errors = GaussianErrors(bank) if arm.source is ErrorSource.GAUSSIAN else bank
+        return draw_injection(errors, sigma, arm.recycling, random, slots)
+    image_draw, clean_draw = torch.rand(2, generator=random).tolist()
+    if clean_draw < arm.recycling.clean_prob or image_draw >= arm.recycling.image_prob or not slots:
+        return replace(NOTHING, is_clean=clean_draw < arm.recycling.clean_prob)
+    known = example.y_latent[:, slots.start : slots.start + 1]
+    return ErrorInjection(None, None, hand_made_error(codec, known, slots.start == 0, random), is_clean=False)
+
+
+@torch.no_grad()
+def _fill(
+    model: nn.Module, codec: LinearCodec, data: StoryData, chain: Chain, arm: Arm, bank: ErrorBank, batch_size: int, seed: int
+) -> None:
+    """Put the base's errors on clean inputs into `bank`; the LoRA does nothing yet."""
+    sigmas = training_sigmas()
+    for batch in range(FILL_BATCHES):
+        random = stream(seed, batch, 0, "fill")
+        latent, y_latent, texts = stacked(data, [draw_example(codec, data, chain, random) for _ in range(batch_size)])
+        sigma = sigmas[torch.randint(len(sigmas), (batch_size,), generator=random)]
+        sample = make_flow_sample(latent, torch.randn(latent.shape, generator=random), sigma)
+        errors = residual(predict(model, sample.noisy_latent, y_latent, sigma, texts), sample.velocity)
+        for error, level in zip(errors, sigma, strict=True):
+            store(bank, error, float(level), arm.recycling, random)
+
+
+def _targets(latent: Tensor, inputs: list[InjectedInputs], sigmas: Tensor, arm: Arm) -> Tensor:
+    drawn = zip(latent, inputs, sigmas, strict=True)
+    return torch.stack([target_velocity(clean, own, float(sigma), arm.recycling.objective) for clean, own, sigma in drawn])
+
+
+def _stack(inputs: list[InjectedInputs], name: str) -> Tensor:
+    return torch.stack([getattr(own, name) for own in inputs])

@@ -1,0 +1,226 @@
+"""DRIFT.md's tables, curves and filmstrips, from the measurements on disk: nothing is written that is not there."""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from statistics import mean, median
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from benchmarks.chart import draw_lines
+from benchmarks.loop.report import table
+
+from .arms import BASE, FULL, PLAIN
+from .data import Chain
+from .statistics import bootstrap_interval, holm, sign_flip_p
+from .study import CHEATS, Study, Unit, arm_order, base_path, result_path
+
+LEAST_PAIRS = 8  # for the claim
+LOSS_MARGIN = 0.02  # of the plain LoRA's clean validation loss
+ERROR_TO_SIGNAL = 0.5  # bank RMS above which the recipe is not expected to apply
+
+
+def read_results(study: Study, folder: Path, chain: Chain) -> dict[str, dict[Unit, dict]]:
+    """Return what was measured, by arm and unit."""
+    found: dict[str, dict[Unit, dict]] = {}
+    for name in arm_order(study):
+        for unit in study.units:
+            path = result_path(folder, chain, unit, name)
+            if path.exists():
+                found.setdefault(name, {})[unit] = json.loads(path.read_text(encoding="utf-8"))
+    return found
+
+
+def write_report(study: Study, folder: Path, output: Path, machine: Mapping[str, str]) -> str:
+    """Write all measurements as JSON and the pictures to `output`, and return the tables as Markdown."""
+    output.mkdir(parents=True, exist_ok=True)
+    parts, everything = [], {"machine": dict(machine), "study": _as_data(study)}
+    for chain in Chain:
+        results = read_results(study, folder, chain)
+        if BASE not in results:
+            parts.append(f"## {chain}\n\nNot run.\n")
+            continue
+        everything[chain] = {name: {unit.name: own for unit, own in units.items()} for name, units in results.items()}
+        parts.append(_chain_text(study, folder, output, chain, results))
+    (output / "drift.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
+    return "\n".join(parts)
+
+
+def compare(results: dict[str, dict[Unit, dict]], arm: str, other: str, figure: str = "drift") -> dict | None:
+    """Return how `arm` differs from `other` in `figure` over the units that have both; None if there is none.
+
+    "mean" is the mean of arm - other, "low" and "high" its 95 % interval, "p" of the exact sign-flip test, "n" the pairs.
+    """
+    shared = [unit for unit in results.get(arm, {}) if unit in results.get(other, {})]
+    if not shared:
+        return None
+    differences = [results[arm][unit][figure] - results[other][unit][figure] for unit in shared]
+    low, high = bootstrap_interval(differences, [unit.base_seed for unit in shared])
+    return {"mean": mean(differences), "low": low, "high": high, "p": sign_flip_p(differences), "n": len(shared)}
+
+
+def verdict_of(results: dict[str, dict[Unit, dict]], arm: str) -> str:
+    """Return "valid", or why `arm` cannot be called better: its videos, or its loss on clean conditioning."""
+    runs = results[arm]
+    invalid = [unit for unit, own in runs.items() if own["verdict"] != "valid"]
+    if invalid:
+        return f"INVALID in {len(invalid)} of {len(runs)}: {runs[invalid[0]]['verdict'].removeprefix('INVALID: ')}"
+    plain = results.get(PLAIN, {})
+    ratios = [own["clean_loss"] / plain[unit]["clean_loss"] for unit, own in runs.items() if unit in plain]
+    if arm != BASE and ratios and mean(ratios) > 1 + LOSS_MARGIN:
+        return f"clean loss {100 * (mean(ratios) - 1):.1f} % above the plain LoRA's"
+    return "valid"
+
+
+def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results: dict) -> str:
+    stem = f"drift-{chain.name.lower()}"
+    names = [name for name in (BASE, PLAIN, FULL) if name in results]
+    curves = {name: _curve(results[name]) for name in names}
+    draw_lines(
+        f"Distance from the truth, {chain}", "clip", "features, in standard deviations of true clips", curves
+    ).save(output / f"{stem}.png")
+    unit = study.units[0]
+    strips = [(name, result_path(folder, chain, unit, name).with_suffix(".png")) for name in names if unit in results[name]]
+    _stack_strips(strips).save(output / f"{stem}-strips.png")
+    return "\n".join([
+        f"## {chain}",
+        "",
+        *_claim(results),
+        "",
+        f"![curves]({output.name}/{stem}.png)",
+        "",
+        f"Last frames of clips spread over the chain, four scenes, {unit.name}:",
+        "",
+        f"![frames]({output.name}/{stem}-strips.png)",
+        "",
+        _bases_table(study, folder, chain),
+        "",
+        _arms_table(results),
+        "",
+        _tests_table(results),
+        "",
+        _cheats_table(folder, chain),
+        "",
+        _units_table(results),
+        "",
+    ])  # fmt: skip
+
+
+def _claim(results: dict) -> list[str]:
+    """Return the sentences that the numbers allow, gate first."""
+    drifts = [own["drift"] for own in results[BASE].values()]
+    low, _ = bootstrap_interval(drifts, [unit.base_seed for unit in results[BASE]])
+    gate = f"Gate: the base's drift is {mean(drifts):.3f} over {len(drifts)} units, 95 % interval from {low:.3f}: "
+    lines = [gate + ("it drifts." if low > 0 else "not shown to drift, so nothing follows from what comes next.")]
+    found = compare(results, FULL, PLAIN)
+    if found is None:
+        return [*lines, "The full method has not been run in this layout."]
+    text = (
+        f"ERFT - plain LoRA: {found['mean']:+.3f} (95 % interval {found['low']:+.3f} to {found['high']:+.3f}, "
+        f"exact two-sided p = {found['p']:.4f}, {found['n']} pairs). "
+    )
+    state = [verdict_of(results, name) for name in (FULL, PLAIN)]
+    if found["n"] < LEAST_PAIRS:
+        text += f"**No claim: fewer than {LEAST_PAIRS} pairs.**"
+    elif found["p"] >= 0.05:
+        text += "**No difference shown.**"
+    elif found["mean"] > 0:
+        text += "**Error recycling drifts more than plain fine-tuning here.**"
+    elif state != ["valid", "valid"]:
+        text += f"**Less drift, but not a valid win: {'; '.join(s for s in state if s != 'valid')}.**"
+    else:
+        text += "**Error recycling drifts less than plain fine-tuning here.**"
+    return [*lines, "", text]
+
+
+def _arms_table(results: dict) -> str:
+    rows = []
+    for name, units in results.items():
+        runs = list(units.values())
+        first, last = (mean(own["distance"][place] for own in runs) for place in (0, -1))
+        rows.append([
+            name,
+            verdict_of(results, name),
+            len(runs),
+            f"{mean(own['drift'] for own in runs):.3f}",
+            f"{first:.2f} -> {last:.2f}",
+            " -> ".join(f"{mean(own['frechet'][place] for own in runs):.2f}" for place in (0, -1)),
+            " -> ".join(f"{mean(own['psnr'][place] for own in runs):.1f}" for place in (0, -1)),
+            " -> ".join(f"{mean(own['object_error'][place] for own in runs):.3f}" for place in (0, -1)),
+            f"{median(own['seam'] for own in runs):.2f}",
+            f"{mean(own['motion_ratio'] for own in runs):.2f}",
+            f"{mean(own['clean_loss'] for own in runs):.4f}",
+            f"{mean(own['rolled_start_loss'] - own['true_start_loss'] for own in runs):+.4f}",
+            f"{max((max(own['bank_rms']) for own in runs if own.get('bank_rms')), default=0.0):.2f}",
+        ])  # fmt: skip
+    return table(
+        ["arm", "verdict", "units", "drift", "distance", "Frechet", "PSNR", "object error", "seam", "motion", "clean loss",
+         "rolled - true start", "bank RMS"],
+        rows,
+    )  # fmt: skip
+
+
+def _tests_table(results: dict) -> str:
+    """Compare every ablation with the full method; Holm's correction over those with as many pairs as the claim needs."""
+    found = {name: compare(results, name, FULL) for name in results if name not in (BASE, PLAIN, FULL)}
+    found = {name: own for name, own in found.items() if own is not None}
+    if not found:
+        return "Ablations: not run in this layout."
+    adjusted = holm({name: own["p"] for name, own in found.items()})
+    rows = [
+        [name, own["n"], f"{own['mean']:+.3f}", f"{own['low']:+.3f} to {own['high']:+.3f}", f"{own['p']:.4f}", f"{p:.3f}"]
+        for (name, own), p in zip(found.items(), adjusted.values(), strict=True)
+    ]
+    return table(["ablation - ERFT", "pairs", "drift", "95 % interval", "p", "p after Holm"], rows)
+
+
+def _cheats_table(folder: Path, chain: Chain) -> str:
+    path = folder / "results" / chain.name.lower() / "cheats.json"
+    if not path.exists():
+        return "Baselines that cheat: not run in this layout."
+    found = json.loads(path.read_text(encoding="utf-8"))
+    rows = [[n, found[n]["verdict"], f"{found[n]['drift']:.3f}", f"{found[n]['motion_ratio']:.2f}"] for n in CHEATS]
+    return table(["what only looks like a long video, and the truth", "verdict", "drift", "motion"], rows)
+
+
+def _units_table(results: dict) -> str:
+    names = list(results)
+    units = list(results[BASE])
+    rows = [
+        [unit.name, *(f"{results[n][unit]['drift']:.3f}" if unit in results[n] else "not run" for n in names)] for unit in units
+    ]
+    return table(["drift of every unit", *names], rows)
+
+
+def _bases_table(study: Study, folder: Path, chain: Chain) -> str:
+    rows = []
+    for seed in study.base_seeds:
+        path = base_path(folder, chain, seed).with_suffix(".json")
+        if path.exists():
+            own = json.loads(path.read_text(encoding="utf-8"))
+            losses = [f"{own[f'{kind} loss']:.4f}" for kind in ("training", "held-out")]
+            rows.append([seed, *losses, f"{own['seconds']:.0f} s", own["commit"]])
+    return table(["base", "training loss", "held-out loss", "time", "commit"], rows)
+
+
+def _curve(units: Mapping[Unit, dict]) -> list[tuple[float, float]]:
+    values = np.mean([own["distance"] for own in units.values()], axis=0)
+    return [(clip, float(values[clip - 1])) for clip in (1, 2, 3, 5, 7, 10, 14, 20) if clip <= len(values)]
+
+
+def _stack_strips(strips: Sequence[tuple[str, Path]]) -> Image.Image:
+    pictures = [(name, Image.open(path)) for name, path in strips]
+    width, title = max(picture.width for _, picture in pictures), 24
+    whole = Image.new("RGB", (width, sum(picture.height + title for _, picture in pictures)), (24, 24, 27))
+    draw, top = ImageDraw.Draw(whole), 0
+    for name, picture in pictures:
+        draw.text((6, top + 3), name, fill=(228, 228, 231), font=ImageFont.load_default(15))
+        whole.paste(picture, (0, top + title))
+        top += picture.height + title
+    return whole
+
+
+def _as_data(study: Study) -> dict:
+    return json.loads(json.dumps(asdict(study), default=str))

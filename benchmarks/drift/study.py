@@ -1,0 +1,312 @@
+"""The study as data and as work that several processes share: bases, then units of base and LoRA, each kept when it is done."""
+
+import json
+import logging
+import multiprocessing
+import os
+import time
+from collections.abc import Iterable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import asdict, dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.machine import commit
+from demo.comfy_import import import_comfy
+from demo.world import HELD_OUT_SEED
+from svi_core.atomic_file import write_bytes
+from svi_core.flow_matching import make_flow_sample, training_sigmas
+from svi_core.recycling_config import ErrorRecyclingConfig
+from training.streams import stream
+
+from .arms import BASE, CAPACITY, FULL, NUM_GRIDS, PLAIN, Arm, make_arms
+from .base import clean_loss, train_base
+from .codec import LinearCodec
+from .data import Chain, StoryData, condition, prepare
+from .finetune import FineTuning, train_lora
+from .model import detach_lora, load_base, predict, save_base
+from .rollout import GeneratedClip, Scenes, make_scenes, roll_out
+from .scoring import Reference, make_reference, score
+
+_log = logging.getLogger(__name__)
+STRIP_SCENES, STRIP_CLIPS = 4, 6  # pictures kept of each unit
+CHEATS = ("truth", "copied first frame", "repeated first clip", "there and back")
+
+
+@dataclass(frozen=True)
+class Unit:
+    """One comparison: every arm on the same base with the same draws."""
+
+    base_seed: int
+    lora_seed: int
+
+    @property
+    def name(self) -> str:
+        """As in folders and tables."""
+        return f"base {self.base_seed}, LoRA {self.lora_seed}"
+
+
+@dataclass(frozen=True)
+class Study:
+    """Everything that decides what comes out.
+
+    Attributes:
+        name: "full", or "small" to see that it works.
+        num_stories: to learn from.
+        base_steps, base_batch: of each base.
+        units: in the order in which they are run.
+        fine_tuning: of each LoRA.
+        recycling: of the full method.
+        num_scenes, num_clips: of each roll-out.
+        sample_steps: of each clip.
+    """
+
+    name: str
+    num_stories: int
+    base_steps: int
+    base_batch: int
+    units: tuple[Unit, ...]
+    fine_tuning: FineTuning
+    num_scenes: int
+    num_clips: int
+    sample_steps: int
+    recycling: ErrorRecyclingConfig = field(default_factory=lambda: RECYCLING)
+
+    @property
+    def arms(self) -> dict[str, Arm]:
+        """The arms, in the order in which they are run."""
+        return make_arms(self.recycling)
+
+    @property
+    def base_seeds(self) -> tuple[int, ...]:
+        """Seeds of the bases."""
+        return tuple(dict.fromkeys(unit.base_seed for unit in self.units))
+
+
+RECYCLING = ErrorRecyclingConfig(clean_prob=0.2, capacity=CAPACITY, num_grids=NUM_GRIDS, num_image_error_slots=1)
+STUDIES = {
+    "full": Study(
+        name="full",
+        num_stories=600,
+        base_steps=1500,
+        base_batch=16,
+        units=tuple(Unit(base, lora) for lora in (1, 2) for base in (11, 12, 13, 14)),
+        fine_tuning=FineTuning(num_steps=200, batch_size=16, learning_rate=5e-4, rank=16),
+        num_scenes=64,
+        num_clips=20,
+        sample_steps=6,
+    ),
+    "small": Study(
+        name="small",
+        num_stories=4,
+        base_steps=2,
+        base_batch=2,
+        units=(Unit(1, 1), Unit(1, 2)),
+        fine_tuning=FineTuning(num_steps=2, batch_size=2, learning_rate=1e-3, rank=2),
+        num_scenes=12,
+        num_clips=3,
+        sample_steps=1,
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What a process needs of a study, made once."""
+
+    study: Study
+    folder: Path
+    codec: LinearCodec
+    training: StoryData
+    validation: StoryData
+
+
+def open_workshop(study: Study, folder: Path) -> Workshop:
+    """Import ComfyUI and read or make the data."""
+    import_comfy()
+    return Workshop(study, folder, *prepare(folder / "data", study.num_stories))
+
+
+def run_study(study: Study, folder: Path, chains: Iterable[Chain], arm_names: Iterable[str], num_workers: int) -> None:
+    """Do what is missing: the bases, then for each chain and unit the arms called `arm_names`.
+
+    A run that was stopped goes on with what is not there yet.
+    """
+    open_workshop(study, folder)  # the data is written by one process only
+    arm_names = list(arm_names)
+    tasks = []
+    for chain in chains:
+        tasks.append([partial(make_base, chain=chain, seed=seed) for seed in study.base_seeds])
+        tasks.append([partial(run_unit, chain=chain, unit=unit, arm_names=arm_names) for unit in study.units])
+        tasks.append([partial(run_cheats, chain=chain)])
+    if num_workers == 1:
+        workshop = open_workshop(study, folder)
+        for task in (task for stage in tasks for task in stage):
+            task(workshop)
+        return
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(num_workers, context, _start_worker, (study, folder)) as pool:
+        for stage in tasks:
+            for done in as_completed([pool.submit(_work, task) for task in stage]):
+                done.result()
+
+
+_workshop: Workshop | None = None  # of a worker process
+
+
+def _start_worker(study: Study, folder: Path) -> None:
+    global _workshop
+    torch.set_num_threads(1)
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    _workshop = open_workshop(study, folder)
+
+
+def _work(task) -> None:
+    task(_workshop)
+
+
+def make_base(workshop: Workshop, chain: Chain, seed: int) -> None:
+    """Train a base, unless it is there."""
+    path, study = base_path(workshop.folder, chain, seed), workshop.study
+    if path.exists():
+        return
+    began, losses = time.monotonic(), []
+
+    def tell(step: int, loss: float) -> None:
+        losses.append(loss)
+        if step % 100 == 0:
+            _log.info("%s, base %d: step %d, loss %.4f", chain, seed, step, np.mean(losses[-100:]))
+
+    codec = workshop.codec
+    model = train_base(codec, workshop.training, chain, seed, study.base_steps, study.base_batch, tell)
+    stories = {"training": workshop.training, "held-out": workshop.validation}
+    found = {f"{kind} loss": clean_loss(model, codec, data, chain) for kind, data in stories.items()}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path.with_suffix(".json"), {**found, "seconds": time.monotonic() - began, "commit": commit()})
+    save_base(model, path)
+
+
+def run_unit(workshop: Workshop, chain: Chain, unit: Unit, arm_names: list[str]) -> None:
+    """Measure the base and the arms called `arm_names` of one unit, as far as they are not there yet."""
+    study = workshop.study
+    missing = [name for name in (BASE, *arm_names) if not result_path(workshop.folder, chain, unit, name).exists()]
+    if not missing:
+        return
+    model = load_base(base_path(workshop.folder, chain, unit.base_seed))
+    scenes = make_scenes(HELD_OUT_SEED, study.num_scenes, study.num_clips)
+    reference = make_reference(workshop.codec, chain, scenes)
+    for name in missing:
+        began, trained = time.monotonic(), {}
+        if name != BASE:
+            seed = 1000 * unit.base_seed + unit.lora_seed
+            data, fine_tuning = workshop.training, study.fine_tuning
+            out = train_lora(model, workshop.codec, data, chain, study.arms[name], fine_tuning, seed)
+            trained = {"bank_rms": out.bank_rms, "bank_fill": out.bank_fill, "losses": _thinned(out.losses)}
+        seconds = time.monotonic() - began
+        found = measure_arm(workshop, model, chain, unit, name, scenes, reference)
+        _write(
+            result_path(workshop.folder, chain, unit, name),
+            {**found, **trained, "training_seconds": seconds, "seconds": time.monotonic() - began, "commit": commit()},
+        )
+        _log.info("%s, %s, %s: drift %.3f, %s", chain, unit.name, name, found["drift"], found["verdict"])
+        detach_lora(model)
+
+
+def measure_arm(
+    workshop: Workshop, model, chain: Chain, unit: Unit, name: str, scenes: Scenes, reference: Reference
+) -> dict:
+    """Roll out, score, and compare the loss on rolled-out conditioning with that on true conditioning."""
+    kept: list[GeneratedClip] = []
+
+    def clips() -> Iterable[np.ndarray]:
+        seed = 1000 * unit.base_seed + unit.lora_seed
+        for clip in roll_out(model, workshop.codec, chain, scenes, workshop.study.sample_steps, seed):
+            kept.append(clip)
+            yield clip.frames
+
+    scores = asdict(score(chain, scenes, reference, clips()))
+    write_strip(result_path(workshop.folder, chain, unit, name).with_suffix(".png"), [clip.frames for clip in kept])
+    clean, rolled = condition_losses(workshop.codec, model, chain, scenes, [clip.y_latent for clip in kept])
+    validation = clean_loss(model, workshop.codec, workshop.validation, chain)
+    return {**scores, "clean_loss": validation, "true_start_loss": clean, "rolled_start_loss": rolled}
+
+
+@torch.no_grad()
+def condition_losses(
+    codec: LinearCodec, model, chain: Chain, scenes: Scenes, y_latents: list[Tensor]
+) -> tuple[float, float]:
+    """Return the velocity loss on the true last clip given true conditioning, and given that of the chain."""
+    clip = scenes.num_clips - 1
+    before, target = (codec.encode(torch.stack([t.frames[k] for t in scenes.truth])) for k in (clip - 1, clip))
+    anchor = codec.encode(scenes.first_frames())[:, :, 0]
+    true = condition(codec, chain, target[:, :, 0], before[:, :, -1], anchor)
+    sigma = training_sigmas()[torch.linspace(20, 980, len(target)).long()]
+    noise = torch.stack([torch.randn(target.shape[1:], generator=stream(0, clip, seed, "loss")) for seed in scenes.seeds])
+    sample = make_flow_sample(target, noise, sigma)
+    losses = [
+        float((predict(model, sample.noisy_latent, y, sigma, scenes.text_of(clip)) - sample.velocity).square().mean())
+        for y in (true, y_latents[clip])
+    ]
+    return losses[0], losses[1]
+
+
+def run_cheats(workshop: Workshop, chain: Chain) -> None:
+    """Score what only looks like a long video, with the same code: nothing of it may pass."""
+    study = workshop.study
+    path = workshop.folder / "results" / chain.name.lower() / "cheats.json"
+    if path.exists():
+        return
+    scenes = make_scenes(HELD_OUT_SEED, study.num_scenes, study.num_clips)
+    reference = make_reference(workshop.codec, chain, scenes)
+    first = scenes.true_clip(0)
+    clips = {
+        "truth": lambda clip: scenes.true_clip(clip),
+        "copied first frame": lambda clip: first[:, :1].repeat(first.shape[1], axis=1),
+        "repeated first clip": lambda clip: first,
+        "there and back": lambda clip: first[:, ::-1] if clip % 2 else first,
+    }
+    made = {name: score(chain, scenes, reference, (clips[name](k) for k in range(study.num_clips))) for name in CHEATS}
+    _write(path, {name: asdict(scores) for name, scores in made.items()})
+
+
+def write_strip(path: Path, clips: list[np.ndarray]) -> None:
+    """Write a picture: a row per scene, last frames of clips spread over the chain."""
+    chosen = np.linspace(0, len(clips) - 1, min(STRIP_CLIPS, len(clips))).round().astype(int)
+    rows = [np.concatenate([clips[k][scene, -1] for k in chosen], axis=1) for scene in range(min(STRIP_SCENES, len(clips[0])))]
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.concatenate(rows)).save(path)
+
+
+def base_path(folder: Path, chain: Chain, seed: int) -> Path:
+    """Where the weights of a base lie."""
+    return folder / "bases" / chain.name.lower() / f"{seed}.safetensors"
+
+
+def result_path(folder: Path, chain: Chain, unit: Unit, arm: str) -> Path:
+    """Where the measurements of an arm lie."""
+    return folder / "results" / chain.name.lower() / f"{unit.base_seed}-{unit.lora_seed}" / f"{arm.replace(' ', '-')}.json"
+
+
+def arm_order(study: Study) -> list[str]:
+    """Return the names of all arms: base, plain, full, then the ablations."""
+    return [BASE, PLAIN, FULL, *(name for name in study.arms if name not in (PLAIN, FULL))]
+
+
+def _thinned(values: tuple[float, ...], count: int = 20) -> list[float]:
+    """Return means over `count` equal parts."""
+    return [float(part.mean()) for part in np.array_split(np.array(values), min(count, len(values)))]
+
+
+def _write(path: Path, content: dict) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, json.dumps(content, indent=1).encode())
+
+
+def num_cores() -> int:
+    """Return how many processes are worth starting."""
+    return os.cpu_count() or 1

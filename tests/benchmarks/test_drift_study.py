@@ -1,0 +1,302 @@
+"""The drift study's mechanics: its world, codec, statistics and measures against independent values, and a small run of it all.
+
+No claim is tested here: whether error recycling helps is for the study itself to say, benchmarks/DRIFT.md.
+"""
+
+import importlib
+import json
+import math
+from itertools import product
+
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.drift import arms, codec, folder, report, statistics, vbench
+from benchmarks.drift.errors import GaussianErrors, hand_made_error
+from benchmarks.drift.world import NUM_FRAMES, SHOWN, draw_story, true_clips
+from demo.world import render_story
+from svi_core.recycling_config import ErrorRecyclingConfig
+from svi_core.video_file import VideoCoding, write_video
+
+
+@pytest.fixture(scope="module")
+def clips():
+    return [true_clips(draw_story(seed, 3)) for seed in range(6)]
+
+
+@pytest.fixture(scope="module")
+def fitted(clips):
+    return codec.fit_codec(torch.cat([own.frames for own in clips]))
+
+
+@pytest.fixture(scope="module")
+def parts(comfy):
+    """The modules that need ComfyUI."""
+    names = ("data", "rollout", "scoring", "study", "finetune", "base", "model")
+    return {name: importlib.import_module(f"benchmarks.drift.{name}") for name in names}
+
+
+def test_a_clip_shows_the_frames_of_the_demos_world_and_joins_the_next_at_rest(clips):
+    story = draw_story(2, 3)
+    whole = render_story(story)
+    assert len(SHOWN) == NUM_FRAMES and SHOWN[:5] == (0, 1, 2, 3, 4) and SHOWN[-5:] == (76, 77, 78, 79, 80)
+    for index in range(3):
+        torch.testing.assert_close(clips[2].frames[index], whole[[76 * index + frame for frame in SHOWN]])
+    torch.testing.assert_close(clips[2].frames[0, -5:], clips[2].frames[1, :5])  # the 5 frames that 2.0 Pro shares
+
+
+def test_captions_say_that_camera_and_light_stay(clips):
+    assert all("the camera stays still. the light stays." in text for own in clips for text in own.captions)
+
+
+def test_encoding_what_was_decoded_changes_nothing(clips, fitted):
+    latent = fitted.encode(clips[0].frames)
+    assert latent.shape == (3, 16, 6, 8, 12)
+    torch.testing.assert_close(fitted.encode(fitted.decode(latent)), latent, atol=1e-4, rtol=0)
+    assert -10 * math.log10(float((fitted.decode(latent) - clips[0].frames).square().mean())) > 25
+
+
+def test_the_codec_is_causal_and_its_first_slot_speaks_the_language_of_the_later_ones(clips, fitted):
+    frames = clips[1].frames
+    changed = frames.clone()
+    changed[:, 9:] = 0.0
+    torch.testing.assert_close(fitted.encode(changed)[:, :, :3], fitted.encode(frames)[:, :, :3])
+    still = fitted.encode(frames[:, :1].expand(-1, 5, -1, -1, -1))
+    first, later = still[:, :, 0].flatten(), still[:, :, 1].flatten()
+    assert float(torch.corrcoef(torch.stack([first, later]))[0, 1]) > 0.95
+
+
+def test_latents_have_about_unit_variance(clips, fitted):
+    latent = fitted.encode(torch.cat([own.frames for own in clips]))
+    assert 0.7 < float(latent[:, :, 1:].std()) < 1.3
+
+
+def test_saved_codec_is_the_same(tmp_path, clips, fitted):
+    fitted.save(tmp_path / "codec.safetensors")
+    loaded = codec.load_codec(tmp_path / "codec.safetensors")
+    assert torch.equal(loaded.encode(clips[0].frames), fitted.encode(clips[0].frames))
+
+
+def test_sign_flip_p_by_hand():
+    assert statistics.sign_flip_p([1.0] * 8) == 2 / 256
+    assert statistics.sign_flip_p([1.0, -1.0]) == 1.0
+    values = [0.3, -0.1, 0.5]
+    means = [abs(sum(s * v for s, v in zip(signs, values, strict=True))) for signs in product((1, -1), repeat=3)]
+    assert statistics.sign_flip_p(values) == sum(m >= 0.7 - 1e-9 for m in means) / 8 == 0.5
+    with pytest.raises(ValueError, match="1 to 20"):
+        statistics.sign_flip_p([])
+
+
+def test_holm_by_hand():
+    assert statistics.holm({"a": 0.01, "b": 0.04, "c": 0.03}) == pytest.approx({"a": 0.03, "c": 0.06, "b": 0.06})
+    assert statistics.holm({"a": 0.9, "b": 0.8}) == {"b": 1.0, "a": 1.0}
+
+
+def test_the_interval_knows_that_runs_of_one_base_are_alike():
+    values, groups = [1.0, 1.0, 1.0, 1.0, 3.0, 3.0, 3.0, 3.0], [0] * 4 + [1] * 4
+    low, high = statistics.bootstrap_interval(values, groups)
+    assert (low, high) == (1.0, 3.0)  # two bases: the mean may as well be that of either
+    alone = statistics.bootstrap_interval(values, list(range(8)))
+    assert 1.0 < alone[0] < 2.0 < alone[1] < 3.0
+
+
+def test_arms_differ_from_the_full_method_in_one_thing_each():
+    full = ErrorRecyclingConfig(clean_prob=0.2, capacity=100, num_grids=20, num_image_error_slots=1)
+    made = arms.make_arms(full)
+    assert made[arms.FULL].recycling == full and not made[arms.PLAIN].recycling.injects
+    changed = {
+        name: {key for key, value in vars(arm.recycling).items() if value != getattr(full, key)} for name, arm in made.items()
+    }
+    assert changed["without image error"] == {"image_prob"} and changed["without latent error"] == {"latent_prob"}
+    assert changed["without noise error"] == {"noise_prob"} and changed["image error only"] == {"noise_prob", "latent_prob"}
+    assert changed["bank of 1"] == changed["bank of 10"] == {"capacity"}
+    assert changed["Gaussian noise"] == changed["frozen bank"] == set()
+
+
+def test_gaussian_errors_are_as_large_as_the_banks_own():
+    class Bank:
+        entry_shape, grid = (16, 6, 8, 12), None
+
+        def sample_latent_error(self, sigma, generator):
+            return torch.full(self.entry_shape, 0.25)
+
+        def sample_noise_error(self, sigma, generator):
+            return None
+
+    errors = GaussianErrors(Bank())
+    drawn = errors.sample_latent_error(0.5, torch.Generator().manual_seed(0))
+    assert float(drawn.square().mean().sqrt()) == pytest.approx(0.25, rel=0.05) and abs(float(drawn.mean())) < 0.02
+    assert errors.sample_noise_error(0.5, torch.Generator()) is None
+
+
+@pytest.mark.parametrize("slot", [0, 2])
+def test_hand_made_errors_soften_the_frames_they_are_added_to(clips, fitted, slot):
+    latent = fitted.encode(clips[3].frames)[0]
+    error = hand_made_error(fitted, latent[:, slot : slot + 1], slot == 0, torch.Generator().manual_seed(3))
+    assert error.shape == (16, 1, 8, 12) and 0.01 < float(error.abs().mean()) < 1.0
+    spoilt = latent.clone()
+    spoilt[:, slot : slot + 1] += error
+    before, after = fitted.decode(latent[None])[0], fitted.decode(spoilt[None])[0]
+    frames = range(1) if slot == 0 else range(4 * slot - 3, 4 * slot + 1)
+    edges = [float((x[frames, :, :, 1:] - x[frames, :, :, :-1]).abs().mean()) for x in (before, after)]
+    assert edges[1] < edges[0]
+    others = [frame for frame in range(NUM_FRAMES) if frame not in frames]
+    torch.testing.assert_close(before[others], after[others])
+
+
+def test_conditioning_is_that_of_the_packs_layouts(parts, clips, fitted):
+    """One frame: the codec's latent of the frame, repeated. 2.0 Pro: anchor, the last slot of the clip before, zeros."""
+    data = parts["data"]
+    latents = fitted.encode(clips[0].frames)
+    shown = fitted.decode(latents[1:2])[:, :1]  # the frame as the codec holds it
+    own = data.condition(fitted, data.Chain.ONE_FRAME, latents[1:2, :, 0], None, latents[:1, :, 0])
+    torch.testing.assert_close(own, fitted.encode(shown.expand(-1, NUM_FRAMES, -1, -1, -1)), atol=1e-4, rtol=1e-4)
+    pro = data.condition(fitted, data.Chain.PRO, latents[1:2, :, 0], latents[:1, :, -1], latents[:1, :, 0])
+    assert torch.equal(pro[0, :, 0], latents[0, :, 0]) and torch.equal(pro[0, :, 1], latents[0, :, -1])
+    assert not pro[:, :, 2:].any()
+    assert data.Chain.ONE_FRAME.layout.overlap == 1 and data.Chain.PRO.layout.overlap == 5
+
+
+def test_frechet_distance_by_hand(parts):
+    """Between Gaussians with diagonal covariance it is (difference of means)^2 + sum of (difference of deviations)^2."""
+    random = np.random.default_rng(0)
+    normal = random.normal(size=(200_000, 3))
+    ours, theirs = normal * [1, 2, 3] + [0, 0, 1], normal[::-1] * [2, 2, 1] + [1, 0, 1]
+    found = parts["scoring"].frechet_distance(ours, theirs)
+    assert found == pytest.approx(1 + 1 + 4, rel=0.02)
+    assert parts["scoring"].frechet_distance(ours, ours) == pytest.approx(0, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def small_run(parts, tmp_path_factory):
+    """The small study: data, bases, one unit in both layouts with base, plain LoRA and ERFT."""
+    place = tmp_path_factory.mktemp("drift")
+    study = parts["study"].STUDIES["small"]
+    names = [arms.PLAIN, arms.FULL, "Gaussian noise", "blur and colour", "frozen bank"]
+    parts["study"].run_study(study, place / "work", list(parts["data"].Chain), names, 1)
+    return study, place
+
+
+def test_the_small_study_runs_and_reports_only_what_it_ran(parts, small_run):
+    study, place = small_run
+    text = report.write_report(study, place / "work", place / "report", {"processor": "a test"})
+    assert text.count("**No claim: fewer than 8 pairs.**") == 2
+    assert "without latent error" not in text and "| Gaussian noise | 2 |" in text
+    stored = json.loads((place / "report" / "drift.json").read_text())
+    assert set(stored["one frame"]) == {"base", "plain LoRA", "ERFT", "Gaussian noise", "blur and colour", "frozen bank"}
+    own = stored["2.0 Pro"]["ERFT"]["base 1, LoRA 1"]
+    assert len(own["distance"]) == study.num_clips and own["drift"] == pytest.approx(
+        np.mean(own["distance"][1:]) - own["distance"][0]
+    )
+    for name in ("drift-one_frame.png", "drift-pro-strips.png"):
+        assert (place / "report" / name).stat().st_size > 1000
+
+
+def test_the_truth_is_valid_and_what_only_looks_like_a_video_is_not(small_run):
+    _, place = small_run
+    for chain in ("one_frame", "pro"):
+        found = json.loads((place / "work" / "results" / chain / "cheats.json").read_text())
+        assert found["truth"]["verdict"] == "valid" and abs(found["truth"]["drift"]) < 0.02
+        cheats = {name: own["verdict"] for name, own in found.items() if name != "truth"}
+        assert len(cheats) == 3 and all(verdict.startswith("INVALID") for verdict in cheats.values()), cheats
+
+
+def test_running_again_does_nothing(parts, small_run, monkeypatch):
+    study, place = small_run
+    monkeypatch.setattr(parts["study"], "train_lora", None)
+    monkeypatch.setattr(parts["study"], "train_base", None)
+    parts["study"].run_study(study, place / "work", list(parts["data"].Chain), [arms.PLAIN], 1)
+
+
+def test_arms_see_the_same_data_noise_and_start(parts, small_run):
+    """Without a single error injected, every arm trains the same LoRA bit for bit."""
+    study, place = small_run
+    shop = parts["study"].open_workshop(study, place / "work")
+    chain = parts["data"].Chain.PRO
+    never = ErrorRecyclingConfig(clean_prob=1.0, capacity=4, num_grids=4)
+    made = arms.make_arms(never)
+    trained = {}
+    for name in (arms.PLAIN, arms.FULL, "blur and colour"):
+        model = parts["model"].load_base(parts["study"].base_path(place / "work", chain, 1))
+        out = parts["finetune"].train_lora(model, shop.codec, shop.training, chain, made[name], study.fine_tuning, 5)
+        trained[name] = torch.cat([p.detach().flatten() for pair in out.pairs.values() for p in pair.parameters()])
+    assert torch.equal(trained[arms.PLAIN], trained[arms.FULL])
+    assert torch.equal(trained[arms.PLAIN], trained["blur and colour"])
+
+
+def test_a_lora_of_zeros_changes_no_roll_out(parts, small_run):
+    study, place = small_run
+    shop = parts["study"].open_workshop(study, place / "work")
+    chain = parts["data"].Chain.ONE_FRAME
+    model = parts["model"].load_base(parts["study"].base_path(place / "work", chain, 1))
+    scenes = parts["rollout"].make_scenes(77, 2, 2)
+    plain = [own.frames for own in parts["rollout"].roll_out(model, shop.codec, chain, scenes, 2, 0)]
+    pairs = parts["model"].attach_lora(model, 2, torch.Generator().manual_seed(0))
+    for own, expected in zip(parts["rollout"].roll_out(model, shop.codec, chain, scenes, 2, 0), plain, strict=True):
+        assert np.array_equal(own.frames, expected)
+    for pair in pairs.values():
+        torch.nn.init.constant_(pair.up, 0.1)
+    changed = next(iter(parts["rollout"].roll_out(model, shop.codec, chain, scenes, 2, 0)))
+    assert not np.array_equal(changed.frames, plain[0])
+
+
+def made_up(drifts, verdict="valid", clean=1.0):
+    return {
+        unit: {"drift": value, "verdict": verdict, "clean_loss": clean, "distance": [1, 2]} for unit, value in drifts.items()
+    }
+
+
+def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
+    unit = parts["study"].Unit
+    units = [unit(base, lora) for base in range(4) for lora in (1, 2)]
+    results = {
+        "base": made_up({u: 1.0 for u in units}),
+        "plain LoRA": made_up({u: 0.9 for u in units}),
+        "ERFT": made_up({u: 0.5 + 0.01 * i for i, u in enumerate(units)}),
+    }
+    say = lambda: " ".join(report._claim(results))  # noqa: E731
+    assert "drifts less" in say() and "p = 0.0078" in say()
+    results["ERFT"] = made_up({u: 0.5 for u in units}, clean=1.05)
+    assert "not a valid win: clean loss 5.0 % above" in say()
+    results["ERFT"] = made_up({u: 0.5 for u in units}, verdict="INVALID: motion is 0.10 of the truth's")
+    assert "not a valid win: INVALID in 8 of 8" in say()
+    results["ERFT"] = made_up({u: 1.5 for u in units})
+    assert "drifts more" in say()
+    results["ERFT"] = made_up({u: 0.5 for u in units[:6]})
+    assert "No claim" in say()
+    results["base"] = made_up({u: (-1.0) ** i for i, u in enumerate(units)})
+    assert "not shown to drift" in say()
+
+
+def test_any_folder_of_videos_is_scored_and_absent_models_are_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "models"))
+    random = np.random.default_rng(0)
+    wide = random.integers(0, 255, (48, 400, 3), np.uint8).repeat(2, axis=0)
+    frames = [np.ascontiguousarray(wide[:, 4 * k : 4 * k + 96]) for k in range(20)]
+    write_video(tmp_path / "pan.mp4", iter([np.stack(frames)]), VideoCoding())
+    write_video(tmp_path / "still.mp4", iter([np.stack(frames[:1] * 20)]), VideoCoding())
+    text = folder.score_folder(tmp_path, 10, tmp_path / "out")
+    assert "| pan.mp4 | valid | 2 |" in text and "| still.mp4 | INVALID (static) | 2 |" in text
+    assert text.count("not run: ") == len(vbench.DIMENSIONS)
+    with pytest.raises(ValueError, match="give --clip-length"):
+        folder.score_folder(tmp_path, 0, tmp_path / "out")
+    with pytest.raises(ValueError, match="holds no mp4"):
+        folder.score_folder(tmp_path / "out", 0, tmp_path / "out")
+
+
+def test_vbench_judges_only_where_its_models_are(tmp_path, monkeypatch):
+    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(vbench.importlib.util, "find_spec", lambda name: object())
+    model = tmp_path / "raft_model" / "models" / "raft-things.pth"
+    model.parent.mkdir(parents=True)
+    model.touch()
+    asked = []
+
+    def evaluate(dimension, videos, output):
+        asked.append(dimension)
+        return {dimension: [0.25, []]}
+
+    found = vbench.measure(tmp_path, tmp_path, evaluate)
+    assert asked == ["dynamic_degree"] and found["dynamic_degree"] == 0.25
+    assert found["motion_smoothness"] == f"not run: amt_model/amt-s.pth not in {tmp_path}"
