@@ -30,7 +30,6 @@ from .errors import GaussianErrors, hand_made_error
 from .model import attach_lora, predict
 
 NOTHING = ErrorInjection(None, None, None, is_clean=True)
-FILL_BATCHES = 100  # of the base's errors, for the arm with a frozen bank
 
 
 @dataclass(frozen=True)
@@ -41,12 +40,14 @@ class FineTuning:
         num_steps, batch_size: of training.
         learning_rate: of AdamW, after a linear warm-up over a tenth of the steps.
         rank: of the LoRA; alpha is the same.
+        fill_batches: batches of the base's errors in the bank of the arm that leaves it alone.
     """
 
     num_steps: int
     batch_size: int
     learning_rate: float
     rank: int
+    fill_batches: int
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def train_lora(
     sigmas = training_sigmas()
     weights, losses = timestep_weights(sigmas), []
     if arm.source is ErrorSource.BASE:
-        _fill(model, codec, data, chain, arm, bank, settings.batch_size, seed)
+        _fill(model, codec, data, chain, arm, bank, settings, seed)
     for step in range(1, settings.num_steps + 1):
         random = stream(seed, step, 0, "data")
         examples = [draw_example(codec, data, chain, random) for _ in range(settings.batch_size)]
@@ -145,14 +146,21 @@ def _draw(
 
 @torch.no_grad()
 def _fill(
-    model: nn.Module, codec: LinearCodec, data: StoryData, chain: Chain, arm: Arm, bank: ErrorBank, batch_size: int, seed: int
+    model: nn.Module,
+    codec: LinearCodec,
+    data: StoryData,
+    chain: Chain,
+    arm: Arm,
+    bank: ErrorBank,
+    settings: FineTuning,
+    seed: int,
 ) -> None:
     """Put the base's errors on clean inputs into `bank`; the LoRA does nothing yet."""
     sigmas = training_sigmas()
-    for batch in range(FILL_BATCHES):
+    for batch in range(settings.fill_batches):
         random = stream(seed, batch, 0, "fill")
-        latent, y_latent, texts = stacked(data, [draw_example(codec, data, chain, random) for _ in range(batch_size)])
-        sigma = sigmas[torch.randint(len(sigmas), (batch_size,), generator=random)]
+        latent, y_latent, texts = stacked(data, [draw_example(codec, data, chain, random) for _ in range(settings.batch_size)])
+        sigma = sigmas[torch.randint(len(sigmas), (settings.batch_size,), generator=random)]
         sample = make_flow_sample(latent, torch.randn(latent.shape, generator=random), sigma)
         errors = residual(predict(model, sample.noisy_latent, y_latent, sigma, texts), sample.velocity)
         for error, level in zip(errors, sigma, strict=True):

@@ -117,6 +117,9 @@ def _claim(results: dict) -> list[str]:
     found = compare(results, FULL, PLAIN)
     if found is None:
         return [*lines, "The full method has not been run in this layout."]
+    largest = max(max(own["bank_rms"]) for own in results[FULL].values())
+    regime = "small enough for the recipe" if largest < ERROR_TO_SIGNAL else "too large for the recipe"
+    lines.append(f"Diagnostic: latent errors in ERFT's banks reach {largest:.2f} of the latents' deviation, {regime}.")
     text = (
         f"ERFT - plain LoRA: {found['mean']:+.3f} (95 % interval {found['low']:+.3f} to {found['high']:+.3f}, "
         f"exact two-sided p = {found['p']:.4f}, {found['n']} pairs). "

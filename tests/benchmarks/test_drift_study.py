@@ -242,9 +242,8 @@ def test_a_lora_of_zeros_changes_no_roll_out(parts, small_run):
 
 
 def made_up(drifts, verdict="valid", clean=1.0):
-    return {
-        unit: {"drift": value, "verdict": verdict, "clean_loss": clean, "distance": [1, 2]} for unit, value in drifts.items()
-    }
+    same = {"verdict": verdict, "clean_loss": clean, "bank_rms": [0.1, 0.6]}
+    return {unit: {"drift": value, **same} for unit, value in drifts.items()}
 
 
 def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
@@ -256,7 +255,7 @@ def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
         "ERFT": made_up({u: 0.5 + 0.01 * i for i, u in enumerate(units)}),
     }
     say = lambda: " ".join(report._claim(results))  # noqa: E731
-    assert "drifts less" in say() and "p = 0.0078" in say()
+    assert "drifts less" in say() and "p = 0.0078" in say() and "reach 0.60 of the latents' deviation, too large" in say()
     results["ERFT"] = made_up({u: 0.5 for u in units}, clean=1.05)
     assert "not a valid win: clean loss 5.0 % above" in say()
     results["ERFT"] = made_up({u: 0.5 for u in units}, verdict="INVALID: motion is 0.10 of the truth's")
