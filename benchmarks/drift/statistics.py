@@ -26,12 +26,14 @@ def bootstrap_interval(values: Sequence[float], groups: Sequence[object], seed: 
         groups: the base of each run, so that runs of one base are not taken for independent ones.
         seed: of the resampling.
     """
-    members = [np.array([v for v, g in zip(values, groups, strict=True) if g == name]) for name in dict.fromkeys(groups)]
+    members = [[v for v, g in zip(values, groups, strict=True) if g == name] for name in dict.fromkeys(groups)]
+    sizes = np.array([len(own) for own in members])
+    padded = np.array([own + [0.0] * (sizes.max() - len(own)) for own in members])
     random = np.random.default_rng(seed)
-    means = []
-    for _ in range(NUM_RESAMPLES):
-        drawn = [members[i] for i in random.integers(len(members), size=len(members))]
-        means.append(np.mean([random.choice(own, len(own)).mean() for own in drawn]))
+    drawn = random.integers(len(members), size=(NUM_RESAMPLES, len(members)))
+    places = (random.random((*drawn.shape, sizes.max())) * sizes[drawn][..., None]).astype(int)
+    counted = np.arange(sizes.max()) < sizes[drawn][..., None]
+    means = ((padded[drawn[..., None], places] * counted).sum(-1) / sizes[drawn]).mean(-1)
     tail = (1 - CONFIDENCE) / 2
     return float(np.quantile(means, tail)), float(np.quantile(means, 1 - tail))
 

@@ -31,7 +31,7 @@ from .data import Chain, StoryData, condition, prepare
 from .finetune import FineTuning, train_lora
 from .model import detach_lora, load_base, predict, save_base
 from .rollout import GeneratedClip, Scenes, make_scenes, roll_out
-from .scoring import Reference, make_reference, score
+from .scoring import Reference, make_reference, score, true_chains
 
 _log = logging.getLogger(__name__)
 STRIP_SCENES, STRIP_CLIPS = 4, 6  # pictures kept of each unit
@@ -116,7 +116,7 @@ STUDIES = {
         base_batch=2,
         units=(Unit(1, 1), Unit(1, 2)),
         fine_tuning=FineTuning(num_steps=2, batch_size=2, learning_rate=1e-3, rank=2, fill_batches=2),
-        num_scenes=12,
+        num_scenes=6,
         num_clips=3,
         sample_steps=1,
     ),
@@ -271,9 +271,10 @@ def run_cheats(workshop: Workshop, chain: Chain) -> None:
         return
     scenes = make_scenes(HELD_OUT_SEED, study.num_scenes, study.num_clips)
     reference = make_reference(workshop.codec, chain, scenes)
-    first = scenes.true_clip(0)
+    true = list(true_chains(workshop.codec, scenes))
+    first = true[0]
     clips = {
-        "truth": lambda clip: scenes.true_clip(clip),
+        "truth": lambda clip: true[clip],
         "copied first frame": lambda clip: first[:, :1].repeat(first.shape[1], axis=1),
         "repeated first clip": lambda clip: first,
         "there and back": lambda clip: first[:, ::-1] if clip % 2 else first,

@@ -99,6 +99,8 @@ def test_the_interval_knows_that_runs_of_one_base_are_alike():
     assert (low, high) == (1.0, 3.0)  # two bases: the mean may as well be that of either
     alone = statistics.bootstrap_interval(values, list(range(8)))
     assert 1.0 < alone[0] < 2.0 < alone[1] < 3.0
+    uneven = statistics.bootstrap_interval([0.0, 5.0, 5.0, 5.0], ["a", "b", "b", "b"])
+    assert uneven == (0.0, 5.0)  # bases count alike, whatever their runs
 
 
 def test_arms_differ_from_the_full_method_in_one_thing_each():
