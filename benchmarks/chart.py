@@ -32,17 +32,28 @@ def draw_lines(title: str, x_label: str, y_label: str, lines: Mapping[str, Seque
     for tick in _ticks(highest):
         draw.line([(left, place(1, tick)[1]), (right, place(1, tick)[1])], fill=AXIS)
         draw.text((left - 10, place(1, tick)[1]), f"{tick:g}", fill=TEXT, font=font, anchor="rm")
+    ends = []
     for (name, points), colour in zip(lines.items(), COLOURS, strict=False):
-        _draw_line(draw, name, [place(x, y) for x, y in sorted(points)], colour)
+        placed = [place(x, y) for x, y in sorted(points)]
+        _draw_line(draw, placed, colour)
+        ends.append((placed[-1], name, colour))
+    _write_names(draw, ends)
     return picture
 
 
-def _draw_line(draw: ImageDraw.ImageDraw, name: str, points: list[tuple[float, float]], colour: tuple[int, int, int]) -> None:
+def _draw_line(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], colour: tuple[int, int, int]) -> None:
     draw.line(points, fill=colour, width=3)
     for x, y in points:
         draw.ellipse([x - 5, y - 5, x + 5, y + 5], fill=colour)
-    x, y = points[-1]
-    draw.text((x - 12, y - 14), name, fill=colour, font=ImageFont.load_default(18), anchor="rb")
+
+
+def _write_names(draw: ImageDraw.ImageDraw, ends: list[tuple[tuple[float, float], str, tuple[int, int, int]]]) -> None:
+    """Write each line's name left of its end, from the highest line down: above that, or below the names there already."""
+    lowest = 0.0
+    for (x, y), name, colour in sorted(ends, key=lambda end: end[0][1]):
+        bottom = max(y - 14, lowest)
+        draw.text((x - 12, bottom), name, fill=colour, font=ImageFont.load_default(18), anchor="rb")
+        lowest = bottom + 44  # of the next name's bottom: room for a line of text and a line of the chart
 
 
 def draw_bars(title: str, values: Mapping[str, float]) -> Image.Image:
