@@ -24,7 +24,7 @@ EXAMPLE_VIDEO = "example.mp4"  # the user's own
 
 def loop_2_0_pro(graph: GraphLayout) -> None:
     """Wan 2.2 with SVI 2.0 Pro: the whole loop in one node."""
-    links = _until_video(graph, "loop_2.0_pro", 600, paragraphs(STORY))
+    links = _until_video(graph, "loop_2.0_pro", 650, paragraphs(STORY))
     generate(graph.column(520).group("5 - Video", VIDEO), links, "svi/2.0_pro", num_clips=3, cfg=1.0)
 
 
