@@ -100,7 +100,7 @@ def measure_drift(frames: Iterable[np.ndarray], clip_lengths: Sequence[int]) -> 
 
 
 class DriftMeter:
-    """Measures a video whose frames come in pieces of any size, and keeps 3 KB of a clip, not its frames."""
+    """Measures a video whose frames come in pieces of any size, and keeps some 25 KB of a clip, not its frames."""
 
     def __init__(self, clip_lengths: Sequence[int]):
         """Begin a video whose clips give so many frames each."""

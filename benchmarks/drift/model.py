@@ -1,9 +1,8 @@
-"""The study's video model: Wan's image-to-video architecture, built by ComfyUI, 1.3 million parameters.
+"""The study's video model: Wan's image-to-video architecture, built by ComfyUI, 1.6 million parameters.
 
 Shapes: B examples, S = 6 slots, latents and conditioning latents [B, 16, S, 8, 12], L text tokens, C = 64 text channels.
 """
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,8 +78,3 @@ def load_base(path: Path) -> nn.Module:
     model = build_model(0)
     model.load_state_dict(safetensors.torch.load_file(path))
     return model.requires_grad_(False).eval()
-
-
-def num_parameters(model: nn.Module) -> int:
-    """Return how many numbers the model has."""
-    return sum(math.prod(p.shape) for p in model.parameters())

@@ -18,7 +18,10 @@ DIMENSIONS = {
     "dynamic_degree": ("raft_model/models/raft-things.pth",),
     "motion_smoothness": ("amt_model/amt-s.pth",),
 }
-"""The dimensions that the paper reports, and the files that each needs below the cache folder."""
+"""The dimensions that the paper reports, and the files that each needs below the cache folder.
+
+The names of the files are not verified: no VBench was at hand. A wrong one shows as a model that is called absent.
+"""
 
 
 def cache_folder() -> Path:
