@@ -1,4 +1,4 @@
-"""The study's world: stories of the demo's tiny world at a quarter of its clip length, so that thousands of them are affordable.
+"""The study's world: stories of the demo's tiny world at a quarter of its clip length, so that thousands are affordable.
 
 A clip has 21 frames (6 latent slots). Of the 81 frames of the demo's clip it shows the first 5 and the last 5, at rest, and
 every sixth one between them. So clips that share 5 frames (2.0 Pro), and clips that share one, both join without a jump, and
