@@ -1,10 +1,11 @@
 """A linear stand-in for the VAE: causal, 8 x 8 x 4 to one place of 16 channels, as Wan's, but exact to invert and free to run.
 
-A latent-space study decodes and encodes hundreds of thousands of frames. Encoding what was decoded gives the same latent, so
-whatever drifts here is the model's doing and not the codec's. The first frame has a slot of its own, later ones share a slot
-by fours. Each kind of slot keeps the 16 strongest principal components of its patches, scaled to a mean variance of 1. Those
-of the first slot are turned so that a picture at rest looks alike in both kinds, as it does in Wan's latents: errors of later
-slots are injected into first ones, and would mean nothing there otherwise.
+A latent-space study decodes and encodes hundreds of thousands of frames. The first frame has a slot of its own, later ones
+share a slot by fours. A patch of four frames is what stays (their mean) and what moves; the 16 strongest principal components
+of both are kept, scaled to a mean variance of 1. The first slot has those of what stays and zeros for those of what moves. So
+encoding what was decoded gives the same latent, also where the last frame of a later slot at rest becomes the first frame of
+the next clip: whatever drifts here is the model's doing and not the codec's. And errors of later slots, which error recycling
+adds to first ones, mean the same there.
 
 Shapes: N clips, T = 4 n + 1 frames, S = n + 1 slots; frames [N, T, 3, H, W] in [0, 1], latents [N, 16, S, H / 8, W / 8].
 """
@@ -64,9 +65,7 @@ class LinearCodec:
 
     def at_rest(self, first_slot: Tensor, num_slots: int) -> Tensor:
         """Return the latent [N, 16, S, h, w] of clips that show one frame all the time, by its slot [N, 16, h, w]."""
-        channels = first_slot.permute(0, 2, 3, 1)
-        later = self.later.encode(self.first.decode(channels).repeat(1, 1, 1, FRAMES_PER_SLOT))
-        return torch.stack([channels, *[later] * (num_slots - 1)], dim=1).permute(0, 4, 1, 2, 3)
+        return first_slot[:, :, None].expand(-1, -1, num_slots, -1, -1)
 
     def save(self, path: Path) -> None:
         """Write the codec to a safetensors file."""
@@ -85,11 +84,22 @@ def load_codec(path: Path) -> LinearCodec:
 
 def fit_codec(frames: Tensor) -> LinearCodec:
     """Return the codec that keeps most of `frames` [N, T, 3, H, W]."""
-    codec = LinearCodec(*(_fit(patches.flatten(0, -2)) for patches in split_patches(frames)))
-    resting = codec.encode(frames[:, :1].expand(-1, 1 + FRAMES_PER_SLOT, -1, -1, -1)).movedim(1, -1)
-    first, later = (resting[:, slot].flatten(0, -2).double() for slot in (0, 1))
-    left, _, right = torch.linalg.svd(first.T @ later)
-    return LinearCodec(_turned(codec.first, (left @ right).float()), codec.later)
+    later = split_patches(frames)[1].flatten(0, -2).double().unflatten(1, (FRAMES_PER_SLOT, -1))
+    still = later.mean(1)
+    mean = still.mean(0)
+    still_variance, still_basis = _principal(still - mean)
+    moving_variance, moving_basis = _principal((later - still[:, None]).flatten(1))
+    # a still patch, repeated, is a vector of the later slots' space: a unit vector there has 1 / 2 of each frame's
+    repeated = still_basis.repeat(FRAMES_PER_SLOT, 1) / FRAMES_PER_SLOT**0.5
+    variance = torch.cat([FRAMES_PER_SLOT * still_variance, moving_variance])
+    strongest = variance.argsort(descending=True)[:CHANNELS].sort().values
+    basis = torch.cat([repeated, moving_basis], dim=1)[:, strongest]
+    deviation = variance[strongest].sqrt()
+    scale = deviation.sqrt() * deviation.mean().sqrt()  # between whitening and none; the channels' variances have the mean 1
+    down, up = basis / scale, (basis * scale).T
+    first_down = down.unflatten(0, (FRAMES_PER_SLOT, -1)).sum(0)  # of a frame that stays for a slot; what moves gets 0
+    first_up = up.unflatten(1, (FRAMES_PER_SLOT, -1)).mean(1)
+    return LinearCodec(_as_map(mean, first_down, first_up), _as_map(mean.repeat(FRAMES_PER_SLOT), down, up))
 
 
 def split_patches(frames: Tensor) -> tuple[Tensor, Tensor]:
@@ -106,17 +116,11 @@ def _join(patches: Tensor) -> Tensor:
     return frames.flatten(6, 7).flatten(4, 5).flatten(1, 2)
 
 
-def _fit(patches: Tensor) -> LinearMap:
-    """Return the map of `patches` [M, P]: a component counts by the root of its deviation, between whitening and none."""
-    mean = patches.mean(0)
-    centred = (patches - mean).double()
-    variance, basis = torch.linalg.eigh(centred.T @ centred / len(patches))
-    variance, basis = variance[-CHANNELS:].flip(0), basis[:, -CHANNELS:].flip(1)
-    deviation = variance.sqrt()
-    scale = deviation.sqrt() * deviation.mean().sqrt()  # so that the channels' variances have the mean 1
-    return LinearMap(mean, (basis / scale).float(), (basis * scale).T.float())
+def _principal(centred: Tensor) -> tuple[Tensor, Tensor]:
+    """Return variances [16] and directions [P, 16] of the strongest principal components of `centred` [M, P]."""
+    variance, basis = torch.linalg.eigh(centred.T @ centred / len(centred))
+    return variance[-CHANNELS:].flip(0), basis[:, -CHANNELS:].flip(1)
 
 
-def _turned(channel_map: LinearMap, rotation: Tensor) -> LinearMap:
-    """Return `channel_map` with its channels turned by an orthogonal matrix [16, 16]."""
-    return LinearMap(channel_map.mean, channel_map.down @ rotation, rotation.T @ channel_map.up)
+def _as_map(mean: Tensor, down: Tensor, up: Tensor) -> LinearMap:
+    return LinearMap(mean.float(), down.float(), up.float())
