@@ -1,6 +1,6 @@
 """Run the drift study, print its tables, or score videos.
 
-    python -m benchmarks.drift run [--study small] [--chain one-frame] [--arms main]   # goes on where it was stopped
+    python -m benchmarks.drift run [--study real] [--chain one-frame] [--arms main]    # goes on where it was stopped
     python -m benchmarks.drift report                                                  # tables and pictures of what is there
     python -m benchmarks.drift score FOLDER [--clip-length 76]                         # any videos, with VBench's models if any
 """
@@ -36,11 +36,15 @@ def main(arguments: list[str] | None = None) -> int:
     from .study import STUDIES, arm_order, num_cores, run_study
 
     study = STUDIES[options.study]
+    folder = options.folder or OUTPUT / study.name
     if options.command == "run":
         names = arm_order(study)[1:3] if options.arms == "main" else arm_order(study)[1:]
-        chains = [Chain[name] for name in CHAINS[options.chain]]
-        run_study(study, options.folder, chains, names, options.workers or num_cores())
-    text = write_report(study, options.folder, options.output, machine_facts(find_comfyui()))
+        chains = [chain for chain in (Chain[name] for name in CHAINS[options.chain]) if chain in study.chains]
+        if not chains:
+            sys.stderr.write(f"error: --chain {options.chain}: the study {study.name!r} has only {', '.join(study.chains)}.\n")
+            return 1
+        run_study(study, folder, chains, names, options.workers or num_cores())
+    text = write_report(study, folder, options.output, machine_facts(find_comfyui()))
     (options.output / "drift.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
     return 0
@@ -53,8 +57,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     commands = parser.add_subparsers(dest="command", required=True)
     for name, purpose in (("run", "run what is missing of the study"), ("report", "tables of what was run")):
         command = commands.add_parser(name, help=purpose)
-        command.add_argument("--study", choices=("full", "small"), default="full", help="small: to see that it works")
-        command.add_argument("--folder", type=Path, default=OUTPUT / "full", help="bases and measurements")
+        command.add_argument("--study", choices=("full", "real", "small"), default="full", help="small: to see that it works")
+        command.add_argument("--folder", type=Path, help="bases and measurements (default: one for each study)")
         command.add_argument("--output", type=Path, default=OUTPUT / "report", help="tables and pictures")
     run = commands.choices["run"]
     run.add_argument("--chain", choices=tuple(CHAINS), default="both", help="layout of the chains")

@@ -17,6 +17,7 @@ from training.data_windows import error_slots
 
 from .codec import LinearCodec, fit_codec, load_codec
 from .model import Texts, read_captions
+from .real_clips import true_window
 from .world import HEIGHT, NUM_FRAMES, NUM_SLOTS, WIDTH, TrueClips, draw_story, true_clips
 
 CLIPS_PER_STORY = 4
@@ -24,6 +25,17 @@ CODEC_STORIES = 60
 VALIDATION_SEED = HELD_OUT_SEED + 500_000  # stories for choosing settings; the study's scenes begin at HELD_OUT_SEED
 VALIDATION_STORIES = 16
 OBJECT_WEIGHT, OBJECT_REACH = 6.0, 9.0  # of the loss of a base; reach in pixels
+
+
+class Source(StrEnum):
+    """Where true clips come from."""
+
+    TINY_WORLD = "tiny world"
+    REAL_CLIPS = "real clips"
+
+    def draw(self, seed: int, num_clips: int) -> TrueClips:
+        """Return the story of this seed; those from HELD_OUT_SEED on are never learnt from."""
+        return true_clips(draw_story(seed, num_clips)) if self is Source.TINY_WORLD else true_window(seed, num_clips)
 
 
 class Chain(StrEnum):
@@ -61,17 +73,17 @@ class StoryData:
         return self.texts[stories * self.latents.shape[1] + clips]
 
 
-def prepare(folder: Path, num_stories: int) -> tuple[LinearCodec, StoryData, StoryData]:
+def prepare(folder: Path, source: Source, num_stories: int) -> tuple[LinearCodec, StoryData, StoryData]:
     """Return codec, training and validation stories; they are made once and kept in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     codec_path = folder / "codec.safetensors"
     if not codec_path.exists():
-        frames = torch.cat([true_clips(draw_story(seed, CLIPS_PER_STORY)).frames for seed in range(CODEC_STORIES)])
+        frames = torch.cat([source.draw(seed, CLIPS_PER_STORY).frames for seed in range(CODEC_STORIES)])
         fit_codec(frames).save(codec_path)
     codec = load_codec(codec_path)
-    training = _stories(folder / f"stories_{num_stories}.safetensors", codec, range(num_stories))
+    training = _stories(folder / f"stories_{num_stories}.safetensors", codec, source, range(num_stories))
     seeds = range(VALIDATION_SEED, VALIDATION_SEED + VALIDATION_STORIES)
-    return codec, training, _stories(folder / "validation.safetensors", codec, seeds)
+    return codec, training, _stories(folder / "validation.safetensors", codec, source, seeds)
 
 
 def condition(
@@ -107,11 +119,11 @@ def true_condition(codec: LinearCodec, data: StoryData, chain: Chain, story: int
     return condition(codec, chain, latents[clip, :, 0][None], motion, anchor[None])[0]
 
 
-def _stories(path: Path, codec: LinearCodec, seeds: range) -> StoryData:
+def _stories(path: Path, codec: LinearCodec, source: Source, seeds: range) -> StoryData:
     if not path.exists():
         latents, captions, focus = [], [], []
         for seed in seeds:
-            clips = true_clips(draw_story(seed, CLIPS_PER_STORY))
+            clips = source.draw(seed, CLIPS_PER_STORY)
             latents.append(codec.encode(clips.frames))
             captions += clips.captions
             focus.append(_focus(clips))
@@ -126,6 +138,8 @@ def _stories(path: Path, codec: LinearCodec, seeds: range) -> StoryData:
 
 def _focus(clips: TrueClips) -> Tensor:
     """Return weights [K, S, h, w]: 1 in the scenery, up to 1 + OBJECT_WEIGHT where the object is, or was in the first frame."""
+    if clips.x is None:
+        return torch.ones(len(clips.frames), NUM_SLOTS, HEIGHT // 8, WIDTH // 8)
     rows, columns = (torch.arange(length).float() * 8 + 3.5 for length in (HEIGHT // 8, WIDTH // 8))
     nearest = []
     for slot in range(NUM_SLOTS):

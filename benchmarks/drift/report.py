@@ -13,9 +13,9 @@ from benchmarks.chart import draw_lines
 from benchmarks.loop.report import table
 
 from .arms import BASE, FULL, PLAIN
-from .data import Chain
+from .data import Chain, Source
 from .statistics import bootstrap_interval, holm, sign_flip_p
-from .study import CHEATS, Study, Unit, arm_order, base_path, result_path
+from .study import Study, Unit, arm_order, base_path, result_path
 
 LEAST_PAIRS = 8  # for the claim
 LOSS_MARGIN = 0.02  # of the plain LoRA's clean validation loss
@@ -37,7 +37,7 @@ def write_report(study: Study, folder: Path, output: Path, machine: Mapping[str,
     """Write all measurements as JSON and the pictures to `output`, and return the tables as Markdown."""
     output.mkdir(parents=True, exist_ok=True)
     parts, everything = [], {"machine": dict(machine), "study": _as_data(study)}
-    for chain in Chain:
+    for chain in study.chains:
         results = read_results(study, folder, chain)
         if BASE not in results:
             parts.append(f"## {chain}\n\nNot run.\n")
@@ -75,7 +75,7 @@ def verdict_of(results: dict[str, dict[Unit, dict]], arm: str) -> str:
 
 
 def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results: dict) -> str:
-    stem = f"drift-{chain.name.lower()}"
+    stem = f"drift-{'real-' if study.source is Source.REAL_CLIPS else ''}{chain.name.lower()}"
     names = [name for name in (BASE, PLAIN, FULL) if name in results]
     curves = {name: _curve(results[name]) for name in names}
     draw_lines(
@@ -151,7 +151,9 @@ def _arms_table(results: dict) -> str:
             f"{first:.2f} -> {last:.2f}",
             " -> ".join(f"{mean(own['frechet'][place] for own in runs):.2f}" for place in (0, -1)),
             " -> ".join(f"{mean(own['psnr'][place] for own in runs):.1f}" for place in (0, -1)),
-            " -> ".join(f"{mean(own['object_error'][place] for own in runs):.3f}" for place in (0, -1)),
+            " -> ".join(f"{mean(own['object_error'][place] for own in runs):.3f}" for place in (0, -1))
+            if runs[0]["object_error"]
+            else "unknown",
             f"{median(own['seam'] for own in runs):.2f}",
             f"{mean(own['motion_ratio'] for own in runs):.2f}",
             f"{mean(own['clean_loss'] for own in runs):.4f}",
@@ -184,7 +186,7 @@ def _cheats_table(folder: Path, chain: Chain) -> str:
     if not path.exists():
         return "Baselines that cheat: not run in this layout."
     found = json.loads(path.read_text(encoding="utf-8"))
-    rows = [[n, found[n]["verdict"], f"{found[n]['drift']:.3f}", f"{found[n]['motion_ratio']:.2f}"] for n in CHEATS]
+    rows = [[n, found[n]["verdict"], f"{found[n]['drift']:.3f}", f"{found[n]['motion_ratio']:.2f}"] for n in found]
     return table(["what only looks like a long video, and the truth", "verdict", "drift", "motion"], rows)
 
 

@@ -14,9 +14,9 @@ from svi_core.flow_matching import shifted_sigmas
 from training.streams import stream
 
 from .codec import LinearCodec
-from .data import Chain, condition
+from .data import Chain, Source, condition
 from .model import Texts, predict, read_captions
-from .world import TrueClips, draw_story, true_clips
+from .world import TrueClips
 
 
 @dataclass(frozen=True)
@@ -38,6 +38,11 @@ class Scenes:
         """Clips of each scene."""
         return len(self.truth[0].captions)
 
+    @property
+    def num_known(self) -> int:
+        """Clips of each scene whose truth is known."""
+        return min(len(truth.frames) for truth in self.truth)
+
     def text_of(self, clip: int) -> Texts:
         """Return the captions of clip `clip` of all scenes."""
         return self.texts[torch.arange(len(self.seeds)) * self.num_clips + clip]
@@ -51,10 +56,10 @@ class Scenes:
         return to_uint8(torch.stack([truth.frames[clip] for truth in self.truth]))
 
 
-def make_scenes(first_seed: int, num_scenes: int, num_clips: int) -> Scenes:
-    """Paint scenes `first_seed`, `first_seed` + 1, ..."""
+def make_scenes(source: Source, first_seed: int, num_scenes: int, num_clips: int) -> Scenes:
+    """Draw scenes `first_seed`, `first_seed` + 1, ..."""
     seeds = tuple(range(first_seed, first_seed + num_scenes))
-    truth = tuple(true_clips(draw_story(seed, num_clips)) for seed in seeds)
+    truth = tuple(source.draw(seed, num_clips) for seed in seeds)
     return Scenes(seeds, truth, read_captions([caption for clips in truth for caption in clips.captions]))
 
 

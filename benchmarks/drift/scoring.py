@@ -1,5 +1,7 @@
 """How far a set of chains is from the truth, clip by clip, and whether it cheats. The measures are those of SVI Drift Report.
 
+Of real clips no more is known than was filmed. Later clips of a chain are compared with the mean features of the filmed ones.
+
 Shapes: N scenes, K clips, M = 11 features of a clip: ten of colour and detail, one of motion.
 """
 
@@ -14,6 +16,7 @@ from svi_core.drift import ClipMeasure, DriftMeter, DriftReport
 from .codec import LinearCodec
 from .data import Chain
 from .rollout import Scenes, shown, to_uint8
+from .world import NUM_FRAMES
 
 OBJECT_RADIUS = 6  # pixels around the object's true centre that count as the object
 MOTION_RANGE = (0.8, 1.25)  # of the truth's motion; outside it a set of videos is INVALID
@@ -24,13 +27,15 @@ class Reference:
     """The truth as the codec shows it, measured.
 
     Attributes:
-        features: [N, K, M].
-        scale: [M], standard deviation of each feature over all true clips: the unit of distances.
+        features: [N, K, M]; after the known clips their mean.
+        known: [N, known clips, M].
+        scale: [M], standard deviation of each feature over all known clips: the unit of distances.
         motion: median motion of true clips.
         reasons: of each scene, what would make a video invalid that the truth does too (a thing may go left and back again).
     """
 
     features: np.ndarray
+    known: np.ndarray
     scale: np.ndarray
     motion: float
     reasons: tuple[frozenset[str], ...]
@@ -44,9 +49,10 @@ class Scores:
         verdict: "valid", or INVALID with reasons; of an invalid set no other number means anything.
         distance: paired distance of features from the truth, mean over scenes, for each clip.
         drift: mean distance of clips 2..K minus that of clip 1: the primary figure.
-        frechet: Frechet distance between features of generated and true clips, for each clip.
-        psnr: of frames against the true ones in dB, for each clip.
-        object_error: mean absolute error around the object's true centre, in [0, 1], for each clip.
+        frechet: Frechet distance between features of generated and true clips, for each clip; of clips that nobody knows
+            from all known ones.
+        psnr: of frames against the true ones in dB, for each known clip.
+        object_error: mean absolute error around the object's true centre, in [0, 1], for each clip; empty for real clips.
         seam: median change at a seam, in multiples of the change around it; None for one clip.
         motion_ratio: median motion over the truth's.
     """
@@ -63,16 +69,17 @@ class Scores:
 
 def make_reference(codec: LinearCodec, chain: Chain, scenes: Scenes) -> Reference:
     """Measure the truth of `scenes`, encoded and decoded."""
-    reports = _reports(chain, scenes, true_chains(codec, scenes))
-    features = np.array([[_features(clip) for clip in report.clips] for report in reports])
-    scale = features.reshape(-1, features.shape[-1]).std(axis=0)
+    reports = _reports(chain, scenes, scenes.num_known, true_chains(codec, scenes))
+    known = np.array([[_features(clip) for clip in report.clips] for report in reports])
+    scale = known.reshape(-1, known.shape[-1]).std(axis=0)
     reasons = tuple(frozenset(report.reasons) for report in reports)
-    return Reference(features, scale, float(np.median(features[..., -1])), reasons)
+    unknown = known.mean(axis=1, keepdims=True).repeat(scenes.num_clips - scenes.num_known, axis=1)
+    return Reference(np.concatenate([known, unknown], axis=1), known, scale, float(np.median(known[..., -1])), reasons)
 
 
 def true_chains(codec: LinearCodec, scenes: Scenes) -> Iterable[np.ndarray]:
-    """Yield the true clips of all scenes [N, 21, H, W, 3], encoded and decoded."""
-    for clip in range(scenes.num_clips):
+    """Yield the known clips of all scenes [N, 21, H, W, 3], encoded and decoded."""
+    for clip in range(scenes.num_known):
         frames = torch.stack([truth.frames[clip] for truth in scenes.truth])
         yield to_uint8(codec.decode(codec.encode(frames)))
 
@@ -83,19 +90,22 @@ def score(chain: Chain, scenes: Scenes, reference: Reference, clips: Iterable[np
 
     def watched() -> Iterable[np.ndarray]:
         for clip, frames in enumerate(clips):
-            new = shown(chain, clip)
-            difference = frames[:, new].astype(np.float32) / 255 - scenes.true_clip(clip)[:, new].astype(np.float32) / 255
-            psnr.append(float(-10 * np.log10((difference**2).mean() + 1e-10)))
-            object_error.append(_object_error(difference, scenes, clip, new))
+            if clip < scenes.num_known:
+                new = shown(chain, clip)
+                difference = (frames[:, new].astype(np.float32) - scenes.true_clip(clip)[:, new].astype(np.float32)) / 255
+                psnr.append(float(-10 * np.log10((difference**2).mean() + 1e-10)))
+                if scenes.truth[0].x is not None:
+                    object_error.append(_object_error(difference, scenes, clip, new))
             yield frames
 
-    reports = _reports(chain, scenes, watched())
+    reports = _reports(chain, scenes, scenes.num_clips, watched())
     features = np.array([[_features(clip) for clip in report.clips] for report in reports])
     apart = (features - reference.features) / reference.scale
     distance = np.sqrt((apart**2).mean(axis=2)).mean(axis=0)
+    everything = reference.known.reshape(-1, reference.known.shape[-1])
+    theirs = [reference.known[:, clip] if clip < scenes.num_known else everything for clip in range(scenes.num_clips)]
     frechet = [
-        frechet_distance(features[:, clip] / reference.scale, reference.features[:, clip] / reference.scale)
-        for clip in range(features.shape[1])
+        frechet_distance(features[:, clip] / reference.scale, own / reference.scale) for clip, own in enumerate(theirs)
     ]
     seams = [clip.seam for report in reports for clip in report.clips if clip.seam is not None]
     seam = float(np.median(seams)) if seams else None
@@ -116,8 +126,8 @@ def frechet_distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(apart + np.trace(first) + np.trace(second) - 2 * mixed)
 
 
-def _reports(chain: Chain, scenes: Scenes, clips: Iterable[np.ndarray]) -> list[DriftReport]:
-    num_frames = [len(range(21)[shown(chain, clip)]) for clip in range(scenes.num_clips)]
+def _reports(chain: Chain, scenes: Scenes, num_clips: int, clips: Iterable[np.ndarray]) -> list[DriftReport]:
+    num_frames = [len(range(NUM_FRAMES)[shown(chain, clip)]) for clip in range(num_clips)]
     meters = [DriftMeter(num_frames) for _ in scenes.seeds]
     for clip, frames in enumerate(clips):
         for meter, own in zip(meters, frames, strict=True):

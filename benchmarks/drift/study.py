@@ -7,7 +7,7 @@ import os
 import time
 from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from training.streams import stream
 from .arms import BASE, CAPACITY, FULL, NUM_GRIDS, PLAIN, Arm, make_arms
 from .base import clean_loss, train_base
 from .codec import LinearCodec
-from .data import Chain, StoryData, condition, prepare
+from .data import Chain, Source, StoryData, condition, prepare
 from .finetune import FineTuning, train_lora
 from .model import detach_lora, load_base, predict, save_base
 from .rollout import GeneratedClip, Scenes, make_scenes, roll_out
@@ -35,7 +35,6 @@ from .scoring import Reference, make_reference, score, true_chains
 
 _log = logging.getLogger(__name__)
 STRIP_SCENES, STRIP_CLIPS = 4, 6  # pictures kept of each unit
-CHEATS = ("truth", "copied first frame", "repeated first clip", "there and back")
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,8 @@ class Study:
     """Everything that decides what comes out.
 
     Attributes:
-        name: "full", or "small" to see that it works.
+        name: "full", "real", or "small" to see that it works.
+        source: of the clips.
         num_stories: to learn from.
         base_steps, base_batch: of each base.
         units: in the order in which they are run.
@@ -67,6 +67,7 @@ class Study:
     """
 
     name: str
+    source: Source
     num_stories: int
     base_steps: int
     base_batch: int
@@ -76,6 +77,11 @@ class Study:
     num_clips: int
     sample_steps: int
     recycling: ErrorRecyclingConfig = field(default_factory=lambda: RECYCLING)
+
+    @property
+    def chains(self) -> tuple[Chain, ...]:
+        """The layouts in which it can be run: windows of real clips overlap by one frame, and 2.0 Pro needs five."""
+        return tuple(Chain) if self.source is Source.TINY_WORLD else (Chain.ONE_FRAME,)
 
     @property
     def arms(self) -> dict[str, Arm]:
@@ -97,20 +103,24 @@ RECYCLING = ErrorRecyclingConfig(
     image_error_range=(14, NUM_GRIDS),  # sigma 0.68 and below
 )
 """Chosen on validation stories with a base of its own, see docs/DECISIONS.md."""
+_FULL = Study(
+    name="full",
+    source=Source.TINY_WORLD,
+    num_stories=600,
+    base_steps=6000,
+    base_batch=16,
+    units=tuple(Unit(base, lora) for lora in (1, 2) for base in (11, 12, 13, 14)),
+    fine_tuning=FineTuning(num_steps=300, batch_size=16, learning_rate=5e-4, rank=16, fill_batches=100),
+    num_scenes=64,
+    num_clips=20,
+    sample_steps=4,
+)
 STUDIES = {
-    "full": Study(
-        name="full",
-        num_stories=600,
-        base_steps=1500,
-        base_batch=16,
-        units=tuple(Unit(base, lora) for lora in (1, 2) for base in (11, 12, 13, 14)),
-        fine_tuning=FineTuning(num_steps=200, batch_size=16, learning_rate=5e-4, rank=16, fill_batches=100),
-        num_scenes=64,
-        num_clips=20,
-        sample_steps=4,
-    ),
+    "full": _FULL,
+    "real": replace(_FULL, name="real", source=Source.REAL_CLIPS),
     "small": Study(
         name="small",
+        source=Source.TINY_WORLD,
         num_stories=4,
         base_steps=2,
         base_batch=2,
@@ -138,7 +148,7 @@ def open_workshop(study: Study, folder: Path) -> Workshop:
     """Import ComfyUI and read or make the data. One thread a process: the models are too small for more."""
     torch.set_num_threads(1)
     import_comfy()
-    return Workshop(study, folder, *prepare(folder / "data", study.num_stories))
+    return Workshop(study, folder, *prepare(folder / "data", study.source, study.num_stories))
 
 
 def run_study(study: Study, folder: Path, chains: Iterable[Chain], arm_names: Iterable[str], num_workers: int) -> None:
@@ -206,7 +216,7 @@ def run_unit(workshop: Workshop, chain: Chain, unit: Unit, arm_names: list[str])
     if not missing:
         return
     model = load_base(base_path(workshop.folder, chain, unit.base_seed))
-    scenes = make_scenes(HELD_OUT_SEED, study.num_scenes, study.num_clips)
+    scenes = make_scenes(study.source, HELD_OUT_SEED, study.num_scenes, study.num_clips)
     reference = make_reference(workshop.codec, chain, scenes)
     for name in missing:
         began, trained = time.monotonic(), {}
@@ -248,8 +258,8 @@ def measure_arm(
 def condition_losses(
     codec: LinearCodec, model, chain: Chain, scenes: Scenes, y_latents: list[Tensor]
 ) -> tuple[float, float]:
-    """Return the velocity loss on the true last clip given true conditioning, and given that of the chain."""
-    clip = scenes.num_clips - 1
+    """Return the velocity loss on the last clip that is known, given true conditioning, and given that of the chain."""
+    clip = scenes.num_known - 1
     before, target = (codec.encode(torch.stack([t.frames[k] for t in scenes.truth])) for k in (clip - 1, clip))
     anchor = codec.encode(scenes.first_frames())[:, :, 0]
     true = condition(codec, chain, target[:, :, 0], before[:, :, -1], anchor)
@@ -269,17 +279,18 @@ def run_cheats(workshop: Workshop, chain: Chain) -> None:
     path = workshop.folder / "results" / chain.name.lower() / "cheats.json"
     if path.exists():
         return
-    scenes = make_scenes(HELD_OUT_SEED, study.num_scenes, study.num_clips)
+    scenes = make_scenes(study.source, HELD_OUT_SEED, study.num_scenes, study.num_clips)
     reference = make_reference(workshop.codec, chain, scenes)
     true = list(true_chains(workshop.codec, scenes))
     first = true[0]
     clips = {
-        "truth": lambda clip: true[clip],
         "copied first frame": lambda clip: first[:, :1].repeat(first.shape[1], axis=1),
         "repeated first clip": lambda clip: first,
         "there and back": lambda clip: first[:, ::-1] if clip % 2 else first,
     }
-    made = {name: score(chain, scenes, reference, (clips[name](k) for k in range(study.num_clips))) for name in CHEATS}
+    if scenes.num_known == scenes.num_clips:
+        clips["truth"] = lambda clip: true[clip]
+    made = {name: score(chain, scenes, reference, (clip(k) for k in range(study.num_clips))) for name, clip in clips.items()}
     _write(path, {name: asdict(scores) for name, scores in made.items()})
 
 

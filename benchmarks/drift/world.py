@@ -12,7 +12,6 @@ Frames are [T, 3, H, W] float32 in [0, 1], T = 21, H = 64, W = 96.
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from demo.shapes import PALETTE
@@ -55,16 +54,14 @@ class TrueClips:
     """What a story really looks like, clip after clip.
 
     Attributes:
-        frames: [clips, 21, 3, 64, 96] in [0, 1].
-        x, y: centre of the object in pixels, [clips, 21].
-        colour: of the object by day, [3] in [0, 1].
+        frames: [clips, 21, 3, 64, 96] in [0, 1]; of a real clip fewer than there are captions, as many as were filmed.
+        x, y: centre of the object in pixels, [clips, 21]; None where nobody knows it.
         captions: one for each clip.
     """
 
     frames: Tensor
-    x: np.ndarray
-    y: np.ndarray
-    colour: Tensor
+    x: np.ndarray | None
+    y: np.ndarray | None
     captions: tuple[str, ...]
 
 
@@ -96,4 +93,4 @@ def true_clips(story: Story) -> TrueClips:
     shown = Track(*(values[frames] for values in (track.x, track.y, track.light, track.camera_offset, track.spin)))
     x, y = (values.reshape(num_clips, NUM_FRAMES) for values in (shown.x, shown.y))
     painted = render_track(story, shown).unflatten(0, (num_clips, NUM_FRAMES))
-    return TrueClips(painted, x, y, torch.tensor(PALETTE[story.colour]), story.captions)
+    return TrueClips(painted, x, y, story.captions)

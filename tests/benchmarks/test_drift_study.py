@@ -6,16 +6,18 @@ No claim is tested here: whether error recycling helps is for the study itself t
 import importlib
 import json
 import math
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
 import pytest
 import torch
 
-from benchmarks.drift import arms, codec, folder, report, statistics, vbench
+from benchmarks.drift import arms, codec, folder, real_clips, report, statistics, vbench
+from benchmarks.drift.__main__ import main as drift_command
 from benchmarks.drift.errors import GaussianErrors, hand_made_error
 from benchmarks.drift.world import NUM_FRAMES, SHOWN, draw_story, true_clips
-from demo.world import render_story
+from demo.world import HELD_OUT_SEED, render_story
 from svi_core.recycling_config import ErrorRecyclingConfig
 from svi_core.video_file import VideoCoding, write_video
 
@@ -210,6 +212,64 @@ def test_the_truth_is_valid_and_what_only_looks_like_a_video_is_not(small_run):
         assert len(cheats) == 3 and all(verdict.startswith("INVALID") for verdict in cheats.values()), cheats
 
 
+def film(path, seed):
+    """A picture that slides to the left, 25 frames of it: one clip of 21, and the first frames of a second."""
+    wide = np.random.default_rng(seed).integers(0, 255, (15, 40, 3), np.uint8).repeat(16, axis=0).repeat(16, axis=1)
+    frames = [np.ascontiguousarray(wide[:, 4 * k : 4 * k + 432]) for k in range(25)]
+    write_video(path, iter([np.stack(frames)]), VideoCoding())
+    path.with_suffix(".txt").write_text("a wall slides by.", encoding="utf-8")
+
+
+def test_windows_of_real_clips_keep_what_is_learnt_from_apart(tmp_path, monkeypatch):
+    monkeypatch.setenv(real_clips.FOLDER_VARIABLE, str(tmp_path))
+    with pytest.raises(ValueError, match="holds no captioned clip of 21 frames"):
+        real_clips.true_window(0, 3)
+    left_red = np.zeros((61, 240, 432, 3), np.uint8)
+    left_red[:, :, :258, 0] = 255  # three fifths, whole pixels at half the size
+    left_red[:, :, 258:, 2] = np.arange(61, dtype=np.uint8)[:, None, None] * 4
+    write_video(tmp_path / "halves.mp4", iter([left_red]), VideoCoding(crf=0, pixel_format="yuv444p"))
+    (tmp_path / "halves.txt").write_text("two colours", encoding="utf-8")
+    for seed in range(12):
+        learnt = real_clips.true_window(seed, 5)
+        held_out = real_clips.true_window(HELD_OUT_SEED + seed, 5)
+        assert learnt.frames.shape == held_out.frames.shape == (3, 21, 3, 64, 96)  # 61 frames: no more were filmed
+        assert float(learnt.frames[:, :, 0].min()) > 0.9 and float(held_out.frames[:, :, 0].max()) < 0.1
+        assert torch.equal(held_out.frames[0, -1], held_out.frames[1, 0]) and learnt.captions == ("two colours",) * 5
+        expected = torch.arange(21) * 4 / 255
+        torch.testing.assert_close(held_out.frames[0, :, 2].mean((1, 2)), expected, atol=0.02, rtol=0)
+
+
+def test_the_study_runs_on_real_clips_of_which_few_seconds_are_known(parts, tmp_path, monkeypatch):
+    monkeypatch.setenv(real_clips.FOLDER_VARIABLE, str(tmp_path / "clips"))
+    (tmp_path / "clips").mkdir()
+    for seed in range(2):
+        film(tmp_path / "clips" / f"{seed}.mp4", seed)
+    study = replace(parts["study"].STUDIES["small"], name="real", source=parts["data"].Source.REAL_CLIPS)
+    parts["study"].run_study(study, tmp_path / "work", study.chains, [arms.PLAIN, arms.FULL], 1)
+    text = report.write_report(study, tmp_path / "work", tmp_path / "report", {"processor": "a test"})
+    assert "## one frame" in text and "2.0 Pro" not in text and "| unknown |" in text
+    own = json.loads((tmp_path / "report" / "drift.json").read_text())["one frame"]["ERFT"]["base 1, LoRA 1"]
+    assert len(own["distance"]) == len(own["frechet"]) == 3 and len(own["psnr"]) == 1 and not own["object_error"]
+    cheats = json.loads((tmp_path / "work" / "results" / "one_frame" / "cheats.json").read_text())
+    assert set(cheats) == {"copied first frame", "repeated first clip", "there and back"}
+    assert all(cheats[name]["verdict"].startswith("INVALID") for name in ("copied first frame", "repeated first clip"))
+    assert (tmp_path / "report" / "drift-real-one_frame-strips.png").stat().st_size > 1000
+
+
+def test_after_what_was_filmed_chains_are_compared_with_its_mean(parts, fitted, tmp_path, monkeypatch):
+    monkeypatch.setenv(real_clips.FOLDER_VARIABLE, str(tmp_path))
+    film(tmp_path / "one.mp4", 0)
+    scenes = parts["rollout"].make_scenes(parts["data"].Source.REAL_CLIPS, HELD_OUT_SEED, 3, 4)
+    assert scenes.num_clips == 4 and scenes.num_known == 1
+    reference = parts["scoring"].make_reference(fitted, parts["data"].Chain.ONE_FRAME, scenes)
+    assert np.array_equal(reference.features, reference.known.repeat(4, axis=1))
+
+
+def test_real_clips_are_refused_in_a_layout_that_needs_more_overlap(capsys):
+    assert drift_command(["run", "--study", "real", "--chain", "pro"]) == 1
+    assert "the study 'real' has only one frame" in capsys.readouterr().err
+
+
 def test_running_again_does_nothing(parts, small_run, monkeypatch):
     study, place = small_run
     monkeypatch.setattr(parts["study"], "train_lora", None)
@@ -238,7 +298,7 @@ def test_a_lora_of_zeros_changes_no_roll_out(parts, small_run):
     shop = parts["study"].open_workshop(study, place / "work")
     chain = parts["data"].Chain.ONE_FRAME
     model = parts["model"].load_base(parts["study"].base_path(place / "work", chain, 1))
-    scenes = parts["rollout"].make_scenes(77, 2, 2)
+    scenes = parts["rollout"].make_scenes(parts["data"].Source.TINY_WORLD, 77, 2, 2)
     plain = [own.frames for own in parts["rollout"].roll_out(model, shop.codec, chain, scenes, 2, 0)]
     pairs = parts["model"].attach_lora(model, 2, torch.Generator().manual_seed(0))
     for own, expected in zip(parts["rollout"].roll_out(model, shop.codec, chain, scenes, 2, 0), plain, strict=True):
