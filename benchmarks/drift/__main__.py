@@ -1,7 +1,8 @@
-"""Run the drift study, print its tables, or score videos.
+"""Run the drift study, print its tables, look at its bases, or score videos.
 
     python -m benchmarks.drift run [--study real] [--chain one-frame] [--arms main]    # goes on where it was stopped
     python -m benchmarks.drift report                                                  # tables and pictures of what is there
+    python -m benchmarks.drift diagnose [--study real]                                 # does the recipe apply to its bases?
     python -m benchmarks.drift score FOLDER [--clip-length 76]                         # any videos, with VBench's models if any
 """
 
@@ -33,10 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     from .data import Chain
     from .report import write_report
-    from .study import STUDIES, arm_order, num_cores, run_study
+    from .study import STUDIES, arm_order, diagnose_bases, num_cores, run_study
 
     study = STUDIES[options.study]
     folder = options.folder or OUTPUT / study.name
+    if options.command == "diagnose":
+        sys.stdout.write(diagnose_bases(study, folder))
+        return 0
     if options.command == "run":
         names = arm_order(study)[1:3] if options.arms == "main" else arm_order(study)[1:]
         chains = [chain for chain in (Chain[name] for name in CHAINS[options.chain]) if chain in study.chains]
@@ -55,7 +59,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         prog="python -m benchmarks.drift", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     commands = parser.add_subparsers(dest="command", required=True)
-    for name, purpose in (("run", "run what is missing of the study"), ("report", "tables of what was run")):
+    purposes = {
+        "run": "run what is missing of the study",
+        "report": "tables of what was run",
+        "diagnose": "errors of its bases in the one-frame layout",
+    }
+    for name, purpose in purposes.items():
         command = commands.add_parser(name, help=purpose)
         command.add_argument("--study", choices=("full", "real", "small"), default="full", help="small: to see that it works")
         command.add_argument("--folder", type=Path, help="bases and measurements (default: one for each study)")

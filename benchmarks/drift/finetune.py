@@ -19,6 +19,7 @@ from svi_core.error_recycling import (
     target_velocity,
 )
 from svi_core.flow_matching import make_flow_sample, timestep_weights, training_sigmas
+from svi_core.recycling_config import ErrorRecyclingConfig
 from training.adapters import LoraPair
 from training.streams import stream
 
@@ -82,7 +83,7 @@ def train_lora(
     sigmas = training_sigmas()
     weights, losses = timestep_weights(sigmas), []
     if arm.source is ErrorSource.BASE:
-        _fill(model, codec, data, chain, arm, bank, settings, seed)
+        fill_bank(model, codec, data, chain, arm.recycling, bank, settings, seed)
     for step in range(1, settings.num_steps + 1):
         random = stream(seed, step, 0, "data")
         examples = [draw_example(codec, data, chain, random) for _ in range(settings.batch_size)]
@@ -145,17 +146,17 @@ def _draw(
 
 
 @torch.no_grad()
-def _fill(
+def fill_bank(
     model: nn.Module,
     codec: LinearCodec,
     data: StoryData,
     chain: Chain,
-    arm: Arm,
+    recycling: ErrorRecyclingConfig,
     bank: ErrorBank,
     settings: FineTuning,
     seed: int,
 ) -> None:
-    """Put the base's errors on clean inputs into `bank`; the LoRA does nothing yet."""
+    """Put the errors of `model` on clean inputs into `bank`, those of `settings.fill_batches` batches."""
     sigmas = training_sigmas()
     for batch in range(settings.fill_batches):
         random = stream(seed, batch, 0, "fill")
@@ -164,7 +165,7 @@ def _fill(
         sample = make_flow_sample(latent, torch.randn(latent.shape, generator=random), sigma)
         errors = residual(predict(model, sample.noisy_latent, y_latent, sigma, texts), sample.velocity)
         for error, level in zip(errors, sigma, strict=True):
-            store(bank, error, float(level), arm.recycling, random)
+            store(bank, error, float(level), recycling, random)
 
 
 def _targets(latent: Tensor, inputs: list[InjectedInputs], sigmas: Tensor, arm: Arm) -> Tensor:

@@ -78,14 +78,21 @@ class GeneratedClip:
 
 @torch.no_grad()
 def roll_out(
-    model: nn.Module, codec: LinearCodec, chain: Chain, scenes: Scenes, num_steps: int, seed: int
+    model: nn.Module,
+    codec: LinearCodec,
+    chain: Chain,
+    scenes: Scenes,
+    num_steps: int,
+    seed: int,
+    start_error: Tensor | float = 0.0,
 ) -> Iterator[GeneratedClip]:
     """Yield the clips of all scenes in order. Another noise for each clip and scene, the same ones for the same `seed`.
 
-    One frame is handed over as 8-bit pixels, as a video file would hold it; 2.0 Pro hands over the latent.
+    One frame is handed over as 8-bit pixels, as a video file would hold it; 2.0 Pro hands over the latent. `start_error` is
+    added to the latent of the frame that the first clip begins with, [N, 16, h, w].
     """
     anchor = codec.encode(_as_8_bits(scenes.first_frames()))[:, :, 0]
-    first_slot, motion_slot = anchor, None
+    first_slot, motion_slot = anchor + start_error, None
     sigmas = shifted_sigmas(num_steps)
     for clip in range(scenes.num_clips):
         y_latent = condition(codec, chain, first_slot, motion_slot, anchor)
@@ -98,8 +105,18 @@ def roll_out(
         frames = to_uint8(codec.decode(latent))
         yield GeneratedClip(frames, y_latent)
         motion_slot = latent[:, :, -1]
-        last = torch.from_numpy(frames[:, -1:].copy()).permute(0, 1, 4, 2, 3).float() / 255
-        first_slot = codec.encode(last)[:, :, 0]
+        first_slot = latent_of_last_frame(codec, frames)
+
+
+def coded(codec: LinearCodec, scenes: Scenes, clip: int) -> np.ndarray:
+    """Return the true clip `clip` of all scenes [N, 21, H, W, 3] as the codec shows it."""
+    return to_uint8(codec.decode(codec.encode(torch.stack([truth.frames[clip] for truth in scenes.truth]))))
+
+
+def latent_of_last_frame(codec: LinearCodec, frames: np.ndarray) -> Tensor:
+    """Return the slot [N, 16, h, w] that a clip begins with after clips [N, T, H, W, 3] uint8."""
+    last = torch.from_numpy(frames[:, -1:].copy()).permute(0, 1, 4, 2, 3).float() / 255
+    return codec.encode(last)[:, :, 0]
 
 
 def to_uint8(frames: Tensor) -> np.ndarray:

@@ -9,13 +9,12 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 
 from svi_core.drift import ClipMeasure, DriftMeter, DriftReport
 
 from .codec import LinearCodec
 from .data import Chain
-from .rollout import Scenes, shown, to_uint8
+from .rollout import Scenes, coded, shown
 from .world import NUM_FRAMES
 
 OBJECT_RADIUS = 6  # pixels around the object's true centre that count as the object
@@ -80,8 +79,7 @@ def make_reference(codec: LinearCodec, chain: Chain, scenes: Scenes) -> Referenc
 def true_chains(codec: LinearCodec, scenes: Scenes) -> Iterable[np.ndarray]:
     """Yield the known clips of all scenes [N, 21, H, W, 3], encoded and decoded."""
     for clip in range(scenes.num_known):
-        frames = torch.stack([truth.frames[clip] for truth in scenes.truth])
-        yield to_uint8(codec.decode(codec.encode(frames)))
+        yield coded(codec, scenes, clip)
 
 
 def score(chain: Chain, scenes: Scenes, reference: Reference, clips: Iterable[np.ndarray]) -> Scores:

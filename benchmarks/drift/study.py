@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from benchmarks.loop.report import table
 from benchmarks.machine import commit
 from demo.comfy_import import import_comfy
 from demo.world import HELD_OUT_SEED
@@ -28,6 +29,7 @@ from .arms import BASE, CAPACITY, FULL, NUM_GRIDS, PLAIN, Arm, make_arms
 from .base import clean_loss, train_base
 from .codec import LinearCodec
 from .data import Chain, Source, StoryData, condition, prepare
+from .diagnosis import diagnose
 from .finetune import FineTuning, train_lora
 from .model import detach_lora, load_base, predict, save_base
 from .rollout import GeneratedClip, Scenes, make_scenes, roll_out
@@ -271,6 +273,19 @@ def condition_losses(
         for y in (true, y_latents[clip])
     ]
     return losses[0], losses[1]
+
+
+def diagnose_bases(study: Study, folder: Path) -> str:
+    """Return a table of what error recycling has to work with, for the one-frame bases that are there."""
+    workshop, rows = open_workshop(study, folder), []
+    for seed in study.base_seeds:
+        path = base_path(folder, Chain.ONE_FRAME, seed)
+        if path.exists():
+            args = (workshop.codec, study.source, workshop.training, study.recycling, study.sample_steps)
+            found = diagnose(load_base(path), *args)
+            rows.append([seed, *(f"{value:.3f}" for value in asdict(found).values())])
+    head = ["base", "codec's loss", "last frame's error", "bank", "injected", "detail missing", "gain"]
+    return table(head, rows) + "\n"
 
 
 def run_cheats(workshop: Workshop, chain: Chain) -> None:

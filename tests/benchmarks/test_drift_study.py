@@ -270,6 +270,31 @@ def test_real_clips_are_refused_in_a_layout_that_needs_more_overlap(capsys):
     assert "the study 'real' has only one frame" in capsys.readouterr().err
 
 
+def test_a_base_is_diagnosed_on_validation_stories(parts, small_run, monkeypatch):
+    """In a model that lets the first frame stand its errors arrive, as far as colours can show them; in a blind one none."""
+    study, place = small_run
+    diagnosis = importlib.import_module("benchmarks.drift.diagnosis")
+    monkeypatch.setattr(diagnosis, "NUM_SCENES", 6)
+    monkeypatch.setattr(diagnosis, "NUM_DRAWS", 20)
+    text = parts["study"].diagnose_bases(study, place / "work")
+    assert text.startswith("| base | codec's loss |") and "| 1 | 0.0" in text
+    shop = parts["study"].open_workshop(study, place / "work")
+
+    def diagnosis_of(share):
+        def towards_the_first_frame(model, noisy, y, sigma, texts):
+            return (noisy - share * y) / sigma.view(-1, 1, 1, 1, 1)
+
+        for name in ("rollout", "finetune"):
+            monkeypatch.setattr(parts[name], "predict", towards_the_first_frame)
+        return diagnosis.diagnose(None, shop.codec, study.source, shop.training, study.recycling, 4)
+
+    standing, blind = diagnosis_of(1.0), diagnosis_of(0.0)
+    assert standing.codec_loss == blind.codec_loss < 0.05 < standing.last_frame_error < blind.last_frame_error
+    assert 0.6 < standing.gain < 1.0 and blind.gain == 0.0
+    assert standing.missing < blind.missing == pytest.approx(1.0, abs=0.05)
+    assert 0.0 < standing.bank_error < blind.bank_error and standing.injected_error > 0.0
+
+
 def test_running_again_does_nothing(parts, small_run, monkeypatch):
     study, place = small_run
     monkeypatch.setattr(parts["study"], "train_lora", None)

@@ -1,0 +1,73 @@
+"""Does the recipe apply to a base? What its chains hand over, what error recycling would inject, and how they compare.
+
+Measured on validation stories in the one-frame layout. Sizes are root mean squares; the latents' own is about 1.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from svi_core.error_recycling import make_bank
+from svi_core.recycling_config import ErrorRecyclingConfig
+from training.streams import stream
+
+from .codec import LinearCodec
+from .data import VALIDATION_SEED, Chain, Source, StoryData
+from .finetune import FineTuning, fill_bank
+from .rollout import coded, latent_of_last_frame, make_scenes, roll_out
+
+NUM_SCENES, NUM_DRAWS = 48, 400
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What was measured of a base.
+
+    Attributes:
+        codec_loss: of a true last frame, encoded and decoded, that becomes a first one.
+        last_frame_error: of the last frame of one generated clip, as the next one gets it.
+        bank_error: of the base's one-step errors, slots and noise levels at random.
+        injected_error: of the image errors that would be added to a first frame.
+        missing: share of the last frame's variation over scenes that its error takes away, mean over channels that vary.
+        gain: share of another scene's error, added to the first frame, that arrives in the last one.
+    """
+
+    codec_loss: float
+    last_frame_error: float
+    bank_error: float
+    injected_error: float
+    missing: float
+    gain: float
+
+
+def diagnose(
+    model: nn.Module, codec: LinearCodec, source: Source, data: StoryData, recycling: ErrorRecyclingConfig, num_steps: int
+) -> Diagnosis:
+    """Measure a base; `data` are training stories, from which errors for the bank come."""
+    chain, scenes = Chain.ONE_FRAME, make_scenes(source, VALIDATION_SEED, NUM_SCENES, 1)
+    truth = codec.encode(torch.stack([own.frames[0, -1:] for own in scenes.truth]))[:, :, 0]
+    shown = latent_of_last_frame(codec, coded(codec, scenes, 0))
+
+    def last_slot(start_error: Tensor | float) -> Tensor:
+        clip = next(roll_out(model, codec, chain, scenes, num_steps, 0, start_error))
+        return latent_of_last_frame(codec, clip.frames)
+
+    plain = last_slot(0.0)
+    error = plain - truth
+    added = error.roll(1, 0)
+    arrived = last_slot(added) - plain
+    varying = truth - truth.mean(0)
+    variance = varying.square().mean((0, 2, 3))
+    slopes = ((error * varying).mean((0, 2, 3)) / variance)[variance > 1e-4]  # what moves is 0 at rest
+    bank = make_bank(data.latents.shape[2:], recycling)
+    fill_bank(model, codec, data, chain, recycling, bank, FineTuning(0, 16, 0.0, 1, fill_batches=60), 0)
+    random, cells = stream(0, 0, 0, "diagnosis"), range(*recycling.image_error_range)
+    found = [[bank.sample_image_error(1, random, grids) for _ in range(NUM_DRAWS)] for grids in (None, cells)]
+    bank_error, injected = (_rms(torch.stack([e for e in errors if e is not None])) for errors in found)
+    gain = float((arrived * added).sum() / added.square().sum())
+    return Diagnosis(_rms(shown - truth), _rms(error), bank_error, injected, float(-slopes.mean()), gain)
+
+
+def _rms(values: Tensor) -> float:
+    return float(values.square().mean().sqrt())
