@@ -125,7 +125,7 @@ def _stories(path: Path, codec: LinearCodec, source: Source, seeds: range) -> St
         for seed in seeds:
             clips = source.draw(seed, CLIPS_PER_STORY)
             latents.append(codec.encode(clips.frames))
-            captions += clips.captions
+            captions += clips.captions[: len(clips.frames)]
             focus.append(_focus(clips))
         texts = read_captions(captions)
         tensors = {"latents": torch.stack(latents), "tokens": texts.tokens, "logits": texts.logits}

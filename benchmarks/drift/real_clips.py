@@ -25,7 +25,8 @@ from .world import HEIGHT, NUM_FRAMES, WIDTH, TrueClips
 
 FOLDER_VARIABLE = "SVI_DRIFT_CLIPS"
 LEARNT_SHARE = 0.6  # of the picture's width
-LEAST_HEIGHT, MOST_HEIGHT = 0.41, 0.44  # of a window, in heights of the picture: two fifths of a 16:9 picture hold it
+BLACK = 0.1  # share of a film's median brightness below which its first frames are a black lead
+LEAST_SIZE = 0.9  # of a window, in the largest that the held-out part of the picture holds
 
 
 def clips_folder() -> Path:
@@ -36,8 +37,8 @@ def clips_folder() -> Path:
 def true_window(seed: int, num_clips: int) -> TrueClips:
     """Draw the window of this seed; from HELD_OUT_SEED on it is a held-out one.
 
-    Each clip begins with the last frame of the one before. As many as were filmed are shown, `num_clips` at most; captions go
-    on for all of them.
+    Each clip begins with the last frame of the one before. As many are shown as the shortest film has, `num_clips` at most;
+    captions go on for all of them.
 
     Args:
         seed: decides about clip, place, size and mirroring.
@@ -50,9 +51,10 @@ def true_window(seed: int, num_clips: int) -> TrueClips:
     films = _films(clips_folder())
     caption, frames = films[int(random.integers(len(films)))]
     height, width = frames.shape[-2:]
-    size = random.uniform(LEAST_HEIGHT, MOST_HEIGHT) * height
-    rows, columns = int(size), int(size * WIDTH / HEIGHT)
     border = int(LEARNT_SHARE * width)
+    largest = min(height, (width - border) * HEIGHT / WIDTH)
+    size = random.uniform(LEAST_SIZE, 1.0) * largest
+    rows, columns = int(size), int(size * WIDTH / HEIGHT)
     left, right = (border, width) if seed >= HELD_OUT_SEED else (0, border)
     y, x = int(random.uniform(0, height - rows)), int(random.uniform(left, right - columns))
     seen = frames[..., y : y + rows, x : x + columns].float() / 255
@@ -65,16 +67,19 @@ def true_window(seed: int, num_clips: int) -> TrueClips:
 
 @cache
 def _films(folder: Path) -> list[tuple[str, Tensor]]:
-    """Return captions and frames [T, 3, h, w] uint8 of all clips, at half their size."""
+    """Return captions and frames [T, 3, h, w] uint8 of all films at half their size, black leads cut off, of equal length."""
     sources = find_clips(folder)[0] if folder.is_dir() else []
     films = []
     for source in sources:
         frames = torch.from_numpy(np.stack(list(read_frames(source.path)))).permute(0, 3, 1, 2)
-        half = [F.avg_pool2d(own.float(), 2).round().byte() for own in frames.split(16)]
-        if len(frames) >= NUM_FRAMES:
-            films.append((source.caption, torch.cat(half)))
+        half = torch.cat([F.avg_pool2d(own.float(), 2).round().byte() for own in frames.split(16)])
+        brightness = torch.stack([own.float().mean() for own in half])
+        seen = half[int((brightness >= BLACK * brightness.median()).nonzero()[0]) :]
+        if len(seen) >= NUM_FRAMES:
+            films.append((source.caption, seen))
     if not films:
         raise ValueError(
             f"{folder} holds no captioned clip of {NUM_FRAMES} frames or more: name a folder of clips in {FOLDER_VARIABLE}."
         )
-    return films
+    shortest = min(len(frames) for _, frames in films)
+    return [(caption, frames[:shortest]) for caption, frames in films]

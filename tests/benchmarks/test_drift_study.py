@@ -227,7 +227,8 @@ def test_windows_of_real_clips_keep_what_is_learnt_from_apart(tmp_path, monkeypa
     left_red = np.zeros((61, 240, 432, 3), np.uint8)
     left_red[:, :, :258, 0] = 255  # three fifths, whole pixels at half the size
     left_red[:, :, 258:, 2] = np.arange(61, dtype=np.uint8)[:, None, None] * 4
-    write_video(tmp_path / "halves.mp4", iter([left_red]), VideoCoding(crf=0, pixel_format="yuv444p"))
+    black = np.zeros_like(left_red[:2])
+    write_video(tmp_path / "halves.mp4", iter([np.concatenate([black, left_red])]), VideoCoding(crf=0, pixel_format="yuv444p"))
     (tmp_path / "halves.txt").write_text("two colours", encoding="utf-8")
     for seed in range(12):
         learnt = real_clips.true_window(seed, 5)
@@ -246,6 +247,8 @@ def test_the_study_runs_on_real_clips_of_which_few_seconds_are_known(parts, tmp_
         film(tmp_path / "clips" / f"{seed}.mp4", seed)
     study = replace(parts["study"].STUDIES["small"], name="real", source=parts["data"].Source.REAL_CLIPS)
     parts["study"].run_study(study, tmp_path / "work", study.chains, [arms.PLAIN, arms.FULL], 1)
+    learnt = parts["study"].open_workshop(study, tmp_path / "work").training
+    assert learnt.latents.shape[:2] == (4, 1) and len(learnt.texts.tokens) == 4  # a caption for each clip that was filmed
     text = report.write_report(study, tmp_path / "work", tmp_path / "report", {"processor": "a test"})
     assert "## one frame" in text and "2.0 Pro" not in text and "| unknown |" in text
     own = json.loads((tmp_path / "report" / "drift.json").read_text())["one frame"]["ERFT"]["base 1, LoRA 1"]
