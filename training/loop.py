@@ -72,6 +72,16 @@ def save(trainer: Trainer, run: RunFolder) -> None:
         ValueError: see :func:`training.lora_file.save_lora`.
     """
     save_checkpoint(trainer, run.path)
+    save_lora_files(trainer, run)
+
+
+def save_lora_files(trainer: Trainer, run: RunFolder) -> None:
+    """Write the LoRA file of the present step, and one to keep where that is due. All processes call it.
+
+    Raises:
+        OSError: the disk is full.
+        ValueError: see :func:`training.lora_file.save_lora`.
+    """
     if trainer.group.is_first:
         description = describe_lora(trainer)
         every = trainer.config.loop.keep_loras_every

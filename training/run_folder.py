@@ -48,6 +48,7 @@ class RunFolder:
         except Timeout:
             raise ValueError(f"{path} is in use by another training: stop that one, or choose another run folder.") from None
         remove_stale_staging(path)
+        remove_stale_staging(path / "loras")
         (path / FILE_NAME).unlink(missing_ok=True)  # the wish of a time before
 
     @property

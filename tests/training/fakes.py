@@ -1,5 +1,6 @@
 """Examples out of nothing, and a trainer on a tiny random model."""
 
+import time
 from pathlib import Path
 
 import torch
@@ -38,6 +39,15 @@ class FakeDataset:
 
     def validation(self) -> list[TrainingExample]:
         return [self.make(500 + index, "held_out") for index in range(self.num_held_out)]
+
+
+class SlowDataset(FakeDataset):
+    """The same clips, a second late from the third step on: whoever wants to interrupt a training has time to."""
+
+    def example(self, seed: int, step: int, slot: int) -> TrainingExample:
+        if step >= 2:
+            time.sleep(1)
+        return super().example(seed, step, slot)
 
 
 def settings(run: Path | str = "", **sections):

@@ -1,5 +1,6 @@
 """Whatever stops a training, it goes on bit for bit: kill -9 anywhere, signals, damaged and missing checkpoints."""
 
+import importlib
 import json
 import math
 import os
@@ -59,13 +60,12 @@ def train_in_a_fork(config) -> int:
     return child
 
 
-def train_in_a_fork_that_dies(config, function: str, at_call: int) -> int:
-    """Train in a forked process that is killed as by kill -9 at a call of a function of `training.checkpoint`."""
-    import training.checkpoint as checkpoint
-
+def train_in_a_fork_that_dies(config, module_name: str, function: str, at_call: int) -> int:
+    """Train in a forked process that is killed as by kill -9 at a call of a function of a module."""
+    module = importlib.import_module(module_name)
     child = os.fork()
     if child == 0:
-        original, calls = getattr(checkpoint, function), [0]
+        original, calls = getattr(module, function), [0]
 
         def dying(*arguments, **options):
             calls[0] += 1
@@ -73,7 +73,7 @@ def train_in_a_fork_that_dies(config, function: str, at_call: int) -> int:
                 os.kill(os.getpid(), signal.SIGKILL)
             return original(*arguments, **options)
 
-        setattr(checkpoint, function, dying)
+        setattr(module, function, dying)
         try:
             train_here(config)
         finally:
@@ -155,9 +155,27 @@ def test_going_on_from_a_checkpoint_is_bit_identical(uninterrupted, wan_folder, 
 def test_kill_9_while_a_checkpoint_is_written(uninterrupted, wan_folder, tmp_path, function, at_call):
     bank, expected = uninterrupted
     config = config_for(tmp_path / "run", wan_folder, bank)
-    assert train_in_a_fork_that_dies(config, function, at_call) == -signal.SIGKILL
+    assert train_in_a_fork_that_dies(config, "training.checkpoint", function, at_call) == -signal.SIGKILL
     assert train_here(config, resume=True) == 0
     assert outcome(tmp_path / "run") == expected
+
+
+@pytest.mark.parametrize("at_call", [1, 2, 5, 6])
+def test_kill_9_between_a_checkpoint_and_its_lora_files(wan_folder, tmp_path, at_call):
+    """The training may be over by then: going on has no step to do, and still writes the files of the last one."""
+
+    def begun(name: str):
+        return config_for(tmp_path / name / "run", wan_folder, loop={"keep_loras_every": 2})
+
+    def files(name: str) -> dict[str, bytes]:
+        run = tmp_path / name / "run"
+        return {path.relative_to(run).as_posix(): path.read_bytes() for path in run.rglob("*run*.safetensors")}
+
+    train_here(begun("whole"))
+    assert train_in_a_fork_that_dies(begun("killed"), "training.lora_file", "_sort_header", at_call) == -signal.SIGKILL
+    assert train_here(begun("killed"), resume=True) == 0
+    assert sorted(files("whole")) == [*(f"loras/run-step{step:06d}.safetensors" for step in (2, 4, 6)), "run.safetensors"]
+    assert files("killed") == files("whole")
 
 
 @pytest.mark.parametrize("milliseconds", range(10, 400, 45))

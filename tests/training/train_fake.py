@@ -1,4 +1,4 @@
-"""Train on fake examples in a process of its own: python -m tests.training.train_fake CONFIG.json [resume]."""
+"""Train on fake examples in a process of its own, slowly: python -m tests.training.train_fake CONFIG.json [resume]."""
 
 import json
 import sys
@@ -6,14 +6,14 @@ from pathlib import Path
 
 import torch
 
-from tests.training.fakes import FakeDataset
+from tests.training.fakes import SlowDataset
 from training.config import config_from
 from training.distributed import join_group
 from training.session import run_training
 
 
 def open_data(config, per_step):
-    return FakeDataset()
+    return SlowDataset()
 
 
 def main() -> int:
