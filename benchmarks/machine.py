@@ -13,6 +13,7 @@ import psutil
 
 from demo.environment import REPOSITORY
 
+CODE = ("svi_core", "nodes", "training", "demo", "benchmarks", ":!*.md", ":!benchmarks/results")  # that figures depend on
 PACKAGES = ("torch", "numpy", "safetensors", "av", "imageio-ffmpeg", "pillow")
 
 
@@ -42,7 +43,7 @@ def commit() -> str:
     done = _git("rev-parse", "--short", "HEAD")
     if done is None:
         return "not a git checkout"
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", "svi_core", "nodes")
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
     return done + (" with uncommitted changes" if changed else "")
 
 

@@ -138,9 +138,22 @@ class DriftMeter:
         clips = tuple(_measure(self._rows, self._changes, *ends) for ends in zip(starts, starts[1:], strict=False))
         colours = np.array([[clip.brightness, clip.saturation, clip.red, clip.blue] for clip in clips])
         distance = tuple(float(d) for d in np.linalg.norm(colours - colours[0], axis=1))
-        reasons = _reasons_invalid(clips, self._samples, [self._changes[start] for start in starts[1:-1]])
+        nearest = [float(np.min(self.clip_differences(reverse), initial=math.inf)) for reverse in (False, True)]
+        reasons = _reasons_invalid(clips, *nearest, [self._changes[start] for start in starts[1:-1]])
         verdict = f"INVALID ({', '.join(reasons)}): no quality number below means anything" if reasons else "valid"
         return DriftReport(clips, distance, verdict, tuple(_notes(clips, distance)), tuple(reasons))
+
+    def clip_differences(self, reverse: bool) -> np.ndarray:
+        """Return the mean absolute difference of any two of the K finished clips, the second one optionally played backwards.
+
+        [K, K] in [0, 1]; infinite on the diagonal and below it.
+        """
+        differences = np.full((len(self._samples), len(self._samples)), math.inf)
+        for index, clip in enumerate(self._samples):
+            for other in range(index + 1, len(self._samples)):
+                shown = self._samples[other][::-1] if reverse else self._samples[other]
+                differences[index, other] = np.abs(clip - shown).mean(dtype=np.float32)
+        return differences
 
 
 def _chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
@@ -168,14 +181,21 @@ def _measure(rows: list, changes: list[float], start: int, end: int) -> ClipMeas
     return ClipMeasure(*(float(m) for m in medians[:-NUM_BANDS]), bands, motion, frozen, seam)
 
 
-def _reasons_invalid(clips: Sequence[ClipMeasure], samples: list[np.ndarray], seams: list[float]) -> list[str]:
-    """Return why the video is no video: it stands still, repeats itself, or doubles frames at its seams."""
+def _reasons_invalid(clips: Sequence[ClipMeasure], nearest: float, nearest_reversed: float, seams: list[float]) -> list[str]:
+    """Return why the video is no video: it stands still, repeats itself, or doubles frames at its seams.
+
+    Args:
+        clips: its clips.
+        nearest: smallest difference of two clips.
+        nearest_reversed: the same, one of them played backwards.
+        seams: change at each seam.
+    """
     if np.median([clip.motion for clip in clips]) < STATIC_MOTION:
         return ["static"]
     reasons = []
     if len(clips) > 1:
-        reasons += ["repeated"] if _nearest_clips(samples, reverse=False) < FROZEN_DIFFERENCE else []
-        reasons += ["reversed"] if _nearest_clips(samples, reverse=True) < FROZEN_DIFFERENCE else []
+        reasons += ["repeated"] if nearest < FROZEN_DIFFERENCE else []
+        reasons += ["reversed"] if nearest_reversed < FROZEN_DIFFERENCE else []
         reasons += ["doubled frames at every seam"] if max(seams) < 1e-4 else []
     return reasons
 
@@ -185,15 +205,6 @@ def _samples(thumbnails: list[np.ndarray]) -> np.ndarray:
     half = np.linspace(0, (len(thumbnails) - 1) / 2, SAMPLES_PER_CLIP // 2).astype(int)
     indices = [*half, *(len(thumbnails) - 1 - half[::-1])]
     return np.stack([thumbnails[int(index)] for index in indices]).astype(np.float16)
-
-
-def _nearest_clips(samples: list[np.ndarray], reverse: bool) -> float:
-    """Return the smallest mean absolute difference between two clips, the second one optionally played backwards."""
-    nearest = math.inf
-    for index, clip in enumerate(samples):
-        for other in samples[index + 1 :]:
-            nearest = min(nearest, float(np.abs(clip - (other[::-1] if reverse else other)).mean(dtype=np.float32)))
-    return nearest
 
 
 def _notes(clips: Sequence[ClipMeasure], distance: Sequence[float]) -> list[str]:

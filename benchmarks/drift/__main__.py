@@ -23,15 +23,22 @@ def main(arguments: list[str] | None = None) -> int:
     """Do what the command line says."""
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
-    if options.command == "score":
-        from .folder import score_folder
+    try:
+        sys.stdout.write(_score(options) if options.command == "score" else _study(options))
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
 
-        try:
-            sys.stdout.write(score_folder(options.folder, options.clip_length, options.output))
-        except ValueError as error:
-            sys.stderr.write(f"error: {error}\n")
-            return 1
-        return 0
+
+def _score(options: argparse.Namespace) -> str:
+    from .folder import score_folder
+
+    return score_folder(options.folder, options.clip_length, options.output)
+
+
+def _study(options: argparse.Namespace) -> str:
+    """Run, report or diagnose a study; return its tables."""
     from .data import Chain
     from .report import write_report
     from .study import STUDIES, arm_order, diagnose_bases, num_cores, run_study
@@ -39,19 +46,29 @@ def main(arguments: list[str] | None = None) -> int:
     study = STUDIES[options.study]
     folder = options.folder or OUTPUT / study.name
     if options.command == "diagnose":
-        sys.stdout.write(diagnose_bases(study, folder))
-        return 0
+        return diagnose_bases(study, folder)
     if options.command == "run":
-        names = arm_order(study)[1:3] if options.arms == "main" else arm_order(study)[1:]
+        names = _arm_names(options.arms, arm_order(study)[1:])
         chains = [chain for chain in (Chain[name] for name in CHAINS[options.chain]) if chain in study.chains]
         if not chains:
-            sys.stderr.write(f"error: --chain {options.chain}: the study {study.name!r} has only {', '.join(study.chains)}.\n")
-            return 1
+            raise ValueError(f"--chain {options.chain}: the study {study.name!r} has only {', '.join(study.chains)}.")
         run_study(study, folder, chains, names, options.workers or num_cores())
-    text = write_report(study, folder, options.output, machine_facts(find_comfyui()))
-    (options.output / "drift.md").write_text(text, encoding="utf-8")
-    sys.stdout.write(text)
-    return 0
+    output = options.output or folder / "report"
+    text = write_report(study, folder, output, machine_facts(find_comfyui()))
+    (output / "drift.md").write_text(text, encoding="utf-8")
+    return text
+
+
+def _arm_names(wanted: str, known: list[str]) -> list[str]:
+    """Return the arms that --arms names.
+
+    Raises:
+        ValueError: one is not known.
+    """
+    names = {"main": known[:2], "all": known}.get(wanted) or [name.strip() for name in wanted.split(",")]
+    if unknown := [name for name in names if name not in known]:
+        raise ValueError(f"--arms: there is no arm {unknown[0]!r}: choose main, all, or of {', '.join(known)}.")
+    return names
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -68,10 +85,12 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         command = commands.add_parser(name, help=purpose)
         command.add_argument("--study", choices=("full", "real", "small"), default="full", help="small: to see that it works")
         command.add_argument("--folder", type=Path, help="bases and measurements (default: one for each study)")
-        command.add_argument("--output", type=Path, default=OUTPUT / "report", help="tables and pictures")
+        command.add_argument("--output", type=Path, help="tables and pictures (default: report/ in the folder)")
     run = commands.choices["run"]
     run.add_argument("--chain", choices=tuple(CHAINS), default="both", help="layout of the chains")
-    run.add_argument("--arms", choices=("main", "all"), default="all", help="main: base, plain LoRA and ERFT only")
+    run.add_argument(
+        "--arms", default="all", help='main: base, plain LoRA and ERFT only; or names, such as "frozen bank, bank of 1"'
+    )
     run.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
     score = commands.add_parser("score", help="score a folder of mp4 files")
     score.add_argument("folder", type=Path)

@@ -4,8 +4,8 @@ A latent-space study decodes and encodes hundreds of thousands of frames. The fi
 share a slot by fours. A patch of four frames is what stays (their mean) and what moves; the 16 strongest principal components
 of both are kept, scaled to a mean variance of 1. The first slot has those of what stays and zeros for those of what moves. So
 encoding what was decoded gives the same latent, also where the last frame of a later slot at rest becomes the first frame of
-the next clip: whatever drifts here is the model's doing and not the codec's. And errors of later slots, which error recycling
-adds to first ones, mean the same there.
+the next clip: whatever drifts here is the model's doing and not the codec's. Errors of later slots, which error recycling adds
+to first ones, mean the same there once `first_slot_error` has taken out what moves, which no frame brings into a first slot.
 
 Shapes: N clips, T = 4 n + 1 frames, S = n + 1 slots; frames [N, T, 3, H, W] in [0, 1], latents [N, 16, S, H / 8, W / 8].
 """
@@ -64,8 +64,12 @@ class LinearCodec:
         return torch.cat([_join(first), _join(later)], dim=1)
 
     def at_rest(self, first_slot: Tensor, num_slots: int) -> Tensor:
-        """Return the latent [N, 16, S, h, w] of clips that show one frame all the time, by its slot [N, 16, h, w]."""
+        """Return the latent [N, 16, S, h, w] of clips that show one frame all the time, by its slot [N, 16, h, w]: a view."""
         return first_slot[:, :, None].expand(-1, -1, num_slots, -1, -1)
+
+    def first_slot_error(self, error: Tensor) -> Tensor:
+        """Return what a first slot can hold of `error` [16, n, h, w]: what decoding and encoding a frame leaves of it."""
+        return torch.einsum("cnhw,cp,pd->dnhw", error, self.first.up, self.first.down)
 
     def save(self, path: Path) -> None:
         """Write the codec to a safetensors file."""
@@ -83,7 +87,7 @@ def load_codec(path: Path) -> LinearCodec:
 
 
 def fit_codec(frames: Tensor) -> LinearCodec:
-    """Return the codec that keeps most of `frames` [N, T, 3, H, W]."""
+    """Return the codec that keeps most of `frames` [N, T, 3, H, W]; shorthand below: P = 192 values of a patch of one frame."""
     later = split_patches(frames)[1].flatten(0, -2).double().unflatten(1, (FRAMES_PER_SLOT, -1))
     still = later.mean(1)
     mean = still.mean(0)
@@ -123,4 +127,5 @@ def _principal(centred: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _as_map(mean: Tensor, down: Tensor, up: Tensor) -> LinearMap:
+    """Return the fp32 map of `mean` [P], `down` [P, 16] and `up` [16, P], all fp64."""
     return LinearMap(mean.float(), down.float(), up.float())

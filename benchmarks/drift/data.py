@@ -17,7 +17,7 @@ from training.data_windows import error_slots
 
 from .codec import LinearCodec, fit_codec, load_codec
 from .model import Texts, read_captions
-from .real_clips import true_window
+from .real_clips import clip_names, true_window
 from .world import HEIGHT, NUM_FRAMES, NUM_SLOTS, WIDTH, TrueClips, draw_story, true_clips
 
 CLIPS_PER_STORY = 4
@@ -36,6 +36,10 @@ class Source(StrEnum):
     def draw(self, seed: int, num_clips: int) -> TrueClips:
         """Return the story of this seed; those from HELD_OUT_SEED on are never learnt from."""
         return true_clips(draw_story(seed, num_clips)) if self is Source.TINY_WORLD else true_window(seed, num_clips)
+
+    def clip_names(self) -> list[str]:
+        """Return the files that clips come from, with their sizes."""
+        return [] if self is Source.TINY_WORLD else clip_names()
 
 
 class Chain(StrEnum):

@@ -14,10 +14,11 @@ from training.streams import stream
 
 from .codec import LinearCodec
 from .data import VALIDATION_SEED, Chain, Source, StoryData
-from .finetune import FineTuning, fill_bank
+from .finetune import fill_bank
 from .rollout import coded, latent_of_last_frame, make_scenes, roll_out
 
 NUM_SCENES, NUM_DRAWS = 48, 400
+BANK_BATCHES, BATCH_SIZE = 60, 16
 
 
 @dataclass(frozen=True)
@@ -27,8 +28,9 @@ class Diagnosis:
     Attributes:
         codec_loss: of a true last frame, encoded and decoded, that becomes a first one.
         last_frame_error: of the last frame of one generated clip, as the next one gets it.
-        bank_error: of the base's one-step errors, slots and noise levels at random.
-        injected_error: of the image errors that would be added to a first frame.
+        bank_error: of the base's one-step errors on clean inputs, slots and noise levels at random.
+        injected_error: of the image errors that would be added to a first frame from such a bank. While a LoRA is trained its
+            bank holds errors on spoilt inputs too, and grows.
         missing: share of the last frame's variation over scenes that its error takes away, mean over channels that vary.
         gain: share of another scene's error, added to the first frame, that arrives in the last one.
     """
@@ -61,12 +63,22 @@ def diagnose(
     variance = varying.square().mean((0, 2, 3))
     slopes = ((error * varying).mean((0, 2, 3)) / variance)[variance > 1e-4]  # what moves is 0 at rest
     bank = make_bank(data.latents.shape[2:], recycling)
-    fill_bank(model, codec, data, chain, recycling, bank, FineTuning(0, 16, 0.0, 1, fill_batches=60), 0)
+    fill_bank(model, codec, data, chain, recycling, bank, BANK_BATCHES, BATCH_SIZE, 0)
     random, cells = stream(0, 0, 0, "diagnosis"), range(*recycling.image_error_range)
-    found = [[bank.sample_image_error(1, random, grids) for _ in range(NUM_DRAWS)] for grids in (None, cells)]
-    bank_error, injected = (_rms(torch.stack([e for e in errors if e is not None])) for errors in found)
+    any_error, low_noise = (
+        torch.stack([e for _ in range(NUM_DRAWS) if (e := bank.sample_image_error(1, random, grids)) is not None])
+        for grids in (None, cells)
+    )  # None comes from an empty cell
+    injected = torch.stack([codec.first_slot_error(own) for own in low_noise])
     gain = float((arrived * added).sum() / added.square().sum())
-    return Diagnosis(_rms(shown - truth), _rms(error), bank_error, injected, float(-slopes.mean()), gain)
+    return Diagnosis(
+        codec_loss=_rms(shown - truth),
+        last_frame_error=_rms(error),
+        bank_error=_rms(any_error),
+        injected_error=_rms(injected),
+        missing=float(-slopes.mean()),
+        gain=gain,
+    )
 
 
 def _rms(values: Tensor) -> float:

@@ -83,7 +83,7 @@ def train_lora(
     sigmas = training_sigmas()
     weights, losses = timestep_weights(sigmas), []
     if arm.source is ErrorSource.BASE:
-        fill_bank(model, codec, data, chain, arm.recycling, bank, settings, seed)
+        fill_bank(model, codec, data, chain, arm.recycling, bank, settings.fill_batches, settings.batch_size, seed)
     for step in range(1, settings.num_steps + 1):
         random = stream(seed, step, 0, "data")
         examples = [draw_example(codec, data, chain, random) for _ in range(settings.batch_size)]
@@ -137,7 +137,10 @@ def _draw(
         return NOTHING
     if arm.source is not ErrorSource.HAND_MADE:
         errors = GaussianErrors(bank) if arm.source is ErrorSource.GAUSSIAN else bank
-        return draw_injection(errors, sigma, arm.recycling, random, slots)
+        drawn = draw_injection(errors, sigma, arm.recycling, random, slots)
+        if chain is Chain.ONE_FRAME and drawn.image_error is not None:
+            drawn = replace(drawn, image_error=codec.first_slot_error(drawn.image_error))
+        return drawn
     image_draw, clean_draw = torch.rand(2, generator=random).tolist()
     if clean_draw < arm.recycling.clean_prob or image_draw >= arm.recycling.image_prob or not slots:
         return replace(NOTHING, is_clean=clean_draw < arm.recycling.clean_prob)
@@ -153,15 +156,16 @@ def fill_bank(
     chain: Chain,
     recycling: ErrorRecyclingConfig,
     bank: ErrorBank,
-    settings: FineTuning,
+    num_batches: int,
+    batch_size: int,
     seed: int,
 ) -> None:
-    """Put the errors of `model` on clean inputs into `bank`, those of `settings.fill_batches` batches."""
+    """Put the errors of `model` on `num_batches` clean batches into `bank`."""
     sigmas = training_sigmas()
-    for batch in range(settings.fill_batches):
+    for batch in range(num_batches):
         random = stream(seed, batch, 0, "fill")
-        latent, y_latent, texts = stacked(data, [draw_example(codec, data, chain, random) for _ in range(settings.batch_size)])
-        sigma = sigmas[torch.randint(len(sigmas), (settings.batch_size,), generator=random)]
+        latent, y_latent, texts = stacked(data, [draw_example(codec, data, chain, random) for _ in range(batch_size)])
+        sigma = sigmas[torch.randint(len(sigmas), (batch_size,), generator=random)]
         sample = make_flow_sample(latent, torch.randn(latent.shape, generator=random), sigma)
         errors = residual(predict(model, sample.noisy_latent, y_latent, sigma, texts), sample.velocity)
         for error, level in zip(errors, sigma, strict=True):

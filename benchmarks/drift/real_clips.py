@@ -34,6 +34,13 @@ def clips_folder() -> Path:
     return Path(os.environ.get(FOLDER_VARIABLE) or REPOSITORY.parent / "shared" / "data" / "train")
 
 
+def clip_names() -> list[str]:
+    """Return name and size of each clip with a caption: what a study's data were made of."""
+    folder = clips_folder()
+    sources = find_clips(folder)[0] if folder.is_dir() else []
+    return [f"{source.path.relative_to(folder).as_posix()}, {source.path.stat().st_size} bytes" for source in sources]
+
+
 def true_window(seed: int, num_clips: int) -> TrueClips:
     """Draw the window of this seed; from HELD_OUT_SEED on it is a held-out one.
 
@@ -71,8 +78,8 @@ def _films(folder: Path) -> list[tuple[str, Tensor]]:
     sources = find_clips(folder)[0] if folder.is_dir() else []
     films = []
     for source in sources:
-        frames = torch.from_numpy(np.stack(list(read_frames(source.path)))).permute(0, 3, 1, 2)
-        half = torch.cat([F.avg_pool2d(own.float(), 2).round().byte() for own in frames.split(16)])
+        frames = (torch.from_numpy(frame.copy()).permute(2, 0, 1)[None].float() for frame in read_frames(source.path))
+        half = torch.cat([F.avg_pool2d(frame, 2).round().byte() for frame in frames])
         brightness = torch.stack([own.float().mean() for own in half])
         seen = half[int((brightness >= BLACK * brightness.median()).nonzero()[0]) :]
         if len(seen) >= NUM_FRAMES:

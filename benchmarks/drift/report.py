@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from statistics import mean, median
 
@@ -17,6 +16,7 @@ from .data import Chain, Source
 from .statistics import bootstrap_interval, holm, sign_flip_p
 from .study import Study, Unit, arm_order, base_path, result_path
 
+START_GAP = "rolled - true start"  # how much worse the loss is, given what the chain came to
 LEAST_PAIRS = 8  # for the claim
 LOSS_MARGIN = 0.02  # of the plain LoRA's clean validation loss
 ERROR_TO_SIGNAL = 0.5  # bank RMS above which the recipe is not expected to apply
@@ -29,20 +29,24 @@ def read_results(study: Study, folder: Path, chain: Chain) -> dict[str, dict[Uni
         for unit in study.units:
             path = result_path(folder, chain, unit, name)
             if path.exists():
-                found.setdefault(name, {})[unit] = json.loads(path.read_text(encoding="utf-8"))
+                own = json.loads(path.read_text(encoding="utf-8"))
+                if "rolled_start_loss" in own:
+                    own[START_GAP] = own["rolled_start_loss"] - own["true_start_loss"]
+                found.setdefault(name, {})[unit] = own
     return found
 
 
 def write_report(study: Study, folder: Path, output: Path, machine: Mapping[str, str]) -> str:
     """Write all measurements as JSON and the pictures to `output`, and return the tables as Markdown."""
     output.mkdir(parents=True, exist_ok=True)
-    parts, everything = [], {"machine": dict(machine), "study": _as_data(study)}
+    parts, everything = [], {"machine": dict(machine), "study": study.as_data()}
     for chain in study.chains:
         results = read_results(study, folder, chain)
         if BASE not in results:
             parts.append(f"## {chain}\n\nNot run.\n")
             continue
-        everything[chain] = {name: {unit.name: own for unit, own in units.items()} for name, units in results.items()}
+        arms = {name: {unit.name: own for unit, own in units.items()} for name, units in results.items()}
+        everything[chain] = {"arms": arms, "bases": _bases(study, folder, chain), "cheats": _cheats(folder, chain)}
         parts.append(_chain_text(study, folder, output, chain, results))
     (output / "drift.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
     return "\n".join(parts)
@@ -135,7 +139,27 @@ def _claim(results: dict) -> list[str]:
         text += f"**Less drift, but not a valid win: {'; '.join(s for s in state if s != 'valid')}.**"
     else:
         text += "**Error recycling drifts less than plain fine-tuning here.**"
-    return [*lines, "", text]
+    return [*lines, "", text, "", *_beside(results)]
+
+
+def _beside(results: dict) -> list[str]:
+    """Return what else is known of ERFT against the plain LoRA: other scenes, other bases, and its own chains as input."""
+    lines = []
+    shared = [unit for unit in results[FULL] if unit in results.get(PLAIN, {})]
+    scenes = np.mean([np.subtract(*(results[name][unit]["scene_drift"] for name in (FULL, PLAIN))) for unit in shared], axis=0)
+    low, high = bootstrap_interval(scenes.tolist(), range(len(scenes)))
+    lines.append(f"- Over the {len(scenes)} scenes instead, mean of all units: 95 % interval {low:+.3f} to {high:+.3f}.")
+    for base in dict.fromkeys(unit.base_seed for unit in shared):
+        own = [results[FULL][unit]["drift"] - results[PLAIN][unit]["drift"] for unit in shared if unit.base_seed == base]
+        ends = f"from {min(own):+.3f} to {max(own):+.3f} over {len(own)} LoRA seeds"
+        lines.append(f"- Base {base} alone: {mean(own):+.3f}, {ends}.")
+    if all(START_GAP in own for name in (FULL, PLAIN) for own in results[name].values()):
+        gap = compare(results, FULL, PLAIN, START_GAP)
+        lines.append(
+            f"- What a chain adds to the loss on its own next clip ({START_GAP}): {gap['mean']:+.3f} (95 % interval "
+            f"{gap['low']:+.3f} to {gap['high']:+.3f}, p = {gap['p']:.4f})."
+        )
+    return lines
 
 
 def _arms_table(results: dict) -> str:
@@ -157,12 +181,12 @@ def _arms_table(results: dict) -> str:
             f"{median(own['seam'] for own in runs):.2f}",
             f"{mean(own['motion_ratio'] for own in runs):.2f}",
             f"{mean(own['clean_loss'] for own in runs):.4f}",
-            f"{mean(own['rolled_start_loss'] - own['true_start_loss'] for own in runs):+.4f}",
+            f"{mean(own[START_GAP] for own in runs):+.4f}" if START_GAP in runs[0] else "unknown",
             f"{max((max(own['bank_rms']) for own in runs if own.get('bank_rms')), default=0.0):.2f}",
         ])  # fmt: skip
     return table(
         ["arm", "verdict", "units", "drift", "distance", "Frechet", "PSNR", "object error", "seam", "motion", "clean loss",
-         "rolled - true start", "bank RMS"],
+         START_GAP, "bank RMS"],
         rows,
     )  # fmt: skip
 
@@ -182,10 +206,9 @@ def _tests_table(results: dict) -> str:
 
 
 def _cheats_table(folder: Path, chain: Chain) -> str:
-    path = folder / "results" / chain.name.lower() / "cheats.json"
-    if not path.exists():
+    found = _cheats(folder, chain)
+    if not found:
         return "Baselines that cheat: not run in this layout."
-    found = json.loads(path.read_text(encoding="utf-8"))
     rows = [[n, found[n]["verdict"], f"{found[n]['drift']:.3f}", f"{found[n]['motion_ratio']:.2f}"] for n in found]
     return table(["what only looks like a long video, and the truth", "verdict", "drift", "motion"], rows)
 
@@ -199,14 +222,23 @@ def _units_table(results: dict) -> str:
     return table(["drift of every unit", *names], rows)
 
 
+def _cheats(folder: Path, chain: Chain) -> dict[str, dict]:
+    """Return the scores of what cheats, by name; empty if it was not run."""
+    path = folder / "results" / chain.name.lower() / "cheats.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _bases(study: Study, folder: Path, chain: Chain) -> dict[int, dict]:
+    """Return what is known of each base, by seed."""
+    paths = {seed: base_path(folder, chain, seed).with_suffix(".json") for seed in study.base_seeds}
+    return {seed: json.loads(path.read_text(encoding="utf-8")) for seed, path in paths.items() if path.exists()}
+
+
 def _bases_table(study: Study, folder: Path, chain: Chain) -> str:
     rows = []
-    for seed in study.base_seeds:
-        path = base_path(folder, chain, seed).with_suffix(".json")
-        if path.exists():
-            own = json.loads(path.read_text(encoding="utf-8"))
-            losses = [f"{own[f'{kind} loss']:.4f}" for kind in ("training", "held-out")]
-            rows.append([seed, *losses, f"{own['seconds']:.0f} s", own["commit"]])
+    for seed, own in _bases(study, folder, chain).items():
+        losses = [f"{own[f'{kind} loss']:.4f}" for kind in ("training", "held-out")]
+        rows.append([seed, *losses, f"{own['seconds']:.0f} s", own["commit"]])
     return table(["base", "training loss", "held-out loss", "time", "commit"], rows)
 
 
@@ -225,7 +257,3 @@ def _stack_strips(strips: Sequence[tuple[str, Path]]) -> Image.Image:
         whole.paste(picture, (0, top + title))
         top += picture.height + title
     return whole
-
-
-def _as_data(study: Study) -> dict:
-    return json.loads(json.dumps(asdict(study), default=str))

@@ -1,6 +1,6 @@
 """How far a set of chains is from the truth, clip by clip, and whether it cheats. The measures are those of SVI Drift Report.
 
-Of real clips no more is known than was filmed. Later clips of a chain are compared with the mean features of the filmed ones.
+Of real clips no more is known than was filmed: then all clips of a chain are compared with the filmed ones' mean features.
 
 Shapes: N scenes, K clips, M = 11 features of a clip: ten of colour and detail, one of motion.
 """
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from svi_core.drift import ClipMeasure, DriftMeter, DriftReport
+from svi_core.drift import FROZEN_DIFFERENCE, ClipMeasure, DriftMeter, DriftReport
 
 from .codec import LinearCodec
 from .data import Chain
@@ -18,6 +18,7 @@ from .rollout import Scenes, coded, shown
 from .world import NUM_FRAMES
 
 OBJECT_RADIUS = 6  # pixels around the object's true centre that count as the object
+CLEARLY_APART = 2 * FROZEN_DIFFERENCE  # of two true clips that a chain must not show as one
 MOTION_RANGE = (0.8, 1.25)  # of the truth's motion; outside it a set of videos is INVALID
 
 
@@ -26,18 +27,21 @@ class Reference:
     """The truth as the codec shows it, measured.
 
     Attributes:
-        features: [N, K, M]; after the known clips their mean.
+        features: [N, K, M] that a chain's are compared with: those of each clip where all are known, otherwise for every clip,
+            the known ones included, the scene's mean over its known clips. Then no clip is nearer to it than another by nature.
         known: [N, known clips, M].
         scale: [M], standard deviation of each feature over all known clips: the unit of distances.
         motion: median motion of true clips.
-        reasons: of each scene, what would make a video invalid that the truth does too (a thing may go left and back again).
+        cheats: of each scene, what would make a video invalid that the truth does too: a thing may rest, or go there and back.
+        apart: [N, 2, known clips, known clips], which true clips clearly differ from which other ones, forwards and backwards.
     """
 
     features: np.ndarray
     known: np.ndarray
     scale: np.ndarray
     motion: float
-    reasons: tuple[frozenset[str], ...]
+    cheats: tuple[frozenset[str], ...]
+    apart: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -48,8 +52,9 @@ class Scores:
         verdict: "valid", or INVALID with reasons; of an invalid set no other number means anything.
         distance: paired distance of features from the truth, mean over scenes, for each clip.
         drift: mean distance of clips 2..K minus that of clip 1: the primary figure.
-        frechet: Frechet distance between features of generated and true clips, for each clip; of clips that nobody knows
-            from all known ones.
+        scene_drift: the same of each scene.
+        frechet: Frechet distance between features of generated and true clips, for each clip; from all known ones where not all
+            are known.
         psnr: of frames against the true ones in dB, for each known clip.
         object_error: mean absolute error around the object's true centre, in [0, 1], for each clip; empty for real clips.
         seam: median change at a seam, in multiples of the change around it; None for one clip.
@@ -59,6 +64,7 @@ class Scores:
     verdict: str
     distance: tuple[float, ...]
     drift: float
+    scene_drift: tuple[float, ...]
     frechet: tuple[float, ...]
     psnr: tuple[float, ...]
     object_error: tuple[float, ...]
@@ -68,12 +74,15 @@ class Scores:
 
 def make_reference(codec: LinearCodec, chain: Chain, scenes: Scenes) -> Reference:
     """Measure the truth of `scenes`, encoded and decoded."""
-    reports = _reports(chain, scenes, scenes.num_known, true_chains(codec, scenes))
+    meters = _meters(chain, scenes, scenes.num_known, true_chains(codec, scenes))
+    reports = [meter.report() for meter in meters]
     known = np.array([[_features(clip) for clip in report.clips] for report in reports])
     scale = known.reshape(-1, known.shape[-1]).std(axis=0)
-    reasons = tuple(frozenset(report.reasons) for report in reports)
-    unknown = known.mean(axis=1, keepdims=True).repeat(scenes.num_clips - scenes.num_known, axis=1)
-    return Reference(np.concatenate([known, unknown], axis=1), known, scale, float(np.median(known[..., -1])), reasons)
+    features = known
+    if scenes.num_known < scenes.num_clips:
+        features = known.mean(axis=1, keepdims=True).repeat(scenes.num_clips, axis=1)
+    cheats = tuple(frozenset(report.reasons) for report in reports)
+    return Reference(features, known, scale, float(np.median(known[..., -1])), cheats, _differences(meters) > CLEARLY_APART)
 
 
 def true_chains(codec: LinearCodec, scenes: Scenes) -> Iterable[np.ndarray]:
@@ -96,22 +105,25 @@ def score(chain: Chain, scenes: Scenes, reference: Reference, clips: Iterable[np
                     object_error.append(_object_error(difference, scenes, clip, new))
             yield frames
 
-    reports = _reports(chain, scenes, scenes.num_clips, watched())
+    meters = _meters(chain, scenes, scenes.num_clips, watched())
+    reports = [meter.report() for meter in meters]
     features = np.array([[_features(clip) for clip in report.clips] for report in reports])
     apart = (features - reference.features) / reference.scale
-    distance = np.sqrt((apart**2).mean(axis=2)).mean(axis=0)
+    distances = np.sqrt((apart**2).mean(axis=2))
     everything = reference.known.reshape(-1, reference.known.shape[-1])
-    theirs = [reference.known[:, clip] if clip < scenes.num_known else everything for clip in range(scenes.num_clips)]
+    all_known = scenes.num_known == scenes.num_clips
+    theirs = [reference.known[:, clip] if all_known else everything for clip in range(scenes.num_clips)]
     frechet = [
         frechet_distance(features[:, clip] / reference.scale, own / reference.scale) for clip, own in enumerate(theirs)
     ]
     seams = [clip.seam for report in reports for clip in report.clips if clip.seam is not None]
     seam = float(np.median(seams)) if seams else None
     motion_ratio = float(np.median(features[..., -1])) / reference.motion
-    drift = float(distance[1:].mean() - distance[0]) if len(distance) > 1 else 0.0
-    verdict = _verdict(reports, reference, motion_ratio)
-    as_tuple = [tuple(float(value) for value in values) for values in (distance, frechet, psnr, object_error)]
-    return Scores(verdict, as_tuple[0], drift, *as_tuple[1:], seam, motion_ratio)
+    scene_drift = distances[:, 1:].mean(axis=1) - distances[:, 0]
+    verdict = _verdict(reports, _differences(meters), reference, motion_ratio)
+    lists = (distances.mean(axis=0), scene_drift, frechet, psnr, object_error)
+    distance, by_scene, *others = (tuple(float(value) for value in values) for values in lists)
+    return Scores(verdict, distance, float(scene_drift.mean()), by_scene, *others, seam, motion_ratio)
 
 
 def frechet_distance(ours: np.ndarray, theirs: np.ndarray) -> float:
@@ -124,13 +136,18 @@ def frechet_distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     return float(apart + np.trace(first) + np.trace(second) - 2 * mixed)
 
 
-def _reports(chain: Chain, scenes: Scenes, num_clips: int, clips: Iterable[np.ndarray]) -> list[DriftReport]:
+def _meters(chain: Chain, scenes: Scenes, num_clips: int, clips: Iterable[np.ndarray]) -> list[DriftMeter]:
     num_frames = [len(range(NUM_FRAMES)[shown(chain, clip)]) for clip in range(num_clips)]
     meters = [DriftMeter(num_frames) for _ in scenes.seeds]
     for clip, frames in enumerate(clips):
         for meter, own in zip(meters, frames, strict=True):
             meter.add(own[shown(chain, clip)])
-    return [meter.report() for meter in meters]
+    return meters
+
+
+def _differences(meters: list[DriftMeter]) -> np.ndarray:
+    """Return how far the clips of each chain are from each other, [N, 2, K, K]: forwards, and one of them played backwards."""
+    return np.stack([[meter.clip_differences(reverse) for reverse in (False, True)] for meter in meters])
 
 
 def _features(clip: ClipMeasure) -> tuple[float, ...]:
@@ -149,9 +166,20 @@ def _object_error(difference: np.ndarray, scenes: Scenes, clip: int, new: slice)
     return float(np.mean(errors))
 
 
-def _verdict(reports: list[DriftReport], reference: Reference, motion_ratio: float) -> str:
-    """Say why the chains cannot be compared, if they cannot: one in ten cheats, or they do not move as the truth does."""
-    cheats = [set(report.reasons) - true for report, true in zip(reports, reference.reasons, strict=True)]
+def _verdict(reports: list[DriftReport], differences: np.ndarray, reference: Reference, motion_ratio: float) -> str:
+    """Say why the chains cannot be compared, if they cannot: one in ten cheats, or they do not move as the truth does.
+
+    A chain repeats or reverses clips if two of them look the same that clearly differ in the truth. Of clips that are not known
+    none may look like another one.
+    """
+    apart = np.ones_like(differences, bool)
+    num_known = reference.apart.shape[-1]
+    apart[..., :num_known, :num_known] = reference.apart
+    alike = ((differences < FROZEN_DIFFERENCE) & apart).any(axis=(2, 3))
+    cheats = []
+    for report, true, (repeats, reverses) in zip(reports, reference.cheats, alike, strict=True):
+        own = set(report.reasons) - true - {"repeated", "reversed"}
+        cheats.append(own | ({"repeated"} if repeats else set()) | ({"reversed"} if reverses else set()))
     num_cheats, found = sum(map(bool, cheats)), []
     if num_cheats * 10 > len(reports):
         found.append(f"{num_cheats} of {len(reports)} chains are {' or '.join(sorted(set().union(*cheats)))}")

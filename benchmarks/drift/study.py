@@ -85,6 +85,10 @@ class Study:
         """The layouts in which it can be run: windows of real clips overlap by one frame, and 2.0 Pro needs five."""
         return tuple(Chain) if self.source is Source.TINY_WORLD else (Chain.ONE_FRAME,)
 
+    def as_data(self) -> dict:
+        """Return the settings as plain data."""
+        return json.loads(json.dumps(asdict(self), default=str))
+
     @property
     def arms(self) -> dict[str, Arm]:
         """The arms, in the order in which they are run."""
@@ -137,20 +141,43 @@ STUDIES = {
 
 @dataclass(frozen=True)
 class Workshop:
-    """What a process needs of a study, made once."""
+    """What a process needs of a study, made once; `commit` is of the code that it imported."""
 
     study: Study
     folder: Path
+    commit: str
     codec: LinearCodec
     training: StoryData
     validation: StoryData
 
 
 def open_workshop(study: Study, folder: Path) -> Workshop:
-    """Import ComfyUI and read or make the data. One thread a process: the models are too small for more."""
+    """Import ComfyUI and read or make the data. One thread a process: the models are too small for more.
+
+    Raises:
+        ValueError: the folder holds another study, or one of other clips.
+    """
     torch.set_num_threads(1)
     import_comfy()
-    return Workshop(study, folder, *prepare(folder / "data", study.source, study.num_stories))
+    require_same_study(study, folder)
+    return Workshop(study, folder, commit(), *prepare(folder / "data", study.source, study.num_stories))
+
+
+def require_same_study(study: Study, folder: Path) -> None:
+    """Write down what the folder is for, or refuse one that is for something else: bases and results are kept by name only.
+
+    Raises:
+        ValueError: naming what differs.
+    """
+    path = folder / "study.json"
+    wanted = study.as_data() | {"clips": study.source.clip_names()}
+    if not path.exists():
+        _write(path, wanted)
+    found = json.loads(path.read_text(encoding="utf-8"))
+    differing = [name for name in wanted if found.get(name) != wanted[name]]
+    if differing:
+        changes = "; ".join(f"{name}: {found.get(name)} -> {wanted[name]}" for name in differing)
+        raise ValueError(f"{folder} holds another study ({changes}): choose another --folder, or remove this one.")
 
 
 def run_study(study: Study, folder: Path, chains: Iterable[Chain], arm_names: Iterable[str], num_workers: int) -> None:
@@ -207,7 +234,7 @@ def make_base(workshop: Workshop, chain: Chain, seed: int) -> None:
     stories = {"training": workshop.training, "held-out": workshop.validation}
     found = {f"{kind} loss": clean_loss(model, codec, data, chain) for kind, data in stories.items()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path.with_suffix(".json"), {**found, "seconds": time.monotonic() - began, "commit": commit()})
+    _write(path.with_suffix(".json"), {**found, "seconds": time.monotonic() - began, "commit": workshop.commit})
     save_base(model, path)
 
 
@@ -231,7 +258,7 @@ def run_unit(workshop: Workshop, chain: Chain, unit: Unit, arm_names: list[str])
         found = measure_arm(workshop, model, chain, unit, name, scenes, reference)
         _write(
             result_path(workshop.folder, chain, unit, name),
-            {**found, **trained, "training_seconds": seconds, "seconds": time.monotonic() - began, "commit": commit()},
+            {**found, **trained, "training_seconds": seconds, "seconds": time.monotonic() - began, "commit": workshop.commit},
         )
         _log.info("%s, %s, %s: drift %.3f, %s", chain, unit.name, name, found["drift"], found["verdict"])
         detach_lora(model)
@@ -251,9 +278,11 @@ def measure_arm(
 
     scores = asdict(score(chain, scenes, reference, clips()))
     write_strip(result_path(workshop.folder, chain, unit, name).with_suffix(".png"), [clip.frames for clip in kept])
-    clean, rolled = condition_losses(workshop.codec, model, chain, scenes, [clip.y_latent for clip in kept])
-    validation = clean_loss(model, workshop.codec, workshop.validation, chain)
-    return {**scores, "clean_loss": validation, "true_start_loss": clean, "rolled_start_loss": rolled}
+    found = {"clean_loss": clean_loss(model, workshop.codec, workshop.validation, chain)}
+    if scenes.num_known > 1:  # otherwise no clip is known that has one before it
+        losses = condition_losses(workshop.codec, model, chain, scenes, [clip.y_latent for clip in kept])
+        found |= {"true_start_loss": losses[0], "rolled_start_loss": losses[1]}
+    return {**scores, **found}
 
 
 @torch.no_grad()
@@ -276,14 +305,22 @@ def condition_losses(
 
 
 def diagnose_bases(study: Study, folder: Path) -> str:
-    """Return a table of what error recycling has to work with, for the one-frame bases that are there."""
-    workshop, rows = open_workshop(study, folder), []
+    """Return a table of what error recycling has to work with, for the one-frame bases that are there; it is kept as JSON.
+
+    Raises:
+        ValueError: there is none.
+    """
+    workshop, found = open_workshop(study, folder), {}
     for seed in study.base_seeds:
         path = base_path(folder, Chain.ONE_FRAME, seed)
         if path.exists():
-            args = (workshop.codec, study.source, workshop.training, study.recycling, study.sample_steps)
-            found = diagnose(load_base(path), *args)
-            rows.append([seed, *(f"{value:.3f}" for value in asdict(found).values())])
+            codec, data = workshop.codec, workshop.training
+            own = diagnose(load_base(path), codec, study.source, data, study.recycling, study.sample_steps)
+            found[seed] = asdict(own)
+    if not found:
+        raise ValueError(f"{folder} holds no base: `run --study {study.name} --chain one-frame` makes them.")
+    _write(folder / "diagnosis.json", {"commit": workshop.commit, "bases": found})
+    rows = [[seed, *(f"{value:.3f}" for value in own.values())] for seed, own in found.items()]
     head = ["base", "codec's loss", "last frame's error", "bank", "injected", "detail missing", "gain"]
     return table(head, rows) + "\n"
 

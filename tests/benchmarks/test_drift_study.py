@@ -75,6 +75,18 @@ def test_nothing_is_lost_where_the_last_frame_of_a_clip_becomes_the_first_of_the
     torch.testing.assert_close(handed_over, latent[:, :, -1], atol=1e-4, rtol=0)  # every clip ends at rest
 
 
+def test_errors_of_later_slots_add_to_a_first_slot_only_what_a_frame_could(clips, fitted):
+    latent = fitted.encode(clips[0].frames)
+    error = (latent[1, :, 2] - latent[0, :, 4])[:, None]  # of slots in which things move
+    spoilt = latent.clone()
+    spoilt[0, :, :1] += fitted.first_slot_error(error)
+    torch.testing.assert_close(fitted.encode(fitted.decode(spoilt)), spoilt, atol=1e-4, rtol=0)
+    spoilt[0, :, :1] = latent[0, :, :1] + error
+    assert float((fitted.encode(fitted.decode(spoilt)) - spoilt).abs().max()) > 0.1
+    at_rest = (latent[1, :, -1] - latent[0, :, -1])[:, None]
+    torch.testing.assert_close(fitted.first_slot_error(at_rest), at_rest, atol=1e-4, rtol=0)
+
+
 def test_latents_have_about_unit_variance(clips, fitted):
     latent = fitted.encode(torch.cat([own.frames for own in clips]))
     assert 0.7 < float(latent[:, :, 1:].std()) < 1.3
@@ -194,8 +206,9 @@ def test_the_small_study_runs_and_reports_only_what_it_ran(parts, small_run):
     assert text.count("**No claim: fewer than 8 pairs.**") == 2
     assert "without latent error" not in text and "| Gaussian noise | 2 |" in text
     stored = json.loads((place / "report" / "drift.json").read_text())
-    assert set(stored["one frame"]) == {"base", "plain LoRA", "ERFT", "Gaussian noise", "blur and colour", "frozen bank"}
-    own = stored["2.0 Pro"]["ERFT"]["base 1, LoRA 1"]
+    run = {"base", "plain LoRA", "ERFT", "Gaussian noise", "blur and colour", "frozen bank"}
+    assert set(stored["one frame"]["arms"]) == run
+    own = stored["2.0 Pro"]["arms"]["ERFT"]["base 1, LoRA 1"]
     assert len(own["distance"]) == study.num_clips and own["drift"] == pytest.approx(
         np.mean(own["distance"][1:]) - own["distance"][0]
     )
@@ -212,10 +225,44 @@ def test_the_truth_is_valid_and_what_only_looks_like_a_video_is_not(small_run):
         assert len(cheats) == 3 and all(verdict.startswith("INVALID") for verdict in cheats.values()), cheats
 
 
-def film(path, seed):
+@pytest.fixture(scope="module")
+def known_scenes(parts, fitted):
+    """Eight held-out scenes of six clips, most of which rest at times, and their reference."""
+    scenes = parts["rollout"].make_scenes(parts["data"].Source.TINY_WORLD, HELD_OUT_SEED, 8, 6)
+    return scenes, parts["scoring"].make_reference(fitted, parts["data"].Chain.ONE_FRAME, scenes)
+
+
+def test_clips_are_called_repeated_where_the_truth_differs_and_nowhere_else(parts, fitted, known_scenes):
+    """The truth itself shows some clips twice, so that whether any two are alike says nothing."""
+    scenes, reference = known_scenes
+    chain, true = parts["data"].Chain.ONE_FRAME, list(parts["scoring"].true_chains(fitted, scenes))
+    assert any("repeated" in own for own in reference.cheats)
+    differ = int(np.triu(reference.apart[:, 0], 1).any(axis=(1, 2)).sum())
+    assert differ >= 6
+
+    def verdict(clips):
+        return parts["scoring"].score(chain, scenes, reference, iter(clips)).verdict
+
+    darker = [(0.97 * clip).astype(np.uint8) for clip in true]
+    assert verdict(true) == "valid" and verdict(darker) == "valid"
+    again = [*true[:4], true[1], true[5]]  # one clip of six, seen before
+    assert f"{differ} of 8 chains are" in verdict([true[1]] * 6) and "repeated" in verdict([true[1]] * 6)
+    assert "repeated" in verdict(again)
+    assert "reversed" in verdict([*true[:4], true[2][:, ::-1], true[5]])
+
+
+def test_drift_is_the_mean_of_the_scenes_own(parts, fitted, known_scenes):
+    scenes, reference = known_scenes
+    darker = [(clip * (1 - 0.05 * k)).astype(np.uint8) for k, clip in enumerate(parts["scoring"].true_chains(fitted, scenes))]
+    found = parts["scoring"].score(parts["data"].Chain.ONE_FRAME, scenes, reference, iter(darker))
+    assert len(found.scene_drift) == 8 and found.drift == pytest.approx(np.mean(found.scene_drift))
+    assert found.drift == pytest.approx(np.mean(found.distance[1:]) - found.distance[0]) and found.drift > 0.1
+
+
+def film(path, seed, num_frames=25):
     """A picture that slides to the left, 25 frames of it: one clip of 21, and the first frames of a second."""
     wide = np.random.default_rng(seed).integers(0, 255, (15, 40, 3), np.uint8).repeat(16, axis=0).repeat(16, axis=1)
-    frames = [np.ascontiguousarray(wide[:, 4 * k : 4 * k + 432]) for k in range(25)]
+    frames = [np.ascontiguousarray(wide[:, 4 * k : 4 * k + 432]) for k in range(num_frames)]
     write_video(path, iter([np.stack(frames)]), VideoCoding())
     path.with_suffix(".txt").write_text("a wall slides by.", encoding="utf-8")
 
@@ -250,9 +297,10 @@ def test_the_study_runs_on_real_clips_of_which_few_seconds_are_known(parts, tmp_
     learnt = parts["study"].open_workshop(study, tmp_path / "work").training
     assert learnt.latents.shape[:2] == (4, 1) and len(learnt.texts.tokens) == 4  # a caption for each clip that was filmed
     text = report.write_report(study, tmp_path / "work", tmp_path / "report", {"processor": "a test"})
-    assert "## one frame" in text and "2.0 Pro" not in text and "| unknown |" in text
-    own = json.loads((tmp_path / "report" / "drift.json").read_text())["one frame"]["ERFT"]["base 1, LoRA 1"]
+    assert "## one frame" in text and "2.0 Pro" not in text and text.count("| unknown |") == 6  # object and start, three arms
+    own = json.loads((tmp_path / "report" / "drift.json").read_text())["one frame"]["arms"]["ERFT"]["base 1, LoRA 1"]
     assert len(own["distance"]) == len(own["frechet"]) == 3 and len(own["psnr"]) == 1 and not own["object_error"]
+    assert "rolled_start_loss" not in own  # no clip is known that follows another one
     cheats = json.loads((tmp_path / "work" / "results" / "one_frame" / "cheats.json").read_text())
     assert set(cheats) == {"copied first frame", "repeated first clip", "there and back"}
     assert all(cheats[name]["verdict"].startswith("INVALID") for name in ("copied first frame", "repeated first clip"))
@@ -261,16 +309,40 @@ def test_the_study_runs_on_real_clips_of_which_few_seconds_are_known(parts, tmp_
 
 def test_after_what_was_filmed_chains_are_compared_with_its_mean(parts, fitted, tmp_path, monkeypatch):
     monkeypatch.setenv(real_clips.FOLDER_VARIABLE, str(tmp_path))
-    film(tmp_path / "one.mp4", 0)
+    film(tmp_path / "one.mp4", 0, num_frames=45)
     scenes = parts["rollout"].make_scenes(parts["data"].Source.REAL_CLIPS, HELD_OUT_SEED, 3, 4)
-    assert scenes.num_clips == 4 and scenes.num_known == 1
+    assert scenes.num_clips == 4 and scenes.num_known == 2
     reference = parts["scoring"].make_reference(fitted, parts["data"].Chain.ONE_FRAME, scenes)
-    assert np.array_equal(reference.features, reference.known.repeat(4, axis=1))
+    first, second = reference.known[:, 0], reference.known[:, 1]
+    assert np.abs(first - second).max() > 1e-3
+    for clip in range(4):  # the known ones too: a first clip that is measured otherwise would make all others drift
+        assert np.allclose(reference.features[:, clip], (first + second) / 2)
 
 
 def test_real_clips_are_refused_in_a_layout_that_needs_more_overlap(capsys):
     assert drift_command(["run", "--study", "real", "--chain", "pro"]) == 1
     assert "the study 'real' has only one frame" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["diagnose"], "holds no base"),
+        (["run", "--arms", "frozen bank, warm bank"], "there is no arm 'warm bank'"),
+        (["run", "--study", "real"], "holds no captioned clip of 21 frames"),
+    ],
+)
+def test_what_cannot_be_run_is_told(arguments, message, tmp_path, monkeypatch, capsys, comfy):
+    monkeypatch.setenv(real_clips.FOLDER_VARIABLE, str(tmp_path / "no clips"))
+    study = [] if "--study" in arguments else ["--study", "small"]
+    assert drift_command([*arguments, *study, "--folder", str(tmp_path / "work")]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_of_another_study_is_refused(parts, small_run):
+    study, place = small_run
+    with pytest.raises(ValueError, match="holds another study .base_steps: 2 -> 3"):
+        parts["study"].run_study(replace(study, base_steps=3), place / "work", list(parts["data"].Chain), [arms.PLAIN], 1)
 
 
 def test_a_base_is_diagnosed_on_validation_stories(parts, small_run, monkeypatch):
@@ -280,7 +352,9 @@ def test_a_base_is_diagnosed_on_validation_stories(parts, small_run, monkeypatch
     monkeypatch.setattr(diagnosis, "NUM_SCENES", 6)
     monkeypatch.setattr(diagnosis, "NUM_DRAWS", 20)
     text = parts["study"].diagnose_bases(study, place / "work")
-    assert text.startswith("| base | codec's loss |") and "| 1 | 0.0" in text
+    kept = json.loads((place / "work" / "diagnosis.json").read_text())["bases"]["1"]
+    row = f"| 1 | {kept['codec_loss']:.3f} | {kept['last_frame_error']:.3f} | {kept['bank_error']:.3f} |"
+    assert text.startswith("| base | codec's loss |") and row in text
     shop = parts["study"].open_workshop(study, place / "work")
 
     def diagnosis_of(share):
@@ -296,6 +370,19 @@ def test_a_base_is_diagnosed_on_validation_stories(parts, small_run, monkeypatch
     assert 0.6 < standing.gain < 1.0 and blind.gain == 0.0
     assert standing.missing < blind.missing == pytest.approx(1.0, abs=0.05)
     assert 0.0 < standing.bank_error < blind.bank_error and standing.injected_error > 0.0
+
+
+@pytest.mark.parametrize(("chain", "mended"), [("ONE_FRAME", True), ("PRO", False)])
+def test_image_errors_of_a_first_slot_are_what_a_frame_can_bring(parts, clips, fitted, chain, mended):
+    recycling = ErrorRecyclingConfig(noise_prob=0, latent_prob=0, image_prob=1, clean_prob=0, capacity=2, num_grids=2)
+    bank = parts["finetune"].make_bank((16, 6, 8, 12), recycling)
+    random = torch.Generator().manual_seed(0)
+    for sigma in bank.grid.sigmas:
+        bank.add(torch.randn(16, 6, 8, 12, generator=random), sigma, random)
+    own, arm = parts["data"].Chain[chain], arms.make_arms(recycling)[arms.FULL]
+    example = parts["base"].Example(0, 1, True, fitted.encode(clips[0].frames)[1])
+    error = parts["finetune"]._draw(fitted, bank, own, arm, example, 0.5, random).image_error
+    assert torch.allclose(fitted.first_slot_error(error), error, atol=1e-4) is mended
 
 
 def test_running_again_does_nothing(parts, small_run, monkeypatch):
@@ -339,7 +426,7 @@ def test_a_lora_of_zeros_changes_no_roll_out(parts, small_run):
 
 def made_up(drifts, verdict="valid", clean=1.0):
     same = {"verdict": verdict, "clean_loss": clean, "bank_rms": [0.1, 0.6]}
-    return {unit: {"drift": value, **same} for unit, value in drifts.items()}
+    return {unit: {"drift": value, "scene_drift": [value - 0.1, value + 0.1], **same} for unit, value in drifts.items()}
 
 
 def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
@@ -352,6 +439,8 @@ def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
     }
     say = lambda: " ".join(report._claim(results))  # noqa: E731
     assert "drifts less" in say() and "p = 0.0078" in say() and "reach 0.60 of the latents' deviation, too large" in say()
+    assert "Over the 2 scenes instead, mean of all units: 95 % interval -0.365 to -0.365" in say()
+    assert "Base 2 alone: -0.355, from -0.360 to -0.350 over 2 LoRA seeds" in say()
     results["ERFT"] = made_up({u: 0.5 for u in units}, clean=1.05)
     assert "not a valid win: clean loss 5.0 % above" in say()
     results["ERFT"] = made_up({u: 0.5 for u in units}, verdict="INVALID: motion is 0.10 of the truth's")
