@@ -7,6 +7,7 @@ from pathlib import Path
 
 from svi_core.flow_matching import TRAINED_SHIFT
 from svi_core.layouts import Layout
+from svi_core.safetensors_file import read_header
 from training.checkpoint import save_checkpoint
 from training.erft import StepResult, training_step
 from training.lora_file import LoraDescription, RoundingError, save_lora
@@ -72,30 +73,47 @@ def save(trainer: Trainer, run: RunFolder) -> None:
         ValueError: see :func:`training.lora_file.save_lora`.
     """
     save_checkpoint(trainer, run.path)
-    save_lora_files(trainer, run)
+    if trainer.group.is_first:
+        for path in _lora_paths(trainer, run):
+            _save_lora(path, trainer)
+    trainer.group.wait()
 
 
-def save_lora_files(trainer: Trainer, run: RunFolder) -> None:
-    """Write the LoRA file of the present step, and one to keep where that is due. All processes call it.
+def complete_lora_files(trainer: Trainer, run: RunFolder) -> None:
+    """Write the LoRA files of the present step that a process killed right behind its checkpoint did not come to.
+
+    A file of a later step stays: its checkpoint is damaged or was removed. All processes call it.
 
     Raises:
         OSError: the disk is full.
         ValueError: see :func:`training.lora_file.save_lora`.
     """
     if trainer.group.is_first:
-        description = describe_lora(trainer)
-        every = trainer.config.loop.keep_loras_every
-        paths = [run.path / f"{trainer.config.run_name}.safetensors"]
-        if every and trainer.step % every == 0:
-            paths.append(run.path / "loras" / f"{trainer.config.run_name}-step{trainer.step:06d}.safetensors")
-        for path in paths:
-            path.parent.mkdir(exist_ok=True)
-            _save_lora(path, trainer, description)
+        for path in _lora_paths(trainer, run):
+            if _step_of(path) < trainer.step:
+                _save_lora(path, trainer)
     trainer.group.wait()
 
 
-def _save_lora(path: Path, trainer: Trainer, description: LoraDescription) -> None:
+def _lora_paths(trainer: Trainer, run: RunFolder) -> list[Path]:
+    """Return the LoRA files that belong to the present step: the newest, and one to keep where that is due."""
+    every, name = trainer.config.loop.keep_loras_every, trainer.config.run_name
+    kept = [run.path / "loras" / f"{name}-step{trainer.step:06d}.safetensors"] if every and trainer.step % every == 0 else []
+    return [run.path / f"{name}.safetensors", *kept]
+
+
+def _step_of(path: Path) -> int:
+    """Return the step that a LoRA file says it is of; -1 where there is none that can be read."""
+    try:
+        return int(read_header(path)["__metadata__"]["svi.step"])
+    except (OSError, ValueError, KeyError):
+        return -1
+
+
+def _save_lora(path: Path, trainer: Trainer) -> None:
     """Write the LoRA file, in fp32 while its values are too small for the dtype that was asked for, and say so."""
+    path.parent.mkdir(exist_ok=True)
+    description = describe_lora(trainer)
     try:
         save_lora(path, trainer.lora, trainer.backbone, description, trainer.config.lora.file_dtype, trainer.poses)
     except RoundingError as error:  # after the first steps of a warm-up, for one

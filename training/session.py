@@ -18,7 +18,7 @@ from training.comfy_runtime import find_model
 from training.config import load_config
 from training.dataset import CachedDataset
 from training.distributed import Group, join_group
-from training.loop import save_lora_files, train
+from training.loop import complete_lora_files, train
 from training.plan import plan
 from training.progress import MakeSample, Progress, no_sample
 from training.report import write_report
@@ -195,7 +195,7 @@ def _begin(trainer: Trainer, run: RunFolder, resume: bool) -> None:
     """Bring the trainer to where it goes on, or to an empty beginning."""
     if resume and restore_newest(trainer, run.path):
         run.go_on(trainer.config, trainer.step)
-        save_lora_files(trainer, run)  # a kill right behind the checkpoint left none, or that of a step before
+        complete_lora_files(trainer, run)
         _log.info("SVI: going on after step %d of %d", trainer.step, trainer.num_steps)
         return
     if resume:

@@ -42,7 +42,7 @@ class FakeDataset:
 
 
 class SlowDataset(FakeDataset):
-    """The same clips, a second late from the third step on: whoever wants to interrupt a training has time to."""
+    """The same clips, from the third step on a second late each: whoever wants to interrupt a training has time to."""
 
     def example(self, seed: int, step: int, slot: int) -> TrainingExample:
         if step >= 2:

@@ -231,8 +231,11 @@ def wait_for_steps(run: Path, count: int, process: subprocess.Popen) -> None:
 
 @pytest.mark.parametrize("name", ["adapters.safetensors", "optimizer.safetensors", "bank_0.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
-def test_the_checkpoint_before_is_used_when_the_newest_is_damaged(wan_folder, tmp_path, caplog, name, damage):
+def test_the_checkpoint_before_is_used_when_the_newest_is_damaged(wan_folder, tmp_path, caplog, monkeypatch, name, damage):
+    from training import session
+
     run = tmp_path / "run"
+    lora = run / "run.safetensors"
     train_here(config_for(run, wan_folder))
     expected = outcome(run)
     path = checkpoints(run)[0] / name
@@ -242,9 +245,13 @@ def test_the_checkpoint_before_is_used_when_the_newest_is_damaged(wan_folder, tm
     else:
         data[len(data) // 2] ^= 0xFF
         path.write_bytes(data if damage == "flip" else data[: len(data) // 2])
+    written = []
+    original = session.complete_lora_files
+    monkeypatch.setattr(session, "complete_lora_files", lambda *parts: (original(*parts), written.append(lora.read_bytes())))
     train_here(config_for(run, wan_folder), resume=True)
     assert "step_00000006 cannot be used" in caplog.text and "taking the one before" in caplog.text
     assert outcome(run) == expected
+    assert written == [expected["lora"]]  # the LoRA of step 6 was not lost while training went on after step 4
 
 
 def test_a_damaged_checkpoint_is_set_aside_and_does_not_count_as_kept(wan_folder, tmp_path):

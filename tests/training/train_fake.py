@@ -1,4 +1,7 @@
-"""Train on fake examples in a process of its own, slowly: python -m tests.training.train_fake CONFIG.json [resume]."""
+"""Train on fake examples in a process of its own, slowly enough to be interrupted.
+
+    python -m tests.training.train_fake CONFIG.json [resume]
+"""
 
 import json
 import sys
