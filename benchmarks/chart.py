@@ -32,12 +32,9 @@ def draw_lines(title: str, x_label: str, y_label: str, lines: Mapping[str, Seque
     for tick in _ticks(highest):
         draw.line([(left, place(1, tick)[1]), (right, place(1, tick)[1])], fill=AXIS)
         draw.text((left - 10, place(1, tick)[1]), f"{tick:g}", fill=TEXT, font=font, anchor="rm")
-    ends = []
-    for (name, points), colour in zip(lines.items(), COLOURS, strict=False):
-        placed = [place(x, y) for x, y in sorted(points)]
-        _draw_line(draw, placed, colour)
-        ends.append((placed[-1], name, colour))
-    _write_names(draw, ends)
+    for points, colour in zip(lines.values(), COLOURS, strict=False):
+        _draw_line(draw, [place(x, y) for x, y in sorted(points)], colour)
+    _write_names(draw, list(lines), right)
     return picture
 
 
@@ -47,13 +44,14 @@ def _draw_line(draw: ImageDraw.ImageDraw, points: list[tuple[float, float]], col
         draw.ellipse([x - 5, y - 5, x + 5, y + 5], fill=colour)
 
 
-def _write_names(draw: ImageDraw.ImageDraw, ends: list[tuple[tuple[float, float], str, tuple[int, int, int]]]) -> None:
-    """Write each line's name left of its end, from the highest line down: above that, or below the names there already."""
-    lowest = 0.0
-    for (x, y), name, colour in sorted(ends, key=lambda end: end[0][1]):
-        bottom = max(y - 14, lowest)
-        draw.text((x - 12, bottom), name, fill=colour, font=ImageFont.load_default(18), anchor="rb")
-        lowest = bottom + 44  # of the next name's bottom: room for a line of text and a line of the chart
+def _write_names(draw: ImageDraw.ImageDraw, names: Sequence[str], right: int) -> None:
+    """Write the lines' names below the title, each in its line's colour, the last one ending at `right`."""
+    font = ImageFont.load_default(18)
+    for name, colour in reversed(list(zip(names, COLOURS, strict=False))):
+        draw.text((right, MARGIN[1] - 26), name, fill=colour, font=font, anchor="ra")
+        right -= int(draw.textlength(name, font)) + 8
+        draw.line([(right - 22, MARGIN[1] - 15), (right, MARGIN[1] - 15)], fill=colour, width=3)
+        right -= 44
 
 
 def draw_bars(title: str, values: Mapping[str, float]) -> Image.Image:
