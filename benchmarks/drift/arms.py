@@ -16,6 +16,7 @@ class ErrorSource(StrEnum):
     BASE = "the base's errors"  # the bank, filled by the base before training and then left alone
     GAUSSIAN = "Gaussian noise"  # of the variance of the error that the bank would have given
     HAND_MADE = "blur and colour"  # of the example's own first frame or motion frames
+    SAME_CLIP = "the model's errors on the clip before"  # where a bank gives those of any clip
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,7 @@ def make_arms(recycling: ErrorRecyclingConfig) -> dict[str, Arm]:
         Arm("without noise error", own, replace(recycling, noise_prob=0.0)),
         Arm("bank of 1", own, replace(recycling, capacity=1)),
         Arm("bank of 10", own, replace(recycling, capacity=10)),
+        Arm("image error of the clip before", ErrorSource.SAME_CLIP, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
     )
     return {arm.name: arm for arm in arms}
 

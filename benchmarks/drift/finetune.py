@@ -1,6 +1,7 @@
 """Train one LoRA on a base, as one arm of the study says: the pack's own error recycling in a plain loop."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -26,7 +27,7 @@ from training.streams import stream
 from .arms import Arm, ErrorSource
 from .base import Example, draw_example, focused_error, stacked
 from .codec import LinearCodec
-from .data import Chain, StoryData
+from .data import Chain, StoryData, true_condition
 from .errors import GaussianErrors, hand_made_error
 from .model import attach_lora, predict
 
@@ -90,9 +91,13 @@ def train_lora(
         ids = torch.randint(len(sigmas), (settings.batch_size,), generator=random)
         latent, y_latent, texts = stacked(data, examples)
         noise = torch.randn(latent.shape, generator=random)
+        handed_over: list[Tensor | None] = [None] * len(examples)
+        if arm.source is ErrorSource.SAME_CLIP:
+            levels = bank.grid.sigmas[slice(*arm.recycling.image_error_range)]
+            handed_over = handed_over_errors(model, codec, data, chain, examples, levels, stream(seed, step, 0, "clip before"))
         injections = [
-            _draw(codec, bank, chain, arm, example, float(sigmas[i]), stream(seed, step, slot, "errors"))
-            for slot, (example, i) in enumerate(zip(examples, ids, strict=True))
+            _draw(codec, bank, chain, arm, example, own, float(sigmas[i]), stream(seed, step, slot, "errors"))
+            for slot, (example, own, i) in enumerate(zip(examples, handed_over, ids, strict=True))
         ]
         inputs = [
             inject(latent[slot], noise[slot], y_latent[slot], injections[slot], chain.error_slots(example.later))
@@ -109,7 +114,7 @@ def train_lora(
         if not math.isfinite(losses[-1]):
             raise RuntimeError(f"{arm.name}, LoRA seed {seed}: the loss is {losses[-1]} at step {step}")
         _learn(optimizer, parameters, loss, settings, step)
-        if arm.source not in (ErrorSource.NOTHING, ErrorSource.BASE):
+        if arm.source not in (ErrorSource.NOTHING, ErrorSource.BASE, ErrorSource.SAME_CLIP):
             for slot, found in enumerate(residual(predicted, target)):
                 keep = stream(seed, step, slot, "keep")
                 if should_store(injections[slot], arm.recycling, keep):
@@ -128,14 +133,64 @@ def _learn(optimizer, parameters: list[Tensor], loss: Tensor, settings: FineTuni
     optimizer.step()
 
 
+@torch.no_grad()
+def handed_over_errors(
+    model: nn.Module,
+    codec: LinearCodec,
+    data: StoryData,
+    chain: Chain,
+    examples: list[Example],
+    levels: Sequence[float],
+    random: torch.Generator,
+) -> list[Tensor | None]:
+    """Return for each example the error [16, 1, h, w] that the clip before would hand over, if `model` made it in one step.
+
+    It belongs to what the example shows, as in a chain, while an error out of a bank is some other clip's. None for examples
+    that have no clip before.
+
+    Args:
+        model: with its LoRA as it is now.
+        codec: of the latents.
+        data: of the examples.
+        chain: how the clip before was conditioned.
+        examples: to find errors for.
+        levels: noise levels to make the step from; one is drawn for each example.
+        random: decides about noise and level.
+    """
+    errors: list[Tensor | None] = [None] * len(examples)
+    slots = [slot for slot, example in enumerate(examples) if example.clip > 0 and chain.error_slots(example.later)]
+    if not slots:
+        return errors
+    before = []
+    for slot in slots:
+        story, clip = examples[slot].story, examples[slot].clip - 1
+        later = examples[slot].later and clip > 0
+        before.append(Example(story, clip, later, true_condition(codec, data, chain, story, clip, later)))
+    latent, y_latent, texts = stacked(data, before)
+    sigma = torch.tensor(levels)[torch.randint(len(levels), (len(slots),), generator=random)]
+    sample = make_flow_sample(latent, torch.randn(latent.shape, generator=random), sigma)
+    velocity_error = sample.velocity - predict(model, sample.noisy_latent, y_latent, sigma, texts)
+    last = (sigma.view(-1, 1, 1, 1, 1) * velocity_error)[:, :, -1:]
+    for slot, error in zip(slots, last, strict=True):
+        errors[slot] = codec.first_slot_error(error) if chain is Chain.ONE_FRAME else error
+    return errors
+
+
 def _draw(
-    codec: LinearCodec, bank: ErrorBank, chain: Chain, arm: Arm, example: Example, sigma: float, random: torch.Generator
+    codec: LinearCodec,
+    bank: ErrorBank,
+    chain: Chain,
+    arm: Arm,
+    example: Example,
+    handed_over: Tensor | None,
+    sigma: float,
+    random: torch.Generator,
 ) -> ErrorInjection:
-    """Draw the errors of one example from where the arm takes them."""
+    """Draw the errors of one example from where the arm takes them; `handed_over` is the clip before's, [16, 1, h, w]."""
     slots = chain.error_slots(example.later)
     if arm.source is ErrorSource.NOTHING:
         return NOTHING
-    if arm.source is not ErrorSource.HAND_MADE:
+    if arm.source not in (ErrorSource.HAND_MADE, ErrorSource.SAME_CLIP):
         errors = GaussianErrors(bank) if arm.source is ErrorSource.GAUSSIAN else bank
         drawn = draw_injection(errors, sigma, arm.recycling, random, slots)
         if chain is Chain.ONE_FRAME and drawn.image_error is not None:
@@ -144,6 +199,8 @@ def _draw(
     image_draw, clean_draw = torch.rand(2, generator=random).tolist()
     if clean_draw < arm.recycling.clean_prob or image_draw >= arm.recycling.image_prob or not slots:
         return replace(NOTHING, is_clean=clean_draw < arm.recycling.clean_prob)
+    if arm.source is ErrorSource.SAME_CLIP:
+        return ErrorInjection(None, None, handed_over, is_clean=False)
     known = example.y_latent[:, slots.start : slots.start + 1]
     return ErrorInjection(None, None, hand_made_error(codec, known, slots.start == 0, random), is_clean=False)
 

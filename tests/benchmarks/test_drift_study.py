@@ -195,7 +195,7 @@ def small_run(parts, tmp_path_factory):
     """The small study: data, bases, one unit in both layouts with base, plain LoRA and ERFT."""
     place = tmp_path_factory.mktemp("drift")
     study = parts["study"].STUDIES["small"]
-    names = [arms.PLAIN, arms.FULL, "Gaussian noise", "blur and colour", "frozen bank"]
+    names = [arms.PLAIN, arms.FULL, "Gaussian noise", "blur and colour", "frozen bank", "image error of the clip before"]
     parts["study"].run_study(study, place / "work", list(parts["data"].Chain), names, 1)
     return study, place
 
@@ -206,7 +206,7 @@ def test_the_small_study_runs_and_reports_only_what_it_ran(parts, small_run):
     assert text.count("**No claim: fewer than 8 pairs.**") == 2
     assert "without latent error" not in text and "| Gaussian noise | 2 |" in text
     stored = json.loads((place / "report" / "drift.json").read_text())
-    run = {"base", "plain LoRA", "ERFT", "Gaussian noise", "blur and colour", "frozen bank"}
+    run = {"base", "plain LoRA", "ERFT", "Gaussian noise", "blur and colour", "frozen bank", "image error of the clip before"}
     assert set(stored["one frame"]["arms"]) == run
     own = stored["2.0 Pro"]["arms"]["ERFT"]["base 1, LoRA 1"]
     assert len(own["distance"]) == study.num_clips and own["drift"] == pytest.approx(
@@ -381,8 +381,31 @@ def test_image_errors_of_a_first_slot_are_what_a_frame_can_bring(parts, clips, f
         bank.add(torch.randn(16, 6, 8, 12, generator=random), sigma, random)
     own, arm = parts["data"].Chain[chain], arms.make_arms(recycling)[arms.FULL]
     example = parts["base"].Example(0, 1, True, fitted.encode(clips[0].frames)[1])
-    error = parts["finetune"]._draw(fitted, bank, own, arm, example, 0.5, random).image_error
+    error = parts["finetune"]._draw(fitted, bank, own, arm, example, None, 0.5, random).image_error
     assert torch.allclose(fitted.first_slot_error(error), error, atol=1e-4) is mended
+
+
+@pytest.mark.parametrize("chain", ["ONE_FRAME", "PRO"])
+def test_the_clip_before_hands_its_own_error_over(parts, small_run, monkeypatch, chain):
+    """A model that sees its first frame and nothing else: its error in the last slot is what has changed since, by hand."""
+    study, place = small_run
+    shop, own = parts["study"].open_workshop(study, place / "work"), parts["data"].Chain[chain]
+    one_frame, finetune, unused = chain == "ONE_FRAME", parts["finetune"], torch.zeros(16, 6, 8, 12)
+    moved = (shop.training.latents[:, 1:3, :, 0] - shop.training.latents[:, 1:3, :, -1]).abs().amax((2, 3, 4))
+    story, clip = divmod(int(moved.argmax()), 2)  # `clip` + 1 is the clip before; clips 0 and 3 come before and after
+    examples = [parts["base"].Example(1, 0, False, unused), parts["base"].Example(story, clip + 2, not one_frame, unused)]
+
+    def towards_the_first_frame(model, noisy, y, sigma, texts):
+        return (noisy - y[:, :, :1]) / sigma.view(-1, 1, 1, 1, 1)
+
+    monkeypatch.setattr(finetune, "predict", towards_the_first_frame)
+    arguments = (None, shop.codec, shop.training, own, examples, [0.3, 0.6], torch.Generator().manual_seed(1))
+    first, later = finetune.handed_over_errors(*arguments)
+    latents = shop.training.latents[story]
+    expected = (latents[clip + 1 if one_frame else 0, :, 0] - latents[clip + 1, :, -1])[:, None]
+    expected = shop.codec.first_slot_error(expected) if one_frame else expected
+    assert first is None and float(expected.abs().max()) > 0.1
+    torch.testing.assert_close(later, expected, atol=1e-4, rtol=0)
 
 
 def test_running_again_does_nothing(parts, small_run, monkeypatch):
