@@ -15,6 +15,8 @@ from benchmarks.machine import machine_facts
 from demo.environment import REPOSITORY
 from training.comfy_runtime import find_comfyui
 
+from . import StudyError
+
 OUTPUT = REPOSITORY / ".runtime" / "drift"
 CHAINS = {"one-frame": ("ONE_FRAME",), "pro": ("PRO",), "both": ("ONE_FRAME", "PRO")}
 
@@ -25,7 +27,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
         sys.stdout.write(_score(options) if options.command == "score" else _study(options))
-    except ValueError as error:
+    except StudyError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
@@ -34,14 +36,17 @@ def main(arguments: list[str] | None = None) -> int:
 def _score(options: argparse.Namespace) -> str:
     from .folder import score_folder
 
-    return score_folder(options.folder, options.clip_length, options.output)
+    try:
+        return score_folder(options.folder, options.clip_length, options.output)
+    except ValueError as error:
+        raise StudyError(str(error)) from error
 
 
 def _study(options: argparse.Namespace) -> str:
     """Run, report or diagnose a study; return its tables."""
     from .data import Chain
     from .report import write_report
-    from .study import STUDIES, arm_order, diagnose_bases, num_cores, run_study
+    from .study import STUDIES, arm_order, diagnose_bases, num_cores, require_same_settings, run_study
 
     study = STUDIES[options.study]
     folder = options.folder or OUTPUT / study.name
@@ -51,8 +56,9 @@ def _study(options: argparse.Namespace) -> str:
         names = _arm_names(options.arms, arm_order(study)[1:])
         chains = [chain for chain in (Chain[name] for name in CHAINS[options.chain]) if chain in study.chains]
         if not chains:
-            raise ValueError(f"--chain {options.chain}: the study {study.name!r} has only {', '.join(study.chains)}.")
+            raise StudyError(f"--chain {options.chain}: the study {study.name!r} has only {', '.join(study.chains)}.")
         run_study(study, folder, chains, names, options.workers or num_cores())
+    require_same_settings(study, folder)
     output = options.output or folder / "report"
     text = write_report(study, folder, output, machine_facts(find_comfyui()))
     (output / "drift.md").write_text(text, encoding="utf-8")
@@ -63,11 +69,11 @@ def _arm_names(wanted: str, known: list[str]) -> list[str]:
     """Return the arms that --arms names.
 
     Raises:
-        ValueError: one is not known.
+        StudyError: one is not known.
     """
     names = {"main": known[:2], "all": known}.get(wanted) or [name.strip() for name in wanted.split(",")]
     if unknown := [name for name in names if name not in known]:
-        raise ValueError(f"--arms: there is no arm {unknown[0]!r}: choose main, all, or of {', '.join(known)}.")
+        raise StudyError(f"--arms: there is no arm {unknown[0]!r}: choose main, all, or of {', '.join(known)}.")
     return names
 
 

@@ -61,18 +61,22 @@ class TrainedLora:
         losses: of each step, weighted.
         bank_rms: root mean square of the latent errors in the bank by grid cell; the latents' own is about 1.
         bank_fill: entries by grid cell.
+        injected_rms: root mean square of the image errors that were added, over those examples that got one; 0 without any.
     """
 
     pairs: dict[str, LoraPair]
     losses: tuple[float, ...]
     bank_rms: tuple[float, ...]
     bank_fill: tuple[int, ...]
+    injected_rms: float
 
 
 def train_lora(
     model: nn.Module, codec: LinearCodec, data: StoryData, chain: Chain, arm: Arm, settings: FineTuning, seed: int
 ) -> TrainedLora:
-    """Attach a LoRA to `model` and train it. What is drawn depends on `seed` and step, and not on the arm.
+    """Attach a LoRA to `model` and train it. Data, noise and its levels depend on `seed` and step, and not on the arm.
+
+    Which examples get errors is the same in all arms with a bank; arms without one draw it with other random numbers.
 
     Raises:
         RuntimeError: the loss is not finite.
@@ -82,7 +86,7 @@ def train_lora(
     optimizer = torch.optim.AdamW(parameters, lr=settings.learning_rate)
     bank = make_bank(data.latents.shape[2:], arm.recycling)
     sigmas = training_sigmas()
-    weights, losses = timestep_weights(sigmas), []
+    weights, losses, squares = timestep_weights(sigmas), [], []
     if arm.source is ErrorSource.BASE:
         fill_bank(model, codec, data, chain, arm.recycling, bank, settings.fill_batches, settings.batch_size, seed)
     for step in range(1, settings.num_steps + 1):
@@ -99,6 +103,7 @@ def train_lora(
             _draw(codec, bank, chain, arm, example, own, float(sigmas[i]), stream(seed, step, slot, "errors"))
             for slot, (example, own, i) in enumerate(zip(examples, handed_over, ids, strict=True))
         ]
+        squares += [float(own.image_error.square().mean()) for own in injections if own.image_error is not None]
         inputs = [
             inject(latent[slot], noise[slot], y_latent[slot], injections[slot], chain.error_slots(example.later))
             for slot, example in enumerate(examples)
@@ -121,7 +126,8 @@ def train_lora(
                     store(bank, found, float(sigmas[ids[slot]]), arm.recycling, keep)
     statistics = bank.statistics()
     rms, fill = (tuple(getattr(cell, name) for cell in statistics) for name in ("latent_error_rms", "fill"))
-    return TrainedLora(pairs, tuple(losses), rms, fill)
+    injected_rms = math.sqrt(sum(squares) / len(squares)) if squares else 0.0
+    return TrainedLora(pairs, tuple(losses), rms, fill, injected_rms)
 
 
 def _learn(optimizer, parameters: list[Tensor], loss: Tensor, settings: FineTuning, step: int) -> None:

@@ -21,6 +21,7 @@ from demo.world import HELD_OUT_SEED
 from svi_core.video_file import read_frames
 from training.data_sources import find_clips
 
+from . import StudyError
 from .world import HEIGHT, NUM_FRAMES, WIDTH, TrueClips
 
 FOLDER_VARIABLE = "SVI_DRIFT_CLIPS"
@@ -35,9 +36,15 @@ def clips_folder() -> Path:
 
 
 def clip_names() -> list[str]:
-    """Return name and size of each clip with a caption: what a study's data were made of."""
+    """Return name and size of each clip with a caption: what a study's data are made of.
+
+    Raises:
+        StudyError: there are none.
+    """
     folder = clips_folder()
     sources = find_clips(folder)[0] if folder.is_dir() else []
+    if not sources:
+        raise _no_clips(folder)
     return [f"{source.path.relative_to(folder).as_posix()}, {source.path.stat().st_size} bytes" for source in sources]
 
 
@@ -52,7 +59,7 @@ def true_window(seed: int, num_clips: int) -> TrueClips:
         num_clips: of the story.
 
     Raises:
-        ValueError: no clips, or none as long as a clip of the study.
+        StudyError: no clips, or none as long as a clip of the study.
     """
     random = np.random.default_rng(seed)
     films = _films(clips_folder())
@@ -85,8 +92,12 @@ def _films(folder: Path) -> list[tuple[str, Tensor]]:
         if len(seen) >= NUM_FRAMES:
             films.append((source.caption, seen))
     if not films:
-        raise ValueError(
-            f"{folder} holds no captioned clip of {NUM_FRAMES} frames or more: name a folder of clips in {FOLDER_VARIABLE}."
-        )
+        raise _no_clips(folder)
     shortest = min(len(frames) for _, frames in films)
     return [(caption, frames[:shortest]) for caption, frames in films]
+
+
+def _no_clips(folder: Path) -> StudyError:
+    return StudyError(
+        f"{folder} holds no captioned clip of {NUM_FRAMES} frames or more: name a folder of clips in {FOLDER_VARIABLE}."
+    )

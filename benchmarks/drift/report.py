@@ -85,7 +85,7 @@ def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results:
     draw_lines(
         f"Distance from the truth, {chain}", "clip", "features, in standard deviations of true clips", curves
     ).save(output / f"{stem}.png")
-    unit = study.units[0]
+    unit = next(unit for unit in study.units if unit in results[BASE])
     strips = [(name, result_path(folder, chain, unit, name).with_suffix(".png")) for name in names if unit in results[name]]
     _stack_strips(strips).save(output / f"{stem}-strips.png")
     return "\n".join([
@@ -182,13 +182,19 @@ def _arms_table(results: dict) -> str:
             f"{mean(own['motion_ratio'] for own in runs):.2f}",
             f"{mean(own['clean_loss'] for own in runs):.4f}",
             f"{mean(own[START_GAP] for own in runs):+.4f}" if START_GAP in runs[0] else "unknown",
-            f"{max((max(own['bank_rms']) for own in runs if own.get('bank_rms')), default=0.0):.2f}",
+            _size(max((max(own["bank_rms"]) for own in runs if own.get("bank_rms")), default=0.0)),
+            _size(mean(own["injected_rms"] for own in runs)) if "injected_rms" in runs[0] else "not kept",
         ])  # fmt: skip
     return table(
         ["arm", "verdict", "units", "drift", "distance", "Frechet", "PSNR", "object error", "seam", "motion", "clean loss",
-         START_GAP, "bank RMS"],
+         START_GAP, "bank RMS", "injected RMS"],
         rows,
     )  # fmt: skip
+
+
+def _size(value: float) -> str:
+    """Return `value` to be read in a table: an arm without errors has none."""
+    return f"{value:.2f}" if value else "none"
 
 
 def _tests_table(results: dict) -> str:

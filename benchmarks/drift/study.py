@@ -25,6 +25,7 @@ from svi_core.flow_matching import make_flow_sample, training_sigmas
 from svi_core.recycling_config import ErrorRecyclingConfig, ImageErrorGrids
 from training.streams import stream
 
+from . import StudyError
 from .arms import BASE, CAPACITY, FULL, NUM_GRIDS, PLAIN, Arm, make_arms
 from .base import clean_loss, train_base
 from .codec import LinearCodec
@@ -36,6 +37,7 @@ from .rollout import GeneratedClip, Scenes, make_scenes, roll_out
 from .scoring import Reference, make_reference, score, true_chains
 
 _log = logging.getLogger(__name__)
+DARKER_TRUTH, DARKER = "truth, 3 % darker", 0.97
 STRIP_SCENES, STRIP_CLIPS = 4, 6  # pictures kept of each unit
 
 
@@ -155,7 +157,7 @@ def open_workshop(study: Study, folder: Path) -> Workshop:
     """Import ComfyUI and read or make the data. One thread a process: the models are too small for more.
 
     Raises:
-        ValueError: the folder holds another study, or one of other clips.
+        StudyError: see :func:`require_same_study`.
     """
     torch.set_num_threads(1)
     import_comfy()
@@ -167,17 +169,30 @@ def require_same_study(study: Study, folder: Path) -> None:
     """Write down what the folder is for, or refuse one that is for something else: bases and results are kept by name only.
 
     Raises:
-        ValueError: naming what differs.
+        StudyError: the folder holds another study, or one of other clips, or of nobody knows what; or there are no clips.
     """
-    path = folder / "study.json"
     wanted = study.as_data() | {"clips": study.source.clip_names()}
+    _require_same(folder, wanted)
+    if not (folder / "study.json").exists():
+        _write(folder / "study.json", wanted)
+
+
+def require_same_settings(study: Study, folder: Path) -> None:
+    """As :func:`require_same_study`, for results that are only read: their clips may be gone."""
+    _require_same(folder, study.as_data())
+
+
+def _require_same(folder: Path, wanted: dict) -> None:
+    path = folder / "study.json"
     if not path.exists():
-        _write(path, wanted)
+        if any((folder / name).exists() for name in ("data", "bases", "results")):
+            raise StudyError(f"{folder} does not say which study it holds (study.json): choose another --folder, or remove it.")
+        return
     found = json.loads(path.read_text(encoding="utf-8"))
     differing = [name for name in wanted if found.get(name) != wanted[name]]
     if differing:
         changes = "; ".join(f"{name}: {found.get(name)} -> {wanted[name]}" for name in differing)
-        raise ValueError(f"{folder} holds another study ({changes}): choose another --folder, or remove this one.")
+        raise StudyError(f"{folder} holds another study ({changes}): choose another --folder, or remove this one.")
 
 
 def run_study(study: Study, folder: Path, chains: Iterable[Chain], arm_names: Iterable[str], num_workers: int) -> None:
@@ -254,6 +269,7 @@ def run_unit(workshop: Workshop, chain: Chain, unit: Unit, arm_names: list[str])
             data, fine_tuning = workshop.training, study.fine_tuning
             out = train_lora(model, workshop.codec, data, chain, study.arms[name], fine_tuning, seed)
             trained = {"bank_rms": out.bank_rms, "bank_fill": out.bank_fill, "losses": _thinned(out.losses)}
+            trained["injected_rms"] = out.injected_rms
         seconds = time.monotonic() - began
         found = measure_arm(workshop, model, chain, unit, name, scenes, reference)
         _write(
@@ -308,17 +324,17 @@ def diagnose_bases(study: Study, folder: Path) -> str:
     """Return a table of what error recycling has to work with, for the one-frame bases that are there; it is kept as JSON.
 
     Raises:
-        ValueError: there is none.
+        StudyError: there is none.
     """
+    paths = {seed: base_path(folder, Chain.ONE_FRAME, seed) for seed in study.base_seeds}
+    paths = {seed: path for seed, path in paths.items() if path.exists()}
+    if not paths:
+        raise StudyError(f"{folder} holds no base: `run --study {study.name} --chain one-frame` makes them.")
     workshop, found = open_workshop(study, folder), {}
-    for seed in study.base_seeds:
-        path = base_path(folder, Chain.ONE_FRAME, seed)
-        if path.exists():
-            codec, data = workshop.codec, workshop.training
-            own = diagnose(load_base(path), codec, study.source, data, study.recycling, study.sample_steps)
-            found[seed] = asdict(own)
-    if not found:
-        raise ValueError(f"{folder} holds no base: `run --study {study.name} --chain one-frame` makes them.")
+    for seed, path in paths.items():
+        codec, data = workshop.codec, workshop.training
+        own = diagnose(load_base(path), codec, study.source, data, study.recycling, study.sample_steps)
+        found[seed] = asdict(own)
     _write(folder / "diagnosis.json", {"commit": workshop.commit, "bases": found})
     rows = [[seed, *(f"{value:.3f}" for value in own.values())] for seed, own in found.items()]
     head = ["base", "codec's loss", "last frame's error", "bank", "injected", "detail missing", "gain"]
@@ -326,7 +342,7 @@ def diagnose_bases(study: Study, folder: Path) -> str:
 
 
 def run_cheats(workshop: Workshop, chain: Chain) -> None:
-    """Score what only looks like a long video, with the same code: nothing of it may pass."""
+    """Score what only looks like a long video, with the same code: nothing of it may pass, but a darker truth must."""
     study = workshop.study
     path = workshop.folder / "results" / chain.name.lower() / "cheats.json"
     if path.exists():
@@ -341,7 +357,7 @@ def run_cheats(workshop: Workshop, chain: Chain) -> None:
         "there and back": lambda clip: first[:, ::-1] if clip % 2 else first,
     }
     if scenes.num_known == scenes.num_clips:
-        clips["truth"] = lambda clip: true[clip]
+        clips[DARKER_TRUTH] = lambda clip: (DARKER * true[clip]).astype(np.uint8)
     made = {name: score(chain, scenes, reference, (clip(k) for k in range(study.num_clips))) for name, clip in clips.items()}
     _write(path, {name: asdict(scores) for name, scores in made.items()})
 
