@@ -1,8 +1,7 @@
 """Set up the environment and run the test suite in it: ``python -m tests [pytest's arguments]``, from the repository root.
 
-Without a path among the arguments the suite is shared out to worker processes, whole files at a time, one more than there are
-cores and four at most, since tests wait for servers and browsers half of their time; ``-n 0`` runs it in one process. With a
-path (``python -m tests tests/core``) there are no workers.
+Without a path among the arguments the suite is shared out to worker processes, whole files at a time, one for each core
+and four at most; ``-n 0`` runs it in one process. With a path (``python -m tests tests/core``) there are no workers.
 """
 
 import os
@@ -13,7 +12,7 @@ from pathlib import Path
 from demo.environment import SetupError, ensure_environment, execute_inside, say
 
 # tests/conftest.py says what goes together, and puts the rooms that take longest first, which --no-loadscope-reorder keeps.
-WORKERS = ("-n", str(min((os.cpu_count() or 1) + 1, 4)), "--dist", "loadfile", "--no-loadscope-reorder")
+WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 
 
 def pytest_arguments(arguments: Sequence[str]) -> list[str]:
