@@ -244,8 +244,9 @@ def _bases_table(study: Study, folder: Path, chain: Chain) -> str:
     rows = []
     for seed, own in _bases(study, folder, chain).items():
         losses = [f"{own[f'{kind} loss']:.4f}" for kind in ("training", "held-out")]
-        rows.append([seed, *losses, f"{own['seconds']:.0f} s", own["commit"]])
-    return table(["base", "training loss", "held-out loss", "time", "commit"], rows)
+        ratio = f"{own['held-out loss'] / own['training loss']:.2f}"
+        rows.append([seed, *losses, ratio, f"{own['seconds']:.0f} s", own["commit"]])
+    return table(["base", "training loss", "held-out loss", "held-out / training", "time", "commit"], rows)
 
 
 def _curve(units: Mapping[Unit, dict]) -> list[tuple[float, float]]:
