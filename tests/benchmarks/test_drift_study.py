@@ -208,6 +208,8 @@ def test_the_small_study_runs_and_reports_only_what_it_ran(parts, small_run):
     stored = json.loads((place / "report" / "drift.json").read_text())
     run = {"base", "plain LoRA", "ERFT", "Gaussian noise", "blur and colour", "frozen bank", "image error of the clip before"}
     assert set(stored["one frame"]["arms"]) == run
+    injected = {name: [own["injected_rms"] for own in stored["one frame"]["arms"][name].values()] for name in run - {"base"}}
+    assert injected["plain LoRA"] == [0.0, 0.0] and max(injected["blur and colour"]) > 0 and max(injected["frozen bank"]) > 0
     own = stored["2.0 Pro"]["arms"]["ERFT"]["base 1, LoRA 1"]
     assert len(own["distance"]) == study.num_clips and own["drift"] == pytest.approx(
         np.mean(own["distance"][1:]) - own["distance"][0]
