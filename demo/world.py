@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demo.scenery import Scenery, paint_scenery
+from demo.scenery import paint_scenery
 from demo.shapes import OBJECT_REACH, PALETTE, paint_object
 
 FRAME_WIDTH, FRAME_HEIGHT = 96, 64
@@ -254,10 +254,8 @@ def render_clip(story: Story, index: int) -> Tensor:
 
 def render_track(story: Story, track: Track) -> Tensor:
     """Paint one frame for each entry of the track, whatever its states are."""
-    scenery = paint_scenery(story.background, story.seed)
-    light = torch.from_numpy(track.light).float().view(-1, 1, 1, 1)
-    tint = torch.tensor(NIGHT_TINT).view(1, 3, 1, 1)
-    frames = _shift_scenery(scenery, track, light, tint)
+    frames = render_scenery(story, track)
+    light, tint = _light(track)
     x, y, spin = (torch.from_numpy(values).float() for values in (track.x, track.y, track.spin))
     ground = ROWS[-1] + OBJECT_REACH[story.kind] if story.kind in GROUND_KINDS else None
     object_light = light + OBJECT_NIGHT_LIGHT * (1.0 - light) * tint / tint.max()
@@ -265,8 +263,9 @@ def render_track(story: Story, track: Track) -> Tensor:
     return frames.clamp_(0.0, 1.0)
 
 
-def _shift_scenery(scenery: Scenery, track: Track, light: Tensor, tint: Tensor) -> Tensor:
-    """Return the lit background of every frame, moved by the camera: `[T, 3, H, W]`."""
+def render_scenery(story: Story, track: Track) -> Tensor:
+    """Paint the same without the object: the lit background, moved by the camera, `[T, 3, H, W]`."""
+    scenery, (light, tint) = paint_scenery(story.background, story.seed), _light(track)
     offset = torch.from_numpy(track.camera_offset).float()
     day, glow = scenery.day[None], scenery.glow[None]
     if bool((offset == offset[0]).all()):
@@ -274,6 +273,11 @@ def _shift_scenery(scenery: Scenery, track: Track, light: Tensor, tint: Tensor) 
     else:
         day, glow = (_roll(image, offset) for image in (day, glow))
     return day * (tint + (1.0 - tint) * light) + glow * (1.0 - light)
+
+
+def _light(track: Track) -> tuple[Tensor, Tensor]:
+    """Return how much of each frame is day, `[T, 1, 1, 1]`, and the colour of night, `[1, 3, 1, 1]`."""
+    return torch.from_numpy(track.light).float().view(-1, 1, 1, 1), torch.tensor(NIGHT_TINT).view(1, 3, 1, 1)
 
 
 def _roll(image: Tensor, offset: Tensor) -> Tensor:

@@ -17,6 +17,12 @@ class ErrorSource(StrEnum):
     GAUSSIAN = "Gaussian noise"  # of the variance of the error that the bank would have given
     HAND_MADE = "blur and colour"  # of the example's own first frame or motion frames
     SAME_CLIP = "the model's errors on the clip before"  # where a bank gives those of any clip
+    OTHER_CLIP = "the model's errors on clips before other ones"  # the same errors, handed to other examples of the batch
+
+    @property
+    def is_handed_over(self) -> bool:
+        """Whether errors are made for each batch, on the clips before its examples."""
+        return self in (ErrorSource.SAME_CLIP, ErrorSource.OTHER_CLIP)
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,7 @@ def make_arms(recycling: ErrorRecyclingConfig) -> dict[str, Arm]:
         Arm("bank of 1", own, replace(recycling, capacity=1)),
         Arm("bank of 10", own, replace(recycling, capacity=10)),
         Arm("image error of the clip before", ErrorSource.SAME_CLIP, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
+        Arm("image error of another clip", ErrorSource.OTHER_CLIP, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
     )
     return {arm.name: arm for arm in arms}
 

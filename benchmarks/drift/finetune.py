@@ -96,9 +96,11 @@ def train_lora(
         latent, y_latent, texts = stacked(data, examples)
         noise = torch.randn(latent.shape, generator=random)
         handed_over: list[Tensor | None] = [None] * len(examples)
-        if arm.source is ErrorSource.SAME_CLIP:
+        if arm.source.is_handed_over:
             levels = bank.grid.sigmas[slice(*arm.recycling.image_error_range)]
             handed_over = handed_over_errors(model, codec, data, chain, examples, levels, stream(seed, step, 0, "clip before"))
+        if arm.source is ErrorSource.OTHER_CLIP:
+            handed_over = exchanged(handed_over)
         injections = [
             _draw(codec, bank, chain, arm, example, own, float(sigmas[i]), stream(seed, step, slot, "errors"))
             for slot, (example, own, i) in enumerate(zip(examples, handed_over, ids, strict=True))
@@ -119,7 +121,7 @@ def train_lora(
         if not math.isfinite(losses[-1]):
             raise RuntimeError(f"{arm.name}, LoRA seed {seed}: the loss is {losses[-1]} at step {step}")
         _learn(optimizer, parameters, loss, settings, step)
-        if arm.source not in (ErrorSource.NOTHING, ErrorSource.BASE, ErrorSource.SAME_CLIP):
+        if arm.source not in (ErrorSource.NOTHING, ErrorSource.BASE) and not arm.source.is_handed_over:
             for slot, found in enumerate(residual(predicted, target)):
                 keep = stream(seed, step, slot, "keep")
                 if should_store(injections[slot], arm.recycling, keep):
@@ -182,6 +184,18 @@ def handed_over_errors(
     return errors
 
 
+def exchanged(errors: list[Tensor | None]) -> list[Tensor | None]:
+    """Hand each error to the next example that has one: as many, as large, at the same examples, but another clip's.
+
+    A lone error stays away, since there is no other one.
+    """
+    slots = [slot for slot, error in enumerate(errors) if error is not None]
+    out: list[Tensor | None] = [None] * len(errors)
+    for slot, other in zip(slots, slots[1:] + slots[:1], strict=True):
+        out[slot] = errors[other] if slot != other else None
+    return out
+
+
 def _draw(
     codec: LinearCodec,
     bank: ErrorBank,
@@ -196,7 +210,7 @@ def _draw(
     slots = chain.error_slots(example.later)
     if arm.source is ErrorSource.NOTHING:
         return NOTHING
-    if arm.source not in (ErrorSource.HAND_MADE, ErrorSource.SAME_CLIP):
+    if arm.source is not ErrorSource.HAND_MADE and not arm.source.is_handed_over:
         errors = GaussianErrors(bank) if arm.source is ErrorSource.GAUSSIAN else bank
         drawn = draw_injection(errors, sigma, arm.recycling, random, slots)
         if chain is Chain.ONE_FRAME and drawn.image_error is not None:
@@ -205,7 +219,7 @@ def _draw(
     image_draw, clean_draw = torch.rand(2, generator=random).tolist()
     if clean_draw < arm.recycling.clean_prob or image_draw >= arm.recycling.image_prob or not slots:
         return replace(NOTHING, is_clean=clean_draw < arm.recycling.clean_prob)
-    if arm.source is ErrorSource.SAME_CLIP:
+    if arm.source.is_handed_over:
         return ErrorInjection(None, None, handed_over, is_clean=False)
     known = example.y_latent[:, slots.start : slots.start + 1]
     return ErrorInjection(None, None, hand_made_error(codec, known, slots.start == 0, random), is_clean=False)

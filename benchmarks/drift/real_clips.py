@@ -76,7 +76,7 @@ def true_window(seed: int, num_clips: int) -> TrueClips:
     small = small.flip(-1) if random.random() < 0.5 else small
     starts = range(0, len(small) - NUM_FRAMES + 1, NUM_FRAMES - 1)[:num_clips]
     shown = torch.stack([small[start : start + NUM_FRAMES] for start in starts])
-    return TrueClips(shown, None, None, (caption,) * num_clips)
+    return TrueClips(shown, None, None, (caption,) * num_clips, scenery=None)
 
 
 @cache

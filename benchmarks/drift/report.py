@@ -101,11 +101,9 @@ def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results:
         "",
         _bases_table(study, folder, chain),
         "",
-        _arms_table(results),
+        _arms_table(results, _cheats(folder, chain)),
         "",
         _tests_table(results),
-        "",
-        _cheats_table(folder, chain),
         "",
         _units_table(results),
         "",
@@ -123,7 +121,7 @@ def _claim(results: dict) -> list[str]:
         return [*lines, "The full method has not been run in this layout."]
     largest = max(max(own["bank_rms"]) for own in results[FULL].values())
     regime = "small enough for the recipe" if largest < ERROR_TO_SIGNAL else "too large for the recipe"
-    lines.append(f"Diagnostic: latent errors in ERFT's banks reach {largest:.2f} of the latents' deviation, {regime}.")
+    lines.append(f"Diagnostic: latent errors in ERFT's banks reach {largest:.2f} (RMS; the latents' own is about 1), {regime}.")
     text = (
         f"ERFT - plain LoRA: {found['mean']:+.3f} (95 % interval {found['low']:+.3f} to {found['high']:+.3f}, "
         f"exact two-sided p = {found['p']:.4f}, {found['n']} pairs). "
@@ -162,39 +160,50 @@ def _beside(results: dict) -> list[str]:
     return lines
 
 
-def _arms_table(results: dict) -> str:
-    rows = []
-    for name, units in results.items():
-        runs = list(units.values())
-        first, last = (mean(own["distance"][place] for own in runs) for place in (0, -1))
-        rows.append([
-            name,
-            verdict_of(results, name),
-            len(runs),
-            f"{mean(own['drift'] for own in runs):.3f}",
-            f"{first:.2f} -> {last:.2f}",
-            " -> ".join(f"{mean(own['frechet'][place] for own in runs):.2f}" for place in (0, -1)),
-            " -> ".join(f"{mean(own['psnr'][place] for own in runs):.1f}" for place in (0, -1)),
-            " -> ".join(f"{mean(own['object_error'][place] for own in runs):.3f}" for place in (0, -1))
-            if runs[0]["object_error"]
-            else "unknown",
-            f"{median(own['seam'] for own in runs):.2f}",
-            f"{mean(own['motion_ratio'] for own in runs):.2f}",
-            f"{mean(own['clean_loss'] for own in runs):.4f}",
-            f"{mean(own[START_GAP] for own in runs):+.4f}" if START_GAP in runs[0] else "unknown",
-            _size(max((max(own["bank_rms"]) for own in runs if own.get("bank_rms")), default=0.0)),
-            _size(mean(own["injected_rms"] for own in runs)) if "injected_rms" in runs[0] else "not kept",
-        ])  # fmt: skip
+def _arms_table(results: dict, cheats: Mapping[str, dict]) -> str:
+    """Return a row for each arm, then for what only looks like a long video and for a darker truth."""
+    rows = [_arm_row(name, verdict_of(results, name), len(units), list(units.values())) for name, units in results.items()]
+    rows += [_arm_row(name, own["verdict"], "", [own]) for name, own in cheats.items()]
     return table(
-        ["arm", "verdict", "units", "drift", "distance", "Frechet", "PSNR", "object error", "seam", "motion", "clean loss",
-         START_GAP, "bank RMS", "injected RMS"],
+        ["arm", "verdict", "units", "drift", "distance", "Frechet", "PSNR", "object error", "its place, px", "its colour",
+         "its shape", "seam", "motion", "clean loss", START_GAP, "bank RMS", "injected RMS"],
         rows,
     )  # fmt: skip
 
 
-def _size(value: float) -> str:
-    """Return `value` to be read in a table: an arm without errors has none."""
-    return f"{value:.2f}" if value else "none"
+def _arm_row(name: str, verdict: str, num_units: int | str, runs: Sequence[dict]) -> list:
+    """Return one row, the same for models and for what cheats: no model, no loss and no errors."""
+    return [
+        name,
+        verdict,
+        num_units,
+        _mean(runs, "drift", ".3f"),
+        _ends(runs, "distance", ".2f"),
+        _ends(runs, "frechet", ".2f"),
+        _ends(runs, "psnr", ".1f"),
+        _ends(runs, "object_error", ".3f"),
+        _ends(runs, "object_place", ".1f"),
+        _ends(runs, "object_colour", ".2f"),
+        _ends(runs, "object_shape", ".2f"),
+        f"{median(own['seam'] for own in runs):.2f}",
+        _mean(runs, "motion_ratio", ".2f"),
+        _mean(runs, "clean_loss", ".4f"),
+        _mean(runs, START_GAP, "+.4f"),
+        f"{max(max(own['bank_rms']) for own in runs):.2f}" if "bank_rms" in runs[0] else "",
+        _mean(runs, "injected_rms", ".2f"),
+    ]
+
+
+def _mean(runs: Sequence[dict], figure: str, form: str) -> str:
+    """Return the mean of a figure over `runs`, empty where one of them has none."""
+    return f"{mean(own[figure] for own in runs):{form}}" if all(figure in own for own in runs) else ""
+
+
+def _ends(runs: Sequence[dict], figure: str, form: str) -> str:
+    """Return a figure's mean over `runs` at the first clip and at the last one; empty where one of them has none."""
+    if not all(own.get(figure) for own in runs):
+        return ""
+    return " -> ".join(f"{mean(own[figure][place] for own in runs):{form}}" for place in (0, -1))
 
 
 def _tests_table(results: dict) -> str:
@@ -209,14 +218,6 @@ def _tests_table(results: dict) -> str:
         for (name, own), p in zip(found.items(), adjusted.values(), strict=True)
     ]
     return table(["ablation - ERFT", "pairs", "drift", "95 % interval", "p", "p after Holm"], rows)
-
-
-def _cheats_table(folder: Path, chain: Chain) -> str:
-    found = _cheats(folder, chain)
-    if not found:
-        return "Baselines that cheat: not run in this layout."
-    rows = [[n, found[n]["verdict"], f"{found[n]['drift']:.3f}", f"{found[n]['motion_ratio']:.2f}"] for n in found]
-    return table(["what only looks like a long video, and the truth", "verdict", "drift", "motion"], rows)
 
 
 def _units_table(results: dict) -> str:

@@ -9,11 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from svi_core.drift import FROZEN_DIFFERENCE, ClipMeasure, DriftMeter, DriftReport
 
 from .codec import LinearCodec
 from .data import Chain
+from .objects import ObjectReading, read_objects
 from .rollout import Scenes, coded, shown
 from .world import NUM_FRAMES
 
@@ -57,6 +59,8 @@ class Scores:
             are known.
         psnr: of frames against the true ones in dB, for each known clip.
         object_error: mean absolute error around the object's true centre, in [0, 1], for each clip; empty for real clips.
+        object_place, object_colour, object_shape: of the object found in each clip's last frame, means over scenes, see
+            `objects.ObjectReading`; empty for real clips.
         seam: median change at a seam, in multiples of the change around it; None for one clip.
         motion_ratio: median motion over the truth's.
     """
@@ -68,6 +72,9 @@ class Scores:
     frechet: tuple[float, ...]
     psnr: tuple[float, ...]
     object_error: tuple[float, ...]
+    object_place: tuple[float, ...]
+    object_colour: tuple[float, ...]
+    object_shape: tuple[float, ...]
     seam: float | None
     motion_ratio: float
 
@@ -93,7 +100,7 @@ def true_chains(codec: LinearCodec, scenes: Scenes) -> Iterable[np.ndarray]:
 
 def score(chain: Chain, scenes: Scenes, reference: Reference, clips: Iterable[np.ndarray]) -> Scores:
     """Measure chains whose `clips` [N, 21, H, W, 3] come one by one."""
-    psnr, object_error = [], []
+    psnr, object_error, readings = [], [], []
 
     def watched() -> Iterable[np.ndarray]:
         for clip, frames in enumerate(clips):
@@ -103,6 +110,7 @@ def score(chain: Chain, scenes: Scenes, reference: Reference, clips: Iterable[np
                 psnr.append(float(-10 * np.log10((difference**2).mean() + 1e-10)))
                 if scenes.truth[0].x is not None:
                     object_error.append(_object_error(difference, scenes, clip, new))
+                    readings.append(_read_objects(frames[:, -1], scenes, clip))
             yield frames
 
     meters = _meters(chain, scenes, scenes.num_clips, watched())
@@ -121,7 +129,8 @@ def score(chain: Chain, scenes: Scenes, reference: Reference, clips: Iterable[np
     motion_ratio = float(np.median(features[..., -1])) / reference.motion
     scene_drift = distances[:, 1:].mean(axis=1) - distances[:, 0]
     verdict = _verdict(reports, _differences(meters), reference, motion_ratio)
-    lists = (distances.mean(axis=0), scene_drift, frechet, psnr, object_error)
+    objects = [[getattr(reading, name).mean() for reading in readings] for name in ("place", "colour", "shape")]
+    lists = (distances.mean(axis=0), scene_drift, frechet, psnr, object_error, *objects)
     distance, by_scene, *others = (tuple(float(value) for value in values) for values in lists)
     return Scores(verdict, distance, float(scene_drift.mean()), by_scene, *others, seam, motion_ratio)
 
@@ -164,6 +173,15 @@ def _object_error(difference: np.ndarray, scenes: Scenes, clip: int, new: slice)
         near = (columns - x) ** 2 + (rows - y) ** 2 <= OBJECT_RADIUS**2
         errors.append(np.abs(own[near]).mean())
     return float(np.mean(errors))
+
+
+def _read_objects(last: np.ndarray, scenes: Scenes, clip: int) -> ObjectReading:
+    """Find the thing in the `last` frames [N, H, W, 3] of a clip."""
+    seen = torch.from_numpy(last).movedim(-1, 1).float() / 255
+    truth = torch.stack([own.frames[clip, -1] for own in scenes.truth])
+    scenery = torch.stack([own.scenery for own in scenes.truth])
+    x, y = (torch.tensor([getattr(own, name)[clip, -1] for own in scenes.truth]) for name in ("x", "y"))
+    return read_objects(seen, truth, scenery, x, y)
 
 
 def _verdict(reports: list[DriftReport], differences: np.ndarray, reference: Reference, motion_ratio: float) -> str:

@@ -31,6 +31,7 @@ from demo.world import (
     advance,
     describe,
     fits,
+    render_scenery,
     render_track,
     track_story,
 )
@@ -57,12 +58,14 @@ class TrueClips:
         frames: [clips, 21, 3, 64, 96] in [0, 1]; of a real clip fewer than there are captions, as many as were filmed.
         x, y: centre of the object in pixels, [clips, 21]; None where nobody knows it.
         captions: one for each clip.
+        scenery: [3, 64, 96], the picture without the object; None where nobody knows it.
     """
 
     frames: Tensor
     x: np.ndarray | None
     y: np.ndarray | None
     captions: tuple[str, ...]
+    scenery: Tensor | None
 
 
 def draw_story(seed: int, num_clips: int) -> Story:
@@ -93,4 +96,4 @@ def true_clips(story: Story) -> TrueClips:
     shown = Track(*(values[frames] for values in (track.x, track.y, track.light, track.camera_offset, track.spin)))
     x, y = (values.reshape(num_clips, NUM_FRAMES) for values in (shown.x, shown.y))
     painted = render_track(story, shown).unflatten(0, (num_clips, NUM_FRAMES))
-    return TrueClips(painted, x, y, story.captions)
+    return TrueClips(painted, x, y, story.captions, render_scenery(story, shown.cut(0, 1))[0])

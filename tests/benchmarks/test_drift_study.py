@@ -195,7 +195,8 @@ def small_run(parts, tmp_path_factory):
     """The small study: data, bases, one unit in both layouts with base, plain LoRA and ERFT."""
     place = tmp_path_factory.mktemp("drift")
     study = parts["study"].STUDIES["small"]
-    names = [arms.PLAIN, arms.FULL, "Gaussian noise", "blur and colour", "frozen bank", "image error of the clip before"]
+    names = [arms.PLAIN, arms.FULL, "Gaussian noise", "blur and colour", "frozen bank"]
+    names += ["image error of the clip before", "image error of another clip"]
     parts["study"].run_study(study, place / "work", list(parts["data"].Chain), names, 1)
     return study, place
 
@@ -206,11 +207,15 @@ def test_the_small_study_runs_and_reports_only_what_it_ran(parts, small_run):
     assert text.count("**No claim: fewer than 8 pairs.**") == 2
     assert "without latent error" not in text and "| Gaussian noise | 2 |" in text
     stored = json.loads((place / "report" / "drift.json").read_text())
-    run = {"base", "plain LoRA", "ERFT", "Gaussian noise", "blur and colour", "frozen bank", "image error of the clip before"}
+    run = {"base", "plain LoRA", "ERFT", "Gaussian noise", "blur and colour", "frozen bank"}
+    run |= {"image error of the clip before", "image error of another clip"}
     assert set(stored["one frame"]["arms"]) == run
     injected = {name: [own["injected_rms"] for own in stored["one frame"]["arms"][name].values()] for name in run - {"base"}}
     assert injected["plain LoRA"] == [0.0, 0.0] and max(injected["blur and colour"]) > 0 and max(injected["frozen bank"]) > 0
+    row = next(line for line in text.splitlines() if line.startswith("| copied first frame |"))
+    assert row.startswith("| copied first frame | INVALID: 6 of 6") and row.endswith("|  |  |  |  |")  # no model
     own = stored["2.0 Pro"]["arms"]["ERFT"]["base 1, LoRA 1"]
+    assert len(own["object_place"]) == len(own["object_colour"]) == len(own["object_shape"]) == study.num_clips
     assert len(own["distance"]) == study.num_clips and own["drift"] == pytest.approx(
         np.mean(own["distance"][1:]) - own["distance"][0]
     )
@@ -300,7 +305,9 @@ def test_the_study_runs_on_real_clips_of_which_few_seconds_are_known(parts, tmp_
     learnt = parts["study"].open_workshop(study, tmp_path / "work").training
     assert learnt.latents.shape[:2] == (4, 1) and len(learnt.texts.tokens) == 4  # a caption for each clip that was filmed
     text = report.write_report(study, tmp_path / "work", tmp_path / "report", {"processor": "a test"})
-    assert "## one frame" in text and "2.0 Pro" not in text and text.count("| unknown |") == 6  # object and start, three arms
+    assert "## one frame" in text and "2.0 Pro" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| ERFT |")).split(" | ")
+    assert row[6] and row[7:11] == [""] * 4 and row[13] and row[14] == ""  # neither the thing nor a second clip is known
     own = json.loads((tmp_path / "report" / "drift.json").read_text())["one frame"]["arms"]["ERFT"]["base 1, LoRA 1"]
     assert len(own["distance"]) == len(own["frechet"]) == 3 and len(own["psnr"]) == 1 and not own["object_error"]
     assert "rolled_start_loss" not in own  # no clip is known that follows another one
@@ -368,6 +375,13 @@ def test_the_clip_befores_error_is_what_is_injected(parts, fitted):
         assert drawn.image_error is own and drawn.noise_error is drawn.latent_error is None and not drawn.is_clean
     never = replace(arm, recycling=replace(recycling, clean_prob=1))
     assert parts["finetune"]._draw(fitted, None, chain, never, example, error, 0.5, random).image_error is None
+
+
+def test_errors_change_places_among_the_examples_that_have_one(parts):
+    first, second, third = (torch.full((1,), float(k)) for k in range(3))
+    exchanged = parts["finetune"].exchanged
+    assert exchanged([None, first, second, None, third]) == [None, second, third, None, first]
+    assert exchanged([None, first]) == [None, None] and exchanged([]) == []
 
 
 def test_a_base_is_diagnosed_on_validation_stories(parts, small_run, monkeypatch):
@@ -487,7 +501,8 @@ def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
         "ERFT": made_up({u: 0.5 + 0.01 * i for i, u in enumerate(units)}, start_gap=0.3),
     }
     say = lambda: " ".join(report._claim(results))  # noqa: E731
-    assert "drifts less" in say() and "p = 0.0078" in say() and "reach 0.60 of the latents' deviation, too large" in say()
+    assert "drifts less" in say() and "p = 0.0078" in say()
+    assert "reach 0.60 (RMS; the latents' own is about 1), too large" in say()
     assert "Over the 2 scenes instead, mean of all units: 95 % interval -0.365 to -0.365" in say()
     assert "(rolled - true start): -0.100 (95 % interval -0.100 to -0.100, p = 0.0078)" in say()
     assert "Base 2 alone: -0.355, from -0.360 to -0.350 over 2 LoRA seeds" in say()

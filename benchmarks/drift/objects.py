@@ -1,0 +1,80 @@
+"""What a clip of the tiny world shows of its thing, read out of the picture: where it is, in which colour, of which shape.
+
+The thing's true look is known, and so is the scenery without it. It is looked for in the whole picture, and what is found is
+compared with the truth. Shapes: N scenes, frames [N, 3, H, W] in [0, 1].
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+REACH = 16  # pixels around its centre that hold the whole thing, with its shadow
+DIFFERS = 0.05  # of a pixel from the scenery's, in any channel: it belongs to the thing
+
+
+@dataclass(frozen=True)
+class ObjectReading:
+    """How far the things that were found are from the true ones, each [N].
+
+    Attributes:
+        place: distance in pixels.
+        colour: distance of mean RGB, each in [0, 1].
+        shape: mean squared difference without the difference of mean colours, in multiples of the same between the true thing
+            and the scenery behind it: 0 for the same shape, 1 for none.
+    """
+
+    place: Tensor
+    colour: Tensor
+    shape: Tensor
+
+
+def read_objects(frames: Tensor, truth: Tensor, scenery: Tensor, x: Tensor, y: Tensor) -> ObjectReading:
+    """Find the thing in each of `frames`.
+
+    It is found where painting the true thing over the scenery explains the picture best, compared with the scenery alone.
+
+    Args:
+        frames: to read.
+        truth: what they should show.
+        scenery: the same without the thing.
+        x, y: the thing's true centre in pixels, [N].
+    """
+    centre = torch.stack([y.round().long(), x.round().long()], dim=1)
+    looks = _cut(truth, centre)
+    mask = ((looks - _cut(scenery, centre)).abs().amax(dim=1, keepdim=True) > DIFFERS).float()
+    gain = _match(scenery.square() - 2 * frames * scenery, mask.expand_as(looks)) + 2 * _match(frames, looks * mask)
+    gain = gain - (looks.square() * mask).sum(dim=(1, 2, 3)).view(-1, 1, 1)
+    best = gain.flatten(1).argmax(dim=1)
+    found = torch.stack([best // frames.shape[-1], best % frames.shape[-1]], dim=1)
+    seen, behind = _cut(frames, found), _cut(scenery, found)
+    return ObjectReading(
+        place=(found - centre).float().norm(dim=1),
+        colour=_mean(seen - looks, mask).norm(dim=1),
+        shape=_variance(seen - looks, mask) / _variance(behind - looks, mask),
+    )
+
+
+def _mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean [N, 3] of `values` [N, 3, k, k] over `mask` [N, 1, k, k]."""
+    return (values * mask).sum(dim=(2, 3)) / mask.sum(dim=(2, 3))
+
+
+def _variance(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean square [N] of what is left of `values` [N, 3, k, k] over `mask` without their mean colour."""
+    rest = values - _mean(values, mask)[..., None, None]
+    return _mean(rest.square(), mask).sum(dim=1)
+
+
+def _match(pictures: Tensor, patterns: Tensor) -> Tensor:
+    """Return the sum of products [N, H, W] of each picture and its pattern [N, 3, k, k], laid around every pixel."""
+    own = F.conv2d(pictures.flatten(0, 1)[None], patterns, padding=REACH, groups=len(patterns))
+    return own[0]
+
+
+def _cut(pictures: Tensor, centres: Tensor) -> Tensor:
+    """Return what lies around `centres` [N, 2] (row, column), [N, 3, k, k], k = 2 REACH + 1; black beyond the border."""
+    padded, size = F.pad(pictures, (REACH,) * 4), 2 * REACH + 1
+    places = zip(padded, centres.tolist(), strict=True)
+    return torch.stack([own[:, row : row + size, column : column + size] for own, (row, column) in places])
