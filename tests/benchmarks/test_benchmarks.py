@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks import machine
 from benchmarks.chart import draw_lines
 from benchmarks.loop import measure, report
 from benchmarks.loop.graphs import GRAPHS, MAX_BATCHED, Job, num_shown_frames, our_graph, stock_graph
 from benchmarks.loop.measure import QUICK, Settings, expected_bytes
-from benchmarks.machine import machine_facts
 from benchmarks.results import Results
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,10 +150,45 @@ def test_chart_puts_higher_values_higher():
 
 
 def test_the_machine_is_named(comfyui_path):
-    facts = machine_facts(comfyui_path)
+    facts = machine.machine_facts(comfyui_path)
     assert {"date", "commit", "processor", "memory", "ComfyUI", "packages"} <= set(facts) and all(facts.values())
     assert "torch 2" in facts["packages"]
 
 
 def test_quick_settings_are_of_the_same_kind():
     assert set(asdict(QUICK)) == set(asdict(Settings())) and max(QUICK.memory_clips) < 5
+
+
+def test_a_commit_is_named_with_what_was_changed_since_in_code_that_figures_depend_on(tmp_path, monkeypatch):
+    def git(*arguments):
+        done = subprocess.run(["git", "-c", "user.name=a", "-c", "user.email=a", *arguments], cwd=tmp_path, capture_output=True)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.decode().strip()
+
+    monkeypatch.delenv("SVI_COMMIT", raising=False)
+    monkeypatch.setattr(machine, "REPOSITORY", tmp_path)
+    files = {
+        "svi_core/a.py": True,
+        "nodes/a.py": True,
+        "training/configs/a.toml": True,
+        "demo/models/a.bin": True,
+        "benchmarks/a.py": True,
+        "benchmarks/A.md": False,
+        "benchmarks/results/a.json": False,
+        "tests/a.py": False,
+    }
+    git("init", "-q")
+    for name in files:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text("before")
+    git("add", "-A")
+    git("commit", "-qm", "All of it")
+    clean = git("rev-parse", "--short", "HEAD")
+    (tmp_path / "svi_core/new.py").write_text("imported by nothing that git knows")
+    assert machine.commit() == clean
+    for name, matters in files.items():
+        (tmp_path / name).write_text("after")
+        assert machine.commit() == clean + (" with uncommitted changes" if matters else ""), name
+        (tmp_path / name).write_text("before")
+    monkeypatch.setenv("SVI_COMMIT", "told")
+    assert machine.commit() == "told"

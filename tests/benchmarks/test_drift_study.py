@@ -389,7 +389,7 @@ def test_a_base_is_diagnosed_on_validation_stories(parts, small_run, monkeypatch
     study, place = small_run
     diagnosis = importlib.import_module("benchmarks.drift.diagnosis")
     monkeypatch.setattr(diagnosis, "NUM_SCENES", 6)
-    monkeypatch.setattr(diagnosis, "NUM_DRAWS", 20)
+    monkeypatch.setattr(diagnosis, "NUM_DRAWS", 300)
     text = parts["study"].diagnose_bases(study, place / "work")
     kept = json.loads((place / "work" / "diagnosis.json").read_text())["bases"]["1"]
     row = f"| 1 | {kept['codec_loss']:.3f} | {kept['last_frame_error']:.3f} | {kept['bank_error']:.3f} |"
@@ -408,7 +408,10 @@ def test_a_base_is_diagnosed_on_validation_stories(parts, small_run, monkeypatch
     assert standing.codec_loss == blind.codec_loss < 0.05 < standing.last_frame_error < blind.last_frame_error
     assert 0.6 < standing.gain < 1.0 and blind.gain == 0.0
     assert standing.missing < blind.missing == pytest.approx(1.0, abs=0.05)
-    assert 0.0 < standing.bank_error < blind.bank_error and standing.injected_error > 0.0
+    latents = shop.training.latents.flatten(0, 1)  # a blind model's one-step errors: all that it does not predict
+    slots = torch.stack([shop.codec.first_slot_error(own) for own in latents])
+    assert 0.0 < standing.bank_error < blind.bank_error == pytest.approx(float(latents.square().mean().sqrt()), rel=0.1)
+    assert blind.injected_error == pytest.approx(float(slots.square().mean().sqrt()), rel=0.1)
 
 
 @pytest.mark.parametrize(("chain", "mended"), [("ONE_FRAME", True), ("PRO", False)])
