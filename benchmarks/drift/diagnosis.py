@@ -33,6 +33,8 @@ class Diagnosis:
             bank holds errors on spoilt inputs too, and grows.
         missing: share of the last frame's variation over scenes that its error takes away, mean over channels that vary.
         gain: share of another scene's error, added to the first frame, that arrives in the last one.
+        common: share of the last frame's error (squared) that all scenes have in common, see :func:`common_share`. An error
+            that was drawn from another clip resembles a clip's own in nothing else.
     """
 
     codec_loss: float
@@ -41,6 +43,7 @@ class Diagnosis:
     injected_error: float
     missing: float
     gain: float
+    common: float
 
 
 def diagnose(
@@ -78,7 +81,17 @@ def diagnose(
         injected_error=_rms(injected),
         missing=float(-slopes.mean()),
         gain=gain,
+        common=common_share(error),
     )
+
+
+def common_share(errors: Tensor) -> float:
+    """Return which share of the square of `errors` [N, ...] is the same in all N: 0 for unrelated ones, 1 for equal ones.
+
+    The square of their mean also holds 1 / N of what is unrelated; that is taken off, so that it can come out below 0.
+    """
+    mean_square, square_mean, num = float(errors.square().mean()), float(errors.mean(0).square().mean()), len(errors)
+    return (num * square_mean - mean_square) / ((num - 1) * mean_square)
 
 
 def _rms(values: Tensor) -> float:

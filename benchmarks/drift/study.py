@@ -337,7 +337,7 @@ def diagnose_bases(study: Study, folder: Path) -> str:
         found[seed] = asdict(own)
     _write(folder / "diagnosis.json", {"commit": workshop.commit, "bases": found})
     rows = [[seed, *(f"{value:.3f}" for value in own.values())] for seed, own in found.items()]
-    head = ["base", "codec's loss", "last frame's error", "bank", "injected", "missing", "gain"]
+    head = ["base", "codec's loss", "last frame's error", "bank", "injected", "missing", "gain", "common"]
     return table(head, rows) + "\n"
 
 

@@ -192,12 +192,14 @@ def test_frechet_distance_by_hand(parts):
 
 @pytest.fixture(scope="module")
 def small_run(parts, tmp_path_factory):
-    """The small study: data, bases, one unit in both layouts with base, plain LoRA and ERFT."""
+    """The small study: data, bases, two units in both layouts, arms of each kind of error."""
     place = tmp_path_factory.mktemp("drift")
     study = parts["study"].STUDIES["small"]
     names = [arms.PLAIN, arms.FULL, "Gaussian noise", "blur and colour", "frozen bank"]
     names += ["image error of the clip before", "image error of another clip"]
-    parts["study"].run_study(study, place / "work", list(parts["data"].Chain), names, 1)
+    one_frame, pro = parts["data"].Chain
+    parts["study"].run_study(study, place / "work", [one_frame], names, 1)
+    parts["study"].run_study(study, place / "work", [pro], [arms.PLAIN, arms.FULL, "blur and colour"], 1)
     return study, place
 
 
@@ -412,6 +414,15 @@ def test_a_base_is_diagnosed_on_validation_stories(parts, small_run, monkeypatch
     slots = torch.stack([shop.codec.first_slot_error(own) for own in latents])
     assert 0.0 < standing.bank_error < blind.bank_error == pytest.approx(float(latents.square().mean().sqrt()), rel=0.1)
     assert blind.injected_error == pytest.approx(float(slots.square().mean().sqrt()), rel=0.1)
+
+
+def test_what_errors_have_in_common_is_told_from_what_each_has_for_itself(comfy):
+    share = importlib.import_module("benchmarks.drift.diagnosis").common_share
+    assert share(torch.ones(5, 3)) == pytest.approx(1.0)
+    assert share(torch.eye(4)) == pytest.approx((4 * 1 / 16 - 1 / 4) / (3 / 4)) == 0.0  # four that share no place
+    drawn = torch.randn(40, 5000, generator=torch.Generator().manual_seed(0))
+    assert share(drawn) == pytest.approx(0.0, abs=0.005)
+    assert share(2 * drawn + torch.randn(5000, generator=torch.Generator().manual_seed(1))) == pytest.approx(0.2, abs=0.02)
 
 
 @pytest.mark.parametrize(("chain", "mended"), [("ONE_FRAME", True), ("PRO", False)])
