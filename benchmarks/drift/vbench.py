@@ -20,7 +20,8 @@ DIMENSIONS = {
 }
 """The dimensions that the paper reports, and the files that each needs below the cache folder.
 
-The names of the files are not verified: no VBench was at hand. A wrong one shows as a model that is called absent.
+The names are those that VBench 0.1.5 asks for (vbench/utils.py, vbench/aesthetic_quality.py). What it does not find
+it would download; so nothing is measured whose files are not all there.
 """
 
 
