@@ -6,6 +6,8 @@ from enum import StrEnum
 from svi_core.recycling_config import ErrorRecyclingConfig
 
 CAPACITY, NUM_GRIDS = 100, 20
+BASE, PLAIN, FULL, IMAGE_ONLY = "base", "plain LoRA", "ERFT", "image error only"
+OWN_CLIP, OTHER_CLIP = "image error of the clip before", "image error of another clip"
 
 
 class ErrorSource(StrEnum):
@@ -44,10 +46,10 @@ def make_arms(recycling: ErrorRecyclingConfig) -> dict[str, Arm]:
     """Return the arms around the full method with settings `recycling`, in the order in which they are run."""
     own = ErrorSource.OWN
     arms = (
-        Arm("plain LoRA", ErrorSource.NOTHING, replace(recycling, noise_prob=0.0, latent_prob=0.0, image_prob=0.0)),
-        Arm("ERFT", own, recycling),
+        Arm(PLAIN, ErrorSource.NOTHING, replace(recycling, noise_prob=0.0, latent_prob=0.0, image_prob=0.0)),
+        Arm(FULL, own, recycling),
         Arm("without image error", own, replace(recycling, image_prob=0.0)),
-        Arm("image error only", own, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
+        Arm(IMAGE_ONLY, own, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
         Arm("Gaussian noise", ErrorSource.GAUSSIAN, recycling),
         Arm("blur and colour", ErrorSource.HAND_MADE, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
         Arm("frozen bank", ErrorSource.BASE, recycling),
@@ -55,10 +57,7 @@ def make_arms(recycling: ErrorRecyclingConfig) -> dict[str, Arm]:
         Arm("without noise error", own, replace(recycling, noise_prob=0.0)),
         Arm("bank of 1", own, replace(recycling, capacity=1)),
         Arm("bank of 10", own, replace(recycling, capacity=10)),
-        Arm("image error of the clip before", ErrorSource.SAME_CLIP, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
-        Arm("image error of another clip", ErrorSource.OTHER_CLIP, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
+        Arm(OWN_CLIP, ErrorSource.SAME_CLIP, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
+        Arm(OTHER_CLIP, ErrorSource.OTHER_CLIP, replace(recycling, noise_prob=0.0, latent_prob=0.0)),
     )
     return {arm.name: arm for arm in arms}
-
-
-BASE, PLAIN, FULL = "base", "plain LoRA", "ERFT"

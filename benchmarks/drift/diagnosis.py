@@ -12,9 +12,10 @@ from svi_core.error_recycling import make_bank
 from svi_core.recycling_config import ErrorRecyclingConfig
 from training.streams import stream
 
+from .base import Example
 from .codec import LinearCodec
 from .data import VALIDATION_SEED, Chain, Source, StoryData
-from .finetune import fill_bank
+from .finetune import fill_bank, handed_over_errors
 from .rollout import coded, latent_of_last_frame, make_scenes, roll_out
 
 NUM_SCENES, NUM_DRAWS = 48, 400
@@ -33,8 +34,10 @@ class Diagnosis:
             bank holds errors on spoilt inputs too, and grows.
         missing: share of the last frame's variation over scenes that its error takes away, mean over channels that vary.
         gain: share of another scene's error, added to the first frame, that arrives in the last one.
-        common: share of the last frame's error (squared) that all scenes have in common, see :func:`common_share`. An error
-            that was drawn from another clip resembles a clip's own in nothing else.
+        common: share of the last frame's error (squared) that all scenes have in common, see :func:`common_share`: as much as
+            another clip's error can undo of a clip's own.
+        own: correlation of the error that the base makes in one step from the true clip, in its last slot, with the one that
+            its generated clip hands over.
     """
 
     codec_loss: float
@@ -44,6 +47,7 @@ class Diagnosis:
     missing: float
     gain: float
     common: float
+    own: float
 
 
 def diagnose(
@@ -68,6 +72,12 @@ def diagnose(
     bank = make_bank(data.latents.shape[2:], recycling)
     fill_bank(model, codec, data, chain, recycling, bank, BANK_BATCHES, BATCH_SIZE, 0)
     random, cells = stream(0, 0, 0, "diagnosis"), range(*recycling.image_error_range)
+    first_clips = codec.encode(torch.stack([own.frames[0] for own in scenes.truth]))
+    true = StoryData(first_clips[:, None], scenes.texts, torch.ones(0))
+    following = [Example(story, 1, False, clip) for story, clip in enumerate(first_clips)]
+    levels = [bank.grid.sigmas[cell] for cell in cells]
+    one_step = handed_over_errors(model, codec, true, chain, following, levels, stream(0, 0, 0, "one step"))
+    one_step = torch.stack(one_step)[:, :, 0]
     any_error, low_noise = (
         torch.stack([e for _ in range(NUM_DRAWS) if (e := bank.sample_image_error(1, random, grids)) is not None])
         for grids in (None, cells)
@@ -82,6 +92,7 @@ def diagnose(
         missing=float(-slopes.mean()),
         gain=gain,
         common=common_share(error),
+        own=float((one_step * error).sum() / (one_step.norm() * error.norm())),
     )
 
 

@@ -62,6 +62,7 @@ class TrainedLora:
         bank_rms: root mean square of the latent errors in the bank by grid cell; the latents' own is about 1.
         bank_fill: entries by grid cell.
         injected_rms: root mean square of the image errors that were added, over those examples that got one; 0 without any.
+        injected_focused_rms: the same with each place weighed as in the loss, more near the object.
     """
 
     pairs: dict[str, LoraPair]
@@ -69,6 +70,7 @@ class TrainedLora:
     bank_rms: tuple[float, ...]
     bank_fill: tuple[int, ...]
     injected_rms: float
+    injected_focused_rms: float
 
 
 def train_lora(
@@ -99,13 +101,17 @@ def train_lora(
         if arm.source.is_handed_over:
             levels = bank.grid.sigmas[slice(*arm.recycling.image_error_range)]
             handed_over = handed_over_errors(model, codec, data, chain, examples, levels, stream(seed, step, 0, "clip before"))
-        if arm.source is ErrorSource.OTHER_CLIP:
-            handed_over = exchanged(handed_over)
         injections = [
             _draw(codec, bank, chain, arm, example, own, float(sigmas[i]), stream(seed, step, slot, "errors"))
             for slot, (example, own, i) in enumerate(zip(examples, handed_over, ids, strict=True))
         ]
-        squares += [float(own.image_error.square().mean()) for own in injections if own.image_error is not None]
+        if arm.source is ErrorSource.OTHER_CLIP:
+            injections = exchanged(injections)
+        squares += [
+            _error_squares(data, chain, example, own)
+            for example, own in zip(examples, injections, strict=True)
+            if own.image_error is not None
+        ]
         inputs = [
             inject(latent[slot], noise[slot], y_latent[slot], injections[slot], chain.error_slots(example.later))
             for slot, example in enumerate(examples)
@@ -128,8 +134,15 @@ def train_lora(
                     store(bank, found, float(sigmas[ids[slot]]), arm.recycling, keep)
     statistics = bank.statistics()
     rms, fill = (tuple(getattr(cell, name) for cell in statistics) for name in ("latent_error_rms", "fill"))
-    injected_rms = math.sqrt(sum(squares) / len(squares)) if squares else 0.0
-    return TrainedLora(pairs, tuple(losses), rms, fill, injected_rms)
+    injected = torch.tensor(squares).mean(0).sqrt().tolist() if squares else (0.0, 0.0)
+    return TrainedLora(pairs, tuple(losses), rms, fill, *injected)
+
+
+def _error_squares(data: StoryData, chain: Chain, example: Example, injection: ErrorInjection) -> tuple[float, float]:
+    """Return the mean square of an example's image error, and the same weighed as the loss weighs the slot it is added to."""
+    squares = injection.image_error.square().mean((0, 1))
+    focus = data.focus[example.story, example.clip, chain.error_slots(example.later).start]
+    return float(squares.mean()), float((squares * focus).mean() / focus.mean())
 
 
 def _learn(optimizer, parameters: list[Tensor], loss: Tensor, settings: FineTuning, step: int) -> None:
@@ -184,15 +197,15 @@ def handed_over_errors(
     return errors
 
 
-def exchanged(errors: list[Tensor | None]) -> list[Tensor | None]:
-    """Hand each error to the next example that has one: as many, as large, at the same examples, but another clip's.
+def exchanged(injections: list[ErrorInjection]) -> list[ErrorInjection]:
+    """Hand each image error to the next example that gets one: the same errors at the same examples, but another clip's.
 
     A lone error stays away, since there is no other one.
     """
-    slots = [slot for slot, error in enumerate(errors) if error is not None]
-    out: list[Tensor | None] = [None] * len(errors)
+    slots = [slot for slot, own in enumerate(injections) if own.image_error is not None]
+    out = list(injections)
     for slot, other in zip(slots, slots[1:] + slots[:1], strict=True):
-        out[slot] = errors[other] if slot != other else None
+        out[slot] = replace(out[slot], image_error=injections[other].image_error if slot != other else None)
     return out
 
 

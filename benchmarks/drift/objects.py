@@ -4,6 +4,7 @@ The thing's true look is known, and so is the scenery without it. It is looked f
 compared with the truth. Shapes: N scenes, frames [N, 3, H, W] in [0, 1].
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -19,12 +20,15 @@ class ObjectReading:
     """How far the things that were found are from the true ones, each [N].
 
     Attributes:
-        place: distance in pixels.
+        lost: whether the scenery alone explains the picture as well as the thing does anywhere: it has faded by half or more.
+            Colour and shape are then read where it should be.
+        place: distance in pixels; the picture's diagonal where the thing is lost.
         colour: distance of mean RGB, each in [0, 1].
         shape: mean squared difference without the difference of mean colours, in multiples of the same between the true thing
             and the scenery behind it: 0 for the same shape, 1 for none.
     """
 
+    lost: Tensor
     place: Tensor
     colour: Tensor
     shape: Tensor
@@ -46,11 +50,13 @@ def read_objects(frames: Tensor, truth: Tensor, scenery: Tensor, x: Tensor, y: T
     mask = ((looks - _cut(scenery, centre)).abs().amax(dim=1, keepdim=True) > DIFFERS).float()
     gain = _match(scenery.square() - 2 * frames * scenery, mask.expand_as(looks)) + 2 * _match(frames, looks * mask)
     gain = gain - (looks.square() * mask).sum(dim=(1, 2, 3)).view(-1, 1, 1)
-    best = gain.flatten(1).argmax(dim=1)
-    found = torch.stack([best // frames.shape[-1], best % frames.shape[-1]], dim=1)
+    most, best = gain.flatten(1).max(dim=1)
+    lost = most <= 0
+    found = torch.stack([best // frames.shape[-1], best % frames.shape[-1]], dim=1).where(~lost[:, None], centre)
     seen, behind = _cut(frames, found), _cut(scenery, found)
     return ObjectReading(
-        place=(found - centre).float().norm(dim=1),
+        lost=lost,
+        place=torch.where(lost, math.hypot(*frames.shape[-2:]), (found - centre).float().norm(dim=1)),
         colour=_mean(seen - looks, mask).norm(dim=1),
         shape=_variance(seen - looks, mask) / _variance(behind - looks, mask),
     )

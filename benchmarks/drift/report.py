@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from benchmarks.chart import draw_lines
 from benchmarks.loop.report import table
 
-from .arms import BASE, FULL, PLAIN
+from .arms import BASE, FULL, IMAGE_ONLY, OTHER_CLIP, OWN_CLIP, PLAIN
 from .data import Chain, Source
 from .statistics import bootstrap_interval, holm, sign_flip_p
 from .study import Study, Unit, arm_order, base_path, result_path
@@ -19,6 +19,8 @@ from .study import Study, Unit, arm_order, base_path, result_path
 START_GAP = "rolled - true start"  # how much worse the loss is, given what the chain came to
 LEAST_PAIRS = 8  # for the claim
 LOSS_MARGIN = 0.02  # of the plain LoRA's clean validation loss
+BESIDE_THE_METHOD = (OWN_CLIP, OTHER_CLIP)
+EXPLORED = ((OWN_CLIP, OTHER_CLIP), (OWN_CLIP, IMAGE_ONLY), (OTHER_CLIP, IMAGE_ONLY), (OWN_CLIP, PLAIN))
 ERROR_TO_SIGNAL = 0.5  # bank RMS above which the recipe is not expected to apply
 
 
@@ -55,14 +57,17 @@ def write_report(study: Study, folder: Path, output: Path, machine: Mapping[str,
 def compare(results: dict[str, dict[Unit, dict]], arm: str, other: str, figure: str = "drift") -> dict | None:
     """Return how `arm` differs from `other` in `figure` over the units that have both; None if there is none.
 
-    "mean" is the mean of arm - other, "low" and "high" its 95 % interval, "p" of the exact sign-flip test, "n" the pairs.
+    "first" and "second" are their means over these units, "mean" that of the difference, "low" and "high" its 95 % interval,
+    "p" of the exact sign-flip test, "n" the pairs.
     """
     shared = [unit for unit in results.get(arm, {}) if unit in results.get(other, {})]
     if not shared:
         return None
-    differences = [results[arm][unit][figure] - results[other][unit][figure] for unit in shared]
+    first, second = ([results[name][unit][figure] for unit in shared] for name in (arm, other))
+    differences = np.subtract(first, second).tolist()
     low, high = bootstrap_interval(differences, [unit.base_seed for unit in shared])
-    return {"mean": mean(differences), "low": low, "high": high, "p": sign_flip_p(differences), "n": len(shared)}
+    means = {"mean": mean(differences), "first": mean(first), "second": mean(second)}
+    return {**means, "low": low, "high": high, "p": sign_flip_p(differences), "n": len(shared)}
 
 
 def verdict_of(results: dict[str, dict[Unit, dict]], arm: str) -> str:
@@ -103,6 +108,8 @@ def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results:
         "",
         _arms_table(results, _cheats(folder, chain)),
         "",
+        _commits(results),
+        "",
         _tests_table(results),
         "",
         _units_table(results),
@@ -115,7 +122,7 @@ def _claim(results: dict) -> list[str]:
     drifts = [own["drift"] for own in results[BASE].values()]
     low, _ = bootstrap_interval(drifts, [unit.base_seed for unit in results[BASE]])
     gate = f"Gate: the base's drift is {mean(drifts):.3f} over {len(drifts)} units, 95 % interval from {low:.3f}: "
-    lines = [gate + ("it drifts." if low > 0 else "not shown to drift, so nothing follows from what comes next.")]
+    lines = [gate + ("it drifts." if low > 0 else "not shown to drift.")]
     found = compare(results, FULL, PLAIN)
     if found is None:
         return [*lines, "The full method has not been run in this layout."]
@@ -129,6 +136,10 @@ def _claim(results: dict) -> list[str]:
     state = [verdict_of(results, name) for name in (FULL, PLAIN)]
     if found["n"] < LEAST_PAIRS:
         text += f"**No claim: fewer than {LEAST_PAIRS} pairs.**"
+    elif low <= 0:
+        text += "**No claim: the gate is closed.**"
+    elif any(own.startswith("INVALID") for own in state):
+        text += f"**No claim: {'; '.join(own for own in state if own.startswith('INVALID'))}.**"
     elif found["p"] >= 0.05:
         text += "**No difference shown.**"
     elif found["mean"] > 0:
@@ -165,10 +176,16 @@ def _arms_table(results: dict, cheats: Mapping[str, dict]) -> str:
     rows = [_arm_row(name, verdict_of(results, name), len(units), list(units.values())) for name, units in results.items()]
     rows += [_arm_row(name, own["verdict"], "", [own]) for name, own in cheats.items()]
     return table(
-        ["arm", "verdict", "units", "drift", "distance", "Frechet", "PSNR", "object error", "its place, px", "its colour",
-         "its shape", "seam", "motion", "clean loss", START_GAP, "bank RMS", "injected RMS"],
+        ["arm", "verdict", "units", "drift", "distance", "Frechet", "PSNR", "object error", "lost", "its place, px",
+         "its colour", "its shape", "seam", "motion", "clean loss", START_GAP, "bank RMS", "injected RMS", "where it counts"],
         rows,
     )  # fmt: skip
+
+
+def _commits(results: dict) -> str:
+    """Say what code measured the arms."""
+    commits = sorted({own["commit"] for units in results.values() for own in units.values()})
+    return f"Measured by the code of {', '.join(commits)}."
 
 
 def _arm_row(name: str, verdict: str, num_units: int | str, runs: Sequence[dict]) -> list:
@@ -182,6 +199,7 @@ def _arm_row(name: str, verdict: str, num_units: int | str, runs: Sequence[dict]
         _ends(runs, "frechet", ".2f"),
         _ends(runs, "psnr", ".1f"),
         _ends(runs, "object_error", ".3f"),
+        _ends(runs, "object_lost", ".2f"),
         _ends(runs, "object_place", ".1f"),
         _ends(runs, "object_colour", ".2f"),
         _ends(runs, "object_shape", ".2f"),
@@ -189,9 +207,14 @@ def _arm_row(name: str, verdict: str, num_units: int | str, runs: Sequence[dict]
         _mean(runs, "motion_ratio", ".2f"),
         _mean(runs, "clean_loss", ".4f"),
         _mean(runs, START_GAP, "+.4f"),
-        f"{max(max(own['bank_rms']) for own in runs):.2f}" if "bank_rms" in runs[0] else "",
-        _mean(runs, "injected_rms", ".2f"),
+        _size(max(max(own.get("bank_rms", [0.0])) for own in runs)),
+        *(_size(mean(own.get(name, 0.0) for own in runs)) for name in ("injected_rms", "injected_focused_rms")),
     ]
+
+
+def _size(value: float) -> str:
+    """Return the size of errors; empty where there are none, or where none was kept."""
+    return f"{value:.3f}" if value else ""
 
 
 def _mean(runs: Sequence[dict], figure: str, form: str) -> str:
@@ -207,17 +230,21 @@ def _ends(runs: Sequence[dict], figure: str, form: str) -> str:
 
 
 def _tests_table(results: dict) -> str:
-    """Compare every ablation with the full method; Holm's correction over those with as many pairs as the claim needs."""
-    found = {name: compare(results, name, FULL) for name in results if name not in (BASE, PLAIN, FULL)}
-    found = {name: own for name, own in found.items() if own is not None}
-    if not found:
+    """Compare every ablation with the full method, Holm's correction over all of them; then what is only looked at."""
+    pairs = [(name, FULL) for name in results if name not in (BASE, PLAIN, FULL) and name not in BESIDE_THE_METHOD]
+    found = {pair: own for pair in pairs if (own := compare(results, *pair)) is not None}
+    adjusted = holm({pair: own["p"] for pair, own in found.items()})
+    looked_at = {pair: own for pair in EXPLORED if (own := compare(results, *pair)) is not None}
+    if not found and not looked_at:
         return "Ablations: not run in this layout."
-    adjusted = holm({name: own["p"] for name, own in found.items()})
-    rows = [
-        [name, own["n"], f"{own['mean']:+.3f}", f"{own['low']:+.3f} to {own['high']:+.3f}", f"{own['p']:.4f}", f"{p:.3f}"]
-        for (name, own), p in zip(found.items(), adjusted.values(), strict=True)
-    ]
-    return table(["ablation - ERFT", "pairs", "drift", "95 % interval", "p", "p after Holm"], rows)
+    rows = [_test_row(pair, own, f"{adjusted[pair]:.3f}") for pair, own in found.items()]
+    rows += [_test_row(pair, own, "explored") for pair, own in looked_at.items()]
+    return table(["drift of", "and of", "pairs", "difference", "95 % interval", "p", "p after Holm"], rows)
+
+
+def _test_row(pair: tuple[str, str], own: dict, adjusted: str) -> list:
+    drifts = [f"{name}, {own[place]:.3f}" for name, place in zip(pair, ("first", "second"), strict=True)]
+    return [*drifts, own["n"], f"{own['mean']:+.3f}", f"{own['low']:+.3f} to {own['high']:+.3f}", f"{own['p']:.4f}", adjusted]
 
 
 def _units_table(results: dict) -> str:

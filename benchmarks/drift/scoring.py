@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from svi_core.drift import FROZEN_DIFFERENCE, ClipMeasure, DriftMeter, DriftReport
 
@@ -36,6 +37,8 @@ class Reference:
         motion: median motion of true clips.
         cheats: of each scene, what would make a video invalid that the truth does too: a thing may rest, or go there and back.
         apart: [N, 2, known clips, known clips], which true clips clearly differ from which other ones, forwards and backwards.
+        last_frames: [known clips, N, H, W, 3] uint8, of true clips, encoded and decoded.
+        scenery: [N, 3, H, W], the picture without the object, encoded and decoded; None for real clips.
     """
 
     features: np.ndarray
@@ -44,6 +47,8 @@ class Reference:
     motion: float
     cheats: tuple[frozenset[str], ...]
     apart: np.ndarray
+    last_frames: np.ndarray
+    scenery: Tensor | None
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,8 @@ class Scores:
             are known.
         psnr: of frames against the true ones in dB, for each known clip.
         object_error: mean absolute error around the object's true centre, in [0, 1], for each clip; empty for real clips.
-        object_place, object_colour, object_shape: of the object found in each clip's last frame, means over scenes, see
-            `objects.ObjectReading`; empty for real clips.
+        object_lost, object_place, object_colour, object_shape: of the object in each clip's last frame, see
+            `objects.ObjectReading`: share of scenes, median, means; empty for real clips.
         seam: median change at a seam, in multiples of the change around it; None for one clip.
         motion_ratio: median motion over the truth's.
     """
@@ -72,6 +77,7 @@ class Scores:
     frechet: tuple[float, ...]
     psnr: tuple[float, ...]
     object_error: tuple[float, ...]
+    object_lost: tuple[float, ...]
     object_place: tuple[float, ...]
     object_colour: tuple[float, ...]
     object_shape: tuple[float, ...]
@@ -81,7 +87,14 @@ class Scores:
 
 def make_reference(codec: LinearCodec, chain: Chain, scenes: Scenes) -> Reference:
     """Measure the truth of `scenes`, encoded and decoded."""
-    meters = _meters(chain, scenes, scenes.num_known, true_chains(codec, scenes))
+    last_frames = []
+
+    def watched() -> Iterable[np.ndarray]:
+        for frames in true_chains(codec, scenes):
+            last_frames.append(frames[:, -1])
+            yield frames
+
+    meters = _meters(chain, scenes, scenes.num_known, watched())
     reports = [meter.report() for meter in meters]
     known = np.array([[_features(clip) for clip in report.clips] for report in reports])
     scale = known.reshape(-1, known.shape[-1]).std(axis=0)
@@ -89,7 +102,11 @@ def make_reference(codec: LinearCodec, chain: Chain, scenes: Scenes) -> Referenc
     if scenes.num_known < scenes.num_clips:
         features = known.mean(axis=1, keepdims=True).repeat(scenes.num_clips, axis=1)
     cheats = tuple(frozenset(report.reasons) for report in reports)
-    return Reference(features, known, scale, float(np.median(known[..., -1])), cheats, _differences(meters) > CLEARLY_APART)
+    apart, scenery = _differences(meters) > CLEARLY_APART, None
+    if scenes.truth[0].scenery is not None:
+        scenery = codec.decode(codec.encode(torch.stack([own.scenery for own in scenes.truth])[:, None]))[:, 0].clamp(0, 1)
+    motion = float(np.median(known[..., -1]))
+    return Reference(features, known, scale, motion, cheats, apart, np.stack(last_frames), scenery)
 
 
 def true_chains(codec: LinearCodec, scenes: Scenes) -> Iterable[np.ndarray]:
@@ -110,7 +127,7 @@ def score(chain: Chain, scenes: Scenes, reference: Reference, clips: Iterable[np
                 psnr.append(float(-10 * np.log10((difference**2).mean() + 1e-10)))
                 if scenes.truth[0].x is not None:
                     object_error.append(_object_error(difference, scenes, clip, new))
-                    readings.append(_read_objects(frames[:, -1], scenes, clip))
+                    readings.append(_read_objects(frames[:, -1], scenes, reference, clip))
             yield frames
 
     meters = _meters(chain, scenes, scenes.num_clips, watched())
@@ -129,7 +146,12 @@ def score(chain: Chain, scenes: Scenes, reference: Reference, clips: Iterable[np
     motion_ratio = float(np.median(features[..., -1])) / reference.motion
     scene_drift = distances[:, 1:].mean(axis=1) - distances[:, 0]
     verdict = _verdict(reports, _differences(meters), reference, motion_ratio)
-    objects = [[getattr(reading, name).mean() for reading in readings] for name in ("place", "colour", "shape")]
+    objects = (
+        [reading.lost.float().mean() for reading in readings],
+        [reading.place.median() for reading in readings],
+        [reading.colour.mean() for reading in readings],
+        [reading.shape.mean() for reading in readings],
+    )
     lists = (distances.mean(axis=0), scene_drift, frechet, psnr, object_error, *objects)
     distance, by_scene, *others = (tuple(float(value) for value in values) for values in lists)
     return Scores(verdict, distance, float(scene_drift.mean()), by_scene, *others, seam, motion_ratio)
@@ -175,13 +197,11 @@ def _object_error(difference: np.ndarray, scenes: Scenes, clip: int, new: slice)
     return float(np.mean(errors))
 
 
-def _read_objects(last: np.ndarray, scenes: Scenes, clip: int) -> ObjectReading:
+def _read_objects(last: np.ndarray, scenes: Scenes, reference: Reference, clip: int) -> ObjectReading:
     """Find the thing in the `last` frames [N, H, W, 3] of a clip."""
-    seen = torch.from_numpy(last).movedim(-1, 1).float() / 255
-    truth = torch.stack([own.frames[clip, -1] for own in scenes.truth])
-    scenery = torch.stack([own.scenery for own in scenes.truth])
+    seen, truth = (torch.from_numpy(frames).movedim(-1, 1).float() / 255 for frames in (last, reference.last_frames[clip]))
     x, y = (torch.tensor([getattr(own, name)[clip, -1] for own in scenes.truth]) for name in ("x", "y"))
-    return read_objects(seen, truth, scenery, x, y)
+    return read_objects(seen, truth, reference.scenery, x, y)
 
 
 def _verdict(reports: list[DriftReport], differences: np.ndarray, reference: Reference, motion_ratio: float) -> str:

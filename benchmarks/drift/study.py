@@ -37,7 +37,7 @@ from .rollout import GeneratedClip, Scenes, make_scenes, roll_out
 from .scoring import Reference, make_reference, score, true_chains
 
 _log = logging.getLogger(__name__)
-DARKER_TRUTH, DARKER = "truth, 3 % darker", 0.97
+TRUTH, DARKER_TRUTH, DARKER = "truth", "truth, 3 % darker", 0.97
 STRIP_SCENES, STRIP_CLIPS = 4, 6  # pictures kept of each unit
 
 
@@ -269,7 +269,7 @@ def run_unit(workshop: Workshop, chain: Chain, unit: Unit, arm_names: list[str])
             data, fine_tuning = workshop.training, study.fine_tuning
             out = train_lora(model, workshop.codec, data, chain, study.arms[name], fine_tuning, seed)
             trained = {"bank_rms": out.bank_rms, "bank_fill": out.bank_fill, "losses": _thinned(out.losses)}
-            trained["injected_rms"] = out.injected_rms
+            trained |= {"injected_rms": out.injected_rms, "injected_focused_rms": out.injected_focused_rms}
         seconds = time.monotonic() - began
         found = measure_arm(workshop, model, chain, unit, name, scenes, reference)
         _write(
@@ -337,12 +337,15 @@ def diagnose_bases(study: Study, folder: Path) -> str:
         found[seed] = asdict(own)
     _write(folder / "diagnosis.json", {"commit": workshop.commit, "bases": found})
     rows = [[seed, *(f"{value:.3f}" for value in own.values())] for seed, own in found.items()]
-    head = ["base", "codec's loss", "last frame's error", "bank", "injected", "missing", "gain", "common"]
+    head = ["base", "codec's loss", "last frame's error", "bank", "injected", "missing", "gain", "common", "own"]
     return table(head, rows) + "\n"
 
 
 def run_cheats(workshop: Workshop, chain: Chain) -> None:
-    """Score what only looks like a long video, with the same code: nothing of it may pass, but a darker truth must."""
+    """Score what only looks like a long video, with the same code: nothing of it may pass, but a darker truth must.
+
+    The truth itself is valid by construction; its row shows what the codec alone costs.
+    """
     study = workshop.study
     path = workshop.folder / "results" / chain.name.lower() / "cheats.json"
     if path.exists():
@@ -357,6 +360,7 @@ def run_cheats(workshop: Workshop, chain: Chain) -> None:
         "there and back": lambda clip: first[:, ::-1] if clip % 2 else first,
     }
     if scenes.num_known == scenes.num_clips:
+        clips[TRUTH] = lambda clip: true[clip]
         clips[DARKER_TRUTH] = lambda clip: (DARKER * true[clip]).astype(np.uint8)
     made = {name: score(chain, scenes, reference, (clip(k) for k in range(study.num_clips))) for name, clip in clips.items()}
     _write(path, {name: asdict(scores) for name, scores in made.items()})

@@ -134,6 +134,7 @@ def test_arms_differ_from_the_full_method_in_one_thing_each():
     assert changed["without noise error"] == {"noise_prob"} and changed["image error only"] == {"noise_prob", "latent_prob"}
     assert changed["bank of 1"] == changed["bank of 10"] == {"capacity"}
     assert changed["Gaussian noise"] == changed["frozen bank"] == set()
+    assert changed[arms.OWN_CLIP] == changed[arms.OTHER_CLIP] == changed["image error only"]
 
 
 def test_gaussian_errors_are_as_large_as_the_banks_own():
@@ -196,7 +197,7 @@ def small_run(parts, tmp_path_factory):
     place = tmp_path_factory.mktemp("drift")
     study = parts["study"].STUDIES["small"]
     names = [arms.PLAIN, arms.FULL, "Gaussian noise", "blur and colour", "frozen bank"]
-    names += ["image error of the clip before", "image error of another clip"]
+    names += [arms.OWN_CLIP, arms.OTHER_CLIP]
     one_frame, pro = parts["data"].Chain
     parts["study"].run_study(study, place / "work", [one_frame], names, 1)
     parts["study"].run_study(study, place / "work", [pro], [arms.PLAIN, arms.FULL, "blur and colour"], 1)
@@ -207,15 +208,18 @@ def test_the_small_study_runs_and_reports_only_what_it_ran(parts, small_run):
     study, place = small_run
     text = report.write_report(study, place / "work", place / "report", {"processor": "a test"})
     assert text.count("**No claim: fewer than 8 pairs.**") == 2
-    assert "without latent error" not in text and "| Gaussian noise | 2 |" in text
+    assert "without latent error" not in text
     stored = json.loads((place / "report" / "drift.json").read_text())
     run = {"base", "plain LoRA", "ERFT", "Gaussian noise", "blur and colour", "frozen bank"}
-    run |= {"image error of the clip before", "image error of another clip"}
+    run |= {arms.OWN_CLIP, arms.OTHER_CLIP}
     assert set(stored["one frame"]["arms"]) == run
     injected = {name: [own["injected_rms"] for own in stored["one frame"]["arms"][name].values()] for name in run - {"base"}}
     assert injected["plain LoRA"] == [0.0, 0.0] and max(injected["blur and colour"]) > 0 and max(injected["frozen bank"]) > 0
     row = next(line for line in text.splitlines() if line.startswith("| copied first frame |"))
-    assert row.startswith("| copied first frame | INVALID: 6 of 6") and row.endswith("|  |  |  |  |")  # no model
+    assert row.startswith("| copied first frame | INVALID: 6 of 6") and row.endswith("|  |  |  |  |  |")  # no model
+    tested = [line for line in text.split("## 2.0 Pro")[0].splitlines() if line.endswith(" | explored |")]
+    assert [line.split(",")[0] for line in tested] == [f"| {arms.OWN_CLIP}", f"| {arms.OWN_CLIP}"]  # no image error only here
+    assert "| Gaussian noise, " in text and text.count("Measured by the code of ") == 2
     own = stored["2.0 Pro"]["arms"]["ERFT"]["base 1, LoRA 1"]
     assert len(own["object_place"]) == len(own["object_colour"]) == len(own["object_shape"]) == study.num_clips
     assert len(own["distance"]) == study.num_clips and own["drift"] == pytest.approx(
@@ -229,8 +233,10 @@ def test_the_truth_is_valid_and_what_only_looks_like_a_video_is_not(small_run):
     _, place = small_run
     for chain in ("one_frame", "pro"):
         found = json.loads((place / "work" / "results" / chain / "cheats.json").read_text())
-        truth = found.pop("truth, 3 % darker")
-        assert truth["verdict"] == "valid" and abs(truth["drift"]) < 0.05
+        truth, darker = found.pop("truth"), found.pop("truth, 3 % darker")
+        assert truth["verdict"] == darker["verdict"] == "valid" and truth["drift"] == 0.0 and abs(darker["drift"]) < 0.05
+        assert truth["object_lost"] == truth["object_place"] == truth["object_colour"] == truth["object_shape"] == [0.0] * 3
+        assert found["copied first frame"]["object_place"][-1] > 3 and darker["object_colour"][-1] > 0.01
         cheats = {name: own["verdict"] for name, own in found.items()}
         assert len(cheats) == 3 and all(verdict.startswith("INVALID") for verdict in cheats.values()), cheats
 
@@ -309,7 +315,7 @@ def test_the_study_runs_on_real_clips_of_which_few_seconds_are_known(parts, tmp_
     text = report.write_report(study, tmp_path / "work", tmp_path / "report", {"processor": "a test"})
     assert "## one frame" in text and "2.0 Pro" not in text
     row = next(line for line in text.splitlines() if line.startswith("| ERFT |")).split(" | ")
-    assert row[6] and row[7:11] == [""] * 4 and row[13] and row[14] == ""  # neither the thing nor a second clip is known
+    assert row[6] and row[7:12] == [""] * 5 and row[14] and row[15] == ""  # neither the thing nor a second clip is known
     own = json.loads((tmp_path / "report" / "drift.json").read_text())["one frame"]["arms"]["ERFT"]["base 1, LoRA 1"]
     assert len(own["distance"]) == len(own["frechet"]) == 3 and len(own["psnr"]) == 1 and not own["object_error"]
     assert "rolled_start_loss" not in own  # no clip is known that follows another one
@@ -379,11 +385,33 @@ def test_the_clip_befores_error_is_what_is_injected(parts, fitted):
     assert parts["finetune"]._draw(fitted, None, chain, never, example, error, 0.5, random).image_error is None
 
 
-def test_errors_change_places_among_the_examples_that_have_one(parts):
-    first, second, third = (torch.full((1,), float(k)) for k in range(3))
-    exchanged = parts["finetune"].exchanged
-    assert exchanged([None, first, second, None, third]) == [None, second, third, None, first]
-    assert exchanged([None, first]) == [None, None] and exchanged([]) == []
+def test_the_control_gets_the_same_errors_at_the_same_examples_but_another_clips(parts, small_run, monkeypatch):
+    study, place = small_run
+    shop, finetune = parts["study"].open_workshop(study, place / "work"), parts["finetune"]
+    chain, inject, given = parts["data"].Chain.ONE_FRAME, finetune.inject, []
+
+    def labelled(model, codec, data, chain, examples, levels, random):
+        return [torch.full((16, 1, 8, 12), float(k)) if k % 3 else None for k in range(len(examples))]
+
+    def watched(latent, noise, y, injection, slots):
+        given.append(None if injection.image_error is None else float(injection.image_error[0, 0, 0, 0]))
+        return inject(latent, noise, y, injection, slots)
+
+    monkeypatch.setattr(finetune, "handed_over_errors", labelled)
+    monkeypatch.setattr(finetune, "inject", watched)
+    always = arms.make_arms(replace(study.recycling, clean_prob=0.0, image_prob=1.0))
+    out = {}
+    for name in (arms.OWN_CLIP, arms.OTHER_CLIP):
+        given.clear()
+        model = parts["model"].load_base(parts["study"].base_path(place / "work", chain, 1))
+        settings = replace(study.fine_tuning, num_steps=1, batch_size=6)
+        trained = finetune.train_lora(model, shop.codec, shop.training, chain, always[name], settings, 5)
+        out[name] = list(given), trained.injected_rms
+    assert out[arms.OWN_CLIP][0] == [None, 1.0, 2.0, None, 4.0, 5.0]
+    assert out[arms.OTHER_CLIP][0] == [None, 2.0, 4.0, None, 5.0, 1.0]
+    assert out[arms.OWN_CLIP][1] == out[arms.OTHER_CLIP][1] == pytest.approx((46 / 4) ** 0.5)
+    lone = finetune.ErrorInjection(None, None, torch.ones(1), is_clean=False)
+    assert finetune.exchanged([finetune.NOTHING, lone])[1].image_error is None and finetune.exchanged([]) == []
 
 
 def test_a_base_is_diagnosed_on_validation_stories(parts, small_run, monkeypatch):
@@ -407,6 +435,10 @@ def test_a_base_is_diagnosed_on_validation_stories(parts, small_run, monkeypatch
         return diagnosis.diagnose(None, shop.codec, study.source, shop.training, study.recycling, 4)
 
     standing, blind = diagnosis_of(1.0), diagnosis_of(0.0)
+    assert standing.own > 0.95 and blind.own > 0.95  # four steps or one, such a model always ends at the same place
+    scenes = parts["rollout"].make_scenes(study.source, diagnosis.VALIDATION_SEED, 6, 1)
+    truth = shop.codec.encode(torch.stack([own.frames[0, -1:] for own in scenes.truth]))[:, :, 0]
+    assert blind.common == pytest.approx(diagnosis.common_share(-truth), abs=0.02)
     assert standing.codec_loss == blind.codec_loss < 0.05 < standing.last_frame_error < blind.last_frame_error
     assert 0.6 < standing.gain < 1.0 and blind.gain == 0.0
     assert standing.missing < blind.missing == pytest.approx(1.0, abs=0.05)
@@ -522,14 +554,30 @@ def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
     assert "Base 2 alone: -0.355, from -0.360 to -0.350 over 2 LoRA seeds" in say()
     results["ERFT"] = made_up({u: 0.5 for u in units}, clean=1.05)
     assert "not a valid win: clean loss 5.0 % above" in say()
-    results["ERFT"] = made_up({u: 0.5 for u in units}, verdict="INVALID: motion is 0.10 of the truth's")
-    assert "not a valid win: INVALID in 8 of 8" in say()
+    for drift in (0.5, 1.5):
+        results["ERFT"] = made_up({u: drift for u in units}, verdict="INVALID: motion is 0.10 of the truth's")
+        assert "No claim: INVALID in 8 of 8" in say() and "Error recycling" not in say()
     results["ERFT"] = made_up({u: 1.5 for u in units})
     assert "drifts more" in say()
     results["ERFT"] = made_up({u: 0.5 for u in units[:6]})
     assert "No claim" in say()
     results["base"] = made_up({u: (-1.0) ** i for i, u in enumerate(units)})
-    assert "not shown to drift" in say()
+    results["ERFT"] = made_up({u: 0.5 for u in units})
+    assert "not shown to drift" in say() and "No claim: the gate is closed" in say() and "Error recycling" not in say()
+
+
+def test_ablations_share_holms_correction_and_what_is_only_explored_has_none(parts):
+    units = [parts["study"].Unit(1, lora) for lora in range(6)]
+    drifts = {"base": 1.0, arms.PLAIN: 0.9, arms.FULL: 0.5, "frozen bank": 0.6, "bank of 1": 0.7, arms.OWN_CLIP: 0.8}
+    results = {name: made_up({u: value for u in units}) for name, value in drifts.items()}
+    rows = [line.strip("| ").split(" | ") for line in report._tests_table(results).splitlines()[2:]]
+    assert [row[:3] for row in rows] == [
+        ["frozen bank, 0.600", "ERFT, 0.500", "6"],
+        ["bank of 1, 0.700", "ERFT, 0.500", "6"],
+        [f"{arms.OWN_CLIP}, 0.800", "plain LoRA, 0.900", "6"],
+    ]
+    assert [row[3] for row in rows] == ["+0.100", "+0.200", "-0.100"] and {row[5] for row in rows} == {"0.0312"}
+    assert [row[6] for row in rows] == ["0.062", "0.062", "explored"]  # two ablations: twice 2 / 64
 
 
 def test_any_folder_of_videos_is_scored_and_absent_models_are_named(tmp_path, monkeypatch):
