@@ -74,10 +74,8 @@ class SVIGenerate(io.ComfyNode):
         with RunStore(run.folder) as store:
             video = GrowingVideo(store, run.settings)
             tell = tell_browsers(video, cls.hidden.unique_id)
-            try:
+            with store.within(run.budget_bytes, video.clips, video.segments):
                 path, latent = make_video(run.plan, run.sampler, video, run.start, run.sampler.on_clip, tell)
-            finally:
-                store.prune(run.budget_bytes, {clip.key for clip in video.clips}, set(video.segments))
             note_run(cls.hidden, store, video.clips)
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})

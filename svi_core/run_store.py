@@ -18,7 +18,8 @@ import logging
 import os
 import re
 import time
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -328,6 +329,28 @@ class RunStore:
         if vouch:
             write_bytes((self.folder / video).with_suffix(".json"), data)
         write_bytes(self.folder / MANIFEST, data)
+
+    @contextmanager
+    def within(self, budget_bytes: int, clips: Sequence["ShownClip"], segments: Sequence[Path]) -> Iterator[None]:
+        """Make a video of `clips`, shown by `segments` (both grow meanwhile), and keep to the budget once it is made.
+
+        If it is not made to its end, the clips of the video before stay too: they may be the same ones, not come to yet.
+        """
+        before = self._shown_before()
+        try:
+            yield
+        except BaseException:
+            self.prune(budget_bytes, before | {clip.key for clip in clips})
+            raise
+        self.prune(budget_bytes, {clip.key for clip in clips}, set(segments))
+
+    def _shown_before(self) -> set[str]:
+        """Return the keys of the clips that the run's last video shows; all of the folder if its manifest is damaged."""
+        try:
+            video = read_last_video(self.folder)
+            return {clip.key for clip in (read_manifest(video) or ())} if video else set()
+        except ValueError:
+            return set(self._files_by_key())
 
     def prune(self, budget_bytes: int, in_use: set[str], shown: set[Path] | None = None) -> list[str]:
         """Remove the clips used longest ago until the folder's clips fit `budget_bytes` (0: no limit); return their keys.

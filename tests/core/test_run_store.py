@@ -14,6 +14,10 @@ from svi_core.run_store import ClipRecord, RunStore, ShownClip, chain_key, read_
 ROOT = Path(__file__).resolve().parents[2]
 
 
+class Stop(BaseException):
+    pass
+
+
 def record(key, index=0, **facts):
     return ClipRecord(key, index, f"prompt {index} ü", 42 * index, {}, **facts)
 
@@ -164,6 +168,27 @@ def test_segments_that_a_video_does_not_show_go_before_earlier_takes(store):
     assert {path for path in store.clips.glob("*.mp4")} == shown | {store.segment_path(kept, "old")}
 
 
+def test_a_cancelled_run_spares_the_clips_of_the_video_before(store):
+    """They may be its own, which it had not come to yet; once a video is made only that one's clips stay."""
+    keys = [chain_key(None, index) for index in range(4)]
+    for index, key in enumerate(keys):
+        store.save_latent(record(key, index), latent(index))
+    before, again = [ShownClip(key, "", 0, 81) for key in keys[:3]], []
+    store.write_manifest(before, "video.mp4")
+    (store.folder / "video.mp4").touch()
+    with pytest.raises(Stop), store.within(1, again, []):
+        again.append(before[0])
+        raise Stop
+    assert {path.stem for path in store.clips.iterdir()} == set(keys[:3])
+    with store.within(1, again, []):
+        again.append(before[1])
+    assert {path.stem for path in store.clips.iterdir()} == set(keys[:2])
+    (store.folder / "run.json").write_text("no manifest")
+    with pytest.raises(Stop), store.within(1, [], []):
+        raise Stop
+    assert {path.stem for path in store.clips.iterdir()} == set(keys[:2]), "what it showed is not known, so nothing goes"
+
+
 def test_manifest_tells_the_clips_of_its_video_only(store):
     clips = (ShownClip(KEY, "a ü", 0, 81), ShownClip(OTHER, "b", 42, 76))
     assert read_manifest(store.folder / "video.mp4") is None
@@ -173,10 +198,6 @@ def test_manifest_tells_the_clips_of_its_video_only(store):
     (store.folder / "run.json").write_text('{"format": 1, "video": "video.mp4", "clips": [{}]}')
     with pytest.raises(ValueError, match="run.json is not a manifest"):
         read_manifest(store.folder / "video.mp4")
-
-
-class Stop(BaseException):
-    pass
 
 
 @pytest.mark.parametrize("name", ["replace", "fsync"])
