@@ -333,8 +333,16 @@ def _source_file(patcher) -> Path | None:
 
 
 def _weight_samples(patcher) -> dict[str, tuple]:
-    """Return a sample of each weight, as it was before any patch."""
+    """Return a sample of each weight, as it was before any patch.
+
+    GGUF loaders put empty shapes into the state dict, and one that is no weight, to be counted: stored bytes are sampled instead.
+    """
     weights = patcher.model.state_dict()
+    for key in [key for key, weight in weights.items() if weight.is_meta]:
+        try:
+            weights[key] = comfy.utils.get_attr(patcher.model, key).detach().as_subclass(torch.Tensor)
+        except AttributeError:
+            del weights[key]
     backups = {key: patcher.backup[key].weight for key in weights if key in patcher.backup}
     return {key: _sampled(backups.get(key, weight)) for key, weight in weights.items()}
 

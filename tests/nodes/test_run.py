@@ -137,6 +137,35 @@ def test_samples_of_a_large_weight_stay_inside_it(bridge):
         assert sample[1] == shape
 
 
+class Packed(torch.Tensor):
+    """Stored bytes that show another shape, as a GGUF loader's weights do."""
+
+    @property
+    def shape(self):
+        return torch.Size([4, 4])
+
+
+class QuantizedLayer(torch.nn.Module):
+    """A layer whose state dict holds a shape only."""
+
+    def __init__(self, content):
+        super().__init__()
+        stored = torch.tensor(content, dtype=torch.uint8).as_subclass(Packed)
+        self.weight = torch.nn.Parameter(stored, requires_grad=False)
+
+    def _save_to_state_dict(self, destination, prefix, keep_vars):
+        destination[prefix + "weight"] = torch.zeros(4, 4, device="meta")
+        destination[prefix + "temp.weight"] = torch.zeros(4, 4, device="meta")  # room to unpack, which is no weight
+
+
+def test_weights_that_a_state_dict_only_names_are_told_apart_by_their_bytes(bridge, comfy):
+    def fingerprint(content):
+        model = torch.nn.Sequential(QuantizedLayer(content))
+        return bridge.weights_fingerprint(comfy.model_patcher.ModelPatcher(model, torch.device("cpu"), torch.device("cpu")))
+
+    assert fingerprint([1, 2, 3]) == fingerprint([1, 2, 3]) != fingerprint([1, 2, 4])
+
+
 def test_fingerprint_of_the_same_thing_is_the_same(pack, bridge, tiny_models, model):
     other = load_diffusion_model(tiny_models, HIGH)
     assert bridge.model_fingerprint(other) == bridge.model_fingerprint(model)
