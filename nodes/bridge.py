@@ -335,7 +335,7 @@ def _source_file(patcher) -> Path | None:
 def _weight_samples(patcher) -> dict[str, tuple]:
     """Return a sample of each weight, as it was before any patch.
 
-    GGUF loaders put empty shapes into the state dict, and one that is no weight, to be counted: stored bytes are sampled instead.
+    GGUF loaders put empty shapes into the state dict, to be counted, even of no weight at all: stored bytes are sampled then.
     """
     weights = patcher.model.state_dict()
     for key in [key for key, weight in weights.items() if weight.is_meta]:

@@ -17,7 +17,9 @@ import safetensors.torch
 from torch import Tensor
 
 from svi_core.atomic_file import staged
+from svi_core.dance import POSE_KEY, pose_state
 from svi_core.lora import COMFY_PREFIX, read_lora
+from svi_core.safetensors_file import read_tensors
 
 DIALECTS = {"comfy": COMFY_PREFIX, "official": "", "official-1.0": "pipe.dit."}
 _SIDES = {"lora_A": "lora_A", "lora_down": "lora_A", "lora_B": "lora_B", "lora_up": "lora_B"}
@@ -27,6 +29,8 @@ _KOHYA = re.compile(r"^lora_unet_+blocks_(\d+)_(?:(self_attn|cross_attn)_(\w+)|f
 
 def convert(source: Path, destination: Path, dialect: str) -> int:
     """Write `source` to `destination` in `dialect` and return the number of layers; metadata is kept.
+
+    A pose encoder (SVI-Dance) goes along, under ``dwpose_embedding.`` in every dialect: its reader looks for nothing else.
 
     Raises:
         ValueError: no sound LoRA file, unknown dialect, or parts (other than low-rank pairs) that the official code has no
@@ -49,6 +53,9 @@ def convert(source: Path, destination: Path, dialect: str) -> int:
             up = up if alpha is None else (up.float() * (float(alpha) / down.shape[0])).to(up.dtype)
         for name, matrix in zip(names, (down, up), strict=True):
             converted[f"{DIALECTS[dialect]}{module}.{name}"] = matrix.contiguous()
+    if lora.num_pose_tensors:
+        poses = pose_state(read_tensors(source)[0])
+        converted |= {POSE_KEY + name: tensor.contiguous() for name, tensor in poses.items()}
     with staged(destination) as staging:
         safetensors.torch.save_file(converted, staging, lora.metadata)
     return len(pairs)

@@ -61,6 +61,18 @@ def test_every_dialect_becomes_comfys(tmp_path, form, sides):
     assert found.keys() == expected.keys() and all(torch.equal(found[key], expected[key]) for key in found)
 
 
+@pytest.mark.parametrize("prefix", ["", "pipe.dit."])
+def test_the_pose_encoder_of_svi_dance_goes_along(tmp_path, prefix):
+    sides = ("lora_A.default.weight", "lora_B.default.weight")
+    tensors = load_file(make_lora(tmp_path / "lora.safetensors", "pipe.dit.{}", sides))
+    poses = {f"dwpose_embedding.{k}.{part}": torch.full((2,), float(k)) for k in (0, 2) for part in ("weight", "bias")}
+    save_file(tensors | {prefix + key: tensor for key, tensor in poses.items()}, tmp_path / "dance.safetensors")
+    for source, dialect in (("dance", "comfy"), ("comfy", "official"), ("official", "official-1.0")):
+        assert convert(tmp_path / f"{source}.safetensors", tmp_path / f"{dialect}.safetensors", dialect) == 3
+        found = load_file(tmp_path / f"{dialect}.safetensors")
+        assert len(found) == 6 + 4 and all(torch.equal(found[key], tensor) for key, tensor in poses.items())
+
+
 def test_what_cannot_be_converted_is_named(tmp_path, capsys):
     save_file({"blocks.0.norm3.diff": torch.zeros(3)}, tmp_path / "odd.safetensors")
     with pytest.raises(ValueError, match="norm3.diff' is no part of a low-rank pair"):
