@@ -60,8 +60,9 @@ class SVIContinueVideo(io.ComfyNode):
     def execute(cls, run, trim_end, video=None) -> io.NodeOutput:
         if bool(run) == (video is not None):
             raise ValueError("SVI Continue Video needs either video or run: connect a video, or name a run, not both.")
-        path = last_video(Path(folder_paths.get_output_directory()), run) if run else video_path(video)
-        start = VideoStart(probe_video(path), trim_end)
+        output = Path(folder_paths.get_output_directory())
+        path = last_video(output, run) if run else video_path(video)
+        start = VideoStart(probe_video(path), trim_end, run_folder(output, run) if run else None)
         logging.info("SVI: %s goes on from %s.", path.name, "its frames, encoded" if start.is_foreign else "its last latent")
         return io.NodeOutput(start)
 
@@ -83,9 +84,16 @@ def video_path(video) -> Path:
     """Return the file of a VIDEO.
 
     Raises:
-        ValueError: a VIDEO that is not a file.
+        ValueError: a VIDEO that is not a file, or only a part of one.
     """
     source = video.get_stream_source()
     if not isinstance(source, str):
         raise ValueError("video is held in memory: save it first, then load the file with Load Video.")
+    begin, length = video.get_active_trim_window()
+    if begin or length:
+        shown = f"from {begin:g} s on" + (f", for {length:g} s" if length else "")
+        raise ValueError(
+            f"video is a part of {Path(source).name} ({shown}), but SVI reads whole files: save the part with Save Video, then "
+            "load that file with Load Video. Ends can be cut off with trim_end (SVI Continue Video, SVI Join Videos)."
+        )
     return Path(source)

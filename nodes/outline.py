@@ -92,6 +92,7 @@ class _OutlineReader:
         experts = self._experts(metadata)
         layout = self._layout(experts)
         frame_rate = frame_rate_of(layout, controls)
+        known_start = start if isinstance(start, VideoStart) else None
         plan = ClipPlan(
             num_clips,
             schedule,
@@ -100,10 +101,11 @@ class _OutlineReader:
             SeedMode(self._required(self.node, "seed_mode", SeedMode.PER_CLIP)),
             recipe(self.graph.nodes, self.node),
             output.seam or measured_seam(layout),
-            start.plan_key if isinstance(start, VideoStart) else start,
+            known_start.plan_key if known_start else start,
+            known_start.num_clips_made if known_start else 0,
         )
-        known_start = start if isinstance(start, VideoStart) else None
         num_start_frames = known_start.num_frames if known_start else 0
+        is_start_known = known_start is not None or not start
         return RunOutline(
             plan=plan,
             num_listed=len(schedule),
@@ -112,8 +114,8 @@ class _OutlineReader:
             num_start_frames=num_start_frames,
             start_seconds=known_start.num_frames / known_start.source.frame_rate if known_start else 0.0,
             until_stopped=until_stopped,
-            is_seed_known=seed is not None,
-            is_start_known=known_start is not None or not start,
+            is_seed_known=seed is not None and (is_start_known or plan.seed_mode is SeedMode.FIXED),
+            is_start_known=is_start_known,
             cfg=self._value(self.node, "cfg"),
             num_extra_passes=sum(control.num_extra_passes for control in controls),
             num_steps=self._num_steps(),

@@ -150,6 +150,8 @@ def prepare_run(
     """
     output = output or OutputSettings()
     folder = run_path(filename_prefix)
+    if continue_from:
+        continue_from.require_another_folder(folder)
     sampler = ClipSampler(prompts=prompts, **inputs)
     layout = resolve_layout(layout or LAYOUTS["2.0 Pro"], sampler.claims())
     continues = continue_from.plan_key if continue_from else ""
@@ -162,6 +164,7 @@ def prepare_run(
         recipe=recipe(hidden.prompt, hidden.unique_id),
         seam=output.seam or measured_seam(layout),
         continues=continues,
+        num_clips_before=continue_from.num_clips_made if continue_from else 0,
         accepts=partial(sampler.check_spec, layout=layout),
     )
     sampler.check(plan)

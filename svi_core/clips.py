@@ -95,11 +95,12 @@ class ClipPlan:
         num_clips: clips of the video, >= 1.
         schedule: what is said of each clip.
         layout: how clips are conditioned and joined, where the schedule says nothing else.
-        seed: seed of clip 0.
+        seed: of the first clip of all, which is clip 0 unless runs are continued.
         seed_mode: PER_CLIP adds 42 per clip, as the authors do; FIXED repeats the same noise.
         recipe: a hash of everything else that the graph says, which is known before any model loads.
         seam: what becomes of shared frames, where the schedule says nothing else.
         continues: a hash of the video that the first clip moves on from; empty if it starts anew.
+        num_clips_before: clips of earlier runs in that video: seeds go on after theirs, since no noise may come twice.
         accepts: raises ValueError where a spec, of a schedule that changed meanwhile, asks for what the run does not have.
     """
 
@@ -111,6 +112,7 @@ class ClipPlan:
     recipe: str = ""
     seam: Seam = Seam.DROP
     continues: str = ""
+    num_clips_before: int = 0
     accepts: Callable[[ClipSpec], None] = field(default=lambda spec: None, repr=False, compare=False)
     _said: dict[int, ClipRequest] = field(default_factory=dict, init=False, repr=False, compare=False)
 
@@ -125,7 +127,7 @@ class ClipPlan:
         if spec is not None and spec.seed is not None:
             return spec.seed
         step = SEED_STEP if self.seed_mode is SeedMode.PER_CLIP else 0
-        return (self.seed + step * clip_index) % (MAX_SEED + 1)
+        return (self.seed + step * (self.num_clips_before + clip_index)) % (MAX_SEED + 1)
 
     def request(self, clip_index: int) -> ClipRequest:
         """Return what is asked of clip `clip_index`.

@@ -7,6 +7,7 @@ Source: SVI_SPEC A3 (motion latent), B7 (motion = last slot of the frames before
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import torch
 
@@ -27,10 +28,12 @@ class VideoStart:
     Attributes:
         source: the file.
         trim_end: frames cut off its end, for an end that went wrong.
+        named_folder: the run folder whose last video, whatever it is by then, was asked for; None for a given video.
     """
 
     source: SourceVideo
     trim_end: int = 0
+    named_folder: Path | None = None
 
     def __post_init__(self):
         if not 0 <= self.trim_end < self.source.num_frames:
@@ -59,6 +62,23 @@ class VideoStart:
     def clips(self) -> tuple[ShownClip, ...]:
         """The clips that the kept part consists of."""
         return clips_of_video(self.source, 0, self.trim_end)
+
+    @property
+    def num_clips_made(self) -> int:
+        """How many of them SVI runs made."""
+        return sum(bool(clip.key) for clip in self.clips)
+
+    def require_another_folder(self, folder: Path) -> None:
+        """Refuse to continue what the run in `folder` makes itself: each time it is queued, its last video is another one.
+
+        Raises:
+            ValueError: they are the same.
+        """
+        if self.named_folder is not None and self.named_folder.resolve() == folder.resolve():
+            raise ValueError(
+                f"continue_from names the run {folder.name!r}, which is this run itself: whenever it is queued, it would go on "
+                "after what it made last time. Give SVI Generate another filename_prefix, for instance that name with '_2'."
+            )
 
     @property
     def is_foreign(self) -> bool:

@@ -24,6 +24,7 @@ def test_seeds_move_by_42_as_the_authors_do():
     plan = plan_of(seed=7)
     assert [plan.seed_of(i) for i in range(4)] == [7, 49, 91, 133]
     assert [replace(plan, seed_mode=SeedMode.FIXED).seed_of(i) for i in range(3)] == [7, 7, 7]
+    assert [replace(plan, num_clips_before=2).seed_of(i) for i in range(2)] == [91, 133]
 
 
 def test_seeds_stay_exact_in_a_browser():

@@ -35,7 +35,13 @@ def foreign_video(path, *coding, rate=16, seconds=3.0, size="32x48", sound=False
 
 def run(folder, num_clips, start=None, text=STORY, layout=LAYOUT, maker=None, **settings):
     maker = maker or FakeMaker(layout, height=48, width=32)
-    plan = ClipPlan(num_clips, parse_schedule(text), layout, continues=start.plan_key if start else "")
+    plan = ClipPlan(
+        num_clips,
+        parse_schedule(text),
+        layout,
+        continues=start.plan_key if start else "",
+        num_clips_before=start.num_clips_made if start else 0,
+    )
     before = start and open_start(start, encode_fake, maker.decode)
     with RunStore(folder) as store:
         video = GrowingVideo(store, VideoSettings(start=start, **settings))
@@ -132,10 +138,23 @@ def test_a_continued_run_is_what_the_run_would_have_been(tmp_path):
     first, _, _ = run(tmp_path / "first", 2, text=STORY)
     start = VideoStart(probe_video(first))
     assert start.stored_latent() is not None
-    path, same, maker = run(tmp_path / "second", 2, start, text="[seed 84]\nthree\n\n[seed 126]\nthree")
+    path, same, maker = run(tmp_path / "second", 2, start, text="three")  # its seeds go on after those of clips 1 and 2
     assert torch.equal(latent[0, 1], same[0, 1]) and maker.sampled == [0, 1]  # FakeMaker counts the chain in channel 1
     assert count_frames(path) == count_frames(whole)
     assert [clip.key for clip in read_manifest(path)] == [clip.key for clip in read_manifest(whole)]
+
+
+def test_a_run_that_continues_itself_by_name_is_refused(tmp_path):
+    first, _, _ = run(tmp_path / "first", 1, text=STORY)
+    by_name = VideoStart(probe_video(first), named_folder=tmp_path / "x" / ".." / "first")
+    by_name.require_another_folder(tmp_path / "second")
+    with pytest.raises(ValueError, match="names the run 'first', which is this run itself.*another filename_prefix"):
+        by_name.require_another_folder(tmp_path / "first")
+    VideoStart(probe_video(first)).require_another_folder(tmp_path / "first")  # a link says which video: it stays the same
+
+
+def test_seeds_begin_anew_after_a_video_that_no_run_made(tmp_path):
+    assert VideoStart(probe_video(foreign_video(tmp_path / "a.mp4"))).num_clips_made == 0
 
 
 def test_a_trimmed_run_is_continued_from_its_frames(tmp_path):
