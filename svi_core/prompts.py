@@ -1,4 +1,4 @@
-"""The prompt stream: one text, one prompt per clip.
+"""Plain lists of prompts: a Python list, as the released data has them, or one prompt per line.
 
 Source: SVI_SPEC A1 (prompt files of the released data: ``prompts = [...]`` or one prompt per line, ``#`` comments).
 """
@@ -6,6 +6,16 @@ Source: SVI_SPEC A1 (prompt files of the released data: ``prompts = [...]`` or o
 import ast
 import re
 from enum import StrEnum
+
+_LIST = re.compile(
+    r"""
+    ^(?: \w+ \s* (?: :[^=\n]* )? = \s* [\[(]      # prompts = [, prompts: list[str] = [, prompts = (
+       | \A \s* (?: \#.*\n \s* )* \[ )           # or a bare list, behind comments
+    \s* (?: \#.*\n \s* )*                       # comments behind the bracket
+    (?: [rRuUfFbB]{0,2} ['"] | [\])] )                  # its first string, or its end
+    """,
+    re.MULTILINE | re.VERBOSE,
+)
 
 
 class PromptSplit(StrEnum):
@@ -15,24 +25,30 @@ class PromptSplit(StrEnum):
     LINES = "lines"
 
 
-def parse_prompts(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> tuple[str, ...]:
-    """Return the prompts of `text` in order, one per clip.
+def normalised_text(text: str) -> str:
+    """Return `text` without a byte order mark and with its lines ended by newlines."""
+    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
 
-    A text that assigns a Python list (``prompts = ["...", "..."]``) is read as that list, whatever `split` says; it is
-    parsed as a literal and never executed. Otherwise prompts are paragraphs separated by blank lines, or single lines.
-    Lines that start with ``#`` are comments.
+
+def is_plain_list(text: str, split: PromptSplit) -> bool:
+    """Whether a normalised text is a list of plain prompts: split by lines, or a ``prompts = [...]`` file."""
+    return split is PromptSplit.LINES or _LIST.search(text) is not None
+
+
+def parse_prompts(text: str) -> tuple[str, ...]:
+    """Return the prompts of a plain list in order, one per clip.
+
+    A Python list (``prompts = ["...", "..."]``) is parsed as a literal and never executed. Otherwise each line is a prompt, and
+    lines that start with ``#`` are comments.
 
     Raises:
         ValueError: no prompt, an empty prompt, or a list that is not a plain list of strings (with its line).
     """
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-    body = "\n".join(line for line in text.split("\n") if not line.lstrip().startswith("#"))
-    if re.match(r"\s*(\w+\s*=\s*)?\[\s*(['\"]|\])", body):
+    text = normalised_text(text)
+    if _LIST.search(text):
         prompts = _parse_python_list(text)
-    elif split is PromptSplit.LINES:
-        prompts = body.split("\n")
     else:
-        prompts = [" ".join(part.split()) for part in re.split(r"\n[ \t]*\n", body)]
+        prompts = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
     prompts = tuple(prompt.strip() for prompt in prompts if prompt.strip())
     if not prompts:
         raise ValueError("the prompt stream holds no prompt: write one prompt per clip, separated by blank lines.")
@@ -49,12 +65,15 @@ def _parse_python_list(text: str) -> list[str]:
             f"the prompt list cannot be read{f' at line {line}' if line else ''} ({getattr(error, 'msg', error)}): "
             "close every quote and bracket, or write one prompt per paragraph."
         ) from error
-    lists = [s.value for s in statements if isinstance(s, ast.Assign | ast.Expr) and isinstance(s.value, ast.List)]
-    if len(statements) != 1 or len(lists) != 1:
+    if len(statements) > 1 and isinstance(statements[0], ast.Expr) and isinstance(statements[0].value, ast.Constant):
+        del statements[0]  # what the file says of itself
+    values = [s.value for s in statements if isinstance(s, ast.Assign | ast.AnnAssign | ast.Expr)]
+    if len(statements) != 1 or len(values) != 1 or not isinstance(values[0], ast.List | ast.Tuple):
         raise ValueError("the prompt file holds more than one list: keep only `prompts = [...]`, one string per clip.")
-    for index, item in enumerate(lists[0].elts, start=1):
+    items = values[0].elts
+    for index, item in enumerate(items, start=1):
         if not (isinstance(item, ast.Constant) and isinstance(item.value, str)):
             raise ValueError(f"item {index} of the prompt list (line {item.lineno}) is not a plain string: quote it.")
         if not item.value.strip():
             raise ValueError(f"item {index} of the prompt list (line {item.lineno}) is empty: write a prompt or remove it.")
-    return [item.value for item in lists[0].elts]
+    return [item.value for item in items]

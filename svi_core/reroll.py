@@ -7,8 +7,8 @@ where the last prompt holds on beyond the end of the text, the clip gets a parag
 import re
 from dataclasses import dataclass, replace
 
-from .prompts import PromptSplit
-from .schedule import MAX_CLIPS, Schedule, is_options_line, is_plain_list, normalised_text, paragraph_lines, parse_schedule
+from .prompts import PromptSplit, is_plain_list, normalised_text
+from .schedule import MAX_CLIPS, Schedule, is_options_line, paragraph_lines, parse_schedule
 
 _ONLY_FIRST = {"seed", "cut"}  # of the clips that a paragraph stands for, these hold for the first one only
 _ONLY_LAST = {"end", "hold"}  # and these for the last one

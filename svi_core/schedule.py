@@ -29,7 +29,7 @@ from decimal import Decimal
 from pathlib import Path
 
 from .geometry import num_latent_slots
-from .prompts import PromptSplit, parse_prompts
+from .prompts import PromptSplit, is_plain_list, normalised_text, parse_prompts
 from .seams import Seam
 
 _log = logging.getLogger(__name__)
@@ -196,24 +196,13 @@ def parse_schedule(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> Sc
     """
     text = normalised_text(text)
     if is_plain_list(text, split):
-        return Schedule(tuple(Paragraph(ClipSpec(prompt)) for prompt in parse_prompts(text, split)))
+        return Schedule(tuple(Paragraph(ClipSpec(prompt)) for prompt in parse_prompts(text)))
     paragraphs = tuple(_parse_paragraph(lines) for lines in paragraph_lines(text))
     if not paragraphs:
         raise ValueError("the prompt stream holds no prompt: write one prompt per clip, separated by blank lines.")
     if (total := sum(paragraph.repeat for paragraph in paragraphs)) > MAX_CLIPS:
         raise ValueError(f"the schedule asks for {total} clips: at most {MAX_CLIPS} can be made in one run.")
     return Schedule(paragraphs)
-
-
-def normalised_text(text: str) -> str:
-    """Return `text` without a byte order mark and with its lines ended by newlines."""
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
-
-
-def is_plain_list(text: str, split: PromptSplit) -> bool:
-    """Whether a normalised text is a list of plain prompts: split by lines, or a ``prompts = [...]`` file."""
-    listed = r"(\s*#[^\n]*\n)*\s*(\w+\s*=\s*)?\[\s*(#[^\n]*\n\s*)*(['\"]|\])"
-    return split is PromptSplit.LINES or re.match(listed, text) is not None
 
 
 def is_options_line(line: str) -> bool:

@@ -2,22 +2,37 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svi_core.prompts import PromptSplit, parse_prompts
+from svi_core.prompts import PromptSplit, is_plain_list, parse_prompts
+from svi_core.schedule import parse_schedule
 
 
-def test_one_prompt_per_paragraph():
-    text = "# a comment\na cat\nwalks  slowly\n\n \t\n\nit sits down\r\n\r\nit sleeps\n"
-    assert parse_prompts(text) == ("a cat walks slowly", "it sits down", "it sleeps")
+def prompts_of(text, split=PromptSplit.PARAGRAPHS):
+    """What a prompt stream makes of `text`."""
+    return tuple(paragraph.spec.prompt for paragraph in parse_schedule(text, split).paragraphs)
 
 
 def test_one_prompt_per_line():
-    assert parse_prompts("a\n\n# no\n b \n", PromptSplit.LINES) == ("a", "b")
+    assert parse_prompts("a\n\n# no\n b \n") == ("a", "b") == prompts_of("a\n\n# no\n b \n", PromptSplit.LINES)
 
 
-@pytest.mark.parametrize("head", ["prompts = ", "", "# from SVI\nprompts=", "\ufeffprompts = ", "positive_prompts = "])
-def test_the_files_of_svis_data_are_read_as_they_are(head):
-    text = head + "[\n    'A cat, walking.',\n    # skipped\n    \"It's raining [hard].\",\n]\n"
-    assert parse_prompts(text, PromptSplit.LINES) == ("A cat, walking.", "It's raining [hard].")
+@pytest.mark.parametrize(
+    "head",
+    [
+        "prompts = ",
+        "",
+        "# from SVI\nprompts=",
+        "\ufeffprompts = ",
+        "positive_prompts = ",
+        "prompts: list[str] = ",
+        '"""Two prompts.\n\nFor a test."""\n\nprompts = ',
+    ],
+)
+@pytest.mark.parametrize("split", PromptSplit)
+def test_the_files_of_svis_data_are_read_as_they_are(head, split):
+    for begin, end in (("[", "]"), ("[  # a story", "]"), ("[\n # a\n # story", "]")):
+        text = head + begin + "\n    'A cat, walking.',\n    # skipped\n    r\"It's raining [hard].\",\n" + end + "\n"
+        assert prompts_of(text, split) == ("A cat, walking.", "It's raining [hard].")
+    assert prompts_of("prompts = (u'a', 'b')", split) == prompts_of("[r'a', 'b']", split) == ("a", "b")
 
 
 @pytest.mark.parametrize(
@@ -29,21 +44,28 @@ def test_the_files_of_svis_data_are_read_as_they_are(head):
         ("prompts = ['a', ", "cannot be read at line"),
         ("prompts = ['a', '']", "item 2 .* is empty"),
         ("prompts = ['a', 3]", r"item 2 of the prompt list \(line 1\) is not a plain string"),
+        ("prompts = [f'{1}']", "item 1 .* is not a plain string"),
         ("prompts = ['a',\n __import__('os').system('true')]", r"item 2 .*line 2"),
         ("prompts = ['a']\nimport os\n", "more than one list"),
+        ("import os\nprompts = ['a']\n", "more than one list"),
+        ("prompts = ('a')", "more than one list"),
     ],
 )
 def test_bad_prompt_files_are_refused_and_never_executed(text, words):
     with pytest.raises(ValueError, match=words):
-        parse_prompts(text)
+        parse_schedule(text)
 
 
-def test_brackets_in_prose_are_prose():
-    assert parse_prompts("[a red ball] rolls") == ("[a red ball] rolls",)
+PROSE = ["[a red ball] rolls", "('a red ball':1.2) rolls", "a = b", "the sign says x = [5]", "x == ['a']"]
+
+
+@pytest.mark.parametrize("text", PROSE)
+def test_brackets_in_prose_are_prose(text):
+    assert not is_plain_list(text, PromptSplit.PARAGRAPHS) and prompts_of(text) == (text,)
 
 
 @given(
-    st.lists(st.text(alphabet=st.characters(exclude_categories=["C", "Z"], exclude_characters="#["), min_size=1), min_size=1)
+    st.lists(st.text(alphabet=st.characters(exclude_categories=["C", "Z"], exclude_characters="#[="), min_size=1), min_size=1)
 )
 def test_paragraphs_round_trip(prompts):
-    assert parse_prompts("\n\n".join(prompts)) == tuple(prompts)
+    assert prompts_of("\n\n".join(prompts)) == tuple(prompts)
