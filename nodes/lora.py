@@ -249,11 +249,12 @@ def _require_shapes(model, lora: LoraFile, key_map: dict[str, str]) -> None:
     for name, shape in lora_shapes(lora).items():
         if name not in key_map:
             continue
-        weight = comfy.utils.get_attr(model.model, key_map[name])
-        if tuple(weight.shape) != shape:
+        num_out, *inputs = comfy.utils.get_attr(model.model, key_map[name]).shape
+        expected = num_out, math.prod(inputs)  # trainers flatten what a convolution takes in
+        if shape != expected:
             raise ValueError(
-                f"LoRA {lora.name}: {name} is {shape[0]} x {shape[1]}, but the model's is {weight.shape[0]} x "
-                f"{weight.shape[1]}: the file was made for another size of Wan (1.3B, 5B and 14B LoRAs do not mix)."
+                f"LoRA {lora.name}: {name} is {shape[0]} x {shape[1]}, but the model's is {expected[0]} x "
+                f"{expected[1]}: the file was made for another size of Wan (1.3B, 5B and 14B LoRAs do not mix)."
             )
 
 

@@ -263,3 +263,21 @@ def test_rows_claim_what_their_headers_say_without_being_applied(lora_nodes, lor
         "mine.safetensors": "Film",
         "svi-shot.safetensors": "Shot",
     }
+
+
+def test_a_flattened_convolution_is_taken_as_comfyui_s_own_trainer_writes_it(pack, model, loras):
+    """Its Train LoRA node makes matrices for the patch embedding too: in features are channels times kernel."""
+    weight = model.model.diffusion_model.patch_embedding.weight
+    num_in = weight[0].numel()
+    tensors = {
+        "diffusion_model.patch_embedding.lora_up.weight": torch.ones(len(weight), 2),
+        "diffusion_model.patch_embedding.lora_down.weight": torch.full((2, num_in), 0.5),
+    }
+    save_file(tensors, loras / "own.safetensors")
+    patched = apply(pack, model, [("own.safetensors", 1.0, "none", 1.0)])[0]
+    change = patched_weight(patched, "patch_embedding") - weight.float()
+    assert change.shape == weight.shape and torch.allclose(change, torch.ones_like(change), atol=1e-2)
+    tensors["diffusion_model.patch_embedding.lora_down.weight"] = torch.ones(2, num_in // 4)
+    save_file(tensors, loras / "own.safetensors")
+    with pytest.raises(ValueError, match=f"is {len(weight)} x {num_in // 4}, but the model's is {len(weight)} x {num_in}"):
+        apply(pack, model, [("own.safetensors", 1.0, "none", 1.0)])
