@@ -4,6 +4,7 @@ import re
 from pathlib import Path, PurePosixPath
 
 MAX_NAME_BYTES = 120
+_SPECIAL = re.compile(r'[\\:*?"<>|\x00-\x1f]')
 _RESERVED_ON_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
 
 
@@ -15,7 +16,7 @@ def check_output_prefix(prefix: str, name: str = "filename_prefix") -> PurePosix
     """
     path = PurePosixPath(prefix)
     bad = [part for part in path.parts if not _is_plain_name(part)]
-    if not path.parts or path.is_absolute() or bad or re.search(r'[\\:*?"<>|\x00-\x1f]', prefix):
+    if not path.parts or path.is_absolute() or bad or _SPECIAL.search(prefix):
         raise ValueError(
             f"{name} is {prefix!r}: use a relative name such as 'svi/story', without '..', backslashes, ':' or "
             f"other special characters, each part at most {MAX_NAME_BYTES} bytes."
@@ -33,6 +34,11 @@ def run_folder(output_root: Path, prefix: str) -> Path:
     if not folder.resolve().is_relative_to(output_root.resolve()):
         raise ValueError(f"filename_prefix {prefix!r} leads out of the output folder {output_root}: choose another.")
     return folder
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a file can be called `name` on every system."""
+    return bool(name) and "/" not in name and not _SPECIAL.search(name) and _is_plain_name(name)
 
 
 def _is_plain_name(part: str) -> bool:

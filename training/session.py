@@ -12,6 +12,7 @@ from svi_core.erft_presets import PRESETS
 from svi_core.fingerprint import large_file_fingerprint
 from svi_core.layouts import Condition
 from svi_core.out_of_memory import out_of_memory_told
+from svi_core.output_folder import is_file_name
 from training.assembly import assemble, load_configured_backbone, require_expert
 from training.checkpoint import require_disk_space, restore_newest
 from training.comfy_runtime import find_model
@@ -76,6 +77,11 @@ def require_trainable(config: TrainingConfig) -> None:
     """
     if not config.run:
         raise ValueError("run is not set: give a folder for checkpoints and results, such as run=runs/mine.")
+    if not is_file_name(config.run_name):
+        raise ValueError(
+            f"name is {config.run_name!r}, which LoRA files are called, too: leave out slashes, colons and other special "
+            "characters; where name is not set it is the last part of run."
+        )
     chosen, layout = PRESETS.get(config.preset), config.data.svi_layout
     if chosen and chosen.layout.condition is not None and layout.condition is not chosen.layout.condition:
         raise ValueError(

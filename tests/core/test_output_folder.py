@@ -2,7 +2,7 @@ import os
 
 import pytest
 
-from svi_core.output_folder import check_output_prefix, run_folder
+from svi_core.output_folder import check_output_prefix, is_file_name, run_folder
 
 
 @pytest.mark.parametrize("prefix", ["video", "svi/story", "a b/ü 文", "v1.2/take-3"])
@@ -34,6 +34,11 @@ def test_plain_names_lie_below_the_output_folder(tmp_path, prefix):
 def test_prefixes_that_leave_the_folder_or_break_elsewhere_are_refused(tmp_path, prefix):
     with pytest.raises(ValueError, match="filename_prefix"):
         check_output_prefix(prefix)
+
+
+def test_file_names_are_single_plain_names():
+    assert all(map(is_file_name, ("story", "SVI 2.0 ü", "v1.2-take")))
+    assert not any(map(is_file_name, ("", "a/b", "a\\b", "a:b", "..", ".", "nul", "x.", " x", "n" * 300)))
 
 
 @pytest.mark.skipif(os.name == "nt", reason="symlinks need rights on Windows")

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from svi_core.erft_presets import PRESETS
+from tests.training.fakes import settings
 from training.config import config_differences, config_from, config_table, load_config
 from training.settings import TrainingConfig
 
@@ -117,3 +118,12 @@ def sections(kind=TrainingConfig):
 def test_every_setting_is_explained(kind):
     for item in fields(kind):
         assert f"\n        {item.name}: " in kind.__doc__, f"{kind.__name__}.{item.name}"
+
+
+@pytest.mark.parametrize("name", ["SVI 2.0/film", "My LoRA: v1", "nul"])
+def test_a_name_that_no_file_can_have_is_refused_before_the_training(comfy, name):
+    from training.session import require_trainable
+
+    require_trainable(settings("runs/film 2"))
+    with pytest.raises(ValueError, match=f"name is {name!r}, which LoRA files are called"):
+        require_trainable(settings("runs/film", name=name))
