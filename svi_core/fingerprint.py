@@ -3,6 +3,7 @@
 Equal values give equal fingerprints in every process and on every machine; memory addresses and paths never enter.
 """
 
+import dis
 import functools
 import hashlib
 import struct
@@ -150,10 +151,15 @@ def _module_parts(module: torch.nn.Module) -> list:
 
 
 def _function_parts(value) -> list:
-    """A function is its name, its code and what it closes over; a method also its object; a partial its arguments."""
+    """A function is its name, its code and what it closes over; a method also its object; a partial its arguments.
+
+    What it rebinds itself (``nonlocal``) is left out: that is its working state, as of the last step of some other clip.
+    """
     if isinstance(value, functools.partial):
         return ["partial", value.func, list(value.args), dict(value.keywords)]
     if isinstance(value, types.MethodType):
         return [value.__func__, value.__self__]
-    closed = [cell.cell_contents for cell in value.__closure__ or () if cell != types.CellType()]
+    rebound = {step.argval for step in dis.get_instructions(value.__code__) if step.opname == "STORE_DEREF"}
+    cells = zip(value.__code__.co_freevars, value.__closure__ or (), strict=True)
+    closed = [cell.cell_contents for name, cell in cells if name not in rebound and cell != types.CellType()]
     return [value.__qualname__, value.__code__, closed, list(value.__defaults__ or ()), value.__kwdefaults__]

@@ -90,6 +90,24 @@ def test_private_working_state_does_not_count():
     assert fingerprint(one) == fingerprint(two)
 
 
+def test_what_a_patch_remembers_between_steps_does_not_count():
+    """As core's Adaptive Projected Guidance does: the closure keeps a running average, and its settings beside it."""
+
+    def patch(momentum):
+        average = 0.0
+
+        def step(value):
+            nonlocal average
+            average = momentum * average + value
+            return average
+
+        return step
+
+    used = patch(0.5)
+    used(3.0)
+    assert fingerprint(used) == fingerprint(patch(0.5)) != fingerprint(patch(0.25))
+
+
 def test_cycles_end():
     loop: list = [1]
     loop.append(loop)
