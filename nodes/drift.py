@@ -1,13 +1,14 @@
 """See a run: a filmstrip, and a report of drift and seams."""
 
 import json
+from itertools import accumulate
 from pathlib import Path
 
 import torch
 from comfy_api.latest import io
 
 from ..svi_core.drift import DriftReport, measure_drift
-from ..svi_core.filmstrip import StripRow, draw_filmstrip, pick_frames, spread
+from ..svi_core.filmstrip import MAX_ROWS, StripRow, draw_filmstrip, pick_frames, spread
 from ..svi_core.plots import draw_panels
 from ..svi_core.run_store import ShownClip, read_manifest
 from ..svi_core.video_file import count_frames, read_frames
@@ -73,7 +74,7 @@ class SVIFilmstrip(io.ComfyNode):
     @classmethod
     def execute(cls, video, columns, frame_width, clip_length) -> io.NodeOutput:
         path = video_path(video)
-        rows = _strip_rows(path, _clips_of(path, clip_length), columns)
+        rows = _strip_rows(path, _clips_of(path, clip_length), columns, frame_width)
         return io.NodeOutput(_as_image(draw_filmstrip(rows, frame_width)))
 
 
@@ -93,13 +94,19 @@ def _clips_of(path: Path, clip_length: int) -> tuple[ShownClip, ...]:
     return tuple(ShownClip("", "", 0, length) for length in lengths)
 
 
-def _strip_rows(path: Path, clips: tuple[ShownClip, ...], columns: int) -> list[StripRow]:
-    starts = [sum(clip.num_frames for clip in clips[:index]) for index in range(len(clips))]
-    wanted = [[start + i for i in spread(clip.num_frames, columns)] for start, clip in zip(starts, clips, strict=True)]
-    frames = pick_frames(read_frames(path), [index for row in wanted for index in row])
-    titles = [f"{index}  {clip.prompt}" for index, clip in enumerate(clips, start=1)]
-    notes = [f"seed {clip.seed}, {clip.num_frames} frames, take {clip.key[:8]}" if clip.key else "" for clip in clips]
+def _strip_rows(path: Path, clips: tuple[ShownClip, ...], columns: int, width: int) -> list[StripRow]:
+    starts = list(accumulate((clip.num_frames for clip in clips), initial=0))
+    shown = spread(len(clips), min(len(clips), MAX_ROWS))
+    wanted = [[starts[k] + i for i in spread(clips[k].num_frames, columns)] for k in shown]
+    frames = pick_frames(read_frames(path), [index for row in wanted for index in row], width)
+    titles = [f"{k + 1}  {clips[k].prompt}" for k in shown]
+    notes = [_take(clips[k]) for k in shown]
     return [StripRow(tuple(frames[i] for i in row), *texts) for row, *texts in zip(wanted, titles, notes, strict=True)]
+
+
+def _take(clip: ShownClip) -> str:
+    """Return what is known of a clip that a run made."""
+    return f"seed {clip.seed}, {clip.num_frames} frames, take {clip.key[:8]}" if clip.key else ""
 
 
 def _series(report: DriftReport) -> dict[str, list]:

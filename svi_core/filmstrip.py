@@ -8,6 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 BACKGROUND, TEXT, FAINT = (24, 24, 27), (228, 228, 231), (161, 161, 170)
 MARGIN = 12
+MAX_ROWS = 100  # of a longer run's clips, spread evenly: no browser shows a higher picture
 
 
 @dataclass(frozen=True)
@@ -24,10 +25,20 @@ def spread(num_frames: int, count: int) -> list[int]:
     return [int(i) for i in np.linspace(0, num_frames - 1, count).round()]
 
 
-def pick_frames(frames: Iterable[np.ndarray], wanted: Sequence[int]) -> dict[int, np.ndarray]:
-    """Return the frames with the `wanted` indices of a stream of frames, keeping no others."""
+def pick_frames(frames: Iterable[np.ndarray], wanted: Sequence[int], width: int = 0) -> dict[int, np.ndarray]:
+    """Return the frames with the `wanted` indices of a stream of frames, keeping no others.
+
+    They are scaled to `width` pixels as they come, as :func:`draw_filmstrip` would do it; 0: they keep their size.
+    """
     indices = set(wanted)
-    return {index: frame.copy() for index, frame in enumerate(frames) if index in indices}
+    chosen = ((index, frame) for index, frame in enumerate(frames) if index in indices)
+    return {index: _scaled(frame, width) if width else frame.copy() for index, frame in chosen}
+
+
+def _scaled(frame: np.ndarray, width: int) -> np.ndarray:
+    """Return a copy of `frame` [H, W, 3] that is `width` pixels wide, of the same shape."""
+    size = width, round(width * frame.shape[0] / frame.shape[1])
+    return np.array(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
 def draw_filmstrip(rows: Sequence[StripRow], frame_width: int = 240) -> np.ndarray:
@@ -36,8 +47,7 @@ def draw_filmstrip(rows: Sequence[StripRow], frame_width: int = 240) -> np.ndarr
     Small frames are enlarged smoothly; the height follows from their aspect ratio.
     """
     assert rows and all(row.frames for row in rows)
-    height, width = rows[0].frames[0].shape[:2]
-    frame_height = round(frame_width * height / width)
+    frame_height = len(_scaled(rows[0].frames[0], frame_width))
     font_size = max(14, frame_width // 14)
     font = ImageFont.load_default(font_size)
     text_height = round(font_size * 1.5)
@@ -54,7 +64,7 @@ def draw_filmstrip(rows: Sequence[StripRow], frame_width: int = 240) -> np.ndarr
                 (MARGIN, top + text_height), fitted(draw, row.subtitle, font, size[0] - 2 * MARGIN), fill=FAINT, font=font
             )
         for column, frame in enumerate(row.frames):
-            image = Image.fromarray(frame).resize((frame_width, frame_height), Image.Resampling.BICUBIC)
+            image = Image.fromarray(_scaled(frame, frame_width))
             picture.paste(image, (MARGIN + column * (frame_width + MARGIN), top + row_height - frame_height - MARGIN))
     return np.asarray(picture)
 

@@ -16,6 +16,15 @@ def test_only_the_wanted_frames_are_kept():
     assert sorted(picked) == [3, 50] and picked[50][0, 0, 0] == 50
 
 
+def test_frames_scaled_as_they_come_give_the_same_picture():
+    random = np.random.default_rng(0)
+    frames = [random.integers(0, 255, (50, 97, 3), np.uint8) for _ in range(3)]
+    small = pick_frames(iter(frames), range(3), width=40)
+    assert {frame.shape for frame in small.values()} == {(21, 40, 3)}  # 40 * 50 / 97 = 20.6
+    pictures = [draw_filmstrip([StripRow(tuple(row), "t")], 40) for row in (frames, small.values())]
+    assert np.array_equal(*pictures)
+
+
 def test_every_frame_is_in_its_place():
     rows = [
         StripRow((flat(10), flat(120), flat(240)), "clip 1", "seed 0"),
