@@ -27,6 +27,7 @@ from ..svi_core.talk import (
     LOOK_AROUND,
     SAMPLE_RATE,
     SpeechFeatures,
+    encode_speech,
     guided_pair,
     num_clips_for,
     prepared_speech,
@@ -239,11 +240,7 @@ class SpeechEncoder:
     def __call__(self, samples: torch.Tensor, num_frames: int) -> torch.Tensor:
         """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz, on the CPU."""
         comfy.model_management.load_model_gpu(self.audio_encoder.patcher)
-        model = self.audio_encoder.model
-        features = model.feature_extractor(samples[None].to(self.audio_encoder.load_device))
-        features = torch.nn.functional.interpolate(features.mT, size=num_frames, mode="linear", align_corners=True).mT
-        _, layers = model.encoder(model.feature_projection(features))
-        return torch.stack(layers[1:], dim=2)[0].float().cpu()  # layers[0] is what goes into the first one
+        return encode_speech(self.audio_encoder.model, samples.to(self.audio_encoder.load_device), num_frames)
 
 
 def _require_speech_encoder(audio_encoder, projection: MultiTalkAudioProjModel) -> None:

@@ -39,6 +39,26 @@ def prepared_speech(samples: torch.Tensor) -> torch.Tensor:
     return with_loudness(samples, SAMPLE_RATE, SPEECH_LUFS)
 
 
+@torch.no_grad()
+def encode_speech(wav2vec2: torch.nn.Module, samples: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz, on the model's device, in fp32 on the CPU.
+
+    They are brought to 25 per second before wav2vec2's transformer, not after (SVI_SPEC D1).
+
+    Raises:
+        ValueError: a result that is not finite.
+    """
+    features = wav2vec2.feature_extractor(samples[None])
+    features = torch.nn.functional.interpolate(features.mT, size=num_frames, mode="linear", align_corners=True).mT
+    _, layers = wav2vec2.encoder(wav2vec2.feature_projection(features))
+    found = torch.stack(layers[1:], dim=2)[0].float().cpu()  # layers[0] is what goes into the first one
+    if not bool(found.isfinite().all()):
+        raise ValueError(
+            "the speech encoder made values that are NaN or infinite of the sound: try another file of the encoder."
+        )
+    return found
+
+
 def num_clips_for(seconds: float, layout: Layout) -> int:
     """Return how many clips of `layout` a sound of `seconds` needs; the last one may end in silence."""
     num_frames = math.ceil(round(seconds * TALK_FRAME_RATE, 6))

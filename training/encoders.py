@@ -19,6 +19,7 @@ from svi_core.fingerprint import large_file_fingerprint
 from svi_core.geometry import LATENT_CHANNELS, num_latent_slots, require_frame_size
 from svi_core.out_of_memory import out_of_memory_told
 from svi_core.safetensors_file import read_header, read_tensors
+from svi_core.talk import encode_speech
 
 from .comfy_runtime import start_comfy
 
@@ -113,7 +114,8 @@ class WanEncoders:
 
     def speech(self, samples: Tensor, num_frames: int) -> Tensor:
         """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz."""
-        return encode_speech(self._audio_encoder, samples, num_frames)
+        comfy.model_management.load_model_gpu(self._audio_encoder.patcher)
+        return encode_speech(self._audio_encoder.model, samples.to(self._audio_encoder.load_device), num_frames)
 
 
 def load_vae(path: Path):
@@ -214,28 +216,6 @@ def encode_video(vae, frames: Tensor, tile: int = 0) -> Tensor:
 def encode_vision(clip_vision, image: Tensor) -> Tensor:
     """Return the penultimate CLIP vision tokens [257, 1280] of `image` [H, W, 3], resized whole to 224 x 224 (no crop)."""
     return clip_vision.encode_image(image[None], crop=False)["penultimate_hidden_states"][0].float().cpu()
-
-
-@torch.no_grad()
-def encode_speech(audio_encoder, samples: Tensor, num_frames: int) -> Tensor:
-    """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz, in fp32 on the CPU.
-
-    As SVI Talk does: brought to 25 per second before wav2vec2's transformer, not after (SVI_SPEC D1).
-
-    Raises:
-        ValueError: a result that is not finite.
-    """
-    comfy.model_management.load_model_gpu(audio_encoder.patcher)
-    model = audio_encoder.model
-    features = model.feature_extractor(samples[None].to(audio_encoder.load_device))
-    features = torch.nn.functional.interpolate(features.mT, size=num_frames, mode="linear", align_corners=True).mT
-    _, layers = model.encoder(model.feature_projection(features))
-    found = torch.stack(layers[1:], dim=2)[0].float().cpu()  # layers[0] is what goes into the first one
-    if not bool(found.isfinite().all()):
-        raise ValueError(
-            "the speech encoder made values that are NaN or infinite of the sound: try another file of the encoder."
-        )
-    return found
 
 
 @torch.no_grad()

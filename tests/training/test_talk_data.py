@@ -153,10 +153,11 @@ def test_talk_has_25_frames_per_second(tmp_path):
 @torch.no_grad()
 def test_speech_is_brought_to_25_features_per_second_before_the_transformer(comfy):
     """Against linear interpolation by numpy: the first and the last feature stay where they are."""
+    import comfy.model_patcher  # noqa: F401  the audio encoder takes it for imported
     from comfy.audio_encoders.audio_encoders import AudioEncoderModel
 
+    from svi_core.talk import encode_speech
     from tests.e2e import tiny_models
-    from training.encoders import encode_speech
 
     sizes = {"embed_dim": 16, "num_heads": 2, "num_layers": 2}
     sizes |= {name: False for name in ("conv_norm", "conv_bias", "do_normalize", "do_stable_layer_norm")}
@@ -164,7 +165,7 @@ def test_speech_is_brought_to_25_features_per_second_before_the_transformer(comf
     model = encoder.model
     model.load_state_dict({name: value.float() for name, value in tiny_models.fill_randomly(model, 43).items()})
     samples = expected_speech(noise(1.0))
-    found = encode_speech(encoder, samples, 25)
+    found = encode_speech(model, samples, 25)
     convolved = model.feature_extractor(samples[None])[0].numpy()
     places = np.linspace(0, len(convolved) - 1, 25)
     resampled = np.stack([np.interp(places, np.arange(len(convolved)), channel) for channel in convolved.T], axis=1)
@@ -175,4 +176,4 @@ def test_speech_is_brought_to_25_features_per_second_before_the_transformer(comf
     with torch.no_grad():
         model.feature_projection.projection.bias[0] = float("nan")
     with pytest.raises(ValueError, match="the speech encoder made values that are NaN or infinite"):
-        encode_speech(encoder, samples, 25)
+        encode_speech(model, samples, 25)
