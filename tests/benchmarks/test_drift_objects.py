@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from benchmarks.drift import objects
 from benchmarks.drift.objects import read_objects
 from benchmarks.drift.world import draw_story
 from demo.shapes import PALETTE
@@ -59,6 +60,14 @@ def test_what_is_not_there_has_no_shape():
         faded = read_objects(share * truth + (1 - share) * scenery, truth, scenery, x, y)
         assert bool(faded.lost) is lost and float(faded.shape) == pytest.approx((1 - share) ** 2)
         assert lost or float(faded.place) == 0.0
+
+
+def test_sums_of_products_are_those_of_a_convolution():
+    random = torch.Generator().manual_seed(0)
+    size = 2 * objects.REACH + 1
+    pictures, patterns = (torch.rand(2, 3, *shape, generator=random) for shape in ((20, 30), (size, size)))
+    expected = torch.nn.functional.conv2d(pictures.flatten(0, 1)[None], patterns, padding=objects.REACH, groups=2)[0]
+    torch.testing.assert_close(objects._match(pictures, patterns), expected, rtol=1e-5, atol=1e-3)
 
 
 def test_a_thing_at_the_border_is_found():
