@@ -208,7 +208,7 @@ def _arm_row(name: str, verdict: str, num_units: int | str, runs: Sequence[dict]
         _mean(runs, "clean_loss", ".4f"),
         _mean(runs, START_GAP, "+.4f"),
         _size(max(max(own.get("bank_rms", [0.0])) for own in runs)),
-        *(_size(mean(own.get(name, 0.0) for own in runs)) for name in ("injected_rms", "injected_focused_rms")),
+        *(_size(float(_mean(runs, name, "") or 0)) for name in ("injected_rms", "injected_focused_rms")),
     ]
 
 
@@ -218,15 +218,15 @@ def _size(value: float) -> str:
 
 
 def _mean(runs: Sequence[dict], figure: str, form: str) -> str:
-    """Return the mean of a figure over `runs`, empty where one of them has none."""
-    return f"{mean(own[figure] for own in runs):{form}}" if all(figure in own for own in runs) else ""
+    """Return the mean of a figure over those of `runs` that kept it; empty where none did."""
+    kept = [own[figure] for own in runs if figure in own]
+    return f"{mean(kept):{form}}" if kept else ""
 
 
 def _ends(runs: Sequence[dict], figure: str, form: str) -> str:
-    """Return a figure's mean over `runs` at the first clip and at the last one; empty where one of them has none."""
-    if not all(own.get(figure) for own in runs):
-        return ""
-    return " -> ".join(f"{mean(own[figure][place] for own in runs):{form}}" for place in (0, -1))
+    """Return a figure's mean over those of `runs` that kept it, at the first clip and at the last one; empty where none did."""
+    kept = [own[figure] for own in runs if own.get(figure)]
+    return " -> ".join(f"{mean(values[place] for values in kept):{form}}" for place in (0, -1)) if kept else ""
 
 
 def _tests_table(results: dict) -> str:

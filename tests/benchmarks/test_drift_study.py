@@ -566,6 +566,12 @@ def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
     assert "not shown to drift" in say() and "No claim: the gate is closed" in say() and "Error recycling" not in say()
 
 
+def test_a_figure_is_the_mean_of_the_runs_that_kept_it():
+    runs = [{"a": 1.0, "b": [1.0, 5.0]}, {"a": 3.0, "b": []}, {}]
+    assert report._mean(runs, "a", ".1f") == "2.0" and report._ends(runs, "b", ".1f") == "1.0 -> 5.0"
+    assert report._mean(runs, "c", ".1f") == report._ends(runs, "c", ".1f") == ""
+
+
 def test_ablations_share_holms_correction_and_what_is_only_explored_has_none(parts):
     units = [parts["study"].Unit(1, lora) for lora in range(6)]
     drifts = {"base": 1.0, arms.PLAIN: 0.9, arms.FULL: 0.5, "frozen bank": 0.6, "bank of 1": 0.7, arms.OWN_CLIP: 0.8}
