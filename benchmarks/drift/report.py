@@ -220,13 +220,19 @@ def _size(value: float) -> str:
 def _mean(runs: Sequence[dict], figure: str, form: str) -> str:
     """Return the mean of a figure over those of `runs` that kept it; empty where none did."""
     kept = [own[figure] for own in runs if figure in own]
-    return f"{mean(kept):{form}}" if kept else ""
+    return _shown(mean(kept), form) if kept else ""
 
 
 def _ends(runs: Sequence[dict], figure: str, form: str) -> str:
     """Return a figure's mean over those of `runs` that kept it, at the first clip and at the last one; empty where none did."""
     kept = [own[figure] for own in runs if own.get(figure)]
-    return " -> ".join(f"{mean(values[place] for values in kept):{form}}" for place in (0, -1)) if kept else ""
+    return " -> ".join(_shown(mean(values[place] for values in kept), form) for place in (0, -1)) if kept else ""
+
+
+def _shown(value: float, form: str) -> str:
+    """Return `value` in this form; what is rounded to 0 has no sign."""
+    text = f"{value:{form}}"
+    return text.removeprefix("-") if float(text) == 0 else text
 
 
 def _tests_table(results: dict) -> str:

@@ -570,6 +570,7 @@ def test_a_figure_is_the_mean_of_the_runs_that_kept_it():
     runs = [{"a": 1.0, "b": [1.0, 5.0]}, {"a": 3.0, "b": []}, {}]
     assert report._mean(runs, "a", ".1f") == "2.0" and report._ends(runs, "b", ".1f") == "1.0 -> 5.0"
     assert report._mean(runs, "c", ".1f") == report._ends(runs, "c", ".1f") == ""
+    assert report._mean([{"a": -1e-9}], "a", ".3f") == "0.000" and report._mean([{"a": -0.1}], "a", "+.1f") == "-0.1"
 
 
 def test_ablations_share_holms_correction_and_what_is_only_explored_has_none(parts):
