@@ -8,13 +8,15 @@ import re
 from enum import StrEnum
 
 _LIST = re.compile(
-    r"""
-    ^(?: \w+ \s* (?: :[^=\n]* )? = \s* [\[(]      # prompts = [, prompts: list[str] = [, prompts = (
-       | \A \s* (?: \#.*\n \s* )* \[ )           # or a bare list, behind comments
+    r'''
+    \s* (?: \#.*\n \s* )*                       # comments
+    (?: (?s: """.*?""" | \'{3}.*?\'{3} ) \s* (?: \#.*\n \s* )* )?  # what the file says of itself
+    (?: \w+ \s* (?: :[^=\n]* )? = \s* [\[(]      # prompts = [, prompts: list[str] = [, prompts = (
+      | \[ )                                     # or a bare list
     \s* (?: \#.*\n \s* )*                       # comments behind the bracket
     (?: [rRuUfFbB]{0,2} ['"] | [\])] )                  # its first string, or its end
-    """,
-    re.MULTILINE | re.VERBOSE,
+    ''',
+    re.VERBOSE,
 )
 
 
@@ -32,7 +34,7 @@ def normalised_text(text: str) -> str:
 
 def is_plain_list(text: str, split: PromptSplit) -> bool:
     """Whether a normalised text is a list of plain prompts: split by lines, or a ``prompts = [...]`` file."""
-    return split is PromptSplit.LINES or _LIST.search(text) is not None
+    return split is PromptSplit.LINES or _LIST.match(text) is not None
 
 
 def parse_prompts(text: str) -> tuple[str, ...]:
@@ -45,7 +47,7 @@ def parse_prompts(text: str) -> tuple[str, ...]:
         ValueError: no prompt, an empty prompt, or a list that is not a plain list of strings (with its line).
     """
     text = normalised_text(text)
-    if _LIST.search(text):
+    if _LIST.match(text):
         prompts = _parse_python_list(text)
     else:
         prompts = [line for line in text.split("\n") if not line.lstrip().startswith("#")]

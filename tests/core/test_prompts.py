@@ -47,7 +47,6 @@ def test_the_files_of_svis_data_are_read_as_they_are(head, split):
         ("prompts = [f'{1}']", "item 1 .* is not a plain string"),
         ("prompts = ['a',\n __import__('os').system('true')]", r"item 2 .*line 2"),
         ("prompts = ['a']\nimport os\n", "more than one list"),
-        ("import os\nprompts = ['a']\n", "more than one list"),
         ("prompts = ('a')", "more than one list"),
     ],
 )
@@ -56,12 +55,18 @@ def test_bad_prompt_files_are_refused_and_never_executed(text, words):
         parse_schedule(text)
 
 
-PROSE = ["[a red ball] rolls", "('a red ball':1.2) rolls", "a = b", "the sign says x = [5]", "x == ['a']"]
+PROSE = ["[a red ball] rolls", "('a red ball':1.2) rolls", "a = b", "the sign says x = [5]", "x == ['a']", "He says: x = 1"]
+LATER = "A man says.\n\nsubtitle = (\"hello\" she says)"
 
 
 @pytest.mark.parametrize("text", PROSE)
 def test_brackets_in_prose_are_prose(text):
     assert not is_plain_list(text, PromptSplit.PARAGRAPHS) and prompts_of(text) == (text,)
+
+
+def test_a_list_begins_the_text_or_is_prose():
+    assert prompts_of(LATER) == ("A man says.", 'subtitle = ("hello" she says)')
+    assert prompts_of("import os\nprompts = ['a']\n") == ("import os prompts = ['a']",)
 
 
 @given(
