@@ -470,6 +470,26 @@ def test_image_errors_of_a_first_slot_are_what_a_frame_can_bring(parts, clips, f
     assert torch.allclose(fitted.first_slot_error(error), error, atol=1e-4) is mended
 
 
+def test_gaussian_noise_comes_in_place_of_the_banks_errors(parts, clips, fitted):
+    recycling = ErrorRecyclingConfig(noise_prob=1, latent_prob=1, image_prob=1, clean_prob=0, capacity=2, num_grids=2)
+    bank = parts["finetune"].make_bank((16, 6, 8, 12), recycling)
+    for sigma in bank.grid.sigmas:
+        bank.add(torch.full((16, 6, 8, 12), 0.5), sigma, torch.Generator().manual_seed(0))
+    example = parts["base"].Example(0, 1, True, fitted.encode(clips[0].frames)[1])
+    for name, varies in ((arms.FULL, False), ("Gaussian noise", True)):
+        arm, random = arms.make_arms(recycling)[name], torch.Generator().manual_seed(1)
+        drawn = parts["finetune"]._draw(fitted, bank, parts["data"].Chain.PRO, arm, example, None, 0.5, random)
+        for error in (drawn.noise_error, drawn.latent_error, drawn.image_error):
+            assert bool(error.std() > 0.05) is varies
+
+
+def test_a_frozen_bank_holds_what_it_was_filled_with_and_another_grows(parts, small_run):
+    _, place = small_run
+    results = place / "work" / "results" / "one_frame" / "1-1"
+    fill = {name: sum(json.loads((results / f"{name}.json").read_text())["bank_fill"]) for name in ("ERFT", "frozen-bank")}
+    assert fill["ERFT"] > 0 and fill["frozen-bank"] == 4  # two batches of two before training, and none of its errors
+
+
 @pytest.mark.parametrize("chain", ["ONE_FRAME", "PRO"])
 def test_the_clip_before_hands_its_own_error_over(parts, small_run, monkeypatch, chain):
     """A model that sees its first frame and nothing else: its error in the last slot is what has changed since, by hand."""
