@@ -335,7 +335,7 @@ def _source_file(patcher) -> Path | None:
 def _weight_samples(patcher) -> dict[str, tuple]:
     """Return a sample of each weight, as it was before any patch.
 
-    GGUF loaders put empty shapes into the state dict, to be counted, even of no weight at all: stored bytes are sampled then.
+    GGUF loaders fill the state dict with meta tensors, some of which are no weights: stored bytes are sampled in their place.
     """
     weights = patcher.model.state_dict()
     for key in [key for key, weight in weights.items() if weight.is_meta]:

@@ -34,8 +34,7 @@ class Diagnosis:
             bank holds errors on spoilt inputs too, and grows.
         missing: share of the last frame's variation over scenes that its error takes away, mean over channels that vary.
         gain: share of another scene's error, added to the first frame, that arrives in the last one.
-        common: share of the last frame's error (squared) that all scenes have in common, see :func:`common_share`: as much as
-            another clip's error can undo of a clip's own.
+        common: share of the last frame's error (squared) that is the same in all scenes, see :func:`common_share`.
         own: correlation of the error that the base makes in one step from the true clip, in its last slot, with the one that
             its generated clip hands over.
     """

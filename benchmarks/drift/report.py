@@ -172,7 +172,7 @@ def _beside(results: dict) -> list[str]:
 
 
 def _arms_table(results: dict, cheats: Mapping[str, dict]) -> str:
-    """Return a row for each arm, then for what only looks like a long video and for a darker truth."""
+    """Return a row for each arm, then for what only looks like a long video, and for the truth."""
     rows = [_arm_row(name, verdict_of(results, name), len(units), list(units.values())) for name, units in results.items()]
     rows += [_arm_row(name, own["verdict"], "", [own]) for name, own in cheats.items()]
     head = ["arm", "verdict", "units", "drift", "distance", "Frechet", "PSNR", "object error", "lost", "its place, px",
