@@ -15,14 +15,14 @@ test: ## run the whole test suite
 
 train: ## train a tiny SVI LoRA on the CPU, from clips of the demo's world: the path of README's "Training"
 	@$(PYTHON) -m demo.make_clips datasets/tiny
-	@$(PYTHON) -m demo.environment --run -m training.cache --config training/configs/tiny.toml
-	@$(PYTHON) -m demo.environment --run -m training.erft --config training/configs/tiny.toml
+	@$(PYTHON) -m dev.environment --run -m training.cache --config training/configs/tiny.toml
+	@$(PYTHON) -m dev.environment --run -m training.erft --config training/configs/tiny.toml
 
 lint: ## check style with ruff
-	@$(PYTHON) -m demo.environment --extra test --run -m ruff check
+	@$(PYTHON) -m dev.environment --extra test --run -m ruff check
 
 setup: ## only set the environment up
-	@$(PYTHON) -m demo.environment --extra test
+	@$(PYTHON) -m dev.environment --extra test
 
 clean: ## remove .runtime/: the environment, ComfyUI and every video of the demo
 	rm -rf .runtime

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from PIL import Image, ImageDraw, ImageFont
 
-from svi_core.plots import AXIS, BACKGROUND, TEXT
+from svi_core.look.plots import AXIS, BACKGROUND, TEXT
 
 COLOURS = ((56, 189, 248), (251, 146, 60), (163, 230, 53))
 SIZE, MARGIN = (900, 480), (110, 70, 60, 40)  # pixels: left, top, bottom, right

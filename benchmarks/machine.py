@@ -11,9 +11,10 @@ from pathlib import Path
 import imageio_ffmpeg
 import psutil
 
-from demo.environment import REPOSITORY
+from dev.environment import REPOSITORY
 
-CODE = ("svi_core", "nodes", "training", "demo", "benchmarks", ":!*.md", ":!benchmarks/results")  # that figures depend on
+# what figures depend on
+CODE = ("svi_core", "nodes", "training", "dev", "demo", "benchmarks", ":!*.md", ":!benchmarks/results")
 PACKAGES = ("torch", "numpy", "safetensors", "av", "imageio-ffmpeg", "pillow")
 
 

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from svi_core.atomic_file import write_bytes
+from svi_core.files.atomic_file import write_bytes
 
 
 class Results:

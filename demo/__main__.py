@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
 
-from demo.environment import REPOSITORY, SetupError, ensure_environment, execute_inside, say
+from dev.environment import REPOSITORY, SetupError, ensure_environment, execute_inside, say
 
 DEMO = REPOSITORY / "demo"
 DEFAULT_PROMPTS = DEMO / "prompts.txt"

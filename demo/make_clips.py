@@ -13,10 +13,10 @@ from itertools import count, islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from demo.environment import SetupError, ensure_environment, execute_inside, say
+from dev.environment import SetupError, ensure_environment, execute_inside, say
 
 if TYPE_CHECKING:
-    from demo.world import Story
+    from demo.world.scenes import Story
 
 DEFAULT_CLIPS = 12
 DEFAULT_SEED = 1_000_000  # far from the stories that the demo's models were trained on
@@ -24,8 +24,8 @@ DEFAULT_SEED = 1_000_000  # far from the stories that the demo's models were tra
 
 def make_clips(folder: Path, num_clips: int, seed: int) -> None:
     """Write `num_clips` clips and captions into `folder`; those of an earlier call with the same seed are replaced alike."""
-    from demo.world import render_clip
-    from svi_core.video_file import VideoCoding, to_uint8, write_video
+    from demo.world.scenes import render_clip
+    from svi_core.video.video_file import VideoCoding, to_uint8, write_video
 
     folder.mkdir(parents=True, exist_ok=True)
     for index, story in enumerate(islice(moving_stories(seed), num_clips)):
@@ -37,7 +37,7 @@ def make_clips(folder: Path, num_clips: int, seed: int) -> None:
 
 def moving_stories(seed: int) -> Iterator[Story]:
     """Yield stories of one action from `seed` on, without those in which the object stays where it is."""
-    from demo.world import sample_story
+    from demo.world.scenes import sample_story
 
     stories = (sample_story(number, 1) for number in count(seed))
     return (story for story in stories if story.actions[0].motion != "stay")

@@ -17,10 +17,10 @@ from typing import Any, TextIO
 import imageio_ffmpeg
 from PIL import Image
 
-from demo.client import Event, ExecutionInterrupted, PromptRejected, ServerError
-from demo.environment import REPOSITORY, Environment, ensure_environment, say
-from demo.server import ComfyServer
-from demo.setup_files import LockBusy, file_lock
+from dev.client import Event, ExecutionInterrupted, PromptRejected, ServerError
+from dev.environment import REPOSITORY, Environment, ensure_environment, say
+from dev.server import ComfyServer
+from dev.setup_files import LockBusy, file_lock
 
 BASE_DIRECTORY = REPOSITORY / ".runtime" / "demo"
 GRAPH_FILE = REPOSITORY / "demo" / "demo_workflow_api.json"

@@ -6,16 +6,16 @@ from .clip_panel import serve_clips
 from .conditioning import SVIAnchorEncode, SVIConditioning, SVIMotionLatent, SVINamedAnchor
 from .continuation import SVIContinueVideo
 from .dance import SVIDance
-from .drift import SVIDriftReport, SVIFilmstrip
+from .dry_run.plan import SVIPlan
 from .few_steps import SVIFewStepSigmas
+from .generate import SVIGenerate, SVIOutput
 from .joining import SVIJoinVideos
 from .layouts import SVILayout
-from .loop import SVIBeginVideo, SVIFinishVideo, SVINextClip, SVIUnrollClips
+from .look import SVIDriftReport, SVIFilmstrip
 from .lora import SVILora, SVILoraStack
 from .lora_presets import SVILoraPreset
-from .plan import SVIPlan
-from .prompts import SVILiveSchedule, SVIPromptStream
-from .run import SVIGenerate, SVIOutput
+from .schedule import SVILiveSchedule, SVIPromptStream
+from .step_by_step import SVIBeginVideo, SVIFinishVideo, SVINextClip, SVIUnrollClips
 from .storyline import SVIStoryline
 from .talk import SVITalk
 

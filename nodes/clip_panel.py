@@ -19,13 +19,13 @@ from pathlib import Path
 import folder_paths
 from aiohttp import web
 
-from ..svi_core.clips import Clip
-from ..svi_core.finished_clips import FinishedClip, note_finished, read_finished
-from ..svi_core.keep_marks import is_kept, kept_keys, require_clip_key, set_keep
-from ..svi_core.output_folder import run_folder
-from ..svi_core.prompts import PromptSplit
-from ..svi_core.reroll import with_seed
-from ..svi_core.run import GrowingVideo
+from ..svi_core.clips.clips import Clip
+from ..svi_core.clips.run import GrowingVideo
+from ..svi_core.files.output_folder import run_folder
+from ..svi_core.schedule.prompt_lists import PromptSplit
+from ..svi_core.schedule.reroll import with_seed
+from ..svi_core.store.finished_clips import FinishedClip, note_finished, read_finished
+from ..svi_core.store.keep_marks import is_kept, kept_keys, require_clip_key, set_keep
 
 _log = logging.getLogger(__name__)
 EVENT = "svi.clip"

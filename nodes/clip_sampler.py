@@ -9,23 +9,23 @@ from pathlib import Path
 
 import torch
 
-from ..svi_core.clips import Clip, ClipPlan, ClipRequest, Predecessor
-from ..svi_core.conditioning import ConditioningLatent, cut_to_8_bits, motion_tail, with_end_image
-from ..svi_core.continuation import RunEnd, VideoEnd, VideoStart, open_start
-from ..svi_core.fingerprint import fingerprint
-from ..svi_core.flow_matching import num_high_noise_steps, require_sigmas
+from ..svi_core.clips.clips import Clip, ClipPlan, ClipRequest, Predecessor
+from ..svi_core.clips.continuation import RunEnd, VideoEnd, VideoStart, open_start
+from ..svi_core.conditioning.build_y import ConditioningLatent, cut_to_8_bits, motion_tail, with_end_image
+from ..svi_core.files.fingerprint import fingerprint
+from ..svi_core.flow.flow_matching import num_high_noise_steps, require_sigmas
 from ..svi_core.geometry import require_frame_size
-from ..svi_core.layouts import Layout
-from ..svi_core.lora import LoraFile, read_lora
 from ..svi_core.out_of_memory import out_of_memory_told
-from ..svi_core.schedule import ClipSpec
-from ..svi_core.variant_claims import VariantClaim, require_claims
-from . import bridge
-from .attention import with_fastest_attention
-from .compiled import require_uncompiled
-from .control import Control, require_condition
+from ..svi_core.schedule.schedule import ClipSpec
+from ..svi_core.systems.layouts import Layout
+from ..svi_core.systems.lora import LoraFile, read_lora
+from ..svi_core.systems.lora_variant import VariantClaim, require_claims
+from .bridge import translate as bridge
+from .bridge.attention import with_fastest_attention
+from .bridge.compiled import require_uncompiled
+from .bridge.control import Control, require_condition
 from .lora import LoraRow, apply_rows, attached_claims, claims_of_rows, lora_files_fingerprint, with_strengths
-from .prompts import EncodedPrompts
+from .schedule import EncodedPrompts
 
 MAIN_ANCHOR = "main"  # what a schedule calls the anchor input
 MAX_LORA_SETTINGS = 8  # patched clones kept, for schedules that go back and forth

@@ -4,12 +4,12 @@ import re
 
 from comfy_api.latest import io
 
-from ..svi_core.conditioning import motion_tail, motion_window
+from ..svi_core.conditioning.build_y import motion_tail, motion_window
+from ..svi_core.conditioning.images import ResizeMode, SizeRule, resize_images, video_size
 from ..svi_core.geometry import TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
-from ..svi_core.images import ResizeMode, SizeRule, resize_images, video_size
-from ..svi_core.layouts import Padding
-from . import bridge
-from .validation import complaint
+from ..svi_core.systems.layouts import Padding
+from .bridge import translate as bridge
+from .bridge.validation import complaint
 
 CATEGORY = "SVI"
 Anchors = io.Custom("SVI_ANCHORS")

@@ -6,11 +6,11 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..svi_core.continuation import VideoStart
-from ..svi_core.output_folder import check_output_prefix, run_folder
-from ..svi_core.run_store import read_last_video
-from ..svi_core.source_video import probe_video
-from .validation import complaint
+from ..svi_core.clips.continuation import VideoStart
+from ..svi_core.files.output_folder import check_output_prefix, run_folder
+from ..svi_core.store.run_store import read_last_video
+from ..svi_core.video.source_video import probe_video
+from .bridge.validation import complaint
 
 CATEGORY = "SVI"
 StartType = io.Custom("SVI_START")

@@ -14,15 +14,15 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..svi_core.clips import ClipRequest
-from ..svi_core.dance import PoseEncoder, encode_poses, encoding_bytes, read_pose_encoder
-from ..svi_core.fingerprint import fingerprint
+from ..svi_core.clips.clips import ClipRequest
+from ..svi_core.conditioning.dance import PoseEncoder, encode_poses, encoding_bytes, read_pose_encoder
+from ..svi_core.conditioning.pose_video import PoseVideo, WhenPosesEnd, num_clips_for, pose_file, pose_images, pose_indices
+from ..svi_core.files.fingerprint import fingerprint
 from ..svi_core.geometry import SIZE_MULTIPLE
-from ..svi_core.layouts import LAYOUTS, Condition, Layout, Padding
-from ..svi_core.pose_video import PoseVideo, WhenPosesEnd, num_clips_for, pose_file, pose_images, pose_indices
-from ..svi_core.sound import SoundTrack
-from . import bridge
-from .control import Control, ControlType
+from ..svi_core.systems.layouts import LAYOUTS, Condition, Layout, Padding
+from ..svi_core.video.sound import SoundTrack
+from .bridge import translate as bridge
+from .bridge.control import Control, ControlType
 from .layouts import LayoutType
 
 CATEGORY = "SVI"

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..svi_core.few_steps import MAX_STEPS, few_step_sigmas
-from .validation import complaint
+from ..svi_core.flow.few_steps import MAX_STEPS, few_step_sigmas
+from .bridge.validation import complaint
 
 CATEGORY = "SVI"
 FEW_STEPS = "SVIFewStepSigmas"

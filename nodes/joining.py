@@ -2,14 +2,14 @@
 
 from comfy_api.latest import InputImpl, io
 
-from ..svi_core.joining import Joint, Piece, join_into_folder
-from ..svi_core.output_folder import check_output_prefix
-from ..svi_core.seams import Seam
-from ..svi_core.source_video import probe_video
-from . import bridge
+from ..svi_core.clips.joining import Joint, Piece, join_into_folder
+from ..svi_core.files.output_folder import check_output_prefix
+from ..svi_core.video.seams import Seam
+from ..svi_core.video.source_video import probe_video
+from .bridge import translate as bridge
+from .bridge.validation import complaint
 from .continuation import video_path
-from .run import OutputSettings, OutputType, changed_if_gone, remember, run_path
-from .validation import complaint
+from .generate import OutputSettings, OutputType, changed_if_gone, remember, run_path
 
 CATEGORY = "SVI"
 

@@ -3,10 +3,10 @@
 from comfy_api.latest import io
 
 from ..svi_core.geometry import TRAINED_NUM_FRAMES, num_latent_slots
-from ..svi_core.layouts import LAYOUTS, Layout, make_layout
-from ..svi_core.variant_claims import AUTO, AutoLayout
-from ..svi_core.variants import settings_text
-from .validation import complaint
+from ..svi_core.systems.layouts import LAYOUTS, Layout, make_layout
+from ..svi_core.systems.lora_variant import AUTO, AutoLayout
+from ..svi_core.systems.variants import settings_text
+from .bridge.validation import complaint
 
 CATEGORY = "SVI"
 LayoutType = io.Custom("SVI_LAYOUT")

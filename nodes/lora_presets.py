@@ -3,7 +3,7 @@
 import folder_paths
 from comfy_api.latest import io
 
-from ..svi_core.lora_presets import LORA_PRESETS, lora_preset
+from ..svi_core.systems.lora_presets import LORA_PRESETS, lora_preset
 from .lora import NONE, LoraRow, LoraRows
 
 CATEGORY = "SVI"

@@ -2,8 +2,8 @@
 
 from comfy_api.latest import io
 
-from ..svi_core.schedule import MAX_SEED
-from ..svi_core.storyline import (
+from ..svi_core.schedule.schedule import MAX_SEED
+from ..svi_core.schedule.storyline import (
     MAX_STORY_CLIPS,
     TOKENS_PER_CLIP,
     Storyline,
@@ -12,7 +12,7 @@ from ..svi_core.storyline import (
     story_text,
     write_prompts,
 )
-from ..svi_core.storyline_actions import SubjectKind
+from ..svi_core.schedule.storyline_actions import SubjectKind
 
 CATEGORY = "SVI"
 STORYLINE = "SVIStoryline"

@@ -18,12 +18,8 @@ from comfy.audio_encoders.wav2vec2 import Wav2Vec2Model
 from comfy.ldm.wan.model_multitalk import MultiTalkAudioProjModel, MultiTalkCrossAttnPatch
 from comfy_api.latest import io
 
-from ..svi_core.clips import ClipRequest
-from ..svi_core.fingerprint import fingerprint
-from ..svi_core.geometry import TALK_FRAME_RATE
-from ..svi_core.layouts import LAYOUTS, Condition, Layout, make_layout
-from ..svi_core.sound import SoundTrack
-from ..svi_core.talk import (
+from ..svi_core.clips.clips import ClipRequest
+from ..svi_core.conditioning.talk import (
     LOOK_AROUND,
     SAMPLE_RATE,
     SpeechFeatures,
@@ -33,9 +29,13 @@ from ..svi_core.talk import (
     prepared_speech,
     slot_windows,
 )
-from ..svi_core.variant_claims import AutoLayout
-from . import bridge
-from .control import ControlType
+from ..svi_core.files.fingerprint import fingerprint
+from ..svi_core.geometry import TALK_FRAME_RATE
+from ..svi_core.systems.layouts import LAYOUTS, Condition, Layout, make_layout
+from ..svi_core.systems.lora_variant import AutoLayout
+from ..svi_core.video.sound import SoundTrack
+from .bridge import translate as bridge
+from .bridge.control import ControlType
 from .layouts import LayoutType
 
 CATEGORY = "SVI"

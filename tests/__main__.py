@@ -9,7 +9,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from demo.environment import SetupError, ensure_environment, execute_inside, say
+from dev.environment import SetupError, ensure_environment, execute_inside, say
 
 # tests/conftest.py says what goes together, and puts the rooms that take longest first, which --no-loadscope-reorder keeps.
 WORKERS = ("-n", "logical", "--maxprocesses", "4", "--dist", "loadfile", "--no-loadscope-reorder")

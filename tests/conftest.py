@@ -13,8 +13,8 @@ from types import ModuleType
 
 import pytest
 
-from demo.environment import Environment, Layout, SetupError, find_environment
-from demo.server import ComfyServer, process_variables
+from dev.environment import Environment, Layout, SetupError, find_environment
+from dev.server import ComfyServer, process_variables
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_MODELS_SCRIPT = REPOSITORY / "tests" / "e2e" / "tiny_models.py"

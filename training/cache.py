@@ -2,7 +2,7 @@
 
     python -m training.cache --config training/configs/film.toml data.folder=/data/clips [section.key=value ...] [--prune]
 
-Looks through every clip, draws windows, anchors and crops (training.data_windows says which), and encodes them with ComfyUI's
+Looks through every clip, draws windows, anchors and crops (training.data.windows says which), and encodes them with ComfyUI's
 VAE (fp32), text encoder and CLIP vision. What cannot be used is skipped and named in the table at the end and in
 `report.json`. Kill it at any moment and run it again: what is finished stays, what is damaged is found by its checksum, named,
 and made again.
@@ -17,21 +17,21 @@ from pathlib import Path
 import torch
 from tqdm import tqdm
 
-from svi_core.layouts import Condition
+from svi_core.files.safetensors_file import read_header
 from svi_core.out_of_memory import is_out_of_memory
-from svi_core.safetensors_file import read_header
+from svi_core.systems.layouts import Condition
 
-from .comfy_runtime import find_model
-from .config import load_config
-from .data_clips import UsableClip, look_through
-from .data_encoding import Encoders, WindowFiles, encode_window, encoded_bytes, one_ahead, read_window, stored_dtype
-from .data_index import CacheIndex, IndexedExample, indexed_keys, write_index
-from .data_report import CacheReport
-from .data_store import REPORT, TEXTS, WINDOWS, CacheFolder
-from .data_tables import Rejected
-from .data_windows import WindowPlan, error_slots
-from .dataset import DataConfig
-from .settings import ModelConfig
+from .data.clips import UsableClip, look_through
+from .data.dataset import DataConfig
+from .data.encoding import Encoders, WindowFiles, encode_window, encoded_bytes, one_ahead, read_window, stored_dtype
+from .data.index import CacheIndex, IndexedExample, indexed_keys, write_index
+from .data.report import CacheReport
+from .data.store import REPORT, TEXTS, WINDOWS, CacheFolder
+from .data.tables import Rejected
+from .data.windows import WindowPlan, error_slots
+from .model.comfy_runtime import find_model
+from .settings.reader import load_config
+from .settings.sections import ModelConfig
 
 _TEXT_BYTES = 2_000_000  # of an embedding without its zeros, at most
 
@@ -196,7 +196,7 @@ def _encoder_files(model: ModelConfig, hears: bool = False):
     Raises:
         ValueError: a file that is not there, or CLIP vision that is needed and not given.
     """
-    from .encoders import EncoderFiles  # starts ComfyUI, which takes seconds: not for --help
+    from .model.encoders import EncoderFiles  # starts ComfyUI, which takes seconds: not for --help
 
     vision = model.clip_vision
     if model.path:
@@ -225,7 +225,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         config = load_config(options.config, options.overrides)
         files = _encoder_files(config.model, config.data.svi_layout.condition is Condition.SOUND)
-        from .encoders import WanEncoders
+        from .model.encoders import WanEncoders
 
         report = build_cache(config.data, WanEncoders(files, config.data.vae_tile), options.prune, progress=True)
     except KeyboardInterrupt:

@@ -25,7 +25,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from svi_core.error_recycling import (
+from svi_core.flow.flow_matching import FlowSample, make_flow_sample
+from svi_core.out_of_memory import is_out_of_memory
+from svi_core.recycling.error_recycling import (
     ErrorInjection,
     InjectedInputs,
     draw_injection,
@@ -36,15 +38,13 @@ from svi_core.error_recycling import (
     store,
     target_velocity,
 )
-from svi_core.flow_matching import FlowSample, make_flow_sample
-from svi_core.out_of_memory import is_out_of_memory
-from training.conditions import Conditions
-from training.dataset import TrainingExample
-from training.distributed import MeasuredError, take_own_gpu
-from training.drops import leave_out
-from training.optimizers import learning_rate
-from training.streams import stream
-from training.trainer import Trainer
+from training.data.dataset import TrainingExample
+from training.method.conditions import Conditions
+from training.method.distributed import MeasuredError, take_own_gpu
+from training.method.drops import leave_out
+from training.method.optimizers import learning_rate
+from training.method.streams import stream
+from training.method.trainer import Trainer
 
 NOTHING_INJECTED = ErrorInjection(None, None, None, is_clean=True)
 
@@ -301,7 +301,7 @@ def main(arguments: list[str] | None = None) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s")
     logging.getLogger("training").setLevel(logging.INFO)
     take_own_gpu()
-    from training import session  # it imports this module, and ComfyUI, which takes seconds: not for --help
+    from training.run import session  # it imports this module, and ComfyUI, which takes seconds: not for --help
 
     try:
         return session.run_command(options.config, options.settings, options.resume, options.dry_run)

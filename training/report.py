@@ -8,8 +8,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from svi_core.atomic_file import write_bytes
-from training.run_folder import parsed_line
+from svi_core.files.atomic_file import write_bytes
+from training.run.run_folder import parsed_line
 
 COLOURS = ("#38bdf8", "#f472b6", "#a3e635", "#fbbf24", "#c084fc", "#fb7185", "#2dd4bf", "#94a3b8")
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 56, 28

@@ -15,11 +15,11 @@ from benchmarks.gpu.shapes import SHAPES
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
 from benchmarks.results import Results
-from demo.environment import REPOSITORY, say
-from svi_core.error_bank import ErrorBank
-from svi_core.error_recycling import draw_injection, make_bank, store
-from svi_core.recycling_config import ErrorRecyclingConfig
-from training.comfy_runtime import find_comfyui
+from dev.environment import REPOSITORY, say
+from svi_core.recycling.config import ErrorRecyclingConfig
+from svi_core.recycling.error_bank import ErrorBank
+from svi_core.recycling.error_recycling import draw_injection, make_bank, store
+from training.model.comfy_runtime import find_comfyui
 
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 ENTRY_SHAPE, QUICK_SHAPE = (16, 21, 60, 104), (16, 3, 8, 8)  # 81 frames at 832 x 480

@@ -1,9 +1,9 @@
 """Run the drift study, print its tables, look at its bases, or score videos.
 
-    python -m benchmarks.drift run [--study real] [--chain one-frame] [--arms main]    # goes on where it was stopped
-    python -m benchmarks.drift report                                                  # tables and pictures of what is there
-    python -m benchmarks.drift diagnose [--study real]                                 # does the recipe apply to its bases?
-    python -m benchmarks.drift score FOLDER [--clip-length 76]                         # any videos, with VBench's models if any
+python -m benchmarks.drift run [--study real] [--chain one-frame] [--arms main]    # goes on where it was stopped
+python -m benchmarks.drift report                                                  # tables and pictures of what is there
+python -m benchmarks.drift diagnose [--study real]                                 # does the recipe apply to its bases?
+python -m benchmarks.drift score FOLDER [--clip-length 76]                         # any videos, with VBench's models if any
 """
 
 import argparse
@@ -12,10 +12,10 @@ import sys
 from pathlib import Path
 
 from benchmarks.machine import machine_facts
-from demo.environment import REPOSITORY
-from training.comfy_runtime import find_comfyui
+from dev.environment import REPOSITORY
+from training.model.comfy_runtime import find_comfyui
 
-from . import StudyError
+from ..drift import StudyError
 
 OUTPUT = REPOSITORY / ".runtime" / "drift"
 CHAINS = {"one-frame": ("ONE_FRAME",), "pro": ("PRO",), "both": ("ONE_FRAME", "PRO")}

@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 from enum import StrEnum
 
-from svi_core.recycling_config import ErrorRecyclingConfig
+from svi_core.recycling.config import ErrorRecyclingConfig
 
 CAPACITY, NUM_GRIDS = 100, 20
 BASE, PLAIN, FULL, IMAGE_ONLY = "base", "plain LoRA", "ERFT", "image error only"

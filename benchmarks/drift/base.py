@@ -10,10 +10,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from demo.train_dit import build_optimizers
-from demo.training_run import MovingAverage, learning_rate
-from svi_core.flow_matching import make_flow_sample, training_sigmas
-from training.streams import stream
+from demo.models.train_dit import build_optimizers
+from demo.models.training_run import MovingAverage, learning_rate
+from svi_core.flow.flow_matching import make_flow_sample, training_sigmas
+from training.method.streams import stream
 
 from .codec import LinearCodec
 from .data import Chain, StoryData, true_condition

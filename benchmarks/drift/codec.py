@@ -80,9 +80,7 @@ class LinearCodec:
 def load_codec(path: Path) -> LinearCodec:
     """Read what :meth:`LinearCodec.save` wrote."""
     tensors = safetensors.torch.load_file(path)
-    first, later = (
-        LinearMap(*(tensors[f"{kind}.{name}"] for name in ("mean", "down", "up"))) for kind in ("first", "later")
-    )
+    first, later = (LinearMap(*(tensors[f"{kind}.{name}"] for name in ("mean", "down", "up"))) for kind in ("first", "later"))
     return LinearCodec(first, later)
 
 

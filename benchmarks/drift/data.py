@@ -11,9 +11,9 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from demo.world import HELD_OUT_SEED
-from svi_core.layouts import Layout, make_layout
-from training.data_windows import error_slots
+from demo.world.scenes import HELD_OUT_SEED
+from svi_core.systems.layouts import Layout, make_layout
+from training.data.windows import error_slots
 
 from .codec import LinearCodec, fit_codec, load_codec
 from .model import Texts, read_captions

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from svi_core.error_recycling import make_bank
-from svi_core.recycling_config import ErrorRecyclingConfig
-from training.streams import stream
+from svi_core.recycling.config import ErrorRecyclingConfig
+from svi_core.recycling.error_recycling import make_bank
+from training.method.streams import stream
 
 from .base import Example
 from .codec import LinearCodec

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from svi_core.error_bank import ErrorBank
+from svi_core.recycling.error_bank import ErrorBank
 
 from .codec import LinearCodec
 

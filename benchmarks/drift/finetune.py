@@ -7,8 +7,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-from svi_core.error_bank import ErrorBank
-from svi_core.error_recycling import (
+from svi_core.flow.flow_matching import make_flow_sample, timestep_weights, training_sigmas
+from svi_core.recycling.config import ErrorRecyclingConfig
+from svi_core.recycling.error_bank import ErrorBank
+from svi_core.recycling.error_recycling import (
     ErrorInjection,
     InjectedInputs,
     draw_injection,
@@ -19,10 +21,8 @@ from svi_core.error_recycling import (
     store,
     target_velocity,
 )
-from svi_core.flow_matching import make_flow_sample, timestep_weights, training_sigmas
-from svi_core.recycling_config import ErrorRecyclingConfig
-from training.adapters import LoraPair
-from training.streams import stream
+from training.method.streams import stream
+from training.model.adapters import LoraPair
 
 from .arms import Arm, ErrorSource
 from .base import Example, draw_example, focused_error, stacked

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from benchmarks.loop.report import table
-from svi_core.drift import DriftReport, measure_drift
-from svi_core.run_store import read_manifest
-from svi_core.video_file import count_frames, read_frames
+from svi_core.look.drift import DriftReport, measure_drift
+from svi_core.store.run_store import read_manifest
+from svi_core.video.video_file import count_frames, read_frames
 
-from . import vbench
+from ..drift import vbench
 
 
 def score_folder(folder: Path, clip_length: int, output: Path) -> str:

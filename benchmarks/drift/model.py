@@ -11,11 +11,11 @@ import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from demo import fast_trunk
-from demo.latents import CaptionReader, pad_texts
-from demo.tiny_models import TEXT_WIDTH, build_trunk
-from demo.train_dit import with_mask
-from training.adapters import TARGETS, LoraPair
+from demo.models import fast_trunk
+from demo.models.latents import CaptionReader, pad_texts
+from demo.models.tiny_models import TEXT_WIDTH, build_trunk
+from demo.models.train_dit import with_mask
+from training.model.adapters import TARGETS, LoraPair
 
 SIZES = {"dim": 144, "ffn_dim": 576, "num_heads": 4, "num_layers": 4, "text_dim": TEXT_WIDTH}
 

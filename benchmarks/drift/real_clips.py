@@ -16,12 +16,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.environment import REPOSITORY
-from demo.world import HELD_OUT_SEED
-from svi_core.video_file import read_frames
-from training.data_sources import find_clips
+from demo.world.scenes import HELD_OUT_SEED
+from dev.environment import REPOSITORY
+from svi_core.video.video_file import read_frames
+from training.data.sources import find_clips
 
-from . import StudyError
+from ..drift import StudyError
 from .world import HEIGHT, NUM_FRAMES, WIDTH, TrueClips
 
 FOLDER_VARIABLE = "SVI_DRIFT_CLIPS"

@@ -87,9 +87,9 @@ def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results:
     stem = f"drift-{'real-' if study.source is Source.REAL_CLIPS else ''}{chain.name.lower()}"
     names = [name for name in (BASE, PLAIN, FULL) if name in results]
     curves = {name: _curve(results[name]) for name in names}
-    draw_lines(
-        f"Distance from the truth, {chain}", "clip", "features, in standard deviations of true clips", curves
-    ).save(output / f"{stem}.png")
+    draw_lines(f"Distance from the truth, {chain}", "clip", "features, in standard deviations of true clips", curves).save(
+        output / f"{stem}.png"
+    )
     unit = next(unit for unit in study.units if unit in results[BASE])
     strips = [(name, result_path(folder, chain, unit, name).with_suffix(".png")) for name in names if unit in results[name]]
     _stack_strips(strips).save(output / f"{stem}-strips.png")

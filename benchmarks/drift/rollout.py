@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from svi_core.flow_matching import shifted_sigmas
-from training.streams import stream
+from svi_core.flow.flow_matching import shifted_sigmas
+from training.method.streams import stream
 
 from .codec import LinearCodec
 from .data import Chain, Source, condition

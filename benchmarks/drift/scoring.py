@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from svi_core.drift import FROZEN_DIFFERENCE, ClipMeasure, DriftMeter, DriftReport
+from svi_core.look.drift import FROZEN_DIFFERENCE, ClipMeasure, DriftMeter, DriftReport
 
 from .codec import LinearCodec
 from .data import Chain
@@ -138,9 +138,7 @@ def score(chain: Chain, scenes: Scenes, reference: Reference, clips: Iterable[np
     everything = reference.known.reshape(-1, reference.known.shape[-1])
     all_known = scenes.num_known == scenes.num_clips
     theirs = [reference.known[:, clip] if all_known else everything for clip in range(scenes.num_clips)]
-    frechet = [
-        frechet_distance(features[:, clip] / reference.scale, own / reference.scale) for clip, own in enumerate(theirs)
-    ]
+    frechet = [frechet_distance(features[:, clip] / reference.scale, own / reference.scale) for clip, own in enumerate(theirs)]
     seams = [clip.seam for report in reports for clip in report.clips if clip.seam is not None]
     seam = float(np.median(seams)) if seams else None
     motion_ratio = float(np.median(features[..., -1])) / reference.motion

@@ -18,14 +18,14 @@ from torch import Tensor
 
 from benchmarks.loop.report import table
 from benchmarks.machine import commit
-from demo.comfy_import import import_comfy
-from demo.world import HELD_OUT_SEED
-from svi_core.atomic_file import write_bytes
-from svi_core.flow_matching import make_flow_sample, training_sigmas
-from svi_core.recycling_config import ErrorRecyclingConfig, ImageErrorGrids
-from training.streams import stream
+from demo.models.comfy_import import import_comfy
+from demo.world.scenes import HELD_OUT_SEED
+from svi_core.files.atomic_file import write_bytes
+from svi_core.flow.flow_matching import make_flow_sample, training_sigmas
+from svi_core.recycling.config import ErrorRecyclingConfig, ImageErrorGrids
+from training.method.streams import stream
 
-from . import StudyError
+from ..drift import StudyError
 from .arms import BASE, CAPACITY, FULL, NUM_GRIDS, PLAIN, Arm, make_arms
 from .base import clean_loss, train_base
 from .codec import LinearCodec
@@ -280,9 +280,7 @@ def run_unit(workshop: Workshop, chain: Chain, unit: Unit, arm_names: list[str])
         detach_lora(model)
 
 
-def measure_arm(
-    workshop: Workshop, model, chain: Chain, unit: Unit, name: str, scenes: Scenes, reference: Reference
-) -> dict:
+def measure_arm(workshop: Workshop, model, chain: Chain, unit: Unit, name: str, scenes: Scenes, reference: Reference) -> dict:
     """Roll out, score, and compare the loss on rolled-out conditioning with that on true conditioning."""
     kept: list[GeneratedClip] = []
 
@@ -302,9 +300,7 @@ def measure_arm(
 
 
 @torch.no_grad()
-def condition_losses(
-    codec: LinearCodec, model, chain: Chain, scenes: Scenes, y_latents: list[Tensor]
-) -> tuple[float, float]:
+def condition_losses(codec: LinearCodec, model, chain: Chain, scenes: Scenes, y_latents: list[Tensor]) -> tuple[float, float]:
     """Return the velocity loss on the last clip that is known, given true conditioning, and given that of the chain."""
     clip = scenes.num_known - 1
     before, target = (codec.encode(torch.stack([t.frames[k] for t in scenes.truth])) for k in (clip - 1, clip))

@@ -14,8 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from demo.shapes import PALETTE
-from demo.world import (
+from demo.world.scenes import (
     CLIP_FRAMES,
     FIELD,
     GROUND_KINDS,
@@ -35,6 +34,7 @@ from demo.world import (
     render_track,
     track_story,
 )
+from demo.world.shapes import PALETTE
 
 NUM_FRAMES = 21
 NUM_SLOTS = 6

@@ -18,8 +18,8 @@ from benchmarks.gains.video import clip_seconds
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
 from benchmarks.results import Results
-from demo.environment import REPOSITORY, say
-from training.comfy_runtime import find_comfyui, start_comfy
+from dev.environment import REPOSITORY, say
+from training.model.comfy_runtime import find_comfyui, start_comfy
 
 Way = Callable[[], tuple[float, list[torch.Tensor]]]  # returns (what it took, its result)
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks"

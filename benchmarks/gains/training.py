@@ -14,7 +14,7 @@ CHANGES = 0.01  # of a LoRA, where weights have size 1
 
 def attention_kept(sizes) -> tuple[Callable, Callable]:
     """Return the two ways; each returns (CPU seconds of forward and backward, gradients of the LoRA)."""
-    from training.conditions import Conditions
+    from training.method.conditions import Conditions
 
     shape = (16, sizes.num_slots, sizes.side, sizes.side)
     random = torch.Generator().manual_seed(0)
@@ -38,8 +38,8 @@ def two_blocks(keep_attention: bool, checkpointing: bool = True):
     import comfy.ops
     from comfy.ldm.wan.model import WanModel
 
-    from training.adapters import LoraAdapters
-    from training.backbone import Backbone
+    from training.model.adapters import LoraAdapters
+    from training.model.backbone import Backbone
 
     sizes = {"dim": 256, "ffn_dim": 512, "num_heads": 2, "num_layers": 2, "text_dim": 64}
     transformer = WanModel(model_type="t2v", in_dim=36, operations=comfy.ops.disable_weight_init, **sizes).requires_grad_(False)

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from svi_core.clips import ClipPlan, ClipRequest
-from svi_core.layouts import make_layout
-from svi_core.run import GrowingVideo, make_video
-from svi_core.run_store import RunStore
-from svi_core.schedule import parse_schedule
-from svi_core.video_file import read_frames
+from svi_core.clips.clips import ClipPlan, ClipRequest
+from svi_core.clips.run import GrowingVideo, make_video
+from svi_core.schedule.schedule import parse_schedule
+from svi_core.store.run_store import RunStore
+from svi_core.systems.layouts import make_layout
+from svi_core.video.video_file import read_frames
 
 NUM_CLIPS = 3
 

@@ -10,8 +10,8 @@ import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 
-from demo.environment import REPOSITORY
-from training.comfy_runtime import start_comfy
+from dev.environment import REPOSITORY
+from training.model.comfy_runtime import start_comfy
 
 PACK = "svi_benchmarked_pack"
 
@@ -76,6 +76,6 @@ def load_pack() -> ModuleType:
 
 
 def pack_module(name: str) -> ModuleType:
-    """Return a module of the loaded pack, such as "nodes.bridge"; the benchmark's own svi_core is another copy."""
+    """Return a module of the loaded pack, such as "nodes.bridge.translate"; the benchmark's own svi_core is another copy."""
     load_pack()
     return importlib.import_module(f"{PACK}.{name}")

@@ -16,8 +16,8 @@ from benchmarks.gpu.shapes import SHAPES, Shapes
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
 from benchmarks.results import Results
-from demo.environment import REPOSITORY, say
-from training.comfy_runtime import find_comfyui
+from dev.environment import REPOSITORY, say
+from training.model.comfy_runtime import find_comfyui
 
 COMPARED_WITH = ("diffusers", "peft")  # measured where they are installed
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks" / "gpu"

@@ -88,7 +88,7 @@ class Job:
     @functools.cached_property
     def models(self) -> tuple[Any, Any, Any]:
         """The two experts and the VAE, loaded by ComfyUI."""
-        pack_module("nodes.bridge")
+        pack_module("nodes.bridge.translate")
         import comfy.sd
         import comfy.utils
 
@@ -142,10 +142,10 @@ def _device_name(device: torch.device) -> str:
 
 def make_ours(job: Job, num_clips: int, watch: Stopwatch) -> int:
     """Make the video as SVI Generate does, layout 2.0 Pro; return its frames."""
-    bridge, clip_sampler = pack_module("nodes.bridge"), pack_module("nodes.clip_sampler")
-    clips, run, run_store = (pack_module(f"svi_core.{name}") for name in ("clips", "run", "run_store"))
-    layout = pack_module("svi_core.layouts").make_layout("2.0 Pro", num_frames=job.shapes.num_frames)
-    plan = clips.ClipPlan(num_clips, pack_module("svi_core.schedule").parse_schedule(PROMPT), layout)
+    bridge, clip_sampler = pack_module("nodes.bridge.translate"), pack_module("nodes.clip_sampler")
+    clips, run, run_store = (pack_module(f"svi_core.{name}") for name in ("clips.clips", "clips.run", "store.run_store"))
+    layout = pack_module("svi_core.systems.layouts").make_layout("2.0 Pro", num_frames=job.shapes.num_frames)
+    plan = clips.ClipPlan(num_clips, pack_module("svi_core.schedule.schedule").parse_schedule(PROMPT), layout)
     folder = job.folder / "run"
     shutil.rmtree(folder, ignore_errors=True)
     with _timed_engine(watch, bridge, clip_sampler, run), run_store.RunStore(folder) as store:
@@ -160,7 +160,7 @@ def our_sampler(job: Job, plan: Any) -> Any:
     """Return the pack's clip maker for this job, with the anchor encoded."""
     import comfy.samplers
 
-    bridge, prompts = pack_module("nodes.bridge"), pack_module("nodes.prompts")
+    bridge, prompts = pack_module("nodes.bridge.translate"), pack_module("nodes.schedule")
     high, low, vae = job.models
     conditioning = [[job.text, {}]]
     sigmas = comfy.samplers.calculate_sigmas(high.get_model_object("model_sampling"), SCHEDULER, STEPS)
@@ -252,7 +252,7 @@ def _stock_samples(high, low, known: list, latent: torch.Tensor, seed: int) -> t
 
 def write_batch(path: Path, frames: torch.Tensor) -> None:
     """Encode `frames` [T, H, W, 3] in [0, 1] as one video file."""
-    video_file = pack_module("svi_core.video_file")
+    video_file = pack_module("svi_core.video.video_file")
     chunks = (video_file.to_uint8(frames[start : start + 8]) for start in range(0, len(frames), 8))
     video_file.write_video(path, chunks, video_file.VideoCoding())
 

@@ -114,7 +114,7 @@ def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor) -> torch.
 
 def chosen_row(bench: Bench, queries: int, keys: int) -> Row:
     """Return the time of attention as SVI Generate calls it, and which kernel its probe chose."""
-    module, comfy_attention = pack_module("nodes.attention"), _comfy_attention()
+    module, comfy_attention = pack_module("nodes.bridge.attention"), _comfy_attention()
     q, k, v = (normal(bench, 1, tokens, bench.shapes.dim) for tokens in (queries, keys, keys))
     choice = module.FastestAttention()
     attend = functools.partial(choice, comfy_attention, q, k, v, heads=bench.shapes.num_heads)
@@ -141,7 +141,7 @@ def measure_vae(bench: Bench) -> None:
 @functools.cache
 def load_vae(bench_folder, shapes, device: torch.device):
     """Return ComfyUI's VAE of random weights, on the device."""
-    pack_module("nodes.bridge")
+    pack_module("nodes.bridge.translate")
     import comfy.model_management
     import comfy.sd
     import comfy.utils
@@ -184,7 +184,7 @@ def measure_transfers(bench: Bench) -> None:
     """Time the frames of one clip on their way to the host: as ComfyUI's VAE node sends them, as the pack does, and pinned."""
     shapes = bench.shapes
     frames = normal(bench, shapes.num_frames, shapes.height, shapes.width, 3).float().sigmoid()
-    to_uint8 = pack_module("svi_core.video_file").to_uint8
+    to_uint8 = pack_module("svi_core.video.video_file").to_uint8
 
     def pinned() -> torch.Tensor:
         small = frames.mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8)

@@ -49,7 +49,7 @@ def make_with_swaps(job: Job, num_clips: int, watch: Stopwatch) -> int:
     """Make the video as ours does, but with an empty card before each expert; return its frames."""
     import comfy.model_management
 
-    bridge = pack_module("nodes.bridge")
+    bridge = pack_module("nodes.bridge.translate")
     sample = bridge.sample_stage
 
     def fetch_and_sample(*arguments: Any) -> torch.Tensor:

@@ -19,7 +19,7 @@ from benchmarks.gpu.comfyui import pack_module
 from benchmarks.gpu.command import Bench, Row, open_bench, print_report
 from benchmarks.gpu.jobs import Job, make_ours, timed_job
 from benchmarks.gpu.shapes import SHAPES
-from demo.environment import REPOSITORY
+from dev.environment import REPOSITORY
 
 CARDS = (8, 12, 16, 24, 32, 48, 80)  # GiB
 TRAINING = {  # memory settings of training/configs/memory_*.toml
@@ -87,7 +87,7 @@ def limit_memory(device: torch.device, gib: int) -> None:
     total = torch.cuda.get_device_properties(device).total_memory
     if gib * 2**30 < total:
         torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total, device)
-    pack_module("nodes.bridge")
+    pack_module("nodes.bridge.translate")
     import comfy.model_management
 
     comfy.model_management.EXTRA_RESERVED_VRAM += max(0, total - gib * 2**30)

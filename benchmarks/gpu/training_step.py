@@ -20,7 +20,7 @@ from benchmarks.gpu.shapes import TEXT_TOKENS, Shapes
 from benchmarks.gpu.weights import KINDS, expert_files
 
 if TYPE_CHECKING:
-    from training.dataset import TrainingExample
+    from training.data.dataset import TrainingExample
 
 NUM_STEPS = 3
 COLUMNS = ("s", "least", "most", "% of limit", "peak GiB")
@@ -72,7 +72,7 @@ class RandomClips:
 
     def example(self, seed: int, step: int, slot: int) -> "TrainingExample":
         """Return the clip of one step."""
-        from training.dataset import TrainingExample  # it imports PyAV
+        from training.data.dataset import TrainingExample  # it imports PyAV
 
         random = torch.Generator().manual_seed(1000 * step + slot)
         shape = self.shapes.latent_shape[1:]
@@ -90,11 +90,11 @@ class RandomClips:
 def our_steps(bench: Bench, memory: dict[str, bool | int]) -> Row:
     """Return the times of the trainer's own step."""
     provide_av()
-    from training.assembly import assemble
-    from training.backbone import load_backbone
-    from training.config import config_from
-    from training.distributed import Group
     from training.erft import training_step
+    from training.method.distributed import Group
+    from training.model.backbone import load_backbone
+    from training.run.assembly import assemble
+    from training.settings.reader import config_from
 
     shapes, run = bench.shapes, bench.folder / "training"
     attention = bench.chosen["attention"]

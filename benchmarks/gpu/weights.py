@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.shapes import Shapes
-from svi_core.safetensors_file import write_tensors
+from svi_core.files.safetensors_file import write_tensors
 
 FP8_MAX = 448.0
 LARGEST_DRAW = 6.0  # standard deviations; a scale must cover every number drawn

@@ -5,7 +5,7 @@ import os
 import sys
 from pathlib import Path
 
-from demo.environment import REPOSITORY, SetupError, ensure_environment, execute_inside, say
+from dev.environment import REPOSITORY, SetupError, ensure_environment, execute_inside, say
 
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 

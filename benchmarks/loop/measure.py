@@ -17,9 +17,9 @@ from benchmarks.loop.report import write_report
 from benchmarks.machine import machine_facts
 from benchmarks.results import Results
 from benchmarks.server_run import PROBED_NODES, forget_cached, run_watched
-from demo.client import ServerError
-from demo.environment import REPOSITORY, Environment, ensure_environment, say
-from demo.server import ComfyServer, process_variables
+from dev.client import ServerError
+from dev.environment import REPOSITORY, Environment, ensure_environment, say
+from dev.server import ComfyServer, process_variables
 
 TINY_MODELS = REPOSITORY / "tests" / "e2e" / "tiny_models.py"
 SANE_SHARE = 0.5  # of the free memory that a stock run may be expected to need

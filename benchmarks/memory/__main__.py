@@ -13,8 +13,8 @@ from benchmarks.gpu.smallest_card import CARDS
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
 from benchmarks.results import Results
-from demo.environment import REPOSITORY
-from training.comfy_runtime import start_comfy
+from dev.environment import REPOSITORY
+from training.model.comfy_runtime import start_comfy
 
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 GIB = 2**30

@@ -74,10 +74,10 @@ def training_bytes(shapes: Shapes, offload: bool, keep_attention: bool = False) 
     """
     import comfy.model_management
 
-    from training import block_memory
-    from training.adapters import LoraAdapters
-    from training.backbone import Backbone
-    from training.conditions import Conditions
+    from training.method.conditions import Conditions
+    from training.model import block_memory
+    from training.model.adapters import LoraAdapters
+    from training.model.backbone import Backbone
 
     comfy.model_management.in_training = True
     model = transformer(shapes)

@@ -13,12 +13,12 @@ from benchmarks.chart import draw_bars
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
 from benchmarks.results import Results
-from demo.environment import REPOSITORY, ensure_environment, execute_inside, say
 from demo.run import fill_graph, node_of_type
-from demo.server import ComfyServer
-from svi_core.run_store import read_manifest
-from svi_core.seams import Seam
-from svi_core.video_file import read_frames
+from dev.environment import REPOSITORY, ensure_environment, execute_inside, say
+from dev.server import ComfyServer
+from svi_core.store.run_store import read_manifest
+from svi_core.video.seams import Seam
+from svi_core.video.video_file import read_frames
 
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 NEAR = 6  # frames on each side that count as the seam

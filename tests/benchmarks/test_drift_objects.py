@@ -9,8 +9,8 @@ import torch
 from benchmarks.drift import objects
 from benchmarks.drift.objects import read_objects
 from benchmarks.drift.world import draw_story
-from demo.shapes import PALETTE
-from demo.world import HELD_OUT_SEED, render_scenery, render_track, track_story
+from demo.world.scenes import HELD_OUT_SEED, render_scenery, render_track, track_story
+from demo.world.shapes import PALETTE
 
 KIND_SEEDS = {}
 for seed in range(HELD_OUT_SEED, HELD_OUT_SEED + 64):

@@ -17,9 +17,9 @@ from benchmarks.drift import arms, codec, folder, real_clips, report, statistics
 from benchmarks.drift.__main__ import main as drift_command
 from benchmarks.drift.errors import GaussianErrors, hand_made_error
 from benchmarks.drift.world import NUM_FRAMES, SHOWN, draw_story, true_clips
-from demo.world import HELD_OUT_SEED, render_story
-from svi_core.recycling_config import ErrorRecyclingConfig
-from svi_core.video_file import VideoCoding, write_video
+from demo.world.scenes import HELD_OUT_SEED, render_story
+from svi_core.recycling.config import ErrorRecyclingConfig
+from svi_core.video.video_file import VideoCoding, write_video
 
 
 @pytest.fixture(scope="module")

@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from demo.server import ComfyServer
-from svi_core.finished_clips import FinishedClip, note_finished
-from svi_core.keep_marks import kept_keys
-from svi_core.video_file import VideoCoding, write_video
+from dev.server import ComfyServer
+from svi_core.store.finished_clips import FinishedClip, note_finished
+from svi_core.store.keep_marks import kept_keys
+from svi_core.video.video_file import VideoCoding, write_video
 from tests.browser.front_end import READY, FrontEnd
 from tests.e2e import shipped
 

@@ -2,9 +2,9 @@
 
 import torch
 
-from svi_core.clips import Clip, ClipRequest
+from svi_core.clips.clips import Clip, ClipRequest
 from svi_core.geometry import num_pixel_frames
-from svi_core.layouts import Layout
+from svi_core.systems.layouts import Layout
 
 
 class FakeMaker:

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from demo.__main__ import MAX_SEED, argument_parser, check_file, check_prompts, main
-from demo.client import ServerError
 from demo.run import Progress, Request, check_image, fill_graph
+from dev.client import ServerError
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from demo.server import PACK_NODES, ComfyServer
-from svi_core.video_file import count_frames
+from dev.server import PACK_NODES, ComfyServer
+from svi_core.video.video_file import count_frames
 
 FAULT_NODES = PACK_NODES | {"svi_fault_injection": Path(__file__).with_name("fault_injection")}
 

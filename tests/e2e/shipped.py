@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from demo.server import ComfyServer
-from svi_core.video_file import VideoCoding, write_video
+from dev.server import ComfyServer
+from svi_core.video.video_file import VideoCoding, write_video
 from tests.e2e.tiny_talk_models import WAN21_TALK
 
 Graph = dict[str, Any]

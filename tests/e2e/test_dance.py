@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.client import ExecutionFailed
-from demo.server import ComfyServer
-from svi_core.source_video import probe_video
-from svi_core.video_file import VideoCoding, write_video
+from dev.client import ExecutionFailed
+from dev.server import ComfyServer
+from svi_core.video.source_video import probe_video
+from svi_core.video.video_file import VideoCoding, write_video
 from tests.e2e.graphs import WAN21, loop_graph, node
 
 pytestmark = pytest.mark.e2e

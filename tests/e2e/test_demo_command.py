@@ -10,8 +10,8 @@ from pathlib import Path
 import imageio_ffmpeg
 import pytest
 
-from demo.environment import REPOSITORY
 from demo.run import GRAPH_FILE, MODELS
+from dev.environment import REPOSITORY
 
 pytestmark = [
     pytest.mark.e2e,

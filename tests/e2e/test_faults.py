@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from demo.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
-from demo.server import ComfyServer
-from svi_core.schedule import MAX_CLIPS
-from svi_core.video_file import count_frames
+from dev.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
+from dev.server import ComfyServer
+from svi_core.schedule.schedule import MAX_CLIPS
+from svi_core.video.video_file import count_frames
 from tests.e2e.faults import FAULT_NODES, fault, require_sound, wait_until_there
 from tests.e2e.graphs import loop_graph, node
 from tests.e2e.test_resume import finished, result

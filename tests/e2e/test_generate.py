@@ -8,9 +8,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
-from demo.server import ComfyServer
-from svi_core.video_file import count_frames
+from dev.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
+from dev.server import ComfyServer
+from svi_core.video.video_file import count_frames
 from tests.e2e.graphs import HIGH, LOW, T2V, WAN21, loop_graph, node, unrolled_graph
 
 pytestmark = pytest.mark.e2e

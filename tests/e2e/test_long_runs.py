@@ -11,11 +11,11 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.client import ExecutionFailed
-from demo.server import PACK_NODES, ComfyServer
-from svi_core.run_store import read_manifest
-from svi_core.source_video import frame_hashes, probe_video
-from svi_core.video_file import count_frames, read_frames
+from dev.client import ExecutionFailed
+from dev.server import PACK_NODES, ComfyServer
+from svi_core.store.run_store import read_manifest
+from svi_core.video.source_video import frame_hashes, probe_video
+from svi_core.video.video_file import count_frames, read_frames
 from tests.e2e.graphs import PROMPTS, loop_graph, node
 
 pytestmark = pytest.mark.e2e

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from demo.server import ComfyServer
-from svi_core.video_file import count_frames
+from dev.server import ComfyServer
+from svi_core.video.video_file import count_frames
 from tests.e2e.graphs import Graph, loop_graph, node
 
 pytestmark = pytest.mark.e2e

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
-from demo.server import ComfyServer
-from svi_core.video_file import count_frames
+from dev.server import ComfyServer
+from svi_core.video.video_file import count_frames
 from tests.e2e.graphs import PROMPTS, loop_graph
 
 pytestmark = pytest.mark.e2e
@@ -121,7 +121,7 @@ def test_a_damaged_clip_is_set_aside_and_made_again(server, reference_image):
 
 
 def test_a_folder_in_use_is_refused_by_the_other_process(server, reference_image):
-    from svi_core.run_store import RunStore
+    from svi_core.store.run_store import RunStore
 
     folder = server.output_directory / "svi" / "busy"
     with RunStore(folder), pytest.raises(Exception, match="in use by process"):

@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
-from demo.server import ComfyServer
-from svi_core.video_file import count_frames
+from dev.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
+from dev.server import ComfyServer
+from svi_core.video.video_file import count_frames
 from tests.e2e.graphs import loop_graph, node
 
 pytestmark = pytest.mark.e2e

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from demo.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
-from demo.server import ComfyServer
+from dev.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
+from dev.server import ComfyServer
 
 pytestmark = pytest.mark.e2e
 

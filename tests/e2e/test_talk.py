@@ -9,9 +9,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.client import ExecutionFailed
-from demo.server import ComfyServer
-from svi_core.source_video import SourceVideo, probe_video
+from dev.client import ExecutionFailed
+from dev.server import ComfyServer
+from svi_core.video.source_video import SourceVideo, probe_video
 from tests.e2e.graphs import WAN21, Graph, loop_graph, node
 from tests.e2e.tiny_talk_models import MULTITALK, T2V_TALK, WAN21_TALK, WAV2VEC2
 from tests.hearing import RATE, delay_and_likeness, heard

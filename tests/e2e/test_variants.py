@@ -6,9 +6,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from demo.client import ExecutionFailed
-from svi_core.layouts import LAYOUTS
-from svi_core.video_file import count_frames
+from dev.client import ExecutionFailed
+from svi_core.systems.layouts import LAYOUTS
+from svi_core.video.video_file import count_frames
 from tests.e2e.graphs import HIGH, WAN21, loop_graph, node, unrolled_graph
 
 pytestmark = pytest.mark.e2e

@@ -6,10 +6,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from svi_core.video_file import count_frames
+from dev.workflows import build as build_workflows
+from svi_core.video.video_file import count_frames
 from tests.e2e import shipped
 from tests.e2e.graphs import node
-from workflows import build_workflows
 
 pytestmark = pytest.mark.e2e
 
@@ -26,7 +26,7 @@ def test_every_workflow_is_described_and_expected():
 @pytest.mark.parametrize("name", shipped.NAMES)
 def test_the_file_is_what_its_description_gives(object_info, name):
     committed = (shipped.FOLDER / f"{name}.json").read_text(encoding="utf-8")
-    assert committed == build_workflows.build(name, object_info), "run workflows/build_workflows.py"
+    assert committed == build_workflows.build(name, object_info), "run dev.workflows.build"
 
 
 def test_the_demo_in_api_format_is_the_demo_workflow(object_info):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from demo.tiny_models import VAE_FILE
+from demo.models.tiny_models import VAE_FILE
 
 # SVI_SPEC conventions: normalised latent = (mu - mean) / std with the 16 constants of Wan 2.1.
 MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -71,15 +71,18 @@ def before():
 @pytest.fixture(scope="module")
 def made_sampler(pack, vae, anchor):
     """(layout name, whether 8 bits) -> the sampler of a run on Wan 2.1, and the plan of its two clips."""
-    modules = {name: sys.modules[f"{pack.__name__}.{name}"] for name in ("nodes.run", "svi_core.layouts", "svi_core.clips")}
-    schedule = sys.modules[f"{pack.__name__}.svi_core.schedule"].parse_schedule("a")
+    modules = {
+        name: sys.modules[f"{pack.__name__}.{name}"]
+        for name in ("nodes.generate", "svi_core.systems.layouts", "svi_core.clips.clips")
+    }
+    schedule = sys.modules[f"{pack.__name__}.svi_core.schedule.schedule"].parse_schedule("a")
     wan21 = SimpleNamespace(model=SimpleNamespace(diffusion_model=SimpleNamespace(img_emb=True)))
 
     def make(name, cuts_to_8_bits=False):
-        layout = modules["svi_core.layouts"].make_layout(name, NUM_FRAMES, 0, cuts_to_8_bits)
+        layout = modules["svi_core.systems.layouts"].make_layout(name, NUM_FRAMES, 0, cuts_to_8_bits)
         links = {"prompts": None, "negative": [], "sampler": None, "sigmas": torch.ones(2), "cfg": 1.0, "boundary": 0.9}
-        sampler = modules["nodes.run"].ClipSampler(model=wan21, vae=vae, anchor=anchor, clip_vision=FakeVision(), **links)
-        return sampler, modules["svi_core.clips"].ClipPlan(2, schedule, layout)
+        sampler = modules["nodes.generate"].ClipSampler(model=wan21, vae=vae, anchor=anchor, clip_vision=FakeVision(), **links)
+        return sampler, modules["svi_core.clips.clips"].ClipPlan(2, schedule, layout)
 
     return make
 
@@ -137,7 +140,7 @@ def require_equal(y, expected):
 
 
 def test_every_layout_is_held_here(pack):
-    assert set(sys.modules[f"{pack.__name__}.svi_core.layouts"].LAYOUTS) == {"2.0 Pro", *PIXEL_LAYOUTS} == set(STITCHED)
+    assert set(sys.modules[f"{pack.__name__}.svi_core.systems.layouts"].LAYOUTS) == {"2.0 Pro", *PIXEL_LAYOUTS} == set(STITCHED)
 
 
 @pytest.mark.parametrize("later", [False, True], ids=["first clip", "later clip"])
@@ -184,7 +187,8 @@ def test_no_two_paddings_or_motion_counts_give_the_same_y(made_y, before):
 @pytest.mark.parametrize("name", STITCHED)
 def test_stitched_lengths(pack, name):
     """Frames shown by the clips of a plan, counted one by one."""
-    core = {part: sys.modules[f"{pack.__name__}.svi_core.{part}"] for part in ("clips", "layouts", "schedule")}
+    parts = {"clips": "clips.clips", "layouts": "systems.layouts", "schedule": "schedule.schedule"}
+    core = {part: sys.modules[f"{pack.__name__}.svi_core.{module}"] for part, module in parts.items()}
     for num_clips, expected in zip((2, 5), STITCHED[name], strict=True):
         plan = core["clips"].ClipPlan(num_clips, core["schedule"].parse_schedule("a"), core["layouts"].LAYOUTS[name])
         assert sum(plan.showing(plan.request(index)).num_frames for index in range(num_clips)) == expected

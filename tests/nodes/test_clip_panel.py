@@ -49,7 +49,7 @@ def news(panel, monkeypatch):
 
 def finish_clips(panel, core, folder, num_clips=3, reused=()):
     """Store clips as a run does, tell of each, and return their keys."""
-    store_module, keys = core("run_store"), []
+    store_module, keys = core("store.run_store"), []
     with store_module.RunStore(folder) as store:
         video = SimpleNamespace(store=store, clips=[], segments=[])
         tell = panel.tell_browsers(video, "12")
@@ -127,7 +127,7 @@ def test_without_a_server_clips_are_listed_all_the_same(panel, core, output, mon
 
 def test_keep_is_written_while_the_run_goes_on(panel, core, output, news):
     keys = finish_clips(panel, core, output / RUN)
-    with core("run_store").RunStore(output / RUN) as store:  # the running run's lock
+    with core("store.run_store").RunStore(output / RUN) as store:  # the running run's lock
         answers = ask(
             panel,
             ("POST", "/svi/keep", {"json": {"run": RUN, "key": keys[0], "keep": True}}),

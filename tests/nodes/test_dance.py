@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from svi_core.video_file import VideoCoding, write_video
+from svi_core.video.video_file import VideoCoding, write_video
 from tests.nodes.conftest import load_diffusion_model
 
 DIM = 64  # of the tiny models
@@ -30,11 +30,11 @@ def core(pack):
     """The pack's own svi_core, whose classes the nodes compare with."""
 
     class Core:
-        clips = sys.modules[f"{pack.__name__}.svi_core.clips"]
-        dance = sys.modules[f"{pack.__name__}.svi_core.dance"]
-        layouts = sys.modules[f"{pack.__name__}.svi_core.layouts"]
-        pose_video = sys.modules[f"{pack.__name__}.svi_core.pose_video"]
-        schedule = sys.modules[f"{pack.__name__}.svi_core.schedule"]
+        clips = sys.modules[f"{pack.__name__}.svi_core.clips.clips"]
+        dance = sys.modules[f"{pack.__name__}.svi_core.conditioning.dance"]
+        layouts = sys.modules[f"{pack.__name__}.svi_core.systems.layouts"]
+        pose_video = sys.modules[f"{pack.__name__}.svi_core.conditioning.pose_video"]
+        schedule = sys.modules[f"{pack.__name__}.svi_core.schedule.schedule"]
 
     return Core
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from locales.build_locales import NODE_DEFINITIONS, node_definitions
+from dev.build_locales import NODE_DEFINITIONS, node_definitions
 
 pytestmark = pytest.mark.e2e
 
@@ -44,7 +44,7 @@ def named(table: str) -> list[str]:
 def message_texts() -> list[str]:
     """Return every string of the sources, with a null character for each value that is filled in."""
     texts = []
-    for path in [*REPOSITORY.glob("nodes/*.py"), *REPOSITORY.glob("svi_core/*.py")]:
+    for path in [*REPOSITORY.glob("nodes/**/*.py"), *REPOSITORY.glob("svi_core/**/*.py")]:
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.JoinedStr):
                 texts.append("".join(p.value if isinstance(p, ast.Constant) else "\0" for p in node.values))
@@ -103,7 +103,7 @@ def test_the_server_gives_the_front_end_each_page(comfy_server, node_id):
 
 def test_the_english_locale_is_what_the_schemas_say(comfy_server):
     committed = json.loads(NODE_DEFINITIONS.read_text(encoding="utf-8"))
-    assert committed == node_definitions(comfy_server.object_info()), "run locales/build_locales.py"
+    assert committed == node_definitions(comfy_server.object_info()), "run dev.build_locales"
 
 
 def test_the_server_merges_the_locale(comfy_server, definitions):

@@ -48,7 +48,7 @@ def test_a_preset_row_has_the_strengths_of_its_name(pack, preset, high, low):
 
 
 def test_every_presets_name_tells_its_strengths(pack):
-    presets = sys.modules[f"{pack.__name__}.svi_core.lora_presets"].LORA_PRESETS
+    presets = sys.modules[f"{pack.__name__}.svi_core.systems.lora_presets"].LORA_PRESETS
     for name, preset in presets.items():
         assert name.endswith(f": {preset.high:g} and {preset.low:g}")
     with pytest.raises(ValueError, match="preset is 'none'"):
@@ -56,7 +56,7 @@ def test_every_presets_name_tells_its_strengths(pack):
 
 
 def test_a_plan_reads_both_nodes(pack):
-    outline = sys.modules[f"{pack.__name__}.nodes.outline"]
+    outline = sys.modules[f"{pack.__name__}.nodes.dry_run.read_graph"]
     graph = {
         "high": node("UNETLoader", unet_name=HIGH),
         "low": node("UNETLoader", unet_name=LOW),

@@ -12,7 +12,7 @@ PAGE = Path(__file__).resolve().parents[2] / "web" / "docs" / "SVILayout.md"
 
 @pytest.fixture(scope="module")
 def core(pack):
-    return {name: sys.modules[f"{pack.__name__}.svi_core.{name}"] for name in ("layouts", "variants", "variant_claims")}
+    return {name: sys.modules[f"{pack.__name__}.svi_core.systems.{name}"] for name in ("layouts", "variants", "lora_variant")}
 
 
 def test_it_offers_every_system_and_auto(pack, core):
@@ -25,7 +25,7 @@ def test_it_gives_layout_and_settings(pack, core):
     assert layout == core["layouts"].make_layout("Film", 41, 0, True)
     assert settings == core["variants"].settings_text(layout) and "cut to 8 bits" in settings
     asked, told = pack.nodes.SVILayout.execute("auto", 41, 8).args
-    assert asked == core["variant_claims"].AutoLayout(41, 8, False) and "LoRA decides" in told
+    assert asked == core["lora_variant"].AutoLayout(41, 8, False) and "LoRA decides" in told
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def list_by_page(variants):
 
 
 def test_a_vae_in_half_precision_is_told_to_the_log_where_frames_go_through_it(pack, core, caplog):
-    bridge = sys.modules[f"{pack.__name__}.nodes.bridge"]
+    bridge = sys.modules[f"{pack.__name__}.nodes.bridge.translate"]
     for dtype, name, told in ((torch.bfloat16, "Shot", 1), (torch.float32, "Shot", 0), (torch.bfloat16, "2.0 Pro", 0)):
         caplog.clear()
         bridge.warn_of_rounding(SimpleNamespace(vae_dtype=dtype), core["layouts"].LAYOUTS[name])

@@ -55,7 +55,7 @@ def lora_nodes(pack):
 
 @pytest.fixture(scope="module")
 def core_lora(pack):
-    return sys.modules[f"{pack.__name__}.svi_core.lora"]
+    return sys.modules[f"{pack.__name__}.svi_core.systems.lora"]
 
 
 @pytest.mark.parametrize("form", FORMS)

@@ -53,7 +53,7 @@ def read_names(node) -> set[str]:
     if "inputs" in names:
         from dataclasses import fields
 
-        run = sys.modules[inspect.getmodule(node).__package__ + ".run"]
+        run = sys.modules[inspect.getmodule(node).__package__ + ".generate"]
         names |= set(inspect.signature(run.prepare_run).parameters) - {"hidden"}
         names = (names - {"inputs"}) | {field.name for field in fields(run.ClipSampler) if field.init}
         names -= {"num_clips"} - set(inspect.signature(node.execute).parameters)

@@ -48,7 +48,7 @@ def run(pack, **changes):
 def test_templates_need_no_model_and_say_so(pack):
     text, num_prompts = run(pack)
     assert text.startswith("# Written by SVI Storyline from templates, without a language model (seed 7).")
-    assert num_prompts == 2 and len(sys.modules[f"{pack.__name__}.svi_core.schedule"].parse_schedule(text)) == 2
+    assert num_prompts == 2 and len(sys.modules[f"{pack.__name__}.svi_core.schedule.schedule"].parse_schedule(text)) == 2
     assert run(pack) == (text, 2) and run(pack, seed=8)[0] != text
 
 
@@ -84,7 +84,7 @@ def test_a_text_encoder_that_writes_nothing_is_refused_by_name(pack, comfy):
 
 
 def test_a_plan_knows_a_story_from_templates(pack):
-    outline = sys.modules[f"{pack.__name__}.nodes.outline"]
+    outline = sys.modules[f"{pack.__name__}.nodes.dry_run.read_graph"]
     text, _ = run(pack)
     graph = {
         "story": node("SVIStoryline", **WIDGETS),

@@ -25,8 +25,14 @@ def talk(pack):
 @pytest.fixture(scope="module")
 def core(pack):
     """The pack's own svi_core, whose classes the nodes compare with."""
-    names = ("clips", "layouts", "schedule", "talk", "conditioning")
-    return SimpleNamespace(**{name: sys.modules[f"{pack.__name__}.svi_core.{name}"] for name in names})
+    parts = {
+        "clips": "clips.clips",
+        "layouts": "systems.layouts",
+        "schedule": "schedule.schedule",
+        "talk": "conditioning.talk",
+        "conditioning": "conditioning.build_y",
+    }
+    return SimpleNamespace(**{name: sys.modules[f"{pack.__name__}.svi_core.{part}"] for name, part in parts.items()})
 
 
 def loaded_video_model(model_type="i2v"):
@@ -268,7 +274,7 @@ def test_tokens_move_to_a_device_and_keep_their_precision(talk, model_patch):
 
 
 def keys(control, core, starts=(0, 8, 16, 24, 32, 40)):
-    from svi_core.fingerprint import fingerprint
+    from svi_core.files.fingerprint import fingerprint
 
     return [fingerprint(control.determinants(request_at(core, start))) for start in starts]
 
@@ -360,7 +366,7 @@ def test_layouts_and_models_that_do_not_fit_are_refused(make, core, model, comfy
 
 
 def test_a_talk_layout_without_sound_and_a_second_sound_are_refused(pack, talk, make, core, audio_encoder, model_patch):
-    control = sys.modules[f"{pack.__name__}.nodes.control"]
+    control = sys.modules[f"{pack.__name__}.nodes.bridge.control"]
     with pytest.raises(ValueError, match="layout 'Talk' follows a sound, but control brings none: connect SVI Talk"):
         control.require_condition(core.layouts.LAYOUTS["Talk"], ())
     control.require_condition(core.layouts.LAYOUTS["Talk"], (make(),))

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import torch
 
-from training.config import config_from
-from training.dataset import TrainingExample
-from training.distributed import Group
+from training.data.dataset import TrainingExample
+from training.method.distributed import Group
+from training.settings.reader import config_from
 
 SHAPE = (16, 3, 4, 6)
 
@@ -72,8 +72,8 @@ def settings(run: Path | str = "", **sections):
 
 def make_trainer(wan_folder: Path, config=None, *, data=None, group: Group | None = None, storage: str = "fp32", folder=None):
     """Return a trainer on the tiny random model of `wan_folder`."""
-    from training.assembly import assemble
-    from training.backbone import load_backbone
+    from training.model.backbone import load_backbone
+    from training.run.assembly import assemble
 
     config = config or settings()
     backbone = load_backbone(wan_folder / f"{storage}.safetensors")

@@ -15,8 +15,8 @@ from tests.training.fake_encoders import GREY, FakeEncoders
 from tests.training.small_cache import only_example, settings
 from tests.training.synthetic_clips import picture, write_clip, write_numbered, write_sound
 from training.cache import build_cache
-from training.data_encoding import one_ahead
-from training.dataset import CachedDataset
+from training.data.dataset import CachedDataset
+from training.data.encoding import one_ahead
 
 
 def slots(latent: torch.Tensor) -> list[float]:

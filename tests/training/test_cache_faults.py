@@ -11,14 +11,14 @@ from pathlib import Path
 import pytest
 import torch
 
-from svi_core import atomic_file
+from svi_core.files import atomic_file
 from tests.training.fake_encoders import FakeEncoders
 from tests.training.small_cache import entries, settings
 from tests.training.synthetic_clips import write_numbered
 from training import cache as cache_module
 from training.cache import build_cache
-from training.data_store import CacheFolder
-from training.dataset import CachedDataset, DataConfig
+from training.data.dataset import CachedDataset, DataConfig
+from training.data.store import CacheFolder
 
 
 def flip_a_bit(path: Path) -> None:

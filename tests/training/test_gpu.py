@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from tests.training.fakes import FakeDataset, settings
-from training.dataset import TrainingExample
-from training.distributed import Group
+from training.data.dataset import TrainingExample
+from training.method.distributed import Group
 
 pytestmark = [
     pytest.mark.gpu,
@@ -37,7 +37,7 @@ def random_14b(on_host: bool):
     import comfy.ops
     from comfy.ldm.wan.model import WanModel
 
-    from training.backbone import Backbone
+    from training.model.backbone import Backbone
 
     device = "cpu" if on_host else "cuda"
     transformer = WanModel(
@@ -67,8 +67,8 @@ def random_14b(on_host: bool):
     ],
 )
 def test_real_14b_shapes_train_in_fp8(comfy, tmp_path, name, needed_gib, memory):
-    from training.assembly import assemble
     from training.erft import training_step
+    from training.run.assembly import assemble
 
     total = torch.cuda.get_device_properties(0).total_memory / GIB
     if total < needed_gib:
@@ -91,8 +91,8 @@ def test_real_14b_shapes_train_in_fp8(comfy, tmp_path, name, needed_gib, memory)
 
 @pytest.mark.parametrize("storage", ["bf16", "fp8", "fp8_scaled"])
 def test_memory_savers_change_no_bit_on_a_gpu(wan_folder, storage):
-    from tests.training.test_backbone import attach, gradients
-    from training.backbone import load_backbone
+    from tests.training.model.test_backbone import attach, gradients
+    from training.model.backbone import load_backbone
 
     torch.use_deterministic_algorithms(True, warn_only=True)
     results = []

@@ -65,7 +65,7 @@ def test_cache_train_use(words, tmp_path, capsys):
 
 
 def test_dance_from_clips_to_a_file_with_its_pose_encoder(words, tmp_path, capsys):
-    from svi_core.dance import read_pose_encoder
+    from svi_core.conditioning.dance import read_pose_encoder
 
     for index in range(2):
         write_numbered(tmp_path / f"dancers/clip{index}.mp4", 40 + index)

@@ -1,6 +1,6 @@
 """Train on fake examples in a process of its own, slowly enough to be interrupted.
 
-    python -m tests.training.train_fake CONFIG.json [resume]
+python -m tests.training.train_fake CONFIG.json [resume]
 """
 
 import json
@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from tests.training.fakes import SlowDataset
-from training.config import config_from
-from training.distributed import join_group
-from training.session import run_training
+from training.method.distributed import join_group
+from training.run.session import run_training
+from training.settings.reader import config_from
 
 
 def open_data(config, per_step):

@@ -1,0 +1,1 @@
+"""The tiny models: their shapes, their training, and their files."""

@@ -1,0 +1,67 @@
+"""Write the English locale from the node schemas: the text that other languages start from.
+
+    python -m dev.environment --extra test --run -m dev.build_locales [http://127.0.0.1:8188]
+
+The address is that of a running ComfyUI with this pack in it; without one, one is started. A test holds that the committed
+file is what this gives.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Mapping
+from typing import Any
+
+from dev.environment import REPOSITORY
+from dev.workflows.object_info import read_object_info
+
+PACK_PREFIX = "SVI"
+NODE_DEFINITIONS = REPOSITORY / "locales" / "en" / "nodeDefs.json"
+_SPECIAL = re.compile(r"[{}@|$]")  # what the front end's message format (vue-i18n) gives a meaning of its own
+
+
+def node_definitions(object_info: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what nodeDefs.json holds: name, description, inputs and outputs of every node of this pack."""
+    return {
+        node_id: _node(definition)
+        for node_id, definition in sorted(object_info.items())
+        if node_id.startswith(PACK_PREFIX) and definition["python_module"].startswith("custom_nodes.")
+    }
+
+
+def _node(definition: Mapping[str, Any]) -> dict[str, Any]:
+    inputs = {
+        name: _texts(name, (spec[1] if len(spec) > 1 else {}).get("tooltip"))
+        for kind in ("required", "optional")
+        for name, spec in definition["input"].get(kind, {}).items()
+    }
+    outputs = {
+        str(index): _texts(name, tooltip)
+        for index, (name, tooltip) in enumerate(zip(definition["output_name"], definition["output_tooltips"], strict=True))
+    }
+    return {
+        "display_name": _escaped(definition["display_name"]),
+        "description": _escaped(definition["description"]),
+        "inputs": inputs,
+        "outputs": outputs,
+    }
+
+
+def _texts(name: str, tooltip: str | None) -> dict[str, str]:
+    return {"name": _escaped(name), **({"tooltip": _escaped(tooltip)} if tooltip else {})}
+
+
+def _escaped(text: str) -> str:
+    return _SPECIAL.sub(lambda match: f"{{'{match[0]}'}}", text)
+
+
+def main(url: str | None = None) -> None:
+    """Write the English locale, asking the ComfyUI at `url` what the nodes are."""
+    definitions = node_definitions(read_object_info(url))
+    NODE_DEFINITIONS.write_text(json.dumps(definitions, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

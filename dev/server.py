@@ -1,0 +1,317 @@
+"""Run a real ComfyUI process with this pack in it, to talk to over HTTP (dev/client.py); used by the demo and by the tests.
+
+    with ComfyServer(environment, base_directory, model_roots=[models]) as server:
+        outputs = server.run(graph)          # API format
+
+The process is ComfyUI's own main.py on CPU, with a base directory of its own: it writes nothing into the ComfyUI tree.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+from dev.client import ComfyClient, ServerError
+from dev.environment import REPOSITORY, Environment, Layout, clean_python_variables
+
+PACK_NAME = "ComfyUI-StableVideoInfinity"
+PACK_NODES = {PACK_NAME: REPOSITORY, "svi_tiny_encoders": REPOSITORY / "demo" / "tiny_encoders"}
+MODEL_FOLDERS = (
+    "diffusion_models",
+    "vae",
+    "text_encoders",
+    "clip_vision",
+    "loras",
+    "datasets",
+    "audio_encoders",
+    "model_patches",
+)
+# What the name of a model file in a folder without subfolders (demo/models) says about its kind; the first that fits.
+MODEL_KINDS = (
+    ("lora", "loras"),
+    ("vae", "vae"),
+    ("umt5", "text_encoders"),
+    ("clip", "clip_vision"),
+    ("wan", "diffusion_models"),
+)
+START_SECONDS = 300.0
+STOP_SECONDS = 15.0
+NOT_COPIED = shutil.ignore_patterns(".git", ".runtime", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis")
+
+# The server's standard input is a pipe from us that nobody writes to: it ends when we end, however we end (SIGKILL
+# too), and then the server leaves. os.read takes no lock, so the waiting thread cannot disturb a normal exit.
+LAUNCHER = """
+import os, runpy, sys, threading
+def leave_with_parent():
+    os.read(0, 1)
+    os._exit(1)
+threading.Thread(target=leave_with_parent, daemon=True).start()
+main = sys.argv[1]
+sys.argv = sys.argv[1:]
+sys.path[0] = os.path.dirname(main)
+runpy.run_path(main, run_name="__main__")
+"""
+
+
+class ComfyServer(ComfyClient):
+    """One ComfyUI process with a base directory of its own; a context manager that leaves no process behind.
+
+    Args:
+        environment: the Python and the ComfyUI tree to run.
+        base_directory: made if absent; holds input, output, temp, user, models and custom_nodes.
+        model_roots: folders with any of MODEL_FOLDERS inside, whose files the server lists, or with the model files
+            themselves, each of a kind that its name tells (MODEL_KINDS).
+        custom_nodes: name in custom_nodes/ -> folder linked there; by default this pack and the tiny encoders.
+        arguments: further command-line arguments of main.py.
+    """
+
+    def __init__(
+        self,
+        environment: Environment,
+        base_directory: Path,
+        *,
+        model_roots: Sequence[Path] = (),
+        custom_nodes: Mapping[str, Path] | None = None,
+        arguments: Sequence[str] = (),
+    ) -> None:
+        self.environment = environment
+        self.base_directory = base_directory.absolute()
+        self.model_roots = [root.absolute() for root in model_roots]
+        self.custom_nodes = dict(PACK_NODES if custom_nodes is None else custom_nodes)
+        self.arguments = list(arguments)
+        self.port = 0
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        self.stop()
+
+    @property
+    def url(self) -> str:
+        """Where the server answers, without a slash at the end."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def log_path(self) -> Path:
+        """The file that receives everything the server prints."""
+        return self.base_directory / "server.log"
+
+    @property
+    def output_directory(self) -> Path:
+        return self.base_directory / "output"
+
+    @property
+    def pid(self) -> int | None:
+        """The process id of the server; None while none was started."""
+        return self._process.pid if self._process else None
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    def start(self, timeout: float = START_SECONDS) -> None:
+        """Start the process and return once it answers and every linked pack was imported.
+
+        Args:
+            timeout: seconds to wait; generous, because a loaded machine may need a minute.
+
+        Raises:
+            ServerError: it died, did not answer in time, or could not import a pack; the message ends with its log.
+        """
+        if self.is_running:
+            raise ServerError(f"the server is running already, as process {self.pid}")
+        self._prepare_base_directory()
+        try:
+            for attempt in range(3):
+                self._launch()
+                if self._wait_until_ready(time.monotonic() + timeout):
+                    break
+                if "address already in use" not in self.log_tail() or attempt == 2:
+                    raise self._error_with_log("ComfyUI ended while it started")
+            self._check_packs()
+        except BaseException:
+            self.kill()
+            raise
+
+    def stop(self) -> None:
+        """End the process: ask it, and after STOP_SECONDS force it. Does nothing if it is not running."""
+        if self._process is None:
+            return
+        if self.is_running:
+            self._process.terminate()
+            try:
+                self._process.wait(STOP_SECONDS)
+            except subprocess.TimeoutExpired:
+                pass
+        self.kill()
+
+    def kill(self) -> None:
+        """End the process at once, as a crash or a power cut would (SIGKILL)."""
+        if self._process is None:
+            return
+        self._process.kill()
+        self._process.wait()
+        if self._process.stdin:
+            self._process.stdin.close()
+
+    def log_tail(self, num_lines: int = 40) -> str:
+        """Return the last lines of the server's log."""
+        lines = self.log_path.read_text(encoding="utf-8", errors="replace").splitlines()
+        return "\n".join(lines[-num_lines:])
+
+    def add_input(self, path: Path, name: str | None = None) -> str:
+        """Copy a file into the input folder; return the name under which a LoadImage node finds it."""
+        name = name or path.name
+        shutil.copyfile(path, self.base_directory / "input" / name)
+        return name
+
+    def saved_file(self, saved: Mapping[str, Any]) -> Path:
+        """Return the path of one file of a node's outputs ({"filename", "subfolder", "type"})."""
+        return self.base_directory / str(saved["type"]) / str(saved["subfolder"]) / str(saved["filename"])
+
+    def require_alive(self, error: BaseException) -> None:
+        """Raise ServerError, with the end of the log, if the process has ended, as `error` suggests."""
+        if not self.is_running:
+            raise self._error_with_log("ComfyUI died") from error
+
+    def _launch(self) -> None:
+        self.port = _free_port()
+        with self.log_path.open("wb") as log:
+            self._process = subprocess.Popen(
+                [str(self.environment.python), "-u", "-c", LAUNCHER, *self._main_arguments()],
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+                cwd=self.base_directory,  # not the repository root, whose nodes/ would shadow ComfyUI's nodes.py
+                env=process_variables(self.environment),
+                # Ctrl-C is for us: we interrupt the run, keep what is finished and then end the server ourselves.
+                start_new_session=os.name != "nt",
+                creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
+            )
+
+    def _main_arguments(self) -> list[str]:
+        arguments = [str(self.environment.comfyui / "main.py"), "--cpu", "--listen", "127.0.0.1"]
+        arguments += ["--port", str(self.port), "--disable-auto-launch", "--disable-api-nodes"]
+        arguments += ["--base-directory", str(self.base_directory), "--database-url", "sqlite:///:memory:"]
+        if self.model_roots:
+            arguments += ["--extra-model-paths-config", str(self._write_model_paths())]
+        return arguments + self.arguments
+
+    def _write_model_paths(self) -> Path:
+        """Write the list of model folders; JSON is YAML too, and full paths are taken literally ('$' and '~' as well)."""
+        paths = {
+            f"models_{number}": {name: str(root / name) for name in MODEL_FOLDERS if (root / name).is_dir()}
+            for number, root in enumerate(self.model_roots)
+        }
+        config = self.base_directory / "model_paths.yaml"
+        config.write_text(json.dumps(paths, indent=1), encoding="utf-8")
+        return config
+
+    def _prepare_base_directory(self) -> None:
+        for name in ("custom_nodes", "input", "output", "temp", "user/default", *(f"models/{m}" for m in MODEL_FOLDERS)):
+            (self.base_directory / name).mkdir(parents=True, exist_ok=True)
+        for name, folder in self.custom_nodes.items():
+            link_folder(folder, self.base_directory / "custom_nodes" / name)
+        for root in self.model_roots:
+            for file in root.glob("*.safetensors"):
+                link_file(file, self.base_directory / "models" / model_folder(file) / file.name)
+
+    def _wait_until_ready(self, deadline: float) -> bool:
+        while self.is_running:
+            try:
+                self.get_json("/system_stats", timeout=5)
+                return True
+            except (OSError, ValueError):
+                pass  # not listening yet
+            if time.monotonic() > deadline:
+                raise self._error_with_log("ComfyUI did not answer in time")
+            time.sleep(0.1)
+        return False
+
+    def _check_packs(self) -> None:
+        log = self.log_path.read_text(encoding="utf-8", errors="replace")
+        failed = [line for line in log.splitlines() if "(IMPORT FAILED)" in line]
+        if any(name in line for line in failed for name in self.custom_nodes):
+            raise self._error_with_log("ComfyUI could not import a pack", num_lines=120)
+
+    def _error_with_log(self, what: str, num_lines: int = 40) -> ServerError:
+        return ServerError(f"{what}; the end of {self.log_path}:\n{self.log_tail(num_lines)}")
+
+
+def process_variables(environment: Environment) -> dict[str, str]:
+    """Return the environment variables for a process that runs ComfyUI: offline, and no writing into a user's tree."""
+    variables = {**clean_python_variables(), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONUTF8": "1"}
+    if environment.comfyui != Layout().comfyui:
+        variables["PYTHONDONTWRITEBYTECODE"] = "1"
+    return variables
+
+
+def link_folder(folder: Path, link: Path) -> None:
+    """Make `link` lead to `folder`; where the system allows neither symlinks nor junctions, copy the folder there.
+
+    An earlier link (or copy) at that place is replaced.
+    """
+    if not folder.is_dir():
+        raise ServerError(f"{folder} is not a folder")
+    _remove_link(link)
+    try:
+        link.symlink_to(folder, target_is_directory=True)
+        return
+    except OSError:
+        if os.name != "nt":
+            raise
+    import _winapi
+
+    try:
+        _winapi.CreateJunction(str(folder), str(link))
+    except OSError:  # another drive, or a file system without junctions
+        shutil.copytree(folder, link, ignore=NOT_COPIED)
+
+
+def link_file(file: Path, link: Path) -> None:
+    """Make `link` lead to `file`, by a symlink, else a hard link, else a copy; an earlier one at that place is replaced."""
+    link.unlink(missing_ok=True)
+    for make in (os.symlink, os.link, shutil.copyfile):
+        try:
+            make(file, link)
+            return
+        except OSError:
+            if make is shutil.copyfile:
+                raise
+
+
+def model_folder(file: Path) -> str:
+    """Return the model folder that a file belongs to, by its name. Raises ServerError if the name does not tell."""
+    for word, folder in MODEL_KINDS:
+        if word in file.name.lower():
+            return folder
+    raise ServerError(f"{file} could be any kind of model: put one of {', '.join(w for w, _ in MODEL_KINDS)} in its name")
+
+
+def _remove_link(link: Path) -> None:
+    if link.is_symlink():
+        link.unlink()
+    elif link.exists():
+        if os.name != "nt":
+            raise ServerError(f"{link} is not a link: move it away, a link is made there")
+        try:
+            link.rmdir()  # removes a junction, never what it leads to
+        except OSError:
+            shutil.rmtree(link)  # a copy, made by us
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,56 @@
+"""The loop on Wan 2.1 with one SVI LoRA: what the workflows of Film and 2.0 have in common."""
+
+from dev.workflows.graph_layout import GraphLayout, Node
+from dev.workflows.parts import (
+    MODELS,
+    NOTES,
+    PROMPTS,
+    REFERENCE,
+    SAMPLING,
+    VIDEO,
+    encoders,
+    generate,
+    lora_row,
+    prompt_texts,
+    reference,
+    sampling,
+)
+from dev.workflows.texts import NEGATIVE_ENGLISH, note
+from dev.workflows.weight_files import CLIP_VISION, TEXT_ENCODER, VAE, WAN21_I2V, downloads, weight_files
+
+
+def wan21_loop(graph: GraphLayout, variant: str, lora: str, text: str, note_name: str, prefix: str) -> None:
+    """Add the whole graph of one SVI system on Wan 2.1, with the settings of its authors.
+
+    Args:
+        variant: of SVI Layout.
+        lora: its file.
+        text: of the prompt stream.
+        note_name: of the note that explains it.
+        prefix: folder of the run.
+    """
+    notes = graph.column(430).group("Read me", NOTES)
+    notes.note("Start here", note(note_name), 540)
+    notes.note("Weight files", weight_files(WAN21_I2V, lora, CLIP_VISION, TEXT_ENCODER, VAE), 300)
+    links = wan21_models(graph, f"SVI {variant} LoRA", lora)
+    middle = graph.column(400)
+    clip, vae = encoders(middle)
+    links |= {"vae": vae, "anchor": reference(middle, vae, 832, 480)}
+    links |= prompt_texts(graph.column(460).group("3 - Prompts", PROMPTS), clip, text, NEGATIVE_ENGLISH)
+    steps = graph.column(460).group("4 - Sampling", SAMPLING)
+    links |= sampling(steps, links["model"], 50, variant) | {"num_clips": links["prompts"]["num_prompts"]}
+    steps.add("PreviewAny", title="What the authors use with it", preview_height=240, source=links["layout"]["settings"])
+    generate(graph.column(520).group("5 - Video", VIDEO), links, prefix, cfg=5.0)
+
+
+def wan21_models(graph: GraphLayout, title: str, lora: str) -> dict[str, Node]:
+    """Add Wan 2.1 with the LoRA and shift, and CLIP vision; return them as links of SVI Generate."""
+    column = graph.column(540)
+    group = column.group("1 - Wan 2.1 image-to-video and the SVI LoRA", MODELS)
+    unet = group.add("UNETLoader", models=downloads(WAN21_I2V), unet_name=WAN21_I2V, weight_dtype="default")
+    row = lora_row(group, title, lora, 1.0, "none", 1.0)
+    stack = group.add("SVILoraStack", model=unet, loras=row)
+    model = group.add("ModelSamplingSD3", title="Shift", model=stack, shift=5.0)
+    features = column.group("CLIP vision (Wan 2.1 only)", REFERENCE)
+    clip_vision = features.add("CLIPVisionLoader", models=downloads(CLIP_VISION), clip_name=CLIP_VISION)
+    return {"model": model, "clip_vision": clip_vision}

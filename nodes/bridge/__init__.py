@@ -1,0 +1,1 @@
+"""The translators between ComfyUI and svi_core."""

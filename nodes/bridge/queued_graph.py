@@ -1,0 +1,235 @@
+"""The queued graph as data: what a run is asked to be can be read from it before any node executes.
+
+ComfyUI hands a node the whole graph in API format, {node id: {"class_type": ..., "inputs": {name: value or [node id, slot]}}}.
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import folder_paths
+
+from ...svi_core.files.fingerprint import fingerprint, large_file_fingerprint
+
+GENERATE, LORA_STACK = "SVIGenerate", "SVILoraStack"
+MODEL_INPUTS = ("model", "model_low_noise")
+MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
+# What a clip's own key holds already, or what changes the files of a run and not its clips.
+_NOT_IN_RECIPE = {"num_clips", "seed", "seed_mode", "filename_prefix", "output", "layout", "continue_from"}
+_SCHEDULE_WIDGETS = {"text", "split", "file", "until_stopped"}
+_NOT_MODELS = {"custom_nodes", "configs"}
+
+
+class NotKnown(ValueError):
+    """A value that another node makes, so that it is not known before that node has run."""
+
+
+@dataclass(frozen=True)
+class Link:
+    """One end of a wire: the output `slot` of the node `node_id`."""
+
+    node_id: str
+    slot: int
+
+
+@dataclass(frozen=True)
+class QueuedGraph:
+    """A graph in API format. Nodes are named by their ids."""
+
+    nodes: Mapping[str, Mapping]
+
+    def class_of(self, node_id: str) -> str:
+        """Return the class of a node, "" where the graph has no such node."""
+        return self.nodes.get(node_id, {}).get("class_type", "")
+
+    def inputs(self, node_id: str) -> Mapping[str, object]:
+        """Return a node's inputs: literals, and links as [node id, slot]."""
+        return self.nodes.get(node_id, {}).get("inputs", {})
+
+    def title(self, node_id: str) -> str:
+        """Return how to name a node to a person: its title where it has one, and its id."""
+        title = (self.nodes.get(node_id, {}).get("_meta") or {}).get("title") or self.class_of(node_id)
+        return f"{title} (node {node_id})"
+
+    def link(self, node_id: str, name: str) -> Link | None:
+        """Return where the input `name` of a node comes from, or None if it is a literal or empty."""
+        return as_link(self.inputs(node_id).get(name))
+
+    def value(self, node_id: str, name: str, default: object = None) -> object:
+        """Return the literal of a widget, also one that comes from a node that only holds a value (a primitive).
+
+        Raises:
+            NotKnown: it comes from any other node.
+        """
+        value = self.inputs(node_id).get(name, default)
+        source = as_link(value)
+        if source is None:
+            return value
+        if set(self.inputs(source.node_id)) == {"value"}:
+            return self.value(source.node_id, "value")
+        raise NotKnown(f"{name}: comes from {self.title(source.node_id)}")
+
+    def upstream(self, node_id: str) -> list[str]:
+        """Return `node_id` and all nodes that it depends on, the nearest first."""
+        found = [node_id]
+        for current in found:  # grows while it is walked: breadth first
+            links = (as_link(value) for value in self.inputs(current).values())
+            found += dict.fromkeys(link.node_id for link in links if link and link.node_id not in found)
+        return [node for node in found if node in self.nodes]
+
+    def chain(self, node_id: str, name: str) -> Iterator[str]:
+        """Yield the nodes of a chain that is linked by inputs called `name`, from `node_id`'s own input on."""
+        seen = {node_id}
+        link = self.link(node_id, name)
+        while link is not None and link.node_id not in seen:
+            seen.add(link.node_id)
+            yield link.node_id
+            link = self.link(link.node_id, name)
+
+    def model_chain(self, node_id: str, name: str) -> Iterator[Link]:
+        """Yield the outputs that a MODEL passed through on its way to the input `name` of a node, its loader's last."""
+        seen = {node_id}
+        link = self.link(node_id, name)
+        while link is not None and link.node_id not in seen:
+            seen.add(link.node_id)
+            yield link
+            is_second = self.class_of(link.node_id) == LORA_STACK and link.slot == 1
+            link = self.link(link.node_id, "model_low_noise" if is_second else "model")
+
+    def other_users(self, node_id: str, besides: set[str]) -> list[str]:
+        """Return the nodes that take an output of `node_id`, other than those in `besides`."""
+        takers = (taker for taker in self.nodes if taker not in besides)
+        return [taker for taker in takers if any(_leads_to(value, node_id) for value in self.inputs(taker).values())]
+
+
+@dataclass(frozen=True)
+class FileName:
+    """A model file that a node names.
+
+    Attributes:
+        node_id: the node.
+        name: as the widget says it.
+        kind: ComfyUI's folder it is in, "diffusion_models" for instance; "" if it is in none.
+        path: the file, or None if it is missing.
+    """
+
+    node_id: str
+    name: str
+    kind: str
+    path: Path | None
+
+
+def model_files(graph: QueuedGraph, node_id: str) -> Iterator[FileName]:
+    """Yield every model file that `node_id` or a node upstream of it names, each once."""
+    seen = set()
+    for node in graph.upstream(node_id):
+        for value in graph.inputs(node).values():
+            if names_a_model(value) and value not in seen:
+                seen.add(value)
+                yield FileName(node, value, *_find_model(value))
+
+
+def checkpoint_names(graph: QueuedGraph, node_id: str) -> tuple[str | None, ...]:
+    """Return the model file behind each linked model input of an SVI Generate; None where no loader names one."""
+    names = []
+    for name in MODEL_INPUTS:
+        links = list(graph.model_chain(node_id, name))
+        if links:
+            values = graph.inputs(links[-1].node_id).values()
+            names.append(next((value for value in values if names_a_model(value)), None))
+    return tuple(names)
+
+
+def recipe(prompt: Mapping[str, Mapping], node_id: str) -> str:
+    """Return a hash of all that the graph says of the clips of the SVI Generate `node_id`, for ClipPlan.recipe.
+
+    Prompts, seeds and lengths are left out, since they are known clip by clip. Files enter with what they are now. A node
+    that the graph does not hold (one made while another was expanded) has the recipe "".
+    """
+    graph = QueuedGraph(prompt or {})
+    if node_id not in graph.nodes:
+        return ""
+    prompts = graph.link(node_id, "prompts")
+    left_out = {node_id: _NOT_IN_RECIPE} | ({prompts.node_id: _SCHEDULE_WIDGETS} if prompts else {})
+    hashes: dict[str, str] = {}
+    for node in _ancestors_first(graph, node_id, left_out):
+        inputs = {name: value for name, value in graph.inputs(node).items() if name not in left_out.get(node, ())}
+        parts = {name: _recipe_part(value, hashes) for name, value in inputs.items()}
+        hashes[node] = fingerprint(graph.class_of(node), parts)
+    return hashes[node_id]
+
+
+def _recipe_part(value: object, hashes: Mapping[str, str]) -> object:
+    link = as_link(value)
+    if link is not None:
+        return (hashes.get(link.node_id, ""), link.slot)
+    return (value, _stamp(value))
+
+
+def _ancestors_first(graph: QueuedGraph, node_id: str, left_out: Mapping[str, set[str]]) -> list[str]:
+    """Return what `node_id` depends on, through other inputs than those `left_out`, each node after all that it needs."""
+    order: list[str] = []
+    seen: set[str] = set()
+    waiting = [(node_id, False)]
+    while waiting:
+        node, is_ready = waiting.pop()
+        if is_ready:
+            order.append(node)
+        elif node not in seen:
+            seen.add(node)
+            waiting.append((node, True))
+            skipped = left_out.get(node, ())
+            links = (as_link(value) for name, value in graph.inputs(node).items() if name not in skipped)
+            waiting += [(link.node_id, False) for link in links if link and link.node_id not in seen]
+    return order
+
+
+def as_link(value: object) -> Link | None:
+    """Return the link that an input's value is, or None for a literal."""
+    if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
+        return Link(value[0], value[1])
+    return None
+
+
+def _leads_to(value: object, node_id: str) -> bool:
+    link = as_link(value)
+    return link is not None and link.node_id == node_id
+
+
+def names_a_model(value: object) -> bool:
+    """Whether a widget's value reads like the name of a model file."""
+    return isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES) and "\n" not in value
+
+
+def _find_model(name: str) -> tuple[str, Path | None]:
+    """Return (kind of folder, path) of a model file in ComfyUI's folders, or ("", None)."""
+    for kind in folder_paths.folder_names_and_paths:
+        path = None if kind in _NOT_MODELS else folder_paths.get_full_path(kind, name)
+        if path is not None:
+            return kind, Path(path)
+    return "", None
+
+
+def _stamp(value: object) -> object:
+    """Return what tells the file that a literal names from others of that name: of a model its size and time of change, of
+    a picture or another input its content. None if it names no file.
+    """
+    if not isinstance(value, str) or not 0 < len(value) <= 255 or "\n" in value or "\0" in value:
+        return None
+    try:
+        if names_a_model(value):
+            path = _find_model(value)[1]
+            return path and (path.stat().st_size, path.stat().st_mtime_ns)
+        path = find_input(value)
+        return path and large_file_fingerprint(path)
+    except OSError:  # it went away just now, or cannot be read; its loader will tell
+        return None
+
+
+def find_input(name: str) -> Path | None:
+    """Return the file in ComfyUI's input folder (or, as ``name [output]``, in another of its folders) called `name`."""
+    try:
+        path = Path(folder_paths.get_annotated_filepath(name))
+    except ValueError:
+        return None
+    return path if path.is_file() else None

@@ -1,0 +1,1 @@
+"""SVI Plan: read a queued graph without running it."""

@@ -1,0 +1,92 @@
+"""A dry run: what a video will be and cost, before any model loads."""
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from comfy_api.latest import io, ui
+from comfy_execution.graph_utils import ExecutionBlocker
+
+from ...svi_core.dry_run.dry_run import make_plan
+from ...svi_core.dry_run.picture import draw_message, draw_plan
+from ...svi_core.dry_run.text import plan_summary, plan_text
+from ..bridge.clip_times import earlier_times
+from .read_graph import read_outline
+
+CATEGORY = "SVI"
+
+
+class SVIPlan(io.ComfyNode):
+    """Show what a run will be, and start it only when asked to."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIPlan",
+            display_name="SVI Plan",
+            category=CATEGORY,
+            description="A dry run: clips, frames, what is stored already, time, memory, disk and warnings, read from the "
+            "graph and the run's folder before any model loads. Put it between SVI Generate and Save Video.",
+            search_aliases=["stable video infinity", "dry run", "estimate", "preview", "how long"],
+            inputs=[
+                io.Video.Input("video", lazy=True, tooltip="From SVI Generate, which does not run while plan_only is on."),
+                io.Boolean.Input(
+                    "plan_only",
+                    default=True,
+                    tooltip="On: only plan; nothing before or after this node runs. Off: make the video and pass it on.",
+                ),
+            ],
+            outputs=[
+                io.Video.Output(
+                    "planned_video", display_name="video", tooltip="The finished video; nothing while plan_only is on."
+                ),
+                io.String.Output("plan", tooltip="The plan as Markdown; show it with Preview as Text."),
+                io.Image.Output("picture", tooltip="The clips on a time axis."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.unique_id],
+            is_output_node=True,
+        )
+
+    @classmethod
+    def check_lazy_status(cls, plan_only, video=None) -> list[str]:
+        return [] if plan_only or video is not None else ["video"]
+
+    @classmethod
+    def fingerprint_inputs(cls, plan_only=True, **_) -> float | str:
+        """Plan again each time, since folder and disk change; but do not pass on the same video twice."""
+        return time.time() if plan_only else ""
+
+    @classmethod
+    def execute(cls, plan_only, video=None) -> io.NodeOutput:
+        run = describe_run(cls.hidden.prompt, cls.hidden.unique_id)
+        _show_on_node(cls.hidden.unique_id, run.summary)
+        picture = torch.from_numpy(run.picture.copy()).float().div(255.0)[None]
+        passed_on = ExecutionBlocker(None) if plan_only else video
+        return io.NodeOutput(passed_on, run.text, picture, ui=ui.PreviewText(run.text))
+
+
+@dataclass(frozen=True)
+class DescribedRun:
+    """A plan, or why there is none: in short, as a whole (both Markdown), and as a picture [H, W, 3] uint8."""
+
+    summary: str
+    text: str
+    picture: np.ndarray
+
+
+def describe_run(prompt: dict, plan_id: str) -> DescribedRun:
+    """Return the plan of the run whose video goes into the node `plan_id`, or what is wrong with it."""
+    try:
+        plan = make_plan(read_outline(prompt, plan_id), earlier_times())
+    except (ValueError, OSError) as error:
+        text = f"This run cannot be planned: {error}\n"
+        return DescribedRun(text, text, draw_message("This run cannot be planned", str(error)))
+    return DescribedRun(plan_summary(plan), plan_text(plan), draw_plan(plan))
+
+
+def _show_on_node(node_id: str, text: str) -> None:
+    """Write `text` on the node in the browser, where ui.PreviewText alone is shown only by nodes of ComfyUI's own."""
+    from server import PromptServer  # not above: it imports ComfyUI's `nodes`, which our folder shadows in tests
+
+    PromptServer.instance.send_progress_text(text, node_id)

@@ -1,0 +1,351 @@
+"""The loop as one node: prompts in, one video out."""
+
+import time
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import folder_paths
+from comfy_api.latest import InputImpl, io
+
+from ..svi_core.clips.clips import ClipPlan, Predecessor, SeedMode
+from ..svi_core.clips.continuation import VideoStart
+from ..svi_core.clips.run import GrowingVideo, VideoSettings, make_video
+from ..svi_core.files.output_folder import check_output_prefix, run_folder
+from ..svi_core.schedule.schedule import MAX_CLIPS, MAX_SEED
+from ..svi_core.store.run_store import RunStore
+from ..svi_core.systems.layouts import LAYOUTS, Layout
+from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout
+from ..svi_core.video.seams import Seam, measured_seam
+from ..svi_core.video.video_file import CODECS, PIXEL_FORMATS, VideoCoding
+from .bridge import translate as bridge
+from .bridge.clip_times import note_run
+from .bridge.control import ControlType, earliest_end, frame_rate_of
+from .bridge.queued_graph import recipe
+from .bridge.validation import complaint
+from .clip_panel import tell_browsers
+from .clip_sampler import ClipSampler
+from .conditioning import Anchors
+from .continuation import StartType
+from .layouts import LayoutType
+from .lora import LoraRows
+from .schedule import EncodedPrompts, Prompts
+
+CATEGORY = "SVI"
+AUTO = "auto"
+OutputType = io.Custom("SVI_OUTPUT")
+
+
+class SVIGenerate(io.ComfyNode):
+    """Make a video of any length, clip by clip, in constant memory."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIGenerate",
+            display_name="SVI Generate",
+            category=CATEGORY,
+            description="The whole loop: each clip is conditioned on the anchor and on the end of the clip before, "
+            "sampled, decoded and written. The video on disk is playable after every clip.",
+            search_aliases=["stable video infinity", "long video", "infinite video", "loop"],
+            inputs=_with_num_clips(run_inputs()),
+            outputs=[
+                io.Video.Output("video", tooltip="The finished video, a file: Save Video copies it without re-encoding."),
+                io.Latent.Output("last_latent", tooltip="Latent of the last clip, to go on from."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix=None) -> bool | str:
+        return complaint(check_output_prefix, filename_prefix)
+
+    @classmethod
+    def fingerprint_inputs(cls, filename_prefix=None, **_) -> float | str:
+        """Run again, instead of answering from ComfyUI's cache, when the video made before is gone."""
+        if filename_prefix is None:  # linked, not known yet
+            return ""
+        return changed_if_gone(run_path(filename_prefix))
+
+    @classmethod
+    def execute(cls, num_clips, prompts, **inputs) -> io.NodeOutput:
+        run = prepare_run(cls.hidden, MAX_CLIPS if prompts.until_stopped else num_clips, prompts, **inputs)
+        run.sampler.start_progress(0 if prompts.until_stopped else num_clips)
+        with RunStore(run.folder) as store:
+            video = GrowingVideo(store, run.settings)
+            tell = tell_browsers(video, cls.hidden.unique_id)
+            with store.within(run.budget_bytes, video.clips, video.segments):
+                path, latent = make_video(run.plan, run.sampler, video, run.start, run.sampler.on_clip, tell)
+            note_run(cls.hidden, store, video.clips)
+        remember(path, instead_of="video-*.mp4")
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})
+
+
+@dataclass(frozen=True)
+class OutputSettings:
+    """How a run's files are written and how much room they may take.
+
+    Attributes:
+        coding: of the video.
+        budget_bytes: room for stored clips; 0 for no limit.
+        seam: what becomes of shared frames, where the schedule says nothing else; None for what measured best.
+        colour_strength: 0 to 1, how far the shown colours are moved to the anchor's.
+        length_seconds: final length of the video; 0 for all that the clips give.
+    """
+
+    coding: VideoCoding = VideoCoding()
+    budget_bytes: int = 0
+    seam: Seam | None = None
+    colour_strength: float = 0.0
+    length_seconds: float = 0.0
+
+    def max_frames(self, start: VideoStart | None, frame_rate: float) -> int:
+        """Return the final length in frames, 0 for no limit; a video that is continued counts by its own duration.
+
+        Args:
+            frame_rate: of the clips.
+
+        Raises:
+            ValueError: that video is longer already.
+        """
+        if self.length_seconds == 0.0:
+            return 0
+        begun = start.num_frames / start.source.frame_rate if start else 0.0
+        if begun >= self.length_seconds:
+            raise ValueError(
+                f"length_seconds is {self.length_seconds:g}, but the video to continue lasts {begun:.2f} seconds already: "
+                "use more, or cut its end off in SVI Continue Video."
+            )
+        return (start.num_frames if start else 0) + max(1, round((self.length_seconds - begun) * frame_rate))
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """Everything that a run needs, checked before its first step."""
+
+    plan: ClipPlan
+    sampler: ClipSampler
+    settings: VideoSettings
+    folder: Path
+    budget_bytes: int
+    start: Predecessor | None
+
+
+def prepare_run(
+    hidden,
+    num_clips: int,
+    prompts: EncodedPrompts,
+    seed: int,
+    seed_mode: str,
+    filename_prefix: str,
+    layout: Layout | AutoLayout | None = None,
+    output: OutputSettings | None = None,
+    continue_from: VideoStart | None = None,
+    **inputs,
+) -> PreparedRun:
+    """Return the run that the inputs of SVI Generate, and of SVI Begin Video, describe.
+
+    Raises:
+        ValueError: naming the input that cannot work.
+    """
+    output = output or OutputSettings()
+    folder = run_path(filename_prefix)
+    if continue_from:
+        continue_from.require_another_folder(folder)
+    sampler = ClipSampler(prompts=prompts, **inputs)
+    layout = resolve_layout(layout or LAYOUTS["2.0 Pro"], sampler.claims())
+    continues = continue_from.plan_key if continue_from else ""
+    plan = ClipPlan(
+        num_clips,
+        prompts.schedule.for_run(),
+        layout,
+        seed,
+        SeedMode(seed_mode),
+        recipe=recipe(hidden.prompt, hidden.unique_id),
+        seam=output.seam or measured_seam(layout),
+        continues=continues,
+        num_clips_before=continue_from.num_clips_made if continue_from else 0,
+        accepts=partial(sampler.check_spec, layout=layout),
+    )
+    sampler.check(plan)
+    rate = frame_rate_of(layout, sampler.control)
+    num_start_frames = continue_from.num_frames if continue_from else 0
+    max_frames = earliest_end(output.max_frames(continue_from, rate), num_start_frames, sampler.control)
+    start = sampler.open_start(continue_from, rate) if continue_from else None
+    graph = bridge.embedded_graph(hidden)
+    sound = next((control.sound for control in sampler.control if control.sound), None)
+    coding = replace(output.coding, frame_rate=rate)
+    settings = VideoSettings(coding, graph, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound)
+    return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
+
+
+_made_files: set[Path] = set()  # results of this process, to notice when a cached one is gone
+_losses: dict[Path, float] = {}  # folder: when a result in it was last found gone
+
+
+def run_path(filename_prefix: str) -> Path:
+    """Return the folder of the run called `filename_prefix` in ComfyUI's output folder; nothing is created."""
+    return run_folder(Path(folder_paths.get_output_directory()), filename_prefix)
+
+
+def remember(file: Path, instead_of: str | None = None) -> None:
+    """Note `file` as a result, in place of those of its folder that match the pattern `instead_of`."""
+    if instead_of:
+        _made_files.difference_update([old for old in _made_files if old.parent == file.parent and old.match(instead_of)])
+    _made_files.add(file)
+
+
+def changed_if_gone(folder: Path | None = None) -> float | str:
+    """Return when a result (of `folder`) was last found gone, "" if none was: a new value makes a node run again, once."""
+    for file in [file for file in _made_files if not file.exists()]:
+        _made_files.discard(file)
+        _losses[file.parent] = time.time()
+    return max((noticed for parent, noticed in _losses.items() if folder in (None, parent)), default="")
+
+
+class SVIOutput(io.ComfyNode):
+    """Choose how the video is encoded and how much room a run may take."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIOutput",
+            display_name="SVI Output",
+            category=CATEGORY,
+            description="How SVI Generate writes its video, and how much disk space a run's clips may take.",
+            search_aliases=["stable video infinity", "codec", "quality", "disk space"],
+            inputs=[
+                io.Combo.Input(
+                    "codec", options=list(CODECS), default="h264", tooltip="h264 plays almost everywhere; h265 is smaller."
+                ),
+                io.Int.Input(
+                    "crf", default=18, min=0, max=51, tooltip="Quality: 0 best and very large, 18 no visible loss, 51 worst."
+                ),
+                io.Combo.Input(
+                    "pixel_format",
+                    options=list(PIXEL_FORMATS),
+                    default="yuv420p",
+                    tooltip="yuv420p plays almost everywhere; yuv444p keeps full colour resolution; yuv420p10le has 10 bits.",
+                ),
+                io.Float.Input(
+                    "budget_gb",
+                    default=0.0,
+                    min=0.0,
+                    max=100_000.0,
+                    step=0.5,
+                    tooltip="Gigabytes that stored clips may take; earlier takes not used for longest are removed first, the "
+                    "current video's never. Finished videos are not counted. 0: no limit.",
+                ),
+                io.Combo.Input(
+                    "seam",
+                    options=[AUTO, *Seam],
+                    default=AUTO,
+                    tooltip="Frames that two clips share. drop: one copy is shown. linear, eased: cross-fade between both; the "
+                    "replayed anchor frame is never mixed in. auto: linear for 2.0 Pro, which measured best on the demo's "
+                    "models, drop for others.",
+                ),
+                io.Float.Input(
+                    "colour_match",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.05,
+                    tooltip="Lead the colours of the shown frames back to the anchor's: 0 not at all, 1 fully. What conditions "
+                    "the next clip stays as it is.",
+                ),
+                io.Float.Input(
+                    "length_seconds",
+                    default=0.0,
+                    min=0.0,
+                    max=1_000_000.0,
+                    step=0.5,
+                    tooltip="Final length: the video is cut there and no further clip is made. 0: all that the clips give.",
+                ),
+            ],
+            outputs=[OutputType.Output("output", tooltip="For output of SVI Generate.")],
+        )
+
+    @classmethod
+    def execute(cls, codec, crf, pixel_format, budget_gb, seam, colour_match, length_seconds) -> io.NodeOutput:
+        for name, value, most in (
+            ("budget_gb", budget_gb, 1e5),
+            ("colour_match", colour_match, 1),
+            ("length_seconds", length_seconds, 1e6),
+        ):
+            if not 0.0 <= value <= most:
+                raise ValueError(f"{name} is {value}: use a number from 0 to {most:g}.")
+        coding = VideoCoding(codec, crf, pixel_format)
+        return io.NodeOutput(
+            OutputSettings(coding, int(budget_gb * 1e9), None if seam == AUTO else Seam(seam), colour_match, length_seconds)
+        )
+
+
+def run_inputs() -> list[io.Input]:
+    """Return what SVI Generate and SVI Begin Video have in common: links first, then widgets."""
+    return [
+        io.Model.Input("model", tooltip="Wan I2V model, or the high-noise expert of Wan 2.2, with the SVI LoRA applied."),
+        Prompts.Input("prompts", tooltip="From SVI Prompt Stream."),
+        io.Conditioning.Input("negative", tooltip="Negative prompt; not used at cfg 1."),
+        io.Vae.Input("vae", tooltip="The Wan 2.1 VAE."),
+        io.Latent.Input("anchor", tooltip="From SVI Anchor Encode; its size is the size of the video."),
+        io.Sampler.Input("sampler", tooltip="From KSamplerSelect; euler as the authors do."),
+        io.Sigmas.Input("sigmas", tooltip="From BasicScheduler: the steps of each clip, both experts together."),
+        io.Model.Input("model_low_noise", optional=True, tooltip="The low-noise expert of Wan 2.2."),
+        LayoutType.Input("layout", optional=True, tooltip="From SVI Layout; 2.0 Pro with 81 frames if empty."),
+        io.ClipVision.Input("clip_vision", optional=True, tooltip="CLIP vision model; Wan 2.1 I2V needs it."),
+        Anchors.Input(
+            "anchors",
+            optional=True,
+            tooltip="From SVI Named Anchor: images that the schedule names. As end images ([end NAME]) they are untrained.",
+        ),
+        LoraRows.Input(
+            "loras",
+            optional=True,
+            tooltip="From SVI LoRA, for strengths that the schedule changes between clips; leave out SVI LoRA Stack then.",
+        ),
+        OutputType.Input("output", optional=True, tooltip="From SVI Output; H.264 at crf 18 without a space limit if empty."),
+        ControlType.Input("control", optional=True, tooltip="Audio or pose that the clips follow, for SVI-Talk and SVI-Dance."),
+        StartType.Input("continue_from", optional=True, tooltip="From SVI Continue Video: begin after an existing video."),
+        io.Float.Input("cfg", default=4.0, min=0.0, max=100.0, step=0.1, tooltip="4 to 5 as trained; 1 with a distilled LoRA."),
+        io.Int.Input(
+            "seed",
+            default=0,
+            min=0,
+            max=MAX_SEED,
+            control_after_generate=io.ControlAfterGenerate.fixed,
+            tooltip="Noise seed of the first clip, 0 to 2^53 - 1; per clip it grows by 42.",
+        ),
+        io.Combo.Input(
+            "seed_mode",
+            options=SeedMode,
+            default=SeedMode.PER_CLIP,
+            advanced=True,
+            tooltip="per clip: seed + 42 for each clip, as the authors do. fixed: the same noise for every clip.",
+        ),
+        io.Float.Input(
+            "boundary",
+            default=0.9,
+            min=0.01,
+            max=0.99,
+            step=0.005,
+            advanced=True,
+            tooltip="Noise level (sigma) below which the low-noise expert takes over: 0.9 for Wan 2.2 I2V, the "
+            "authors use 0.875.",
+        ),
+        io.String.Input(
+            "filename_prefix",
+            default="svi/video",
+            tooltip="The run's folder inside ComfyUI's output folder. Run again under the same name to reuse its clips.",
+        ),
+    ]
+
+
+def _with_num_clips(inputs: list[io.Input]) -> list[io.Input]:
+    """Return `inputs` with num_clips as the first widget."""
+    tooltip = "How many clips; with 2.0 Pro each adds 76 frames (4.75 s)."
+    first_widget = next(index for index, entry in enumerate(inputs) if isinstance(entry, io.WidgetInput))
+    return [
+        *inputs[:first_widget],
+        io.Int.Input("num_clips", default=3, min=1, max=MAX_CLIPS, tooltip=tooltip),
+        *inputs[first_widget:],
+    ]

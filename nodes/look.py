@@ -1,0 +1,122 @@
+"""See a run: a filmstrip, and a report of drift and seams."""
+
+import json
+from itertools import accumulate
+from pathlib import Path
+
+import torch
+from comfy_api.latest import io
+
+from ..svi_core.look.drift import DriftReport, measure_drift
+from ..svi_core.look.filmstrip import MAX_ROWS, StripRow, draw_filmstrip, pick_frames, spread
+from ..svi_core.look.plots import draw_panels
+from ..svi_core.store.run_store import ShownClip, read_manifest
+from ..svi_core.video.video_file import count_frames, read_frames
+from .continuation import video_path
+
+CATEGORY = "SVI"
+_CLIP_LENGTH_TOOLTIP = (
+    "Frames that each clip gives to the video. 0: as its run says, for videos from SVI Generate. For other videos the first "
+    "clip may be longer: 76 for 2.0 Pro, 80 for Shot."
+)
+
+
+class SVIDriftReport(io.ComfyNode):
+    """Measure drift and seams of a video."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIDriftReport",
+            display_name="SVI Drift Report",
+            category=CATEGORY,
+            description="Brightness, contrast, saturation, sharpness, colour, motion and seams, clip by clip. A video that "
+            "stands still, repeats or runs backwards is called invalid first. No network is needed.",
+            search_aliases=["stable video infinity", "quality", "colour shift", "seam"],
+            inputs=[
+                io.Video.Input("video", tooltip="A video file, from SVI Generate or Load Video."),
+                io.Int.Input("clip_length", default=0, min=0, max=100_000, tooltip=_CLIP_LENGTH_TOOLTIP),
+            ],
+            outputs=[
+                io.String.Output("report", tooltip="A Markdown table, the verdict first; show it with Preview as Text."),
+                io.String.Output("data", tooltip="The same as JSON."),
+                io.Image.Output("plot", tooltip="One chart per measure over the clips."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, video, clip_length) -> io.NodeOutput:
+        path = video_path(video)
+        report = measure_drift(read_frames(path), [clip.num_frames for clip in _clips_of(path, clip_length)])
+        return io.NodeOutput(report.table(), json.dumps(report.as_dict()), _as_image(draw_panels(_series(report))))
+
+
+class SVIFilmstrip(io.ComfyNode):
+    """Show a run at a glance."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIFilmstrip",
+            display_name="SVI Filmstrip",
+            category=CATEGORY,
+            description="One picture of a whole run: a row per clip with frames from its first to its last, prompt and seed.",
+            search_aliases=["stable video infinity", "contact sheet", "overview"],
+            inputs=[
+                io.Video.Input("video", tooltip="A video file, from SVI Generate or Load Video."),
+                io.Int.Input("columns", default=3, min=1, max=20, tooltip="Frames shown of each clip."),
+                io.Int.Input("frame_width", default=240, min=32, max=1024, tooltip="Width of each frame in pixels."),
+                io.Int.Input("clip_length", default=0, min=0, max=100_000, tooltip=_CLIP_LENGTH_TOOLTIP),
+            ],
+            outputs=[io.Image.Output("image")],
+        )
+
+    @classmethod
+    def execute(cls, video, columns, frame_width, clip_length) -> io.NodeOutput:
+        path = video_path(video)
+        rows = _strip_rows(path, _clips_of(path, clip_length), columns, frame_width)
+        return io.NodeOutput(_as_image(draw_filmstrip(rows, frame_width)))
+
+
+def _clips_of(path: Path, clip_length: int) -> tuple[ShownClip, ...]:
+    """Return the clips of a video: as its run says, or pieces of `clip_length` frames (the last one may be shorter).
+
+    Raises:
+        ValueError: no clip length was given and the video is not one of a run.
+    """
+    if clip_length == 0:
+        clips = read_manifest(path)
+        if clips is None:
+            raise ValueError(f"{path.name} is not the last video of an SVI run, so its clips are not known: set clip_length.")
+        return clips
+    total = count_frames(path)
+    lengths = [min(clip_length, total - start) for start in range(0, total, clip_length)]
+    return tuple(ShownClip("", "", 0, length) for length in lengths)
+
+
+def _strip_rows(path: Path, clips: tuple[ShownClip, ...], columns: int, width: int) -> list[StripRow]:
+    starts = list(accumulate((clip.num_frames for clip in clips), initial=0))
+    shown = spread(len(clips), min(len(clips), MAX_ROWS))
+    wanted = [[starts[k] + i for i in spread(clips[k].num_frames, columns)] for k in shown]
+    frames = pick_frames(read_frames(path), [index for row in wanted for index in row], width)
+    titles = [f"{k + 1}  {clips[k].prompt}" for k in shown]
+    notes = [_take(clips[k]) for k in shown]
+    return [StripRow(tuple(frames[i] for i in row), *texts) for row, *texts in zip(wanted, titles, notes, strict=True)]
+
+
+def _take(clip: ShownClip) -> str:
+    """Return what is known of a clip that a run made."""
+    return f"seed {clip.seed}, {clip.num_frames} frames, take {clip.key[:8]}" if clip.key else ""
+
+
+def _series(report: DriftReport) -> dict[str, list]:
+    names = ("brightness", "contrast", "saturation", "sharpness", "motion", "seam")
+    return {name: [getattr(clip, name) for clip in report.clips] for name in names} | {
+        "colour distance from clip 1": list(report.colour_distance),
+        "frozen": [clip.frozen for clip in report.clips],
+    }
+
+
+def _as_image(picture) -> torch.Tensor:
+    """Return a picture [H, W, 3] uint8 as a ComfyUI IMAGE [1, H, W, 3] in [0, 1]."""
+    return torch.from_numpy(picture.copy()).float().div(255.0)[None]

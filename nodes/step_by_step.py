@@ -1,0 +1,135 @@
+"""The loop taken apart: begin, one clip, finish; for ComfyUI's generic loop nodes, and unrolled by node expansion.
+
+The whole state of a run between two clips is one value. It is immutable and small, so ComfyUI may keep every one of them.
+"""
+
+from comfy_api.latest import InputImpl, io
+
+from ..svi_core.clips.run import RunState, finish_video, next_clip
+from ..svi_core.files.output_folder import check_output_prefix
+from ..svi_core.schedule.schedule import MAX_CLIPS
+from .bridge.validation import complaint
+from .generate import changed_if_gone, prepare_run, remember, run_inputs
+
+CATEGORY = "SVI"
+StateType = io.Custom("SVI_STATE")
+_MAX_UNROLLED = 200  # each becomes a node of its own
+
+
+class SVIBeginVideo(io.ComfyNode):
+    """Check everything and give the state before the first clip."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIBeginVideo",
+            display_name="SVI Begin Video",
+            category=CATEGORY,
+            description="The start of a loop that you build yourself: SVI Begin Video, then SVI Next Clip as often as you "
+            "like, then SVI Finish Video. The same inputs as SVI Generate; the number of clips is the loop's.",
+            search_aliases=["stable video infinity", "loop start", "for loop", "while loop"],
+            inputs=run_inputs(),
+            outputs=[StateType.Output("state", tooltip="For SVI Next Clip, or as the initial value of a loop.")],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+        )
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix=None) -> bool | str:
+        return complaint(check_output_prefix, filename_prefix)
+
+    @classmethod
+    def execute(cls, prompts, **inputs) -> io.NodeOutput:
+        run = prepare_run(cls.hidden, MAX_CLIPS, prompts, **inputs)
+        state = RunState(run.plan, run.sampler, run.folder, run.settings, run.start, budget_bytes=run.budget_bytes)
+        return io.NodeOutput(state)
+
+
+class SVINextClip(io.ComfyNode):
+    """Make one clip."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVINextClip",
+            display_name="SVI Next Clip",
+            category=CATEGORY,
+            description="The body of a loop: takes the state, makes one clip (or finds it stored), gives the state after it.",
+            search_aliases=["stable video infinity", "loop body", "one clip"],
+            inputs=[StateType.Input("state", tooltip="From SVI Begin Video, or the state after the clip before.")],
+            outputs=[
+                StateType.Output(
+                    "next_state", display_name="state", tooltip="For the next SVI Next Clip, or SVI Finish Video."
+                ),
+                io.Video.Output("clip", tooltip="The frames that this clip gives to the video, a file."),
+                io.Latent.Output("latent", tooltip="The clip's latent, as the sampler made it."),
+            ],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_) -> float | str:
+        """Run again, instead of answering from ComfyUI's cache, when a clip made before is gone from its folder."""
+        return changed_if_gone()
+
+    @classmethod
+    def execute(cls, state) -> io.NodeOutput:
+        state.maker.start_progress(0)
+        after, clip = next_clip(state)
+        remember(after.segments[-1])
+        return io.NodeOutput(after, InputImpl.VideoFromFile(str(after.segments[-1])), {"samples": clip.latent})
+
+
+class SVIFinishVideo(io.ComfyNode):
+    """Join the clips."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIFinishVideo",
+            display_name="SVI Finish Video",
+            category=CATEGORY,
+            description="The end of a loop: joins the clips made so far into one video, without encoding them again.",
+            search_aliases=["stable video infinity", "loop end"],
+            inputs=[StateType.Input("state", tooltip="The state after the last clip.")],
+            outputs=[io.Video.Output("video", tooltip="The finished video, a file.")],
+        )
+
+    @classmethod
+    def fingerprint_inputs(cls, **_) -> float | str:
+        return changed_if_gone()
+
+    @classmethod
+    def execute(cls, state) -> io.NodeOutput:
+        path = finish_video(state)
+        remember(path, instead_of="video-*.mp4")
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)))
+
+
+class SVIUnrollClips(io.ComfyNode):
+    """Expand into one SVI Next Clip per clip."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="SVIUnrollClips",
+            display_name="SVI Unroll Clips",
+            category=CATEGORY,
+            description="Becomes so many SVI Next Clip nodes while the graph runs, each cached by ComfyUI itself and shown "
+            "with its own progress. SVI Generate does the same in one node.",
+            search_aliases=["stable video infinity", "node expansion", "loop"],
+            inputs=[
+                StateType.Input("state", raw_link=True, tooltip="From SVI Begin Video."),
+                io.Int.Input("num_clips", default=3, min=1, max=_MAX_UNROLLED, tooltip="How many clips are made."),
+            ],
+            outputs=[StateType.Output("last_state", display_name="state", tooltip="For SVI Finish Video.")],
+            hidden=[io.Hidden.unique_id],
+            enable_expand=True,
+        )
+
+    @classmethod
+    def execute(cls, state, num_clips) -> io.NodeOutput:
+        names = [f"{cls.hidden.unique_id}.clip{number}" for number in range(1, num_clips + 1)]
+        links = [state, *([name, 0] for name in names)]
+        nodes = {
+            name: {"class_type": "SVINextClip", "inputs": {"state": link}} for name, link in zip(names, links, strict=False)
+        }
+        return io.NodeOutput(links[-1], expand=nodes)

@@ -1,0 +1,337 @@
+"""What is asked of each clip, and the chain of clips: each moves on from the tail of the one before.
+
+Source: SVI (arXiv:2510.09212), Sec. 4; SVI_SPEC A1-A3 (seeds, stitching).
+"""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+from enum import StrEnum
+from typing import Protocol
+
+import torch
+
+from ..conditioning.build_y import require_finite
+from ..schedule.schedule import MAX_SEED, ClipSpec, Requirement, Schedule
+from ..store.run_store import ClipRecord, RunStore, chain_key
+from ..systems.layouts import Layout, Overlap, make_layout
+from ..video.seams import Seam, Showing
+
+SEED_STEP = 42  # the authors' seed_i = 42 * i
+
+
+class SeedMode(StrEnum):
+    """How the noise seed moves from clip to clip."""
+
+    PER_CLIP = "per clip"
+    FIXED = "fixed"
+
+
+class ScheduleSource(Protocol):
+    """Where a run's clip specs come from: a Schedule, or a LiveSchedule that may change while the run goes."""
+
+    def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
+        """Return what is said of clip `clip_index` (0-based); what came since the run began only if `require` accepts it."""
+
+    def snapshot(self) -> Schedule:
+        """Return the schedule as it is now."""
+
+
+@dataclass(frozen=True)
+class ClipRequest:
+    """What one clip is asked to be, with everything that the schedule left open filled in.
+
+    Attributes:
+        index: 0-based place in the video.
+        spec: what the schedule says.
+        seed: its noise seed.
+        layout: its layout, with the schedule's lengths.
+        starts_anew: conditioned on the anchor only: the first clip, or a cut.
+        seam: what becomes of the frames that it shares with the clip before.
+        start_frame: where its frame 0 lies on the video's timeline; negative where a continued video's frames come first.
+    """
+
+    index: int
+    spec: ClipSpec
+    seed: int
+    layout: Layout
+    starts_anew: bool
+    seam: Seam = Seam.DROP
+    start_frame: int = 0
+
+    def placed_after(self, before: "ClipRequest | None") -> "ClipRequest":
+        """Return this request on the timeline: after the clip `before`, or first where there is none."""
+        end = before.start_frame + before.layout.num_frames + before.spec.hold if before else 0
+        return replace(self, start_frame=end - (0 if self.starts_anew else self.layout.overlap))
+
+    @property
+    def num_blended(self) -> int:
+        """How many frames are mixed with the clip before; a 2.0 Pro clip's frame 0, which replays its anchor, never is."""
+        if self.starts_anew or self.seam is Seam.DROP:
+            return 0
+        return self.layout.overlap - 1 if self.layout.in_latent_space else self.layout.overlap
+
+
+class Predecessor(Protocol):
+    """What a clip moves on from: the clip before, or the end of a video that is continued.
+
+    Attributes:
+        key: 64 hex digits; determines both of the following.
+        latent: [1, 16, F, h, w], un-normalised; its last slots are the motion of a latent-space layout.
+    """
+
+    key: str
+    latent: torch.Tensor
+
+    def tail(self, num_frames: int) -> torch.Tensor:
+        """Return the last `num_frames` frames [n, H, W, 3] in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class ClipPlan:
+    """What is decided before the first clip is made.
+
+    Attributes:
+        num_clips: clips of the video, >= 1.
+        schedule: what is said of each clip.
+        layout: how clips are conditioned and joined, where the schedule says nothing else.
+        seed: of the first clip of all, which is clip 0 unless runs are continued.
+        seed_mode: PER_CLIP adds 42 per clip, as the authors do; FIXED repeats the same noise.
+        recipe: a hash of everything else that the graph says, which is known before any model loads.
+        seam: what becomes of shared frames, where the schedule says nothing else.
+        continues: a hash of the video that the first clip moves on from; empty if it starts anew.
+        num_clips_before: clips of earlier runs in that video: seeds go on after theirs, since no noise may come twice.
+        accepts: raises ValueError where a spec, of a schedule that changed meanwhile, asks for what the run does not have.
+    """
+
+    num_clips: int
+    schedule: ScheduleSource
+    layout: Layout
+    seed: int = 0
+    seed_mode: SeedMode = SeedMode.PER_CLIP
+    recipe: str = ""
+    seam: Seam = Seam.DROP
+    continues: str = ""
+    num_clips_before: int = 0
+    accepts: Callable[[ClipSpec], None] = field(default=lambda spec: None, repr=False, compare=False)
+    _said: dict[int, ClipRequest] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        if self.num_clips < 1:
+            raise ValueError(f"num_clips is {self.num_clips}: a video has at least 1 clip.")
+        if not 0 <= self.seed <= MAX_SEED:
+            raise ValueError(f"seed is {self.seed}: use 0 .. 2^53 - 1, the range that a browser stores exactly.")
+
+    def seed_of(self, clip_index: int, spec: ClipSpec | None = None) -> int:
+        """Return the noise seed of clip `clip_index` (0-based): the schedule's, or one that wraps at 2^53."""
+        if spec is not None and spec.seed is not None:
+            return spec.seed
+        step = SEED_STEP if self.seed_mode is SeedMode.PER_CLIP else 0
+        return (self.seed + step * (self.num_clips_before + clip_index)) % (MAX_SEED + 1)
+
+    def request(self, clip_index: int) -> ClipRequest:
+        """Return what is asked of clip `clip_index`.
+
+        What was said of a clip once stays said: a live schedule may change between the end of one clip, whose joint with
+        the next depends on what that will be, and the beginning of the next.
+
+        Raises:
+            ValueError: the schedule gives it lengths that its layout cannot take.
+        """
+        if clip_index not in self._said:
+            self._said[clip_index] = self.request_for(clip_index, self.schedule.at(clip_index, self._require))
+            self._said.pop(clip_index - 2, None)
+        return self._said[clip_index]
+
+    def plan_key(self, request: ClipRequest, previous: str | None) -> str:
+        """Return the key of a clip as far as the graph tells it; `previous` is that of the clip before, None after a cut."""
+        spec = replace(request.spec, hold=0, seam=None)  # these change what is shown of a clip, not the clip
+        return chain_key(previous, (self.recipe, spec, request.seed, request.layout, request.starts_anew))
+
+    def request_for(self, clip_index: int, spec: ClipSpec) -> ClipRequest:
+        """Return what `spec` asks of clip `clip_index`.
+
+        Raises:
+            ValueError: naming the clip, lengths that its layout cannot take.
+        """
+        layout = self.layout
+        if spec.num_frames is not None or spec.num_motion_frames is not None:
+            num_motion = self.layout.num_motion_frames if spec.num_motion_frames is None else spec.num_motion_frames
+            try:
+                layout = make_layout(layout.name, spec.num_frames or layout.num_frames, num_motion, layout.cuts_to_8_bits)
+            except ValueError as error:
+                raise ValueError(f"clip {clip_index + 1} of the schedule: {error}") from error
+        starts_anew = spec.cut or (clip_index == 0 and not self.continues)
+        seam = Seam.DROP if clip_index == 0 else spec.seam or self.seam  # a continued video's own frames stay as they are
+        return ClipRequest(clip_index, spec, self.seed_of(clip_index, spec), layout, starts_anew, seam)
+
+    def require_joints(self, schedule: Schedule) -> None:
+        """Refuse clips that are too short for what they share with their neighbours.
+
+        Raises:
+            ValueError: naming the clip.
+        """
+        before = None
+        for index in range(min(self.num_clips, len(schedule))):
+            request = self.request_for(index, schedule.at(index))
+            if before is not None and not request.starts_anew:
+                _require_room(before, request)
+            before = request
+
+    def _require(self, clip_index: int, spec: ClipSpec) -> None:
+        """Refuse what `spec` asks of clip `clip_index` if the run lacks it, or the clip before leaves no room for it.
+
+        Raises:
+            ValueError: naming the clip, or what is missing.
+        """
+        self.accepts(spec)
+        request, before = self.request_for(clip_index, spec), self._said.get(clip_index - 1)
+        if before is not None and not request.starts_anew:
+            _require_room(before, request)
+
+    def showing(self, request: ClipRequest) -> Showing:
+        """Return what a clip gives to the video, so that each moment is shown once.
+
+        Source: SVI_SPEC A1 (1.0 keeps the next clip's copy of the overlap), A2 and A3 (2.0 and Pro the previous clip's).
+        """
+        following = self.request(request.index + 1) if request.index < self.num_clips - 1 else None
+        return _showing(request, following)
+
+
+def _showing(request: ClipRequest, following: ClipRequest | None) -> Showing:
+    """Return what `request`'s clip gives to a video in which `following` comes next; None at the end."""
+    start, stop = 0, request.layout.num_frames
+    if request.num_blended:
+        start = request.layout.overlap - request.num_blended
+    elif not request.starts_anew and (request.index == 0 or request.layout.overlap_rule is Overlap.KEEP_PREVIOUS):
+        start = request.layout.overlap
+    if following is not None and not following.starts_anew:
+        keeps_next = following.layout.overlap_rule is Overlap.KEEP_NEXT
+        stop -= following.num_blended or (following.layout.overlap if keeps_next else 0)
+    is_end = stop == request.layout.num_frames
+    return Showing(range(start, stop), request.num_blended, request.seam, request.spec.hold, is_end)
+
+
+def _require_room(before: ClipRequest, request: ClipRequest) -> None:
+    """Refuse a clip whose motion or blend is longer than what the clip before can give.
+
+    Raises:
+        ValueError: naming the clip.
+    """
+    if request.layout.overlap >= before.layout.num_frames:
+        raise ValueError(
+            f"clip {request.index + 1} of the schedule shares {request.layout.overlap} frames with the clip before, which has "
+            f"only {before.layout.num_frames}: use fewer motion frames, a longer clip before, or cut."
+        )
+    if not _showing(before, request).frames:
+        raise ValueError(
+            f"clip {before.index + 1} of the schedule has {before.layout.num_frames} frames, all of which go into its seams: "
+            f"use {before.layout.num_frames + 4} or more."
+        )
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One finished clip.
+
+    Attributes:
+        request: what was asked.
+        key: hash of all that determines it.
+        latent: [1, 16, F, h, w], the sampler's output.
+        reused: whether it was found in the run store.
+        decode: latent -> chunks of frames [t, H, W, 3] in [0, 1].
+        plan_key: as the graph alone tells it, see ClipPlan.plan_key.
+    """
+
+    request: ClipRequest
+    key: str
+    latent: torch.Tensor
+    reused: bool
+    decode: Callable[[torch.Tensor], Iterator[torch.Tensor]] = field(repr=False)
+    plan_key: str = ""
+    _last: list[torch.Tensor] = field(default_factory=list, init=False, repr=False)
+
+    def frames(self) -> Iterator[torch.Tensor]:
+        """Yield all frames of the clip in chunks [t, H, W, 3]; the last few are remembered for :meth:`tail`."""
+        last = None
+        for chunk in self.decode(self.latent):
+            last = chunk if last is None else torch.cat([last, chunk])
+            last = last[-self.request.layout.num_motion_frames :]
+            yield chunk
+        self._last[:] = [last.clone()]
+
+    def tail(self, num_frames: int) -> torch.Tensor:
+        """Return the last `num_frames` frames [n, H, W, 3], decoding the clip only if that was not done yet."""
+        if not self._last or len(self._last[0]) < num_frames:
+            last = torch.cat(list(self.decode(self.latent)))[-num_frames:]
+            self._last[:] = [last.clone()]
+        return self._last[0][-num_frames:]
+
+
+class ClipMaker(Protocol):
+    """The model side of the loop, as callables: core knows neither ComfyUI nor weights."""
+
+    def determinants(self, request: ClipRequest) -> object:
+        """Return everything besides the clip before that determines the clip, for its key."""
+
+    def sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
+        """Return the latent [1, 16, F, h, w] of the clip."""
+
+    def decode(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
+        """Yield the clip's frames in chunks [t, H, W, 3] in [0, 1]."""
+
+    def measures(self, request: ClipRequest) -> dict[str, float]:
+        """Return what the time of the clip just sampled depends on besides its size: "num_steps", "num_passes", ..."""
+
+
+def make_clip(
+    plan: ClipPlan, maker: ClipMaker, store: RunStore, before: Clip | None = None, start: Predecessor | None = None
+) -> Clip:
+    """Return the clip of `plan` that comes after `before`, from `store` where it is, else sampled and stored.
+
+    Args:
+        before: the clip before; None for the first.
+        start: what the first clip moves on from, if the plan continues a video.
+
+    Raises:
+        ValueError: it came out of the sampler with NaN or infinite values; nothing is stored then.
+    """
+    request = plan.request(before.request.index + 1 if before else 0).placed_after(before and before.request)
+    previous = None if request.starts_anew else before or start
+    plan_key = None if request.starts_anew else before.plan_key if before else plan.continues or None
+    key = chain_key(previous and previous.key, maker.determinants(request))
+    plan_key = plan.plan_key(request, plan_key)
+    record = ClipRecord(key, request.index, request.spec.prompt, request.seed, {}, plan_key=plan_key)
+    latent = store.load_latent(key)
+    reused = latent is not None
+    if latent is None:
+        began = time.monotonic()
+        latent = maker.sample(request, previous)
+        require_finite(latent, _describe(request))
+        record.measures["sample_seconds"] = round(time.monotonic() - began, 3)
+        record.measures.update(_size_of(latent), **maker.measures(request))
+        store.save_latent(record, latent.cpu())
+    store.ensure_record(record)
+    return Clip(request, key, latent, reused, maker.decode, plan_key)
+
+
+def generate_clips(plan: ClipPlan, maker: ClipMaker, store: RunStore, start: Predecessor | None = None) -> Iterator[Clip]:
+    """Yield the clips of `plan` in order, the first moving on from `start` if the plan continues a video.
+
+    Only the clip before is kept, so memory does not depend on the number of clips, and the caller may stop at any clip.
+    What `store` holds is reused. Raises as :func:`make_clip`; earlier clips are stored already then.
+    """
+    assert bool(plan.continues) == (start is not None)
+    clip = None
+    for _ in range(plan.num_clips):
+        clip = make_clip(plan, maker, store, clip, start)
+        yield clip
+
+
+def _size_of(latent: torch.Tensor) -> dict[str, float]:
+    slots, height, width = latent.shape[-3:]
+    return {"num_slots": slots, "latent_height": height, "latent_width": width}
+
+
+def _describe(request: ClipRequest) -> str:
+    return f"clip {request.index + 1} (seed {request.seed}, prompt {request.spec.prompt[:60]!r})"

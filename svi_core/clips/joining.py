@@ -1,0 +1,233 @@
+"""Join two finished videos, trimmed and cross-faded as asked.
+
+Whole videos of one codec that meet in a plain cut are joined by stream copy, after which every decoded frame is compared;
+everything else is encoded anew, frame by frame, in constant memory.
+"""
+
+import logging
+import subprocess
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+from ..files.atomic_file import staged
+from ..files.fingerprint import fingerprint, large_file_fingerprint
+from ..store.run_store import RunStore
+from ..video.seams import Seam, blend_weights
+from ..video.source_video import SourceVideo, copy_to_timescale, frame_hashes, video_seconds
+from ..video.video_file import NO_WINDOW, Sound, VideoCoding, join_videos, read_frames, write_video
+from .continuation import clips_of_video
+
+_log = logging.getLogger(__name__)
+_CHUNK = 8  # frames handed to the encoder at once
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A part of a video.
+
+    Attributes:
+        source: the video.
+        trim_start: frames cut off its start.
+        trim_end: frames cut off its end.
+    """
+
+    source: SourceVideo
+    trim_start: int = 0
+    trim_end: int = 0
+
+    def __post_init__(self):
+        if min(self.trim_start, self.trim_end) < 0 or self.num_frames < 1:
+            raise ValueError(
+                f"{self.source.path.name} has {self.source.num_frames} frames, of which {self.trim_start} are cut off its "
+                f"start and {self.trim_end} off its end: keep some."
+            )
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that are left."""
+        return self.source.num_frames - self.trim_start - self.trim_end
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is cut off."""
+        return self.trim_start == self.trim_end == 0
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Yield its frames [H, W, 3] uint8."""
+        for index, frame in enumerate(read_frames(self.source.path)):
+            if self.trim_start <= index < self.trim_start + self.num_frames:
+                yield frame
+
+
+@dataclass(frozen=True)
+class Joint:
+    """Two pieces and what happens between them.
+
+    Attributes:
+        first: what comes first.
+        second: what comes after it.
+        seam: DROP for a plain cut, else the kind of cross-fade.
+        num_blended: frames of the cross-fade; as many of both pieces overlap.
+    """
+
+    first: Piece
+    second: Piece
+    seam: Seam = Seam.DROP
+    num_blended: int = 0
+
+    def __post_init__(self):
+        sizes = [(piece.source.width, piece.source.height) for piece in (self.first, self.second)]
+        if sizes[0] != sizes[1]:
+            names = [f"{p.source.path.name} ({w} x {h})" for p, (w, h) in zip((self.first, self.second), sizes, strict=True)]
+            raise ValueError(f"the videos differ in size: {names[0]} and {names[1]} pixels; scale one of them first.")
+        if not 0 <= self.num_blended <= min(self.first.num_frames, self.second.num_frames):
+            raise ValueError(
+                f"blend_frames is {self.num_blended}, but the pieces have {self.first.num_frames} and {self.second.num_frames} "
+                "frames: use fewer."
+            )
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether both videos are joined whole, by a plain cut."""
+        return self.overlap == 0 and self.first.is_whole and self.second.is_whole
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the joined video."""
+        return self.first.num_frames + self.second.num_frames - self.overlap
+
+    @property
+    def overlap(self) -> int:
+        """Frames that both pieces share in the joined video."""
+        return 0 if self.seam is Seam.DROP else self.num_blended
+
+    def frames(self) -> Iterator[np.ndarray]:
+        """Yield the joined frames [H, W, 3] uint8 in order, holding no more than a cross-fade of them."""
+        waiting: deque[np.ndarray] = deque()
+        for frame in self.first.frames():
+            waiting.append(frame)
+            if len(waiting) > self.overlap:
+                yield waiting.popleft()
+        weights = blend_weights(self.seam, self.overlap).tolist()
+        for index, frame in enumerate(self.second.frames()):
+            if index < self.overlap:
+                mixed = waiting.popleft() * np.float32(1 - weights[index]) + frame * np.float32(weights[index])
+                frame = np.rint(mixed).astype(np.uint8)
+            yield frame
+
+
+def join_into_folder(folder: Path, joint: Joint, coding: VideoCoding, metadata: dict[str, object]) -> Path:
+    """Write the joined video into `folder` under a name of its own, with its clips beside it, and return its path.
+
+    Raises:
+        ValueError, OSError: as :func:`write_joint`; another process works in the folder.
+    """
+    facts = [(large_file_fingerprint(p.source.path), p.trim_start, p.trim_end) for p in (joint.first, joint.second)]
+    path = folder / f"video-{fingerprint(facts, joint.seam, joint.overlap, coding.tag)[:12]}.mp4"
+    clips = [*clips_of_video(joint.first.source, joint.first.trim_start, joint.first.trim_end)]
+    clips += clips_of_video(joint.second.source, joint.second.trim_start + joint.overlap, joint.second.trim_end)
+    with RunStore(folder) as store:
+        write_joint(path, joint, coding, metadata)
+        store.write_manifest(clips, path.name, vouch=True)
+    return path
+
+
+def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[str, object]) -> bool:
+    """Write the joined video to `path`; return whether its frames are unchanged copies.
+
+    Raises:
+        ValueError: videos of different frame rates that cannot simply follow each other.
+        OSError: a file cannot be read or written.
+    """
+    if joint.is_plain and _copied(path, joint, metadata):
+        return True
+    first, second = joint.first.source, joint.second.source
+    if abs(first.frame_rate - second.frame_rate) > 0.01 * first.frame_rate:
+        raise ValueError(
+            f"{first.path.name} has {first.frame_rate:g} frames per second and {second.path.name} {second.frame_rate:g}: "
+            "convert one of them, or join them whole and without a blend."
+        )
+    coding = replace(coding, frame_rate=first.frame_rate, **first.colours)
+    silent = path.with_name(f"{path.stem}-frames.mp4")
+    try:
+        write_video(silent, _chunks(joint.frames()), coding)
+        _join_with_sound(path, [silent], joint, metadata)
+    finally:
+        silent.unlink(missing_ok=True)
+    return False
+
+
+def _copied(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
+    """Join by stream copy if that leaves every frame as it was."""
+    sources = [joint.first.source, joint.second.source]
+    if len({(source.codec, source.pixel_format, source.colours["matrix"]) for source in sources}) > 1:
+        return False
+    parts = [path.with_name(f"{path.stem}-part{number}.mp4") for number in (1, 2)]
+    try:
+        for source, part in zip(sources, parts, strict=True):
+            copy_to_timescale(source.path, part)
+        _join_with_sound(path, parts, joint, metadata)
+        wanted = [digest for source in sources for digest in frame_hashes(source.path)]
+        seconds = sum(source.num_frames / source.frame_rate for source in sources)
+        if frame_hashes(path) == wanted and abs(video_seconds(path) - seconds) < 0.6 / max(s.frame_rate for s in sources):
+            return True
+    except OSError as error:
+        _log.info("SVI: %s cannot be joined by copying (%s); it is encoded instead.", path.name, error)
+    finally:
+        for part in parts:
+            part.unlink(missing_ok=True)
+    path.unlink(missing_ok=True)
+    return False
+
+
+def _join_with_sound(path: Path, files: list[Path], joint: Joint, metadata: dict[str, object]) -> None:
+    if joint.first.source.sound_codec is None and joint.second.source.sound_codec is None:
+        join_videos(path, files, joint.num_frames, metadata)
+        return
+    sound = path.with_name(f"{path.stem}-sound.m4a")
+    try:
+        seconds = _write_sound(sound, joint)
+        join_videos(path, files, joint.num_frames, metadata, Sound(sound, "aac", seconds))
+    finally:
+        sound.unlink(missing_ok=True)
+
+
+def _write_sound(path: Path, joint: Joint) -> float:
+    """Write the sound of both pieces, silence where one has none, as AAC; return its seconds."""
+    inputs, filters, total = [], [], 0.0
+    for index, piece in enumerate((joint.first, joint.second)):
+        rate = piece.source.frame_rate
+        frames = piece.num_frames - (joint.overlap if index == 1 else 0)  # the first piece is heard through the cross-fade
+        begin, seconds = (piece.trim_start + piece.num_frames - frames) / rate, frames / rate
+        silent = piece.source.sound_codec is None
+        inputs += ["-f", "lavfi", "-i", "anullsrc=r=48000:cl=stereo"] if silent else ["-i", str(piece.source.path)]
+        filters.append(
+            f"[{index}:a:0]aresample=48000,aformat=channel_layouts=stereo,atrim=start={0 if silent else begin:.6f},"
+            f"asetpts=PTS-STARTPTS,apad=whole_dur={seconds:.6f},atrim=end={seconds:.6f}[s{index}]"
+        )
+        total += seconds
+    graph = ";".join(filters) + ";[s0][s1]concat=n=2:v=0:a=1[out]"
+    with staged(path) as staging:
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error", *inputs, "-filter_complex", graph]
+        command += ["-map", "[out]", "-c:a", "aac", "-b:a", "192k", str(staging)]
+        done = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW)
+        if done.returncode:
+            raise OSError(f"ffmpeg could not join the sound ({done.stderr.decode(errors='replace').strip()[-200:]}).")
+    return total
+
+
+def _chunks(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
+    """Yield `frames` in stacks [t, H, W, 3]."""
+    stack = []
+    for frame in frames:
+        stack.append(frame)
+        if len(stack) == _CHUNK:
+            yield np.stack(stack)
+            stack = []
+    if stack:
+        yield np.stack(stack)

@@ -1,0 +1,1 @@
+"""What a clip is conditioned on: anchor, motion, padding, speech, and poses."""

@@ -1,0 +1,190 @@
+"""The paper's y: what a clip knows of the anchor and of the clip before, and where it knows nothing.
+
+Source: SVI_SPEC A0 (mask), A1 (pixel-space layouts), A3 (2.0 Pro).
+"""
+
+from dataclasses import dataclass
+
+import torch
+
+from ..geometry import LATENT_CHANNELS, TEMPORAL_STRIDE, num_latent_slots, num_motion_latents
+
+
+@dataclass(frozen=True)
+class ConditioningLatent:
+    """What conditions a clip.
+
+    Attributes:
+        latent: [B, 16, F, h, w], in whichever latent space its parts came in.
+        mask: [1, 1, F, h, w], 1 = known. Only slot 0 is marked, however many slots carry motion. With an end image
+            [1, 4, F, h, w], a channel per pixel frame of a slot.
+    """
+
+    latent: torch.Tensor
+    mask: torch.Tensor
+
+
+def known_mask(latent: torch.Tensor) -> torch.Tensor:
+    """Return the mask [1, 1, F, h, w] for `latent`: slot 0 known (1), all others not (0)."""
+    mask = torch.zeros_like(latent[:1, :1])
+    mask[:, :, 0] = 1.0
+    return mask
+
+
+def concat_padding(
+    anchor: torch.Tensor, motion: torch.Tensor | None, padding: torch.Tensor, num_slots: int
+) -> ConditioningLatent:
+    """Concatenate anchor, motion and padding along time: ``[anchor | motion | padding ...]``, F = `num_slots`.
+
+    Args:
+        anchor: [B, 16, 1, h, w], the reference image encoded alone.
+        motion: [B, 16, m, h, w], the last m slots of the previous clip; None for a first clip.
+        padding: broadcastable to one slot [B, 16, 1, h, w]; zero in *normalised* space, expressed in the space of `anchor`.
+        num_slots: F, latent slots of the clip.
+
+    Raises:
+        ValueError: shapes that do not fit together, or motion that leaves nothing to generate.
+    """
+    _require_latent("anchor", anchor)
+    if anchor.shape[2] != 1:
+        raise ValueError(
+            f"anchor has {anchor.shape[2]} latent slots, but an anchor is one image encoded alone (1 slot): "
+            "encode it with SVI Anchor Encode. To use several anchors, encode each image and put them on the batch."
+        )
+    parts = [anchor]
+    if motion is not None:
+        anchor, motion = _same_batch(anchor, motion)
+        parts = [anchor, motion]
+    num_padding = num_slots - sum(part.shape[2] for part in parts)
+    if num_padding < 1:
+        raise ValueError(
+            f"motion has {motion.shape[2]} latent slots, which with the anchor leaves nothing of a clip of {num_slots} slots "
+            "to generate: use 4, 8 or 12 motion frames, or longer clips."
+            if motion is not None
+            else f"num_frames gives {num_slots} latent slot, which the anchor fills: use at least 5 frames, 81 as trained."
+        )
+    batch, channels, _, height, width = anchor.shape
+    parts.append(padding.to(anchor).expand(batch, channels, num_padding, height, width))
+    latent = torch.cat(parts, dim=2)
+    return ConditioningLatent(latent, known_mask(latent))
+
+
+def with_end_image(y: ConditioningLatent, end: torch.Tensor) -> ConditioningLatent:
+    """Return `y` with `end` [B, 16, 1, h, w] in its last slot, its last pixel frame marked as known.
+
+    Args:
+        end: the last slot of a clip, encoded as a whole, that ends with the image.
+
+    SVI was not trained with end images. Wan's first-last-frame models know a last frame in this form: of the four mask
+    channels of the last slot, one per pixel frame, only the last is set.
+
+    Raises:
+        ValueError: an end image of another size than the clip.
+    """
+    _require_latent("end image", end)
+    if end.shape[-2:] != y.latent.shape[-2:] or end.shape[2] != 1:
+        raise ValueError(f"the end image has latent shape {list(end.shape)}, the clip {list(y.latent.shape)}: use one size.")
+    latent, mask = y.latent.clone(), y.mask.expand(-1, TEMPORAL_STRIDE, -1, -1, -1).clone()
+    latent[:, :, -1:] = end.to(latent)
+    mask[:, -1, -1] = 1.0
+    return ConditioningLatent(latent, mask)
+
+
+def motion_tail(latent: torch.Tensor, num_motion_frames: int) -> torch.Tensor:
+    """Return the last `num_motion_frames` (4, 8, 12) frames of a clip's latent [B, 16, F, h, w] as [B, 16, n, h, w].
+
+    No VAE round trip: the slots are the sampler's own output. Slot 0 is never taken, since it holds one frame, not four.
+
+    Raises:
+        ValueError: not a video latent, a count that is not 4n, or more slots than the clip has after slot 0.
+    """
+    _require_latent("samples", latent)
+    count = num_motion_latents(num_motion_frames)
+    if count > latent.shape[2] - 1:
+        raise ValueError(
+            f"num_motion_frames is {num_motion_frames}, but the clip has only {(latent.shape[2] - 1) * TEMPORAL_STRIDE} frames "
+            "after its first: use fewer motion frames or a longer clip."
+        )
+    return latent[:, :, -count:].clone()
+
+
+def motion_window(frames: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Return the last 4n + 1 <= `num_frames` of `frames` [T, H, W, 3]: what the VAE encodes to get a motion tail.
+
+    The causal VAE gives a slot its meaning from the frames before it, so the whole window is encoded and only its last
+    slots are kept (SVI_SPEC B7: motion = last slot of VAE(the 81 frames before)).
+    """
+    usable = (min(frames.shape[0], num_frames) - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
+    return frames[frames.shape[0] - usable :]
+
+
+def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_frames: int) -> torch.Tensor:
+    """Return ``[known frames | padding frames]`` [T, H, W, 3], the clip that a pixel-space layout sends through the VAE.
+
+    Args:
+        known: [n, H, W, 3] in [0, 1], the reference image or the last frames of the previous clip.
+        padding_image: [1, H, W, 3], repeated over the rest of the clip; None for mid-grey (0.5).
+        num_frames: T, 4n + 1.
+
+    Raises:
+        ValueError: bad `num_frames`, more known frames than the clip holds, or images of different sizes.
+    """
+    num_latent_slots(num_frames)
+    count, height, width, _ = known.shape
+    if count >= num_frames:
+        raise ValueError(f"{count} known frames leave nothing of a clip of {num_frames} frames to generate: use fewer.")
+    if padding_image is None:
+        padding_image = torch.full_like(known[:1], 0.5)
+    if padding_image.shape[1:3] != (height, width):
+        raise ValueError(
+            f"the anchor image is {padding_image.shape[2]} x {padding_image.shape[1]} pixels but the motion frames are "
+            f"{width} x {height}: bring both to one size."
+        )
+    return torch.cat([known, padding_image[:1].to(known).expand(num_frames - count, -1, -1, -1)], dim=0)
+
+
+def cut_to_8_bits(frames: torch.Tensor) -> torch.Tensor:
+    """Return `frames` [T, H, W, 3] in [0, 1] as 8-bit pictures hold them: cut, not rounded, as the released code of 1.0 does.
+
+    Source: SVI_SPEC A1: motion frames are 8-bit pictures, ``((x + 1) * 127.5)`` clipped and truncated, x in [-1, 1].
+    """
+    return (frames * 255.0).clamp(0.0, 255.0).floor() / 255.0
+
+
+def require_finite(latent: torch.Tensor, where: str) -> None:
+    """Refuse a latent that holds NaN or infinity, which would decode to a silently black clip.
+
+    Raises:
+        ValueError: naming `where` and how many values are bad.
+    """
+    bad = int((~torch.isfinite(latent)).sum())
+    if bad:
+        raise ValueError(
+            f"{where}: {bad} of {latent.numel()} latent values are NaN or infinite. Usual causes: a LoRA of another base or "
+            "at a high strength, a broken model file, or fp16 overflow (try a bf16 or fp8_scaled file)."
+        )
+
+
+def _require_latent(name: str, latent: torch.Tensor) -> None:
+    if latent.ndim != 5 or latent.shape[1] != LATENT_CHANNELS:
+        raise ValueError(
+            f"{name} has shape {list(latent.shape)}, but SVI needs a Wan 2.1 video latent [batch, 16, slots, height / 8, "
+            "width / 8]: encode it with the Wan 2.1 VAE (Wan 2.2 14B uses that one too; the 5B model's VAE does not fit)."
+        )
+
+
+def _same_batch(anchor: torch.Tensor, motion: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Check that `motion` fits `anchor` and repeat whichever has batch 1."""
+    _require_latent("motion", motion)
+    if motion.shape[-2:] != anchor.shape[-2:]:
+        sizes = " and ".join(
+            f"{name} {t.shape[-1] * 8} x {t.shape[-2] * 8}" for name, t in (("anchor", anchor), ("motion", motion))
+        )
+        raise ValueError(f"anchor and motion differ in size ({sizes} pixels): encode the anchor at the size of the clips.")
+    batch = max(anchor.shape[0], motion.shape[0])
+    if {anchor.shape[0], motion.shape[0]} - {1, batch}:
+        raise ValueError(
+            f"anchor has batch {anchor.shape[0]} and motion has batch {motion.shape[0]}: they must be equal, or one of them 1."
+        )
+    grow = [t.expand(batch, -1, -1, -1, -1) for t in (anchor, motion)]
+    return grow[0], grow[1].to(anchor)

@@ -1,0 +1,124 @@
+"""SVI-Dance's pose encoder: pose frames become tokens that are added to the patch tokens of a Wan transformer.
+
+Source: SVI (arXiv:2510.09212), spatial conditions; SVI_SPEC D2 (UniAnimate-DiT's encoder, trained on with the SVI LoRA).
+"""
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+
+from ..files.safetensors_file import read_header
+from ..geometry import TEMPORAL_STRIDE
+
+POSE_KEY = "dwpose_embedding."  # in every key of the encoder; what stands before it differs between files
+POSE_CHANNELS = 16
+_STRIDES = ((1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2))
+_REPEATS = TEMPORAL_STRIDE - 1  # of the first pose, so that frame 0 fills a slot of its own as in the VAE
+_SLOTS_AT_ONCE = 2
+_SLOTS_SEEN_BEFORE, _SLOTS_SEEN_AFTER = 2, 1  # whose poses a slot's features depend on, through the 3-frame kernels
+
+
+class PoseEncoder(torch.nn.Sequential):
+    """Seven convolutions with SiLU between: [B, 3, 4F, H, W] in [0, 1] -> [B, dim, F, H / 16, W / 16].
+
+    Parameters are named "0.weight", "0.bias", "2.weight" ... "12.bias", as behind :data:`POSE_KEY` in the released file.
+    """
+
+    def __init__(self, dim: int):
+        """Make an encoder for a transformer that is `dim` wide; its weights are random."""
+        layers: list[torch.nn.Module] = []
+        for index, stride in enumerate(_STRIDES):
+            channels = POSE_CHANNELS if index else 3
+            layers += [torch.nn.Conv3d(channels, POSE_CHANNELS, 3, stride, padding=1), torch.nn.SiLU()]
+        super().__init__(*layers, torch.nn.Conv3d(POSE_CHANNELS, dim, (1, 2, 2), (1, 2, 2)))
+
+    @property
+    def dim(self) -> int:
+        """Width of the tokens."""
+        return self[-1].out_channels
+
+
+def is_pose_key(key: str) -> bool:
+    """Whether `key` of a LoRA file belongs to a pose encoder."""
+    return POSE_KEY in key
+
+
+def pose_state(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the pose encoder's part of a file's `tensors`, under PoseEncoder's own names; {} if there is none."""
+    return {
+        key.rpartition(POSE_KEY)[2].replace(".default.", "."): tensor for key, tensor in tensors.items() if is_pose_key(key)
+    }
+
+
+def read_pose_encoder(path: Path, name: str | None = None) -> PoseEncoder:
+    """Return the pose encoder in the LoRA file `path`, in fp32; only its own tensors are read.
+
+    Raises:
+        ValueError: the file has none, or one that is built differently; the message calls the file `name`.
+    """
+    name = name or path.name
+    keys = [key for key in read_header(path) if is_pose_key(key)]
+    if not keys:
+        raise ValueError(
+            f"{name} holds no pose encoder (none of its keys contains {POSE_KEY!r}): choose the svi-dance file itself, not a "
+            "repack that kept only its LoRA."
+        )
+    with safe_open(path, "pt") as file:
+        return build_pose_encoder(pose_state({key: file.get_tensor(key) for key in keys}), name)
+
+
+def build_pose_encoder(state: Mapping[str, torch.Tensor], name: str) -> PoseEncoder:
+    """Return the pose encoder with the weights `state`, in fp32.
+
+    Raises:
+        ValueError: tensors are missing, too many, or of other shapes; the message calls their file `name`.
+    """
+    with torch.device("meta"):
+        last = state.get(f"{2 * len(_STRIDES)}.weight")
+        encoder = PoseEncoder(1 if last is None else last.shape[0])
+    expected = {key: tensor.shape for key, tensor in encoder.state_dict().items()}
+    wrong = sorted(expected.keys() ^ state.keys()) or sorted(key for key in expected if expected[key] != state[key].shape)
+    if wrong:
+        found = {key: list(state[key].shape) if key in state else "missing" for key in wrong[:3]}
+        raise ValueError(
+            f"{name} holds a pose encoder of another kind than SVI-Dance's seven convolutions: {POSE_KEY}* has {found}. "
+            "Get svi-dance anew, or convert the file."
+        )
+    encoder.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
+    return encoder.requires_grad_(False)
+
+
+def encoding_bytes(width: int, height: int) -> int:
+    """Return about how many bytes :func:`encode_poses` needs on the device at once, beside the weights."""
+    frames = TEMPORAL_STRIDE * (_SLOTS_SEEN_BEFORE + _SLOTS_AT_ONCE + _SLOTS_SEEN_AFTER)
+    return 4 * POSE_CHANNELS * frames * height * width * torch.float32.itemsize  # of a layer: input, output, SiLU, workspace
+
+
+def pose_parts(poses: torch.Tensor) -> Iterator[tuple[torch.Tensor, slice]]:
+    """Yield a clip's `poses` [T, H, W, 3] in parts: the frames of some slots with the neighbours that they depend on.
+
+    With each come the slots to keep of what the encoder makes of it; all kept slots together are those of the whole clip.
+    """
+    frames = [0] * _REPEATS + list(range(len(poses)))
+    num_slots = len(frames) // TEMPORAL_STRIDE
+    assert len(frames) == num_slots * TEMPORAL_STRIDE, len(poses)
+    for first in range(0, num_slots, _SLOTS_AT_ONCE):
+        begin, end = max(0, first - _SLOTS_SEEN_BEFORE), min(num_slots, first + _SLOTS_AT_ONCE + _SLOTS_SEEN_AFTER)
+        seen = poses[frames[begin * TEMPORAL_STRIDE : end * TEMPORAL_STRIDE]]
+        yield seen, slice(first - begin, first - begin + min(_SLOTS_AT_ONCE, num_slots - first))
+
+
+def encode_poses(encoder: PoseEncoder, poses: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
+    """Return the tokens [1, F * H / 16 * W / 16, dim] of a clip's `poses` [T, H, W, 3] uint8, on the CPU.
+
+    The encoder works in fp32, as in the released code, where it is, and two slots at a time with the neighbours that they
+    depend on: memory does not grow with the clip, and the result is that of the whole clip at once.
+    """
+    device = next(encoder.parameters()).device
+    tokens = []
+    for seen, kept in pose_parts(poses):
+        features = encoder(seen.to(device).movedim(-1, 0)[None].float().div_(255.0))
+        tokens.append(features[:, :, kept].flatten(2).transpose(1, 2).to("cpu", dtype))
+    return torch.cat(tokens, dim=1)

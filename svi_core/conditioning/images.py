@@ -1,0 +1,72 @@
+"""Bring a reference image to the size of the video.
+
+Source: SVI_SPEC A1 (the released code limits the width, floors both sides to 16 and stretches; cropping is ours).
+"""
+
+from enum import StrEnum
+
+import torch
+from torch.nn.functional import interpolate
+
+from ..geometry import SIZE_MULTIPLE, require_frame_size
+
+
+class SizeRule(StrEnum):
+    """How the size of the video follows from the asked width and height."""
+
+    EXACT = "exact"
+    FIT_WIDTH = "fit width"
+    FIT_AREA = "fit area"
+
+
+class ResizeMode(StrEnum):
+    """How an image of another aspect ratio is brought to the size of the video."""
+
+    CROP = "crop"
+    STRETCH = "stretch"
+
+
+def video_size(image_width: int, image_height: int, width: int, height: int, rule: SizeRule) -> tuple[int, int]:
+    """Return (width, height) in pixels of the video made from an image of `image_width` x `image_height`.
+
+    EXACT takes `width` x `height`. FIT_WIDTH keeps the image's size unless it is wider than `width`, then scales it to
+    that width, as the released code does. FIT_AREA keeps the aspect ratio at about `width * height` pixels, which suits
+    portraits. The last two round down to multiples of 16.
+
+    Raises:
+        ValueError: the resulting size is not one Wan takes.
+    """
+    if rule is SizeRule.EXACT:
+        require_frame_size(width, height, "video")
+        return width, height
+    if rule is SizeRule.FIT_WIDTH:
+        scale = min(1.0, width / image_width)
+    else:
+        scale = (width * height / (image_width * image_height)) ** 0.5
+    fitted = tuple(int(side * scale + 1e-6) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in (image_width, image_height))
+    require_frame_size(*fitted, name="fitted video")
+    return fitted
+
+
+def resize_images(images: torch.Tensor, width: int, height: int, mode: ResizeMode) -> torch.Tensor:
+    """Resize `images` [N, H, W, 3] in [0, 1] to [N, height, width, 3], bicubic with antialiasing.
+
+    CROP cuts the longer side centrally so that nothing is distorted; STRETCH scales each side on its own.
+    An image that already has the size passes through bit for bit.
+    """
+    if mode is ResizeMode.CROP:
+        images = _centre_crop(images, width / height)
+    if images.shape[1:3] == (height, width):
+        return images
+    pixels = images.movedim(-1, 1).float()
+    resized = interpolate(pixels, size=(height, width), mode="bicubic", align_corners=False, antialias=True)
+    return resized.clamp(0.0, 1.0).movedim(1, -1).contiguous()
+
+
+def _centre_crop(images: torch.Tensor, aspect: float) -> torch.Tensor:
+    """Cut `images` [N, H, W, 3] to the aspect ratio width / height, keeping the middle."""
+    _, height, width, _ = images.shape
+    kept_width = min(width, round(height * aspect))
+    kept_height = min(height, round(width / aspect))
+    left, top = (width - kept_width) // 2, (height - kept_height) // 2
+    return images[:, top : top + kept_height, left : left + kept_width]

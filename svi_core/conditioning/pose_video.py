@@ -1,0 +1,205 @@
+"""A pose video as SVI-Dance reads it: which of its frames a clip shows, and those frames at the size of the video.
+
+A file is decoded anew for each clip, so a long one is never in memory as a whole. Every frame has a digest, by which a clip's
+key knows what it shows, and by which frames are found again after a jump into the file: what has the digest is the frame.
+
+Source: SVI_SPEC D2. Departs from the released code at the first seam, where that shows pose frame 80 twice (B9.12).
+"""
+
+import hashlib
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from ..video.video_file import read_frames, to_uint8
+
+_MARGIN_SECONDS = 2.0  # by which a jump into a file lands before the frame that is wanted
+
+
+class WhenPosesEnd(StrEnum):
+    """What a clip shows where the pose video has no more frames."""
+
+    LOOP = "loop"
+    STOP = "stop"
+    HOLD = "hold last"
+
+
+class PoseVideo(Protocol):
+    """The frames of a pose video.
+
+    Attributes:
+        digests: one per frame; equal frames have equal ones.
+        frame_rate: frames per second, or None where nothing tells.
+    """
+
+    digests: Sequence[str]
+    frame_rate: float | None
+
+    def read(self, indices: Sequence[int], width: int, height: int) -> torch.Tensor:
+        """Return the frames `indices`, fitted as :func:`fit_pose` does: [n, height, width, 3] uint8."""
+
+
+def pose_indices(start_frame: int, num_frames: int, num_poses: int, when_poses_end: WhenPosesEnd) -> list[int]:
+    """Return which pose frame belongs to each frame of a clip that begins at `start_frame` of the video.
+
+    A frame before the video's beginning (the shared frame of a video that is continued) has the first pose. STOP holds the
+    last pose as HOLD does; the video ends there, so nobody sees it.
+    """
+    frames = [max(0, frame) for frame in range(start_frame, start_frame + num_frames)]
+    if when_poses_end is WhenPosesEnd.LOOP:
+        return [frame % num_poses for frame in frames]
+    return [min(frame, num_poses - 1) for frame in frames]
+
+
+def num_clips_for(num_poses: int, num_frames: int, overlap: int) -> int:
+    """Return how many clips of `num_frames`, neighbours sharing `overlap`, show `num_poses` poses; at least 1."""
+    return max(1, -(-(num_poses - overlap) // (num_frames - overlap)))
+
+
+def fit_pose(frame: np.ndarray, width: int, height: int) -> np.ndarray:
+    """Return `frame` [h, w, 3] scaled by nearest neighbours to fit [height, width, 3], centred on black.
+
+    Nothing is distorted or cut. Sizes are rounded down, sampled pixels are those at or before the exact place, and an odd
+    pixel of padding goes to the right or bottom, as in the released code.
+    """
+    rows, columns = frame.shape[:2]
+    if height * columns <= width * rows:
+        fitted_height, fitted_width = height, max(1, columns * height // rows)
+    else:
+        fitted_height, fitted_width = max(1, rows * width // columns), width
+    from_rows = np.arange(fitted_height) * rows // fitted_height
+    from_columns = np.arange(fitted_width) * columns // fitted_width
+    top, left = (height - fitted_height) // 2, (width - fitted_width) // 2
+    fitted = np.zeros((height, width, 3), np.uint8)
+    fitted[top : top + fitted_height, left : left + fitted_width] = frame[from_rows[:, None], from_columns]
+    return fitted
+
+
+@dataclass(frozen=True, eq=False)
+class PoseImages:
+    """Pose frames that are in memory already, kept as bytes.
+
+    Attributes:
+        frames: [N, h, w, 3] uint8.
+    """
+
+    frames: np.ndarray = field(repr=False)
+    digests: tuple[str, ...] = field(repr=False)
+    frame_rate: float | None = None
+
+    def read(self, indices: Sequence[int], width: int, height: int) -> torch.Tensor:
+        """Return the frames `indices` [n, height, width, 3] uint8."""
+        fitted = {index: fit_pose(self.frames[index], width, height) for index in set(indices)}
+        return torch.from_numpy(np.stack([fitted[index] for index in indices]))
+
+
+def pose_images(images: torch.Tensor, frame_rate: float | None = None) -> PoseImages:
+    """Return `images` [N, H, W, 3] in [0, 1] as a pose video.
+
+    Raises:
+        ValueError: there is no image.
+    """
+    if len(images) == 0:
+        raise ValueError("poses holds no image: connect the frames of a pose video, one pose for each frame.")
+    frames = np.concatenate([to_uint8(image[None, ..., :3].clone()) for image in images])
+    return PoseImages(frames, tuple(map(_digest, frames)), frame_rate)
+
+
+@dataclass(frozen=True)
+class PoseFile:
+    """Pose frames in a video file.
+
+    Attributes:
+        path: the file.
+        num_after: frames of the file behind the last one of `digests`.
+    """
+
+    path: Path
+    digests: tuple[str, ...] = field(repr=False)
+    frame_rate: float
+    num_after: int = 0
+
+    def read(self, indices: Sequence[int], width: int, height: int) -> torch.Tensor:
+        """Return the frames `indices` [n, height, width, 3] uint8, decoding each stretch of the file once.
+
+        Raises:
+            OSError: the file cannot be read, or is no longer what it was.
+        """
+        fitted: dict[int, np.ndarray] = {}
+        for stretch in _stretches(indices):
+            fitted.update(zip(stretch, self._read_stretch(stretch, width, height), strict=True))
+        return torch.from_numpy(np.stack([fitted[index] for index in indices]))
+
+    def _read_stretch(self, stretch: range, width: int, height: int) -> list[np.ndarray]:
+        """Return the neighbouring frames `stretch`, from a jump into the file, or else from its beginning."""
+        wanted = self.digests[stretch.start : stretch.stop]
+        num_from_end = len(self.digests) - stretch.start + self.num_after
+        for last_seconds in (num_from_end / self.frame_rate + _MARGIN_SECONDS, None):
+            recent: deque[tuple[str, np.ndarray]] = deque(maxlen=len(wanted))
+            with closing(read_frames(self.path, last_seconds)) as frames:
+                for frame in frames:
+                    recent.append((_digest(frame), fit_pose(frame, width, height)))
+                    if recent[-1][0] == wanted[-1] and tuple(digest for digest, _ in recent) == wanted:
+                        return [fitted for _, fitted in recent]
+        raise OSError(f"{self.path} is not the pose video that it was when the run began: leave it as it is, and run again.")
+
+
+def pose_file(
+    path: Path,
+    frame_rate: float,
+    start_seconds: float = 0.0,
+    seconds: float = 0.0,
+    on_frame: Callable[[], object] = lambda: None,
+) -> PoseFile:
+    """Return the video file `path` as a pose video, having read it once, frame by frame.
+
+    Args:
+        frame_rate: average frames per second of the file.
+        start_seconds: where the part to use begins.
+        seconds: how long that part is; 0 for all the rest.
+        on_frame: called for each frame; may raise to stop.
+
+    Raises:
+        OSError: it is not a video that can be read.
+        ValueError: the part to use has no frame.
+    """
+    digests = tuple(_digests(read_frames(path), on_frame))
+    start = _frames_before(start_seconds, frame_rate)
+    stop = min(len(digests), _frames_before(start_seconds + seconds, frame_rate)) if seconds else len(digests)
+    if start >= stop:
+        raise ValueError(
+            f"poses: {path.name} has {len(digests)} frames, none of them in the part that begins at {start_seconds:g} s: "
+            "begin earlier, or use all of it."
+        )
+    return PoseFile(path, digests[start:stop], frame_rate, len(digests) - stop)
+
+
+def _digests(frames: Iterable[np.ndarray], on_frame: Callable[[], object]) -> Iterable[str]:
+    for frame in frames:
+        on_frame()
+        yield _digest(frame)
+
+
+def _digest(frame: np.ndarray) -> str:
+    """Return a hash of a frame's pixels and size."""
+    return hashlib.sha256(repr(frame.shape).encode() + np.ascontiguousarray(frame).tobytes()).hexdigest()[:32]
+
+
+def _frames_before(seconds: float, frame_rate: float) -> int:
+    """Return how many frames begin before the time `seconds`, forgiving what a time in decimals is off."""
+    return int(np.ceil(seconds * frame_rate - 1e-3))
+
+
+def _stretches(indices: Sequence[int]) -> list[range]:
+    """Return the unbroken stretches of numbers that `indices` consist of."""
+    known = set(indices)
+    starts = sorted(index for index in known if index - 1 not in known)
+    stops = sorted(index + 1 for index in known if index + 1 not in known)
+    return [range(start, stop) for start, stop in zip(starts, stops, strict=True)]

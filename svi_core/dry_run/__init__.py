@@ -1,0 +1,1 @@
+"""What a run will be and cost, before any model loads."""

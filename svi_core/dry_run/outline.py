@@ -1,0 +1,168 @@
+"""What a queued graph says of a run, before anything is loaded: clips, models, sizes, and what it leaves open."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..clips.clips import ClipPlan, ClipRequest
+from ..store.clip_times import ClipWork
+from ..systems.lora import expert_named_in
+from ..systems.lora_variant import VariantClaim
+from ..video.seams import Showing
+from ..video.video_file import VideoCoding
+
+
+@dataclass(frozen=True)
+class ModelFile:
+    """A model file that the graph names.
+
+    Attributes:
+        name: as its widget says.
+        kind: ComfyUI's folder, "diffusion_models" or "loras" for instance; "" if it is in none.
+        num_bytes: its size; None if it is missing.
+        complaint: what is wrong with its header; "" if nothing is.
+    """
+
+    name: str
+    kind: str
+    num_bytes: int | None
+    complaint: str = ""
+
+
+@dataclass(frozen=True)
+class LoraUse:
+    """A LoRA on a model.
+
+    Attributes:
+        name: its file.
+        strength: as its node says.
+        named_for: the expert that its name or header says it is for: "high", "low" or None.
+        claim: the SVI system that it was trained for, where it tells.
+        is_noted: it is put on by this pack, so that a run knows of the claim.
+    """
+
+    name: str
+    strength: float
+    named_for: str | None = None
+    claim: VariantClaim | None = None
+    is_noted: bool = True
+
+
+@dataclass(frozen=True)
+class ExpertModel:
+    """What one model input of the loop is made of.
+
+    Attributes:
+        expert: "model" for a model without experts, else "high" or "low".
+        file: name of the checkpoint; None if the graph does not tell.
+        loras: what is applied to it, in order.
+    """
+
+    expert: str
+    file: str | None
+    loras: tuple[LoraUse, ...] = ()
+
+    @property
+    def named_for(self) -> str | None:
+        """The expert that the file's name says it is: "high", "low" or None."""
+        return None if self.file is None else expert_named_in(self.file, {})
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOutline:
+    """All that is known of a run before its models load; None where a node that has not run yet will tell.
+
+    Attributes:
+        plan: the clips; its seed counts only where `is_seed_known`, what it continues only where `is_start_known`.
+        num_listed: clips that the schedule describes.
+        until_stopped: clips are made until somebody stops them; `plan` then holds the listed ones.
+        cfg: guidance where the schedule says nothing else.
+        num_extra_passes: passes of the model that controls add to each step.
+        num_steps: sampler steps of a clip.
+        size: (width, height) in pixels.
+        coding: of the video.
+        max_frames: final length of the video; 0 for all that the clips give.
+        num_start_frames: frames of a video that it begins with.
+        start_seconds: how long those are shown; such a video may have a frame rate of its own.
+        folder: of the run.
+        experts: the model, or the high-noise and the low-noise expert.
+        files: every model file of the graph.
+        anchors: names that the schedule may use.
+        lora_rows: LoRAs whose strengths the schedule may change.
+        value_bytes: bytes of one value of a stored latent.
+        not_known: what will be known only when nodes have run, and why.
+        remarks: what else the graph shows that its owner should know.
+    """
+
+    plan: ClipPlan
+    num_listed: int
+    coding: VideoCoding = VideoCoding()
+    max_frames: int = 0
+    num_start_frames: int = 0
+    start_seconds: float = 0.0
+    until_stopped: bool = False
+    is_seed_known: bool = True
+    is_start_known: bool = True
+    cfg: float | None = None
+    num_extra_passes: int = 0
+    num_steps: int | None = None
+    size: tuple[int, int] | None = None
+    folder: Path | None = None
+    experts: tuple[ExpertModel, ...] = ()
+    files: tuple[ModelFile, ...] = ()
+    anchors: tuple[str, ...] = ()
+    lora_rows: tuple[str, ...] = ()
+    value_bytes: int = 4
+    not_known: tuple[str, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def has_keys(self) -> bool:
+        """Whether enough is known to tell which clips are stored."""
+        return self.folder is not None and self.is_seed_known and self.is_start_known
+
+    @property
+    def model_names(self) -> tuple[str, ...]:
+        """File names of the diffusion models; empty unless all are known."""
+        names = tuple(expert.file for expert in self.experts)
+        return names if None not in names else ()
+
+    def cfg_of(self, request: ClipRequest) -> float | None:
+        """Return the guidance scale of a clip."""
+        return self.cfg if request.spec.cfg is None else request.spec.cfg
+
+    def work_of(self, request: ClipRequest) -> ClipWork | None:
+        """Return how much there is to do for a clip, or None if steps, size or guidance are not known."""
+        cfg = self.cfg_of(request)
+        if None in (cfg, self.num_steps, self.size):
+            return None
+        width, height = self.size
+        num_passes = (1 if cfg == 1.0 else 2) + self.num_extra_passes
+        return ClipWork(self.num_steps, num_passes, request.layout.num_slots, height // 8, width // 8)
+
+
+@dataclass(frozen=True)
+class PlannedClip:
+    """One clip of a plan.
+
+    Attributes:
+        request: what is asked of it.
+        showing: what it gives to the video.
+        first_frame: where in the video it begins, 0-based.
+        begin: the same in seconds.
+        options: what the schedule asks of it besides prompt and seed, as it is written there; an anchor only where it changes.
+        is_stored: whether it is there already and will be reused; None if that cannot be told.
+        seconds: how long making it will take; 0 for a stored one, None if nothing comparable was measured.
+    """
+
+    request: ClipRequest
+    showing: Showing
+    first_frame: int
+    begin: float
+    options: str = ""
+    is_stored: bool | None = None
+    seconds: float | None = field(default=None, compare=False)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the video that the clip gives, held ones included."""
+        return self.showing.num_frames

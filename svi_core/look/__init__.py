@@ -1,0 +1,1 @@
+"""Look at a video: drift, single frames, filmstrips, and plots."""

@@ -1,0 +1,280 @@
+"""The replay memory of Error-Recycling Fine-Tuning: errors that the model made, kept by noise level, drawn again later.
+
+An entry is a velocity residual r = predicted - target velocity with the noise level it was measured at. One step to either end
+of the line makes of it both errors that the paper keeps in two banks: ``noise_error = (1 - sigma) * r`` and
+``latent_error = -sigma * r``. So one pool serves both, at half the memory.
+Source: SVI (arXiv:2510.09212), Sec. 4.3, Eq. 4 and 5; SVI_SPEC B3-B5 (released trainer).
+"""
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import torch
+
+from ..flow.timestep_grid import DEFAULT_NUM_GRIDS, TimestepGrid
+from .bank_storage import DEFAULT_CAPACITY, BankStorage, Change, ChangeKind, Entry, MemoryStorage
+
+
+class Replacement(StrEnum):
+    """Which entry of a full grid cell gives way to a new one."""
+
+    MOST_SIMILAR = "most_similar"  # the one nearest to it (paper)
+    RANDOM = "random"
+    FIFO = "fifo"  # the oldest
+
+
+class Window(StrEnum):
+    """Which slots of a stored error make an image error."""
+
+    RANDOM = "random"
+    LAST = "last"
+
+
+@dataclass(frozen=True)
+class GridStatistics:
+    """What one grid cell holds.
+
+    Attributes:
+        sigma: the grid value.
+        fill: number of entries.
+        residual_rms: root mean square over all values of its residuals; 0 if it is empty.
+        noise_error_rms: the same of its noise errors.
+        latent_error_rms: the same of its latent errors; over the latents' own RMS, about 1, it is the error-to-signal ratio.
+    """
+
+    sigma: float
+    fill: int
+    residual_rms: float
+    noise_error_rms: float
+    latent_error_rms: float
+
+
+def bank_bytes(
+    entry_shape: Sequence[int],
+    capacity: int = DEFAULT_CAPACITY,
+    num_grids: int = DEFAULT_NUM_GRIDS,
+    dtype: torch.dtype = torch.bfloat16,
+) -> int:
+    """Return the bytes that a full bank takes, in RAM or on disk: 97.6 GiB for 81 frames at 832 x 480 as trained."""
+    return math.prod(entry_shape) * dtype.itemsize * capacity * num_grids
+
+
+class ErrorBank:
+    """Residuals by noise level, at most `capacity` for each value of the grid. The one mutable object of the method.
+
+    All entries have one shape: training on several sizes, or both experts of Wan 2.2, takes a bank for each.
+    """
+
+    def __init__(
+        self,
+        entry_shape: Sequence[int],
+        *,
+        grid: TimestepGrid | None = None,
+        capacity: int = DEFAULT_CAPACITY,
+        replacement: Replacement = Replacement.MOST_SIMILAR,
+        dtype: torch.dtype = torch.bfloat16,
+        storage: BankStorage | None = None,
+    ):
+        """Make an empty bank, or one with what `storage` already holds.
+
+        Args:
+            entry_shape: [C, F, h, w] of one residual, without the batch.
+            grid: noise levels to keep errors by; None for 50 steps at shift 5.
+            capacity: entries for each grid value, >= 1.
+            replacement: which entry gives way when a cell is full.
+            dtype: in which values are stored: bfloat16, float16 or float32.
+            storage: None for RAM; for disk a `bank_file.FileStorage` of the same shape, grid and dtype.
+
+        Raises:
+            ValueError: a shape, capacity, dtype or storage that does not fit.
+        """
+        self.entry_shape = tuple(entry_shape)
+        self.grid = grid or TimestepGrid()
+        self.capacity = capacity
+        self.replacement = Replacement(replacement)
+        self.dtype = dtype
+        if len(self.entry_shape) != 4 or min(self.entry_shape) < 1:
+            raise ValueError(f"entry_shape is {list(entry_shape)}: use the [C, F, h, w] of one latent, without the batch.")
+        if capacity < 1:
+            raise ValueError(f"capacity is {capacity}: use at least 1 entry for each grid value, 500 as trained.")
+        if dtype not in (torch.bfloat16, torch.float16, torch.float32):
+            raise ValueError(f"dtype is {dtype}: residuals are stored as bfloat16, float16 or float32.")
+        self._storage = MemoryStorage(self.grid.num_grids, self.entry_shape, dtype) if storage is None else storage
+        if len(self._storage.cells) != self.grid.num_grids:
+            raise ValueError(
+                f"the storage has {len(self._storage.cells)} grid cells, the grid {self.grid.num_grids}: use one grid."
+            )
+
+    def __len__(self) -> int:
+        return sum(len(cell) for cell in self._storage.cells)
+
+    def add(self, residual: torch.Tensor, sigma: float, generator: torch.Generator) -> None:
+        """Store `residual` [C, F, h, w], measured at noise level `sigma`; takes one random number, whatever happens.
+
+        In a full cell the entry gives way that `replacement` names. "Most similar" is the least L2 distance between latent
+        errors, -sigma * r. This is the released trainer's rule for the bank that latent and image errors come from, to the
+        entry. For the bank of noise errors it keeps a choice of its own; with one pool for both there is one choice.
+
+        Raises:
+            ValueError: another shape than the bank's, values that are not finite, or `sigma` outside [0, 1].
+        """
+        if tuple(residual.shape) != self.entry_shape:
+            raise ValueError(
+                f"the residual has shape {list(residual.shape)}, but this bank keeps {list(self.entry_shape)}: "
+                "add one example at a time, and use a bank for each size."
+            )
+        grid = self.grid.index(sigma)
+        pick = _uniform(generator)
+        values = residual.detach().to("cpu", self.dtype).transpose(0, 1).contiguous()
+        square_norm = _square_norm(values)
+        if not math.isfinite(square_norm):
+            raise ValueError(
+                f"the residual at sigma {sigma:.4f} holds NaN or infinite values in {self.dtype}: stop the training."
+            )
+        cell = self._storage.cells[grid]
+        kind, position = ChangeKind.APPEND, 0
+        if len(cell) >= self.capacity:
+            if self.replacement is Replacement.FIFO:
+                kind = ChangeKind.SHIFT
+            else:
+                kind = ChangeKind.REPLACE
+                similar = self.replacement is Replacement.MOST_SIMILAR
+                position = self._most_similar(cell, values, sigma, square_norm) if similar else int(pick * len(cell))
+        self._storage.commit(Change(kind, grid, position, self._storage.write(values, sigma, square_norm)))
+
+    def sample_noise_error(self, sigma: float, generator: torch.Generator) -> torch.Tensor | None:
+        """Return a noise error [C, F, h, w] of the cell of `sigma`, fp32, each entry equally likely; None from an empty cell.
+
+        Takes one random number.
+        """
+        entry = self._pick([self.grid.index(sigma)], generator)
+        return None if entry is None else (1 - entry.sigma) * self._slots(entry, 0, self.entry_shape[1])
+
+    def sample_latent_error(self, sigma: float, generator: torch.Generator) -> torch.Tensor | None:
+        """Return a latent error [C, F, h, w], as :meth:`sample_noise_error` does."""
+        entry = self._pick([self.grid.index(sigma)], generator)
+        return None if entry is None else -entry.sigma * self._slots(entry, 0, self.entry_shape[1])
+
+    def sample_image_error(
+        self,
+        num_slots: int,
+        generator: torch.Generator,
+        grids: Iterable[int] | None = None,
+        window: Window = Window.RANDOM,
+    ) -> torch.Tensor | None:
+        """Return `num_slots` neighbouring slots of a latent error, [C, num_slots, h, w] fp32; None if there is none.
+
+        Args:
+            num_slots: slots of the window.
+            generator: gives two random numbers.
+            grids: cells to draw from, each *entry* in them equally likely; None for all.
+            window: where in the entry the slots lie.
+
+        Only those slots are read from disk.
+        Source: SVI (arXiv:2510.09212), Eq. 4 and 5; SVI_SPEC B5.
+
+        Raises:
+            ValueError: more slots than an entry has, or a cell that the grid does not have.
+        """
+        if not 1 <= num_slots <= self.entry_shape[1]:
+            raise ValueError(
+                f"num_slots is {num_slots}, but an entry of this bank has {self.entry_shape[1]} slots: use 1 or more."
+            )
+        cells = range(self.grid.num_grids) if grids is None else list(grids)
+        if any(not 0 <= cell < self.grid.num_grids for cell in cells):
+            raise ValueError(f"grids are {list(cells)}, but the bank has the cells 0 .. {self.grid.num_grids - 1}.")
+        entry = self._pick(cells, generator)
+        last_start = self.entry_shape[1] - num_slots
+        place = _uniform(generator)
+        start = last_start if Window(window) is Window.LAST else int(place * (last_start + 1))
+        return None if entry is None else -entry.sigma * self._slots(entry, start, num_slots)
+
+    def fill(self) -> list[int]:
+        """Return the number of entries of each grid cell."""
+        return [len(cell) for cell in self._storage.cells]
+
+    def contents(self, grid: int) -> Iterator[tuple[float, torch.Tensor]]:
+        """Yield (sigma, residual [C, F, h, w] as stored) of each entry of a grid cell, in their order."""
+        for entry in self._storage.cells[grid]:
+            yield entry.sigma, self._storage.read(entry).transpose(0, 1)
+
+    def statistics(self) -> list[GridStatistics]:
+        """Return fill and error sizes of each grid cell, from what is kept in memory."""
+        return [self._statistics(grid, cell) for grid, cell in enumerate(self._storage.cells)]
+
+    def snapshot(self) -> dict[str, torch.Tensor]:
+        """Return contents and order as tensors for a safetensors file: all entries from RAM, a journal position from disk."""
+        return self._storage.snapshot()
+
+    def restore(self, snapshot: Mapping[str, torch.Tensor]) -> None:
+        """Go back to what :meth:`snapshot` returned, bit for bit.
+
+        Raises:
+            ValueError: a snapshot of another bank, or one whose entries were overwritten since.
+        """
+        self._storage.restore(snapshot)
+
+    def clear(self) -> None:
+        """Forget all entries. A training that begins anew, or goes on from a checkpoint without this bank, begins with this."""
+        self._storage.clear()
+
+    def close(self) -> None:
+        """Give back files and locks. The bank cannot be used any more."""
+        self._storage.close()
+
+    def _pick(self, cells: Iterable[int], generator: torch.Generator) -> Entry | None:
+        """Return an entry of `cells`, each equally likely; takes one random number even if there is none."""
+        pick = _uniform(generator)
+        chosen = [self._storage.cells[cell] for cell in cells]
+        index = int(pick * sum(len(cell) for cell in chosen))
+        for cell in chosen:
+            if index < len(cell):
+                return cell[index]
+            index -= len(cell)
+        return None
+
+    def _slots(self, entry: Entry, start: int, num_slots: int) -> torch.Tensor:
+        return self._storage.read(entry)[start : start + num_slots].transpose(0, 1).float()
+
+    def _most_similar(self, cell: list[Entry], values: torch.Tensor, sigma: float, square_norm: float) -> int:
+        """Return the position in `cell` whose latent error is nearest to that of `values`; the first of equally near ones.
+
+        Norms are known and each entry gives one dot product. Its rounding could swap near ties, so whatever comes within a
+        safe margin of the nearest is measured again in fp64.
+        """
+        new = values.float().reshape(-1)
+        distances, margins = [], []
+        for entry in cell:
+            dot = float(torch.dot(self._storage.read(entry).reshape(-1).float(), new))
+            sizes = entry.sigma**2 * entry.square_norm + sigma**2 * square_norm
+            distances.append(sizes - 2 * entry.sigma * sigma * dot)
+            margins.append(1e-4 * sizes)
+        reach = min(distance + margin for distance, margin in zip(distances, margins, strict=True))
+        near = [index for index, distance in enumerate(distances) if distance - margins[index] <= reach]
+        if len(near) == 1:
+            return near[0]
+        return min(near, key=lambda index: self._square_distance(cell[index], values, sigma))
+
+    def _square_distance(self, entry: Entry, values: torch.Tensor, sigma: float) -> float:
+        stored = self._storage.read(entry).double()
+        return float(((entry.sigma * stored - sigma * values.double()) ** 2).sum())
+
+    def _statistics(self, grid: int, cell: list[Entry]) -> GridStatistics:
+        num_values = max(1, len(cell)) * math.prod(self.entry_shape)
+        rms = [
+            math.sqrt(sum(scale(entry.sigma) ** 2 * entry.square_norm for entry in cell) / num_values)
+            for scale in (lambda sigma: 1.0, lambda sigma: 1 - sigma, lambda sigma: sigma)
+        ]
+        return GridStatistics(self.grid.sigmas[grid], len(cell), *rms)
+
+
+def _uniform(generator: torch.Generator) -> float:
+    """Return one random number in [0, 1)."""
+    return float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def _square_norm(values: torch.Tensor) -> float:
+    flat = values.reshape(-1).double()
+    return float(torch.dot(flat, flat))

@@ -1,0 +1,249 @@
+"""Error-Recycling Fine-Tuning: feed the model's own errors back to it, and ask for the velocity back to the clean latent.
+
+In the order in which a training step uses it: :func:`draw_injection`, :func:`inject`, `flow_matching.make_flow_sample`, the
+model, :func:`target_velocity`, :func:`residual`, :func:`should_store`, :func:`store`. All of it works on one example; a batch
+is examples stacked by the caller. Random numbers come from an explicit generator, whose position after each function does not
+depend on what was drawn or on what the bank holds.
+Source: SVI (arXiv:2510.09212), Sec. 4, Eq. 3-6; SVI_SPEC B2-B5 (released trainer).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..flow.timestep_grid import TimestepGrid
+from .bank_file import DEFAULT_NUM_SNAPSHOTS, FileStorage
+from .config import ErrorRecyclingConfig, ImageErrorGrids, Objective, StoredSlots
+from .error_bank import ErrorBank, Window
+
+
+@dataclass(frozen=True)
+class ErrorInjection:
+    """The errors that one example gets; None where it gets none.
+
+    Attributes:
+        noise_error: [C, F, h, w], added to the noise.
+        latent_error: [C, F, h, w], added to the target latent.
+        image_error: [C, n, h, w], added to slots of the conditioning latent.
+        is_clean: whether the example was drawn clean, and so has none of the three.
+    """
+
+    noise_error: torch.Tensor | None
+    latent_error: torch.Tensor | None
+    image_error: torch.Tensor | None
+    is_clean: bool
+
+
+@dataclass(frozen=True)
+class InjectedInputs:
+    """An example's inputs with errors added. Where there was none to add, the tensor is the caller's own.
+
+    Attributes:
+        latent: [C, F, h, w].
+        noise: [C, F, h, w].
+        y_latent: [C, F, h, w], the conditioning latent.
+    """
+
+    latent: torch.Tensor
+    noise: torch.Tensor
+    y_latent: torch.Tensor
+
+
+def make_bank(
+    latent_shape: Sequence[int],
+    config: ErrorRecyclingConfig,
+    folder: Path | None = None,
+    *,
+    num_snapshots: int = DEFAULT_NUM_SNAPSHOTS,
+    expected_entries: int | None = None,
+) -> ErrorBank:
+    """Return the bank that `config` asks for, for latents of `latent_shape` [C, F, h, w].
+
+    Args:
+        latent_shape: of one example, without the batch.
+        config: the settings.
+        folder: where the bank lies, or will; None keeps it in RAM, where each snapshot is a copy of all of it.
+        num_snapshots: see :class:`bank_file.FileStorage`.
+        expected_entries: see :class:`bank_file.FileStorage`.
+
+    Raises:
+        ValueError: see :class:`bank_file.FileStorage`.
+    """
+    shape, grid = entry_shape(latent_shape, config), TimestepGrid(config.num_grids, config.grid_shift)
+    storage = None
+    if folder is not None:
+        storage = FileStorage(
+            folder,
+            shape,
+            grid=grid,
+            capacity=config.capacity,
+            num_snapshots=num_snapshots,
+            expected_entries=expected_entries,
+        )
+    return ErrorBank(shape, grid=grid, capacity=config.capacity, replacement=config.replacement, storage=storage)
+
+
+def entry_shape(latent_shape: Sequence[int], config: ErrorRecyclingConfig) -> tuple[int, ...]:
+    """Return the shape of what the bank keeps of a residual of `latent_shape` [C, F, h, w]."""
+    channels, slots, height, width = latent_shape
+    if config.stored_slots is StoredSlots.IMAGE_WINDOW:
+        slots = min(slots, config.num_image_error_slots)
+    return channels, slots, height, width
+
+
+def draw_injection(
+    bank: ErrorBank,
+    sigma: float,
+    config: ErrorRecyclingConfig,
+    generator: torch.Generator,
+    error_slots: range,
+) -> ErrorInjection:
+    """Draw which errors the example at noise level `sigma` gets, and the errors themselves.
+
+    Four independent numbers decide on noise, image, latent and clean; clean overrides. An error that the bank cannot give yet
+    is left out.
+
+    Args:
+        bank: errors to draw from.
+        sigma: the example's noise level.
+        config: the probabilities.
+        generator: gives five random numbers, whatever comes out of them.
+        error_slots: slots of the example's conditioning that may get an error; if they are fewer than
+            `num_image_error_slots` the error covers those, and if there is none there is no image error.
+
+    Source: SVI (arXiv:2510.09212), Eq. 3 and 5; SVI_SPEC B5.
+    """
+    noise_draw, image_draw, latent_draw, clean_draw = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+    picks = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
+    if clean_draw < config.clean_prob:
+        return ErrorInjection(None, None, None, is_clean=True)
+    noise_error = latent_error = image_error = None
+    if noise_draw < config.noise_prob:
+        noise_error = _modulated(bank.sample_noise_error(sigma, picks), config, picks)
+    if latent_draw < config.latent_prob:
+        latent_error = _modulated(bank.sample_latent_error(sigma, picks), config, picks)
+    num_slots = min(config.num_image_error_slots, len(error_slots), bank.entry_shape[1])
+    if image_draw < config.image_prob and num_slots > 0:
+        grids = _image_error_grids(bank, sigma, config)
+        image_error = _modulated(bank.sample_image_error(num_slots, picks, grids, config.image_error_window), config, picks)
+    return ErrorInjection(noise_error, latent_error, image_error, is_clean=False)
+
+
+def inject(
+    latent: torch.Tensor, noise: torch.Tensor, y_latent: torch.Tensor, injection: ErrorInjection, error_slots: range
+) -> InjectedInputs:
+    """Add the errors of `injection` to one example; what gets none is passed through as the same tensor.
+
+    Args:
+        latent: [C, F, h, w], the clean target.
+        noise: [C, F, h, w].
+        y_latent: [C, F, h, w], the conditioning latent; the mask is never touched.
+        injection: the errors.
+        error_slots: slots of `y_latent` that may get the image error; it begins at the first of them.
+
+    Raises:
+        ValueError: an image error that is longer than `error_slots`.
+    """
+    return InjectedInputs(
+        _sum(latent, injection.latent_error),
+        _sum(noise, injection.noise_error),
+        _sum_in_slots(y_latent, injection.image_error, error_slots),
+    )
+
+
+def target_velocity(
+    latent: torch.Tensor, injected: InjectedInputs, sigma: float, objective: Objective = Objective.RELEASED
+) -> torch.Tensor:
+    """Return the velocity to learn for an input with errors, [C, F, h, w].
+
+    RELEASED: noise with its error, minus the clean `latent`. It is what the released weights were trained with; with an error
+    in the latent, one step along it does not quite arrive at the clean latent.
+    PAPER: (noisy latent with errors - clean `latent`) / sigma, along which one step arrives exactly there. The error in the
+    latent counts (1 - sigma) / sigma times in it, which is large at low noise. Without that error both are equal, bit for bit.
+
+    Source: SVI (arXiv:2510.09212), Eq. 6 and Fig. 4c; SVI_SPEC B2, B3.
+
+    Raises:
+        ValueError: the paper's form at sigma 0, where no step leads anywhere.
+    """
+    released = injected.noise - latent
+    if Objective(objective) is Objective.RELEASED or injected.latent is latent:
+        return released
+    if not 0.0 < sigma <= 1.0:
+        raise ValueError(f"sigma is {sigma}: the paper's objective needs a noise level above 0 and at most 1.")
+    return released + (1 - sigma) / sigma * (injected.latent - latent)
+
+
+def residual(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """Return predicted - target velocity in fp32 without gradient: what the bank keeps."""
+    return predicted.detach().float() - target.detach().float()
+
+
+def should_store(injection: ErrorInjection, config: ErrorRecyclingConfig, generator: torch.Generator) -> bool:
+    """Return whether the error of an example goes into the bank: always, but rarely if it was drawn clean.
+
+    The errors of clean inputs are not those that a model meets in its own long videos. Takes one random number.
+    Source: SVI_SPEC B4, from which this departs in warm-up: there the receiving process's own draw gates the errors of all
+    processes, so that banks differ from the start; here each error is judged once, where it was made.
+    """
+    draw = float(torch.rand((), generator=generator, dtype=torch.float64))
+    return not injection.is_clean or draw < config.clean_update_prob
+
+
+def is_shared(step: int, config: ErrorRecyclingConfig) -> bool:
+    """Return whether the errors of `step`, counted from 1, go into the banks of all processes. Source: SVI_SPEC B4."""
+    return step <= config.warmup_steps
+
+
+def store(
+    bank: ErrorBank, velocity_residual: torch.Tensor, sigma: float, config: ErrorRecyclingConfig, generator: torch.Generator
+) -> None:
+    """Add the residual [C, F, h, w] of one example to `bank`, or the window of it that the bank keeps.
+
+    Takes two random numbers: the window, and the bank's own.
+
+    Raises:
+        ValueError: see :meth:`ErrorBank.add`.
+    """
+    place = float(torch.rand((), generator=generator, dtype=torch.float64))
+    num_slots = bank.entry_shape[1]
+    last_start = velocity_residual.shape[1] - num_slots
+    start = last_start if config.image_error_window is Window.LAST else int(place * (last_start + 1))
+    bank.add(velocity_residual[:, start : start + num_slots], sigma, generator)
+
+
+def _modulated(error: torch.Tensor | None, config: ErrorRecyclingConfig, generator: torch.Generator) -> torch.Tensor | None:
+    """Return `error` times a number from [1 - f, 1 + f]; takes one random number."""
+    draw = float(torch.rand((), generator=generator, dtype=torch.float64))
+    if error is None or config.modulation == 0:
+        return error
+    return error * (1 + config.modulation * (2 * draw - 1))
+
+
+def _image_error_grids(bank: ErrorBank, sigma: float, config: ErrorRecyclingConfig) -> range:
+    if config.image_error_grids is ImageErrorGrids.ALL:
+        return range(bank.grid.num_grids)
+    if config.image_error_grids is ImageErrorGrids.RANGE:
+        return range(*config.image_error_range)
+    current = bank.grid.index(sigma)
+    return range(current, current + 1)
+
+
+def _sum(tensor: torch.Tensor, error: torch.Tensor | None) -> torch.Tensor:
+    return tensor if error is None else tensor + error.to(tensor)
+
+
+def _sum_in_slots(y_latent: torch.Tensor, error: torch.Tensor | None, error_slots: range) -> torch.Tensor:
+    if error is None:
+        return y_latent
+    num_slots = error.shape[1]
+    if num_slots > len(error_slots) or error_slots.stop > y_latent.shape[1]:
+        raise ValueError(
+            f"the image error has {num_slots} slots, but may go into slots {error_slots} of {y_latent.shape[1]} only: "
+            "draw it with the error_slots of this example."
+        )
+    with_error = y_latent.clone()
+    with_error[:, error_slots.start : error_slots.start + num_slots] += error.to(y_latent)
+    return with_error

@@ -1,0 +1,1 @@
+"""What each clip is told: prompts and options, as text."""

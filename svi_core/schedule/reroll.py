@@ -1,0 +1,132 @@
+"""Another seed for one clip, written into the schedule's text: everything else of the text stays as its author wrote it.
+
+Only the paragraph of that clip is touched. Where it stands for several clips (``x3``) it becomes up to three paragraphs;
+where the last prompt holds on beyond the end of the text, the clip gets a paragraph of its own at the end.
+"""
+
+import re
+from dataclasses import dataclass, replace
+
+from .prompt_lists import PromptSplit, is_plain_list, normalised_text
+from .schedule import MAX_CLIPS, Schedule, is_options_line, paragraph_lines, parse_schedule
+
+_ONLY_FIRST = {"seed", "cut"}  # of the clips that a paragraph stands for, these hold for the first one only
+_ONLY_LAST = {"end", "hold"}  # and these for the last one
+
+
+def with_seed(text: str, clip_index: int, seed: int, split: PromptSplit = PromptSplit.PARAGRAPHS) -> str:
+    """Return `text` with the seed of clip `clip_index` (0-based) set to `seed`; every other clip is asked for as before.
+
+    Raises:
+        ScheduleError: a mistake in the text, with its place, or a seed out of range.
+        ValueError: a text of plain prompts, which holds no options, or a clip that no run reaches.
+    """
+    if not 0 <= clip_index < MAX_CLIPS:
+        raise ValueError(f"clip_index is {clip_index}: clips count from 0, and a run has at most {MAX_CLIPS}.")
+    text = normalised_text(text)
+    before = parse_schedule(text, split)
+    if is_plain_list(text, split):
+        raise ValueError(
+            "this text is a list of plain prompts, which takes no options: write one paragraph per clip, separated by blank "
+            "lines, and choose split = paragraphs."
+        )
+    edited = _edit(text, before, clip_index, seed)
+    after = parse_schedule(edited)
+    for index in range(max(len(before), len(after), clip_index + 1)):
+        wanted = replace(before.at(index), seed=seed) if index == clip_index else before.at(index)
+        assert after.at(index) == wanted, (index, edited)
+    return edited
+
+
+@dataclass(frozen=True)
+class _Block:
+    """One paragraph as it is written.
+
+    Attributes:
+        start: index of its first line in the text.
+        stop: index after its last line.
+        options: as written, without commas.
+        prompt: its prompt's lines as written, comments between them included.
+    """
+
+    start: int
+    stop: int
+    options: tuple[str, ...]
+    prompt: tuple[str, ...]
+
+    def piece(self, seed: int | None, repeat: int, *, first: bool, last: bool, comments: bool) -> str:
+        """Return it as the text of a paragraph for `repeat` of its clips, with its other options as far as they hold."""
+        dropped = {"x"} | (set() if first else _ONLY_FIRST) | (set() if last else _ONLY_LAST)
+        options = [option for option in self.options if _name(option) not in dropped]
+        if seed is not None:
+            options = _with_seed_option(options, seed)
+        options += [f"x{repeat}"] if repeat > 1 else []
+        prompt = [line for line in self.prompt if comments or not line.lstrip().startswith("#")]
+        return "\n".join([f"[{', '.join(options)}]", *prompt] if options else prompt)
+
+
+def _edit(text: str, schedule: Schedule, clip_index: int, seed: int) -> str:
+    lines = text.split("\n")
+    blocks = [_block(lines, numbers) for numbers in _line_numbers(text)]
+    if clip_index >= len(schedule):
+        return _appended(text, blocks[-1], clip_index - len(schedule), seed)
+    position = clip_index
+    for block, paragraph in zip(blocks, schedule.paragraphs, strict=True):
+        if position < paragraph.repeat:
+            new = _divided(block, paragraph.repeat, position, seed) if paragraph.repeat > 1 else _reseeded(lines, block, seed)
+            return "\n".join([*lines[: block.start], new, *lines[block.stop :]])
+        position -= paragraph.repeat
+    raise AssertionError("the schedule is longer than its paragraphs")
+
+
+def _line_numbers(text: str) -> list[range]:
+    """Return for each paragraph the indices of its lines."""
+    return [range(numbered[0][0] - 1, numbered[-1][0]) for numbered in paragraph_lines(text)]
+
+
+def _block(lines: list[str], where: range) -> _Block:
+    first = lines[where.start]
+    has_options = is_options_line(first)
+    options = first.strip()[1:-1].split(",") if has_options else []
+    prompt = lines[where.start + has_options : where.stop]
+    return _Block(where.start, where.stop, tuple(o.strip() for o in options if o.strip()), tuple(prompt))
+
+
+def _reseeded(lines: list[str], block: _Block, seed: int) -> str:
+    """Return a paragraph of one clip with its seed set, otherwise letter by letter as it was."""
+    first, *others = lines[block.start : block.stop]
+    if not is_options_line(first):
+        return "\n".join([f"[seed {seed}]", first, *others])
+    changed, found = re.subn(r"([\[,]\s*)seed\b[^,\]]*", rf"\g<1>seed {seed}", first, count=1)
+    if not found:
+        begin, _, end = first.rpartition("]")
+        comma = ", " if block.options else ""
+        changed = f"{begin.rstrip(', ' if block.options else ' ')}{comma}seed {seed}]{end}"
+    return "\n".join([changed, *others])
+
+
+def _divided(block: _Block, repeat: int, position: int, seed: int) -> str:
+    """Return a paragraph of `repeat` clips as the clips before `position`, that clip with its seed, and those after it."""
+    after = repeat - position - 1
+    pieces = [block.piece(None, position, first=True, last=False, comments=True)] if position else []
+    pieces.append(block.piece(seed, 1, first=position == 0, last=after == 0, comments=position == 0))
+    pieces += [block.piece(None, after, first=False, last=True, comments=False)] if after else []
+    return "\n\n".join(pieces)
+
+
+def _appended(text: str, last: _Block, gap: int, seed: int) -> str:
+    """Return `text` with paragraphs for the clips up to one that lies `gap` clips beyond its end."""
+    pieces = [last.piece(None, gap, first=False, last=False, comments=False)] if gap else []
+    pieces.append(last.piece(seed, 1, first=False, last=False, comments=False))
+    return "\n\n".join([text.rstrip(), *pieces]) + "\n"
+
+
+def _with_seed_option(options: list[str], seed: int) -> list[str]:
+    new = f"seed {seed}"
+    if any(_name(option) == "seed" for option in options):
+        return [new if _name(option) == "seed" else option for option in options]
+    return [*options, new]
+
+
+def _name(option: str) -> str:
+    return re.match(r"x(?=\d)|\S+", option).group()

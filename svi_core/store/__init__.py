@@ -1,0 +1,1 @@
+"""The run folder: finished clips, their records, and what was made of them."""

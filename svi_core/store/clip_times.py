@@ -1,0 +1,144 @@
+"""What clips took, to say what clips to come will take.
+
+Every sampled clip notes its time, its size and its steps in its record. The medians of finished runs are also kept in one small
+file, so that a new run in a new folder can be estimated too.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from statistics import median
+
+from ..files.atomic_file import write_bytes
+
+MAX_KEPT = 200  # runs remembered; the oldest are forgotten
+TRAINED_TOKENS = 32_760  # of 81 frames at 832 x 480
+_LINEAR_SHARE, _ATTENTION_SHARE = 787, 900  # TFLOP of one forward pass of Wan 14B at that size
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ClipWork:
+    """How much there is to do for one clip.
+
+    Attributes:
+        num_steps: sampler steps, both experts together.
+        num_passes: forward passes of the model in each step: 1 at cfg 1, else 2.
+        num_slots: latent slots F.
+        latent_height: h, in latent cells of 8 pixels.
+        latent_width: w.
+    """
+
+    num_steps: int
+    num_passes: int
+    num_slots: int
+    latent_height: int
+    latent_width: int
+
+    @property
+    def amount(self) -> float:
+        """Work in proportion to time: linear layers grow with the tokens, attention with their square.
+
+        Source: operations counted for Wan 14B (FIELD_NOTES 3).
+        """
+        tokens = self.num_slots * self.latent_height * self.latent_width / 4
+        return self.num_steps * self.num_passes * tokens * (_LINEAR_SHARE + _ATTENTION_SHARE * tokens / TRAINED_TOKENS)
+
+    @property
+    def same_size(self) -> tuple[int, int]:
+        """What must be equal for a time to be taken over without a caveat."""
+        return self.latent_height, self.latent_width
+
+
+@dataclass(frozen=True)
+class ClipTime:
+    """What one clip, or the median clip of a run, took.
+
+    Attributes:
+        seconds: from the first step to the decoded frames, as far as they were measured.
+        work: how much there was to do.
+        models: file names of the diffusion models.
+        peak_bytes: most memory of the accelerator in use meanwhile; 0 if there is none.
+    """
+
+    seconds: float
+    work: ClipWork
+    models: tuple[str, ...] = ()
+    peak_bytes: int = 0
+
+
+@dataclass(frozen=True)
+class TimeEstimate:
+    """Seconds that a clip will take, and where that number comes from; `peak_bytes` as :class:`ClipTime`."""
+
+    seconds: float
+    source: str
+    peak_bytes: int = 0
+
+
+def measured_time(measures: Mapping[str, float], models: tuple[str, ...] = ()) -> ClipTime | None:
+    """Return the time that a clip's record holds (see ClipRecord.measures), or None if it lacks a part."""
+    try:
+        work = ClipWork(
+            int(measures["num_steps"]),
+            int(measures["num_passes"]),
+            int(measures["num_slots"]),
+            int(measures["latent_height"]),
+            int(measures["latent_width"]),
+        )
+        seconds = measures["sample_seconds"] + measures.get("decode_seconds", 0.0)
+    except KeyError:
+        return None
+    return ClipTime(seconds, work, models, int(measures.get("peak_bytes", 0)))
+
+
+def estimate_time(work: ClipWork, of_run: Sequence[ClipTime], of_others: Sequence[ClipTime]) -> TimeEstimate | None:
+    """Return what a clip of `work` will take: from the clips of its own run, else from runs with the same models.
+
+    Times of the same frame size are preferred; steps, passes and frames are scaled by the work. None: nothing comparable
+    was measured.
+    """
+    for times, whose in ((of_run, "clips of this run"), (of_others, "earlier runs with these models")):
+        same = [time for time in times if time.work.same_size == work.same_size]
+        if same or times:
+            chosen = same or times
+            seconds = median(time.seconds / time.work.amount for time in chosen) * work.amount
+            is_scaled = any(time.work != work for time in chosen)
+            source = f"median of {len(chosen)} {whose}" + (", scaled" if is_scaled else "")
+            return TimeEstimate(seconds, source + ("" if same else " from another frame size"), _peak(chosen))
+    return None
+
+
+def read_times(book: Path) -> list[ClipTime]:
+    """Return the runs that the file `book` remembers, the newest last; an unreadable file counts as empty and is told."""
+    if not book.exists():
+        return []
+    try:
+        entries = json.loads(book.read_text(encoding="utf-8"))["runs"]
+        return [replace(ClipTime(**e), work=ClipWork(**e["work"]), models=tuple(e["models"])) for e in entries]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        _log.warning("SVI: %s cannot be read (%s); times of earlier runs are not known.", book, error)
+        return []
+
+
+def remember_times(book: Path, times: Iterable[ClipTime]) -> None:
+    """Add the median of a run's `times` to `book`, in place of an earlier one for the same work and models.
+
+    Raises:
+        OSError: the file cannot be written.
+    """
+    times = list(times)
+    if not times:
+        return
+    middle = sorted(times, key=lambda time: time.seconds / time.work.amount)[len(times) // 2]
+    new = replace(middle, peak_bytes=_peak(times))
+    others = [time for time in read_times(book) if (time.work, time.models) != (new.work, new.models)]
+    entries = [asdict(time) for time in [*others, new][-MAX_KEPT:]]
+    book.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(book, json.dumps({"runs": entries}, ensure_ascii=False, indent=1).encode())
+
+
+def _peak(times: Iterable[ClipTime]) -> int:
+    return max(time.peak_bytes for time in times)

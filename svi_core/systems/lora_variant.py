@@ -1,0 +1,152 @@
+"""Which SVI system a LoRA file was trained for, as the file says, and whether that fits the layout of a run.
+
+Our trainer writes it into the header (``svi.*``); of released files the name tells. Wrong padding was the main cause of
+SVI's failures in ComfyUI, so a file that contradicts the layout stops a run before its first step.
+
+Source: SVI_SPEC C and the authors' READMEs (file names), training/lora_file.py (header), E (what wrong padding does).
+"""
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import PurePath
+
+from ..geometry import TRAINED_NUM_FRAMES
+from .layouts import LAYOUTS, Layout, make_layout
+
+AUTO = "auto"
+_CONDITIONED_ALIKE = ("Film", "Film-transitions")  # one layout, two LoRAs
+_TRAINED_AS = {"talk": "Talk", "dance": "Dance"}  # presets whose files of old named the layout that they share
+_NAMED = {  # words in the names of released files, and the layouts that such a file goes with, its own first
+    "shot": ("Shot",),
+    "transitions": ("Film-transitions", "Film"),
+    "transition": ("Film-transitions", "Film"),
+    "film": ("Film", "Film-transitions"),
+    "tom": ("Tom & Jerry",),
+    "talk": ("Talk",),
+    "dance": ("Dance",),
+    "pro": ("2.0 Pro",),
+}
+_VERSION_2 = {"2", "v2", "v20", "svi2", "svi20"}
+
+
+@dataclass(frozen=True)
+class VariantClaim:
+    """What one LoRA file says of the SVI system that it was trained for.
+
+    Attributes:
+        file: its name.
+        layouts: names of the layouts that it goes with, its own first.
+        is_certain: its header says so; otherwise its name does.
+        num_motion_frames: motion frames that it was trained with, where the header says.
+        is_ambiguous: the name leaves open which of `layouts` is its own.
+    """
+
+    file: str
+    layouts: tuple[str, ...]
+    is_certain: bool = False
+    num_motion_frames: int | None = None
+    is_ambiguous: bool = False
+
+    def __str__(self) -> str:
+        names = " or ".join(self.layouts if self.is_ambiguous else self.layouts[:1])
+        return f"SVI {names} ({'its header' if self.is_certain else 'its name'} says so)"
+
+
+@dataclass(frozen=True)
+class AutoLayout:
+    """A layout that the LoRA decides: what a run puts in its place is known when its models are.
+
+    Attributes:
+        num_frames: pixel frames of a clip, 4n + 1.
+        num_motion_frames: 0 for as many as the LoRA was trained with.
+        cuts_to_8_bits: as in Layout.
+    """
+
+    num_frames: int = TRAINED_NUM_FRAMES
+    num_motion_frames: int = 0
+    cuts_to_8_bits: bool = False
+
+
+def variant_claim(name: str, metadata: Mapping[str, str]) -> VariantClaim | None:
+    """Return what a LoRA file says of itself, or None if it is no SVI LoRA as far as header and name tell.
+
+    Args:
+        name: file name, folders included.
+        metadata: the header's entries.
+
+    Raises:
+        ValueError: the header names a layout that this version does not know.
+    """
+    layout = metadata.get("svi.layout")
+    if layout is None:
+        return _claim_of_name(name)
+    layout = _TRAINED_AS.get(metadata.get("svi.variant", ""), layout)
+    if layout not in LAYOUTS:
+        raise ValueError(
+            f"LoRA {name}: its header says svi.layout {layout!r}, which is none of {', '.join(map(repr, LAYOUTS))}: it was "
+            "trained with another version of this pack; update the pack."
+        )
+    motion = metadata.get("svi.num_motion_frames", "")
+    layouts = (layout, *(other for other in _CONDITIONED_ALIKE if layout in _CONDITIONED_ALIKE and other != layout))
+    return VariantClaim(name, layouts, True, int(motion) if motion.isdecimal() else None)
+
+
+def require_claims(layout: Layout, claims: Iterable[VariantClaim]) -> None:
+    """Refuse a layout that a LoRA of the run was not trained for.
+
+    Raises:
+        ValueError: naming the file, what it says, and the way out.
+    """
+    for claim in claims:
+        if layout.name in claim.layouts:
+            continue
+        own = " or ".join(map(repr, claim.layouts if claim.is_ambiguous else claim.layouts[:1]))
+        doubt = "" if claim.is_certain else " If its name is wrong, rename the file."
+        raise ValueError(
+            f"LoRA {claim.file} is for {claim}, but the layout is {layout.name!r}: choose variant {own} or 'auto' in SVI "
+            f"Layout, or load the LoRA of {layout.name!r}.{doubt}"
+        )
+
+
+def resolve_layout(asked: Layout | AutoLayout, claims: Iterable[VariantClaim]) -> Layout:
+    """Return the layout of a run: the one asked for, or the one that its LoRA was trained with.
+
+    Raises:
+        ValueError: the LoRAs contradict it or one another, or none of them tells.
+    """
+    claims = tuple(claims)
+    layout = asked if isinstance(asked, Layout) else _layout_of(claims, asked)
+    require_claims(layout, claims)
+    return layout
+
+
+def _layout_of(claims: tuple[VariantClaim, ...], asked: AutoLayout) -> Layout:
+    claim = next((claim for claim in claims if not claim.is_ambiguous), None)
+    if claim is None:
+        told = "; ".join(f"{claim.file} may be {' or '.join(claim.layouts)}" for claim in claims)
+        raise ValueError(
+            "variant 'auto' needs a LoRA that says which SVI system it is for, "
+            + (f"but {told}" if told else "but none does, or it was not applied by SVI LoRA Stack")
+            + ": choose the variant in SVI Layout."
+        )
+    num_motion_frames = asked.num_motion_frames or claim.num_motion_frames or 0
+    return make_layout(claim.layouts[0], asked.num_frames, num_motion_frames, asked.cuts_to_8_bits)
+
+
+def _claim_of_name(name: str) -> VariantClaim | None:
+    """Return what the name of a released file, or of a copy of one, tells."""
+    stem = re.sub(r"wan[ _-]?2[._]([12])", r" wan2\1 ", PurePath(name.replace("\\", "/")).stem.lower())
+    words = [re.sub(r"^(svi)?v?\d*(?=pro$)", "", word) for word in re.split(r"[^a-z0-9]+", stem)]
+    if not any(re.fullmatch(r"svi\d*", word) for word in words) and "stable video infinity" not in " ".join(words):
+        return None
+    for word, layouts in _NAMED.items():
+        if word in words:
+            return VariantClaim(name, layouts)
+    if not _VERSION_2.intersection(words):
+        return None
+    if "wan21" in words:
+        return VariantClaim(name, ("2.0 (Wan 2.1)",))
+    if {"wan22", "high", "low"}.intersection(words):
+        return VariantClaim(name, ("2.0",))
+    return VariantClaim(name, ("2.0", "2.0 (Wan 2.1)"), is_ambiguous=True)

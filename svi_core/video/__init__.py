@@ -1,0 +1,1 @@
+"""Frames to video files and back: writing, joining, seams, colours, and sound."""

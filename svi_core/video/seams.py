@@ -1,0 +1,103 @@
+"""How two clips that share frames become one video: the copy of one of them, or a blend of both.
+
+A 2.0 Pro clip replays its anchor in frame 0, so that frame never enters a blend: mixed into the seam it flashes. Only the
+frames that both clips show of the same moments are mixed. Pixel-space layouts begin with real frames and blend all of them.
+
+Source: SVI_SPEC A1-A3 (overlaps of 1.0, 2.0 and Pro); the blends are ours.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from enum import StrEnum
+
+import torch
+
+from ..systems.layouts import Layout
+
+
+class Seam(StrEnum):
+    """What becomes of the frames that two neighbouring clips share."""
+
+    DROP = "drop"  # one copy is shown, the other dropped
+    LINEAR = "linear"  # cross-fade at constant speed
+    EASED = "eased"  # cross-fade that starts and ends softly
+
+
+def measured_seam(layout: Layout) -> Seam:
+    """Return the seam to use where nothing is said: what measured best, or what the released code does where nothing was.
+
+    2.0 Pro: on the demo's tiny models a linear blend had a smaller jump than a drop at 24 of 24 seams (benchmarks/RESULTS.md).
+    """
+    return Seam.LINEAR if layout.in_latent_space else Seam.DROP
+
+
+@dataclass(frozen=True)
+class Showing:
+    """What one clip gives to the video.
+
+    Attributes:
+        frames: indices of the clip's frames that are shown, in order.
+        num_blended: how many of the first of them are mixed with as many last frames of the clip before.
+        seam: how they are mixed.
+        hold: how many times the last shown frame is repeated.
+        is_end: the clip's own last frame is shown, so that a video can be continued from the clip's latent.
+    """
+
+    frames: range
+    num_blended: int = 0
+    seam: Seam = Seam.DROP
+    hold: int = 0
+    is_end: bool = True
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the video that the clip gives."""
+        return len(self.frames) + self.hold
+
+    @property
+    def name(self) -> str:
+        """A short name that tells the files of different showings of one clip apart."""
+        blend = f"-{self.seam}{self.num_blended}" if self.num_blended else ""
+        return f"{self.frames.start}-{self.frames.stop}-{self.hold}{blend}"
+
+    def limited(self, num_frames: int) -> "Showing":
+        """Return this showing cut to at most `num_frames` frames, >= 1."""
+        if self.num_frames <= num_frames:
+            return self
+        shown = self.frames[:num_frames]
+        return replace(self, frames=shown, hold=num_frames - len(shown), is_end=self.is_end and shown == self.frames)
+
+
+def blend_weights(seam: Seam, num_frames: int) -> torch.Tensor:
+    """Return the later clip's share [num_frames] of each blended frame, strictly between 0 and 1 and rising.
+
+    LINEAR is k / (n + 1), k = 1 .. n; EASED is its smoothstep 3 s^2 - 2 s^3.
+    """
+    steps = torch.arange(1, num_frames + 1, dtype=torch.float32) / (num_frames + 1)
+    return steps * steps * (3 - 2 * steps) if seam is Seam.EASED else steps
+
+
+def cut_frames(chunks: Iterator[torch.Tensor], showing: Showing, before: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
+    """Yield of a clip's `chunks` [t, H, W, 3] what `showing` says.
+
+    Args:
+        before: the last ``showing.num_blended`` frames [n, H, W, 3] of the clip before, where frames are blended.
+    """
+    weights = blend_weights(showing.seam, showing.num_blended).view(-1, 1, 1, 1)
+    position = done = 0
+    last = None
+    for chunk in chunks:
+        kept = chunk[max(0, showing.frames.start - position) : max(0, showing.frames.stop - position)]
+        position += len(chunk)
+        if not len(kept):
+            continue
+        num_mixed = max(0, min(len(kept), showing.num_blended - done))
+        if num_mixed:
+            share = weights[done : done + num_mixed].to(kept)
+            mixed = torch.lerp(before[done : done + num_mixed].to(kept), kept[:num_mixed], share)
+            kept = torch.cat([mixed, kept[num_mixed:]])
+        done += len(kept)
+        last = kept[-1:]
+        yield kept
+    for _ in range(showing.hold):
+        yield last

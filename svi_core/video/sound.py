@@ -1,0 +1,125 @@
+"""The sound of a run: samples that a node hands over, kept as one file in the run folder and heard from its first new frame.
+
+Encoded once, as AAC, so that refreshing the growing video copies it; named by its content, so that another sound never
+takes its place.
+"""
+
+import functools
+import re
+import subprocess
+import tempfile
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import imageio_ffmpeg
+import torch
+
+from ..files.atomic_file import staged
+from ..files.fingerprint import fingerprint
+from .video_file import NO_WINDOW, Sound
+
+_KBITS_PER_CHANNEL = 96
+_MAX_CHANNELS = 8
+_JOINED_RATE = 48_000  # samples per second of two sounds that follow each other
+
+
+@dataclass(frozen=True)
+class SoundTrack:
+    """A sound in memory.
+
+    Attributes:
+        waveform: [channels, samples] in [-1, 1].
+        sample_rate: samples per second.
+
+    Raises:
+        ValueError: no samples, or samples that are no sound.
+    """
+
+    waveform: torch.Tensor
+    sample_rate: int
+
+    def __post_init__(self):
+        if self.waveform.ndim != 2 or not 1 <= self.waveform.shape[0] <= _MAX_CHANNELS or not self.waveform.shape[1]:
+            raise ValueError(
+                f"the sound has shape {list(self.waveform.shape)}, but one sound of 1 to {_MAX_CHANNELS} channels [channels, "
+                "samples] is needed: load a file that has sound in it."
+            )
+        if self.sample_rate < 1:
+            raise ValueError(f"the sound has {self.sample_rate} samples per second: load it again, with Load Audio.")
+        if not bool(torch.isfinite(self.waveform).all()):
+            raise ValueError("the sound has samples that are NaN or infinite: check the node that made it.")
+
+    @property
+    def seconds(self) -> float:
+        """How long it is."""
+        return self.waveform.shape[1] / self.sample_rate
+
+    @functools.cached_property
+    def key(self) -> str:
+        """A hash of what is heard."""
+        return fingerprint("sound", self.waveform, self.sample_rate)
+
+    def between(self, begin: float, end: float) -> torch.Tensor:
+        """Return the samples [channels, n] from `begin` to `end` in seconds, as far as there are any."""
+        first, last = (max(0, round(second * self.sample_rate)) for second in (begin, end))
+        return self.waveform[:, first:last]
+
+    def kept_in(self, folder: Path) -> Sound:
+        """Return this sound as a file in `folder`, written there unless it is there already.
+
+        Raises:
+            OSError: it could not be written.
+        """
+        path = folder / f"sound-{self.key[:16]}.m4a"
+        if not path.exists():
+            channels = self.waveform.shape[0]
+            raw = ["-f", "f32le", "-ar", str(self.sample_rate), "-ac", str(channels), "-i", "-"]
+            _encode(path, [*raw, "-b:a", f"{channels * _KBITS_PER_CHANNEL}k"], self.waveform)
+        return Sound(path, "aac", self.seconds)
+
+
+def sound_seconds(path: Path) -> float:
+    """Return how long the first sound in the file `path` is, by decoding it.
+
+    Raises:
+        OSError: it has none that can be read.
+    """
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path)]
+    command += ["-map", "0:a:0", "-f", "null", "-progress", "-", "-"]
+    done = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW)
+    times = re.findall(rb"^out_time_us=(\d+)", done.stdout, re.MULTILINE)
+    if done.returncode or not times:
+        raise OSError(f"{path} has no sound that can be read: choose another file.")
+    return int(times[-1]) / 1e6
+
+
+def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sound:
+    """Return `second`, heard `first_seconds` later, after `first` or silence; a file beside that of `second`.
+
+    Raises:
+        OSError: it could not be written.
+    """
+    before = first and (first.path.name, first.path.stat().st_size, first.seconds)
+    path = second.path.with_name(f"{second.path.stem}-after-{fingerprint(before, first_seconds)[:16]}.m4a")
+    if not path.exists():
+        silence = ["-f", "lavfi", "-i", f"anullsrc=r={_JOINED_RATE}:cl=stereo"]
+        shape = f"aresample={_JOINED_RATE},aformat=channel_layouts=stereo"
+        fill = f"apad=whole_dur={first_seconds:.6f},atrim=end={first_seconds:.6f}"
+        graph = f"[0:a:0]{shape},{fill}[a];[1:a:0]{shape}[b];[a][b]concat=n=2:v=0:a=1[out]"
+        inputs = [*(["-i", str(first.path)] if first else silence), "-i", str(second.path)]
+        _encode(path, [*inputs, "-filter_complex", graph, "-map", "[out]", "-b:a", f"{2 * _KBITS_PER_CHANNEL}k"])
+    return replace(second, path=path, seconds=first_seconds + second.seconds)
+
+
+def _encode(path: Path, arguments: list[str], waveform: torch.Tensor | None = None) -> None:
+    """Write `path` as AAC by ffmpeg, with the samples of `waveform`, if given, as interleaved floats on its standard input."""
+    with staged(path) as staging, tempfile.TemporaryFile() as samples:
+        if waveform is not None:
+            for second in waveform.split(1 << 20, dim=1):
+                samples.write(second.T.contiguous().float().cpu().numpy().astype("<f4").tobytes())
+            samples.seek(0)
+        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *arguments, "-c:a", "aac", str(staging)]
+        done = subprocess.run(command, stdin=samples, capture_output=True, check=False, **NO_WINDOW)
+        if done.returncode:
+            reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
+            raise OSError(f"ffmpeg could not write {path} ({reason}): check free space and permissions of the folder.")

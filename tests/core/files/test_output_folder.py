@@ -1,0 +1,52 @@
+import os
+
+import pytest
+
+from svi_core.files.output_folder import check_output_prefix, is_file_name, run_folder
+
+
+@pytest.mark.parametrize("prefix", ["video", "svi/story", "a b/ü 文", "v1.2/take-3"])
+def test_plain_names_lie_below_the_output_folder(tmp_path, prefix):
+    assert run_folder(tmp_path, prefix) == tmp_path / prefix
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    "prefix",
+    [
+        "",
+        "  ",
+        "/etc/x",
+        "../x",
+        "a/../../x",
+        "a\\..\\x",
+        "C:x",
+        "x\0y",
+        "a\nb",
+        "n" * 300,
+        "~/x",
+        ".",
+        "con",
+        "a/NUL.txt",
+        "x.",
+    ],
+)
+def test_prefixes_that_leave_the_folder_or_break_elsewhere_are_refused(tmp_path, prefix):
+    with pytest.raises(ValueError, match="filename_prefix"):
+        check_output_prefix(prefix)
+
+
+def test_file_names_are_single_plain_names():
+    assert all(map(is_file_name, ("story", "SVI 2.0 ü", "v1.2-take")))
+    assert not any(map(is_file_name, ("", "a/b", "a\\b", "a:b", "..", ".", "nul", "x.", " x", "n" * 300)))
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symlinks need rights on Windows")
+def test_a_symlink_out_of_the_folder_is_refused(tmp_path):
+    outside, output = tmp_path / "outside", tmp_path / "output"
+    outside.mkdir(), output.mkdir()
+    (output / "link").symlink_to(outside)
+    for prefix in ("link", "link/video"):
+        with pytest.raises(ValueError, match="leads out"):
+            run_folder(output, prefix)
+    assert list(outside.iterdir()) == []

@@ -1,0 +1,109 @@
+"""The report on videos whose faults are known: each must be seen, and a copied picture must never look good."""
+
+import numpy as np
+import pytest
+
+from svi_core.look.drift import measure_drift
+
+CLIPS, LENGTH = 3, 20
+
+
+def scene(num_frames=CLIPS * LENGTH, height=48, width=64):
+    """A textured scene that pans steadily over a wide picture, with a dot that moves its own way."""
+    generator = np.random.default_rng(0)
+    wide = generator.uniform(0, 1, (height // 4, (width + 2 * num_frames) // 4 + 2, 3)).repeat(4, 0).repeat(4, 1)
+    wide = 0.35 + 0.3 * wide
+    frames = []
+    for index in range(num_frames):
+        frame = wide[:, index * 2 : index * 2 + width].copy()
+        row = 8 + index * 7 % 30
+        frame[row : row + 6, 20:26] = (0.9, 0.2, 0.1)
+        frames.append((frame * 255).astype(np.uint8))
+    return np.stack(frames)
+
+
+def report(frames, lengths=(LENGTH,) * CLIPS):
+    return measure_drift(iter(frames), lengths)
+
+
+def clip_of(frames, index):
+    return frames[index * LENGTH : (index + 1) * LENGTH]
+
+
+def test_a_sound_video_is_valid_and_quiet():
+    found = report(scene())
+    assert found.verdict == "valid" and found.notes == ()
+    assert max(found.colour_distance) < 0.05
+    assert all(clip.seam is None or 0.3 < clip.seam < 2 for clip in found.clips)
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (lambda v: np.repeat(v[:1], len(v), 0), "static"),
+        (lambda v: np.clip(v[:1] + np.random.default_rng(0).normal(0, 1, v.shape), 0, 255).astype(np.uint8), "static"),
+        (lambda v: np.concatenate([clip_of(v, 0)] * CLIPS), "repeated"),
+        (lambda v: np.concatenate([clip_of(v, 0), clip_of(v, 0)[::-1], clip_of(v, 1)]), "reversed"),
+        (lambda v: np.concatenate([v[:20], v[19:39], v[38:58]]), "doubled frames"),
+    ],
+    ids=["copied picture", "copied picture with noise", "repeated clip", "ping-pong", "doubled seam frames"],
+)
+def test_cheats_are_invalid_before_any_number(make, reason):
+    found = report(make(scene()))
+    assert found.verdict.startswith("INVALID") and reason in found.verdict
+    assert found.table().startswith("**INVALID")
+
+
+def faded(video, step):
+    """Saturation falls by `step` per clip."""
+    result = video.astype(np.float32)
+    for index in range(CLIPS):
+        part = clip_of(result, index)
+        part += (part.mean(axis=3, keepdims=True) - part) * step * index
+    return result.astype(np.uint8)
+
+
+def blurred(video):
+    result = video.astype(np.float32)
+    for index in range(1, CLIPS):
+        part = clip_of(result, index)
+        for _ in range(6 * index):
+            part[:] = (part + np.roll(part, 1, 1) + np.roll(part, -1, 1) + np.roll(part, 1, 2) + np.roll(part, -1, 2)) / 5
+    return result.astype(np.uint8)
+
+
+def flashed(video):
+    result = video.copy()
+    result[LENGTH] = np.clip(result[LENGTH].astype(int) + 40, 0, 255)
+    return result
+
+
+def test_drift_shows_in_its_own_column_and_grows():
+    fade = [clip.saturation for clip in report(faded(scene(), 0.3)).clips]
+    assert fade[0] > fade[1] > fade[2]
+    blur = report(blurred(scene()))
+    assert blur.clips[0].sharpness > blur.clips[1].sharpness > blur.clips[2].sharpness
+    assert any("blurred" in note for note in blur.notes)
+    bright = scene().astype(int)
+    bright[2 * LENGTH :] += 40
+    assert report(np.clip(bright, 0, 255).astype(np.uint8)).colour_distance[2] > 0.1
+
+
+def test_a_flash_at_a_seam_is_a_jump():
+    found = report(flashed(scene()))
+    assert found.clips[1].seam > 3 and any("clip 2 begins with a jump" in note for note in found.notes)
+    assert found.clips[2].seam < 3
+
+
+def test_brightness_by_hand():
+    frames = np.zeros((4, 16, 16, 3), np.uint8)
+    frames[:, :, :, 1] = 255  # pure green: luma 0.7152
+    frames[::2, :8] = 0
+    clip = report(frames, (4,)).clips[0]
+    assert clip.brightness == pytest.approx(0.7152 * 0.75, abs=1e-4)
+    assert clip.motion == pytest.approx(1 / 6, abs=1e-4)  # half of the pixels change by 1 in one of three channels
+
+
+def test_lengths_must_fit():
+    with pytest.raises(ValueError, match="has 60 frames, but its clips have 59"):
+        report(scene(), (20, 20, 19))

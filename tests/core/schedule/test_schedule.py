@@ -1,0 +1,174 @@
+import string
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from svi_core.schedule.prompt_lists import PromptSplit
+from svi_core.schedule.schedule import (
+    ClipSpec,
+    LiveSchedule,
+    LoraStrength,
+    Paragraph,
+    Schedule,
+    ScheduleError,
+    format_schedule,
+    parse_schedule,
+)
+from svi_core.video.seams import Seam
+
+STORY = """# a story
+A woman walks
+through a kitchen.
+
+[seed 7, cfg 3.5, lora svi=0.8/1, lora lightx2v=.5]
+She opens the window.
+
+[ cut , anchor garden, x2, frames 41, motion 8 ]
+The garden.
+
+[hold 16, end portrait]
+She smiles [softly].
+"""
+
+
+def test_the_example_reads_as_it_says():
+    schedule = parse_schedule(STORY)
+    assert [paragraph.repeat for paragraph in schedule.paragraphs] == [1, 1, 2, 1]
+    assert [schedule.at(i) for i in range(5)] == [
+        ClipSpec("A woman walks through a kitchen."),
+        ClipSpec(
+            "She opens the window.",
+            seed=7,
+            cfg=3.5,
+            loras=(LoraStrength("svi", 0.8, 1.0), LoraStrength("lightx2v", 0.5, 0.5)),
+        ),
+        ClipSpec("The garden.", num_frames=41, num_motion_frames=8, anchor="garden", cut=True),
+        ClipSpec("The garden.", num_frames=41, num_motion_frames=8, anchor="garden"),
+        ClipSpec("She smiles [softly].", anchor="garden", end="portrait", hold=16),
+    ]
+    assert len(schedule) == 5
+
+
+def test_after_the_last_clip_its_prompt_and_anchor_hold_on():
+    schedule = parse_schedule("[seed 1, cut, anchor a, hold 3, cfg 2]\nlast")
+    assert schedule.at(0).seed == 1
+    assert schedule.at(9) == ClipSpec("last", anchor="a", cfg=2.0)
+
+
+def test_plain_prompts_are_a_schedule():
+    assert [parse_schedule("a\n\nb").at(i).prompt for i in range(2)] == ["a", "b"]
+    assert parse_schedule("[x2]\nb", PromptSplit.LINES).at(0).prompt == "[x2]"
+    assert parse_schedule("prompts = [\n# c\n'a', 'b']").at(1).prompt == "b"
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "words"),
+    [
+        ("ok\n\n[sede 3]\nx", 3, 2, "option 'sede 3' is not known"),
+        ("[seed -1]\nx", 1, 2, "seed is '-1'"),
+        ("[cfg 3,  seed 9007199254740992]\nx", 1, 10, "0 to 9007199254740991"),
+        ("[frames x]\nx", 1, 2, "frames is 'x'"),
+        ("[frames 80]\nx", 1, 2, "4n . 1"),
+        ("[x0]\nx", 1, 2, "x is '0'"),
+        ("[cfg nan]\nx", 1, 2, "cfg is 'nan'"),
+        ("[cfg 1e2]\nx", 1, 2, "cfg is '1e2'"),
+        ("[anchor ../up]\nx", 1, 2, "anchor is '../up'"),
+        ("[lora svi]\nx", 1, 2, "NAME=STRENGTH"),
+        ("[lora svi=11]\nx", 1, 2, "strength is '11'"),
+        ("[cut now]\nx", 1, 2, "option 'cut now'"),
+        ("[seed 1, seed 2]\nx", 1, 10, "'seed' stands here twice"),
+        ("a\n\n  [cut]\n\nb", 3, 1, "have no prompt"),
+    ],
+)
+def test_mistakes_are_named_with_line_and_column(text, line, column, words):
+    with pytest.raises(ScheduleError, match=words) as error:
+        parse_schedule(text)
+    assert (error.value.line, error.value.column) == (line, column)
+    assert f"line {line}, column {column}" in str(error.value)
+
+
+@pytest.mark.parametrize("text", ["", " \n# c\n\n", "[]"])
+def test_no_prompt_is_refused(text):
+    with pytest.raises(ValueError, match="no prompt"):
+        parse_schedule(text)
+
+
+def test_ten_thousand_clips_and_no_more():
+    assert len(parse_schedule("\n\n".join(f"clip {i}" for i in range(10_000)))) == 10_000
+    with pytest.raises(ValueError, match="10002 clips"):
+        parse_schedule("[x10000]\na\n\n[x2]\nb")
+
+
+NAMES = st.text(string.ascii_letters + string.digits + "_-.", min_size=1, max_size=8)
+STRENGTHS = st.floats(-10, 10, allow_nan=False).map(lambda x: round(x, 6))
+WORDS = st.text(string.ascii_letters + "äöü文,;=/'\"!", min_size=1, max_size=8)
+SPECS = st.builds(
+    ClipSpec,
+    prompt=st.lists(WORDS, min_size=1, max_size=6).map(" ".join),
+    seed=st.none() | st.integers(0, 2**53 - 1),
+    num_frames=st.none() | st.integers(2, 250).map(lambda n: 4 * n + 1),
+    num_motion_frames=st.none() | st.integers(1, 80),
+    cfg=st.none() | st.floats(0, 100, allow_nan=False),
+    anchor=st.none() | NAMES,
+    end=st.none() | NAMES,
+    loras=st.lists(st.builds(LoraStrength, NAMES, STRENGTHS, STRENGTHS), max_size=3).map(tuple),
+    cut=st.booleans(),
+    seam=st.none() | st.sampled_from(list(Seam)),
+    hold=st.integers(0, 100),
+)
+
+
+def test_a_seam_holds_for_all_clips_of_its_paragraph():
+    schedule = parse_schedule("a\n\n[seam eased, x2]\nb\n\nc")
+    assert [schedule.at(i).seam for i in range(4)] == [None, Seam.EASED, Seam.EASED, None]
+    with pytest.raises(ValueError, match="line 1, column 2: seam is 'soft': write seam drop, seam linear, seam eased"):
+        parse_schedule("[seam soft]\na")
+
+
+@given(st.lists(st.builds(Paragraph, SPECS, st.integers(1, 4)), min_size=1, max_size=5))
+def test_text_and_schedule_round_trip(paragraphs):
+    schedule = Schedule(tuple(paragraphs))
+    text = format_schedule(schedule)
+    assert parse_schedule(text) == schedule
+    assert format_schedule(parse_schedule(text)) == text
+
+
+def test_a_live_schedule_is_read_again_and_survives_mistakes(tmp_path, caplog):
+    path = tmp_path / "schedule ü.txt"
+    path.write_text("\ufeffone\n\ntwo", encoding="utf-8")
+    live = LiveSchedule(path)
+    assert (live.at(0).prompt, live.at(1).prompt, len(live)) == ("one", "two", 2)
+    path.write_text("one\n\n[seed 5]\nanother", encoding="utf-8")
+    assert live.at(1) == ClipSpec("another", seed=5)
+    for broken in (b"[sede 5]\nx", b"\xff\xfe", b""):
+        path.write_bytes(broken)
+        assert live.at(1) == ClipSpec("another", seed=5)
+    path.unlink()
+    assert live.at(1).prompt == "another" and caplog.text.count("going on with the schedule") == 4
+
+
+def test_a_live_schedule_keeps_out_what_the_run_cannot_do(tmp_path, caplog):
+    path = tmp_path / "s.txt"
+    path.write_text("one")
+    live = LiveSchedule(path)
+
+    def require(index, spec):
+        if spec.anchor == "nowhere":
+            raise ValueError("no such anchor")
+
+    path.write_text("[anchor nowhere]\ntwo")
+    assert live.at(0, require).prompt == "one" and "no such anchor" in caplog.text
+    path.write_text("[anchor here]\nthree")
+    assert live.at(0, require).prompt == "three" and live.snapshot().at(0).prompt == "three"
+
+
+def test_prompts_that_mean_something_else_in_a_paragraph_cannot_be_written_there():
+    for prompt in ("[x2]", "# no", "['hi'] she says", "prompts = ['a']", "two\nlines", "two\n\nparagraphs", " space"):
+        with pytest.raises(ValueError, match="reword"):
+            format_schedule(Schedule((Paragraph(ClipSpec(prompt)),)))
+
+
+def test_a_live_schedule_must_start_sound(tmp_path):
+    with pytest.raises(ValueError, match="cannot be read"):
+        LiveSchedule(tmp_path / "gone.txt")

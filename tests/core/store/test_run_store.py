@@ -1,0 +1,326 @@
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from svi_core.files import atomic_file
+from svi_core.store.keep_marks import set_keep
+from svi_core.store.run_store import ClipRecord, RunStore, ShownClip, chain_key, read_manifest, read_records
+
+ROOT = Path(__file__).resolve().parents[3]
+
+
+class Stop(BaseException):
+    pass
+
+
+def record(key, index=0, **facts):
+    return ClipRecord(key, index, f"prompt {index} ü", 42 * index, {}, **facts)
+
+
+def latent(seed=0):
+    return torch.randn(1, 16, 3, 2, 2, generator=torch.Generator().manual_seed(seed))
+
+
+KEY, OTHER = chain_key(None, "a"), chain_key(None, "b")
+
+
+@pytest.fixture
+def store(tmp_path):
+    with RunStore(tmp_path / "run ü") as opened:
+        yield opened
+
+
+def test_round_trip(store):
+    assert store.load_latent(KEY) is None and store.record(KEY) is None
+    store.save_latent(record(KEY), latent())
+    assert torch.equal(store.load_latent(KEY), latent())
+    assert store.record(KEY) == record(KEY)
+
+
+def test_keys_chain():
+    first, other = chain_key(None, "prompt"), chain_key(None, "other")
+    assert chain_key(first, "next") != chain_key(other, "next") != chain_key(None, "next")
+    assert chain_key(first, "next") == chain_key(chain_key(None, "prompt"), "next")
+
+
+def test_a_stored_take_is_never_overwritten(store):
+    store.save_latent(record(KEY), latent(0))
+    store.save_latent(record(KEY), latent(1))
+    assert torch.equal(store.load_latent(KEY), latent(0))
+
+
+def truncate(path):
+    path.write_bytes(path.read_bytes()[:-7])
+
+
+def flip(path):
+    raw = bytearray(path.read_bytes())
+    raw[-3] ^= 1
+    path.write_bytes(raw)
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def foreign(path):
+    path.write_text("hello")
+
+
+def pickled(path):
+    torch.save({"latent": latent()}, path)
+
+
+@pytest.mark.parametrize("damage", [truncate, flip, empty, foreign, pickled], ids=lambda f: f.__name__)
+def test_a_damaged_clip_is_named_set_aside_and_not_trusted(store, caplog, damage):
+    store.save_latent(record(KEY), latent())
+    path = store.clips / f"{KEY}.safetensors"
+    damage(path)
+    damaged = path.read_bytes()
+    assert store.load_latent(KEY) is None
+    assert path.name in caplog.text and not path.exists()
+    aside = list((store.folder / "set_aside").iterdir())
+    assert len(aside) == 1 and aside[0].read_bytes() == damaged
+    store.save_latent(record(KEY), latent())
+    assert torch.equal(store.load_latent(KEY), latent())
+
+
+def test_swapped_clips_are_noticed(store):
+    store.save_latent(record(KEY), latent(0))
+    store.save_latent(record(OTHER, 1), latent(1))
+    a, b = (store.clips / f"{key}.safetensors" for key in (KEY, OTHER))
+    swap = store.clips / "swap"
+    a.rename(swap), b.rename(a), swap.rename(b)
+    assert store.load_latent(KEY) is None and store.load_latent(OTHER) is None
+
+
+def test_segments_are_trusted_by_their_hash_only(store):
+    store.save_latent(record(KEY), latent())
+    path = store.segment_path(KEY, "all")
+    path.write_bytes(b"video")
+    assert store.segment(KEY, "all") is None and not path.exists(), "no record vouches for it: an orphan of a crash"
+    path.write_bytes(b"video")
+    store.add_segment(KEY, "all", 5, "abc", {})
+    assert store.segment(KEY, "all") == path
+    path.write_bytes(b"other")
+    assert store.segment(KEY, "all") is None and len(list((store.folder / "set_aside").iterdir())) == 1
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"key": 1}', "\x00"])
+def test_a_broken_record_costs_only_itself(store, text):
+    store.save_latent(record(KEY), latent())
+    (store.clips / f"{KEY}.json").write_text(text)
+    assert store.record(KEY) is None and torch.equal(store.load_latent(KEY), latent())
+
+
+def test_only_one_process_works_in_a_folder(store):
+    code = (
+        "import sys; from pathlib import Path; from svi_core.store.run_store import RunStore\n"
+        "try:\n    RunStore(Path(sys.argv[1])).__enter__()\nexcept ValueError as e:\n    print(e)"
+    )
+    run = subprocess.run([sys.executable, "-c", code, str(store.folder)], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert f"is in use by process {os.getpid()}" in run.stdout
+
+
+def test_the_lock_of_a_killed_process_does_not_stay(tmp_path):
+    code = (
+        "import sys, os, signal; from pathlib import Path; from svi_core.store.run_store import RunStore\n"
+        "s = RunStore(Path(sys.argv[1])).__enter__()\n(s.clips / 'x.1.staging.mp4').write_text('half')\nos.kill(os.getpid(), 9)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    with RunStore(tmp_path) as again:
+        assert not list(again.clips.iterdir()), "half-written files are tidied"
+
+
+def test_budget_removes_the_longest_unused_first_and_keeps_what_is_marked(store):
+    keys = [chain_key(None, index) for index in range(5)]
+    for index, key in enumerate(keys):
+        store.save_latent(record(key, index), latent(index))
+        for path in store.clips.glob(f"{key}*"):
+            os.utime(path, (1000 + index, 1000 + index))
+    set_keep(store.folder, keys[0], True)
+    size = sum(p.stat().st_size for p in store.clips.iterdir())
+    assert store.prune(size, set()) == []
+    assert store.prune(size // 2, {keys[1]}) == [keys[2], keys[3], keys[4]]
+    assert {p.stem for p in store.clips.iterdir()} == {keys[0], keys[1]}
+
+
+def test_segments_that_a_video_does_not_show_go_before_earlier_takes(store):
+    """Another coding of a clip in use can be made again from its latent; a kept clip keeps all of its files."""
+    kept, used, take = (chain_key(None, index) for index in range(3))
+    for index, key in enumerate((kept, used, take)):
+        store.save_latent(record(key, index), latent(index))
+        for name in ("old", "new"):
+            store.segment_path(key, name).write_bytes(bytes(1000))
+    set_keep(store.folder, kept, True)
+    shown = {store.segment_path(key, "new") for key in (kept, used)}
+    size = sum(path.stat().st_size for path in store.clips.iterdir())
+    assert store.prune(size - 1, {kept, used}, shown) == []
+    assert not store.segment_path(used, "old").exists() and store.load_latent(used) is not None
+    assert store.segment_path(kept, "old").exists() and store.segment_path(take, "old").exists()
+    assert store.prune(1, {kept, used}, shown) == [take]
+    assert {path for path in store.clips.glob("*.mp4")} == shown | {store.segment_path(kept, "old")}
+
+
+def test_a_cancelled_run_spares_the_clips_of_the_video_before(store):
+    """They may be its own, which it had not come to yet; once a video is made only that one's clips stay."""
+    keys = [chain_key(None, index) for index in range(4)]
+    for index, key in enumerate(keys):
+        store.save_latent(record(key, index), latent(index))
+    before, again = [ShownClip(key, "", 0, 81) for key in keys[:3]], []
+    store.write_manifest(before, "video.mp4")
+    (store.folder / "video.mp4").touch()
+    with pytest.raises(Stop), store.within(1, again, []):
+        again.append(before[0])
+        raise Stop
+    assert {path.stem for path in store.clips.iterdir()} == set(keys[:3])
+    with store.within(1, again, []):
+        again.append(before[1])
+    assert {path.stem for path in store.clips.iterdir()} == set(keys[:2])
+    (store.folder / "run.json").write_text("no manifest")
+    with pytest.raises(Stop), store.within(1, [], []):
+        raise Stop
+    assert {path.stem for path in store.clips.iterdir()} == set(keys[:2]), "what it showed is not known, so nothing goes"
+
+
+def test_manifest_tells_the_clips_of_its_video_only(store):
+    clips = (ShownClip(KEY, "a ü", 0, 81), ShownClip(OTHER, "b", 42, 76))
+    assert read_manifest(store.folder / "video.mp4") is None
+    store.write_manifest(clips, "video.mp4")
+    assert read_manifest(store.folder / "video.mp4") == clips
+    assert read_manifest(store.folder / "another.mp4") is None
+    (store.folder / "run.json").write_text('{"format": 1, "video": "video.mp4", "clips": [{}]}')
+    with pytest.raises(ValueError, match="run.json is not a manifest"):
+        read_manifest(store.folder / "video.mp4")
+
+
+@pytest.mark.parametrize("name", ["replace", "fsync"])
+def test_a_stop_at_every_commit_point_leaves_a_store_that_goes_on(tmp_path, monkeypatch, name):
+    """Fail the k-th os.replace / os.fsync, for k = 1, 2, ... until a run gets through; each time the rest must be sound."""
+    real = getattr(os, name)
+    for stop_at in range(1, 30):
+        folder, calls = tmp_path / f"{stop_at}", [0]
+
+        def failing(*args, calls=calls, stop_at=stop_at):
+            calls[0] += 1
+            if calls[0] == stop_at:
+                raise Stop
+            return real(*args)
+
+        monkeypatch.setattr(atomic_file.os, name, failing)
+        finished = True
+        try:
+            with RunStore(folder) as store:
+                for index in range(2):
+                    store.save_latent(record(chain_key(None, index), index), latent(index))
+        except Stop:
+            finished = False
+        monkeypatch.setattr(atomic_file.os, name, real)
+        with RunStore(folder) as store:
+            for index in range(2):
+                found = store.load_latent(chain_key(None, index))
+                assert found is None or torch.equal(found, latent(index))
+                store.save_latent(record(chain_key(None, index), index), latent(index))
+                assert torch.equal(store.load_latent(chain_key(None, index)), latent(index))
+            assert not (folder / "set_aside").exists() and not list(store.clips.glob("*staging*"))
+        if finished:
+            break
+    assert finished and stop_at > 4
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="/dev/full is Linux's full disk")
+def test_a_full_disk_is_told_with_the_file_and_nothing_half_written_stays(store, monkeypatch):
+    real = Path.write_bytes
+    monkeypatch.setattr(Path, "write_bytes", lambda path, data: real(Path("/dev/full"), data) if "staging" in path.name else 0)
+    with pytest.raises(OSError, match="No space left.*safetensors"):
+        store.save_latent(record(KEY), latent())
+    assert list(store.clips.iterdir()) == []
+
+
+def test_foreign_files_in_the_folder_are_left_alone(store):
+    store.save_latent(record(KEY), latent())
+    (store.clips / "notes.txt").write_text("mine")
+    (store.clips / "folder").mkdir()
+    assert store.prune(1, set()) == [KEY]
+    assert sorted(path.name for path in store.clips.iterdir()) == ["folder", "notes.txt"]
+
+
+def test_vanished_folder_is_an_error_that_names_it(store):
+    import shutil
+
+    shutil.rmtree(store.clips)
+    with pytest.raises(OSError, match=str(store.clips)):
+        store.save_latent(record(KEY), latent())
+
+
+def test_records_lists_the_clips_in_the_video_s_order(store):
+    store.save_latent(record(OTHER, 1), latent(1))
+    store.save_latent(record(KEY, 0), latent(0))
+    assert [r.key for r in read_records(store.folder)] == [KEY, OTHER]
+
+
+def test_measures_and_the_graph_s_key_of_a_clip_are_kept(store):
+    store.save_latent(record(KEY, plan_key="old", measures={"sample_seconds": 1.5}), latent())
+    store.add_measure(KEY, "decode_seconds", 0.25)
+    store.ensure_record(record(KEY, plan_key="new"))
+    assert store.record(KEY) == record(KEY, plan_key="new", measures={"sample_seconds": 1.5, "decode_seconds": 0.25})
+
+
+def test_a_record_of_an_earlier_version_is_still_read(store):
+    store.save_latent(record(KEY), latent())
+    path = store.clips / f"{KEY}.json"
+    facts = json.loads(path.read_text())
+    del facts["plan_key"], facts["measures"]
+    path.write_text(json.dumps(facts))
+    assert store.record(KEY) == record(KEY)
+
+
+def snapshot(folder):
+    return {path: (path.stat().st_mtime_ns, path.read_bytes()) for path in folder.rglob("*") if path.is_file()}
+
+
+def test_records_are_read_without_the_lock_and_without_a_trace(store):
+    other, third = chain_key(None, "b"), chain_key(None, "c")
+    store.save_latent(record(other, 1, plan_key="p1"), latent(1))
+    store.save_latent(record(KEY, 0, plan_key="p0"), latent(0))
+    store.save_latent(record(third, 2), latent(2))
+    (store.clips / f"{third}.json").write_text("{broken")
+    (store.clips / f"{chain_key(None, 'd')}.json").write_text((store.clips / f"{KEY}.json").read_text())  # its latent is gone
+    (store.clips / f"{KEY}.77.staging.safetensors").write_bytes(b"half")
+    before = snapshot(store.folder)
+    assert [known.plan_key for known in read_records(store.folder)] == ["p0", "p1"]  # while `store` holds the lock
+    assert snapshot(store.folder) == before
+    assert read_records(store.folder / "nothing here") == []
+
+
+def test_swapped_records_are_set_aside(store):
+    for key in (KEY, OTHER):
+        store.save_latent(record(key), latent())
+    one, two = (store.clips / f"{key}.json" for key in (KEY, OTHER))
+    first, second = one.read_bytes(), two.read_bytes()
+    one.write_bytes(second), two.write_bytes(first)
+    assert store.record(KEY) is None and store.record(OTHER) is None
+    assert len(list((store.folder / "set_aside").iterdir())) == 2
+
+
+def test_the_lock_is_released_even_where_the_owner_s_note_cannot_be_removed(tmp_path, monkeypatch, caplog):
+    with RunStore(tmp_path):
+        monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "read-only")))
+    monkeypatch.undo()
+    assert "the lock is released" in caplog.text
+    with RunStore(tmp_path):
+        pass
+
+
+def test_what_cannot_be_removed_stays_and_does_not_fail_a_run(store, monkeypatch, caplog):
+    store.save_latent(record(KEY), latent())
+    monkeypatch.setattr(Path, "unlink", lambda *_, **__: (_ for _ in ()).throw(PermissionError(13, "open in a player")))
+    assert store.prune(1, set()) == []
+    monkeypatch.undo()
+    assert store.load_latent(KEY) is not None and "it stays for now" in caplog.text

@@ -1,0 +1,170 @@
+"""SVI Generate's clips on a model that went through TorchCompileModel: the same frames, the same few graphs, or a refusal."""
+
+import importlib
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch.nn.attention import SDPBackend
+
+from tests.nodes.conftest import PACK, load_diffusion_model
+
+HIGH = "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors"
+LOW = "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors"
+LORA = "SVI_v2_PRO_Wan2.2-I2V-A14B_{}_lora_rank_128_fp16.safetensors"
+TEXT = "[lora SVI_v2=0.5]\na\n\n[lora SVI_v2=0.9]\nb\n\nc"  # another strength in each clip
+
+
+@pytest.fixture(scope="module")
+def module(pack):
+    """Return modules of the pack by name."""
+    return lambda name: sys.modules[f"{PACK}.{name}"]
+
+
+@pytest.fixture
+def graphs(comfy):
+    """The graphs compiled so far; the compiler forgets what it knew before and after."""
+    torch._dynamo.reset()
+    yield []
+    torch._dynamo.reset()
+
+
+@pytest.fixture
+def compiled(graphs):
+    """Do to a model what TorchCompileModel does, with a backend that counts graphs and runs them as they are."""
+    from comfy_api.torch_helpers import set_torch_compile_wrapper
+
+    def count(graph, inputs, **options):
+        graphs.append(graph)
+        return graph.forward
+
+    def without_options(guards):
+        return ["transformer_options" not in guard.name for guard in guards]
+
+    def compile_model(model):
+        clone = model.clone(disable_dynamic=True)
+        set_torch_compile_wrapper(model=clone, backend=count, options={"guard_filter_fn": without_options})
+        return clone
+
+    return compile_model
+
+
+@pytest.fixture
+def experts(comfy, tiny_models, monkeypatch):
+    """Both experts, with the attention that ComfyUI has on a GPU, and the LoRAs' folder."""
+    import folder_paths
+
+    folder_paths.add_model_folder_path("loras", str(tiny_models / "loras"))
+    attention = importlib.import_module("comfy.ldm.modules.attention").attention_pytorch
+    monkeypatch.setattr(importlib.import_module("comfy.ldm.wan.model"), "optimized_attention", attention)
+    return load_diffusion_model(tiny_models, HIGH), load_diffusion_model(tiny_models, LOW)
+
+
+@pytest.fixture
+def sampler(module, vae):
+    """Build the clip sampler of 2.0 Pro with a LoRA, and its plan of three clips of 9 frames."""
+    import comfy.samplers
+
+    def build(high, low, control=()):
+        bridge, schedule = module("nodes.bridge.translate"), module("svi_core.schedule.schedule").parse_schedule(TEXT)
+        plan = module("svi_core.clips.clips").ClipPlan(
+            3, schedule, module("svi_core.systems.layouts").make_layout("2.0 Pro", num_frames=9)
+        )
+        random = torch.Generator().manual_seed(1)
+        image, texts = torch.rand(1, 64, 64, 3, generator=random), torch.randn(4, 1, 12, 32, generator=random)
+        prompts = {name: [[text, {}]] for name, text in zip("abc", texts, strict=False)}
+        return plan, module("nodes.clip_sampler").ClipSampler(
+            model=high,
+            model_low_noise=low,
+            prompts=module("nodes.schedule").EncodedPrompts(schedule, None, prompts),
+            negative=[[texts[3], {}]],
+            vae=vae,
+            anchor={"samples": bridge.encode_images(vae, image), bridge.FRAMES_KEY: image},
+            sampler=comfy.samplers.sampler_object("euler"),
+            sigmas=comfy.samplers.calculate_sigmas(high.get_model_object("model_sampling"), "simple", 4),
+            cfg=2.0,
+            boundary=0.9,
+            loras=(module("nodes.lora").LoraRow(LORA.format("HIGH"), 1.0, LORA.format("LOW"), 1.0),),
+            control=control,
+        )
+
+    return build
+
+
+def latents_of(module, folder, plan, maker, after_each=lambda: None) -> list[torch.Tensor]:
+    found = []
+    with torch.inference_mode(), module("svi_core.store.run_store").RunStore(folder) as store:
+        for clip in module("svi_core.clips.clips").generate_clips(plan, maker, store):
+            found.append(clip.latent)
+            after_each()
+    return found
+
+
+def test_clips_of_a_compiled_model_are_the_same_and_one_graph_serves_them_all(
+    module, sampler, experts, compiled, graphs, tmp_path
+):
+    """Two experts, and a LoRA of another strength in each clip: weights change, graphs do not."""
+    expected = latents_of(module, tmp_path / "plain", *sampler(*experts))
+    counted = []
+    models = [compiled(model) for model in experts]
+    found = latents_of(module, tmp_path / "compiled", *sampler(*models), lambda: counted.append(len(graphs)))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))
+    assert not torch.equal(found[1], found[2]) and counted == [1, 1, 1]
+
+
+def test_the_choice_of_a_kernel_is_one_operator_of_the_graph(module, sampler, experts, compiled, graphs, tmp_path, monkeypatch):
+    """Kernels are timed once for each shape on real numbers, not compiled into every block; the result is the winner's."""
+    attention, timed = module("nodes.bridge.attention"), []
+
+    def milliseconds(attend):
+        assert not torch.compiler.is_compiling() and attend().isfinite().all()
+        timed.append(attend)
+        return [10.0, 9.0, 1.0][(len(timed) - 1) % 3]
+
+    kernels = {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH}
+    monkeypatch.setattr(attention, "FASTEST", attention.FastestAttention(kernels, milliseconds, "cpu"))
+    monkeypatch.setattr(attention, "MIN_TOKENS", 1)
+    monkeypatch.setattr(attention, "DTYPES", (torch.float32,))
+    found = latents_of(module, tmp_path / "compiled", *sampler(*(compiled(model) for model in experts)))
+    assert len(graphs) == 1 and len(timed) == 2 * 3
+    assert list(attention.FASTEST.chosen.values()) == ["math", "math"]  # over the clip, and over the text
+    expected = latents_of(module, tmp_path / "plain", *sampler(*experts))
+    assert all(torch.equal(a, b) for a, b in zip(found, expected, strict=True)) and len(timed) == 2 * 3
+
+
+def test_a_compiled_model_makes_clips_of_its_own_keys(module, experts, compiled):
+    fingerprint = module("nodes.bridge.translate").model_fingerprint
+    once, again = (fingerprint(compiled(experts[0])) for _ in range(2))
+    assert once == again != fingerprint(experts[0])
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_poses_or_sound_on_a_compiled_model_are_refused(module, sampler, experts, compiled, place):
+    """ComfyUI would use a graph again that was made without them, or with those of another clip."""
+    control = SimpleNamespace(condition=module("svi_core.systems.layouts").Condition.POSE, check=lambda *_: None, num_frames=0)
+    models = list(experts)
+    plan, maker = sampler(*models, (control,))
+    maker.check(plan)
+    models[place] = compiled(models[place])
+    plan, maker = sampler(*models, (control,))
+    with pytest.raises(ValueError, match=f"{('model', 'model_low_noise')[place]} is compiled.*take out TorchCompileModel"):
+        maker.check(plan)
+
+
+def test_a_compiled_graph_does_miss_a_changed_patch(module, experts, compiled):
+    """Why they are refused: ComfyUI's own behaviour. When this test fails, the refusal can go."""
+    model = compiled(experts[0])
+    inputs = {"x": torch.randn(1, 36, 2, 4, 4), "timestep": torch.tensor([500.0]), "context": torch.randn(1, 7, 32)}
+    wrapper = model.get_wrappers("apply_model", "torch.compile")[0]
+    transformer = wrapper.__closure__[0].cell_contents["diffusion_model"]
+
+    def scaled(by):
+        return {"patches": {"double_block": [lambda given: {"img": given["img"] * by}]}}
+
+    with torch.inference_mode():
+        first, second = (transformer(**inputs, transformer_options=scaled(by)) for by in (1.0, 0.5))
+        without = transformer(**inputs, transformer_options={})
+        plain = model.model.diffusion_model(**inputs, transformer_options=scaled(0.5))
+    assert torch.equal(first, without) or torch.equal(first, second)
+    assert not torch.allclose(second, plain)

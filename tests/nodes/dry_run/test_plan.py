@@ -1,0 +1,383 @@
+"""What SVI Plan reads from a queued graph, with ComfyUI's own folders and no node executed."""
+
+import os
+import shutil
+import sys
+import wave
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from svi_core.video.video_file import VideoCoding, write_video
+from tests.e2e.graphs import HIGH, LOW, loop_graph, node
+
+SVI_HIGH, SVI_LOW = "SVI_v2_PRO_HIGH.safetensors", "SVI_v2_PRO_LOW.safetensors"
+FILES = {
+    "diffusion_models": (HIGH, LOW),
+    "vae": ("wan_2.1_vae.safetensors",),
+    "text_encoders": ("umt5_xxl_fp8_e4m3fn_scaled.safetensors",),
+    "loras": (SVI_HIGH, SVI_LOW, "lightx2v.safetensors"),
+}
+
+
+@pytest.fixture
+def module(pack):
+    return lambda name: sys.modules[f"{pack.__name__}.nodes.{name}"]
+
+
+@pytest.fixture
+def folders(pack, tmp_path, monkeypatch):
+    """ComfyUI's folders, with model files of 64 bytes and a header each, and a picture."""
+    import folder_paths
+
+    for kind, names in FILES.items():
+        (tmp_path / kind).mkdir()
+        monkeypatch.setitem(folder_paths.folder_names_and_paths, kind, ([str(tmp_path / kind)], {".safetensors"}))
+        for name in names:
+            save_file({"weight": torch.zeros(16)}, tmp_path / kind / name)
+    for name in ("input", "output", "user"):
+        (tmp_path / name).mkdir()
+        monkeypatch.setattr(folder_paths, f"{name}_directory", str(tmp_path / name))
+    Image.new("RGB", (1000, 500), (200, 10, 10)).save(tmp_path / "input" / "picture.png")
+    return tmp_path
+
+
+@pytest.fixture
+def graph(folders):
+    graph = loop_graph("picture.png", prompts=["a cat", "a dog"], clips=2, filename_prefix="svi/planned")
+    graph["plan"] = node("SVIPlan", video=["generate", 0], plan_only=True)
+    for unused in ("saved", "latent"):
+        del graph[unused]
+    return graph
+
+
+@pytest.fixture
+def outline(module):
+    return lambda graph: module("dry_run.read_graph").read_outline(graph, "plan")
+
+
+def test_all_of_a_plain_graph_is_known(graph, outline, folders):
+    found = outline(graph)
+    assert (found.plan.num_clips, found.plan.seed, found.plan.layout.num_frames) == (2, 5, 9)
+    assert [found.plan.request(index).spec.prompt for index in range(2)] == ["a cat", "a dog"]
+    assert (found.cfg, found.num_steps, found.size, found.value_bytes) == (2.0, 3, (64, 64), 4)
+    assert found.folder == folders / "output" / "svi" / "planned"
+    assert [(expert.expert, expert.file) for expert in found.experts] == [("high", HIGH), ("low", LOW)]
+    assert {file.kind: file.name for file in found.files if file.kind != "diffusion_models"} == {
+        "vae": "wan_2.1_vae.safetensors",
+        "text_encoders": "umt5_xxl_fp8_e4m3fn_scaled.safetensors",
+    }
+    assert all(file.num_bytes > 64 and not file.complaint for file in found.files)
+    assert found.not_known == () and found.remarks == ()
+
+
+def test_the_video_may_pass_through_other_nodes(graph, outline):
+    graph["slice"] = node("Video Slice", video=["generate", 0], start_time=0.0)
+    graph["plan"]["inputs"]["video"] = ["slice", 0]
+    assert outline(graph).plan.num_clips == 2
+
+
+def test_a_video_from_elsewhere_is_refused_by_name(graph, outline):
+    graph["plan"]["inputs"]["video"] = ["loaded", 0]
+    graph["loaded"] = node("LoadVideo", file="x.mp4")
+    with pytest.raises(ValueError, match="video does not come from SVI Generate"):
+        outline(graph)
+
+
+@pytest.mark.parametrize(
+    ("target", "name", "known"),
+    [
+        ("generate", "cfg", lambda found: found.cfg),
+        ("generate", "filename_prefix", lambda found: found.folder),
+        ("generate", "seed", lambda found: found.is_seed_known or None),
+        ("sigmas", "steps", lambda found: found.num_steps),
+        ("anchor", "width", lambda found: found.size),
+    ],
+)
+def test_primitives_are_followed_and_other_nodes_are_named(graph, outline, target, name, known):
+    value = graph[target]["inputs"][name]
+    graph["source"] = node("PrimitiveAnything", value=value)
+    graph[target]["inputs"][name] = ["source", 0]
+    expected = outline(graph)
+    assert known(expected) is not None and expected.not_known == ()
+    graph["source"] = node("Compute", a=value, b=1)
+    found = outline(graph)
+    assert known(found) is None and found.not_known == (f"{name}: comes from Compute (node source)",)
+
+
+@pytest.fixture
+def talking(graph, folders):
+    """The graph following a sound of 1 second, 25 frames, in clips of 9 frames, their number as the sound asks."""
+    with wave.open(str(folders / "input" / "speech.wav"), "wb") as file:
+        file.setparams((1, 2, 16_000, 0, "NONE", ""))
+        file.writeframes(bytes(2 * 16_000))
+    graph["sound"] = node("LoadAudio", audio="speech.wav")
+    graph["talk"] = node("SVITalk", audio=["sound", 0], layout=["layout", 0], audio_cfg=5.0)
+    graph = change(graph, "layout", variant="Talk")
+    return change(graph, "generate", control=["talk", 0], num_clips=["talk", 1])
+
+
+def test_a_sound_says_number_rate_and_passes_of_the_clips(talking, outline):
+    found = outline(talking)
+    assert (found.plan.num_clips, found.coding.frame_rate, found.max_frames) == (3, 25.0, 0)
+    assert found.work_of(found.plan.request(0)).num_passes == 3
+    plain = outline(change(talking, "talk", audio_cfg=1.0))
+    assert plain.work_of(plain.plan.request(0)).num_passes == 2
+
+
+def test_a_sound_that_another_node_makes_is_not_known(talking, outline):
+    talking["made"] = node("TrimAudioDuration", x=1)
+    talking = change(talking, "talk", audio=["made", 0])
+    with pytest.raises(ValueError, match="num_clips: comes from SVITalk"):
+        outline(talking)
+    found = outline(change(talking, "generate", num_clips=4))
+    assert found.plan.num_clips == 4 and any("audio of SVITalk" in text for text in found.not_known)
+
+
+@pytest.fixture
+def dancing(graph, folders):
+    """The graph following 20 poses at 24 frames per second in clips of 9 frames, their number as the poses ask."""
+    write_video(folders / "input" / "pose.mp4", [np.zeros((20, 32, 32, 3), np.uint8)], VideoCoding(frame_rate=24))
+    graph["poses"] = node("LoadVideo", file="pose.mp4")
+    dance = {"lora": SVI_HIGH, "when_poses_end": "loop", "pose_in_negative": True, "layout": ["layout", 0]}
+    graph["dance"] = node("SVIDance", poses=["poses", 0], **dance)
+    graph = change(graph, "layout", variant="Dance")
+    return change(graph, "generate", control=["dance", 0], num_clips=["dance", 1])
+
+
+def test_poses_say_number_rate_and_end_of_the_clips(dancing, outline):
+    """20 poses in clips of 9 frames that share one: 9 + 8 + 8 = 25 frames; stop ends the video at 20."""
+    found = outline(dancing)
+    assert (found.plan.num_clips, found.coding.frame_rate, found.max_frames) == (3, 24.0, 0)
+    assert outline(change(dancing, "dance", when_poses_end="stop")).max_frames == 20
+    dancing["frames"] = node("GetVideoComponents", video=["poses", 0])
+    loose = outline(change(dancing, "dance", poses=["frames", 0]))
+    assert (loose.plan.num_clips, loose.coding.frame_rate) == (3, 25.0)
+
+
+def test_poses_that_another_node_makes_are_not_known(dancing, outline):
+    dancing["made"] = node("SomeVideo", x=1)
+    dancing = change(dancing, "dance", poses=["made", 0])
+    with pytest.raises(ValueError, match="num_clips: comes from SVIDance"):
+        outline(dancing)
+    found = outline(change(dancing, "generate", num_clips=4))
+    assert found.plan.num_clips == 4 and any("poses of SVIDance" in text for text in found.not_known)
+
+
+@pytest.mark.parametrize(("target", "name"), [("generate", "num_clips"), ("prompts", "text"), ("layout", "num_frames")])
+def test_without_these_no_clip_is_known(graph, outline, target, name):
+    graph["source"] = node("Compute", a=1, b=1)
+    graph[target]["inputs"][name] = ["source", 0]
+    with pytest.raises(ValueError, match=f"{name}: comes from Compute .node source., so that the clips cannot be known"):
+        outline(graph)
+
+
+def test_the_prompt_streams_own_count_is_known(graph, outline):
+    graph["prompts"]["inputs"]["text"] = "a\n\nb\n\n[x3]\nc"
+    graph["generate"]["inputs"]["num_clips"] = ["prompts", 1]
+    assert outline(graph).plan.num_clips == 5
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"), [("exact", (64, 64)), ("fit width", (64, 32)), ("fit area", (80, 32))]
+)  # 1000 x 500 to 64 wide is 64 x 32; to 4096 pixels 90 x 45, rounded down to 16
+def test_the_size_follows_the_picture_where_the_rule_needs_it(graph, outline, rule, expected):
+    graph["anchor"]["inputs"]["size_rule"] = rule
+    assert outline(graph).size == expected
+    graph["image"] = node("EmptyImage", width=10, height=10)
+    found = outline(graph)
+    assert (found.size == expected) is (rule == "exact") and (found.not_known == ()) is (rule == "exact")
+
+
+def test_a_size_that_wan_cannot_take_is_refused(graph, outline):
+    graph["anchor"]["inputs"]["width"] = 850
+    with pytest.raises(ValueError, match="video width is 850 pixels"):
+        outline(graph)
+
+
+def test_output_settings_and_unknown_sigmas(graph, outline):
+    settings = {"codec": "h265", "crf": 25, "pixel_format": "yuv420p", "seam": "eased", "length_seconds": 1.0}
+    graph["output"] = node("SVIOutput", budget_gb=0.0, colour_match=0.0, **settings)
+    graph["generate"]["inputs"]["output"] = ["output", 0]
+    graph["sigmas"] = node("SplitSigmas", sigmas=["elsewhere", 0], step=2)
+    found = outline(graph)
+    assert (found.coding.codec, found.coding.crf, found.plan.seam, found.max_frames) == ("h265", 25, "eased", 16)
+    assert found.not_known == ("steps: sigmas come from SplitSigmas (node sigmas)",)
+
+
+def test_a_video_to_continue_is_read_where_it_is_a_file(graph, outline, folders, pack):
+    video_file = sys.modules[f"{pack.__name__}.svi_core.video.video_file"]
+    video_file.write_video(folders / "input" / "before.mp4", [np.zeros((20, 64, 64, 3), np.uint8)], video_file.VideoCoding())
+    graph["loaded"] = node("LoadVideo", file="before.mp4")
+    graph["start"] = node("SVIContinueVideo", video=["loaded", 0], run="", trim_end=4)
+    graph["generate"]["inputs"]["continue_from"] = ["start", 0]
+    found = outline(graph)
+    assert (found.num_start_frames, found.start_seconds, found.has_keys) == (16, 1.0, True)
+    assert len(found.plan.continues) == 64 and not found.plan.request(0).starts_anew
+    graph["loaded"] = node("VideoMaker", seed=1)
+    found = outline(graph)
+    assert found.num_start_frames == 0 and not found.has_keys and not found.plan.request(0).starts_anew
+    assert found.not_known[0].startswith("continue_from: ") and "VideoMaker (node loaded)" in found.not_known[0]
+
+
+def test_loras_are_read_from_rows_stacks_and_stock_loaders(graph, outline):
+    graph["row"] = node("SVILora", lora=SVI_HIGH, strength=1.0, lora_low_noise=SVI_LOW, strength_low_noise=0.8)
+    graph["stack"] = node("SVILoraStack", model=["fast", 0], model_low_noise=["low", 0], loras=["row", 0])
+    graph["fast"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="lightx2v.safetensors", strength_model=0.5)
+    graph["generate"]["inputs"].update(model=["stack", 0], model_low_noise=["stack", 1])
+    high, low = outline(graph).experts
+    assert [(use.name, use.strength, use.named_for) for use in high.loras] == [
+        (SVI_HIGH, 1.0, "high"),
+        ("lightx2v.safetensors", 0.5, None),
+    ]
+    assert [(use.name, use.strength, use.named_for) for use in low.loras] == [(SVI_LOW, 0.8, "low")]
+    assert (high.file, low.file) == (HIGH, LOW)
+    graph["generate"]["inputs"].update(model=["fast", 0], model_low_noise=["low", 0], loras=["row", 0])
+    found = outline(graph)
+    assert found.lora_rows == (SVI_HIGH, SVI_LOW)
+    assert [use.name for use in found.experts[0].loras] == ["lightx2v.safetensors", SVI_HIGH]
+
+
+def test_the_header_of_a_lora_says_more_than_its_name(graph, outline, folders):
+    save_file({"a": torch.zeros(1)}, folders / "loras" / "lightx2v.safetensors", {"svi.expert": "low"})
+    graph["fast"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="lightx2v.safetensors", strength_model=1.0)
+    graph["generate"]["inputs"]["model"] = ["fast", 0]
+    assert outline(graph).experts[0].loras[0].named_for == "low"
+
+
+def test_files_that_are_missing_or_cut_off_are_found(graph, outline, folders):
+    (folders / "vae" / "wan_2.1_vae.safetensors").unlink()
+    path = folders / "diffusion_models" / HIGH
+    path.write_bytes(path.read_bytes()[:-4])
+    files = {file.name: file for file in outline(graph).files}
+    assert files["wan_2.1_vae.safetensors"].num_bytes is None
+    assert "cut off" in files[HIGH].complaint and files[LOW].complaint == ""
+
+
+def test_results_past_the_plan_are_told_only_for_a_dry_run(graph, outline):
+    graph["latent"] = node("SaveLatent", samples=["generate", 1], filename_prefix="x")
+    assert "SaveLatent (node latent) takes its input from SVI Generate" in outline(graph).remarks[0]
+    graph["plan"]["inputs"]["plan_only"] = False
+    assert outline(graph).remarks == ()
+
+
+def change(graph, target, **inputs):
+    return {**graph, target: {**graph[target], "inputs": {**graph[target]["inputs"], **inputs}}}
+
+
+@pytest.mark.parametrize(
+    ("target", "inputs", "matters"),
+    [
+        ("prompts", {"text": "other words", "split": "lines"}, False),
+        ("generate", {"num_clips": 9, "seed": 3, "seed_mode": "fixed", "filename_prefix": "svi/x"}, False),
+        ("layout", {"num_frames": 81}, False),  # each clip's own key holds it
+        ("generate", {"cfg": 2.5}, True),
+        ("generate", {"boundary": 0.5}, True),
+        ("sigmas", {"steps": 4}, True),
+        ("sampler", {"sampler_name": "uni_pc"}, True),
+        ("negative", {"text": "grey"}, True),
+        ("anchor", {"resize": "stretch"}, True),
+        ("model", {"weight_dtype": "fp8_e4m3fn"}, True),
+        ("generate", {"model": ["low", 0]}, True),
+    ],
+)
+def test_the_recipe_changes_with_what_changes_clips(graph, module, target, inputs, matters):
+    recipe = module("bridge.queued_graph").recipe
+    before = recipe(graph, "generate")
+    assert len(before) == 64 and (recipe(change(graph, target, **inputs), "generate") != before) is matters
+
+
+def test_the_recipe_knows_files_and_not_ids(graph, module, folders):
+    recipe = module("bridge.queued_graph").recipe
+    before = recipe(graph, "generate")
+    renamed = {f"10:{name}": {**entry, "inputs": dict(entry["inputs"])} for name, entry in graph.items()}
+    for entry in renamed.values():
+        links = {key: [f"10:{value[0]}", value[1]] for key, value in entry["inputs"].items() if isinstance(value, list)}
+        entry["inputs"].update(links)
+    assert recipe(renamed, "10:generate") == before
+    shutil.copyfile(folders / "input" / "picture.png", folders / "input" / "copy.png")
+    os.replace(folders / "input" / "copy.png", folders / "input" / "picture.png")
+    assert recipe(graph, "generate") == before, "a picture is known by its content"
+    Image.new("RGB", (1000, 500), (10, 200, 10)).save(folders / "input" / "picture.png")
+    assert recipe(graph, "generate") != before
+    os.utime(folders / "diffusion_models" / LOW, ns=(1, 1))
+    touched = recipe(graph, "generate")
+    assert len({before, touched, recipe(graph, "not there")}) == 3 and recipe(graph, "not there") == "" == recipe(None, "1")
+
+
+def test_a_cycle_or_a_missing_node_ends_the_walk(module):
+    graph = {"a": node("A", x=["b", 0]), "b": node("B", x=["a", 0], y=["gone", 1])}
+    assert len(module("bridge.queued_graph").recipe(graph, "a")) == 64
+    assert module("bridge.queued_graph").QueuedGraph(graph).upstream("a") == ["a", "b"]
+
+
+def test_what_a_run_took_is_noted_for_its_models(graph, module, folders, pack):
+    store_module = sys.modules[f"{pack.__name__}.svi_core.store.run_store"]
+    measures = {"num_steps": 3, "num_passes": 2, "num_slots": 3, "latent_height": 8, "latent_width": 8, "sample_seconds": 2.0}
+    key = "a" * 64
+    hidden = SimpleNamespace(prompt=graph, unique_id="generate")
+    with store_module.RunStore(folders / "run") as store:
+        store.save_latent(store_module.ClipRecord(key, 0, "", 0, {}, measures=measures), torch.zeros(1))
+        clips = [store_module.ShownClip(key, "", 0, 9), store_module.ShownClip("", "", 0, 9)]
+        module("bridge.clip_times").note_run(hidden, store, clips)
+        module("bridge.clip_times").note_run(SimpleNamespace(prompt=None, unique_id=None), store, clips)
+    (time,) = module("bridge.clip_times").earlier_times()
+    assert (time.seconds, time.models, time.work.num_slots) == (2.0, (HIGH, LOW), 3)
+
+
+def test_a_plan_of_nothing_says_what_is_wrong(module, folders):
+    run = module("dry_run.plan").describe_run({"plan": node("SVIPlan", plan_only=True)}, "plan")
+    assert run.text == run.summary
+    assert run.text.startswith("This run cannot be planned: video does not come from SVI Generate")
+    assert run.picture.shape[1:] == (1280, 3)
+
+
+def test_the_video_is_asked_for_only_when_it_is_to_be_made(module):
+    plan = module("dry_run.plan").SVIPlan
+    assert plan.check_lazy_status(True) == [] and plan.check_lazy_status(False) == ["video"]
+    assert plan.check_lazy_status(False, video=object()) == []
+    assert plan.fingerprint_inputs(plan_only=False) == ""
+    assert plan.fingerprint_inputs(plan_only=True) != ""
+
+
+def with_lora(graph, name, stock=False):
+    """Return `graph` with a LoRA on its model, put on by SVI LoRA Stack or by ComfyUI's own loader."""
+    graph["row"] = node("SVILora", lora=name, strength=1.0, lora_low_noise="none", strength_low_noise=1.0)
+    graph["stack"] = node("SVILoraStack", model=["model", 0], loras=["row", 0])
+    if stock:
+        graph["stack"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name=name, strength_model=1.0)
+    graph["generate"]["inputs"]["model"] = ["stack", 0]
+    return graph
+
+
+def test_auto_takes_the_layout_from_the_lora_as_the_run_will(graph, outline, folders):
+    save_file({"weight": torch.zeros(16)}, folders / "loras" / "svi-film.safetensors")
+    graph["layout"]["inputs"]["variant"] = "auto"
+    assert outline(with_lora(graph, "svi-film.safetensors")).plan.layout.name == "Film"
+    assert outline(with_lora(graph, SVI_HIGH)).plan.layout.name == "2.0 Pro"
+    for lora, stock in (("lightx2v.safetensors", False), ("svi-film.safetensors", True)):
+        with pytest.raises(ValueError, match="'auto' needs a LoRA that says"):
+            outline(with_lora(graph, lora, stock))
+
+
+def test_a_lora_of_another_system_is_noted_for_the_advice(graph, outline, folders):
+    save_file({"weight": torch.zeros(16)}, folders / "loras" / "mine.safetensors", {"svi.layout": "Film"})
+    for stock in (False, True):
+        (use,) = outline(with_lora(graph, "mine.safetensors", stock)).experts[0].loras
+        assert use.claim.layouts[0] == "Film" and use.claim.is_certain and use.is_noted is not stock
+
+
+def test_a_vae_in_half_precision_is_told_where_frames_go_through_it(graph, outline, monkeypatch):
+    import comfy.model_management
+
+    graph["layout"]["inputs"]["variant"] = "Shot"
+    assert outline(graph).remarks == ()  # on the CPU it runs in fp32
+    monkeypatch.setattr(comfy.model_management, "vae_dtype", lambda device, dtypes: dtypes[0])
+    (remark,) = outline(graph).remarks
+    assert "layout 'Shot' sends frames through the VAE between clips, and it runs in bfloat16" in remark
+    graph["layout"]["inputs"]["variant"] = "2.0 Pro"
+    assert outline(graph).remarks == ()

@@ -1,0 +1,155 @@
+"""Finding clips and captions: every form is read, everything unusable is named with its place."""
+
+import json
+import os
+import unicodedata
+from pathlib import Path
+
+import pytest
+
+from training.data.sources import find_clips
+
+SHARED_DATA = Path("/work/shared/data/train")
+
+
+def touch(folder: Path, *names: str) -> None:
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"not looked into here")
+
+
+def captions(folder: Path, **settings) -> dict[str, str]:
+    clips, rejected = find_clips(folder, **settings)
+    assert not rejected, rejected
+    return {clip.name: clip.caption for clip in clips}
+
+
+def test_a_text_file_beside_a_clip_is_its_caption(tmp_path):
+    touch(tmp_path, "b.mp4", "sub/Größe 大.MOV")
+    (tmp_path / "b.txt").write_text("\ufeffA red\n ball.\n", encoding="utf-8")
+    (tmp_path / "sub/Größe 大.txt").write_text("Ein Baum", encoding="utf-8")
+    assert captions(tmp_path) == {"b.mp4": "A red ball.", "sub/Größe 大.MOV": "Ein Baum"}
+
+
+def test_the_released_csv_form_is_read(tmp_path):
+    touch(tmp_path, "Cats/one.mp4")
+    (tmp_path / "Cats/Cats.csv").write_text(
+        '\ufeffVideo Title,Video Description,Video URL,Download URL,Filename\nOne,"A cat, ""Tom"",\non a mat",,,one.mp4\n',
+        encoding="utf-8",
+    )
+    assert captions(tmp_path) == {"Cats/one.mp4": 'A cat, "Tom", on a mat'}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_delimiters_and_line_ends_are_recognised(tmp_path, delimiter, end):
+    touch(tmp_path, "a.mp4", "sub/b.mp4")
+    rows = [("Caption", "File"), ("A dog", "a.mp4"), ("A bird", "sub\\b.mp4")]
+    (tmp_path / "t.csv").write_bytes(end.join(delimiter.join(row) for row in rows).encode())
+    assert captions(tmp_path) == {"a.mp4": "A dog", "sub/b.mp4": "A bird"}
+
+
+def test_jsonl_rows_are_read_and_broken_ones_named(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    lines = [
+        '{"file": "a.mp4", "caption": "one\\u2028two"}',
+        "",
+        "{",
+        "[1]",
+        '{"file": "b.mp4", "caption": 3}',
+        '{"file": "b.mp4"}',
+    ]
+    (tmp_path / "t.jsonl").write_text("\n".join(lines))
+    clips, rejected = find_clips(tmp_path)
+    assert [(clip.name, clip.caption, clip.origin) for clip in clips] == [("a.mp4", "one two", "t.jsonl line 1")]
+    found = {item.where: item.reason for item in rejected}
+    assert "not JSON" in found["t.jsonl line 3"]
+    assert "not a JSON object" in found["t.jsonl line 4"]
+    assert "int" in found["t.jsonl line 5"]
+    assert "caption" in found["t.jsonl line 6"]
+    assert "b.txt" in found["b.mp4"]
+
+
+def test_an_unclosed_quote_costs_its_own_row_only(tmp_path):
+    touch(tmp_path, *(f"{name}.mp4" for name in "abcd"))
+    rows = ["Filename,Video Description", "a.mp4,A cat", 'b.mp4,"A dog', "c.mp4,A hen", 'd.mp4,"A cow, brown"']
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    clips, rejected = find_clips(tmp_path)
+    assert [clip.name for clip in clips] == ["a.mp4", "c.mp4", "d.mp4"]
+    assert [item.where for item in rejected] == ["t.csv line 3", "b.mp4"]
+    assert "close every quote" in rejected[0].reason
+
+
+def test_bad_rows_are_named_and_the_others_used(tmp_path):
+    touch(tmp_path, "good.mp4", "empty.mp4")
+    rows = ["Filename,caption", "good.mp4,A cat", "good.mp4,Again", "gone.mp4,A dog", "empty.mp4, ", ",A hen", "one field"]
+    rows += ["good.mp4,a,b", "", f"{'x' * 300}.mp4,long", 'big.mp4,"' + "y" * 140_000 + '"']
+    (tmp_path / "t.csv").write_text("\n".join(rows))
+    clips, rejected = find_clips(tmp_path)
+    assert [(clip.name, clip.caption) for clip in clips] == [("good.mp4", "A cat")]
+    reasons = {item.where: item.reason for item in rejected}
+    assert list(reasons) == [f"t.csv line {line}" for line in (3, 4, 5, 6, 7, 8, 10, 11)]
+    assert "t.csv line 2" in reasons["t.csv line 3"]
+    assert "gone.mp4" in reasons["t.csv line 4"]
+    assert "no caption" in reasons["t.csv line 5"]
+    assert "1 fields" in reasons["t.csv line 7"] and "3 fields" in reasons["t.csv line 8"]
+
+
+@pytest.mark.parametrize(
+    "file", ["../secret.mp4", "/etc/passwd", "sub/../../secret.mp4", "C:\\clips\\a.mp4", "\\\\host\\a.mp4", "link.mp4"]
+)
+def test_no_path_leads_out_of_the_dataset(tmp_path, file):
+    data = tmp_path / "data"
+    touch(tmp_path, "secret.mp4")
+    touch(data, "sub/other.txt")
+    os.symlink(tmp_path / "secret.mp4", data / "link.mp4")
+    (data / "t.csv").write_text(f"Filename,caption\n{file},A cat\n")
+    clips, rejected = find_clips(data)
+    assert clips == []
+    assert rejected[0].where == "t.csv line 2" and "dataset folder" in rejected[0].reason
+    assert any(item.where == "link.mp4" and "leads out" in item.reason for item in rejected)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        ("Filename,caption\na.mp4,caf\xe9\n".encode("latin-1"), "not UTF-8 text (byte 0xe9 at 26)"),
+        (b"name#words\na.mp4#A cat\n", "name#words"),
+        (b"Filename,size\na.mp4,3\n", "Filename,size"),
+        (b"", "''"),
+        (b'"Filename,caption\na.mp4,A cat\n', "close every quote"),
+    ],
+)
+def test_an_unreadable_table_is_refused_by_name(tmp_path, content, reason):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "t.csv").write_bytes(content)
+    (tmp_path / "a.txt").write_text("from the text file")
+    clips, rejected = find_clips(tmp_path)
+    assert [clip.caption for clip in clips] == ["from the text file"]
+    assert [item.where for item in rejected] == ["t.csv"] and reason in rejected[0].reason
+
+
+def test_clips_without_caption_take_the_default_or_are_named(tmp_path):
+    touch(tmp_path, "sea/a.mp4", ".hidden/b.mp4", "svi_cache/c.mp4")
+    clips, rejected = find_clips(tmp_path, skipped_folder=tmp_path / "svi_cache")
+    assert not clips and [item.where for item in rejected] == ["sea/a.mp4"]
+    settings = {"default_caption": "A video from the {category} category", "skipped_folder": tmp_path / "svi_cache"}
+    assert captions(tmp_path, **settings) == {"sea/a.mp4": "A video from the sea category"}
+
+
+def test_accents_match_in_either_unicode_form(tmp_path):
+    touch(tmp_path, unicodedata.normalize("NFD", "été.mp4"))
+    (tmp_path / "t.jsonl").write_text(json.dumps({"file": unicodedata.normalize("NFC", "été.mp4"), "text": "Summer"}))
+    assert list(captions(tmp_path).values()) == ["Summer"]
+
+
+def test_a_missing_folder_is_an_error(tmp_path):
+    with pytest.raises(ValueError, match="data.folder.*gone"):
+        find_clips(tmp_path / "gone")
+
+
+@pytest.mark.skipif(not SHARED_DATA.is_dir(), reason=f"no real clips at {SHARED_DATA}")
+def test_the_real_clips_have_their_captions():
+    found = captions(SHARED_DATA)
+    assert len(found) == 4
+    assert found["sea/mixkit-a-boat-sailing-in-the-bay-1941.mp4"].startswith("Aerial view of a boat")

@@ -1,0 +1,129 @@
+"""Settings come from preset, files and command line in this order, and nothing wrong gets through."""
+
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+
+import pytest
+
+from svi_core.recycling.presets import PRESETS
+from tests.training.fakes import settings
+from training.settings.reader import config_differences, config_from, config_table, load_config
+from training.settings.sections import TrainingConfig
+
+CONFIGS = Path(__file__).resolve().parents[3] / "training" / "configs"
+
+
+@pytest.fixture
+def write(tmp_path):
+    def write(text: str, name: str = "my.toml") -> Path:
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def test_preset_then_files_then_command_line(write):
+    first = write('preset = "film"\n[optimizer]\nlearning_rate = 3e-5\nwarmup_steps = 7\n[lora]\nrank = 16\n')
+    second = write("[lora]\nrank = 32\n", "second.toml")
+    config = load_config([first, second], ["optimizer.learning_rate=5e-5", "run=runs/mine", "data.flip=true"])
+    assert (config.recycling.clean_prob, config.data.layout, config.data.p_motion) == (0.5, "Film", 0.9)  # SVI_SPEC B6, Film
+    assert (config.lora.rank, config.lora.alpha) == (32, 128.0)
+    assert (config.optimizer.learning_rate, config.optimizer.warmup_steps) == (5e-5, 7)
+    assert (config.run, config.run_name, config.data.flip) == ("runs/mine", "mine", True)
+
+
+def test_a_preset_on_the_command_line_does_not_undo_the_file(write):
+    config = load_config(write("[recycling]\nclean_prob = 0.3\n"), ["preset=shot"])
+    assert (config.recycling.clean_prob, config.data.layout) == (0.3, "Shot")
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_every_preset_is_a_whole_config(name):
+    config = config_from({"preset": name})
+    assert config.preset == name
+    loaded = load_config([], [f"preset={name}"])
+    chosen = PRESETS[name]
+    assert loaded.recycling == chosen.recycling and loaded.data.svi_layout.name == chosen.layout_name
+    assert loaded.optimizer.learning_rate == chosen.learning_rate and loaded.loop.epochs == chosen.num_epochs
+    assert (loaded.data.width, loaded.data.height) == (chosen.width, chosen.height)
+
+
+def test_the_experts_of_pro_differ_in_their_noise_levels():
+    assert load_config([], ["preset=pro-high"]).model.expert == "high"
+    assert load_config([], ["preset=pro-low"]).model.expert == "low"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("optimizer.learning_rat=1", "unknown setting 'optimizer.learning_rat': did you mean optimizer.learning_rate?"),
+        ("optimiser.name=1", "unknown setting 'optimiser': did you mean optimizer?"),
+        ("learning_rate=1", "unknown setting 'learning_rate': did you mean optimizer.learning_rate?"),
+        ("data.learning_rate=1", "did you mean optimizer.learning_rate?"),
+        ("bank.qqq=1", "known here are storage, folder, share"),
+        ("lora.rank=big", "lora.rank is 'big': use a whole number"),
+        ("lora.rank=1.5", "lora.rank is 1.5: use a whole number"),
+        ("lora.rank=true", "lora.rank is True: use a whole number"),
+        ("lora.rank=0", "lora.rank is 0: use 1 or more"),
+        ("data.flip=1", "data.flip is 1: use true or false"),
+        ("optimizer.learning_rate=nan", "optimizer.learning_rate is nan: use a finite number"),
+        ("optimizer.schedule=linear", "optimizer.schedule is 'linear': use one of 'constant', 'cosine'"),
+        ("recycling.clean_prob=2", r"\[recycling\] clean_prob is 2.0: use a number from 0 to 1"),
+        ("recycling.image_error_range=[1]", "recycling.image_error_range is \\[1\\]: use a list of 2 values"),
+        ("lora.targets=q", "lora.targets is 'q': use a list in square brackets"),
+        ("lora=3", r"lora is 3, but it is a section: write settings below \[lora\]"),
+        ("model.expert=medium", "model.expert is 'medium': use one of 'single', 'high', 'low'"),
+        ("data.layout=Flim", "layout is 'Flim'"),
+        ("preset=flim", "preset is 'flim': use one of 'shot', 'film'"),
+        ("preset=['film']", "preset is .*: use one of 'shot'"),
+        ("loop.keep_loras_every=150", "keep_loras_every is 150: use 0 or a multiple of loop.checkpoint_every = 100"),
+        ("loop.keep_checkpoints=1", "loop.keep_checkpoints is 1: use 2 or more"),
+        ("nonsense", "'nonsense' is no setting: write section.key=value"),
+    ],
+)
+def test_what_is_wrong_is_named(override, message):
+    with pytest.raises(ValueError, match=message):
+        load_config([], [override])
+
+
+def test_files_that_cannot_be_read_are_named(write, tmp_path):
+    with pytest.raises(ValueError, match=r"gone.toml cannot be read .* training/configs holds .*film"):
+        load_config(tmp_path / "gone.toml")
+    with pytest.raises(ValueError, match="my.toml is not TOML"):
+        load_config(write("a = = 3"))
+
+
+def test_tables_go_round_and_differences_are_named():
+    config = load_config([], ["preset=film", "optimizer.options={betas=[0.9, 0.95]}"])
+    assert config_from(config_table(config)) == config
+    other = load_config([], ["preset=film", "optimizer.options={betas=[0.9, 0.99]}", "seed=3"])
+    assert config_differences(config, other) == ["optimizer.options.betas: [0.9, 0.95] -> [0.9, 0.99]", "seed: 0 -> 3"]
+    assert config_differences(config, config) == []
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.toml")), ids=lambda path: path.stem)
+def test_every_shipped_config_loads(path):
+    load_config([path])
+
+
+def sections(kind=TrainingConfig):
+    yield kind
+    for item in fields(kind):
+        if is_dataclass(item.type):
+            yield from sections(item.type)
+
+
+@pytest.mark.parametrize("kind", list(sections()), ids=lambda kind: kind.__name__)
+def test_every_setting_is_explained(kind):
+    for item in fields(kind):
+        assert f"\n        {item.name}: " in kind.__doc__, f"{kind.__name__}.{item.name}"
+
+
+@pytest.mark.parametrize("name", ["SVI 2.0/film", "My LoRA: v1", "nul"])
+def test_a_name_that_no_file_can_have_is_refused_before_the_training(comfy, name):
+    from training.run.session import require_trainable
+
+    require_trainable(settings("runs/film 2"))
+    with pytest.raises(ValueError, match=f"name is {name!r}, which LoRA files are called"):
+        require_trainable(settings("runs/film", name=name))

@@ -1,0 +1,161 @@
+"""Encode one example: which frames go through the VAE together, and what of it conditions the clip.
+
+Source: SVI_SPEC A1 (pixel-space layouts: one encode of known and padding frames), B7 (2.0 Pro: the anchor alone, motion from
+the last slots of the encoded motion window; the padding is zero in normalised space and not stored).
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from svi_core.conditioning.build_y import motion_tail, padded_frames
+from svi_core.conditioning.talk import LOOK_AROUND, SpeechFeatures
+from svi_core.geometry import LATENT_CHANNELS, SPATIAL_STRIDE
+from svi_core.systems.layouts import Condition
+
+from .crops import cut
+from .dataset import DataConfig
+from .poses import packed_poses, read_poses
+from .sound import read_speech
+from .sources import ClipSource
+from .video_reading import read_pictures
+from .windows import WindowPlan, error_slots
+
+Job = TypeVar("Job", bound=tuple)
+Result = TypeVar("Result")
+_VISION_VALUES = 257 * 1280
+_SPEECH_VALUES = 12 * 768  # of a frame
+_PACKED_POSES = 4  # an estimate of what packing saves, since poses are mostly black; a disk that fills up is named anyway
+
+
+@dataclass(frozen=True)
+class WindowFiles:
+    """What was read for one example.
+
+    Attributes:
+        pictures: its frames, [height, width, 3] in [0, 1], by their number.
+        poses: [T, height, width, 3] uint8 of its target, where the layout follows poses.
+        speech: [n] at 16 kHz, the sound of the whole clip, where the layout follows sound.
+    """
+
+    pictures: Mapping[int, Tensor]
+    poses: Tensor | None = None
+    speech: Tensor | None = None
+
+
+class Encoders(Protocol):
+    """What encodes; training.model.encoders has ComfyUI's.
+
+    Attributes:
+        fingerprints: hash of each model file: "vae", "text_encoder", "clip_vision" ("" for none), "audio_encoder" where used.
+    """
+
+    fingerprints: Mapping[str, str]
+
+    def text(self, prompt: str) -> Tensor:
+        """Return the embedding [L, D]."""
+
+    def release_text_encoder(self) -> None:
+        """Texts are done: free the memory."""
+
+    def video(self, frames: Tensor) -> Tensor:
+        """Return the normalised latent [16, F, h, w] of `frames` [T, H, W, 3] in [0, 1]."""
+
+    def vision(self, image: Tensor) -> Tensor | None:
+        """Return CLIP vision tokens of `image` [H, W, 3], or None."""
+
+    def speech(self, samples: Tensor, num_frames: int) -> Tensor:
+        """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz."""
+
+
+def read_window(source: ClipSource, plan: WindowPlan, config: DataConfig) -> WindowFiles:
+    """Return the frames that `plan` needs, and what its clip follows, cut to size.
+
+    Raises:
+        ValueError: the clip cannot be read any more, or its pose video does not fit it.
+    """
+    pictures = {}
+    for number, picture in read_pictures(source.path, config.frame_rate, plan.frames):
+        pictures[number], size = cut(picture, plan.crop), (picture.shape[1], picture.shape[0])
+    if config.svi_layout.condition is None:
+        return WindowFiles(pictures)
+    if config.svi_layout.condition is Condition.SOUND:
+        return WindowFiles(pictures, speech=read_speech(source.sound))
+    return WindowFiles(
+        pictures, read_poses(source.pose, config.frame_rate, plan.target, plan.crop, size, config.max_held_frames)
+    )
+
+
+def encode_window(plan: WindowPlan, config: DataConfig, found: WindowFiles, encoders: Encoders) -> dict[str, Tensor]:
+    """Encode one example.
+
+    Args:
+        plan: which frames.
+        config: the layout, and the dtype of what is returned.
+        found: what :func:`read_window` returned.
+        encoders: the models.
+
+    Returns:
+        "latent" [16, F, h, w]; "known" [16, k, h, w], the conditioning latent without its zeros; "clip_vision", packed poses,
+        and "heard" [T + 4, layers, channels], the features of the sound, where used.
+
+    Raises:
+        ValueError: latents that are not finite.
+    """
+    layout, pictures = config.svi_layout, found.pictures
+    anchor = None if plan.anchor is None else pictures[plan.anchor][None]
+    if layout.in_latent_space:
+        seen, known = anchor, encoders.video(anchor)
+        if plan.later_clip:
+            window = encoders.video(_stacked(pictures, plan.motion))
+            known = torch.cat([known, motion_tail(window[None], layout.num_motion_frames)[0]], dim=1)
+    else:
+        seen = _stacked(pictures, plan.motion)
+        known = encoders.video(padded_frames(seen, anchor, layout.num_frames))
+    encoded = {"latent": encoders.video(_stacked(pictures, plan.target)), "known": known}
+    vision = encoders.vision(seen[0])
+    if vision is not None:
+        encoded["clip_vision"] = vision
+    if found.speech is not None:
+        encoded["heard"] = SpeechFeatures(found.speech, encoders.speech).heard_by(plan.target[0], layout.num_frames)
+    stored = {part: tensor.to(stored_dtype(config)) for part, tensor in encoded.items()}
+    return stored if found.poses is None else {**stored, **packed_poses(found.poses)}
+
+
+def one_ahead(work: Callable[..., Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Future[Result]]]:
+    """Yield each job with the future of ``work(*job)``, while a thread works on the job after it.
+
+    So the next clip is read and resized on the CPU while the GPU encodes; no more than two are in memory.
+    """
+    with ThreadPoolExecutor(1, thread_name_prefix="svi-read") as reader:
+        waiting: deque[tuple[Job, Future[Result]]] = deque()
+        for job in jobs:
+            waiting.append((job, reader.submit(work, *job)))
+            if len(waiting) == 2:
+                yield waiting.popleft()
+        yield from waiting
+
+
+def encoded_bytes(plan: WindowPlan, config: DataConfig) -> int:
+    """Return the size of an example's file, with CLIP vision; that of packed poses is an estimate."""
+    layout = config.svi_layout
+    num_known = 1 + len(error_slots(layout, plan.later_clip)) if layout.in_latent_space else layout.num_slots
+    slot = LATENT_CHANNELS * (plan.crop.height // SPATIAL_STRIDE) * (plan.crop.width // SPATIAL_STRIDE)
+    heard = _SPEECH_VALUES * (layout.num_frames + 2 * LOOK_AROUND) if layout.condition is Condition.SOUND else 0
+    values = heard + (layout.num_slots + num_known) * slot + _VISION_VALUES
+    poses = 3 * layout.num_frames * plan.crop.width * plan.crop.height if layout.condition is Condition.POSE else 0
+    return values * stored_dtype(config).itemsize + poses // _PACKED_POSES
+
+
+def stored_dtype(config: DataConfig) -> torch.dtype:
+    """Return the dtype of cached tensors."""
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.storage]
+
+
+def _stacked(pictures: Mapping[int, Tensor], numbers: Iterable[int]) -> Tensor:
+    return torch.stack([pictures[number] for number in numbers])

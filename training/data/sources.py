@@ -1,0 +1,159 @@
+"""Find the clips of a dataset folder and their captions, in tables or in text files beside them.
+
+Nothing is dropped silently: what cannot be used comes back as a :class:`Rejected` with its place and the reason.
+Source: SVI_SPEC B1 (the released data: one folder and one CSV per category); BROWSER_AND_FAULTS F11, F13.
+"""
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path, PurePosixPath
+
+from .tables import Rejected, Row, read_table, read_text
+
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif"})
+
+
+@dataclass(frozen=True)
+class ClipSource:
+    """A clip and its caption.
+
+    Attributes:
+        name: path relative to the dataset folder, with forward slashes; identifies the clip in messages.
+        path: the file.
+        caption: what the clip shows, not empty.
+        origin: where the caption is written, such as "Cats/Cats.csv line 2".
+        pose: the pose video of the clip, None if there is none.
+    """
+
+    name: str
+    path: Path
+    caption: str
+    origin: str
+    pose: Path | None = None
+
+    @property
+    def sound(self) -> Path:
+        """The file that the clip is heard in: the .wav of its name beside it, else the clip itself."""
+        beside = self.path.with_suffix(".wav")
+        return beside if _is_file(beside) else self.path
+
+
+def find_clips(
+    folder: Path, default_caption: str = "", skipped_folder: Path | None = None
+) -> tuple[list[ClipSource], list[Rejected]]:
+    """Return the clips below `folder` in the order of their names, and what was rejected.
+
+    A row of a table names its clip relative to the table. A clip that no table names takes the text file of the same stem.
+    The pose video of ``clip.mp4`` is ``clip.pose.mp4`` beside it, or what its row names; neither is a clip itself.
+
+    Args:
+        folder: the dataset folder; no clip is taken from outside it.
+        default_caption: caption of clips without one, where ``{category}`` stands for the name of the clip's folder;
+            empty: clips without a caption are rejected.
+        skipped_folder: a folder that is not looked into (the cache).
+
+    Raises:
+        ValueError: `folder` is not a folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"data.folder is {str(folder)!r}, which is not a folder: give the folder that holds the clips.")
+    root = folder.resolve()
+    files = sorted(_walk(root, skipped_folder and skipped_folder.resolve()), key=lambda path: _name(path, root))
+    tables = (path for path in files if path.suffix.lower() in (".csv", ".jsonl"))
+    listed = [_clip_of_row(row, table.parent, root) for table in tables for row in read_table(table, _name(table, root))]
+    known = [clip for clip in listed if isinstance(clip, ClipSource)]
+    named = {clip.path for clip in known} | {clip.pose for clip in known}
+    videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
+    named |= {pose.resolve() for pose in map(_pose_beside, videos) if pose}
+    videos = [path for path in videos if path.resolve() not in named]
+    clips: dict[Path, ClipSource] = {}
+    rejected = []
+    for found in (*listed, *(_clip_with_text(video, root) for video in videos)):
+        checked = _usable(found, clips, default_caption)
+        if isinstance(checked, Rejected):
+            rejected.append(checked)
+        else:
+            clips[checked.path] = checked
+    return sorted(clips.values(), key=lambda clip: clip.name), rejected
+
+
+def _walk(root: Path, skipped: Path | None) -> Iterator[Path]:
+    """Yield the files below `root`, without hidden ones; links to folders are not followed, so that a walk always ends."""
+    for place, folders, names in os.walk(root):
+        folders[:] = [name for name in folders if not name.startswith(".") and Path(place, name) != skipped]
+        yield from (Path(place, name) for name in names if not name.startswith("."))
+
+
+def _name(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def _clip_of_row(row: Row | Rejected, folder: Path, root: Path) -> ClipSource | Rejected:
+    """Return the clip that a row of a table in `folder` names; its caption may be empty."""
+    if isinstance(row, Rejected):
+        return row
+    try:
+        path = _resolve(row.file, folder, root)
+        pose = _resolve(row.pose, folder, root) if row.pose.strip() else _pose_beside(path)
+    except ValueError as error:
+        return Rejected(row.origin, str(error))
+    return ClipSource(_name(path, root), path, row.caption, row.origin, pose)
+
+
+def _clip_with_text(path: Path, root: Path) -> ClipSource | Rejected:
+    """Return the clip at `path` with the text of the file beside it, empty if there is none."""
+    name, text_file = _name(path, root), path.with_suffix(".txt")
+    try:
+        text = read_text(text_file) if text_file.is_file() else ""
+        return ClipSource(name, _resolve(path.name, path.parent, root), text, name, _pose_beside(path))
+    except ValueError as error:
+        return Rejected(name, str(error))
+
+
+def _pose_beside(clip: Path) -> Path | None:
+    """Return the file beside `clip` that is called as its pose video."""
+    pose = clip.with_name(f"{clip.stem}.pose{clip.suffix}")
+    return next((path for path in (pose, pose.with_suffix(".mp4")) if _is_file(path)), None)
+
+
+def _usable(found: ClipSource | Rejected, known: dict[Path, ClipSource], default_caption: str) -> ClipSource | Rejected:
+    """Return a clip with its caption on one line or the default one; reject a clip without, or one that is known already."""
+    if isinstance(found, Rejected):
+        return found
+    if found.path in known:
+        return Rejected(found.origin, f"{found.name} has a caption already, from {known[found.path].origin}")
+    caption = " ".join(found.caption.split()) or default_caption.replace("{category}", found.path.parent.name)
+    if not caption:
+        fix = f"write {found.path.stem}.txt beside it, a row in a table, or set data.default_caption"
+        return Rejected(found.origin, f"{found.path.name} has no caption: {fix}")
+    return replace(found, caption=caption)
+
+
+def _resolve(file: str, folder: Path, root: Path) -> Path:
+    """Return the file that `file` names in `folder`, if it is inside `root`.
+
+    Raises:
+        ValueError: no name, no such file, or a way out of the dataset folder (``..``, an absolute path, a link).
+    """
+    if not file.strip():
+        raise ValueError("names no file")
+    relative = PurePosixPath(file.strip().replace("\\", "/"))  # tables written on Windows
+    if "\0" in file or relative.is_absolute() or (len(file) > 1 and file[1] == ":"):
+        raise ValueError(f"{file!r} is not a path inside the dataset folder: write it relative to the table")
+    for form in (None, "NFC", "NFD"):  # macOS stores accents apart from their letters, tables do not
+        candidate = folder / (unicodedata.normalize(form, str(relative)) if form else relative)
+        resolved = candidate.resolve()
+        if not resolved.is_relative_to(root):
+            raise ValueError(f"{file!r} leads out of the dataset folder: copy the clip into it")
+        if _is_file(resolved):
+            return resolved
+    raise ValueError(f"there is no file {file!r}")
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except OSError:  # a name that is too long, say: not a file either
+        return False

@@ -1,0 +1,1 @@
+"""Error-Recycling Fine-Tuning: the training step, and what it works with."""

@@ -1,0 +1,54 @@
+"""Leave out, now and then, what a clip is conditioned on, so that the model can do without it and guidance has a contrast.
+
+Source: SVI_SPEC D1 (sound), D2 (poses; conditioning latent and CLIP feature together, and then no image error).
+"""
+
+from dataclasses import dataclass, replace
+
+import torch
+
+from training.data.dataset import TrainingExample
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropConfig:
+    """How often something is left out of an example; the presets dance and talk set what the authors do.
+
+    Attributes:
+        image: probability that conditioning latent, mask and CLIP feature are zero; then there is no image error either.
+        pose: probability that the pose tokens are zero.
+        sound: probability that the sound is silence.
+    """
+
+    image: float = 0.0
+    pose: float = 0.0
+    sound: float = 0.0
+
+    def __post_init__(self):
+        for name in ("image", "pose", "sound"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"drops.{name} is {getattr(self, name)!r}: use a probability from 0 to below 1.")
+
+    @property
+    def any(self) -> bool:
+        """Whether anything is ever left out."""
+        return max(self.image, self.pose, self.sound) > 0
+
+
+def leave_out(example: TrainingExample, config: DropConfig, random: torch.Generator) -> TrainingExample:
+    """Return `example` without what is left out this time; three numbers are drawn whatever the settings."""
+    image_draw, pose_draw, sound_draw = torch.rand(3, generator=random, dtype=torch.float64).tolist()
+    if image_draw < config.image:
+        example = replace(
+            example,
+            y_latent=torch.zeros_like(example.y_latent),
+            mask=torch.zeros_like(example.mask),
+            clip_vision=None if example.clip_vision is None else torch.zeros_like(example.clip_vision),
+            error_slots=range(0),
+        )
+    extras = dict(example.extras)
+    if pose_draw < config.pose:
+        extras.pop("pose", None)
+    if sound_draw < config.sound and "sound" in extras:
+        extras["sound"] = torch.zeros_like(extras["sound"])
+    return replace(example, extras=extras)

@@ -1,0 +1,108 @@
+"""Find ComfyUI and make its model code importable in this process, without its server and without its `nodes`.
+
+Import this module before any `comfy.*`: importing it changes nothing, calling :func:`start_comfy` does.
+Source: COMFYUI_NOTES 4 (headless start): flags count only if they are set before ComfyUI's modules are imported.
+"""
+
+import logging
+import os
+import sys
+from pathlib import Path
+
+import torch
+
+REPOSITORY = Path(__file__).resolve().parent.parent.parent
+_log = logging.getLogger(__name__)
+
+
+def find_comfyui() -> Path:
+    """Return the root of the ComfyUI to train with.
+
+    That is `COMFYUI_PATH`, else the ComfyUI in whose custom_nodes this pack lies (symlinked or not), else the one that
+    `make demo` put into `.runtime`.
+
+    Raises:
+        ValueError: none of them is there.
+    """
+    given = os.environ.get("COMFYUI_PATH")
+    if given:
+        if not _is_comfyui(Path(given)):
+            raise ValueError(f"COMFYUI_PATH is {given!r}, where no ComfyUI is: give the folder that holds its main.py.")
+        return Path(given).resolve()
+    packs = (REPOSITORY, Path(sys.path[0] or os.getcwd()).absolute())
+    owners = [pack.parent.parent for pack in packs if pack.parent.name == "custom_nodes"]
+    for root in (*owners, REPOSITORY / ".runtime" / "ComfyUI"):
+        if _is_comfyui(root):
+            return root.resolve()
+    raise ValueError(
+        "no ComfyUI found: set COMFYUI_PATH to the folder that holds its main.py, or clone this pack into its custom_nodes."
+    )
+
+
+def start_comfy() -> Path:
+    """Make `comfy.*` importable, on the CPU where torch sees no accelerator, and return ComfyUI's root.
+
+    ComfyUI goes to the end of `sys.path`: our packages keep their names. Calling it again does nothing.
+
+    Raises:
+        ValueError: there is no ComfyUI, or this Python lacks the packages that ComfyUI needs.
+    """
+    root = find_comfyui()
+    if str(root) not in sys.path:
+        sys.path.append(str(root))
+    try:
+        import comfy.options
+
+        comfy.options.enable_args_parsing(False)
+        from comfy.cli_args import args
+
+        if not torch.accelerator.is_available():
+            args.cpu = True
+        args.use_pytorch_cross_attention = True  # the other kernels that ComfyUI may pick have no backward
+        import comfy.model_management
+    except ModuleNotFoundError as error:
+        raise ValueError(
+            f"{sys.executable} has no {error.name!r}, which the ComfyUI in {root} needs: run this with ComfyUI's own Python."
+        ) from error
+    return root
+
+
+def find_model(kind: str, given: str, setting: str) -> Path:
+    """Return the file that `given` names: a path, or a name as ComfyUI's loader nodes list it.
+
+    Args:
+        kind: ComfyUI's folder of such files: "diffusion_models", "vae", "text_encoders", "clip_vision".
+        given: what the user wrote.
+        setting: where, for the message.
+
+    Raises:
+        ValueError: nothing is given, or there is no such file; the message says where it was looked for.
+    """
+    if not given:
+        raise ValueError(f"{setting} is empty: give the path of the file, or its name in ComfyUI's models/{kind}.")
+    if Path(given).is_file():
+        return Path(given)
+    root = start_comfy()
+    import folder_paths
+    from utils.extra_config import load_extra_path_config  # ComfyUI's main.py reads these paths, importing it does not
+
+    if (root / "extra_model_paths.yaml").is_file():
+        load_extra_path_config(str(root / "extra_model_paths.yaml"))
+    found = folder_paths.get_full_path(kind, given)
+    if found is None:
+        places = ", ".join(folder_paths.get_folder_paths(kind))
+        raise ValueError(f"{setting} is {given!r}, which is no file, neither as a path nor in {places}: correct it.")
+    return Path(found)
+
+
+def unload_encoders() -> None:
+    """Give back the GPU memory of models that ComfyUI's own management holds: VAE and encoders, not the trained model."""
+    start_comfy()
+    from comfy import model_management
+
+    model_management.unload_all_models()
+    model_management.soft_empty_cache()
+
+
+def _is_comfyui(root: Path) -> bool:
+    return (root / "comfy" / "sd.py").is_file()

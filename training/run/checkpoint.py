@@ -1,0 +1,223 @@
+"""Checkpoints: folders that are wholly there or not there, and from which training goes on bit for bit.
+
+    <run>/checkpoints/step_00000100/adapters.safetensors     the LoRA's matrices, and the pose encoder of SVI-Dance, fp32
+                                    optimizer.safetensors    its state
+                                    bank_0.safetensors       process 0's error banks (their journal position, if on disk)
+                                    state.json               step, what was trained on what, and the sha256 of each file
+
+Random numbers and the place in the data need no saving: both are functions of seed and step (`streams`, `data_order`).
+A folder is written under another name and renamed when everything in it is on the disk. One that cannot be read is named,
+and the one before it is used.
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import safetensors.torch
+from torch import Tensor
+
+from svi_core.files.atomic_file import STAGING_MARK
+from svi_core.files.fingerprint import file_sha256
+from svi_core.files.safetensors_file import read_tensors
+from training.method.optimizers import optimizer_tensors, restore_optimizer
+from training.method.trainer import Trainer
+
+FOLDER = "checkpoints"
+DISK_RESERVE_BYTES = 64 << 20  # kept free beside a checkpoint, for logs and LoRA files
+_log = logging.getLogger(__name__)
+
+
+def checkpoints(run: Path) -> list[Path]:
+    """Return the finished checkpoints of `run`, the newest first."""
+    return sorted((path for path in (run / FOLDER).glob("step_*") if STAGING_MARK not in path.name), reverse=True)
+
+
+def save_checkpoint(trainer: Trainer, run: Path) -> Path:
+    """Write a checkpoint of the present step and remove the oldest ones beyond `loop.keep_checkpoints`.
+
+    All processes call it: each writes its own bank, the first one everything else. The run's folder must be one that they
+    all see.
+
+    Raises:
+        OSError: the disk is too small or cannot be written; earlier checkpoints are untouched.
+    """
+    final = run / FOLDER / f"step_{trainer.step:08d}"
+    staging = final.with_name(final.name + STAGING_MARK)
+    if trainer.group.is_first:
+        for stale in (run / FOLDER).glob(f"*{STAGING_MARK}"):
+            shutil.rmtree(stale)
+    require_disk_space(trainer, run)
+    if trainer.group.is_first:
+        staging.mkdir(parents=True)
+    trainer.group.wait()
+    _write(staging / f"bank_{trainer.group.rank}.safetensors", trainer.banks.snapshots(), {})
+    trainer.group.wait()
+    if trainer.group.is_first:
+        _write(staging / "adapters.safetensors", trainer.trained_state(), {})
+        _write(staging / "optimizer.safetensors", *optimizer_tensors(trainer.optimizer))
+        _write_state(staging, trainer)
+        _make_final(staging, final)
+        for old in checkpoints(run)[trainer.config.loop.keep_checkpoints :]:
+            shutil.rmtree(old)
+    trainer.group.wait()
+    return final
+
+
+def restore_newest(trainer: Trainer, run: Path) -> bool:
+    """Bring `trainer` to the newest checkpoint of `run` that can be read; return whether there was any checkpoint.
+
+    Raises:
+        ValueError: there are checkpoints but none can be read, or they are of another training; what differs is named.
+    """
+    found = checkpoints(run)
+    for folder in found:
+        state = _state_or_none(folder)
+        if state is not None:
+            _require_same_training(state, trainer, folder)
+        problem = _problem(folder, state, trainer)
+        if any(trainer.group.largest(float(problem is not None))):
+            _log.warning("SVI: %s cannot be used (%s); taking the one before it.", folder, problem or "in another process")
+            continue
+        trainer.load_trained_state(read_tensors(folder / "adapters.safetensors")[0])
+        restore_optimizer(trainer.optimizer, *read_tensors(folder / "optimizer.safetensors"))
+        trainer.step = state["step"]
+        _set_aside(found[: found.index(folder)], trainer)
+        return True
+    if found:
+        raise ValueError(f"none of the {len(found)} checkpoints in {run / FOLDER} can be used: see the warnings above.")
+    return False
+
+
+def _set_aside(damaged: Sequence[Path], trainer: Trainer) -> None:
+    """Rename checkpoints that could not be used, so that they do not count as kept ones; to look at, and to delete."""
+    trainer.group.wait()
+    if trainer.group.is_first:
+        for folder in damaged:
+            aside = folder.with_name(f"damaged_{folder.name}")
+            shutil.rmtree(aside, ignore_errors=True)
+            folder.rename(aside)
+    trainer.group.wait()
+
+
+def checkpoint_bytes(trainer: Trainer) -> int:
+    """Return about how much disk a checkpoint takes now, with LoRA file and all banks in RAM. All processes call it."""
+    trained = 4 * trainer.num_parameters
+    moments = sum(
+        value.numel() * value.element_size()
+        for values in trainer.optimizer.state.values()
+        for value in values.values()
+        if isinstance(value, Tensor)
+    )
+    return 2 * trained + (moments or 2 * trained) + int(trainer.group.total(trainer.banks.snapshot_bytes())[0])
+
+
+def training_identity(trainer: Trainer) -> dict[str, object]:
+    """Return what a checkpoint must have in common with a training that goes on from it."""
+    speech = trainer.backbone.speech
+    return {
+        "base model (model.path)": trainer.backbone.fingerprint,
+        "examples (cache)": trainer.data.content_hash,
+        "number of processes": trainer.group.size,
+        "LoRA layers": list(trainer.lora.pairs),
+        "lora.rank": trainer.lora.rank,
+        "lora.alpha": trainer.lora.alpha,
+        "weights": str(next(trainer.backbone.transformer.blocks[0].self_attn.q.parameters()).dtype),
+        "compute dtype": str(trainer.backbone.compute_dtype),
+        **({"audio layers (model.audio_patch)": speech.fingerprint} if speech else {}),
+    }
+
+
+def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write tensors and wait until they are on the disk."""
+    on_host = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
+    safetensors.torch.save_file(on_host, path, dict(metadata))
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
+
+
+def _write_state(staging: Path, trainer: Trainer) -> None:
+    files = {path.name: file_sha256(path) for path in sorted(staging.iterdir())}
+    state = {"step": trainer.step, "identity": training_identity(trainer), "files": files}
+    with (staging / "state.json").open("w", encoding="utf-8") as file:
+        json.dump(state, file, indent=1)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _make_final(staging: Path, final: Path) -> None:
+    """Give a written folder its name, durably; a folder of that name, from before a crash, gives way."""
+    _sync_folder(staging)
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(staging, final)
+    _sync_folder(final.parent)
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "nt":  # Windows has no such call and needs none
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _state_or_none(folder: Path) -> dict | None:
+    """Return what `folder` says of itself, or None if that cannot be read."""
+    try:
+        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
+        return state if {"step", "identity", "files"} <= state.keys() else None
+    except (OSError, ValueError, AttributeError):
+        return None
+
+
+def _problem(folder: Path, state: Mapping | None, trainer: Trainer) -> str | None:
+    """Return why this process cannot use the checkpoint `folder`, or None after its banks were restored from it.
+
+    The first process checks every file, the others what they read.
+    """
+    if state is None:
+        return "state.json is missing or damaged"
+    own = f"bank_{trainer.group.rank}.safetensors"
+    names = state["files"] if trainer.group.is_first else (own, "adapters.safetensors", "optimizer.safetensors")
+    try:
+        for name in names:
+            if file_sha256(folder / name) != state["files"][name]:
+                return f"{name} is damaged"
+        trainer.banks.restore(read_tensors(folder / own)[0])
+    except (OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _require_same_training(state: Mapping, trainer: Trainer, folder: Path) -> None:
+    own = training_identity(trainer)
+    differing = [name for name in own if own[name] != state["identity"].get(name)]
+    if differing:
+        changes = "; ".join(f"{name}: {_short(state['identity'].get(name))} -> {_short(own[name])}" for name in differing)
+        raise ValueError(
+            f"{folder} is of another training ({changes}): resume with what it was begun with, or begin a new run."
+        )
+
+
+def _short(value: object) -> str:
+    return f"{len(value)} items" if isinstance(value, list) else str(value)[:20]
+
+
+def require_disk_space(trainer: Trainer, run: Path) -> None:
+    """Refuse to begin a checkpoint that the disk has no room for. All processes call it, and all of them refuse.
+
+    Raises:
+        OSError: with what is needed and what is free.
+    """
+    needed, free = checkpoint_bytes(trainer) + DISK_RESERVE_BYTES, shutil.disk_usage(run).free
+    if any(trainer.group.largest(needed > free)):
+        raise OSError(
+            f"a checkpoint takes about {needed / 2**30:.2f} GiB in {run}, but only {free / 2**30:.2f} GiB are free: free space "
+            "and resume. Earlier checkpoints are untouched."
+        )

@@ -1,0 +1,149 @@
+"""A dry run: what would be trained, on what, for how long and in how much memory, measured on one real step."""
+
+import math
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from svi_core.geometry import num_pixel_frames
+from svi_core.look.filmstrip import StripRow, draw_filmstrip, pick_frames, spread
+from svi_core.video.video_file import to_uint8
+from training.data.dataset import TrainingExample
+from training.erft import draw, predict, weighted_losses
+from training.method.trainer import Trainer
+from training.model import encoders
+from training.model.comfy_runtime import find_model
+from training.run.checkpoint import checkpoint_bytes
+from training.run.progress import peak_memory_bytes
+from training.settings.sections import BankStorageKind
+
+FRAMES_PER_ROW = 5
+GIB = 2**30
+
+
+def plan(trainer: Trainer, run: Path) -> str:
+    """Return the plan of a training as text, and leave its first batch as a picture in `run`.
+
+    One step is run without moving anything, for its time and its memory.
+
+    Raises:
+        ValueError: a kernel or a file that the settings ask for is not there.
+    """
+    seconds, peak = time_step(trainer)
+    picture = draw_first_batch(trainer, run / "first_batch.png") if trainer.group.is_first else None
+    lines = [*_model_lines(trainer), *_data_lines(trainer), *_method_lines(trainer), *_cost_lines(trainer, seconds, peak)]
+    return "\n".join([*lines, f"first batch   {picture}"])
+
+
+def time_step(trainer: Trainer) -> tuple[float, int]:
+    """Return the seconds of one optimizer step, and the most memory that it held in bytes, without the optimizer's state.
+
+    The first forward and backward pass, which also warms up, is not counted unless it is the only affordable one.
+    """
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
+    seconds = _time_pass(trainer)
+    if seconds < 60:
+        seconds = _time_pass(trainer)
+    return seconds * trainer.config.loop.accumulation, peak_memory_bytes()
+
+
+def draw_first_batch(trainer: Trainer, path: Path) -> Path:
+    """Draw what the first batch shows: of each example the target, and what it is conditioned on, through the VAE."""
+    vae = encoders.load_vae(find_model("vae", trainer.config.model.vae, "model.vae"))
+    rows = []
+    for slot in range(trainer.config.loop.batch_size):
+        example = trainer.data.example(trainer.config.seed, 0, slot)
+        rows.append(_row(encoders.decode(vae, example.latent), example, "to be generated"))
+        rows.append(_row(encoders.decode(vae, example.y_latent), example, "known (slot 0), motion and padding"))
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(draw_filmstrip(rows)).save(path)
+    return path
+
+
+def _time_pass(trainer: Trainer) -> float:
+    """Return the seconds of one forward and backward pass of a batch."""
+    began = time.perf_counter()
+    batch = [
+        draw(trainer, trainer.data.example(trainer.config.seed, 0, slot), 1, slot)
+        for slot in range(trainer.config.loop.batch_size)
+    ]
+    weighted_losses(predict(trainer, batch), batch).sum().backward()
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    trainer.optimizer.zero_grad(set_to_none=True)
+    return time.perf_counter() - began
+
+
+def _row(chunks: Iterator[Tensor], example: TrainingExample, what: str) -> StripRow:
+    wanted = spread(num_pixel_frames(example.latent.shape[1]), FRAMES_PER_ROW)
+    picked = pick_frames((frame for chunk in chunks for frame in to_uint8(chunk)), wanted)
+    return StripRow(tuple(picked[index] for index in wanted), f"{example.name}: {what}")
+
+
+def _model_lines(trainer: Trainer) -> list[str]:
+    backbone, config, loaded = trainer.backbone, trainer.config, trainer.loaded
+    ids = trainer.timesteps
+    sigmas = f"{float(trainer.sigmas[ids.first_id]):.3f} .. {float(trainer.sigmas[ids.end_id - 1]):.3f}"
+    hears = ["sound         through MultiTalk's audio layers, which stay as they are"] if backbone.speech else []
+    poses = [f"pose encoder  {trainer.poses.num_parameters:,} trained parameters"] if trainer.poses else []
+    return [
+        f"model         {backbone.name} ({config.model.expert}: timesteps {ids.first_id} .. {ids.end_id - 1}, sigma {sigmas})",
+        f"weights       {loaded.weights} in the blocks, computed in {loaded.compute} on {backbone.device}",
+        f"matmul        {loaded.matmul}",
+        f"attention     {loaded.attention}",
+        f"LoRA          {len(trainer.lora.pairs)} layers, {trainer.lora.num_parameters:,} trained parameters, "
+        f"rank {trainer.lora.rank}, alpha {trainer.lora.alpha:g}",
+        *poses,
+        *hears,
+    ]
+
+
+def _data_lines(trainer: Trainer) -> list[str]:
+    data, per_step = trainer.data, trainer.examples_per_step
+    epochs = trainer.num_steps * per_step / len(data)
+    first = data.example(trainer.config.seed, 0, 0)
+    return [
+        f"examples      {len(data)} to learn from, {data.num_held_out} held out; latents up to {list(first.latent.shape)}",
+        f"draws         {trainer.config.data.variants} for each window (data.variants), the same in every pass over the data",
+        f"steps         {trainer.num_steps} of {per_step} examples ({epochs:.1f} passes over the data), "
+        f"{trainer.config.optimizer.name} at {trainer.config.optimizer.learning_rate:g}",
+    ]
+
+
+def _method_lines(trainer: Trainer) -> list[str]:
+    recycling = trainer.config.recycling
+    if not recycling.injects:
+        return ["recycling     none: plain LoRA training"]
+    shares = [
+        f"{name} {(1 - recycling.clean_prob) * probability:.3g}"
+        for name, probability in (
+            ("image", recycling.image_prob),
+            ("latent", recycling.latent_prob),
+            ("noise", recycling.noise_prob),
+        )
+    ]
+    shape = trainer.data.example(trainer.config.seed, 0, 0).latent.shape
+    where = "on disk" if trainer.config.bank.storage is BankStorageKind.FILE else "in RAM and in each checkpoint"
+    size = trainer.banks.memory_bytes(shape)
+    return [
+        f"recycling     share of examples with an error: {', '.join(shares)}; clean {recycling.clean_prob:g}",
+        f"error bank    at most {size / GIB:.3f} GiB for each process {where} at the end "
+        f"({recycling.num_grids} noise levels, up to {recycling.capacity} errors each)",
+    ]
+
+
+def _cost_lines(trainer: Trainer, seconds: float, peak: int) -> list[str]:
+    state = {"AdamW": 8, "AdamW8bit": 2}.get(trainer.config.optimizer.name, 8) * trainer.num_parameters
+    total = seconds * trainer.num_steps
+    where = "GPU" if torch.cuda.is_available() else "process"
+    return [
+        f"seconds/step  {seconds:.2f} measured; {math.floor(total / 3600)} h {total % 3600 / 60:.0f} min for all steps",
+        f"memory        {peak / GIB:.2f} GiB peak of the {where} measured in one step, "
+        f"and {state / GIB:.2f} GiB of optimizer state",
+        f"checkpoint    about {checkpoint_bytes(trainer) / GIB:.2f} GiB each, {trainer.config.loop.keep_checkpoints} are kept",
+    ]

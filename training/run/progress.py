@@ -1,0 +1,166 @@
+"""Everything that is seen of a run while it goes: a progress bar, measurements as JSON lines, TensorBoard where installed."""
+
+import importlib.util
+import logging
+import math
+import os
+import sys
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import torch
+from tqdm import tqdm
+
+from training.data.dataset import TrainingExample
+from training.erft import StepResult
+from training.method.banks import error_to_signal
+from training.method.trainer import Trainer
+from training.run.run_folder import RunFolder
+from training.run.validation import held_out_examples, validate
+
+MakeSample = Callable[[Callable[[], bool]], Path | None]  # given what tells whether an end is wished
+_log = logging.getLogger(__name__)
+
+
+def no_sample(wished: Callable[[], bool]) -> None:
+    """Make no sample video."""
+
+
+class Progress:
+    """Watches one run. Only the first process shows and writes; all of them take part in validation."""
+
+    def __init__(self, trainer: Trainer, run: RunFolder, make_sample: MakeSample = no_sample):
+        """Begin to watch.
+
+        Args:
+            trainer: the run's parts.
+            run: where measurements go.
+            make_sample: makes a sample video and returns its path; called every `samples.every` steps in the first process.
+        """
+        self._trainer, self._run, self._make_sample = trainer, run, make_sample
+        self._held_out: Sequence[TrainingExample] = held_out_examples(trainer) if trainer.config.validation.every else ()
+        self._bar = tqdm(
+            total=trainer.num_steps, initial=trainer.step, unit="step", disable=not trainer.group.is_first, smoothing=0.1
+        )
+        self._board = _tensorboard(run.path, trainer.step) if trainer.group.is_first else None
+        self._signal_rms = _rms([example.latent for example in self._held_out] or [trainer.data.example(0, 0, 0).latent])
+        self._latest = time.monotonic()
+
+    def begin(self, wished: Callable[[], bool] = lambda: False) -> None:
+        """Say how the model runs, and validate it as it is before the first step, for the curves to begin with."""
+        trainer = self._trainer
+        loaded = trainer.loaded
+        if trainer.group.is_first:
+            _log.info(
+                "SVI: %s: %s, computed in %s; matmul %s; attention %s; %d LoRA layers, %d trained parameters",
+                trainer.backbone.name, loaded.weights, loaded.compute, loaded.matmul, loaded.attention,
+                len(trainer.lora.pairs), trainer.lora.num_parameters,
+            )  # fmt: skip
+        if trainer.config.validation.every and not self._held_out:
+            _log.warning("SVI: no clip is held out (data.held_out), so there is no validation.")
+        if trainer.step == 0:
+            self._run.record("model", 0, **asdict(loaded))
+            self._validate(wished)
+        self._latest = time.monotonic()
+
+    def on_step(self, result: StepResult) -> None:
+        """Show and write what a step did."""
+        now = time.monotonic()
+        seconds, self._latest = now - self._latest, now
+        values = {
+            "loss": result.loss,
+            "gradient_norm": result.gradient_norm,
+            "learning_rate": result.learning_rate,
+            **{f"injected_{name}": share for name, share in result.injected.items()},
+            "bank_entries": len(self._trainer.banks),
+            "seconds": round(seconds, 4),
+            "examples_per_second": round(self._trainer.examples_per_step / max(seconds, 1e-9), 4),
+            "peak_memory_gib": round(peak_memory_bytes() / 2**30, 3),
+        }
+        self._write("step", values)
+        self._bar.update()
+        self._bar.set_postfix(loss=f"{result.loss:.4f}", bank=values["bank_entries"], refresh=False)
+
+    def look(self, wished: Callable[[], bool] = lambda: False) -> None:
+        """Validate, look at the banks and make a sample video, where they are due after this step.
+
+        Args:
+            wished: whether an end of the training is wished; what is not finished then is left undone.
+        """
+        trainer, config = self._trainer, self._trainer.config
+        if self._is_due(config.validation.every):
+            self._validate(wished)
+        if self._is_due(config.validation.every or config.loop.checkpoint_every):
+            self._write_banks()
+        if self._is_due(config.samples.every):
+            sample = self._make_sample(wished) if trainer.group.is_first else None
+            if sample is not None:
+                self._write("sample", {"path": sample.relative_to(self._run.path).as_posix()})
+            trainer.group.wait()
+        self._latest = time.monotonic()
+
+    def close(self) -> None:
+        """End the bar."""
+        self._bar.close()
+        if self._board is not None:
+            self._board.close()
+
+    def _is_due(self, every: int) -> bool:
+        """Whether what is done every so many steps (0: never), and after the last one, is due after this step."""
+        return bool(every) and (self._trainer.step == self._trainer.num_steps or self._trainer.step % every == 0)
+
+    def _validate(self, wished: Callable[[], bool]) -> None:
+        """Write the held-out losses, if there are held-out clips and nobody wants to end."""
+        losses = validate(self._trainer, self._held_out, wished) if self._held_out else None
+        if losses is not None:
+            self._write("validation", losses)
+
+    def _write_banks(self) -> None:
+        """Write, for each bank of this process and each grid value, how full it is and the error-to-signal ratio in it."""
+        for shape, cells in self._trainer.banks.statistics().items():
+            ratios = error_to_signal(cells, self._signal_rms)
+            values = {
+                "shape": "x".join(map(str, shape)),
+                "sigma": [round(cell.sigma, 4) for cell in cells],
+                "fill": [cell.fill for cell in cells],
+                "error_to_signal": [None if ratio is None else round(ratio, 5) for ratio in ratios],
+            }
+            self._write("bank", values)
+
+    def _write(self, kind: str, values: dict[str, object]) -> None:
+        step = self._trainer.step
+        self._run.record(kind, step, **values)
+        if self._board is not None:
+            for name, value in values.items():
+                if isinstance(value, int | float) and math.isfinite(value):
+                    self._board.add_scalar(f"{kind}/{name}", value, step)
+
+
+def _rms(latents: Sequence[torch.Tensor]) -> float:
+    """Return the root mean square over all values of `latents`."""
+    squares = sum(float(latent.square().sum()) for latent in latents)
+    return math.sqrt(squares / sum(latent.numel() for latent in latents))
+
+
+def peak_memory_bytes() -> int:
+    """Return the most memory that was in use: on the GPU, or without one of this process."""
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated()
+    if os.name == "nt":
+        return psutil.Process().memory_info().peak_wset
+    import resource  # there is none on Windows
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def _tensorboard(run: Path, step: int):
+    """Return a TensorBoard writer that goes on after `step`, or None where TensorBoard is not installed."""
+    if importlib.util.find_spec("tensorboard") is None:
+        return None
+    from torch.utils.tensorboard import SummaryWriter
+
+    return SummaryWriter(run / "tensorboard", purge_step=step + 1)

@@ -1,0 +1,175 @@
+"""The folder of a run: who may write there, what it was begun with, and its measurements line by line.
+
+<run>/config.json      all settings
+      metrics.jsonl    one JSON object per line: steps, validations, banks, samples
+      checkpoints/     see `checkpoint`
+      <name>.safetensors   the LoRA, as of the last checkpoint
+      loras/           LoRA files that are kept for ever
+      samples/  report.html
+      stop             made by whoever wants the training to save and end, see `stop_signal`
+"""
+
+import json
+import shutil
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from svi_core.files.atomic_file import remove_stale_staging, write_bytes
+from training.method.distributed import Group
+from training.run.checkpoint import checkpoints
+from training.run.stop_signal import FILE_NAME
+from training.settings.reader import config_differences, config_from, config_table, merged_table
+from training.settings.sections import Schedule, TrainingConfig
+
+_MAY_CHANGE = ("run:", "name:", "memory.", "validation.", "samples.", "optimizer.learning_rate:", "data.exclude:")
+_MAY_CHANGE_IN_LOOP = ("loop.checkpoint_every:", "loop.keep_", "loop.steps:", "loop.epochs:")
+
+
+class RunFolder:
+    """An open run. The first process holds its lock; only it writes."""
+
+    def __init__(self, path: Path, group: Group):
+        """Open `path`, which is made if it is not there.
+
+        Raises:
+            ValueError: another process works in it.
+            OSError: it cannot be made.
+        """
+        self.path, self._group = path, group
+        path.mkdir(parents=True, exist_ok=True)
+        self._lock = FileLock(path / ".lock")
+        if not group.is_first:
+            return
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise ValueError(f"{path} is in use by another training: stop that one, or choose another run folder.") from None
+        remove_stale_staging(path)
+        remove_stale_staging(path / "loras")
+        (path / FILE_NAME).unlink(missing_ok=True)  # the wish of a time before
+
+    @property
+    def metrics(self) -> Path:
+        """The measurements."""
+        return self.path / "metrics.jsonl"
+
+    def begin(self, config: TrainingConfig) -> None:
+        """Begin a run here: keep its settings, and clear what an attempt that saved no checkpoint left.
+
+        Raises:
+            ValueError: there is a run here that has checkpoints.
+        """
+        self.require_empty()
+        if not self._group.is_first:
+            return
+        self.metrics.unlink(missing_ok=True)
+        shutil.rmtree(self.path / "bank", ignore_errors=True)  # also of sizes that this run will not see
+        self.keep_settings(config)
+
+    def require_empty(self) -> None:
+        """Refuse to begin where there is a run. Asked before the model is loaded, too, which takes minutes.
+
+        Raises:
+            ValueError: there is a run here that has checkpoints.
+        """
+        if checkpoints(self.path):
+            raise ValueError(f"{self.path} holds a run already: go on with --resume {self.path}, or choose another run folder.")
+
+    def go_on(self, config: TrainingConfig, step: int) -> None:
+        """Write down what the run goes on with after `step`, and what of it is new."""
+        if not self._group.is_first:
+            return
+        self.go_back_to(step)
+        changes = config_differences(begun_config(self.path), config)
+        if changes:
+            self.record("changed", step, settings=changes)
+        self.keep_settings(config)
+
+    def keep_settings(self, config: TrainingConfig) -> None:
+        """Write down the settings of the run."""
+        if self._group.is_first:
+            write_bytes(self.path / "config.json", json.dumps(config_table(config), indent=1).encode())
+
+    def record(self, kind: str, step: int, **values: object) -> None:
+        """Append one measurement, in the first process only."""
+        if self._group.is_first:
+            with self.metrics.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+
+    def go_back_to(self, step: int) -> None:
+        """Forget measurements of later steps, which will be made again, and a line that was cut off."""
+        if not self._group.is_first or not self.metrics.exists():
+            return
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        kept = [line for line in lines if (entry := parsed_line(line)) is not None and entry["step"] <= step]
+        write_bytes(self.metrics, "".join(line + "\n" for line in kept).encode())
+
+    def measurements(self) -> list[dict]:
+        """Return all measurements so far."""
+        if not self.metrics.exists():
+            return []
+        lines = self.metrics.read_text(encoding="utf-8").splitlines()
+        return [entry for entry in map(parsed_line, lines) if entry is not None]
+
+    def close(self) -> None:
+        """Give the lock back."""
+        if self._group.is_first:
+            self._lock.release()
+
+
+def resumed_config(run: Path, paths: Sequence[Path] = (), overrides: Sequence[str] = ()) -> TrainingConfig:
+    """Return the settings with which the run in `run` goes on.
+
+    Args:
+        run: its folder.
+        paths: files of --config, which win over the settings of the run in what they say.
+        overrides: ``section.key=value``, for settings that may change: how long, how often, what is seen, memory, and what
+            helps a training that diverged: the learning rate, and clips that are left out.
+
+    Raises:
+        ValueError: no run is there, or a setting differs that would make it another training; each is named.
+    """
+    begun = begun_config(run)
+    table = merged_table(config_table(begun), paths, overrides)
+    if table["preset"] != begun.preset:  # what a preset says is in the settings since the beginning
+        raise ValueError(
+            f"--resume {run}: the run has preset {begun.preset!r}, not {table['preset']!r}. Begin a new run for it."
+        )
+    wanted = replace(config_from(table), run=str(run))
+    allowed = _MAY_CHANGE + (_MAY_CHANGE_IN_LOOP if begun.optimizer.schedule is Schedule.CONSTANT else _MAY_CHANGE_IN_LOOP[:2])
+    refused = [line for line in config_differences(begun, wanted) if not line.startswith(allowed)]
+    if refused:
+        raise ValueError(
+            f"--resume {run}: these settings differ from what the run was begun with, and would make it another training: "
+            f"{'; '.join(refused)}. Leave them, or begin a new run."
+        )
+    return wanted
+
+
+def begun_config(run: Path) -> TrainingConfig:
+    """Return the settings that the run in `run` was begun with, or went on with last.
+
+    Raises:
+        ValueError: no run is there, or its settings cannot be read.
+    """
+    path = run / "config.json"
+    try:
+        return config_from(json.loads(path.read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ValueError(
+            f"--resume {run}: there is no run ({path.name}: {error.strerror}). Begin one with --config."
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} cannot be read as settings ({error}): mend it, or begin a new run.") from error
+
+
+def parsed_line(line: str) -> dict | None:
+    """Return the measurement in a line of metrics.jsonl, or None for one that was cut off."""
+    try:
+        entry = json.loads(line)
+    except json.JSONDecodeError:
+        return None
+    return entry if isinstance(entry, dict) and "step" in entry else None

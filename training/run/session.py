@@ -1,0 +1,210 @@
+"""One training from its settings to its last file: open, put together, train, report, close."""
+
+import logging
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
+from pathlib import Path
+
+import psutil
+
+from svi_core.files.fingerprint import large_file_fingerprint
+from svi_core.files.output_folder import is_file_name
+from svi_core.out_of_memory import out_of_memory_told
+from svi_core.recycling.presets import PRESETS
+from svi_core.systems.layouts import Condition
+from training.data.dataset import CachedDataset
+from training.method.distributed import Group, join_group
+from training.method.trainer import ExampleSource, Trainer
+from training.model.comfy_runtime import find_model
+from training.report import write_report
+from training.run.assembly import assemble, load_configured_backbone, require_expert
+from training.run.checkpoint import require_disk_space, restore_newest
+from training.run.dry_run import plan
+from training.run.loop import complete_lora_files, train
+from training.run.progress import MakeSample, Progress, no_sample
+from training.run.run_folder import RunFolder, resumed_config
+from training.run.samples import make_sampler
+from training.run.stop_signal import BY_FILE, StopSignal
+from training.settings.reader import load_config
+from training.settings.sections import BankStorageKind, TrainingConfig
+
+MORE_MEMORY = (
+    "Add --config training/configs/memory_24gb.toml (or 48gb): fp8 weights, block inputs and weights in host memory. "
+    "Or lower loop.batch_size, data.width and data.height."
+)
+MORE_MEMORY_RESUMED = "Add memory.swapped_blocks=40 memory.offload_block_inputs=true, which a run may change when it goes on."
+_ENCODER_FOLDERS = {  # of ComfyUI, by the setting in [model] that names a file in it
+    "vae": "vae", "text_encoder": "text_encoders", "clip_vision": "clip_vision", "audio_encoder": "audio_encoders",
+}  # fmt: skip
+_log = logging.getLogger(__name__)
+
+
+def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | None, dry_run: bool) -> int:
+    """Do what `python -m training.erft` was asked to; return the exit status: 0, or 128 + the signal that ended it early.
+
+    Raises:
+        ValueError, OSError, TrainingStopped: see :func:`run_training`.
+        RuntimeError: memory ran out; the message says what helps.
+    """
+    if resume is None:
+        config = load_config(paths, overrides)
+    else:
+        config = resumed_config(resume, paths, overrides)
+    require_trainable(config)
+    group = join_group()
+    try:
+        if dry_run:
+            print_plan(config, group)
+            return 0
+        with out_of_memory_told("training", MORE_MEMORY if resume is None else MORE_MEMORY_RESUMED):
+            number = run_training(config, group, open_cache, resume=resume is not None, sampler=make_sampler)
+    finally:
+        group.close()
+    if number:
+        _log.warning("SVI: stopped and saved. Go on with: python -m training.erft --resume %s", config.run)
+        return 0 if number == BY_FILE else 128 + number
+    if group.is_first:
+        _log.info("SVI: done. %s", write_report(Path(config.run)))
+    return 0
+
+
+def require_trainable(config: TrainingConfig) -> None:
+    """Refuse settings that name no run, or a method whose parts this trainer does not have.
+
+    Raises:
+        ValueError: naming the setting.
+    """
+    if not config.run:
+        raise ValueError("run is not set: give a folder for checkpoints and results, such as run=runs/mine.")
+    if not is_file_name(config.run_name):
+        raise ValueError(
+            f"name is {config.run_name!r}, which LoRA files are called, too: leave out slashes, colons and other special "
+            "characters; where name is not set it is the last part of run."
+        )
+    chosen, layout = PRESETS.get(config.preset), config.data.svi_layout
+    if chosen and chosen.layout.condition is not None and layout.condition is not chosen.layout.condition:
+        raise ValueError(
+            f"preset {config.preset!r} trains with {chosen.layout.condition.value}, which data.layout = {layout.name!r} has "
+            f"not: leave data.layout to the preset, or take another preset for {layout.name!r}."
+        )
+    if layout.condition is Condition.SOUND and not config.model.audio_patch:
+        raise ValueError(
+            f"layout {layout.name!r} is trained with MultiTalk's audio layers: set model.audio_patch to multitalk.safetensors."
+        )
+
+
+def open_cache(config: TrainingConfig, per_step: int) -> CachedDataset:
+    """Return the examples that `python -m training.cache` made.
+
+    Raises:
+        ValueError: there is no cache of these settings, or it was made with other models than these.
+    """
+    data = CachedDataset(config.data.cache_folder, config.data, per_step)
+    _require_same_encoders(config, data.models)
+    return data
+
+
+def _require_same_encoders(config: TrainingConfig, cached_with: Mapping[str, str]) -> None:
+    """Refuse a cache of other encoders. One whose file is not on this machine is named, since it cannot be compared."""
+    for role, folder in _ENCODER_FOLDERS.items():
+        name = getattr(config.model, role)
+        if not name or not cached_with.get(role):
+            continue
+        try:
+            path = find_model(folder, name, f"model.{role}")
+        except ValueError as error:
+            _log.warning("SVI: whether the cache was made with model.%s cannot be checked: %s", role, error)
+            continue
+        if large_file_fingerprint(path) != cached_with[role]:
+            raise ValueError(
+                f"the cache in {config.data.cache_folder} was made with another file than model.{role} = {name!r}: run "
+                f"python -m training.cache with these settings, or set model.{role} to the file that it was made with."
+            )
+
+
+def print_plan(config: TrainingConfig, group: Group) -> None:
+    """Print what would be trained, after one measured step, and draw the first batch; nothing is trained or saved.
+
+    Raises:
+        ValueError: settings or files that cannot be trained with.
+    """
+    per_step = group.size * config.loop.accumulation * config.loop.batch_size
+    backbone = load_configured_backbone(config)
+    require_expert(config.model.expert, backbone.needs_clip_vision, backbone.name)
+    trainer = assemble(config, backbone, open_cache(config, per_step), group, Path(config.run))
+    with closing(trainer.banks), out_of_memory_told("one training step", MORE_MEMORY):
+        text = plan(trainer, Path(config.run))
+    if group.is_first:
+        sys.stdout.write(text + "\n")
+
+
+def run_training(
+    config: TrainingConfig,
+    group: Group,
+    open_data: Callable[[TrainingConfig, int], ExampleSource],
+    *,
+    resume: bool = False,
+    sampler: Callable[[Trainer, RunFolder], MakeSample] | None = None,
+) -> int:
+    """Train as `config` says and return what ended it early: a signal's number, `stop_signal.BY_FILE`, or 0 for nothing.
+
+    Args:
+        config: the settings; `config.run` is the folder.
+        group: the processes.
+        open_data: returns the examples, given the settings and how many examples a step takes.
+        resume: go on from the newest checkpoint; without any, begin again.
+        sampler: returns what makes a sample video of a run.
+
+    Raises:
+        ValueError: settings, files or a run folder that cannot be trained with.
+        OSError: the disk is full.
+        TrainingStopped: a loss or gradient that is not finite.
+    """
+    with StopSignal(Path(config.run)) as stop, closing(RunFolder(Path(config.run), group)) as run:
+        if not resume:
+            run.require_empty()
+        per_step = group.size * config.loop.accumulation * config.loop.batch_size
+        data = open_data(config, per_step)
+        backbone = load_configured_backbone(config)
+        require_expert(config.model.expert, backbone.needs_clip_vision, backbone.name)
+        trainer = assemble(config, backbone, data, group, run.path)
+        with closing(trainer.banks):
+            require_room_for_banks(trainer)
+            _begin(trainer, run, resume)
+            with closing(Progress(trainer, run, sampler(trainer, run) if sampler else no_sample)) as progress:
+                progress.begin(stop.wished)
+                return train(trainer, run, stop, progress.on_step, progress.look)
+
+
+def require_room_for_banks(trainer: Trainer) -> None:
+    """Refuse banks in RAM that will be larger than the RAM that is free now.
+
+    The largest size of the examples is what is counted: banks of further sizes come on top.
+
+    Raises:
+        ValueError: with what is needed and what is free.
+    """
+    config = trainer.config
+    if config.bank.storage is not BankStorageKind.RAM or not config.recycling.injects:
+        return
+    own = trainer.banks.memory_bytes(trainer.data.example(config.seed, 0, 0).latent.shape)
+    (needed,), free = trainer.group.total(own), psutil.virtual_memory().available
+    if any(trainer.group.largest(needed > free)):
+        raise ValueError(
+            f"the error banks of {trainer.group.size} processes grow to {needed / 2**30:.1f} GiB of RAM, but "
+            f'{free / 2**30:.1f} GiB are free: use bank.storage = "file", or a smaller recycling.capacity.'
+        )
+
+
+def _begin(trainer: Trainer, run: RunFolder, resume: bool) -> None:
+    """Bring the trainer to where it goes on, or to an empty beginning."""
+    if resume and restore_newest(trainer, run.path):
+        run.go_on(trainer.config, trainer.step)
+        complete_lora_files(trainer, run)
+        _log.info("SVI: going on after step %d of %d", trainer.step, trainer.num_steps)
+        return
+    if resume:
+        _log.warning("SVI: %s has no checkpoint yet; beginning at the first step", run.path)
+    run.begin(trainer.config)
+    require_disk_space(trainer, run.path)

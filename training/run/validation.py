@@ -1,0 +1,67 @@
+"""The loss on held-out clips, by noise level: the same noise every time, so that the curves mean something."""
+
+import math
+from collections.abc import Callable, Sequence
+
+import torch
+
+from training.data.dataset import TrainingExample
+from training.erft import TrainingStopped, conditions_of
+from training.method.streams import stream
+from training.method.trainer import Trainer
+
+
+def quantile_ids(trainer: Trainer, quantiles: int) -> list[int]:
+    """Return the middle timestep id of each of `quantiles` equal parts of the trained ids, from the noisiest on."""
+    first, count = trainer.timesteps.first_id, trainer.timesteps.end_id - trainer.timesteps.first_id
+    return [first + int((index + 0.5) * count / quantiles) for index in range(quantiles)]
+
+
+def held_out_examples(trainer: Trainer) -> list[TrainingExample]:
+    """Return the first `validation.max_examples` held-out examples."""
+    examples = []
+    for example in trainer.data.validation():
+        if len(examples) == trainer.config.validation.max_examples:
+            break
+        examples.append(example)
+    return examples
+
+
+@torch.no_grad()
+def validate(
+    trainer: Trainer, examples: Sequence[TrainingExample], wished: Callable[[], bool] = lambda: False
+) -> dict[str, float] | None:
+    """Return the mean squared velocity error of clean examples for each quantile of noise levels, by its sigma.
+
+    The processes share the examples out among themselves; all of them get the result. If in any of them `wished` says that
+    the training shall end, they leave the rest and return None.
+    """
+    ids = quantile_ids(trainer, trainer.config.validation.quantiles)
+    totals = [0.0] * len(ids)
+    for index, example in enumerate(examples):
+        if index % trainer.group.size != trainer.group.rank:
+            continue
+        for part, timestep_id in enumerate(ids):
+            if not wished():
+                totals[part] += _error(trainer, example, timestep_id, index)
+    *totals, num_unfinished = trainer.group.total(*totals, wished())
+    if num_unfinished:
+        return None
+    return {f"{float(trainer.sigmas[i]):.3f}": total / len(examples) for i, total in zip(ids, totals, strict=True)}
+
+
+def _error(trainer: Trainer, example: TrainingExample, timestep_id: int, index: int) -> float:
+    random = stream(trainer.config.seed, 0, index, f"validation {timestep_id}")
+    noise = torch.randn(example.latent.shape, generator=random)
+    sigma = trainer.sigmas[timestep_id]
+    noisy = (1 - sigma) * example.latent + sigma * noise
+    conditions = conditions_of(trainer, [example], [example.y_latent])
+    predicted = trainer.backbone.velocity(noisy[None], sigma[None], conditions)[0].cpu()
+    error = float((predicted - (noise - example.latent)).square().mean())
+    if not math.isfinite(error):
+        raise TrainingStopped(
+            f"the model's error on held-out clip {example.name} is {error}: look at the clip, or leave it "
+            f"out: python -m training.erft --resume {trainer.config.run} 'data.exclude=[\"{example.name}\"]'. If every clip is "
+            "like that, the training diverged: remove the newest folder in checkpoints and lower optimizer.learning_rate."
+        )
+    return error

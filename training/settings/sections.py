@@ -1,0 +1,293 @@
+"""What can be set for a training run, and what each setting means; `training.settings.reader` reads them from files.
+
+Source: SVI_SPEC B6 (hyper-parameters), FIELD_NOTES 3 (memory) and 5 (what a trainer's users expect).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from enum import StrEnum
+from pathlib import Path
+
+from svi_core.flow.flow_matching import EXPERT_RANGES, TimestepWeighting
+from svi_core.recycling.error_recycling import ErrorRecyclingConfig
+from training.data.dataset import DataConfig
+from training.method.drops import DropConfig
+from training.settings.checks import require
+
+
+class BankStorageKind(StrEnum):
+    """Where the error bank lies."""
+
+    RAM = "ram"
+    FILE = "file"
+
+
+class Schedule(StrEnum):
+    """How the learning rate goes on after its warm-up."""
+
+    CONSTANT = "constant"
+    COSINE = "cosine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelConfig:
+    """The files to train on: paths, or names as ComfyUI's loader nodes list them.
+
+    Attributes:
+        path: the Wan image-to-video model, safetensors; for Wan 2.2 one of the two experts.
+        vae: the Wan 2.1 VAE; read by the cache and for sample videos.
+        text_encoder: umT5-XXL; read by the cache and for sample videos.
+        clip_vision: CLIP ViT-H, for Wan 2.1 only.
+        pose_encoder: a LoRA file with the pose encoder that SVI-Dance starts from (svi-dance, UniAnimate-DiT); empty: a fresh
+            one, which adds nothing at first. The LoRA itself always starts fresh.
+        audio_encoder: chinese-wav2vec2-base, for SVI-Talk; read by the cache.
+        audio_patch: the audio layers of MultiTalk, for SVI-Talk; they stay as they are.
+        expert: "single" (Wan 2.1), "high" or "low" (Wan 2.2): which noise levels are trained.
+        weights: "auto" keeps fp8 files as they are and others as bf16 (fp32 on a CPU); or "bf16", "fp32", "fp8_e4m3fn".
+        compute: dtype of activations, "bf16", "fp32", or "auto": bf16 on a GPU, fp32 on a CPU.
+        fp8_matmul: let scaled-fp8 layers multiply in fp8 where ComfyUI does; off: in the compute dtype, slower and more exact.
+    """
+
+    path: str = ""
+    vae: str = ""
+    text_encoder: str = ""
+    clip_vision: str = ""
+    pose_encoder: str = ""
+    audio_encoder: str = ""
+    audio_patch: str = ""
+    expert: str = "single"
+    weights: str = "auto"
+    compute: str = "auto"
+    fp8_matmul: bool = True
+
+    def __post_init__(self):
+        if self.expert not in EXPERT_RANGES:
+            raise ValueError(f"model.expert is {self.expert!r}: use one of {', '.join(map(repr, EXPERT_RANGES))}.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryConfig:
+    """What fits the training into a card, see configs/memory_*.toml.
+
+    Results stay the same to the bit, but for `attention` and `compile`: another kernel rounds otherwise.
+
+    Attributes:
+        checkpointing: keep only each block's input for the backward pass.
+        keep_attention: with checkpointing, keep what self-attention gave too: faster, 13.4 GB more at 81 frames of 832 x 480.
+        offload_block_inputs: keep those inputs in host memory.
+        swapped_blocks: how many blocks keep their weights in host memory.
+        attention: "auto" lets PyTorch choose; "cudnn", "flash", "efficient" or "math" asks for one kernel.
+        compile: compile each block with torch.compile; sums may then round otherwise.
+    """
+
+    checkpointing: bool = True
+    keep_attention: bool = False
+    offload_block_inputs: bool = False
+    swapped_blocks: int = 0
+    attention: str = "auto"
+    compile: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoraConfig:
+    """The adapters.
+
+    Attributes:
+        rank: columns of the up matrix.
+        alpha: the LoRA counts alpha / rank times.
+        targets: layers that get one: q, k, v, o (in self- and cross-attention), ffn.0, ffn.2.
+        file_dtype: dtype of the saved file, "fp16", "bf16" or "fp32"; training itself is fp32.
+    """
+
+    rank: int = 128
+    alpha: float = 128.0
+    targets: tuple[str, ...] = ("q", "k", "v", "o", "ffn.0", "ffn.2")
+    file_dtype: str = "fp16"
+
+    def __post_init__(self):
+        require(self.rank >= 1, "lora.rank", self.rank, "1 or more, 128 as trained by SVI")
+        require(self.alpha > 0, "lora.alpha", self.alpha, "a number above 0, the rank as trained by SVI")
+        require(bool(self.targets), "lora.targets", self.targets, "at least one layer")
+        require(self.file_dtype in ("fp16", "bf16", "fp32"), "lora.file_dtype", self.file_dtype, "fp16, bf16 or fp32")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BankConfig:
+    """Where errors are kept, and who sees them; what is kept is said in `recycling`.
+
+    Attributes:
+        storage: "file" for a sparse file that is read in place and survives a crash; or "ram", all of which is written into
+            each checkpoint.
+        folder: where the file lies; empty: in the run's folder.
+        share: let all processes store all errors, not only during the warm-up.
+    """
+
+    storage: BankStorageKind = BankStorageKind.FILE
+    folder: str = ""
+    share: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class OptimizerConfig:
+    """How the LoRA moves.
+
+    Attributes:
+        name: "AdamW", "AdamW8bit" (needs bitsandbytes), or the dotted name of an optimizer class.
+        learning_rate: at the end of the warm-up.
+        weight_decay: of AdamW, or of any class that takes it.
+        options: further arguments of the class, as a table.
+        schedule: "constant" or "cosine" (down to `final_share` at the last step).
+        warmup_steps: steps over which the rate rises linearly.
+        final_share: what the cosine leaves of the rate in the end.
+        max_gradient_norm: longer gradients are scaled down to this norm; 0: never.
+    """
+
+    name: str = "AdamW"
+    learning_rate: float = 1e-4
+    weight_decay: float = 0.01
+    options: Mapping[str, object] = field(default_factory=dict)
+    schedule: Schedule = Schedule.CONSTANT
+    warmup_steps: int = 0
+    final_share: float = 0.0
+    max_gradient_norm: float = 1.0
+
+    def __post_init__(self):
+        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "a number above 0, 1e-4 for SVI")
+        require(self.weight_decay >= 0, "optimizer.weight_decay", self.weight_decay, "0 or more")
+        require(self.warmup_steps >= 0, "optimizer.warmup_steps", self.warmup_steps, "0 or more")
+        require(0 <= self.final_share <= 1, "optimizer.final_share", self.final_share, "a share from 0 to 1")
+        require(self.max_gradient_norm >= 0, "optimizer.max_gradient_norm", self.max_gradient_norm, "0 (off) or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoopConfig:
+    """How long and in what portions.
+
+    Attributes:
+        steps: optimizer steps; 0: as many as `epochs` need.
+        epochs: passes over the examples, read when `steps` is 0.
+        batch_size: examples in one forward pass of one process.
+        accumulation: forward passes of one process in one optimizer step.
+        weighting: how much noise levels count: "bell" as released, or "uniform".
+        checkpoint_every: steps between two checkpoints.
+        keep_checkpoints: checkpoints that are kept, the newest; at least 2, so that a damaged one costs little.
+        keep_loras_every: steps between LoRA files that are kept for ever; 0: only the kept checkpoints' ones.
+    """
+
+    steps: int = 0
+    epochs: int = 10
+    batch_size: int = 1
+    accumulation: int = 1
+    weighting: TimestepWeighting = TimestepWeighting.BELL
+    checkpoint_every: int = 100
+    keep_checkpoints: int = 3
+    keep_loras_every: int = 0
+
+    def __post_init__(self):
+        require(self.steps >= 0, "loop.steps", self.steps, "0 (then epochs count) or more")
+        for name in ("epochs", "batch_size", "accumulation", "checkpoint_every"):
+            require(getattr(self, name) >= 1, f"loop.{name}", getattr(self, name), "1 or more")
+        require(self.keep_checkpoints >= 2, "loop.keep_checkpoints", self.keep_checkpoints, "2 or more")
+        fits = self.keep_loras_every >= 0 and self.keep_loras_every % self.checkpoint_every == 0
+        multiple = f"0 or a multiple of loop.checkpoint_every = {self.checkpoint_every}, since LoRA files come with checkpoints"
+        require(fits, "loop.keep_loras_every", self.keep_loras_every, multiple)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ValidationConfig:
+    """The loss on clips that are held out of training.
+
+    Attributes:
+        every: steps between two validations, and between two looks at the error banks; 0: no validation, and the banks are
+            looked at with each checkpoint.
+        quantiles: parts that the trained noise levels are cut into, each with a loss of its own.
+        max_examples: held-out examples that are used at most.
+    """
+
+    every: int = 100
+    quantiles: int = 5
+    max_examples: int = 8
+
+    def __post_init__(self):
+        require(self.every >= 0, "validation.every", self.every, "0 (off) or more")
+        require(self.quantiles >= 1, "validation.quantiles", self.quantiles, "1 or more")
+        require(self.max_examples >= 1, "validation.max_examples", self.max_examples, "1 or more")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SampleConfig:
+    """Videos of several clips made while training, by the loop that the nodes use: drift is seen early.
+
+    Attributes:
+        every: steps between two sample videos; 0: none.
+        prompts: one per clip, the last repeated; empty: the caption of the first held-out example.
+        image: the reference image; empty: the anchor of the first held-out example.
+        num_clips: clips of a video.
+        steps: sampling steps per clip.
+        cfg: classifier-free guidance; 1: none, and half the time.
+        negative: the negative prompt, read if cfg is not 1.
+        seed: seed of the first clip.
+        other_expert: for Wan 2.2 the file of the expert that is not trained; empty: the trained one makes all steps.
+        boundary: sigma at which the low-noise expert takes over.
+    """
+
+    every: int = 0
+    prompts: tuple[str, ...] = ()
+    image: str = ""
+    num_clips: int = 3
+    steps: int = 20
+    cfg: float = 1.0
+    negative: str = ""
+    seed: int = 0
+    other_expert: str = ""
+    boundary: float = 0.9
+
+    def __post_init__(self):
+        require(self.every >= 0, "samples.every", self.every, "0 (off) or more")
+        for name in ("num_clips", "steps"):
+            require(getattr(self, name) >= 1, f"samples.{name}", getattr(self, name), "1 or more")
+        require(0 < self.boundary < 1, "samples.boundary", self.boundary, "a noise level between 0 and 1, 0.9 for I2V")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainingConfig:
+    """A whole training run.
+
+    Attributes:
+        preset: hyper-parameters to start from, a name of svi_core.recycling.presets; empty: the defaults of each section.
+        run: folder of the run: checkpoints, LoRA files, logs, samples, report.
+        name: title of the LoRA; empty: the run folder's name.
+        seed: seed of the LoRA's start, of noise, noise levels and errors, and of the order of examples.
+        model: the files.
+        memory: what fits the training into a card.
+        lora: the adapters.
+        data: the clips.
+        recycling: the method.
+        drops: how often a condition is left out.
+        bank: where errors are kept.
+        optimizer: how the LoRA moves.
+        loop: how long and in what portions.
+        validation: the loss on held-out clips.
+        samples: videos made while training.
+    """
+
+    preset: str = ""
+    run: str = ""
+    name: str = ""
+    seed: int = 0
+    model: ModelConfig = field(default_factory=ModelConfig)
+    memory: MemoryConfig = field(default_factory=MemoryConfig)
+    lora: LoraConfig = field(default_factory=LoraConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    recycling: ErrorRecyclingConfig = field(default_factory=ErrorRecyclingConfig)
+    drops: DropConfig = field(default_factory=DropConfig)
+    bank: BankConfig = field(default_factory=BankConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    loop: LoopConfig = field(default_factory=LoopConfig)
+    validation: ValidationConfig = field(default_factory=ValidationConfig)
+    samples: SampleConfig = field(default_factory=SampleConfig)
+
+    @property
+    def run_name(self) -> str:
+        """The LoRA's title and file name."""
+        return self.name or Path(self.run).name
