@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from dev.environment import REPOSITORY
-from dev.workflows.object_info import read_object_info
+from dev.object_info import read_object_info
 
 PACK_PREFIX = "SVI"
 NODE_DEFINITIONS = REPOSITORY / "locales" / "en" / "nodeDefs.json"

@@ -19,8 +19,8 @@ from pathlib import Path
 import folder_paths
 from aiohttp import web
 
-from ..svi_core.clips.clips import Clip
-from ..svi_core.clips.run import GrowingVideo
+from ..svi_core.clips.chain import Clip
+from ..svi_core.clips.growing_video import GrowingVideo
 from ..svi_core.files.output_folder import run_folder
 from ..svi_core.schedule.prompt_lists import PromptSplit
 from ..svi_core.schedule.reroll import with_seed

@@ -9,14 +9,15 @@ from pathlib import Path
 
 import torch
 
-from ..svi_core.clips.clips import Clip, ClipPlan, ClipRequest, Predecessor
+from ..svi_core.clips.chain import Clip, Predecessor
+from ..svi_core.clips.clip_plan import ClipPlan, ClipRequest
 from ..svi_core.clips.continuation import RunEnd, VideoEnd, VideoStart, open_start
 from ..svi_core.conditioning.build_y import ConditioningLatent, cut_to_8_bits, motion_tail, with_end_image
 from ..svi_core.files.fingerprint import fingerprint
 from ..svi_core.flow.flow_matching import num_high_noise_steps, require_sigmas
 from ..svi_core.geometry import require_frame_size
 from ..svi_core.out_of_memory import out_of_memory_told
-from ..svi_core.schedule.schedule import ClipSpec
+from ..svi_core.schedule.spec import ClipSpec
 from ..svi_core.systems.layouts import Layout
 from ..svi_core.systems.lora import LoraFile, read_lora
 from ..svi_core.systems.lora_variant import VariantClaim, require_claims

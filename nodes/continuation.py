@@ -8,7 +8,7 @@ from comfy_api.latest import io
 
 from ..svi_core.clips.continuation import VideoStart
 from ..svi_core.files.output_folder import check_output_prefix, run_folder
-from ..svi_core.store.run_store import read_last_video
+from ..svi_core.store.records import read_last_video
 from ..svi_core.video.source_video import probe_video
 from .bridge.validation import complaint
 

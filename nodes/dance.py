@@ -14,7 +14,7 @@ import folder_paths
 import torch
 from comfy_api.latest import io
 
-from ..svi_core.clips.clips import ClipRequest
+from ..svi_core.clips.clip_plan import ClipRequest
 from ..svi_core.conditioning.dance import PoseEncoder, encode_poses, encoding_bytes, read_pose_encoder
 from ..svi_core.conditioning.pose_video import PoseVideo, WhenPosesEnd, num_clips_for, pose_file, pose_images, pose_indices
 from ..svi_core.files.fingerprint import fingerprint

@@ -8,11 +8,13 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import InputImpl, io
 
-from ..svi_core.clips.clips import ClipPlan, Predecessor, SeedMode
+from ..svi_core.clips.chain import Predecessor
+from ..svi_core.clips.clip_plan import ClipPlan, SeedMode
 from ..svi_core.clips.continuation import VideoStart
-from ..svi_core.clips.run import GrowingVideo, VideoSettings, make_video
+from ..svi_core.clips.growing_video import GrowingVideo, make_video
+from ..svi_core.clips.video_settings import VideoSettings
 from ..svi_core.files.output_folder import check_output_prefix, run_folder
-from ..svi_core.schedule.schedule import MAX_CLIPS, MAX_SEED
+from ..svi_core.schedule.spec import MAX_CLIPS, MAX_SEED
 from ..svi_core.store.run_store import RunStore
 from ..svi_core.systems.layouts import LAYOUTS, Layout
 from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout

@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..svi_core.look.drift import DriftReport, measure_drift
 from ..svi_core.look.filmstrip import MAX_ROWS, StripRow, draw_filmstrip, pick_frames, spread
 from ..svi_core.look.plots import draw_panels
-from ..svi_core.store.run_store import ShownClip, read_manifest
+from ..svi_core.store.records import ShownClip, read_manifest
 from ..svi_core.video.video_file import count_frames, read_frames
 from .continuation import video_path
 

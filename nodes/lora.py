@@ -14,7 +14,7 @@ from comfy_api.latest import io
 
 from ..svi_core.files.fingerprint import large_file_fingerprint
 from ..svi_core.files.safetensors_file import read_header
-from ..svi_core.schedule.schedule import LoraStrength
+from ..svi_core.schedule.spec import LoraStrength
 from ..svi_core.systems.lora import LoraFile, LoraReport, lora_shapes, module_of, read_lora, report_match, stacking_warning
 from ..svi_core.systems.lora_variant import VariantClaim, variant_claim
 from ..svi_core.systems.variants import VARIANTS, WAN21, WAN22

@@ -6,8 +6,10 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
+from ..svi_core.schedule.live_file import LiveSchedule
 from ..svi_core.schedule.prompt_lists import PromptSplit
-from ..svi_core.schedule.schedule import LiveSchedule, Schedule, parse_schedule
+from ..svi_core.schedule.spec import Schedule
+from ..svi_core.schedule.text import parse_schedule
 from .bridge.validation import complaint
 
 CATEGORY = "SVI"

@@ -5,9 +5,9 @@ The whole state of a run between two clips is one value. It is immutable and sma
 
 from comfy_api.latest import InputImpl, io
 
-from ..svi_core.clips.run import RunState, finish_video, next_clip
+from ..svi_core.clips.step_by_step import RunState, finish_video, next_clip
 from ..svi_core.files.output_folder import check_output_prefix
-from ..svi_core.schedule.schedule import MAX_CLIPS
+from ..svi_core.schedule.spec import MAX_CLIPS
 from .bridge.validation import complaint
 from .generate import changed_if_gone, prepare_run, remember, run_inputs
 

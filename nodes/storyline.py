@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..svi_core.schedule.schedule import MAX_SEED
+from ..svi_core.schedule.spec import MAX_SEED
 from ..svi_core.schedule.storyline import (
     MAX_STORY_CLIPS,
     TOKENS_PER_CLIP,

@@ -18,7 +18,7 @@ from comfy.audio_encoders.wav2vec2 import Wav2Vec2Model
 from comfy.ldm.wan.model_multitalk import MultiTalkAudioProjModel, MultiTalkCrossAttnPatch
 from comfy_api.latest import io
 
-from ..svi_core.clips.clips import ClipRequest
+from ..svi_core.clips.clip_plan import ClipRequest
 from ..svi_core.conditioning.talk import (
     LOOK_AROUND,
     SAMPLE_RATE,

@@ -22,7 +22,6 @@ from svi_core.out_of_memory import is_out_of_memory
 from svi_core.systems.layouts import Condition
 
 from .data.clips import UsableClip, look_through
-from .data.dataset import DataConfig
 from .data.encoding import Encoders, WindowFiles, encode_window, encoded_bytes, one_ahead, read_window, stored_dtype
 from .data.index import CacheIndex, IndexedExample, indexed_keys, write_index
 from .data.report import CacheReport
@@ -30,6 +29,7 @@ from .data.store import REPORT, TEXTS, WINDOWS, CacheFolder
 from .data.tables import Rejected
 from .data.windows import WindowPlan, error_slots
 from .model.comfy_runtime import find_model
+from .settings.data import DataConfig
 from .settings.reader import load_config
 from .settings.sections import ModelConfig
 

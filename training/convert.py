@@ -16,10 +16,11 @@ from pathlib import Path
 import safetensors.torch
 from torch import Tensor
 
-from svi_core.conditioning.dance import POSE_KEY, pose_state
+from svi_core.conditioning.dance import pose_state
 from svi_core.files.atomic_file import staged
 from svi_core.files.safetensors_file import read_tensors
 from svi_core.systems.lora import COMFY_PREFIX, read_lora
+from svi_core.systems.pose_keys import POSE_KEY
 
 DIALECTS = {"comfy": COMFY_PREFIX, "official": "", "official-1.0": "pipe.dit."}
 _SIDES = {"lora_A": "lora_A", "lora_down": "lora_A", "lora_B": "lora_B", "lora_up": "lora_B"}

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from benchmarks.loop.report import table
 from svi_core.look.drift import DriftReport, measure_drift
-from svi_core.store.run_store import read_manifest
+from svi_core.store.records import read_manifest
 from svi_core.video.video_file import count_frames, read_frames
 
 from ..drift import vbench

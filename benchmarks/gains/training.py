@@ -14,7 +14,7 @@ CHANGES = 0.01  # of a LoRA, where weights have size 1
 
 def attention_kept(sizes) -> tuple[Callable, Callable]:
     """Return the two ways; each returns (CPU seconds of forward and backward, gradients of the LoRA)."""
-    from training.method.conditions import Conditions
+    from training.model.conditions import Conditions
 
     shape = (16, sizes.num_slots, sizes.side, sizes.side)
     random = torch.Generator().manual_seed(0)

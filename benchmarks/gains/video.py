@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from svi_core.clips.clips import ClipPlan, ClipRequest
-from svi_core.clips.run import GrowingVideo, make_video
-from svi_core.schedule.schedule import parse_schedule
+from svi_core.clips.clip_plan import ClipPlan, ClipRequest
+from svi_core.clips.growing_video import GrowingVideo, make_video
+from svi_core.schedule.text import parse_schedule
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import make_layout
 from svi_core.video.video_file import read_frames

@@ -143,9 +143,11 @@ def _device_name(device: torch.device) -> str:
 def make_ours(job: Job, num_clips: int, watch: Stopwatch) -> int:
     """Make the video as SVI Generate does, layout 2.0 Pro; return its frames."""
     bridge, clip_sampler = pack_module("nodes.bridge.translate"), pack_module("nodes.clip_sampler")
-    clips, run, run_store = (pack_module(f"svi_core.{name}") for name in ("clips.clips", "clips.run", "store.run_store"))
+    clips, run, run_store = (
+        pack_module(f"svi_core.{name}") for name in ("clips.clip_plan", "clips.growing_video", "store.run_store")
+    )
     layout = pack_module("svi_core.systems.layouts").make_layout("2.0 Pro", num_frames=job.shapes.num_frames)
-    plan = clips.ClipPlan(num_clips, pack_module("svi_core.schedule.schedule").parse_schedule(PROMPT), layout)
+    plan = clips.ClipPlan(num_clips, pack_module("svi_core.schedule.text").parse_schedule(PROMPT), layout)
     folder = job.folder / "run"
     shutil.rmtree(folder, ignore_errors=True)
     with _timed_engine(watch, bridge, clip_sampler, run), run_store.RunStore(folder) as store:

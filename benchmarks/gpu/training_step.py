@@ -90,8 +90,8 @@ class RandomClips:
 def our_steps(bench: Bench, memory: dict[str, bool | int]) -> Row:
     """Return the times of the trainer's own step."""
     provide_av()
-    from training.erft import training_step
     from training.method.distributed import Group
+    from training.method.erft_step import training_step
     from training.model.backbone import load_backbone
     from training.run.assembly import assemble
     from training.settings.reader import config_from

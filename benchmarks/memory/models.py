@@ -74,10 +74,10 @@ def training_bytes(shapes: Shapes, offload: bool, keep_attention: bool = False) 
     """
     import comfy.model_management
 
-    from training.method.conditions import Conditions
     from training.model import block_memory
     from training.model.adapters import LoraAdapters
     from training.model.backbone import Backbone
+    from training.model.conditions import Conditions
 
     comfy.model_management.in_training = True
     model = transformer(shapes)

@@ -129,7 +129,7 @@ def time_video_writing() -> None:
     ComfyUI loads our pack under a name made from its path.
     """
     for name, module in list(sys.modules.items()):
-        if name.endswith("svi_core.clips.run"):
+        if name.endswith("svi_core.clips.growing_video"):
             module.HandOver.give = waited_to_give(module.HandOver.give)
             module.GrowingVideo.wait = waited_for(module.GrowingVideo.wait)
             module.join_videos = waited_for(module.join_videos)

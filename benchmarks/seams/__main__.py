@@ -16,7 +16,7 @@ from benchmarks.results import Results
 from demo.run import fill_graph, node_of_type
 from dev.environment import REPOSITORY, ensure_environment, execute_inside, say
 from dev.server import ComfyServer
-from svi_core.store.run_store import read_manifest
+from svi_core.store.records import read_manifest
 from svi_core.video.seams import Seam
 from svi_core.video.video_file import read_frames
 

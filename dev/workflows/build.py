@@ -15,11 +15,11 @@ import uuid
 from collections.abc import Callable, Mapping
 
 from dev.environment import REPOSITORY
+from dev.object_info import read_object_info
 from dev.workflows.dance import dance_loop
 from dev.workflows.demo import DEMO, tiny_demo
 from dev.workflows.film import film_loop
 from dev.workflows.graph_layout import GraphLayout, ObjectInfo
-from dev.workflows.object_info import read_object_info
 from dev.workflows.pro import extend_2_0_pro, long_story, loop_2_0_pro, reroll_2_0_pro, unrolled_2_0_pro
 from dev.workflows.shot import shot_loop
 from dev.workflows.story import story_2_0_pro

@@ -7,7 +7,8 @@ from pathlib import Path
 import folder_paths
 
 from ...svi_core.store.clip_times import ClipTime, measured_time, read_times, remember_times
-from ...svi_core.store.run_store import RunStore, ShownClip
+from ...svi_core.store.records import ShownClip
+from ...svi_core.store.run_store import RunStore
 from .queued_graph import QueuedGraph, checkpoint_names
 
 

@@ -13,7 +13,7 @@ from typing import Protocol
 import torch
 from comfy_api.latest import io
 
-from ...svi_core.clips.clips import ClipRequest
+from ...svi_core.clips.clip_plan import ClipRequest
 from ...svi_core.systems.layouts import Condition, Layout
 from ...svi_core.video.sound import SoundTrack
 

@@ -10,16 +10,18 @@ import comfy.model_management
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from ...svi_core.clips.clips import ClipPlan, SeedMode
+from ...svi_core.clips.clip_plan import ClipPlan, SeedMode
 from ...svi_core.clips.continuation import VideoStart
-from ...svi_core.clips.run import VideoSettings
+from ...svi_core.clips.video_settings import VideoSettings
 from ...svi_core.conditioning.images import SizeRule, video_size
 from ...svi_core.dry_run.outline import ExpertModel, LoraUse, ModelFile, RunOutline
 from ...svi_core.files.safetensors_file import read_header
+from ...svi_core.schedule.live_file import LiveSchedule
 from ...svi_core.schedule.prompt_lists import PromptSplit
-from ...svi_core.schedule.schedule import LiveSchedule, Schedule, parse_schedule
+from ...svi_core.schedule.spec import Schedule
 from ...svi_core.schedule.storyline import Storyline
 from ...svi_core.schedule.storyline_actions import SubjectKind
+from ...svi_core.schedule.text import parse_schedule
 from ...svi_core.systems.layouts import LAYOUTS, Layout
 from ...svi_core.systems.lora import expert_named_in
 from ...svi_core.systems.lora_presets import LORA_PRESETS

@@ -14,7 +14,7 @@ import torch
 from ..conditioning.build_y import motion_window
 from ..files.fingerprint import fingerprint, large_file_fingerprint
 from ..geometry import FRAME_RATE, TRAINED_NUM_FRAMES
-from ..store.run_store import MANIFEST, ShownClip, read_clip_latent, read_manifest
+from ..store.records import MANIFEST, ShownClip, read_clip_latent, read_manifest
 from ..video.source_video import SourceVideo, read_tail
 from ..video.video_file import Sound
 

@@ -11,8 +11,8 @@ from safetensors import safe_open
 
 from ..files.safetensors_file import read_header
 from ..geometry import TEMPORAL_STRIDE
+from ..systems.pose_keys import POSE_KEY, is_pose_key
 
-POSE_KEY = "dwpose_embedding."  # in every key of the encoder; what stands before it differs between files
 POSE_CHANNELS = 16
 _STRIDES = ((1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2))
 _REPEATS = TEMPORAL_STRIDE - 1  # of the first pose, so that frame 0 fills a slot of its own as in the VAE
@@ -38,11 +38,6 @@ class PoseEncoder(torch.nn.Sequential):
     def dim(self) -> int:
         """Width of the tokens."""
         return self[-1].out_channels
-
-
-def is_pose_key(key: str) -> bool:
-    """Whether `key` of a LoRA file belongs to a pose encoder."""
-    return POSE_KEY in key
 
 
 def pose_state(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -10,9 +10,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..geometry import LATENT_CHANNELS
-from ..schedule.schedule import ClipSpec, format_options
+from ..schedule.spec import ClipSpec
+from ..schedule.text import format_options
 from ..store.clip_times import ClipTime, ClipWork, TimeEstimate, estimate_time, measured_time
-from ..store.run_store import ClipRecord, read_records
+from ..store.records import ClipRecord, read_records
 from .outline import PlannedClip, RunOutline
 from .warnings import advise
 

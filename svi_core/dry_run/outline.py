@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..clips.clips import ClipPlan, ClipRequest
+from ..clips.clip_plan import ClipPlan, ClipRequest
 from ..store.clip_times import ClipWork
 from ..systems.lora import expert_named_in
 from ..systems.lora_variant import VariantClaim

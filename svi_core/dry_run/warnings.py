@@ -7,7 +7,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
-from ..clips.clips import SeedMode
+from ..clips.clip_plan import SeedMode
 from ..geometry import TRAINED_NUM_FRAMES
 from ..systems.layouts import LAYOUTS
 from ..systems.lora_variant import require_claims

@@ -8,7 +8,8 @@ import re
 from dataclasses import dataclass, replace
 
 from .prompt_lists import PromptSplit, is_plain_list, normalised_text
-from .schedule import MAX_CLIPS, Schedule, is_options_line, paragraph_lines, parse_schedule
+from .spec import MAX_CLIPS, Schedule
+from .text import is_options_line, paragraph_lines, parse_schedule
 
 _ONLY_FIRST = {"seed", "cut"}  # of the clips that a paragraph stands for, these hold for the first one only
 _ONLY_LAST = {"end", "hold"}  # and these for the last one

@@ -12,8 +12,9 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
-from .schedule import ClipSpec, Paragraph, Schedule, format_schedule
+from .spec import ClipSpec, Paragraph, Schedule
 from .storyline_actions import ACTIONS, CAMERA_AT_REST, CAMERA_FOLLOWING, STILL_CAMERA, Action, Role, SubjectKind
+from .text import format_schedule
 
 MAX_STORY_CLIPS = 200
 TOKENS_PER_CLIP = 120  # room for a prompt of about 60 words

@@ -20,7 +20,7 @@ import re
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -29,153 +29,10 @@ from safetensors.torch import save
 
 from ..files.atomic_file import remove_stale_staging, write_bytes
 from ..files.fingerprint import file_sha256, fingerprint, tensor_sha256
-from ..files.safetensors_file import read_tensors
 from .keep_marks import is_kept, removal_lock
+from .records import FORMAT_VERSION, MANIFEST, ClipRecord, ShownClip, _read_latent, _read_record, read_last_video, read_manifest
 
-FORMAT_VERSION = 1
-MANIFEST = "run.json"
 _log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ClipRecord:
-    """What is known of one finished clip.
-
-    Attributes:
-        key: 64 hex digits; determines the latent.
-        index: 0-based place in the video it was made for.
-        prompt: its text.
-        seed: its noise seed.
-        segments: by name (which frames, which coding): {"sha256": of the file, "num_frames", "frames_sha256": of the frames,
-            "colour": the correction that it ends with}.
-        plan_key: as :attr:`key`, but from what the graph says (see ClipPlan.plan_key), so that no model is needed to know it.
-        measures: what making it took: "sample_seconds", "decode_seconds", "peak_bytes" of GPU memory, and what that depends on:
-            "num_steps", "num_passes" of the model in each, "num_slots", "latent_height", "latent_width".
-    """
-
-    key: str
-    index: int
-    prompt: str
-    seed: int
-    segments: dict[str, dict]
-    plan_key: str = ""
-    measures: dict[str, float] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class ShownClip:
-    """One clip as a video shows it.
-
-    Attributes:
-        key: of the clip in the store.
-        prompt: its text.
-        seed: its noise seed.
-        num_frames: how many frames of the video it gives.
-        whole_end: the clip's own last frame is shown last (or held), so that the video can be continued from its latent.
-    """
-
-    key: str
-    prompt: str
-    seed: int
-    num_frames: int
-    whole_end: bool = True
-
-
-def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
-    """Return the clips that make up `video`, from its own manifest or the run's; None if neither is of this video.
-
-    Raises:
-        ValueError: a damaged manifest.
-    """
-    for path in (video.with_suffix(".json"), video.parent / MANIFEST):
-        manifest = _manifest(path)
-        if manifest is not None and manifest["video"] == video.name:
-            try:
-                return tuple(ShownClip(**clip) for clip in manifest["clips"])
-            except (KeyError, TypeError) as error:
-                raise _not_a_manifest(path, error) from error
-    return None
-
-
-def read_last_video(run_folder: Path) -> Path | None:
-    """Return the video that a run made last, finished or left by a stop, or None if there is none.
-
-    Raises:
-        ValueError: a damaged manifest.
-    """
-    manifest = _manifest(run_folder / MANIFEST)
-    video = run_folder / Path(str(manifest["video"])).name if manifest else None
-    return video if video is not None and video.is_file() else None
-
-
-def vouched_for(video: Path) -> bool:
-    """Whether `video` has the bytes that its own manifest says."""
-    try:
-        manifest = _manifest(video.with_suffix(".json"))
-        return manifest is not None and manifest.get("sha256") == file_sha256(video)
-    except (OSError, ValueError):
-        return False
-
-
-def _manifest(path: Path) -> dict | None:
-    """Return the manifest in `path`; None if there is none, or JSON of somebody else.
-
-    Raises:
-        ValueError: not JSON at all.
-    """
-    if not path.exists():
-        return None
-    try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _not_a_manifest(path, error) from error
-    return manifest if isinstance(manifest, dict) and {"format", "video", "clips"} <= manifest.keys() else None
-
-
-def _not_a_manifest(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is not a manifest of an SVI run ({error}): run the graph again to write it anew.")
-
-
-def read_clip_latent(run_folder: Path, key: str) -> torch.Tensor | None:
-    """Return the latent of clip `key` of a run, or None if it is not there or cannot be trusted; nothing is changed."""
-    try:
-        return _read_latent(run_folder / "clips" / f"{key}.safetensors", key)
-    except (OSError, ValueError, KeyError):
-        return None
-
-
-def _read_latent(path: Path, key: str) -> torch.Tensor:
-    """Return the latent in `path`.
-
-    Raises:
-        ValueError: a damaged or foreign file, or one of another clip.
-    """
-    tensors, metadata = read_tensors(path)
-    latent = tensors["latent"]
-    if metadata.get("svi.key") != key or metadata.get("svi.sha256") != tensor_sha256(latent):
-        raise ValueError("its key or its bytes are not what its header says")
-    return latent
-
-
-def read_records(run_folder: Path) -> list[ClipRecord]:
-    """Return what is known of the stored clips of a run, the video's order first.
-
-    Takes no lock and changes nothing, so that a run may go on meanwhile; what is not whole is left out.
-    """
-    records = []
-    for path in (run_folder / "clips").glob("*.safetensors"):
-        try:
-            records.append(_read_record(path.with_suffix(".json")))
-        except (OSError, ValueError, KeyError, TypeError):
-            continue
-    return sorted(records, key=lambda record: (record.index, record.key))
-
-
-def _read_record(path: Path) -> ClipRecord:
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    if facts["key"] != path.stem:
-        raise ValueError(f"it is the record of clip {str(facts['key'])[:12]}")
-    return ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__ if name in facts})
 
 
 def chain_key(previous_key: str | None, request: object) -> str:

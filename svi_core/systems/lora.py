@@ -11,9 +11,9 @@ from pathlib import Path
 
 import torch
 
-from ..conditioning.dance import is_pose_key
 from ..files.safetensors_file import read_tensors
 from .lora_variant import VariantClaim, variant_claim
+from .pose_keys import is_pose_key
 
 COMFY_PREFIX = "diffusion_model."
 _KOHYA_PREFIX = "lora_unet_"

@@ -2,7 +2,8 @@
 
 import torch
 
-from svi_core.clips.clips import Clip, ClipRequest
+from svi_core.clips.chain import Clip
+from svi_core.clips.clip_plan import ClipRequest
 from svi_core.geometry import num_pixel_frames
 from svi_core.systems.layouts import Layout
 

@@ -73,16 +73,16 @@ def made_sampler(pack, vae, anchor):
     """(layout name, whether 8 bits) -> the sampler of a run on Wan 2.1, and the plan of its two clips."""
     modules = {
         name: sys.modules[f"{pack.__name__}.{name}"]
-        for name in ("nodes.generate", "svi_core.systems.layouts", "svi_core.clips.clips")
+        for name in ("nodes.generate", "svi_core.systems.layouts", "svi_core.clips.clip_plan")
     }
-    schedule = sys.modules[f"{pack.__name__}.svi_core.schedule.schedule"].parse_schedule("a")
+    schedule = sys.modules[f"{pack.__name__}.svi_core.schedule.text"].parse_schedule("a")
     wan21 = SimpleNamespace(model=SimpleNamespace(diffusion_model=SimpleNamespace(img_emb=True)))
 
     def make(name, cuts_to_8_bits=False):
         layout = modules["svi_core.systems.layouts"].make_layout(name, NUM_FRAMES, 0, cuts_to_8_bits)
         links = {"prompts": None, "negative": [], "sampler": None, "sigmas": torch.ones(2), "cfg": 1.0, "boundary": 0.9}
         sampler = modules["nodes.generate"].ClipSampler(model=wan21, vae=vae, anchor=anchor, clip_vision=FakeVision(), **links)
-        return sampler, modules["svi_core.clips.clips"].ClipPlan(2, schedule, layout)
+        return sampler, modules["svi_core.clips.clip_plan"].ClipPlan(2, schedule, layout)
 
     return make
 
@@ -187,7 +187,7 @@ def test_no_two_paddings_or_motion_counts_give_the_same_y(made_y, before):
 @pytest.mark.parametrize("name", STITCHED)
 def test_stitched_lengths(pack, name):
     """Frames shown by the clips of a plan, counted one by one."""
-    parts = {"clips": "clips.clips", "layouts": "systems.layouts", "schedule": "schedule.schedule"}
+    parts = {"clips": "clips.clip_plan", "layouts": "systems.layouts", "schedule": "schedule.text"}
     core = {part: sys.modules[f"{pack.__name__}.svi_core.{module}"] for part, module in parts.items()}
     for num_clips, expected in zip((2, 5), STITCHED[name], strict=True):
         plan = core["clips"].ClipPlan(num_clips, core["schedule"].parse_schedule("a"), core["layouts"].LAYOUTS[name])

@@ -30,11 +30,11 @@ def core(pack):
     """The pack's own svi_core, whose classes the nodes compare with."""
 
     class Core:
-        clips = sys.modules[f"{pack.__name__}.svi_core.clips.clips"]
+        clips = sys.modules[f"{pack.__name__}.svi_core.clips.clip_plan"]
         dance = sys.modules[f"{pack.__name__}.svi_core.conditioning.dance"]
         layouts = sys.modules[f"{pack.__name__}.svi_core.systems.layouts"]
         pose_video = sys.modules[f"{pack.__name__}.svi_core.conditioning.pose_video"]
-        schedule = sys.modules[f"{pack.__name__}.svi_core.schedule.schedule"]
+        schedule = sys.modules[f"{pack.__name__}.svi_core.schedule.text"]
 
     return Core
 

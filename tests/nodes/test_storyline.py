@@ -48,7 +48,7 @@ def run(pack, **changes):
 def test_templates_need_no_model_and_say_so(pack):
     text, num_prompts = run(pack)
     assert text.startswith("# Written by SVI Storyline from templates, without a language model (seed 7).")
-    assert num_prompts == 2 and len(sys.modules[f"{pack.__name__}.svi_core.schedule.schedule"].parse_schedule(text)) == 2
+    assert num_prompts == 2 and len(sys.modules[f"{pack.__name__}.svi_core.schedule.text"].parse_schedule(text)) == 2
     assert run(pack) == (text, 2) and run(pack, seed=8)[0] != text
 
 

@@ -26,9 +26,9 @@ def talk(pack):
 def core(pack):
     """The pack's own svi_core, whose classes the nodes compare with."""
     parts = {
-        "clips": "clips.clips",
+        "clips": "clips.clip_plan",
         "layouts": "systems.layouts",
-        "schedule": "schedule.schedule",
+        "schedule": "schedule.text",
         "talk": "conditioning.talk",
         "conditioning": "conditioning.build_y",
     }

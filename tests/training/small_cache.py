@@ -3,7 +3,8 @@
 from pathlib import Path
 
 from tests.training.synthetic_clips import write_numbered
-from training.data.dataset import CachedDataset, DataConfig, TrainingExample
+from training.data.dataset import CachedDataset, TrainingExample
+from training.settings.data import DataConfig
 
 SMALL = {"width": 64, "height": 64, "min_crop": 1.0, "num_frames": 9, "max_held_frames": 1, "held_out": 0.0}
 

@@ -17,8 +17,9 @@ from tests.training.small_cache import entries, settings
 from tests.training.synthetic_clips import write_numbered
 from training import cache as cache_module
 from training.cache import build_cache
-from training.data.dataset import CachedDataset, DataConfig
+from training.data.dataset import CachedDataset
 from training.data.store import CacheFolder
+from training.settings.data import DataConfig
 
 
 def flip_a_bit(path: Path) -> None:

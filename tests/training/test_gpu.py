@@ -67,7 +67,7 @@ def random_14b(on_host: bool):
     ],
 )
 def test_real_14b_shapes_train_in_fp8(comfy, tmp_path, name, needed_gib, memory):
-    from training.erft import training_step
+    from training.method.erft_step import training_step
     from training.run.assembly import assemble
 
     total = torch.cuda.get_device_properties(0).total_memory / GIB

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from svi_core.files.fingerprint import file_sha256, fingerprint
 from svi_core.systems.layouts import Condition
 
-from .dataset import DataConfig
+from ..settings.data import DataConfig
 from .report import CacheReport, used_clip
 from .scan import SCAN_VERSION, ClipScan, scan_clip
 from .sound import require_sound

@@ -18,8 +18,8 @@ from svi_core.conditioning.talk import LOOK_AROUND, SpeechFeatures
 from svi_core.geometry import LATENT_CHANNELS, SPATIAL_STRIDE
 from svi_core.systems.layouts import Condition
 
+from ..settings.data import DataConfig
 from .crops import cut
-from .dataset import DataConfig
 from .poses import packed_poses, read_poses
 from .sound import read_speech
 from .sources import ClipSource

@@ -21,8 +21,8 @@ from random import Random
 from svi_core.files.fingerprint import fingerprint
 from svi_core.systems.layouts import Layout, Padding
 
+from ..settings.data import DataConfig
 from .crops import Crop, draw_crop, nearest_size
-from .dataset import DataConfig
 from .scan import ClipScan
 
 

@@ -18,9 +18,9 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from svi_core.files.fingerprint import large_file_fingerprint
 from svi_core.files.safetensors_file import read_header
 from svi_core.geometry import LATENT_CHANNELS
-from training.method.conditions import Conditions
 from training.model.block_memory import make_frugal
 from training.model.comfy_runtime import start_comfy
+from training.model.conditions import Conditions
 from training.model.speech_layers import SpeechLayers
 
 start_comfy()  # before the first import of comfy

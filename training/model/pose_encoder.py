@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from svi_core.conditioning.dance import POSE_KEY, PoseEncoder, is_pose_key, pose_parts, pose_state, read_pose_encoder
+from svi_core.conditioning.dance import PoseEncoder, pose_parts, pose_state, read_pose_encoder
+from svi_core.systems.pose_keys import POSE_KEY, is_pose_key
 
 
 class TrainedPoses:

@@ -13,7 +13,7 @@ from svi_core.geometry import num_pixel_frames
 from svi_core.look.filmstrip import StripRow, draw_filmstrip, pick_frames, spread
 from svi_core.video.video_file import to_uint8
 from training.data.dataset import TrainingExample
-from training.erft import draw, predict, weighted_losses
+from training.method.erft_step import draw, predict, weighted_losses
 from training.method.trainer import Trainer
 from training.model import encoders
 from training.model.comfy_runtime import find_model

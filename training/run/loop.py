@@ -8,7 +8,7 @@ from pathlib import Path
 from svi_core.files.safetensors_file import read_header
 from svi_core.flow.flow_matching import TRAINED_SHIFT
 from svi_core.systems.layouts import Layout
-from training.erft import StepResult, training_step
+from training.method.erft_step import StepResult, training_step
 from training.method.trainer import Trainer
 from training.model.lora_file import LoraDescription, RoundingError, save_lora
 from training.run.checkpoint import save_checkpoint

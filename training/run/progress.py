@@ -15,8 +15,8 @@ import torch
 from tqdm import tqdm
 
 from training.data.dataset import TrainingExample
-from training.erft import StepResult
 from training.method.banks import error_to_signal
+from training.method.erft_step import StepResult
 from training.method.trainer import Trainer
 from training.run.run_folder import RunFolder
 from training.run.validation import held_out_examples, validate

@@ -17,8 +17,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from svi_core.clips.clips import Clip, ClipPlan, ClipRequest, Predecessor
-from svi_core.clips.run import GrowingVideo, make_video
+from svi_core.clips.chain import Clip, Predecessor
+from svi_core.clips.clip_plan import ClipPlan, ClipRequest
+from svi_core.clips.growing_video import GrowingVideo, make_video
 from svi_core.conditioning.build_y import ConditioningLatent, concat_padding, known_mask, motion_tail, padded_frames
 from svi_core.conditioning.pose_video import WhenPosesEnd, fit_pose, pose_indices
 from svi_core.conditioning.talk import LOOK_AROUND
@@ -26,16 +27,16 @@ from svi_core.files.safetensors_file import read_header
 from svi_core.flow.flow_matching import shifted_sigmas
 from svi_core.look.filmstrip import StripRow, draw_filmstrip, pick_frames, spread
 from svi_core.out_of_memory import is_out_of_memory
-from svi_core.schedule.schedule import ClipSpec, Paragraph, Schedule
+from svi_core.schedule.spec import ClipSpec, Paragraph, Schedule
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import Padding
 from svi_core.video.video_file import to_uint8
 from training.data.dataset import TrainingExample
-from training.method.conditions import Conditions
 from training.method.trainer import Trainer
 from training.model import encoders
 from training.model.backbone import Backbone
 from training.model.comfy_runtime import find_model, unload_encoders
+from training.model.conditions import Conditions
 from training.run.assembly import load_other_expert
 from training.run.progress import MakeSample, no_sample
 from training.run.run_folder import RunFolder

@@ -17,12 +17,12 @@ from training.data.dataset import CachedDataset
 from training.method.distributed import Group, join_group
 from training.method.trainer import ExampleSource, Trainer
 from training.model.comfy_runtime import find_model
-from training.report import write_report
 from training.run.assembly import assemble, load_configured_backbone, require_expert
 from training.run.checkpoint import require_disk_space, restore_newest
 from training.run.dry_run import plan
 from training.run.loop import complete_lora_files, train
 from training.run.progress import MakeSample, Progress, no_sample
+from training.run.report import write_report
 from training.run.run_folder import RunFolder, resumed_config
 from training.run.samples import make_sampler
 from training.run.stop_signal import BY_FILE, StopSignal

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import torch
 
 from training.data.dataset import TrainingExample
-from training.erft import TrainingStopped, conditions_of
+from training.method.erft_step import TrainingStopped, conditions_of
 from training.method.streams import stream
 from training.method.trainer import Trainer
 

@@ -10,9 +10,9 @@ from pathlib import Path
 
 from svi_core.flow.flow_matching import EXPERT_RANGES, TimestepWeighting
 from svi_core.recycling.error_recycling import ErrorRecyclingConfig
-from training.data.dataset import DataConfig
-from training.method.drops import DropConfig
 from training.settings.checks import require
+from training.settings.data import DataConfig
+from training.settings.drops import DropConfig
 
 
 class BankStorageKind(StrEnum):

@@ -5,10 +5,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svi_core.clips.clips import MAX_SEED, ClipPlan, SeedMode, generate_clips
+from svi_core.clips.chain import generate_clips
+from svi_core.clips.clip_plan import MAX_SEED, ClipPlan, SeedMode
 from svi_core.geometry import num_video_frames
-from svi_core.schedule.schedule import LiveSchedule, parse_schedule
-from svi_core.store.run_store import RunStore, read_records
+from svi_core.schedule.live_file import LiveSchedule
+from svi_core.schedule.text import parse_schedule
+from svi_core.store.records import read_records
+from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, Padding, make_layout
 from svi_core.video.seams import Seam, cut_frames
 from tests.core.fakes import FakeMaker

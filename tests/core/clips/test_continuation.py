@@ -5,12 +5,14 @@ import numpy as np
 import pytest
 import torch
 
-from svi_core.clips.clips import ClipPlan
+from svi_core.clips.clip_plan import ClipPlan
 from svi_core.clips.continuation import VideoStart, open_start
-from svi_core.clips.run import GrowingVideo, VideoSettings, make_video
+from svi_core.clips.growing_video import GrowingVideo, make_video
+from svi_core.clips.video_settings import VideoSettings
 from svi_core.look.drift import measure_drift
-from svi_core.schedule.schedule import parse_schedule
-from svi_core.store.run_store import RunStore, read_manifest
+from svi_core.schedule.text import parse_schedule
+from svi_core.store.records import read_manifest
+from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout
 from svi_core.video.source_video import frame_hashes, probe_video, read_tail, video_seconds, write_beginning
 from svi_core.video.video_file import VideoCoding, count_frames, join_videos, read_frames

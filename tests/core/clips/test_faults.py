@@ -19,10 +19,11 @@ import pytest
 import torch
 from filelock import FileLock
 
-from svi_core.clips import run as run_module
-from svi_core.clips.clips import ClipPlan
+from svi_core.clips import growing_video as run_module
+from svi_core.clips.clip_plan import ClipPlan
 from svi_core.files.atomic_file import STAGING_MARK
-from svi_core.schedule.schedule import MAX_CLIPS, parse_schedule
+from svi_core.schedule.spec import MAX_CLIPS
+from svi_core.schedule.text import parse_schedule
 from svi_core.store import run_store
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout

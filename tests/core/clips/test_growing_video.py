@@ -5,12 +5,15 @@ import numpy as np
 import pytest
 import torch
 
-from svi_core.clips import run as run_module
-from svi_core.clips.clips import ClipPlan
-from svi_core.clips.run import GrowingVideo, RunState, VideoSettings, finish_video, make_video, next_clip
+from svi_core.clips import growing_video as run_module
+from svi_core.clips.clip_plan import ClipPlan
+from svi_core.clips.growing_video import GrowingVideo, make_video
+from svi_core.clips.step_by_step import RunState, finish_video, next_clip
+from svi_core.clips.video_settings import VideoSettings
 from svi_core.geometry import num_video_frames
-from svi_core.schedule.schedule import parse_schedule
-from svi_core.store.run_store import RunStore, read_last_video, read_manifest
+from svi_core.schedule.text import parse_schedule
+from svi_core.store.records import read_last_video, read_manifest
+from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout
 from svi_core.video.seams import Seam
 from svi_core.video.source_video import probe_video
@@ -190,8 +193,8 @@ def test_a_damaged_segment_is_made_again_without_sampling(tmp_path):
 def test_refreshing_the_video_takes_a_small_share_of_a_long_run(tmp_path, monkeypatch):
     """60 clips must not mean 60 copies of a growing file."""
     joins = []
-    real = __import__("svi_core.clips.run", fromlist=["join_videos"]).join_videos
-    monkeypatch.setattr("svi_core.clips.run.join_videos", lambda *args: (joins.append(1), real(*args)))
+    real = __import__("svi_core.clips.growing_video", fromlist=["join_videos"]).join_videos
+    monkeypatch.setattr("svi_core.clips.growing_video.join_videos", lambda *args: (joins.append(1), real(*args)))
     path, _, _ = run(tmp_path, 60, make_layout("2.0 Pro", num_frames=9))
     assert count_frames(path) == 60 * 4 + 5
     assert 1 < len(joins) < 40
@@ -315,7 +318,7 @@ def test_a_file_that_could_not_be_written_stops_the_run_and_is_left_out_of_the_v
 
 
 def test_a_failing_refresh_does_not_stop_a_run_nor_hide_its_error(tmp_path, monkeypatch, caplog):
-    real = __import__("svi_core.clips.run", fromlist=["join_videos"]).join_videos
+    real = __import__("svi_core.clips.growing_video", fromlist=["join_videos"]).join_videos
     calls = []
 
     def failing(*args):
@@ -324,7 +327,7 @@ def test_a_failing_refresh_does_not_stop_a_run_nor_hide_its_error(tmp_path, monk
             raise PermissionError(13, "open in a player")
         real(*args)
 
-    monkeypatch.setattr("svi_core.clips.run.join_videos", failing)
+    monkeypatch.setattr("svi_core.clips.growing_video.join_videos", failing)
     path, _, _ = run(tmp_path / "a")
     assert count_frames(path) == 17 and "open in a player" in caplog.text
     broken = FakeMaker(LAYOUT)
@@ -344,8 +347,8 @@ def test_clip_by_clip_stops_at_the_final_length(tmp_path):
 
 def test_clip_by_clip_refreshes_the_video_as_rarely_as_the_loop(tmp_path, monkeypatch):
     joins = []
-    real = __import__("svi_core.clips.run", fromlist=["join_videos"]).join_videos
-    monkeypatch.setattr("svi_core.clips.run.join_videos", lambda *args: (joins.append(1), real(*args)))
+    real = __import__("svi_core.clips.growing_video", fromlist=["join_videos"]).join_videos
+    monkeypatch.setattr("svi_core.clips.growing_video.join_videos", lambda *args: (joins.append(1), real(*args)))
     state = state_of(tmp_path)
     for _ in range(12):
         state, _ = next_clip(state)
@@ -372,9 +375,9 @@ def test_the_video_of_a_stopped_run_outlives_another_run(tmp_path):
 def test_the_video_of_a_stopped_run_is_not_shortened_by_going_on(tmp_path, monkeypatch):
     stopped_run(tmp_path, STORY)
     lengths = []
-    real = __import__("svi_core.clips.run", fromlist=["join_videos"]).join_videos
+    real = __import__("svi_core.clips.growing_video", fromlist=["join_videos"]).join_videos
     monkeypatch.setattr(
-        "svi_core.clips.run.join_videos", lambda path, *args: (real(path, *args), lengths.append(count_frames(path)))
+        "svi_core.clips.growing_video.join_videos", lambda path, *args: (real(path, *args), lengths.append(count_frames(path)))
     )
     run(tmp_path)
     assert min(lengths) >= 13 and not list(tmp_path.glob("stopped-*.mp4"))

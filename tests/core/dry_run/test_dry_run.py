@@ -5,16 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from svi_core.clips.clips import ClipPlan, SeedMode, generate_clips
+from svi_core.clips.chain import generate_clips
+from svi_core.clips.clip_plan import ClipPlan, SeedMode
 from svi_core.dry_run import dry_run as plan_module
 from svi_core.dry_run.dry_run import make_plan
 from svi_core.dry_run.outline import ExpertModel, LoraUse, ModelFile, RunOutline
 from svi_core.dry_run.picture import _EDGE, _FILL, STORED, WIDTH, draw_message, draw_plan
 from svi_core.dry_run.text import duration, plan_text, size
 from svi_core.dry_run.warnings import listed
-from svi_core.schedule.schedule import parse_schedule
+from svi_core.schedule.text import parse_schedule
 from svi_core.store.clip_times import ClipTime, ClipWork
-from svi_core.store.run_store import RunStore, read_records
+from svi_core.store.records import read_records
+from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout
 from svi_core.systems.lora_variant import variant_claim
 from svi_core.video.video_file import VideoCoding

@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svi_core.schedule.prompt_lists import PromptSplit, is_plain_list, parse_prompts
-from svi_core.schedule.schedule import parse_schedule
+from svi_core.schedule.text import parse_schedule
 
 
 def prompts_of(text, split=PromptSplit.PARAGRAPHS):

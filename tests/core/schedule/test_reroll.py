@@ -4,7 +4,7 @@ import pytest
 
 from svi_core.schedule.prompt_lists import PromptSplit
 from svi_core.schedule.reroll import with_seed
-from svi_core.schedule.schedule import ScheduleError, parse_schedule
+from svi_core.schedule.text import ScheduleError, parse_schedule
 
 STORY = """# my story
 

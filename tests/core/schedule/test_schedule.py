@@ -4,17 +4,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from svi_core.schedule.live_file import LiveSchedule
 from svi_core.schedule.prompt_lists import PromptSplit
-from svi_core.schedule.schedule import (
-    ClipSpec,
-    LiveSchedule,
-    LoraStrength,
-    Paragraph,
-    Schedule,
-    ScheduleError,
-    format_schedule,
-    parse_schedule,
-)
+from svi_core.schedule.spec import ClipSpec, LoraStrength, Paragraph, Schedule
+from svi_core.schedule.text import ScheduleError, format_schedule, parse_schedule
 from svi_core.video.seams import Seam
 
 STORY = """# a story

@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svi_core.schedule.schedule import parse_schedule
 from svi_core.schedule.storyline import Storyline, instruction, read_answer, story_text, write_prompts
 from svi_core.schedule.storyline_actions import ACTIONS, CAMERA_AT_REST, CAMERA_FOLLOWING, Role, SubjectKind
+from svi_core.schedule.text import parse_schedule
 
 CAMERAS = {*CAMERA_AT_REST, *CAMERA_FOLLOWING}
 WOMAN = "a young woman in a pink dress"

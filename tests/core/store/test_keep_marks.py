@@ -5,7 +5,8 @@ import torch
 
 from svi_core.store import run_store
 from svi_core.store.keep_marks import is_kept, kept_keys, require_clip_key, set_keep
-from svi_core.store.run_store import ClipRecord, RunStore, chain_key
+from svi_core.store.records import ClipRecord
+from svi_core.store.run_store import RunStore, chain_key
 
 KEYS = [chain_key(None, index) for index in range(12)]
 

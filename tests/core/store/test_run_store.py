@@ -9,7 +9,8 @@ import torch
 
 from svi_core.files import atomic_file
 from svi_core.store.keep_marks import set_keep
-from svi_core.store.run_store import ClipRecord, RunStore, ShownClip, chain_key, read_manifest, read_records
+from svi_core.store.records import ClipRecord, ShownClip, read_manifest, read_records
+from svi_core.store.run_store import RunStore, chain_key
 
 ROOT = Path(__file__).resolve().parents[3]
 

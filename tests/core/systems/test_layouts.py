@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from svi_core.clips.clips import ClipPlan
+from svi_core.clips.clip_plan import ClipPlan
 from svi_core.geometry import num_video_frames
-from svi_core.schedule.schedule import parse_schedule
+from svi_core.schedule.text import parse_schedule
 from svi_core.systems.layouts import LAYOUTS, Condition, Overlap, Padding, make_layout
 from svi_core.systems.variants import VARIANTS, WAN21, WAN22, ClipVision, length_formula, settings_text
 

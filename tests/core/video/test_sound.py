@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from svi_core.clips.clips import ClipPlan
+from svi_core.clips.clip_plan import ClipPlan
 from svi_core.clips.continuation import VideoStart, open_start
-from svi_core.clips.run import GrowingVideo, VideoSettings, make_video
+from svi_core.clips.growing_video import GrowingVideo, make_video
+from svi_core.clips.video_settings import VideoSettings
 from svi_core.geometry import TALK_FRAME_RATE
-from svi_core.schedule.schedule import parse_schedule
+from svi_core.schedule.text import parse_schedule
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import make_layout
 from svi_core.video.sound import SoundTrack, sound_seconds

@@ -67,8 +67,8 @@ def sampler(module, vae):
     import comfy.samplers
 
     def build(high, low, control=()):
-        bridge, schedule = module("nodes.bridge.translate"), module("svi_core.schedule.schedule").parse_schedule(TEXT)
-        plan = module("svi_core.clips.clips").ClipPlan(
+        bridge, schedule = module("nodes.bridge.translate"), module("svi_core.schedule.text").parse_schedule(TEXT)
+        plan = module("svi_core.clips.clip_plan").ClipPlan(
             3, schedule, module("svi_core.systems.layouts").make_layout("2.0 Pro", num_frames=9)
         )
         random = torch.Generator().manual_seed(1)
@@ -95,7 +95,7 @@ def sampler(module, vae):
 def latents_of(module, folder, plan, maker, after_each=lambda: None) -> list[torch.Tensor]:
     found = []
     with torch.inference_mode(), module("svi_core.store.run_store").RunStore(folder) as store:
-        for clip in module("svi_core.clips.clips").generate_clips(plan, maker, store):
+        for clip in module("svi_core.clips.chain").generate_clips(plan, maker, store):
             found.append(clip.latent)
             after_each()
     return found

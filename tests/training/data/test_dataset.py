@@ -10,7 +10,8 @@ from tests.training.fake_encoders import FakeEncoders
 from tests.training.small_cache import entries, only_example, settings
 from tests.training.synthetic_clips import write_numbered
 from training.cache import build_cache
-from training.data.dataset import CachedDataset, DataConfig
+from training.data.dataset import CachedDataset
+from training.settings.data import DataConfig
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,10 @@ from tests.training.fake_encoders import FakeEncoders
 from tests.training.synthetic_clips import number_of, picture, write_clip, write_numbered
 from training.cache import build_cache
 from training.data.crops import Crop
-from training.data.dataset import CachedDataset, DataConfig
+from training.data.dataset import CachedDataset
 from training.data.poses import cut_pose, packed_poses, read_poses, unpacked_poses
 from training.data.sources import find_clips
+from training.settings.data import DataConfig
 
 WHOLE = Crop(0, 0, 64, 64, 64, 64, False)
 

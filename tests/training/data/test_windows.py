@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from tests.training.synthetic_clips import picture, write_clip, write_numbered
 from training.data.crops import Crop, cut, draw_crop, nearest_size
-from training.data.dataset import DataConfig
 from training.data.scan import ClipScan, count_lead_in, scan_clip
 from training.data.windows import error_slots, plan_windows
+from training.settings.data import DataConfig
 
 PRO = DataConfig(layout="2.0 Pro", p_motion=1.0)
 

@@ -184,7 +184,7 @@ def test_messages_hold_every_gradient_once(monkeypatch):
 
 
 def test_each_process_takes_its_gpu_before_comfyui_is_imported(monkeypatch):
-    import training
+    import training.run
     from training import erft
 
     happened = []
@@ -198,7 +198,7 @@ def test_each_process_takes_its_gpu_before_comfyui_is_imported(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "set_device", happened.append)
     monkeypatch.setitem(sys.modules, "training.run.session", Session())
-    monkeypatch.setattr(training, "session", sys.modules["training.run.session"], raising=False)
+    monkeypatch.setattr(training.run, "session", sys.modules["training.run.session"], raising=False)
     assert erft.main(["--config", "any.toml"]) == 0
     assert happened == [3, "session"]
 

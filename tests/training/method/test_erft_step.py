@@ -15,7 +15,7 @@ pytestmark = pytest.mark.usefixtures("training_mode")
 
 
 def run(trainer, steps: int) -> list[float]:
-    from training.erft import training_step
+    from training.method.erft_step import training_step
 
     return [training_step(trainer).loss for _ in range(steps)]
 
@@ -30,9 +30,9 @@ def same(first, second) -> bool:
 
 def plain_lora_training(wan_folder, steps: int, seed: int = 0) -> tuple[list[float], dict[str, torch.Tensor]]:
     """An ordinary flow-matching LoRA training in a few lines that know nothing of errors or banks."""
-    from training.method.conditions import Conditions
     from training.model.adapters import LoraAdapters
     from training.model.backbone import load_backbone
+    from training.model.conditions import Conditions
 
     backbone = load_backbone(wan_folder / "fp32.safetensors")
     lora = LoraAdapters(backbone.transformer, rank=4, alpha=4.0, generator=stream(seed, 0, 0, "lora"))
@@ -89,7 +89,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(wan_folder):
 
 def test_what_is_learnt_is_the_released_objective(wan_folder):
     """SVI_SPEC B2: noisy = (1 - sigma)(x + e_vid) + sigma (eps + e_noi), target = eps + e_noi - x."""
-    from training.erft import draw
+    from training.method.erft_step import draw
 
     trainer = make_trainer(
         wan_folder, settings(recycling={"noise_prob": 1.0, "latent_prob": 1.0, "image_prob": 1.0, "clean_prob": 0.0})
@@ -110,7 +110,7 @@ def test_what_is_learnt_is_the_released_objective(wan_folder):
 
 
 def test_the_residual_of_a_step_is_in_the_bank(wan_folder):
-    from training.erft import draw, predict, training_step
+    from training.method.erft_step import draw, predict, training_step
 
     trainer = make_trainer(wan_folder)
     drawn = draw(trainer, trainer.data.example(0, 0, 0), 1, 0)
@@ -125,10 +125,10 @@ def test_the_residual_of_a_step_is_in_the_bank(wan_folder):
 
 def test_errors_are_stored_beside_the_last_backward_pass_and_after_the_last_draw(wan_folder, monkeypatch):
     """Storing waits here for a gradient of the second of two portions: a step that stored afterwards would stand still."""
-    from training import erft
+    from training.method import erft_step
 
     happened, began = [], threading.Event()
-    real_store, real_draw = erft.store, erft.draw
+    real_store, real_draw = erft_step.store, erft_step.draw
 
     def store_late(*arguments):
         assert began.wait(60), "the backward pass waits for the bank"
@@ -145,11 +145,11 @@ def test_errors_are_stored_beside_the_last_backward_pass_and_after_the_last_draw
             began.set()
         return gradient
 
-    monkeypatch.setattr(erft, "store", store_late)
-    monkeypatch.setattr(erft, "draw", draw)
+    monkeypatch.setattr(erft_step, "store", store_late)
+    monkeypatch.setattr(erft_step, "draw", draw)
     trainer = make_trainer(wan_folder, settings(loop={"accumulation": 2}))
     trainer.lora.parameters()[-1].register_hook(on_gradient)
-    assert erft.training_step(trainer).num_stored == 2
+    assert erft_step.training_step(trainer).num_stored == 2
     assert happened == ["draw", "gradient", "draw", "gradient", "store", "store"]
 
 
@@ -163,7 +163,7 @@ def test_portions_do_not_matter(wan_folder, loop):
 
 
 def test_processes_cover_each_slot_once():
-    from training.erft import _portions
+    from training.method.erft_step import _portions
 
     config = settings(loop={"batch_size": 2, "accumulation": 3})
     slots = []
@@ -181,7 +181,7 @@ def test_sizes_can_be_mixed_in_a_batch(wan_folder):
 
 def test_training_learns(wan_folder):
     """The loss on fixed noise and noise levels falls."""
-    from training.erft import draw, predict, weighted_losses
+    from training.method.erft_step import draw, predict, weighted_losses
 
     trainer = make_trainer(wan_folder, settings(recycling={"clean_prob": 1.0}, loop={"batch_size": 4}), data=FakeDataset(1))
     fixed = [draw(trainer, trainer.data.make(0), 1000 + index, 0) for index in range(8)]
@@ -222,7 +222,7 @@ class NanDataset(FakeDataset):
 
 
 def test_a_nan_loss_stops_before_it_reaches_the_lora(wan_folder):
-    from training.erft import TrainingStopped, training_step
+    from training.method.erft_step import TrainingStopped, training_step
 
     trainer = make_trainer(wan_folder, data=NanDataset())  # step 3 takes clip (31 * 2) % 8 = 6
     run(trainer, 2)
@@ -234,7 +234,7 @@ def test_a_nan_loss_stops_before_it_reaches_the_lora(wan_folder):
 
 
 def test_an_infinite_gradient_stops_too(wan_folder):
-    from training.erft import TrainingStopped, training_step
+    from training.method.erft_step import TrainingStopped, training_step
 
     trainer = make_trainer(wan_folder)
     before = state(trainer)
@@ -245,7 +245,7 @@ def test_an_infinite_gradient_stops_too(wan_folder):
 
 
 def test_clipping_scales_the_gradient(wan_folder):
-    from training.erft import training_step
+    from training.method.erft_step import training_step
 
     trainer = make_trainer(
         wan_folder,
@@ -258,7 +258,7 @@ def test_clipping_scales_the_gradient(wan_folder):
 
 
 def test_errors_are_injected_as_often_as_asked(wan_folder):
-    from training.erft import draw, training_step
+    from training.method.erft_step import draw, training_step
 
     trainer = make_trainer(wan_folder)
     bank = trainer.banks.of(SHAPE)

@@ -22,7 +22,7 @@ def loaded(wan_folder):
 
 
 def batch(size: int = 2, seed: int = 0, clip_vision: bool = False):
-    from training.method.conditions import Conditions
+    from training.model.conditions import Conditions
 
     generator = torch.Generator().manual_seed(seed)
     noisy, known = (torch.randn(size, 16, 3, 8, 8, generator=generator) for _ in range(2))

@@ -40,7 +40,7 @@ def trained(wan_folder, storage: str = "fp32", alpha: float = 4.0, seed: int = 3
 
 @torch.no_grad()
 def velocity(backbone) -> torch.Tensor:
-    from training.method.conditions import Conditions
+    from training.model.conditions import Conditions
 
     generator = torch.Generator().manual_seed(5)
     noisy, known = (torch.randn(1, 16, 3, 8, 8, generator=generator) for _ in range(2))

@@ -7,12 +7,14 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from svi_core.conditioning.dance import POSE_KEY, PoseEncoder, encode_poses, pose_parts, read_pose_encoder
+from svi_core.conditioning.dance import PoseEncoder, encode_poses, pose_parts, read_pose_encoder
+from svi_core.systems.pose_keys import POSE_KEY
 from tests.training.fakes import SHAPE, FakeDataset, make_trainer, settings
 from training.method.distributed import Group
-from training.method.drops import DropConfig, leave_out
+from training.method.drops import leave_out
 from training.method.streams import stream
 from training.model.pose_encoder import TrainedPoses, start_pose_encoder
+from training.settings.drops import DropConfig
 
 pytestmark = pytest.mark.usefixtures("training_mode")
 NUM_FRAMES, HEIGHT, WIDTH = 4 * SHAPE[1] - 3, 8 * SHAPE[2], 8 * SHAPE[3]
@@ -49,7 +51,7 @@ def dance_trainer(wan_folder: Path, encoder: Path | None = None, data=None, **se
 
 
 def steps(trainer, count: int) -> list[float]:
-    from training.erft import training_step
+    from training.method.erft_step import training_step
 
     return [training_step(trainer).loss for _ in range(count)]
 
@@ -88,7 +90,7 @@ def test_gradients_of_parts_are_those_of_the_whole():
 @pytest.mark.parametrize("memory", [{}, {"checkpointing": False}, {"swapped_blocks": 3, "offload_block_inputs": True}])
 def test_the_forward_is_that_of_tokens_added_by_hand(wan_folder, memory):
     """By hand: the bias of a patch embedding that is different for every place."""
-    from training.erft import conditions_of
+    from training.method.erft_step import conditions_of
 
     trainer = dance_trainer(wan_folder, write_encoder(wan_folder / "pose.safetensors", random_encoder()), memory=memory)
     example = trainer.data.make(1)
@@ -106,7 +108,7 @@ def test_the_forward_is_that_of_tokens_added_by_hand(wan_folder, memory):
 
 def test_the_gradient_that_reaches_the_encoder_is_right(wan_folder):
     """A step along the gradient of the encoder's last layer changes the loss as much as the gradient says."""
-    from training.erft import draw, predict, weighted_losses
+    from training.method.erft_step import draw, predict, weighted_losses
 
     trainer = dance_trainer(wan_folder, write_encoder(wan_folder / "pose.safetensors", random_encoder()))
     batch = [draw(trainer, trainer.data.example(0, 0, 0), 1, 0)]
@@ -177,7 +179,7 @@ def test_things_are_left_out_as_often_as_asked():
 
 
 def test_a_step_leaves_out_what_its_stream_says(wan_folder):
-    from training.erft import draw
+    from training.method.erft_step import draw
 
     trainer = dance_trainer(wan_folder, drops={"image": 0.5, "pose": 0.5}, recycling={"image_prob": 1.0, "clean_prob": 0.0})
     steps(trainer, 2)
@@ -231,7 +233,7 @@ def test_a_pose_encoder_of_another_size_is_refused(wan_folder, tmp_path):
 
 
 def test_poses_of_another_length_are_named(wan_folder):
-    from training.erft import training_step
+    from training.method.erft_step import training_step
 
     class Longer(DancingDataset):
         def make(self, index, name="clip"):

@@ -61,7 +61,7 @@ def plain_trainer(folder: Path, **sections):
 
 
 def steps(trainer, count: int) -> list[float]:
-    from training.erft import training_step
+    from training.method.erft_step import training_step
 
     return [training_step(trainer).loss for _ in range(count)]
 
@@ -72,7 +72,7 @@ def same(first: dict, second: dict) -> bool:
 
 def gradients(trainer, slots: tuple[int, ...] = (0, 1)) -> list[torch.Tensor]:
     """Return the LoRA's gradients of one batch; the LoRA is random, so that each matrix gets one."""
-    from training.erft import draw, predict, weighted_losses
+    from training.method.erft_step import draw, predict, weighted_losses
 
     generator = torch.Generator().manual_seed(3)
     with torch.no_grad():
@@ -100,7 +100,7 @@ def by_hand(folder: Path, heard: torch.Tensor):
 def test_the_forward_is_comfyuis(folder, memory):
     from comfy.ldm.wan.model_multitalk import MultiTalkCrossAttnPatch
 
-    from training.erft import conditions_of
+    from training.method.erft_step import conditions_of
 
     trainer, plain = talk_trainer(folder, memory=memory), plain_trainer(folder)
     example = trainer.data.make(1)
@@ -150,7 +150,7 @@ def test_layers_that_say_nothing_leave_the_plain_training_bit_for_bit(folder):
 
 
 def test_a_dropped_sound_is_silence_through_the_layers(folder):
-    from training.erft import draw
+    from training.method.erft_step import draw
 
     trainer = talk_trainer(folder, drops={"sound": 0.5})
     drawn = [draw(trainer, trainer.data.example(0, 0, 0), 1, slot).example for slot in range(40)]
@@ -203,7 +203,7 @@ def test_a_run_goes_on_bit_for_bit_and_not_with_other_layers(folder, tmp_path):
 
 
 def test_what_is_missing_or_of_another_kind_is_named(folder, tmp_path):
-    from training.erft import training_step
+    from training.method.erft_step import training_step
     from training.run.assembly import load_configured_backbone
     from training.run.session import require_trainable
 

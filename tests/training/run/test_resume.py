@@ -354,7 +354,7 @@ def test_other_settings_are_refused_by_name(wan_folder, tmp_path):
 
 def test_the_advice_after_a_nan_helps(wan_folder, tmp_path):
     """A rate that is too high ends in NaN at the same step every time; what the message says to do goes on."""
-    from training.erft import TrainingStopped
+    from training.method.erft_step import TrainingStopped
 
     run = tmp_path / "run"
     train_here(config_for(run, wan_folder, loop={"steps": 2}))
@@ -377,7 +377,7 @@ def test_the_advice_after_a_nan_helps(wan_folder, tmp_path):
 
 
 def test_a_clip_that_always_gives_nan_can_be_left_out(wan_folder, tmp_path):
-    from training.erft import TrainingStopped
+    from training.method.erft_step import TrainingStopped
 
     class OneBadClip(FakeDataset):
         exclude = ()

@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from svi_core.clips.clips import ClipPlan, ClipRequest
+from svi_core.clips.clip_plan import ClipPlan, ClipRequest
 from svi_core.flow.flow_matching import shifted_sigmas
-from svi_core.schedule.schedule import ClipSpec, Paragraph, Schedule
+from svi_core.schedule.spec import ClipSpec, Paragraph, Schedule
 from svi_core.video.video_file import count_frames
 from tests.training.fakes import FakeDataset, make_trainer, settings
 from training.method.distributed import Group

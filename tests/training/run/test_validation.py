@@ -23,8 +23,8 @@ def test_each_quantile_is_the_middle_of_its_part(wan_folder):
 
 @torch.no_grad()
 def test_the_loss_is_the_plain_velocity_error(wan_folder):
-    from training.method.conditions import Conditions
     from training.method.streams import stream
+    from training.model.conditions import Conditions
     from training.run.validation import held_out_examples, validate
 
     trainer = make_trainer(wan_folder, settings(validation={"quantiles": 2, "max_examples": 1}))
@@ -102,7 +102,7 @@ def test_a_torn_line_and_later_steps_are_forgotten(tmp_path):
 def test_nan_of_a_held_out_clip_names_it(wan_folder):
     from dataclasses import replace
 
-    from training.erft import TrainingStopped
+    from training.method.erft_step import TrainingStopped
     from training.run.validation import validate
 
     trainer = make_trainer(wan_folder)
@@ -132,7 +132,8 @@ def test_the_report_shows_all_of_it(wan_folder, tmp_path):
 
 
 def test_a_report_of_nothing_is_an_error(tmp_path, capsys):
-    from training.report import chart, main
+    from training.report import main
+    from training.run.report import chart
 
     assert main([str(tmp_path)]) == 2 and "holds no run" in capsys.readouterr().err
     assert chart("empty", {"a": [(1, None), (2, math.nan)]}) == ""

@@ -20,162 +20,18 @@ before), ``hold N`` (repeat the last frame N times), ``xN`` (N clips from this p
 comments.
 """
 
-import copy
 import logging
 import re
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterator
+from dataclasses import replace
 from decimal import Decimal
-from pathlib import Path
 
 from ..geometry import num_latent_slots
 from ..video.seams import Seam
 from .prompt_lists import PromptSplit, is_plain_list, normalised_text, parse_prompts
+from .spec import MAX_CLIPS, MAX_HOLD_FRAMES, MAX_SEED, ClipSpec, LoraStrength, Paragraph, Schedule
 
 _log = logging.getLogger(__name__)
-
-MAX_CLIPS = 10_000
-MAX_SEED = 2**53 - 1  # the largest integer that survives a browser's JSON
-MAX_HOLD_FRAMES = 10_000
-
-
-@dataclass(frozen=True)
-class LoraStrength:
-    """A strength for the LoRA row whose file name contains `name`, for each expert."""
-
-    name: str
-    high: float
-    low: float
-
-
-@dataclass(frozen=True)
-class ClipSpec:
-    """What a schedule says of one clip; None means "as the node says".
-
-    Attributes:
-        prompt: its text.
-        seed: noise seed.
-        num_frames: pixel frames, 4n + 1.
-        num_motion_frames: pixel frames of the clip before that carry motion.
-        cfg: guidance scale.
-        anchor: name of the anchor, which then holds for later clips too.
-        end: name of the end image.
-        loras: strengths that differ from the rows' own.
-        cut: start anew from the anchor, without motion and without overlap.
-        seam: what becomes of the frames shared with the clip before.
-        hold: how many times the last frame is repeated.
-    """
-
-    prompt: str
-    seed: int | None = None
-    num_frames: int | None = None
-    num_motion_frames: int | None = None
-    cfg: float | None = None
-    anchor: str | None = None
-    end: str | None = None
-    loras: tuple[LoraStrength, ...] = ()
-    cut: bool = False
-    seam: Seam | None = None
-    hold: int = 0
-
-
-Requirement = Callable[[int, ClipSpec], None]  # raises ValueError where clip `index` cannot be what the spec asks
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """One paragraph of a schedule: a clip, and how many clips are made of it."""
-
-    spec: ClipSpec
-    repeat: int = 1
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """The clips of a video in order, as written."""
-
-    paragraphs: tuple[Paragraph, ...]
-    _specs: tuple[ClipSpec, ...] = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self):
-        object.__setattr__(self, "_specs", tuple(_expanded(self.paragraphs)))
-
-    def __len__(self) -> int:
-        return len(self._specs)
-
-    def snapshot(self) -> "Schedule":
-        """Return the schedule as it is now: itself, since it does not change."""
-        return self
-
-    def for_run(self) -> "Schedule":
-        """Return the schedule for one run: itself, since it does not change."""
-        return self
-
-    def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
-        """Return what is said of clip `clip_index` (0-based). After the last one its prompt and anchor hold on.
-
-        `require` is not asked: a schedule that does not change is checked before the run.
-        """
-        if clip_index < len(self._specs):
-            return self._specs[clip_index]
-        last = self._specs[-1]
-        return replace(last, seed=None, cut=False, end=None, hold=0)
-
-    @property
-    def prompts(self) -> list[str]:
-        """The different prompts in order of appearance."""
-        return list(dict.fromkeys(paragraph.spec.prompt for paragraph in self.paragraphs))
-
-
-class LiveSchedule:
-    """A schedule in a file that is read again before each clip, so that a run can be steered while it goes.
-
-    A file that cannot be read, or has a mistake, leaves the last good schedule in force and says so in the log. What a
-    spec may name and ask for is known to the run only, which passes a function that raises ValueError.
-    """
-
-    def __init__(self, path: Path, split: PromptSplit = PromptSplit.PARAGRAPHS):
-        """Read the file for the first time.
-
-        Raises:
-            ValueError: the file cannot be read or holds no schedule.
-        """
-        self.path = path
-        self.split = split
-        self.schedule = self._read()
-
-    def __len__(self) -> int:
-        return len(self.schedule)
-
-    def snapshot(self) -> Schedule:
-        """Return the schedule at the last reading."""
-        return self.schedule
-
-    def for_run(self) -> "LiveSchedule":
-        """Return one for a run of its own: what was in force last in another run may ask for what this one lacks."""
-        return copy.copy(self)
-
-    def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
-        """Return what the file says now of clip `clip_index` (0-based), if `require` has nothing against it."""
-        try:
-            schedule = self._read()
-            if require is not None:
-                require(clip_index, schedule.at(clip_index))
-            self.schedule = schedule
-        except ValueError as error:
-            _log.warning("SVI: %s; going on with the schedule as it was.", error)
-        return self.schedule.at(clip_index)
-
-    @property
-    def prompts(self) -> list[str]:
-        """The different prompts at the last reading."""
-        return self.schedule.prompts
-
-    def _read(self) -> Schedule:
-        try:
-            return parse_schedule(self.path.read_text(encoding="utf-8-sig"), self.split)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"the schedule file {self.path} cannot be read as UTF-8 text ({error}): save it anew.") from error
 
 
 class ScheduleError(ValueError):
@@ -261,24 +117,6 @@ def _reads_as_itself(prompt: str) -> bool:
         return parse_schedule(prompt).paragraphs == (Paragraph(ClipSpec(prompt)),)
     except ValueError:
         return False
-
-
-def _expanded(paragraphs: tuple[Paragraph, ...]) -> Iterator[ClipSpec]:
-    """Yield one spec per clip. An anchor holds until the next one; repeats differ in seed and are cut only once."""
-    anchor = None
-    for paragraph in paragraphs:
-        spec = paragraph.spec
-        anchor = spec.anchor or anchor
-        for repetition in range(paragraph.repeat):
-            last = repetition == paragraph.repeat - 1
-            yield replace(
-                spec,
-                anchor=anchor,
-                seed=spec.seed if repetition == 0 else None,
-                cut=spec.cut and repetition == 0,
-                end=spec.end if last else None,
-                hold=spec.hold if last else 0,
-            )
 
 
 def _parse_paragraph(lines: list[tuple[int, str]]) -> Paragraph:

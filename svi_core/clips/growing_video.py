@@ -3,7 +3,7 @@
 import logging
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,70 +11,21 @@ import numpy as np
 import torch
 
 from ..files.fingerprint import fingerprint
-from ..store.run_store import RunStore, ShownClip, read_manifest, vouched_for
+from ..store.records import ShownClip, read_manifest, vouched_for
+from ..store.run_store import RunStore
 from ..video.background_writer import HandOver
 from ..video.colour import END_FRAMES, ColourCorrection, corrected, match_colour
 from ..video.seams import Showing, cut_frames
-from ..video.sound import SoundTrack, sound_after
+from ..video.sound import sound_after
 from ..video.source_video import write_beginning
-from ..video.video_file import PIXEL_FORMATS, Sound, VideoCoding, join_videos, to_uint8, write_video
-from .clips import Clip, ClipMaker, ClipPlan, ClipRequest, Predecessor, generate_clips, make_clip
-from .continuation import VideoStart
+from ..video.video_file import Sound, join_videos, to_uint8, write_video
+from .chain import Clip, ClipMaker, Predecessor, generate_clips
+from .clip_plan import ClipPlan
+from .video_settings import LastClip, VideoSettings
 
 _log = logging.getLogger(__name__)
 JOIN_SHARE = 0.05  # of the run's time that refreshing the growing video may take
 WAITING_CHUNKS = 12  # for the encoder: 81 frames as bytes, 97 MB at 832 x 480, so that no clip waits for its own encoding
-
-
-@dataclass(frozen=True)
-class VideoSettings:
-    """How a run's clips become a video.
-
-    Attributes:
-        coding: of the clips; a video that is continued decides about its colours.
-        metadata: header entries of the joined file.
-        start: the video that it begins with.
-        max_frames: final length in frames, the beginning included; 0 for all that the clips give.
-        colour_strength: 0 (as generated) to 1 (colours fully moved to the anchor's).
-        sound: what is heard with the clips, from the first on; a video that is continued brings its own for its part.
-        anchor_frame: request -> its anchor image [1, H, W, 3] in [0, 1]; needed where `colour_strength` is above 0.
-    """
-
-    coding: VideoCoding = VideoCoding()
-    metadata: Mapping[str, object] = field(default_factory=dict)
-    start: VideoStart | None = None
-    max_frames: int = 0
-    colour_strength: float = 0.0
-    anchor_frame: Callable[[ClipRequest], torch.Tensor] | None = field(default=None, repr=False)
-    sound: SoundTrack | None = None
-
-    @property
-    def clip_coding(self) -> VideoCoding:
-        """The coding of the clips, so that they join the video that is continued."""
-        if self.start is None:
-            return self.coding
-        source = self.start.source
-        pixel_format = source.pixel_format.replace("yuvj", "yuv")
-        if pixel_format not in PIXEL_FORMATS:
-            pixel_format = self.coding.pixel_format
-        return replace(self.coding, pixel_format=pixel_format, **source.colours)
-
-
-@dataclass(frozen=True)
-class LastClip:
-    """What the next clip needs to know of the one added last.
-
-    Attributes:
-        clip: the clip.
-        stop: end of its shown frames.
-        begin: colour correction of its first frame.
-        end: colour correction of its last frame.
-    """
-
-    clip: Clip
-    stop: int
-    begin: ColourCorrection = ColourCorrection()
-    end: ColourCorrection = ColourCorrection()
 
 
 @dataclass
@@ -354,89 +305,3 @@ def make_video(
         video.try_end()
         raise
     return video.finish(), clip.latent
-
-
-@dataclass(frozen=True)
-class RunState:
-    """A run between two clips as one immutable value, small whatever its length: what a generic loop carries round.
-
-    Attributes:
-        plan: its number of clips does not matter, the loop decides.
-        maker: the model side.
-        folder: of the run store.
-        settings: of the video.
-        start: what the first clip moves on from, if it does.
-        num_clips: made so far.
-        clips: shown so far.
-        segments: files of the video so far.
-        last: the clip made last, by key; its latent lies in the run store.
-        budget_bytes: room for stored clips, see RunStore.prune.
-        started: when the first clip was begun, in seconds of time.monotonic.
-        join_seconds: that refreshing the growing video took so far.
-    """
-
-    plan: ClipPlan
-    maker: ClipMaker = field(repr=False)
-    folder: Path
-    settings: VideoSettings = VideoSettings()
-    start: Predecessor | None = field(default=None, repr=False)
-    num_clips: int = 0
-    clips: tuple[ShownClip, ...] = ()
-    segments: tuple[Path, ...] = ()
-    last: LastClip | None = None
-    budget_bytes: int = 0
-    started: float = field(default_factory=time.monotonic)
-    join_seconds: float = 0.0
-
-
-def next_clip(state: RunState) -> tuple[RunState, Clip]:
-    """Make one clip and return the state after it, and the clip; where the video has its final length, the same again.
-
-    Raises:
-        ValueError: the clip before is no longer in the run store, or as :func:`make_clip`.
-    """
-    with RunStore(state.folder) as store:
-        video = _video_of(state, store)
-        before = video.last.clip if video.last else None
-        if video.is_full:
-            return state, before
-        if before is None:
-            video.begin()
-        clip = make_clip(state.plan, state.maker, store, before, state.start)
-        video.add(clip, state.plan.showing(clip.request))
-        video.wait()
-    last = replace(video.last, clip=replace(clip, latent=None))
-    made = {"clips": tuple(video.clips), "segments": tuple(video.segments), "join_seconds": video.join_seconds}
-    return replace(state, num_clips=state.num_clips + 1, last=last, **made), clip
-
-
-def finish_video(state: RunState) -> Path:
-    """Join the clips of `state` into a finished video and return its path.
-
-    Raises:
-        ValueError: there is no clip yet.
-    """
-    if state.last is None:
-        raise ValueError("the run has no clip yet: make at least one before the video is finished.")
-    with RunStore(state.folder) as store:
-        video = _video_of(state, store)
-        video.show_end()
-        path = video.finish()
-        store.prune(state.budget_bytes, {clip.key for clip in video.clips}, set(video.segments))
-    return path
-
-
-def _video_of(state: RunState, store: RunStore) -> GrowingVideo:
-    """Return the growing video as it was after the last clip of `state`.
-
-    Raises:
-        ValueError: the last clip is no longer in the run store.
-    """
-    last = state.last
-    if last is not None:
-        latent = store.load_latent(last.clip.key)
-        if latent is None:
-            raise ValueError(f"clip {state.num_clips} is no longer in {store.folder}: run the graph from its first clip again.")
-        last = replace(last, clip=replace(last.clip, latent=latent))
-    clips, segments = list(state.clips), list(state.segments)
-    return GrowingVideo(store, state.settings, clips, segments, last, state.started, state.join_seconds)

@@ -1,0 +1,98 @@
+"""A run between two clips as one value: make one clip, or finish the video."""
+
+import time
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from ..store.records import ShownClip
+from ..store.run_store import RunStore
+from .chain import Clip, ClipMaker, Predecessor, make_clip
+from .clip_plan import ClipPlan
+from .growing_video import GrowingVideo
+from .video_settings import LastClip, VideoSettings
+
+
+@dataclass(frozen=True)
+class RunState:
+    """A run between two clips as one immutable value, small whatever its length: what a generic loop carries round.
+
+    Attributes:
+        plan: its number of clips does not matter, the loop decides.
+        maker: the model side.
+        folder: of the run store.
+        settings: of the video.
+        start: what the first clip moves on from, if it does.
+        num_clips: made so far.
+        clips: shown so far.
+        segments: files of the video so far.
+        last: the clip made last, by key; its latent lies in the run store.
+        budget_bytes: room for stored clips, see RunStore.prune.
+        started: when the first clip was begun, in seconds of time.monotonic.
+        join_seconds: that refreshing the growing video took so far.
+    """
+
+    plan: ClipPlan
+    maker: ClipMaker = field(repr=False)
+    folder: Path
+    settings: VideoSettings = VideoSettings()
+    start: Predecessor | None = field(default=None, repr=False)
+    num_clips: int = 0
+    clips: tuple[ShownClip, ...] = ()
+    segments: tuple[Path, ...] = ()
+    last: LastClip | None = None
+    budget_bytes: int = 0
+    started: float = field(default_factory=time.monotonic)
+    join_seconds: float = 0.0
+
+
+def next_clip(state: RunState) -> tuple[RunState, Clip]:
+    """Make one clip and return the state after it, and the clip; where the video has its final length, the same again.
+
+    Raises:
+        ValueError: the clip before is no longer in the run store, or as :func:`make_clip`.
+    """
+    with RunStore(state.folder) as store:
+        video = _video_of(state, store)
+        before = video.last.clip if video.last else None
+        if video.is_full:
+            return state, before
+        if before is None:
+            video.begin()
+        clip = make_clip(state.plan, state.maker, store, before, state.start)
+        video.add(clip, state.plan.showing(clip.request))
+        video.wait()
+    last = replace(video.last, clip=replace(clip, latent=None))
+    made = {"clips": tuple(video.clips), "segments": tuple(video.segments), "join_seconds": video.join_seconds}
+    return replace(state, num_clips=state.num_clips + 1, last=last, **made), clip
+
+
+def finish_video(state: RunState) -> Path:
+    """Join the clips of `state` into a finished video and return its path.
+
+    Raises:
+        ValueError: there is no clip yet.
+    """
+    if state.last is None:
+        raise ValueError("the run has no clip yet: make at least one before the video is finished.")
+    with RunStore(state.folder) as store:
+        video = _video_of(state, store)
+        video.show_end()
+        path = video.finish()
+        store.prune(state.budget_bytes, {clip.key for clip in video.clips}, set(video.segments))
+    return path
+
+
+def _video_of(state: RunState, store: RunStore) -> GrowingVideo:
+    """Return the growing video as it was after the last clip of `state`.
+
+    Raises:
+        ValueError: the last clip is no longer in the run store.
+    """
+    last = state.last
+    if last is not None:
+        latent = store.load_latent(last.clip.key)
+        if latent is None:
+            raise ValueError(f"clip {state.num_clips} is no longer in {store.folder}: run the graph from its first clip again.")
+        last = replace(last, clip=replace(last.clip, latent=latent))
+    clips, segments = list(state.clips), list(state.segments)
+    return GrowingVideo(store, state.settings, clips, segments, last, state.started, state.join_seconds)

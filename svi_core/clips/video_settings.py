@@ -1,0 +1,64 @@
+"""How the clips of a run become a video."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+
+import torch
+
+from ..video.colour import ColourCorrection
+from ..video.sound import SoundTrack
+from ..video.video_file import PIXEL_FORMATS, VideoCoding
+from .chain import Clip
+from .clip_plan import ClipRequest
+from .continuation import VideoStart
+
+
+@dataclass(frozen=True)
+class VideoSettings:
+    """How a run's clips become a video.
+
+    Attributes:
+        coding: of the clips; a video that is continued decides about its colours.
+        metadata: header entries of the joined file.
+        start: the video that it begins with.
+        max_frames: final length in frames, the beginning included; 0 for all that the clips give.
+        colour_strength: 0 (as generated) to 1 (colours fully moved to the anchor's).
+        sound: what is heard with the clips, from the first on; a video that is continued brings its own for its part.
+        anchor_frame: request -> its anchor image [1, H, W, 3] in [0, 1]; needed where `colour_strength` is above 0.
+    """
+
+    coding: VideoCoding = VideoCoding()
+    metadata: Mapping[str, object] = field(default_factory=dict)
+    start: VideoStart | None = None
+    max_frames: int = 0
+    colour_strength: float = 0.0
+    anchor_frame: Callable[[ClipRequest], torch.Tensor] | None = field(default=None, repr=False)
+    sound: SoundTrack | None = None
+
+    @property
+    def clip_coding(self) -> VideoCoding:
+        """The coding of the clips, so that they join the video that is continued."""
+        if self.start is None:
+            return self.coding
+        source = self.start.source
+        pixel_format = source.pixel_format.replace("yuvj", "yuv")
+        if pixel_format not in PIXEL_FORMATS:
+            pixel_format = self.coding.pixel_format
+        return replace(self.coding, pixel_format=pixel_format, **source.colours)
+
+
+@dataclass(frozen=True)
+class LastClip:
+    """What the next clip needs to know of the one added last.
+
+    Attributes:
+        clip: the clip.
+        stop: end of its shown frames.
+        begin: colour correction of its first frame.
+        end: colour correction of its last frame.
+    """
+
+    clip: Clip
+    stop: int
+    begin: ColourCorrection = ColourCorrection()
+    end: ColourCorrection = ColourCorrection()

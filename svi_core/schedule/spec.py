@@ -1,0 +1,120 @@
+"""What a schedule says of each clip, as data."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+from ..video.seams import Seam
+
+MAX_CLIPS = 10_000
+
+
+MAX_SEED = 2**53 - 1  # the largest integer that survives a browser's JSON
+
+
+MAX_HOLD_FRAMES = 10_000
+
+
+@dataclass(frozen=True)
+class LoraStrength:
+    """A strength for the LoRA row whose file name contains `name`, for each expert."""
+
+    name: str
+    high: float
+    low: float
+
+
+@dataclass(frozen=True)
+class ClipSpec:
+    """What a schedule says of one clip; None means "as the node says".
+
+    Attributes:
+        prompt: its text.
+        seed: noise seed.
+        num_frames: pixel frames, 4n + 1.
+        num_motion_frames: pixel frames of the clip before that carry motion.
+        cfg: guidance scale.
+        anchor: name of the anchor, which then holds for later clips too.
+        end: name of the end image.
+        loras: strengths that differ from the rows' own.
+        cut: start anew from the anchor, without motion and without overlap.
+        seam: what becomes of the frames shared with the clip before.
+        hold: how many times the last frame is repeated.
+    """
+
+    prompt: str
+    seed: int | None = None
+    num_frames: int | None = None
+    num_motion_frames: int | None = None
+    cfg: float | None = None
+    anchor: str | None = None
+    end: str | None = None
+    loras: tuple[LoraStrength, ...] = ()
+    cut: bool = False
+    seam: Seam | None = None
+    hold: int = 0
+
+
+Requirement = Callable[[int, ClipSpec], None]  # raises ValueError where clip `index` cannot be what the spec asks
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """One paragraph of a schedule: a clip, and how many clips are made of it."""
+
+    spec: ClipSpec
+    repeat: int = 1
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The clips of a video in order, as written."""
+
+    paragraphs: tuple[Paragraph, ...]
+    _specs: tuple[ClipSpec, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "_specs", tuple(_expanded(self.paragraphs)))
+
+    def __len__(self) -> int:
+        return len(self._specs)
+
+    def snapshot(self) -> "Schedule":
+        """Return the schedule as it is now: itself, since it does not change."""
+        return self
+
+    def for_run(self) -> "Schedule":
+        """Return the schedule for one run: itself, since it does not change."""
+        return self
+
+    def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
+        """Return what is said of clip `clip_index` (0-based). After the last one its prompt and anchor hold on.
+
+        `require` is not asked: a schedule that does not change is checked before the run.
+        """
+        if clip_index < len(self._specs):
+            return self._specs[clip_index]
+        last = self._specs[-1]
+        return replace(last, seed=None, cut=False, end=None, hold=0)
+
+    @property
+    def prompts(self) -> list[str]:
+        """The different prompts in order of appearance."""
+        return list(dict.fromkeys(paragraph.spec.prompt for paragraph in self.paragraphs))
+
+
+def _expanded(paragraphs: tuple[Paragraph, ...]) -> Iterator[ClipSpec]:
+    """Yield one spec per clip. An anchor holds until the next one; repeats differ in seed and are cut only once."""
+    anchor = None
+    for paragraph in paragraphs:
+        spec = paragraph.spec
+        anchor = spec.anchor or anchor
+        for repetition in range(paragraph.repeat):
+            last = repetition == paragraph.repeat - 1
+            yield replace(
+                spec,
+                anchor=anchor,
+                seed=spec.seed if repetition == 0 else None,
+                cut=spec.cut and repetition == 0,
+                end=spec.end if last else None,
+                hold=spec.hold if last else 0,
+            )

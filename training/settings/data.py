@@ -1,0 +1,121 @@
+"""Where the clips are and how examples are made of them."""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+from svi_core.geometry import FRAME_RATE, TALK_FRAME_RATE, TRAINED_NUM_FRAMES, require_frame_size
+from svi_core.systems.layouts import Condition, Layout, make_layout
+from training.settings.checks import require
+
+STORAGE_DTYPES = ("float32", "bfloat16")
+
+
+_NOT_IN_THE_CACHE = ("folder", "cache", "exclude", "held_out", "strict")  # settings that change no cached value
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """Where the clips are and how examples are made of them.
+
+    Attributes:
+        folder: folder of the clips: ``clip.mp4`` beside ``clip.txt``, CSV or JSONL tables, sub-folders as categories.
+            Layout Dance needs a pose video of each clip: ``clip.pose.mp4`` beside it, or what a Pose column names. Layout Talk
+            needs clips with sound, their own or that of ``clip.wav`` beside them.
+        cache: folder of the encoded examples; empty: ``svi_cache`` inside `folder`.
+        default_caption: caption of clips that have none, ``{category}`` is the clip's folder; empty: such clips are skipped.
+        layout: the SVI system that is trained, a name of svi_core.systems.layouts: "2.0 Pro", "2.0", "Shot", "Film" ...
+        num_frames: pixel frames of an example, 4n + 1; SVI is trained on 81.
+        num_motion_frames: frames that carry motion; 0: the layout's own number (2.0 Pro 4, 2.0 and Shot 1, Film 5).
+        p_motion: share of examples laid out as a later clip, with motion of a clip before; the others are first clips.
+        frame_rate: frames per second that clips are resampled to, by time.
+        width: width of the examples in pixels, a multiple of 16.
+        height: height of the examples in pixels, a multiple of 16.
+        more_sizes: further sizes such as "480x832"; each clip goes to the size that is nearest to its own shape.
+        windows: windows that one clip gives at most, their starts spread over the clip, so that neighbours may overlap; a
+            shorter clip gives fewer.
+        variants: examples made of each window, which differ in start, anchor, kind (first or later clip) and crop. They are
+            drawn once, when the cache is made, not at every visit as in the released trainer: more variants come nearer to it.
+        min_crop: a crop keeps this share of the limiting side or more, drawn uniformly; 1 always crops as little as possible.
+        flip: mirror half of the examples; off, since it swaps left and right in captions and writing.
+        max_held_frames: how often the last frame may be repeated where a clip is a little too short.
+        held_out: clips kept for validation: below 1 a share of all clips (one clip at least), from 1 on their number.
+        exclude: clips or single examples that are not used, by the names that messages give them: "a/clip.mp4", or
+            "a/clip.mp4 window 0 variant 1". Unlike other settings it may change when a run goes on.
+        seed: seed of all draws above; another seed gives other windows, anchors and crops.
+        storage: dtype of the cached latents and texts, "float32" or "bfloat16" (half the disk).
+        vae_tile: side in pixels of the spatial tiles that the VAE encodes one by one; 0: the whole picture at once.
+        strict: stop at the first clip or row that cannot be used, rather than to skip it and report it.
+    """
+
+    folder: str = ""
+    cache: str = ""
+    default_caption: str = ""
+    layout: str = "2.0 Pro"
+    num_frames: int = TRAINED_NUM_FRAMES
+    num_motion_frames: int = 0
+    p_motion: float = 0.95
+    frame_rate: int = FRAME_RATE
+    width: int = 832
+    height: int = 480
+    more_sizes: tuple[str, ...] = ()
+    windows: int = 1
+    variants: int = 1
+    min_crop: float = 13 / 14
+    flip: bool = False
+    max_held_frames: int = 4
+    held_out: float = 0.05
+    exclude: tuple[str, ...] = ()
+    seed: int = 0
+    storage: str = "float32"
+    vae_tile: int = 0
+    strict: bool = False
+
+    def __post_init__(self):
+        make_layout(self.layout, self.num_frames, self.num_motion_frames)
+        for size in self.sizes:
+            require_frame_size(*size, name="data")
+        require(0.0 <= self.p_motion <= 1.0, "data.p_motion", self.p_motion, "a probability from 0 to 1")
+        require(0.5 <= self.min_crop <= 1.0, "data.min_crop", self.min_crop, "a share from 0.5 to 1")
+        require(1 <= self.frame_rate <= 120, "data.frame_rate", self.frame_rate, "1 to 120 frames per second, 16 for Wan 14B")
+        require(1 <= self.windows <= 10_000, "data.windows", self.windows, "1 or more")
+        require(1 <= self.variants <= 10_000, "data.variants", self.variants, "1 or more")
+        require(0 <= self.max_held_frames < self.num_frames, "data.max_held_frames", self.max_held_frames, "0 or a few frames")
+        known = 0 <= self.held_out < 1 or self.held_out == round(self.held_out) >= 1
+        require(known, "data.held_out", self.held_out, "a share below 1 or a whole number of clips")
+        require(self.storage in STORAGE_DTYPES, "data.storage", self.storage, " or ".join(STORAGE_DTYPES))
+        tile_fits = self.vae_tile == 0 or (self.vae_tile >= 32 and self.vae_tile % 16 == 0)
+        require(tile_fits, "data.vae_tile", self.vae_tile, "0 or a multiple of 16 pixels, 256 for instance")
+        heard = self.svi_layout.condition is Condition.SOUND
+        in_time = not heard or self.frame_rate == TALK_FRAME_RATE
+        require(in_time, "data.frame_rate", self.frame_rate, f"{TALK_FRAME_RATE} with sound, whose features come at that rate")
+        swaps = self.flip and self.svi_layout.condition is Condition.POSE
+        require(not swaps, "data.flip", self.flip, "false with poses, whose colours tell left from right")
+
+    @property
+    def svi_layout(self) -> Layout:
+        """The layout with this configuration's clip and motion lengths."""
+        return make_layout(self.layout, self.num_frames, self.num_motion_frames)
+
+    @property
+    def sizes(self) -> tuple[tuple[int, int], ...]:
+        """All (width, height) in pixels, the largest area first."""
+        sizes = {(self.width, self.height), *(_parse_size(text) for text in self.more_sizes)}
+        return tuple(sorted(sizes, key=lambda size: (-size[0] * size[1], size)))
+
+    @property
+    def cache_folder(self) -> Path:
+        """The folder of the encoded examples."""
+        return Path(self.cache) if self.cache else Path(self.folder) / "svi_cache"
+
+    def cached_settings(self) -> dict[str, object]:
+        """Return the settings that the cached examples depend on, as plain JSON values."""
+        values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_IN_THE_CACHE}
+        layout = self.svi_layout
+        return {**values, "num_motion_frames": layout.num_motion_frames, "more_sizes": list(self.more_sizes)}
+
+
+def _parse_size(text: str) -> tuple[int, int]:
+    width, _, height = str(text).lower().partition("x")
+    if not (width.isdecimal() and height.isdecimal()):
+        raise ValueError(f'more_sizes holds {text!r}: write width x height in pixels, such as "480x832".')
+    return int(width), int(height)
