@@ -16,16 +16,16 @@ from ..svi_core.conditioning.build_y import ConditioningLatent, cut_to_8_bits, m
 from ..svi_core.files.fingerprint import fingerprint
 from ..svi_core.flow.flow_matching import num_high_noise_steps, require_sigmas
 from ..svi_core.geometry import require_frame_size
-from ..svi_core.out_of_memory import out_of_memory_told
+from ..svi_core.out_of_memory import explain_out_of_memory
 from ..svi_core.schedule.spec import ClipSpec
 from ..svi_core.systems.layouts import Layout
 from ..svi_core.systems.lora import LoraFile, read_lora
-from ..svi_core.systems.lora_variant import VariantClaim, require_claims
+from ..svi_core.systems.lora_variant import LoraVariant, require_lora_variants
 from .bridge import translate as bridge
 from .bridge.attention import with_fastest_attention
 from .bridge.compiled import require_uncompiled
 from .bridge.control import Control, require_condition
-from .lora import LoraRow, apply_rows, attached_claims, claims_of_rows, lora_files_fingerprint, with_strengths
+from .lora import LoraRow, apply_rows, attached_variants, lora_files_fingerprint, variants_of_rows, with_strengths
 from .schedule import EncodedPrompts
 
 MAIN_ANCHOR = "main"  # what a schedule calls the anchor input
@@ -82,12 +82,12 @@ class ClipSampler:
             control.check(self.model, plan.layout, width * 8, height * 8)
         self._check_schedule(plan)
 
-    def claims(self, spec: ClipSpec | None = None) -> tuple[VariantClaim, ...]:
+    def claims(self, spec: ClipSpec | None = None) -> tuple[LoraVariant, ...]:
         """Return what the LoRAs were trained for: those on the models, and rows with a strength (as `spec` changes them)."""
         rows = with_strengths(self.loras, spec.loras) if spec else self.loras
-        of_models = [claim for model in (self.model, self.model_low_noise) if model for claim in attached_claims(model)]
+        of_models = [claim for model in (self.model, self.model_low_noise) if model for claim in attached_variants(model)]
         used = {name for row in rows for name, strength in row.sides if strength}
-        return (*of_models, *(claim for name, claim in self._claims_of_rows.items() if name in used))
+        return (*of_models, *(claim for name, claim in self._variants_of_rows.items() if name in used))
 
     def determinants(self, request: ClipRequest) -> object:
         """Return everything besides the clip before that the clip of `request` depends on."""
@@ -111,7 +111,7 @@ class ClipSampler:
         """Return the latent [1, 16, F, h, w] of a clip, made by the high-noise expert first, then the low-noise one."""
         size = bridge.clip_size(request.layout.num_slots, self.anchor["samples"])
         bridge.reset_peak_memory()
-        with out_of_memory_told(f"clip {request.index + 1} of {size}", bridge.MORE_MEMORY):
+        with explain_out_of_memory(f"clip {request.index + 1} of {size}", bridge.MORE_MEMORY):
             return self._sample(request, previous)
 
     def _sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
@@ -182,8 +182,8 @@ class ClipSampler:
         return bridge.StepProgress(self._num_steps)
 
     @cached_property
-    def _claims_of_rows(self) -> dict[str, VariantClaim]:
-        return claims_of_rows(self.loras)
+    def _variants_of_rows(self) -> dict[str, LoraVariant]:
+        return variants_of_rows(self.loras)
 
     @cached_property
     def _fixed_determinants(self) -> str:
@@ -291,7 +291,7 @@ class ClipSampler:
         self._anchor(spec.anchor)
         if spec.end is not None and bridge.FRAMES_KEY not in self._anchor(spec.end):
             raise ValueError(f"the end image {spec.end!r} holds only latents: make it from an image with SVI Anchor Encode.")
-        require_claims(layout, self.claims(spec))
+        require_lora_variants(layout, self.claims(spec))
 
 
 def _motion_frames(layout: Layout, previous: Predecessor) -> torch.Tensor:

@@ -23,7 +23,7 @@ from ..svi_core.video.video_file import CODECS, PIXEL_FORMATS, VideoCoding
 from .bridge import translate as bridge
 from .bridge.clip_times import note_run
 from .bridge.control import ControlType, earliest_end, frame_rate_of
-from .bridge.queued_graph import recipe
+from .bridge.queued_graph import graph_hash
 from .bridge.validation import complaint
 from .clip_panel import tell_browsers
 from .clip_sampler import ClipSampler
@@ -163,7 +163,7 @@ def prepare_run(
         layout,
         seed,
         SeedMode(seed_mode),
-        recipe=recipe(hidden.prompt, hidden.unique_id),
+        graph_hash=graph_hash(hidden.prompt, hidden.unique_id),
         seam=output.seam or measured_seam(layout),
         continues=continues,
         num_clips_before=continue_from.num_clips_made if continue_from else 0,

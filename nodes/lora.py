@@ -16,7 +16,7 @@ from ..svi_core.files.fingerprint import large_file_fingerprint
 from ..svi_core.files.safetensors_file import read_header
 from ..svi_core.schedule.spec import LoraStrength
 from ..svi_core.systems.lora import LoraFile, LoraReport, lora_shapes, module_of, read_lora, report_match, stacking_warning
-from ..svi_core.systems.lora_variant import VariantClaim, variant_claim
+from ..svi_core.systems.lora_variant import LoraVariant, variant_of_lora
 from ..svi_core.systems.variants import VARIANTS, WAN21, WAN22
 from .bridge import translate as bridge
 
@@ -158,19 +158,19 @@ def with_strengths(rows: tuple[LoraRow, ...], changes: tuple[LoraStrength, ...])
     return rows
 
 
-def attached_claims(model) -> tuple[VariantClaim, ...]:
+def attached_variants(model) -> tuple[LoraVariant, ...]:
     """Return what the LoRAs that SVI LoRA Stack put on `model` were trained for."""
     return model.get_attachment(CLAIMS_KEY) or ()
 
 
-def claims_of_rows(rows: tuple[LoraRow, ...]) -> dict[str, VariantClaim]:
+def variants_of_rows(rows: tuple[LoraRow, ...]) -> dict[str, LoraVariant]:
     """Return, by file, what the files of `rows` were trained for, where they tell; only headers are read.
 
     Raises:
         ValueError: a file that is not sound safetensors, or is for a system that is not known.
     """
     names = dict.fromkeys(name for row in rows for name, _ in row.sides if name != NONE)
-    claims = {name: variant_claim(name, read_header(_lora_path(name)).get("__metadata__", {})) for name in names}
+    claims = {name: variant_of_lora(name, read_header(_lora_path(name)).get("__metadata__", {})) for name in names}
     return {name: claim for name, claim in claims.items() if claim}
 
 
@@ -199,11 +199,11 @@ def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[obj
     if warning := _base_warning(model, report.claim):
         report = replace(report, warnings=(*report.warnings, warning))
     if report.claim:
-        patched.set_attachments(CLAIMS_KEY, (*attached_claims(model), report.claim))
+        patched.set_attachments(CLAIMS_KEY, (*attached_variants(model), report.claim))
     return patched, report
 
 
-def _base_warning(model, claim: VariantClaim | None) -> str | None:
+def _base_warning(model, claim: LoraVariant | None) -> str | None:
     """Return what speaks against a LoRA whose name says that it was trained on the other version of Wan.
 
     Source: SVI_SPEC C: do not apply a Wan 2.1 SVI LoRA to Wan 2.2; each needs its own training.

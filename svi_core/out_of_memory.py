@@ -17,7 +17,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def out_of_memory_told(what: str, remedy: str) -> Iterator[None]:
+def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
     """Put `what` was made and the `remedy` in front of an out-of-memory error from the block.
 
     The error keeps its type, by which ComfyUI knows that models must be unloaded. Other errors pass through.

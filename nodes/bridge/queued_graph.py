@@ -15,7 +15,7 @@ GENERATE, LORA_STACK = "SVIGenerate", "SVILoraStack"
 MODEL_INPUTS = ("model", "model_low_noise")
 MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # What a clip's own key holds already, or what changes the files of a run and not its clips.
-_NOT_IN_RECIPE = {"num_clips", "seed", "seed_mode", "filename_prefix", "output", "layout", "continue_from"}
+_NOT_IN_HASH = {"num_clips", "seed", "seed_mode", "filename_prefix", "output", "layout", "continue_from"}
 _SCHEDULE_WIDGETS = {"text", "split", "file", "until_stopped"}
 _NOT_MODELS = {"custom_nodes", "configs"}
 
@@ -140,17 +140,17 @@ def checkpoint_names(graph: QueuedGraph, node_id: str) -> tuple[str | None, ...]
     return tuple(names)
 
 
-def recipe(prompt: Mapping[str, Mapping], node_id: str) -> str:
-    """Return a hash of all that the graph says of the clips of the SVI Generate `node_id`, for ClipPlan.recipe.
+def graph_hash(prompt: Mapping[str, Mapping], node_id: str) -> str:
+    """Return a hash of all that the graph says of the clips of the SVI Generate `node_id`, for ClipPlan.graph_hash.
 
     Prompts, seeds and lengths are left out, since they are known clip by clip. Files enter with what they are now. A node
-    that the graph does not hold (one made while another was expanded) has the recipe "".
+    that the graph does not hold (one made while another was expanded) has the graph_hash "".
     """
     graph = QueuedGraph(prompt or {})
     if node_id not in graph.nodes:
         return ""
     prompts = graph.link(node_id, "prompts")
-    left_out = {node_id: _NOT_IN_RECIPE} | ({prompts.node_id: _SCHEDULE_WIDGETS} if prompts else {})
+    left_out = {node_id: _NOT_IN_HASH} | ({prompts.node_id: _SCHEDULE_WIDGETS} if prompts else {})
     hashes: dict[str, str] = {}
     for node in _ancestors_first(graph, node_id, left_out):
         inputs = {name: value for name, value in graph.inputs(node).items() if name not in left_out.get(node, ())}

@@ -27,7 +27,7 @@ import torch
 from ...svi_core.conditioning.build_y import ConditioningLatent, concat_padding, known_mask, padded_frames
 from ...svi_core.files.fingerprint import fingerprint, large_file_fingerprint
 from ...svi_core.geometry import LATENT_CHANNELS, num_pixel_frames, require_frame_size
-from ...svi_core.out_of_memory import is_out_of_memory, out_of_memory_told
+from ...svi_core.out_of_memory import explain_out_of_memory, is_out_of_memory
 from ...svi_core.systems.layouts import Layout, Padding, require_whole_motion
 
 FRAMES_KEY = "svi_frames"  # pixel frames [n, H, W, 3] that an SVI LATENT was encoded from, for pixel-space layouts
@@ -118,7 +118,7 @@ def decode_chunks(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
     comfy.model_management.soft_empty_cache()
     tile = {"tile_x": 32, "tile_y": 32, "overlap": 8}
     what = f"decoding a clip of {clip_size(samples.shape[2], samples)}, even in spatial tiles"
-    with out_of_memory_told(what, MORE_MEMORY):
+    with explain_out_of_memory(what, MORE_MEMORY):
         frames = vae.decode_tiled(samples, **tile, tile_t=samples.shape[2], overlap_t=1)[0, position:]
     yield frames
 

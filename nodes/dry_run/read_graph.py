@@ -25,7 +25,7 @@ from ...svi_core.schedule.text import parse_schedule
 from ...svi_core.systems.layouts import LAYOUTS, Layout
 from ...svi_core.systems.lora import expert_named_in
 from ...svi_core.systems.lora_presets import LORA_PRESETS
-from ...svi_core.systems.lora_variant import resolve_layout, variant_claim
+from ...svi_core.systems.lora_variant import resolve_layout, variant_of_lora
 from ...svi_core.video.seams import Seam, measured_seam
 from ...svi_core.video.source_video import probe_video
 from ...svi_core.video.video_file import VideoCoding
@@ -39,9 +39,9 @@ from ..bridge.queued_graph import (
     QueuedGraph,
     checkpoint_names,
     find_input,
+    graph_hash,
     model_files,
     names_a_model,
-    recipe,
 )
 from ..bridge.translate import rounding_warning
 from ..few_steps import FEW_STEPS
@@ -101,7 +101,7 @@ class _OutlineReader:
             layout,
             0 if seed is None else seed,
             SeedMode(self._required(self.node, "seed_mode", SeedMode.PER_CLIP)),
-            recipe(self.graph.nodes, self.node),
+            graph_hash(self.graph.nodes, self.node),
             output.seam or measured_seam(layout),
             known_start.plan_key if known_start else start,
             known_start.num_clips_made if known_start else 0,
@@ -349,7 +349,7 @@ class _OutlineReader:
 
 def _told_of(use: LoraUse, metadata: dict) -> LoraUse:
     """Return `use` with what the file's name and header tell."""
-    return replace(use, named_for=expert_named_in(use.name, metadata), claim=variant_claim(use.name, metadata))
+    return replace(use, named_for=expert_named_in(use.name, metadata), claim=variant_of_lora(use.name, metadata))
 
 
 def _vae_remarks(layout: Layout) -> Iterator[str]:

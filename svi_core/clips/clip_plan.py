@@ -78,7 +78,7 @@ class ClipPlan:
         layout: how clips are conditioned and joined, where the schedule says nothing else.
         seed: of the first clip of all, which is clip 0 unless runs are continued.
         seed_mode: PER_CLIP adds 42 per clip, as the authors do; FIXED repeats the same noise.
-        recipe: a hash of everything else that the graph says, which is known before any model loads.
+        graph_hash: a hash of everything else that the graph says, which is known before any model loads.
         seam: what becomes of shared frames, where the schedule says nothing else.
         continues: a hash of the video that the first clip moves on from; empty if it starts anew.
         num_clips_before: clips of earlier runs in that video: seeds go on after theirs, since no noise may come twice.
@@ -90,7 +90,7 @@ class ClipPlan:
     layout: Layout
     seed: int = 0
     seed_mode: SeedMode = SeedMode.PER_CLIP
-    recipe: str = ""
+    graph_hash: str = ""
     seam: Seam = Seam.DROP
     continues: str = ""
     num_clips_before: int = 0
@@ -127,7 +127,7 @@ class ClipPlan:
     def plan_key(self, request: ClipRequest, previous: str | None) -> str:
         """Return the key of a clip as far as the graph tells it; `previous` is that of the clip before, None after a cut."""
         spec = replace(request.spec, hold=0, seam=None)  # these change what is shown of a clip, not the clip
-        return chain_key(previous, (self.recipe, spec, request.seed, request.layout, request.starts_anew))
+        return chain_key(previous, (self.graph_hash, spec, request.seed, request.layout, request.starts_anew))
 
     def request_for(self, clip_index: int, spec: ClipSpec) -> ClipRequest:
         """Return what `spec` asks of clip `clip_index`.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from ..files.fingerprint import fingerprint
-from ..store.records import ShownClip, read_manifest, vouched_for
+from ..store.records import ShownClip, is_intact, read_manifest
 from ..store.run_store import RunStore
 from ..video.background_writer import HandOver
 from ..video.colour import END_FRAMES, ColourCorrection, corrected, match_colour
@@ -77,9 +77,9 @@ class GrowingVideo:
         if start is None:
             return
         path = self.store.folder / f"begin-{start.plan_key[:16]}-{coding.tag}.mp4"
-        if not vouched_for(path):
+        if not is_intact(path):
             write_beginning(path, start.source, start.num_frames, coding)
-            self.store.write_manifest(start.clips, path.name, vouch=True)
+            self.store.write_manifest(start.clips, path.name, is_final=True)
         self.clips.extend(start.clips)
         self.segments.append(path)
 
@@ -178,14 +178,14 @@ class GrowingVideo:
         """
         self.wait()
         final = self.store.folder / f"video-{self._content_name()}.mp4"
-        if not vouched_for(final):
+        if not is_intact(final):
             join_videos(final, self.segments, self.num_frames, self.settings.metadata, self._heard())
         try:
             self._spare_another()
             self.path.unlink(missing_ok=True)
         except OSError as error:  # open in a player on Windows, say
             _log.warning("SVI: %s could not be removed (%s); the finished video is %s.", self.path, error, final.name)
-        self.store.write_manifest(self.clips, final.name, vouch=True)
+        self.store.write_manifest(self.clips, final.name, is_final=True)
         return final
 
     def _content_name(self) -> str:
@@ -213,7 +213,7 @@ class GrowingVideo:
         spared = self.store.folder / f"stopped-{fingerprint(earlier)[:12]}.mp4"
         clips = read_manifest(self.path)
         os.replace(self.path, spared)
-        self.store.write_manifest(clips, spared.name, vouch=True)
+        self.store.write_manifest(clips, spared.name, is_final=True)
 
     def _heard(self) -> Sound | None:
         """Return the sound of the video of all clips so far, no longer than it."""

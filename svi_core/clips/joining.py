@@ -133,7 +133,7 @@ def join_into_folder(folder: Path, joint: Joint, coding: VideoCoding, metadata: 
     clips += clips_of_video(joint.second.source, joint.second.trim_start + joint.overlap, joint.second.trim_end)
     with RunStore(folder) as store:
         write_joint(path, joint, coding, metadata)
-        store.write_manifest(clips, path.name, vouch=True)
+        store.write_manifest(clips, path.name, is_final=True)
     return path
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from ..clips.clip_plan import ClipPlan, ClipRequest
 from ..store.clip_times import ClipWork
 from ..systems.lora import expert_named_in
-from ..systems.lora_variant import VariantClaim
+from ..systems.lora_variant import LoraVariant
 from ..video.seams import Showing
 from ..video.video_file import VideoCoding
 
@@ -43,7 +43,7 @@ class LoraUse:
     name: str
     strength: float
     named_for: str | None = None
-    claim: VariantClaim | None = None
+    claim: LoraVariant | None = None
     is_noted: bool = True
 
 

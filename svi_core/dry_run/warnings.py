@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from ..clips.clip_plan import SeedMode
 from ..geometry import TRAINED_NUM_FRAMES
 from ..systems.layouts import LAYOUTS
-from ..systems.lora_variant import require_claims
+from ..systems.lora_variant import require_lora_variants
 from ..systems.variants import VARIANTS
 from .outline import PlannedClip, RunOutline
 
@@ -64,7 +64,7 @@ def _variant(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]
     uses = {lora.name: lora for expert in outline.experts for lora in expert.loras if lora.strength and lora.claim}
     for lora in uses.values():
         try:
-            require_claims(outline.plan.layout, [lora.claim])
+            require_lora_variants(outline.plan.layout, [lora.claim])
         except ValueError as error:
             yield f"{error} {'The run will fail.' if lora.is_noted else 'Clips will drift or turn to noise.'}"
 

@@ -86,7 +86,7 @@ def read_last_video(run_folder: Path) -> Path | None:
     return video if video is not None and video.is_file() else None
 
 
-def vouched_for(video: Path) -> bool:
+def is_intact(video: Path) -> bool:
     """Whether `video` has the bytes that its own manifest says."""
     try:
         manifest = _manifest(video.with_suffix(".json"))

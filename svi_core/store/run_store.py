@@ -173,17 +173,17 @@ class RunStore:
         """Note that clip `key` is in use now, which decides what is removed first to save space."""
         os.utime(self._latent_path(key))
 
-    def write_manifest(self, clips: Iterable["ShownClip"], video: str, vouch: bool = False) -> None:
+    def write_manifest(self, clips: Iterable["ShownClip"], video: str, is_final: bool = False) -> None:
         """Write which clips, in which order, make up the file `video` of this folder, which is the run's last.
 
         Args:
-            vouch: it is finished: write its bytes' hash, and a manifest of its own that outlives later videos.
+            is_final: it is finished: write its bytes' hash, and a manifest of its own that outlives later videos.
         """
         manifest = {"format": FORMAT_VERSION, "video": video, "clips": [vars(clip) for clip in clips]}
-        if vouch:
+        if is_final:
             manifest["sha256"] = file_sha256(self.folder / video)
         data = json.dumps(manifest, ensure_ascii=False, indent=1).encode()
-        if vouch:
+        if is_final:
             write_bytes((self.folder / video).with_suffix(".json"), data)
         write_bytes(self.folder / MANIFEST, data)
 

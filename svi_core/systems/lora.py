@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 
 from ..files.safetensors_file import read_tensors
-from .lora_variant import VariantClaim, variant_claim
+from .lora_variant import LoraVariant, variant_of_lora
 from .pose_keys import is_pose_key
 
 COMFY_PREFIX = "diffusion_model."
@@ -51,13 +51,13 @@ class LoraFile:
         return self.num_pose_tensors > 0 or "unianimate" in self.name.lower()
 
     @property
-    def claim(self) -> VariantClaim | None:
+    def claim(self) -> LoraVariant | None:
         """The SVI system that it was trained for, where header or name tell.
 
         Raises:
             ValueError: the header names a system that is not known.
         """
-        return variant_claim(self.name, self.metadata)
+        return variant_of_lora(self.name, self.metadata)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ class LoraReport:
     num_matched: int
     unmatched: tuple[str, ...]
     warnings: tuple[str, ...] = ()
-    claim: VariantClaim | None = None
+    claim: LoraVariant | None = None
     num_pose_tensors: int = 0
 
     def __str__(self) -> str:

@@ -31,7 +31,7 @@ _VERSION_2 = {"2", "v2", "v20", "svi2", "svi20"}
 
 
 @dataclass(frozen=True)
-class VariantClaim:
+class LoraVariant:
     """What one LoRA file says of the SVI system that it was trained for.
 
     Attributes:
@@ -68,7 +68,7 @@ class AutoLayout:
     cuts_to_8_bits: bool = False
 
 
-def variant_claim(name: str, metadata: Mapping[str, str]) -> VariantClaim | None:
+def variant_of_lora(name: str, metadata: Mapping[str, str]) -> LoraVariant | None:
     """Return what a LoRA file says of itself, or None if it is no SVI LoRA as far as header and name tell.
 
     Args:
@@ -80,7 +80,7 @@ def variant_claim(name: str, metadata: Mapping[str, str]) -> VariantClaim | None
     """
     layout = metadata.get("svi.layout")
     if layout is None:
-        return _claim_of_name(name)
+        return _variant_of_name(name)
     layout = _TRAINED_AS.get(metadata.get("svi.variant", ""), layout)
     if layout not in LAYOUTS:
         raise ValueError(
@@ -89,10 +89,10 @@ def variant_claim(name: str, metadata: Mapping[str, str]) -> VariantClaim | None
         )
     motion = metadata.get("svi.num_motion_frames", "")
     layouts = (layout, *(other for other in _CONDITIONED_ALIKE if layout in _CONDITIONED_ALIKE and other != layout))
-    return VariantClaim(name, layouts, True, int(motion) if motion.isdecimal() else None)
+    return LoraVariant(name, layouts, True, int(motion) if motion.isdecimal() else None)
 
 
-def require_claims(layout: Layout, claims: Iterable[VariantClaim]) -> None:
+def require_lora_variants(layout: Layout, claims: Iterable[LoraVariant]) -> None:
     """Refuse a layout that a LoRA of the run was not trained for.
 
     Raises:
@@ -109,7 +109,7 @@ def require_claims(layout: Layout, claims: Iterable[VariantClaim]) -> None:
         )
 
 
-def resolve_layout(asked: Layout | AutoLayout, claims: Iterable[VariantClaim]) -> Layout:
+def resolve_layout(asked: Layout | AutoLayout, claims: Iterable[LoraVariant]) -> Layout:
     """Return the layout of a run: the one asked for, or the one that its LoRA was trained with.
 
     Raises:
@@ -117,11 +117,11 @@ def resolve_layout(asked: Layout | AutoLayout, claims: Iterable[VariantClaim]) -
     """
     claims = tuple(claims)
     layout = asked if isinstance(asked, Layout) else _layout_of(claims, asked)
-    require_claims(layout, claims)
+    require_lora_variants(layout, claims)
     return layout
 
 
-def _layout_of(claims: tuple[VariantClaim, ...], asked: AutoLayout) -> Layout:
+def _layout_of(claims: tuple[LoraVariant, ...], asked: AutoLayout) -> Layout:
     claim = next((claim for claim in claims if not claim.is_ambiguous), None)
     if claim is None:
         told = "; ".join(f"{claim.file} may be {' or '.join(claim.layouts)}" for claim in claims)
@@ -134,7 +134,7 @@ def _layout_of(claims: tuple[VariantClaim, ...], asked: AutoLayout) -> Layout:
     return make_layout(claim.layouts[0], asked.num_frames, num_motion_frames, asked.cuts_to_8_bits)
 
 
-def _claim_of_name(name: str) -> VariantClaim | None:
+def _variant_of_name(name: str) -> LoraVariant | None:
     """Return what the name of a released file, or of a copy of one, tells."""
     stem = re.sub(r"wan[ _-]?2[._]([12])", r" wan2\1 ", PurePath(name.replace("\\", "/")).stem.lower())
     words = [re.sub(r"^(svi)?v?\d*(?=pro$)", "", word) for word in re.split(r"[^a-z0-9]+", stem)]
@@ -142,11 +142,11 @@ def _claim_of_name(name: str) -> VariantClaim | None:
         return None
     for word, layouts in _NAMED.items():
         if word in words:
-            return VariantClaim(name, layouts)
+            return LoraVariant(name, layouts)
     if not _VERSION_2.intersection(words):
         return None
     if "wan21" in words:
-        return VariantClaim(name, ("2.0 (Wan 2.1)",))
+        return LoraVariant(name, ("2.0 (Wan 2.1)",))
     if {"wan22", "high", "low"}.intersection(words):
-        return VariantClaim(name, ("2.0",))
-    return VariantClaim(name, ("2.0", "2.0 (Wan 2.1)"), is_ambiguous=True)
+        return LoraVariant(name, ("2.0",))
+    return LoraVariant(name, ("2.0", "2.0 (Wan 2.1)"), is_ambiguous=True)

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from svi_core.out_of_memory import is_out_of_memory, out_of_memory_told
+from svi_core.out_of_memory import explain_out_of_memory, is_out_of_memory
 
 KINDS = [
     torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
@@ -20,7 +20,7 @@ OTHERS = [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError(
 def test_every_kind_is_known_and_keeps_its_type_and_its_own_words(error):
     said = str(error)
     assert is_out_of_memory(error)
-    with pytest.raises(type(error)) as caught, out_of_memory_told("clip 3", "Use less."):
+    with pytest.raises(type(error)) as caught, explain_out_of_memory("clip 3", "Use less."):
         raise error
     assert caught.value is error and str(error) == f"clip 3: memory ran out. Use less. ({said})"
     assert is_out_of_memory(error)
@@ -30,7 +30,7 @@ def test_every_kind_is_known_and_keeps_its_type_and_its_own_words(error):
 def test_other_errors_pass_unchanged(error):
     said = str(error)
     assert not is_out_of_memory(error)
-    with pytest.raises(type(error)) as caught, out_of_memory_told("clip 3", "Use less."):
+    with pytest.raises(type(error)) as caught, explain_out_of_memory("clip 3", "Use less."):
         raise error
     assert str(caught.value) == said
 

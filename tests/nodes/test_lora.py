@@ -230,8 +230,8 @@ def test_the_report_and_the_model_say_which_system_a_lora_is_for(pack, lora_node
     )
     assert report.count("for SVI") == 1 and "  for SVI Shot (its name says so)" in report
     for clone in (patched, patched.clone(), patched.clone().clone()):
-        assert [claim.file for claim in lora_nodes.attached_claims(clone)] == ["svi-shot.safetensors"]
-    assert lora_nodes.attached_claims(model) == ()
+        assert [claim.file for claim in lora_nodes.attached_variants(clone)] == ["svi-shot.safetensors"]
+    assert lora_nodes.attached_variants(model) == ()
 
 
 def test_a_lora_of_the_other_wan_is_warned_of(pack, model, loras, tiny_models):
@@ -259,7 +259,7 @@ def test_rows_claim_what_their_headers_say_without_being_applied(lora_nodes, lor
         lora_nodes.LoraRow("mine.safetensors", 1.0, "none", 1.0),
         lora_nodes.LoraRow("svi-shot.safetensors", 0.0, "none", 1.0),
     ]
-    assert {name: claim.layouts[0] for name, claim in lora_nodes.claims_of_rows(tuple(rows)).items()} == {
+    assert {name: claim.layouts[0] for name, claim in lora_nodes.variants_of_rows(tuple(rows)).items()} == {
         "mine.safetensors": "Film",
         "svi-shot.safetensors": "Shot",
     }

@@ -19,7 +19,7 @@ from svi_core.conditioning.talk import encode_speech
 from svi_core.files.fingerprint import large_file_fingerprint
 from svi_core.files.safetensors_file import read_header, read_tensors
 from svi_core.geometry import LATENT_CHANNELS, num_latent_slots, require_frame_size
-from svi_core.out_of_memory import out_of_memory_told
+from svi_core.out_of_memory import explain_out_of_memory
 
 from .comfy_runtime import start_comfy
 
@@ -205,7 +205,7 @@ def encode_video(vae, frames: Tensor, tile: int = 0) -> Tensor:
     num_latent_slots(count)
     require_frame_size(width, height, "frame")
     pixels = frames[..., :3].movedim(-1, 0)[None]
-    with out_of_memory_told(f"encoding {count} frames of {width} x {height}", MORE_MEMORY):
+    with explain_out_of_memory(f"encoding {count} frames of {width} x {height}", MORE_MEMORY):
         _bring_in(vae, vae.memory_used_encode((1, 3, count, tile or height, tile or width), vae.vae_dtype))
         latent = _encode_tiles(vae, pixels, tile) if tile else _encode_whole(vae, pixels)
     require_finite(latent, "what the VAE made")
@@ -222,7 +222,7 @@ def encode_vision(clip_vision, image: Tensor) -> Tensor:
 def decode(vae, latent: Tensor) -> Iterator[Tensor]:
     """Yield the frames [t, H, W, 3] in [0, 1] of a normalised latent [16, F, h, w], a few at a time, on the CPU."""
     samples = comfy.latent_formats.Wan21().process_out(latent[None].float())
-    with out_of_memory_told(f"decoding {latent.shape[1]} latent slots", MORE_MEMORY):
+    with explain_out_of_memory(f"decoding {latent.shape[1]} latent slots", MORE_MEMORY):
         frames = vae.decode(samples)[0]
     yield from frames.float().cpu().split(_DECODED_CHUNK)
 

@@ -24,7 +24,7 @@ def train(
     run: RunFolder,
     stop: StopSignal,
     on_step: Callable[[StepResult], None] = lambda result: None,
-    look: Callable[[Callable[[], bool]], None] = lambda wished: None,
+    look: Callable[[Callable[[], bool]], None] = lambda should_stop: None,
 ) -> int:
     """Train from the trainer's step to its last one; return what ended it before: a signal's number, BY_FILE, or 0 for nothing.
 
@@ -35,8 +35,8 @@ def train(
         run: where checkpoints and LoRA files go.
         stop: asked after each step and after each look; all processes stop together.
         on_step: told of each step.
-        look: called after each step: validation, samples, whatever is due. It is given what tells whether an end is wished,
-            and then leaves the rest undone.
+        look: called after each step: validation, samples, whatever is due. It is given a function that says whether
+            to stop, and then leaves the rest undone.
 
     Raises:
         TrainingStopped: a loss or gradient that is not finite.
@@ -50,7 +50,7 @@ def train(
         if due or ended_by:
             save(trainer, run)
         if not ended_by:
-            look(stop.wished)
+            look(stop.should_stop)
             ended_by = _ended_by(trainer, stop)
             if ended_by and not due:
                 save(trainer, run)

@@ -21,11 +21,11 @@ from training.method.trainer import Trainer
 from training.run.run_folder import RunFolder
 from training.run.validation import held_out_examples, validate
 
-MakeSample = Callable[[Callable[[], bool]], Path | None]  # given what tells whether an end is wished
+MakeSample = Callable[[Callable[[], bool]], Path | None]  # given a function that says whether to stop
 _log = logging.getLogger(__name__)
 
 
-def no_sample(wished: Callable[[], bool]) -> None:
+def no_sample(should_stop: Callable[[], bool]) -> None:
     """Make no sample video."""
 
 
@@ -49,7 +49,7 @@ class Progress:
         self._signal_rms = _rms([example.latent for example in self._held_out] or [trainer.data.example(0, 0, 0).latent])
         self._latest = time.monotonic()
 
-    def begin(self, wished: Callable[[], bool] = lambda: False) -> None:
+    def begin(self, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Say how the model runs, and validate it as it is before the first step, for the curves to begin with."""
         trainer = self._trainer
         loaded = trainer.loaded
@@ -63,7 +63,7 @@ class Progress:
             _log.warning("SVI: no clip is held out (data.held_out), so there is no validation.")
         if trainer.step == 0:
             self._run.record("model", 0, **asdict(loaded))
-            self._validate(wished)
+            self._validate(should_stop)
         self._latest = time.monotonic()
 
     def on_step(self, result: StepResult) -> None:
@@ -84,19 +84,19 @@ class Progress:
         self._bar.update()
         self._bar.set_postfix(loss=f"{result.loss:.4f}", bank=values["bank_entries"], refresh=False)
 
-    def look(self, wished: Callable[[], bool] = lambda: False) -> None:
+    def look(self, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Validate, look at the banks and make a sample video, where they are due after this step.
 
         Args:
-            wished: whether an end of the training is wished; what is not finished then is left undone.
+            should_stop: whether to stop; what is not finished then is left undone.
         """
         trainer, config = self._trainer, self._trainer.config
         if self._is_due(config.validation.every):
-            self._validate(wished)
+            self._validate(should_stop)
         if self._is_due(config.validation.every or config.loop.checkpoint_every):
             self._write_banks()
         if self._is_due(config.samples.every):
-            sample = self._make_sample(wished) if trainer.group.is_first else None
+            sample = self._make_sample(should_stop) if trainer.group.is_first else None
             if sample is not None:
                 self._write("sample", {"path": sample.relative_to(self._run.path).as_posix()})
             trainer.group.wait()
@@ -112,9 +112,9 @@ class Progress:
         """Whether what is done every so many steps (0: never), and after the last one, is due after this step."""
         return bool(every) and (self._trainer.step == self._trainer.num_steps or self._trainer.step % every == 0)
 
-    def _validate(self, wished: Callable[[], bool]) -> None:
+    def _validate(self, should_stop: Callable[[], bool]) -> None:
         """Write the held-out losses, if there are held-out clips and nobody wants to end."""
-        losses = validate(self._trainer, self._held_out, wished) if self._held_out else None
+        losses = validate(self._trainer, self._held_out, should_stop) if self._held_out else None
         if losses is not None:
             self._write("validation", losses)
 

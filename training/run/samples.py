@@ -82,7 +82,7 @@ class SampleMaker:
         story: what is shown.
         vae: ComfyUI's VAE.
         clip_vision: ComfyUI's CLIP vision model, where the backbone reads image features.
-        wished: whether an end of the training is wished; the video is then left.
+        should_stop: whether to stop; abandons the sample video.
         other: the other expert of Wan 2.2, if it takes part.
     """
 
@@ -90,7 +90,7 @@ class SampleMaker:
     story: Story
     vae: object
     clip_vision: object | None
-    wished: Callable[[], bool] = lambda: False
+    should_stop: Callable[[], bool] = lambda: False
     other: Backbone | None = None
 
     def determinants(self, request: ClipRequest) -> object:
@@ -139,7 +139,7 @@ class SampleMaker:
         return {"pose_tokens": self.trainer.poses.tokens([poses[shown]])}
 
     def _leave_if_wished(self) -> None:
-        if self.wished():
+        if self.should_stop():
             raise SampleLeft
 
     def _expert(self, sigma: float) -> Backbone:
@@ -189,7 +189,7 @@ def make_sampler(trainer: Trainer, run: RunFolder) -> MakeSample:
     if trainer.backbone.needs_clip_vision:
         clip_vision = encoders.load_clip_vision(find_model("clip_vision", config.model.clip_vision, "model.clip_vision"))
     story = _tell(config, next(iter(trainer.data.validation()), None) or trainer.data.example(config.seed, 0, 0), vae)
-    return lambda wished: _sample_or_skip(SampleMaker(trainer, story, vae, clip_vision, wished), run)
+    return lambda should_stop: _sample_or_skip(SampleMaker(trainer, story, vae, clip_vision, should_stop), run)
 
 
 def _sample_or_skip(maker: SampleMaker, run: RunFolder) -> Path | None:

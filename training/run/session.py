@@ -10,7 +10,7 @@ import psutil
 
 from svi_core.files.fingerprint import large_file_fingerprint
 from svi_core.files.output_folder import is_file_name
-from svi_core.out_of_memory import out_of_memory_told
+from svi_core.out_of_memory import explain_out_of_memory
 from svi_core.recycling.presets import PRESETS
 from svi_core.systems.layouts import Condition
 from training.data.dataset import CachedDataset
@@ -57,7 +57,7 @@ def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | 
         if dry_run:
             print_plan(config, group)
             return 0
-        with out_of_memory_told("training", MORE_MEMORY if resume is None else MORE_MEMORY_RESUMED):
+        with explain_out_of_memory("training", MORE_MEMORY if resume is None else MORE_MEMORY_RESUMED):
             number = run_training(config, group, open_cache, resume=resume is not None, sampler=make_sampler)
     finally:
         group.close()
@@ -133,7 +133,7 @@ def print_plan(config: TrainingConfig, group: Group) -> None:
     backbone = load_configured_backbone(config)
     require_expert(config.model.expert, backbone.needs_clip_vision, backbone.name)
     trainer = assemble(config, backbone, open_cache(config, per_step), group, Path(config.run))
-    with closing(trainer.banks), out_of_memory_told("one training step", MORE_MEMORY):
+    with closing(trainer.banks), explain_out_of_memory("one training step", MORE_MEMORY):
         text = plan(trainer, Path(config.run))
     if group.is_first:
         sys.stdout.write(text + "\n")
@@ -173,7 +173,7 @@ def run_training(
             require_room_for_banks(trainer)
             _begin(trainer, run, resume)
             with closing(Progress(trainer, run, sampler(trainer, run) if sampler else no_sample)) as progress:
-                progress.begin(stop.wished)
+                progress.begin(stop.should_stop)
                 return train(trainer, run, stop, progress.on_step, progress.look)
 
 

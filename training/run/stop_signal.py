@@ -42,7 +42,7 @@ class StopSignal:
         """Whether the file is there."""
         return self._file is not None and self._file.exists()
 
-    def wished(self) -> bool:
+    def should_stop(self) -> bool:
         """Return whether this process knows of a wish to end; the others may not know yet."""
         return bool(self.received) or self.asked_by_file
 

@@ -29,11 +29,11 @@ def held_out_examples(trainer: Trainer) -> list[TrainingExample]:
 
 @torch.no_grad()
 def validate(
-    trainer: Trainer, examples: Sequence[TrainingExample], wished: Callable[[], bool] = lambda: False
+    trainer: Trainer, examples: Sequence[TrainingExample], should_stop: Callable[[], bool] = lambda: False
 ) -> dict[str, float] | None:
     """Return the mean squared velocity error of clean examples for each quantile of noise levels, by its sigma.
 
-    The processes share the examples out among themselves; all of them get the result. If in any of them `wished` says that
+    The processes share the examples out among themselves; all of them get the result. If `should_stop` says in any of them that
     the training shall end, they leave the rest and return None.
     """
     ids = quantile_ids(trainer, trainer.config.validation.quantiles)
@@ -42,9 +42,9 @@ def validate(
         if index % trainer.group.size != trainer.group.rank:
             continue
         for part, timestep_id in enumerate(ids):
-            if not wished():
+            if not should_stop():
                 totals[part] += _error(trainer, example, timestep_id, index)
-    *totals, num_unfinished = trainer.group.total(*totals, wished())
+    *totals, num_unfinished = trainer.group.total(*totals, should_stop())
     if num_unfinished:
         return None
     return {f"{float(trainer.sigmas[i]):.3f}": total / len(examples) for i, total in zip(ids, totals, strict=True)}

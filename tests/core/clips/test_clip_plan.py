@@ -203,14 +203,14 @@ def test_lengths_that_a_layout_cannot_take_name_their_clip():
 
 
 def test_the_graph_s_keys_are_known_without_making_a_clip(tmp_path):
-    plan = plan_of(recipe="graph", text="one\n\ntwo\n\n[cut]\nthree")
+    plan = plan_of(graph_hash="graph", text="one\n\ntwo\n\n[cut]\nthree")
     with RunStore(tmp_path) as store:
         list(generate_clips(plan, FakeMaker(PRO), store))
         stored = [record.plan_key for record in read_records(tmp_path)]
     first = plan.plan_key(plan.request_for(0, plan.schedule.at(0)), None)
     second = plan.plan_key(plan.request_for(1, plan.schedule.at(1)), first)
     assert stored == [first, second, plan.plan_key(plan.request_for(2, plan.schedule.at(2)), None)]
-    assert replace(plan, recipe="other").plan_key(plan.request_for(0, plan.schedule.at(0)), None) != first
+    assert replace(plan, graph_hash="other").plan_key(plan.request_for(0, plan.schedule.at(0)), None) != first
 
 
 def test_a_record_says_how_much_work_its_clip_was(tmp_path):

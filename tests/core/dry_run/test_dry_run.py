@@ -18,7 +18,7 @@ from svi_core.store.clip_times import ClipTime, ClipWork
 from svi_core.store.records import read_records
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout
-from svi_core.systems.lora_variant import variant_claim
+from svi_core.systems.lora_variant import variant_of_lora
 from svi_core.video.video_file import VideoCoding
 from tests.core.fakes import FakeMaker
 
@@ -26,7 +26,7 @@ PRO, TEXT = LAYOUTS["2.0 Pro"], "one\n\ntwo\n\nthree"
 HIGH = ExpertModel("high", "wan2.2_i2v_high_noise_14B.safetensors")
 LOW = ExpertModel("low", "wan2.2_i2v_low_noise_14B.safetensors")
 MODELS = (HIGH.file, LOW.file)
-SHOT = LoraUse("svi-shot.safetensors", 1.0, claim=variant_claim("svi-shot.safetensors", {}))
+SHOT = LoraUse("svi-shot.safetensors", 1.0, claim=variant_of_lora("svi-shot.safetensors", {}))
 DISTILLED = LoraUse("lightx2v_HIGH.safetensors", 0.5, "high")
 
 
@@ -34,7 +34,7 @@ def outline_of(text=TEXT, num_clips=None, layout=PRO, plan=None, **facts):
     """A run that gives no reason for a warning: trained size and length, both experts, cfg 4."""
     schedule = parse_schedule(text)
     num_clips = len(schedule) if num_clips is None else num_clips
-    clip_plan = ClipPlan(num_clips, schedule, layout, recipe="graph", **(plan or {}))
+    clip_plan = ClipPlan(num_clips, schedule, layout, graph_hash="graph", **(plan or {}))
     known = {"cfg": 4.0, "num_steps": 4, "size": (832, 480), "experts": (HIGH, LOW)}
     return RunOutline(plan=clip_plan, num_listed=len(schedule), **(known | facts))
 
@@ -102,7 +102,7 @@ def test_what_is_stored_is_found_without_a_trace(tmp_path):
         "other seed": [False] * 3,
         "elsewhere": [False] * 3,
     }
-    other_recipe = replace(outline, plan=replace(outline.plan, recipe="other"))
+    other_recipe = replace(outline, plan=replace(outline.plan, graph_hash="other"))
     assert make_plan(other_recipe).num_stored == 0
     assert snapshot(tmp_path) == before
 

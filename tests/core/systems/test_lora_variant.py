@@ -3,7 +3,7 @@
 import pytest
 
 from svi_core.systems.layouts import LAYOUTS, make_layout
-from svi_core.systems.lora_variant import AutoLayout, require_claims, resolve_layout, variant_claim
+from svi_core.systems.lora_variant import AutoLayout, require_lora_variants, resolve_layout, variant_of_lora
 from svi_core.systems.variants import VARIANTS
 
 RELEASED = {  # file name (authors, kijai's repacks, copies with other separators): its layout
@@ -34,19 +34,19 @@ NOT_SVI = [
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_released_files_are_known_by_name(name):
-    claim = variant_claim(name, {})
+    claim = variant_of_lora(name, {})
     assert claim.layouts[0] == RELEASED[name] and not claim.is_certain and not claim.is_ambiguous
 
 
 @pytest.mark.parametrize("name", [file for variant in VARIANTS.values() for file in variant.files])
 def test_the_files_of_the_table_are_known_as_what_the_table_says(name):
     (expected,) = [variant.name for variant in VARIANTS.values() if name in variant.files]
-    assert variant_claim(name, {}).layouts[0] == expected
+    assert variant_of_lora(name, {}).layouts[0] == expected
 
 
 @pytest.mark.parametrize("name", NOT_SVI)
 def test_other_files_claim_nothing(name):
-    assert variant_claim(name, {}) is None
+    assert variant_of_lora(name, {}) is None
 
 
 def header(layout="Shot", variant="shot", motion="1"):
@@ -54,22 +54,22 @@ def header(layout="Shot", variant="shot", motion="1"):
 
 
 def test_the_header_comes_before_the_name():
-    claim = variant_claim("svi-film.safetensors", header())
+    claim = variant_of_lora("svi-film.safetensors", header())
     assert claim.layouts == ("Shot",) and claim.is_certain and claim.num_motion_frames == 1
-    assert variant_claim("x.safetensors", header(variant="talk")).layouts == ("Talk",)
+    assert variant_of_lora("x.safetensors", header(variant="talk")).layouts == ("Talk",)
     with pytest.raises(ValueError, match="svi.layout 'Opera'.*update the pack"):
-        variant_claim("x.safetensors", header("Opera"))
+        variant_of_lora("x.safetensors", header("Opera"))
 
 
 @pytest.mark.parametrize("file", [name for name in RELEASED if "film" not in name.lower()])
 def test_each_other_layout_is_refused_with_the_way_out(file):
-    claim = variant_claim(file, {})
+    claim = variant_of_lora(file, {})
     for name, layout in LAYOUTS.items():
         if name == RELEASED[file]:
-            require_claims(layout, [claim])
+            require_lora_variants(layout, [claim])
         else:
             with pytest.raises(ValueError) as caught:
-                require_claims(layout, [claim])
+                require_lora_variants(layout, [claim])
             message = str(caught.value)
             assert file in message and f"layout is {name!r}" in message and f"variant {RELEASED[file]!r} or 'auto'" in message
             assert "rename the file" in message
@@ -78,21 +78,21 @@ def test_each_other_layout_is_refused_with_the_way_out(file):
 def test_the_two_films_share_a_layout():
     for file in ("svi-film.safetensors", "svi-film-transitions.safetensors"):
         for name in ("Film", "Film-transitions"):
-            require_claims(LAYOUTS[name], [variant_claim(file, {})])
+            require_lora_variants(LAYOUTS[name], [variant_of_lora(file, {})])
         with pytest.raises(ValueError, match="Film"):
-            require_claims(LAYOUTS["Tom & Jerry"], [variant_claim(file, {})])
+            require_lora_variants(LAYOUTS["Tom & Jerry"], [variant_of_lora(file, {})])
 
 
 def test_a_header_is_certain_so_that_renaming_is_not_offered():
     with pytest.raises(ValueError, match="its header says so") as caught:
-        require_claims(LAYOUTS["Film"], [variant_claim("x.safetensors", header())])
+        require_lora_variants(LAYOUTS["Film"], [variant_of_lora("x.safetensors", header())])
     assert "rename" not in str(caught.value)
 
 
 def test_auto_takes_layout_and_motion_from_the_lora():
-    claims = [variant_claim("svi-film.safetensors", {})]
+    claims = [variant_of_lora("svi-film.safetensors", {})]
     assert resolve_layout(AutoLayout(41), claims) == make_layout("Film", 41)
-    trained = [variant_claim("mine.safetensors", header("2.0 Pro", "pro-high", "8"))]
+    trained = [variant_of_lora("mine.safetensors", header("2.0 Pro", "pro-high", "8"))]
     assert resolve_layout(AutoLayout(), trained) == make_layout("2.0 Pro", 81, 8)
     assert resolve_layout(AutoLayout(81, 4), trained) == make_layout("2.0 Pro", 81, 4)
     assert resolve_layout(AutoLayout(cuts_to_8_bits=True), claims).cuts_to_8_bits
@@ -110,7 +110,7 @@ def test_auto_takes_layout_and_motion_from_the_lora():
 )
 def test_auto_never_guesses(files, words):
     with pytest.raises(ValueError, match=words):
-        resolve_layout(AutoLayout(), [variant_claim(file, {}) for file in files])
+        resolve_layout(AutoLayout(), [variant_of_lora(file, {}) for file in files])
 
 
 def test_a_layout_without_claims_is_taken_as_it_is():
@@ -118,7 +118,7 @@ def test_a_layout_without_claims_is_taken_as_it_is():
 
 
 def test_an_ambiguous_name_leaves_the_choice_between_its_layouts():
-    claim = variant_claim("svi_lora_v2.0.safetensors", {})
+    claim = variant_of_lora("svi_lora_v2.0.safetensors", {})
     assert resolve_layout(LAYOUTS["2.0"], [claim]) and resolve_layout(LAYOUTS["2.0 (Wan 2.1)"], [claim])
     with pytest.raises(ValueError, match="variant '2.0' or '2.0 "):
         resolve_layout(LAYOUTS["Shot"], [claim])

@@ -286,32 +286,34 @@ def change(graph, target, **inputs):
     ],
 )
 def test_the_recipe_changes_with_what_changes_clips(graph, module, target, inputs, matters):
-    recipe = module("bridge.queued_graph").recipe
-    before = recipe(graph, "generate")
-    assert len(before) == 64 and (recipe(change(graph, target, **inputs), "generate") != before) is matters
+    graph_hash = module("bridge.queued_graph").graph_hash
+    before = graph_hash(graph, "generate")
+    assert len(before) == 64 and (graph_hash(change(graph, target, **inputs), "generate") != before) is matters
 
 
 def test_the_recipe_knows_files_and_not_ids(graph, module, folders):
-    recipe = module("bridge.queued_graph").recipe
-    before = recipe(graph, "generate")
+    graph_hash = module("bridge.queued_graph").graph_hash
+    before = graph_hash(graph, "generate")
     renamed = {f"10:{name}": {**entry, "inputs": dict(entry["inputs"])} for name, entry in graph.items()}
     for entry in renamed.values():
         links = {key: [f"10:{value[0]}", value[1]] for key, value in entry["inputs"].items() if isinstance(value, list)}
         entry["inputs"].update(links)
-    assert recipe(renamed, "10:generate") == before
+    assert graph_hash(renamed, "10:generate") == before
     shutil.copyfile(folders / "input" / "picture.png", folders / "input" / "copy.png")
     os.replace(folders / "input" / "copy.png", folders / "input" / "picture.png")
-    assert recipe(graph, "generate") == before, "a picture is known by its content"
+    assert graph_hash(graph, "generate") == before, "a picture is known by its content"
     Image.new("RGB", (1000, 500), (10, 200, 10)).save(folders / "input" / "picture.png")
-    assert recipe(graph, "generate") != before
+    assert graph_hash(graph, "generate") != before
     os.utime(folders / "diffusion_models" / LOW, ns=(1, 1))
-    touched = recipe(graph, "generate")
-    assert len({before, touched, recipe(graph, "not there")}) == 3 and recipe(graph, "not there") == "" == recipe(None, "1")
+    touched = graph_hash(graph, "generate")
+    assert len({before, touched, graph_hash(graph, "not there")}) == 3 and graph_hash(graph, "not there") == "" == graph_hash(
+        None, "1"
+    )
 
 
 def test_a_cycle_or_a_missing_node_ends_the_walk(module):
     graph = {"a": node("A", x=["b", 0]), "b": node("B", x=["a", 0], y=["gone", 1])}
-    assert len(module("bridge.queued_graph").recipe(graph, "a")) == 64
+    assert len(module("bridge.queued_graph").graph_hash(graph, "a")) == 64
     assert module("bridge.queued_graph").QueuedGraph(graph).upstream("a") == ["a", "b"]
 
 

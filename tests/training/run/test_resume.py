@@ -419,7 +419,7 @@ def test_steps_are_saved_before_anybody_looks_at_them(wan_folder, tmp_path):
 
     run = tmp_path / "run"
 
-    def fails(wished):
+    def fails(should_stop):
         raise RuntimeError("while looking")
 
     config = config_for(run, wan_folder, samples={"every": 2})
@@ -434,10 +434,10 @@ def test_a_wish_to_end_reaches_the_sampler_and_the_step_is_saved(wan_folder, tmp
 
     run, told = tmp_path / "run", []
 
-    def asked_while_sampling(wished):
-        told.append(wished())
+    def asked_while_sampling(should_stop):
+        told.append(should_stop())
         (run / "stop").touch()
-        told.append(wished())
+        told.append(should_stop())
 
     config = config_for(run, wan_folder, loop={"checkpoint_every": 5}, samples={"every": 3})
     arguments = (Group(), lambda *_: FakeDataset())

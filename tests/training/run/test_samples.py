@@ -215,7 +215,7 @@ def test_a_video_is_left_at_the_next_step_when_the_training_shall_end(wan_folder
 
     maker = make_maker(wan_folder, steps=5)
     maker.trainer.backbone = recorder = Recorder()
-    maker.wished = lambda: len(recorder.calls) == 2
+    maker.should_stop = lambda: len(recorder.calls) == 2
     with pytest.raises(SampleLeft):
         maker.sample(request(maker, 0), None)
     assert len(recorder.calls) == 2
