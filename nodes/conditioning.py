@@ -1,14 +1,15 @@
 """Building blocks: anchor, motion tail, and their concatenation into what conditions a clip."""
 
 import re
+from functools import partial
 
 from comfy_api.latest import io
 
-from ..svi_core.conditioning.build_y import motion_tail, motion_window
+from ..svi_core.conditioning.build_y import build_y, motion_tail, motion_window
 from ..svi_core.conditioning.images import ResizeMode, SizeRule, resize_images, video_size
 from ..svi_core.geometry import TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
 from ..svi_core.systems.layouts import Padding
-from .bridge import translate as bridge
+from .bridge import latents, sampling, vaes
 from .bridge.validation import complaint
 
 CATEGORY = "SVI"
@@ -62,10 +63,10 @@ class SVIAnchorEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, vae, image, width, height, size_rule, resize) -> io.NodeOutput:
-        bridge.require_wan_vae(vae)
+        vaes.require_wan_vae(vae)
         width, height = video_size(image.shape[2], image.shape[1], width, height, SizeRule(size_rule))
         image = resize_images(image[..., :3], width, height, ResizeMode(resize))
-        anchor = {"samples": bridge.encode_images(vae, image), bridge.FRAMES_KEY: image}
+        anchor = {"samples": vaes.encode_images(vae, image), latents.FRAMES_KEY: image}
         return io.NodeOutput(anchor, image, width, height)
 
 
@@ -138,7 +139,7 @@ class SVIMotionLatent(io.ComfyNode):
             raise ValueError("SVI Motion Latent needs either samples or images: connect exactly one of the two.")
         count = int(num_motion_frames)
         if samples is not None:
-            return io.NodeOutput({"samples": motion_tail(bridge.samples_of(samples, "samples"), count)})
+            return io.NodeOutput({"samples": motion_tail(latents.samples_of(samples, "samples"), count)})
         return io.NodeOutput(_motion_from_images(vae, images[..., :3], count))
 
 
@@ -196,9 +197,11 @@ class SVIConditioning(io.ComfyNode):
     def execute(
         cls, positive, negative, anchor, num_frames, padding, motion=None, vae=None, clip_vision_output=None
     ) -> io.NodeOutput:
-        y = bridge.build_y(Padding(padding), anchor, motion, num_frames, num_latent_slots(num_frames), vae)
-        conditionings = [bridge.set_y(c, y, clip_vision_output) for c in (positive, negative)]
-        return io.NodeOutput(*conditionings, bridge.empty_latent(y))
+        anchor, motion = (part and latents.known_part(part, name) for part, name in ((anchor, "anchor"), (motion, "motion")))
+        encode = vae and partial(vaes.encode_frames, vae)
+        y = build_y(Padding(padding), num_frames, anchor, motion, latents.zero_latent_slot(), encode)
+        conditionings = [sampling.set_y(c, y, clip_vision_output) for c in (positive, negative)]
+        return io.NodeOutput(*conditionings, latents.empty_latent(y))
 
 
 def _motion_from_images(vae, images, count: int) -> dict:
@@ -207,7 +210,7 @@ def _motion_from_images(vae, images, count: int) -> dict:
     Raises:
         ValueError: fewer images than asked for.
     """
-    bridge.require_wan_vae(vae)
+    vaes.require_wan_vae(vae)
     if images.shape[0] < count + (count % 4 == 0):
         needed = count + (count % 4 == 0)
         raise ValueError(
@@ -215,6 +218,6 @@ def _motion_from_images(vae, images, count: int) -> dict:
         )
     frames = images[-count:]
     if count % 4:
-        return {"samples": bridge.encode_frames(vae, frames), bridge.FRAMES_KEY: frames}
-    encoded = bridge.encode_frames(vae, motion_window(images, TRAINED_NUM_FRAMES))
-    return {"samples": encoded[:, :, -num_motion_latents(count) :].clone(), bridge.FRAMES_KEY: frames}
+        return {"samples": vaes.encode_frames(vae, frames), latents.FRAMES_KEY: frames}
+    encoded = vaes.encode_frames(vae, motion_window(images, TRAINED_NUM_FRAMES))
+    return {"samples": encoded[:, :, -num_motion_latents(count) :].clone(), latents.FRAMES_KEY: frames}

@@ -1,6 +1,6 @@
 """Pose videos for SVI-Dance: each clip's pose tokens are added to its patch tokens before the transformer's first block.
 
-Source: SVI_SPEC D2; the place is where ComfyUI's comfy/ldm/wan/model.py hands its tokens to a replacement of block 0.
+Source: docs/METHOD.md, 8.2; the place is where ComfyUI's comfy/ldm/wan/model.py hands its tokens to a replacement of block 0.
 """
 
 import logging
@@ -21,7 +21,7 @@ from ..svi_core.files.fingerprint import fingerprint
 from ..svi_core.geometry import SIZE_MULTIPLE
 from ..svi_core.systems.layouts import LAYOUTS, Condition, Layout, Padding
 from ..svi_core.video.sound import SoundTrack
-from .bridge import translate as bridge
+from .bridge import models
 from .bridge.control import Control, ControlType
 from .layouts import LayoutType
 
@@ -135,7 +135,7 @@ class DanceControl:
                 f"the pose encoder of {self.file} makes tokens {self.encoder.dim} wide, but model's are {dim} wide: they "
                 "belong to different sizes of Wan; svi-dance is for Wan 2.1 I2V 14B."
             )
-        if not bridge.needs_clip_vision(model):
+        if not models.needs_clip_vision(model):
             logging.warning("SVI Dance: model is not Wan 2.1 I2V, which SVI-Dance was trained on; expect weaker results.")
 
     def determinants(self, request: ClipRequest) -> object:

@@ -8,7 +8,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import InputImpl, io
 
-from ..svi_core.clips.chain import Predecessor
+from ..svi_core.clips.chain import Clip, Predecessor
 from ..svi_core.clips.clip_plan import ClipPlan, SeedMode
 from ..svi_core.clips.continuation import VideoStart
 from ..svi_core.clips.growing_video import GrowingVideo, make_video
@@ -20,11 +20,12 @@ from ..svi_core.systems.layouts import LAYOUTS, Layout
 from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout
 from ..svi_core.video.seams import Seam, measured_seam
 from ..svi_core.video.video_file import CODECS, PIXEL_FORMATS, VideoCoding
-from .bridge import translate as bridge
+from .bridge import queued_graph
 from .bridge.clip_times import note_run
 from .bridge.control import ControlType, earliest_end, frame_rate_of
 from .bridge.queued_graph import graph_hash
 from .bridge.validation import complaint
+from .check_run import check_run, check_spec
 from .clip_panel import tell_browsers
 from .clip_sampler import ClipSampler
 from .conditioning import Anchors
@@ -72,12 +73,12 @@ class SVIGenerate(io.ComfyNode):
     @classmethod
     def execute(cls, num_clips, prompts, **inputs) -> io.NodeOutput:
         run = prepare_run(cls.hidden, MAX_CLIPS if prompts.until_stopped else num_clips, prompts, **inputs)
-        run.sampler.start_progress(0 if prompts.until_stopped else num_clips)
+        run.sampler.progress.restart(0 if prompts.until_stopped else num_clips)
         with RunStore(run.folder) as store:
             video = GrowingVideo(store, run.settings)
             tell = tell_browsers(video, cls.hidden.unique_id)
             with store.within(run.budget_bytes, video.clips, video.segments):
-                path, latent = make_video(run.plan, run.sampler, video, run.start, run.sampler.on_clip, tell)
+                path, latent = make_video(run.plan, run.sampler, video, run.start, run.end_clip, tell)
             note_run(cls.hidden, store, video.clips)
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})
@@ -132,6 +133,10 @@ class PreparedRun:
     budget_bytes: int
     start: Predecessor | None
 
+    def end_clip(self, clip: Clip) -> None:
+        """Move the progress bar to the end of `clip`."""
+        self.sampler.progress.end_clip(clip.request.index)
+
 
 def prepare_run(
     hidden,
@@ -155,7 +160,7 @@ def prepare_run(
     if continue_from:
         continue_from.require_another_folder(folder)
     sampler = ClipSampler(prompts=prompts, **inputs)
-    layout = resolve_layout(layout or LAYOUTS["2.0 Pro"], sampler.claims())
+    layout = resolve_layout(layout or LAYOUTS["2.0 Pro"], sampler.lora_variants())
     continues = continue_from.plan_key if continue_from else ""
     plan = ClipPlan(
         num_clips,
@@ -167,14 +172,14 @@ def prepare_run(
         seam=output.seam or measured_seam(layout),
         continues=continues,
         num_clips_before=continue_from.num_clips_made if continue_from else 0,
-        accepts=partial(sampler.check_spec, layout=layout),
+        accepts=partial(check_spec, sampler, layout=layout),
     )
-    sampler.check(plan)
+    check_run(sampler, plan)
     rate = frame_rate_of(layout, sampler.control)
     num_start_frames = continue_from.num_frames if continue_from else 0
     max_frames = earliest_end(output.max_frames(continue_from, rate), num_start_frames, sampler.control)
     start = sampler.open_start(continue_from, rate) if continue_from else None
-    graph = bridge.embedded_graph(hidden)
+    graph = queued_graph.embedded_graph(hidden)
     sound = next((control.sound for control in sampler.control if control.sound), None)
     coding = replace(output.coding, frame_rate=rate)
     settings = VideoSettings(coding, graph, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound)

@@ -6,7 +6,7 @@ from ..svi_core.clips.joining import Joint, Piece, join_into_folder
 from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.video.seams import Seam
 from ..svi_core.video.source_video import probe_video
-from .bridge import translate as bridge
+from .bridge import queued_graph
 from .bridge.validation import complaint
 from .continuation import video_path
 from .generate import OutputSettings, OutputType, changed_if_gone, remember, run_path
@@ -63,7 +63,7 @@ class SVIJoinVideos(io.ComfyNode):
     def execute(cls, first, second, seam, blend_frames, trim_end, trim_start, filename_prefix, output=None) -> io.NodeOutput:
         earlier, later = (probe_video(video_path(video)) for video in (first, second))
         joint = Joint(Piece(earlier, 0, trim_end), Piece(later, trim_start), Seam(seam), blend_frames)
-        metadata = bridge.embedded_graph(cls.hidden)
+        metadata = queued_graph.embedded_graph(cls.hidden)
         coding = (output or OutputSettings()).coding
         path = join_into_folder(run_path(filename_prefix), joint, coding, metadata)
         remember(path, instead_of="video-*.mp4")

@@ -18,7 +18,7 @@ from ..svi_core.schedule.spec import LoraStrength
 from ..svi_core.systems.lora import LoraFile, LoraReport, lora_shapes, module_of, read_lora, report_match, stacking_warning
 from ..svi_core.systems.lora_variant import LoraVariant, variant_of_lora
 from ..svi_core.systems.variants import VARIANTS, WAN21, WAN22
-from .bridge import translate as bridge
+from .bridge import models
 
 CATEGORY = "SVI"
 NONE = "none"
@@ -206,12 +206,12 @@ def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[obj
 def _base_warning(model, claim: LoraVariant | None) -> str | None:
     """Return what speaks against a LoRA whose name says that it was trained on the other version of Wan.
 
-    Source: SVI_SPEC C: do not apply a Wan 2.1 SVI LoRA to Wan 2.2; each needs its own training.
+    Source: docs/METHOD.md, 6.3: do not apply a Wan 2.1 SVI LoRA to Wan 2.2; each needs its own training.
     """
     if claim is None or claim.is_certain:
         return None
     bases = {VARIANTS[name].base for name in claim.layouts}
-    base = WAN21 if bridge.needs_clip_vision(model) else WAN22
+    base = WAN21 if models.needs_clip_vision(model) else WAN22
     return None if base in bases else f"it is for {' or '.join(sorted(bases))}, but this model is {base}."
 
 
@@ -226,7 +226,7 @@ def _owner(key: str, key_map: dict[str, str]) -> str | None:
 
 def _apply_files(model, expert: str, files: list[tuple[str, float]], read: ReadLora) -> tuple[object, list[LoraReport]]:
     """Apply (file name, strength) rows in order, skipping 'none' and strength 0."""
-    bridge.require_i2v(model, "model_low_noise" if expert == "low" else "model")
+    models.require_i2v(model, "model_low_noise" if expert == "low" else "model")
     reports, applied = [], []
     for name, strength in files:
         if name == NONE or strength == 0.0:

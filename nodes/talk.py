@@ -5,7 +5,7 @@ ComfyUI loads the weights (Load Model Patch, Load Audio Encoder) and runs each b
 method, and not used here: it resamples features after the encoder instead of before, leaves the loudness as it is, pads with
 grey, marks several slots as known, and overwrites the motion slots in every step.
 
-Source: SVI_SPEC D1.
+Source: docs/METHOD.md, 7.
 """
 
 from dataclasses import dataclass, field
@@ -34,7 +34,7 @@ from ..svi_core.geometry import TALK_FRAME_RATE
 from ..svi_core.systems.layouts import LAYOUTS, Condition, Layout, make_layout
 from ..svi_core.systems.lora_variant import AutoLayout
 from ..svi_core.video.sound import SoundTrack
-from .bridge import translate as bridge
+from .bridge import models
 from .bridge.control import ControlType
 from .layouts import LayoutType
 
@@ -119,7 +119,7 @@ class TalkControl:
             ValueError: naming what does not fit and the fix.
         """
         _talk_layout(layout)
-        if not bridge.needs_clip_vision(model):
+        if not models.needs_clip_vision(model):
             raise ValueError("model is not a Wan 2.1 I2V model, which SVI-Talk is trained on: load Wan 2.1 I2V 480p 14B.")
         transformer, layers = model.model.diffusion_model, self.model_patch.model.blocks
         width_of_layers = layers[0].audio_cross_attn.dim
@@ -227,7 +227,7 @@ def make_control(audio: dict, audio_encoder, model_patch, audio_cfg: float) -> T
     _require_speech_encoder(audio_encoder, projection)
     mono = torchaudio.functional.resample(sound.waveform.float().mean(dim=0), sound.sample_rate, SAMPLE_RATE)
     speech = SpeechFeatures(prepared_speech(mono), SpeechEncoder(audio_encoder))
-    weights = [bridge.weights_fingerprint(patcher) for patcher in (audio_encoder.patcher, model_patch)]
+    weights = [models.weights_fingerprint(patcher) for patcher in (audio_encoder.patcher, model_patch)]
     return TalkControl(sound, speech, model_patch, fingerprint(weights), audio_cfg)
 
 

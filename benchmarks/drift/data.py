@@ -12,7 +12,9 @@ import torch
 from torch import Tensor
 
 from demo.world.scenes import HELD_OUT_SEED
-from svi_core.systems.layouts import Layout, make_layout
+from svi_core.conditioning.build_y import KnownPart, build_y
+from svi_core.geometry import num_pixel_frames
+from svi_core.systems.layouts import Layout, Padding, make_layout
 from training.data.windows import error_slots
 
 from .codec import LinearCodec, fit_codec, load_codec
@@ -105,11 +107,10 @@ def condition(
     """
     if chain is Chain.ONE_FRAME:
         return codec.at_rest(first_slot, num_slots)
-    out = anchor.new_zeros(len(anchor), anchor.shape[1], num_slots, *anchor.shape[2:])
-    out[:, :, 0] = anchor
-    if motion_slot is not None:
-        out[:, :, 1] = motion_slot
-    return out
+    motion = None if motion_slot is None else KnownPart(motion_slot.unsqueeze(2))
+    zero = anchor.new_zeros(1, anchor.shape[1], 1, 1, 1)
+    known = KnownPart(anchor.unsqueeze(2))
+    return build_y(Padding.ZERO_LATENT, num_pixel_frames(num_slots), known, motion, zero, encode=None).latent
 
 
 def true_condition(codec: LinearCodec, data: StoryData, chain: Chain, story: int, clip: int, with_motion: bool) -> Tensor:

@@ -76,6 +76,6 @@ def load_pack() -> ModuleType:
 
 
 def pack_module(name: str) -> ModuleType:
-    """Return a module of the loaded pack, such as "nodes.bridge.translate"; the benchmark's own svi_core is another copy."""
+    """Return a module of the loaded pack, such as "nodes.bridge.sampling"; the benchmark's own svi_core is another copy."""
     load_pack()
     return importlib.import_module(f"{PACK}.{name}")

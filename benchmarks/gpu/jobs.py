@@ -88,7 +88,7 @@ class Job:
     @functools.cached_property
     def models(self) -> tuple[Any, Any, Any]:
         """The two experts and the VAE, loaded by ComfyUI."""
-        pack_module("nodes.bridge.translate")
+        pack_module("nodes.generate")
         import comfy.sd
         import comfy.utils
 
@@ -142,7 +142,7 @@ def _device_name(device: torch.device) -> str:
 
 def make_ours(job: Job, num_clips: int, watch: Stopwatch) -> int:
     """Make the video as SVI Generate does, layout 2.0 Pro; return its frames."""
-    bridge, clip_sampler = pack_module("nodes.bridge.translate"), pack_module("nodes.clip_sampler")
+    clip_sampler = pack_module("nodes.clip_sampler")
     clips, run, run_store = (
         pack_module(f"svi_core.{name}") for name in ("clips.clip_plan", "clips.growing_video", "store.run_store")
     )
@@ -150,7 +150,7 @@ def make_ours(job: Job, num_clips: int, watch: Stopwatch) -> int:
     plan = clips.ClipPlan(num_clips, pack_module("svi_core.schedule.text").parse_schedule(PROMPT), layout)
     folder = job.folder / "run"
     shutil.rmtree(folder, ignore_errors=True)
-    with _timed_engine(watch, bridge, clip_sampler, run), run_store.RunStore(folder) as store:
+    with _timed_engine(watch, clip_sampler, run), run_store.RunStore(folder) as store:
         with watch.stage("conditioning"):
             maker = our_sampler(job, plan)
         video = run.GrowingVideo(store)
@@ -162,11 +162,11 @@ def our_sampler(job: Job, plan: Any) -> Any:
     """Return the pack's clip maker for this job, with the anchor encoded."""
     import comfy.samplers
 
-    bridge, prompts = pack_module("nodes.bridge.translate"), pack_module("nodes.schedule")
+    bridge, prompts = pack_module("nodes.bridge"), pack_module("nodes.schedule")
     high, low, vae = job.models
     conditioning = [[job.text, {}]]
     sigmas = comfy.samplers.calculate_sigmas(high.get_model_object("model_sampling"), SCHEDULER, STEPS)
-    anchor = {"samples": bridge.encode_images(vae, job.image), bridge.FRAMES_KEY: job.image}
+    anchor = {"samples": bridge.vaes.encode_images(vae, job.image), bridge.latents.FRAMES_KEY: job.image}
     return pack_module("nodes.clip_sampler").ClipSampler(
         model=high,
         model_low_noise=low,
@@ -182,12 +182,13 @@ def our_sampler(job: Job, plan: Any) -> Any:
 
 
 @contextmanager
-def _timed_engine(watch: Stopwatch, bridge, clip_sampler, run) -> Iterator[None]:
+def _timed_engine(watch: Stopwatch, clip_sampler, run) -> Iterator[None]:
     """Let the pack's own functions be stages of `watch` for the length of the block."""
+    sampling, vaes = pack_module("nodes.bridge.sampling"), pack_module("nodes.bridge.vaes")
     places = [
-        (clip_sampler.ClipSampler, "_build_y", watch.timed("conditioning", clip_sampler.ClipSampler._build_y)),
-        (bridge, "sample_stage", watch.timed("transformer", bridge.sample_stage)),
-        (bridge, "decode_chunks", watch.timed_items("decode", bridge.decode_chunks)),
+        (clip_sampler.ClipSampler, "build_y", watch.timed("conditioning", clip_sampler.ClipSampler.build_y)),
+        (sampling, "sample_stage", watch.timed("transformer", sampling.sample_stage)),
+        (vaes, "decode_chunks", watch.timed_items("decode", vaes.decode_chunks)),
         (run.GrowingVideo, "wait", watch.timed("waiting for video", run.GrowingVideo.wait)),
     ]
     plain = [(owner, name, getattr(owner, name)) for owner, name, _ in places]

@@ -141,7 +141,7 @@ def measure_vae(bench: Bench) -> None:
 @functools.cache
 def load_vae(bench_folder, shapes, device: torch.device):
     """Return ComfyUI's VAE of random weights, on the device."""
-    pack_module("nodes.bridge.translate")
+    pack_module("nodes.generate")
     import comfy.model_management
     import comfy.sd
     import comfy.utils

@@ -2,7 +2,7 @@
 
 Ours and stock share the loaded models and run in the order ours, stock, stock, ours, after one clip each that is not counted
 (the attention probe is in it). diffusers has bf16 weights only, so it is compared with --weights bf16. "% of limit" is the
-least time in which the device could do the transformer's and the VAE's sums (FIELD_NOTES 3), over the time it took.
+least time in which the device could do the transformer's and the VAE's sums (docs/METHOD.md, 11.1), over the time it took.
 
 Two rows show ours otherwise: with each expert fetched from host memory whenever its turn comes, as on a card that holds one
 (what that costs is all that fetching it earlier could gain), and with both compiled as TorchCompileModel does.
@@ -49,18 +49,18 @@ def make_with_swaps(job: Job, num_clips: int, watch: Stopwatch) -> int:
     """Make the video as ours does, but with an empty card before each expert; return its frames."""
     import comfy.model_management
 
-    bridge = pack_module("nodes.bridge.translate")
-    sample = bridge.sample_stage
+    sampling = pack_module("nodes.bridge.sampling")
+    sample = sampling.sample_stage
 
     def fetch_and_sample(*arguments: Any) -> torch.Tensor:
         comfy.model_management.unload_all_models()
         return sample(*arguments)
 
-    bridge.sample_stage = fetch_and_sample
+    sampling.sample_stage = fetch_and_sample
     try:
         return make_ours(job, num_clips, watch)
     finally:
-        bridge.sample_stage = sample
+        sampling.sample_stage = sample
 
 
 def compiled_row(job: Job) -> Row:

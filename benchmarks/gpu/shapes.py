@@ -1,7 +1,7 @@
 """Sizes of Wan 14B and of one clip, what a pass over them costs, and what the hardware could do at most.
 
-Source: SVI_SPEC A0 (architecture); FIELD_NOTES 3 (VAE cost; 787 + 900 TFLOP for one forward pass, which the formulas here give
-within 1 %).
+Source: docs/METHOD.md, 1.1 (architecture) and 11.1 (VAE cost; 787 + 900 TFLOP for one forward pass, which the formulas here
+give within 1 %).
 """
 
 from dataclasses import dataclass

@@ -87,7 +87,7 @@ def limit_memory(device: torch.device, gib: int) -> None:
     total = torch.cuda.get_device_properties(device).total_memory
     if gib * 2**30 < total:
         torch.cuda.set_per_process_memory_fraction(gib * 2**30 / total, device)
-    pack_module("nodes.bridge.translate")
+    pack_module("nodes.generate")
     import comfy.model_management
 
     comfy.model_management.EXTRA_RESERVED_VRAM += max(0, total - gib * 2**30)

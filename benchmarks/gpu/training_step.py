@@ -1,7 +1,8 @@
 """One optimizer step on one clip: ours as it is trained, and diffusers with peft: ``python -m benchmarks.gpu.training_step``.
 
 All train a LoRA of the published rank on all linear layers of the blocks, blocks checkpointed, AdamW, batch 1. Ours includes
-drawing and storing errors. "% of limit" counts bf16 sums only (FIELD_NOTES 3); diffusers and peft have bf16 weights only.
+drawing and storing errors. "% of limit" counts bf16 sums only (docs/METHOD.md, 11.2); diffusers and peft have bf16 weights
+only.
 """
 
 import sys

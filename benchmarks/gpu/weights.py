@@ -1,7 +1,7 @@
 """Random weight files of the real shapes, written once: normal and finite, each tensor drawn and written by itself.
 
 Zeros would not do: GPUs draw less power for them and clock higher (788 TFLOP/s on random numbers were 894 on zeros).
-Sources: ComfyUI's scaled fp8 files (comfy/ops.py, `_quantization_metadata`); SVI_SPEC A0 (architecture).
+Sources: docs/METHOD.md, 1.1 (architecture) and 12.4 (ComfyUI's scaled fp8 files, comfy/ops.py, `_quantization_metadata`).
 """
 
 import json

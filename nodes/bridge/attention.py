@@ -8,7 +8,7 @@ its real queries, keys and values, the winner is kept for the life of the proces
 In a compiled model (ComfyUI's TorchCompileModel) the choice is one operator that the compiler does not look into. Otherwise it
 would compile the timing too, and cut every block into pieces around it.
 
-Source: FIELD_NOTES 3 (what the wrong kernel costs); ComfyUI's comfy/ldm/modules/attention.py, wrap_attn.
+Source: docs/METHOD.md, 11.1 (what the wrong kernel costs); ComfyUI's comfy/ldm/modules/attention.py, wrap_attn.
 """
 
 import functools

@@ -4,7 +4,8 @@ ComfyUI compiles the transformer without guards on transformer_options, so a gra
 of another clip, is used again with it, and nothing tells. LoRAs and the choice of an attention kernel are not affected: the
 first change weights, the second is one operator in any graph. What a control adds is.
 
-Source: ComfyUI's comfy_extras/nodes_torch_compile.py, skip_torch_compile_dict; measured, tests/nodes/bridge/test_compiled.py.
+Source: https://github.com/comfyanonymous/ComfyUI, comfy_extras/nodes_torch_compile.py, skip_torch_compile_dict; measured,
+tests/nodes/bridge/test_compiled.py.
 """
 
 from collections.abc import Sequence

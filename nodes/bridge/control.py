@@ -4,7 +4,7 @@ The paper injects conditions in two ways: spatially, added to the patch tokens (
 (Talk). Either way a control patches a clone of the model for one clip, with what belongs to that clip's place on the
 timeline. The loop knows nothing more of it, so another control is another file.
 
-Source: SVI (arXiv:2510.09212), Sec. 4; SVI_SPEC D.
+Source: SVI (arXiv:2510.09212), Sec. 4; docs/METHOD.md, 7 and 8.
 """
 
 from collections.abc import Sequence

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+import comfy.cli_args
 import folder_paths
 
 from ...svi_core.files.fingerprint import fingerprint, large_file_fingerprint
@@ -233,3 +234,10 @@ def find_input(name: str) -> Path | None:
     except ValueError:
         return None
     return path if path.is_file() else None
+
+
+def embedded_graph(hidden) -> dict[str, object]:
+    """Return what a video file says of the graph that made it; nothing if ComfyUI was told not to embed it."""
+    if comfy.cli_args.args.disable_metadata:
+        return {}
+    return {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}

@@ -43,7 +43,7 @@ from ..bridge.queued_graph import (
     model_files,
     names_a_model,
 )
-from ..bridge.translate import rounding_warning
+from ..bridge.vaes import rounding_warning
 from ..few_steps import FEW_STEPS
 from ..generate import AUTO, OutputSettings, run_path
 from ..layouts import ask_layout

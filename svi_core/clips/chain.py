@@ -1,4 +1,7 @@
-"""The chain of clips: each is made once, kept under its key, and moves on from the tail of the one before."""
+"""The chain of clips: each is made once, kept under its key, and moves on from the tail of the one before.
+
+Source: SVI (arXiv:2510.09212), Sec. 4; docs/METHOD.md, 3.1 and 3.3 (what a clip hands to the next).
+"""
 
 import time
 from collections.abc import Callable, Iterator
@@ -7,9 +10,10 @@ from typing import Protocol
 
 import torch
 
-from ..conditioning.build_y import require_finite
+from ..conditioning.build_y import KnownPart, cut_to_8_bits, motion_tail, require_finite
 from ..store.records import ClipRecord
 from ..store.run_store import RunStore, chain_key
+from ..systems.layouts import Layout
 from .clip_plan import ClipPlan, ClipRequest
 
 
@@ -26,6 +30,19 @@ class Predecessor(Protocol):
 
     def tail(self, num_frames: int) -> torch.Tensor:
         """Return the last `num_frames` frames [n, H, W, 3] in [0, 1]."""
+
+
+def motion_of(layout: Layout, previous: Predecessor) -> KnownPart:
+    """Return the motion that a clip of `layout` takes from the clip before: its last latents (2.0 Pro), or its last frames."""
+    if layout.in_latent_space:
+        return KnownPart(latent=motion_tail(previous.latent, layout.num_motion_frames))
+    return KnownPart(frames=motion_frames(layout, previous))
+
+
+def motion_frames(layout: Layout, previous: Predecessor) -> torch.Tensor:
+    """Return the frames [n, H, W, 3] of the clip before that carry motion, as they are encoded again."""
+    frames = previous.tail(layout.num_motion_frames)
+    return cut_to_8_bits(frames) if layout.cuts_to_8_bits else frames
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,17 @@
 """The paper's y: what a clip knows of the anchor and of the clip before, and where it knows nothing.
 
-Source: SVI_SPEC A0 (mask), A1 (pixel-space layouts), A3 (2.0 Pro).
+Source: docs/METHOD.md, 2.1 (mask), 3.1 (pixel-space layouts), 3.3 (2.0 Pro) and 3.5 (end images).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 
 from ..geometry import LATENT_CHANNELS, TEMPORAL_STRIDE, num_latent_slots, num_motion_latents
+from ..systems.layouts import Padding, require_whole_motion
+
+Encode = Callable[[torch.Tensor], torch.Tensor]  # frames [T, H, W, 3] in [0, 1] -> latent [1, 16, F, h, w]
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,59 @@ class ConditioningLatent:
 
     latent: torch.Tensor
     mask: torch.Tensor
+
+
+@dataclass(frozen=True)
+class KnownPart:
+    """What a clip is told beforehand: the anchor, or the motion of the clip before. 2.0 Pro reads latents, others frames.
+
+    Attributes:
+        latent: [B, 16, n, h, w]; None where there are only frames.
+        frames: [n, H, W, 3] in [0, 1]; None where there are only latents.
+    """
+
+    latent: torch.Tensor | None = None
+    frames: torch.Tensor | None = None
+
+
+def build_y(
+    padding: Padding,
+    num_frames: int,
+    anchor: KnownPart | None,
+    motion: KnownPart | None,
+    zero_latent: torch.Tensor,
+    encode: Encode | None,
+) -> ConditioningLatent:
+    """Return the paper's y of one clip, the only place where it is put together.
+
+    `zero latent` padding (2.0 Pro) concatenates latents: ``[anchor | motion | zeros]``. The other two send pixel frames
+    through the VAE in one encode: ``[known frames | grey or anchor frames]``.
+
+    Args:
+        padding: what fills the slots that nothing is known about.
+        num_frames: T of the clip, 4n + 1.
+        anchor: the reference image; None only where grey padding and motion need none.
+        motion: the tail of the clip before; None for a first clip, which knows the anchor only.
+        zero_latent: [1, 16, 1, 1, 1], the zero of normalised space in the latent space of `anchor` and `encode`.
+        encode: the VAE; None is enough for latents.
+
+    Raises:
+        ValueError: parts that do not fit together, or that lack the latents or frames which the padding needs.
+    """
+    if padding is Padding.ZERO_LATENT:
+        assert anchor is not None and anchor.latent is not None
+        motion_latent = None if motion is None else _motion_latent(motion)
+        return concat_padding(anchor.latent, motion_latent, zero_latent, num_latent_slots(num_frames))
+    if encode is None:
+        raise ValueError(f"padding {padding.value!r} is made of pixel frames: connect the VAE to the vae input.")
+    reference = None if anchor is None else _frames_of(anchor, "anchor", padding)
+    if reference is not None and len(reference) != 1:
+        raise ValueError(f"anchor holds {len(reference)} images, but padding {padding.value!r} takes one: pick one image.")
+    known = reference if motion is None else _frames_of(motion, "motion", padding)
+    assert known is not None
+    require_whole_motion(len(known))
+    latent = encode(padded_frames(known, reference if padding is Padding.ANCHOR_FRAMES else None, num_frames))
+    return ConditioningLatent(latent, known_mask(latent))
 
 
 def known_mask(latent: torch.Tensor) -> torch.Tensor:
@@ -63,9 +120,13 @@ def concat_padding(
             if motion is not None
             else f"num_frames gives {num_slots} latent slot, which the anchor fills: use at least 5 frames, 81 as trained."
         )
-    batch, channels, _, height, width = anchor.shape
-    parts.append(padding.to(anchor).expand(batch, channels, num_padding, height, width))
-    latent = torch.cat(parts, dim=2)
+    return fill_slots(torch.cat(parts, dim=2), padding, num_slots)
+
+
+def fill_slots(known: torch.Tensor, padding: torch.Tensor, num_slots: int) -> ConditioningLatent:
+    """Return y from its known slots [B, 16, n, h, w], with `padding` [1, 16, 1, 1, 1] in the slots up to `num_slots`."""
+    batch, channels, count, height, width = known.shape
+    latent = torch.cat([known, padding.to(known).expand(batch, channels, num_slots - count, height, width)], dim=2)
     return ConditioningLatent(latent, known_mask(latent))
 
 
@@ -112,7 +173,7 @@ def motion_window(frames: torch.Tensor, num_frames: int) -> torch.Tensor:
     """Return the last 4n + 1 <= `num_frames` of `frames` [T, H, W, 3]: what the VAE encodes to get a motion tail.
 
     The causal VAE gives a slot its meaning from the frames before it, so the whole window is encoded and only its last
-    slots are kept (SVI_SPEC B7: motion = last slot of VAE(the 81 frames before)).
+    slots are kept (docs/METHOD.md, 9.9: motion = last slot of VAE(the 81 frames before)).
     """
     usable = (min(frames.shape[0], num_frames) - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
     return frames[frames.shape[0] - usable :]
@@ -146,7 +207,7 @@ def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_f
 def cut_to_8_bits(frames: torch.Tensor) -> torch.Tensor:
     """Return `frames` [T, H, W, 3] in [0, 1] as 8-bit pictures hold them: cut, not rounded, as the released code of 1.0 does.
 
-    Source: SVI_SPEC A1: motion frames are 8-bit pictures, ``((x + 1) * 127.5)`` clipped and truncated, x in [-1, 1].
+    Source: docs/METHOD.md, 3.1: motion frames are 8-bit pictures, ``((x + 1) * 127.5)`` clipped and cut, x in [-1, 1].
     """
     return (frames * 255.0).clamp(0.0, 255.0).floor() / 255.0
 
@@ -163,6 +224,26 @@ def require_finite(latent: torch.Tensor, where: str) -> None:
             f"{where}: {bad} of {latent.numel()} latent values are NaN or infinite. Usual causes: a LoRA of another base or "
             "at a high strength, a broken model file, or fp16 overflow (try a bf16 or fp8_scaled file)."
         )
+
+
+def _motion_latent(motion: KnownPart) -> torch.Tensor:
+    """Return motion slots of 4 frames each; a tail of 1 or 5 frames belongs to the pixel-space layouts."""
+    if motion.frames is not None and len(motion.frames) % TEMPORAL_STRIDE:
+        raise ValueError(
+            f"motion holds {len(motion.frames)} frames, which is for pixel-space layouts; padding 'zero latent' (2.0 Pro) "
+            "takes 4, 8 or 12: change num_motion_frames of SVI Motion Latent."
+        )
+    assert motion.latent is not None
+    return motion.latent
+
+
+def _frames_of(part: KnownPart, name: str, padding: Padding) -> torch.Tensor:
+    if part.frames is None:
+        raise ValueError(
+            f"padding {padding.value!r} is made of pixel frames, but {name} holds only latents: make it from images, with "
+            + ("SVI Anchor Encode." if name == "anchor" else "the images input of SVI Motion Latent.")
+        )
+    return part.frames
 
 
 def _require_latent(name: str, latent: torch.Tensor) -> None:

@@ -1,6 +1,6 @@
-"""Every layout's y, mask and stitched length against a plain implementation of the specification, on the demo's trained VAE.
+"""Every layout's y, mask and stitched length against a plain implementation of docs/METHOD.md, on the demo's trained VAE.
 
-The expected tensors are built here frame by frame from SVI_SPEC A0 to A3 and D, in normalised latent space, and share
+The expected tensors are built here frame by frame from docs/METHOD.md, 2 and 3, in normalised latent space, and share
 nothing with the pack but the VAE itself. Ours come out of the loop's own code, as a run would make them.
 """
 
@@ -13,13 +13,13 @@ import torch
 
 from demo.models.tiny_models import VAE_FILE
 
-# SVI_SPEC conventions: normalised latent = (mu - mean) / std with the 16 constants of Wan 2.1.
+# docs/METHOD.md, 1.1: normalised latent = (mu - mean) / std with the 16 constants of Wan 2.1.
 MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
         0.4134, -0.0715, 0.5517, -0.3632, -0.1922, -0.9497, 0.2503, -0.2921)  # fmt: skip
 STD = (2.8184, 1.4541, 2.3275, 2.6558, 1.2196, 1.7708, 2.6052, 2.0743,
        3.2687, 2.1526, 2.8652, 1.5579, 1.6382, 1.1253, 2.8251, 1.9160)  # fmt: skip
 NUM_FRAMES, NUM_SLOTS, HEIGHT, WIDTH = 13, 4, 32, 48
-PIXEL_LAYOUTS = {  # name: (ref_pad_num of the released script, motion frames): SVI_SPEC A1 (table), A2, D
+PIXEL_LAYOUTS = {  # name: (ref_pad_num of the released script, motion frames): docs/METHOD.md, 3.1 and 3.2
     "2.0": (-1, 1),
     "2.0 (Wan 2.1)": (-1, 5),
     "Shot": (-1, 1),
@@ -29,7 +29,7 @@ PIXEL_LAYOUTS = {  # name: (ref_pad_num of the released script, motion frames): 
     "Talk": (-1, 1),
     "Dance": (-1, 1),
 }
-STITCHED = {  # frames that 2 and 5 clips of 81 make: SVI_SPEC A1 "Stitching 1.0" N (81 - m) + m, A2 80 N + 1, A3 76 N + 5
+STITCHED = {  # frames that 2 and 5 clips of 81 make: docs/METHOD.md, 5.1 and 5.2
     "2.0 Pro": (157, 385), "2.0": (161, 401), "2.0 (Wan 2.1)": (157, 385), "Shot": (161, 401), "Film": (157, 385),
     "Film-transitions": (157, 385), "Tom & Jerry": (161, 401), "Talk": (161, 401), "Dance": (161, 401),
 }  # fmt: skip
@@ -93,7 +93,7 @@ def made_y(made_sampler):
 
     def make(name, before, cuts_to_8_bits=False):
         sampler, plan = made_sampler(name, cuts_to_8_bits)
-        return sampler._build_y(plan.request(0 if before is None else 1), before)
+        return sampler.build_y(plan.request(0 if before is None else 1), before)
 
     return make
 
@@ -111,7 +111,7 @@ def encoded(vae, frames):
 
 
 def expected_pixel_y(vae, reference, before, ref_pad_num, num_motion, cuts_to_8_bits=False):
-    """SVI_SPEC A1: [cond frames (n)] + [pad (T - n)], one encode of the whole clip; pad -1: the reference, 0: zeros."""
+    """docs/METHOD.md, 3.1: [cond frames (n)] + [pad (T - n)], one encode of the whole clip; pad -1: the reference, 0: zeros."""
     to_signed = [picture * 2 - 1 for picture in (before.frames if before else reference)]
     known = to_signed[-num_motion:] if before else to_signed
     if cuts_to_8_bits and before:
@@ -125,7 +125,7 @@ def expected_pixel_y(vae, reference, before, ref_pad_num, num_motion, cuts_to_8_
 
 
 def expected_pro_y(vae, reference, before):
-    """SVI_SPEC A3: [anchor, last latent of the clip before, 0 ...], zero in normalised space."""
+    """docs/METHOD.md, 3.3: [anchor, last latent of the clip before, 0 ...], zero in normalised space."""
     slots = [encoded(vae, [reference[0] * 2 - 1])]
     if before:
         slots.append(normalised(before.latent)[:, :, -1:])
@@ -164,7 +164,7 @@ def test_y_of_pro(made_y, vae, anchor, before, later):
 @pytest.mark.parametrize("later", [False, True], ids=["first clip", "later clip"])
 @pytest.mark.parametrize("name", ["2.0 Pro", *PIXEL_LAYOUTS])
 def test_the_mask_knows_slot_0_only(made_y, before, name, later):
-    """SVI_SPEC A0: ones at slot 0, regardless of how many motion frames are given."""
+    """docs/METHOD.md, 2.1: ones at slot 0, regardless of how many motion frames are given."""
     mask = made_y(name, before if later else None).mask
     assert mask.shape == (1, 1, NUM_SLOTS, HEIGHT // 8, WIDTH // 8)
     assert mask[:, :, 0].eq(1).all() and mask[:, :, 1:].eq(0).all()
@@ -206,7 +206,7 @@ class FakeVision:
 
 @pytest.mark.parametrize("name", PIXEL_LAYOUTS)
 def test_clip_vision_sees_the_first_known_frame_whole(pack, anchor, before, made_sampler, name):
-    """SVI_SPEC A1: clip 1 the reference; later the first motion frame, for Film the 5th from last; no crop."""
+    """docs/METHOD.md, 2.3: clip 1 the reference; later the first motion frame, for Film the 5th from last; no crop."""
     sampler, plan = made_sampler(name)
     for index, previous in ((0, None), (1, before)):
         sampler._clip_vision_features(plan.request(index), previous)

@@ -24,7 +24,7 @@ def pack(comfy) -> ModuleType:
 
 @pytest.fixture(scope="session")
 def bridge(pack):
-    return sys.modules[f"{PACK}.nodes.bridge.translate"]
+    return sys.modules[f"{PACK}.nodes.bridge"]
 
 
 @pytest.fixture(scope="session")

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-# The first three of Wan 2.1's 16 latent means and standard deviations (SVI_SPEC conventions; comfy/latent_formats.py).
+# The first three of Wan 2.1's 16 latent means and standard deviations (docs/METHOD.md, 1.1).
 MEAN = [-0.7571, -0.7089, -0.9113]
 STD = [2.8184, 1.4541, 2.3275]
 
@@ -81,7 +81,7 @@ def test_motion_from_a_latent_makes_no_vae_round_trip(pack):
 
 
 def test_reference_padding_is_one_encode_of_known_and_repeated_frames(pack, vae, model):
-    """SVI_SPEC A1, Shot: y = VAE([last frame, reference x 8]) in one causal encode, slot 0 known."""
+    """docs/METHOD.md, 3.1, Shot: y = VAE([last frame, reference x 8]) in one causal encode, slot 0 known."""
     image, frames = torch.rand(1, 64, 64, 3), torch.rand(9, 64, 64, 3)
     anchor = pack.nodes.SVIAnchorEncode.execute(vae, image, 64, 64, "exact", "crop").args[0]
     motion = pack.nodes.SVIMotionLatent.execute("1", images=frames, vae=vae).args[0]
@@ -93,7 +93,7 @@ def test_reference_padding_is_one_encode_of_known_and_repeated_frames(pack, vae,
 
 
 def test_grey_padding_is_grey_pixels_and_only_slot_0_is_known_with_5_motion_frames(pack, vae, model):
-    """SVI_SPEC A0 and A1, Film: 5 motion frames fill two slots, but the mask marks one."""
+    """docs/METHOD.md, 2.1 and 3.1, Film: 5 motion frames fill two slots, but the mask marks one."""
     image, frames = torch.rand(1, 64, 64, 3), torch.rand(9, 64, 64, 3)
     anchor = pack.nodes.SVIAnchorEncode.execute(vae, image, 64, 64, "exact", "crop").args[0]
     motion = pack.nodes.SVIMotionLatent.execute("5", images=frames, vae=vae).args[0]

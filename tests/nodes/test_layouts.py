@@ -67,8 +67,8 @@ def list_by_page(variants):
 
 
 def test_a_vae_in_half_precision_is_told_to_the_log_where_frames_go_through_it(pack, core, caplog):
-    bridge = sys.modules[f"{pack.__name__}.nodes.bridge.translate"]
+    vaes = sys.modules[f"{pack.__name__}.nodes.bridge.vaes"]
     for dtype, name, told in ((torch.bfloat16, "Shot", 1), (torch.float32, "Shot", 0), (torch.bfloat16, "2.0 Pro", 0)):
         caplog.clear()
-        bridge.warn_of_rounding(SimpleNamespace(vae_dtype=dtype), core["layouts"].LAYOUTS[name])
+        vaes.warn_of_rounding(SimpleNamespace(vae_dtype=dtype), core["layouts"].LAYOUTS[name])
         assert sum("runs in bfloat16" in record.message and "--fp32-vae" in record.message for record in caplog.records) == told

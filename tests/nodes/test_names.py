@@ -1,4 +1,4 @@
-"""F11: a text widget that names something on the disk leads nowhere else, in whatever node it is."""
+"""A text widget that names something on the disk leads nowhere else, in whatever node it is."""
 
 import asyncio
 

@@ -184,7 +184,7 @@ def conditions(comfy, bridge, core):
     y = core.conditioning.ConditioningLatent(latent, core.conditioning.known_mask(latent))
     vision = SimpleNamespace(penultimate_hidden_states=torch.randn(1, 257, 1280, generator=generator))
     texts = (torch.randn(1, 5, tiny_models.TEXT_DIM, generator=generator) for _ in range(2))
-    return [bridge.set_y([[text, {}]], y, vision) for text in texts]
+    return [bridge.sampling.set_y([[text, {}]], y, vision) for text in texts]
 
 
 def one_step(bridge, model, positive, negative, cfg) -> torch.Tensor:
@@ -194,7 +194,9 @@ def one_step(bridge, model, positive, negative, cfg) -> torch.Tensor:
     noise = torch.randn(1, 16, 3, 4, 6, generator=torch.Generator().manual_seed(8))
     sigmas, euler = torch.tensor([0.9, 0.0]), comfy.samplers.sampler_object("euler")
     with torch.inference_mode():
-        return bridge.sample_stage(model, noise, cfg, euler, sigmas, positive, negative, torch.zeros_like(noise), 0, None)
+        return bridge.sampling.sample_stage(
+            model, noise, cfg, euler, sigmas, positive, negative, torch.zeros_like(noise), 0, None
+        )
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +217,7 @@ def passes(bridge, make, core, model, model_patch, conditions):
 
 
 def guided(passes, text, audio):
-    """The formula of the specification; at cfg 1 the sound is measured with the prompt."""
+    """The formula of docs/METHOD.md, 7.3; at cfg 1 the sound is measured with the prompt."""
     words = "neg" if text != 1.0 else "pos"
     positive, negative, silent = passes["pos", "sound"], passes[words, "sound"], passes[words, "silence"]
     return silent + text * (positive - negative) + audio * (negative - silent)

@@ -2,7 +2,7 @@
 
 ``python -m training.cache`` turns clips into examples once; the trainer then reads them by number, in an order that is a
 function of (seed, step) and nothing else.
-Source: SVI_SPEC A0 (mask), A1 and A3 (layouts), B1 and B7 (training data), B9 (what the released loader gets wrong).
+Source: docs/METHOD.md, 2.1 (mask), 3.1 and 3.3 (layouts), 9.3 and 9.9 (training data), 9.11 (the released loader's mistakes).
 """
 
 import difflib
@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from svi_core.conditioning.build_y import known_mask
+from svi_core.conditioning.build_y import fill_slots
 from svi_core.files.fingerprint import fingerprint
 from training.settings.data import DataConfig
 
@@ -125,13 +125,12 @@ class CachedDataset:
     def _load(self, item: IndexedExample) -> TrainingExample:
         stored = self._cache.read(WINDOWS, item.key)
         latent, known, vision = stored["latent"].float(), stored["known"].float(), stored.get("clip_vision")
-        y_latent = torch.zeros_like(latent)  # the padding of 2.0 Pro; the other layouts know every slot
-        y_latent[:, : known.shape[1]] = known
+        y = fill_slots(known[None], known.new_zeros(1, known.shape[0], 1, 1, 1), latent.shape[1])  # 2.0 Pro's zeros come back
         return TrainingExample(
             name=item.name,
             latent=latent,
-            y_latent=y_latent,
-            mask=known_mask(latent[None])[0],
+            y_latent=y.latent[0],
+            mask=y.mask[0],
             error_slots=range(*item.error_slots),
             text=self._text(item.text_key),
             clip_vision=None if vision is None else vision.float(),

@@ -1,7 +1,7 @@
 """Encode one example: which frames go through the VAE together, and what of it conditions the clip.
 
-Source: SVI_SPEC A1 (pixel-space layouts: one encode of known and padding frames), B7 (2.0 Pro: the anchor alone, motion from
-the last slots of the encoded motion window; the padding is zero in normalised space and not stored).
+Source: docs/METHOD.md, 3.1 (pixel-space layouts: one encode of known and padding frames), 3.3 and 9.9 (2.0 Pro: the anchor
+alone, motion from the last slots of the encoded motion window; the padding is zero in normalised space and not stored).
 """
 
 from collections import deque
@@ -13,10 +13,10 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from svi_core.conditioning.build_y import motion_tail, padded_frames
+from svi_core.conditioning.build_y import KnownPart, build_y, motion_tail
 from svi_core.conditioning.talk import LOOK_AROUND, SpeechFeatures
 from svi_core.geometry import LATENT_CHANNELS, SPATIAL_STRIDE
-from svi_core.systems.layouts import Condition
+from svi_core.systems.layouts import Condition, Layout
 
 from ..settings.data import DataConfig
 from .crops import cut
@@ -24,7 +24,7 @@ from .poses import packed_poses, read_poses
 from .sound import read_speech
 from .sources import ClipSource
 from .video_reading import read_pictures
-from .windows import WindowPlan, error_slots
+from .windows import WindowPlan, num_known_slots
 
 Job = TypeVar("Job", bound=tuple)
 Result = TypeVar("Result")
@@ -108,23 +108,37 @@ def encode_window(plan: WindowPlan, config: DataConfig, found: WindowFiles, enco
         ValueError: latents that are not finite.
     """
     layout, pictures = config.svi_layout, found.pictures
-    anchor = None if plan.anchor is None else pictures[plan.anchor][None]
-    if layout.in_latent_space:
-        seen, known = anchor, encoders.video(anchor)
-        if plan.later_clip:
-            window = encoders.video(_stacked(pictures, plan.motion))
-            known = torch.cat([known, motion_tail(window[None], layout.num_motion_frames)[0]], dim=1)
-    else:
-        seen = _stacked(pictures, plan.motion)
-        known = encoders.video(padded_frames(seen, anchor, layout.num_frames))
+    reference = None if plan.anchor is None else pictures[plan.anchor][None]
+    known = _known_slots(plan, layout, pictures, reference, encoders)
     encoded = {"latent": encoders.video(_stacked(pictures, plan.target)), "known": known}
-    vision = encoders.vision(seen[0])
+    vision = encoders.vision(reference[0] if layout.in_latent_space else pictures[plan.motion[0]])
     if vision is not None:
         encoded["clip_vision"] = vision
     if found.speech is not None:
         encoded["heard"] = SpeechFeatures(found.speech, encoders.speech).heard_by(plan.target[0], layout.num_frames)
     stored = {part: tensor.to(stored_dtype(config)) for part, tensor in encoded.items()}
     return stored if found.poses is None else {**stored, **packed_poses(found.poses)}
+
+
+def _known_slots(
+    plan: WindowPlan, layout: Layout, pictures: Mapping[int, Tensor], reference: Tensor | None, encoders: Encoders
+) -> Tensor:
+    """Return the slots [16, k, h, w] of the conditioning latent that are more than padding: the zeros are not stored."""
+
+    def encode(frames: Tensor) -> Tensor:
+        return encoders.video(frames)[None]
+
+    anchor = motion = None
+    if layout.in_latent_space:
+        anchor = KnownPart(encode(reference))
+        if plan.later_clip:
+            motion = KnownPart(motion_tail(encode(_stacked(pictures, plan.motion)), layout.num_motion_frames))
+    else:
+        anchor = reference if reference is None else KnownPart(frames=reference)
+        motion = KnownPart(frames=_stacked(pictures, plan.motion))
+    zero = torch.zeros(1, LATENT_CHANNELS, 1, 1, 1)
+    y = build_y(layout.padding, layout.num_frames, anchor, motion, zero, encode)
+    return y.latent[0, :, : num_known_slots(layout, plan.later_clip)]
 
 
 def one_ahead(work: Callable[..., Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Future[Result]]]:
@@ -144,7 +158,7 @@ def one_ahead(work: Callable[..., Result], jobs: Iterable[Job]) -> Iterator[tupl
 def encoded_bytes(plan: WindowPlan, config: DataConfig) -> int:
     """Return the size of an example's file, with CLIP vision; that of packed poses is an estimate."""
     layout = config.svi_layout
-    num_known = 1 + len(error_slots(layout, plan.later_clip)) if layout.in_latent_space else layout.num_slots
+    num_known = num_known_slots(layout, plan.later_clip)
     slot = LATENT_CHANNELS * (plan.crop.height // SPATIAL_STRIDE) * (plan.crop.width // SPATIAL_STRIDE)
     heard = _SPEECH_VALUES * (layout.num_frames + 2 * LOOK_AROUND) if layout.condition is Condition.SOUND else 0
     values = heard + (layout.num_slots + num_known) * slot + _VISION_VALUES

@@ -7,9 +7,10 @@
                                           [ clip to generate, 81 frames )
 
 The anchor is one frame from before the motion window, motion is the last slot of the encoded motion window, and the clip to
-generate begins where that slot's frames begin, one frame early (SVI_SPEC B7). Where a source is too short for all of it the
-clip to generate is its end and the motion window shrinks. A source of just 81 frames gives a motion window of the clip's own
-first 5 frames, whose last slot is slot 1 of the clip, since the VAE is causal, and an anchor from inside the clip.
+generate begins where that slot's frames begin, one frame early (docs/METHOD.md, 3.3 and 9.9). Where a source is too short for
+all of it the clip to generate is its end and the motion window shrinks. A source of just 81 frames gives a motion window of
+the clip's own first 5 frames, whose last slot is slot 1 of the clip, since the VAE is causal, and an anchor from inside the
+clip.
 
 Pixel-space layouts: the first n frames of the clip are known, the anchor is any frame outside the clip, or inside a short one.
 First clips of every layout are conditioned on their own first frame.
@@ -86,11 +87,16 @@ def plan_windows(scan: ClipScan, content: str, config: DataConfig) -> list[Windo
 def error_slots(layout: Layout, later_clip: bool) -> range:
     """Return the slots of the conditioning latent that image errors may be added to.
 
-    Pixel-space layouts: all of them, from slot 0. 2.0 Pro: the motion slots; the anchor stays clean (SVI_SPEC B7).
+    Pixel-space layouts: all of them, from slot 0. 2.0 Pro: the motion slots; the anchor stays clean (docs/METHOD.md, 9.9).
     """
     if not layout.in_latent_space:
         return range(layout.num_slots)
     return range(1, 1 + layout.num_motion_frames // 4) if later_clip else range(1, 1)
+
+
+def num_known_slots(layout: Layout, later_clip: bool) -> int:
+    """Return how many slots of the conditioning latent are more than 2.0 Pro's zeros."""
+    return 1 + len(error_slots(layout, later_clip)) if layout.in_latent_space else layout.num_slots
 
 
 def _plan(scan: ClipScan, content: str, config: DataConfig, window: int, num_windows: int, variant: int) -> WindowPlan:

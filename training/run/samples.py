@@ -2,7 +2,7 @@
 
 Only the sampler is this file's own: Euler steps on the backbone that is being trained, its LoRA on. For a Wan 2.2 expert the
 other expert, if its file is given, takes over at the boundary; it is loaded for the video and let go after it.
-Source: SVI_SPEC A1 (Euler, shift 5, guidance), A2 (boundary), A3 (2.0 Pro).
+Source: docs/METHOD.md, 4.1 and 4.2 (Euler, shift 5, guidance), 4.3 (boundary) and 3.3 (2.0 Pro).
 """
 
 import logging
@@ -17,19 +17,19 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from svi_core.clips.chain import Clip, Predecessor
+from svi_core.clips.chain import Clip, Predecessor, motion_of
 from svi_core.clips.clip_plan import ClipPlan, ClipRequest
 from svi_core.clips.growing_video import GrowingVideo, make_video
-from svi_core.conditioning.build_y import ConditioningLatent, concat_padding, known_mask, motion_tail, padded_frames
+from svi_core.conditioning.build_y import ConditioningLatent, KnownPart, build_y
 from svi_core.conditioning.pose_video import WhenPosesEnd, fit_pose, pose_indices
 from svi_core.conditioning.talk import LOOK_AROUND
 from svi_core.files.safetensors_file import read_header
 from svi_core.flow.flow_matching import shifted_sigmas
+from svi_core.geometry import LATENT_CHANNELS
 from svi_core.look.filmstrip import StripRow, draw_filmstrip, pick_frames, spread
 from svi_core.out_of_memory import is_out_of_memory
 from svi_core.schedule.spec import ClipSpec, Paragraph, Schedule
 from svi_core.store.run_store import RunStore
-from svi_core.systems.layouts import Padding
 from svi_core.video.video_file import to_uint8
 from training.data.dataset import TrainingExample
 from training.method.trainer import Trainer
@@ -155,15 +155,15 @@ class SampleMaker:
     def _condition(self, request: ClipRequest, previous: Predecessor | None) -> tuple[ConditioningLatent, Tensor | None]:
         """Return the clip's conditioning latent and CLIP vision feature [1, 257, 1280], laid out as in generation."""
         layout = request.layout
-        if layout.in_latent_space:
-            motion = None if previous is None else motion_tail(previous.latent, layout.num_motion_frames)
-            return concat_padding(self.story.anchor, motion, torch.zeros(1, 16, 1, 1, 1), layout.num_slots), None
-        known = self.story.reference if previous is None else previous.tail(layout.num_motion_frames)
-        padding = self.story.reference if layout.padding is Padding.ANCHOR_FRAMES else None
-        frames = padded_frames(known, padding, layout.num_frames)
-        latent = encoders.encode_video(self.vae, frames, self.trainer.config.data.vae_tile)[None]
-        vision = encoders.encode_vision(self.clip_vision, known[0])[None] if self.clip_vision is not None else None
-        return ConditioningLatent(latent, known_mask(latent)), vision
+        anchor = KnownPart(self.story.anchor, self.story.reference)
+        motion = None if previous is None else motion_of(layout, previous)
+        y = build_y(layout.padding, layout.num_frames, anchor, motion, torch.zeros(1, LATENT_CHANNELS, 1, 1, 1), self._encode)
+        if self.clip_vision is None or layout.in_latent_space:
+            return y, None
+        return y, encoders.encode_vision(self.clip_vision, (motion or anchor).frames[0])[None]
+
+    def _encode(self, frames: Tensor) -> Tensor:
+        return encoders.encode_video(self.vae, frames, self.trainer.config.data.vae_tile)[None]
 
 
 def make_sampler(trainer: Trainer, run: RunFolder) -> MakeSample:

@@ -1,17 +1,24 @@
+import re
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from svi_core.conditioning.build_y import (
+    KnownPart,
+    build_y,
     concat_padding,
     cut_to_8_bits,
+    fill_slots,
     motion_tail,
     motion_window,
     padded_frames,
     require_finite,
     with_end_image,
 )
+from svi_core.systems.layouts import Padding
 
 
 def random_latent(batch=1, slots=1, height=4, width=6, seed=0):
@@ -136,3 +143,52 @@ def test_8_bits_are_cut_not_rounded_and_stay_within_their_range():
 def test_all_256_levels_stay_what_they_are():
     levels = (torch.arange(256) / 255).reshape(1, 16, 16, 1)
     assert torch.equal(cut_to_8_bits(levels), levels)
+
+
+def encode(frames):
+    """Stand in for the VAE: each slot holds the mean of its first frame."""
+    means = frames[::4].mean(dim=(1, 2, 3))
+    return means.view(1, 1, -1, 1, 1).expand(1, 16, -1, 4, 6)
+
+
+ZERO = torch.full((1, 16, 1, 1, 1), 0.25)
+WHITE, DARK = torch.ones(1, 32, 48, 3), torch.full((5, 32, 48, 3), 0.125)
+
+
+@pytest.mark.parametrize(
+    ("padding", "motion", "slots"),
+    [
+        (Padding.GREY_FRAMES, None, [1.0, 0.5, 0.5]),
+        (Padding.GREY_FRAMES, DARK, [0.125, 0.125, 0.5]),
+        (Padding.ANCHOR_FRAMES, None, [1.0, 1.0, 1.0]),
+        (Padding.ANCHOR_FRAMES, DARK[:1], [0.125, 1.0, 1.0]),
+    ],
+)
+def test_y_of_a_pixel_space_clip_is_one_encode_of_known_and_padding_frames(padding, motion, slots):
+    y = build_y(padding, 9, KnownPart(frames=WHITE), motion if motion is None else KnownPart(frames=motion), ZERO, encode)
+    assert y.latent[0, 0, :, 0, 0].tolist() == slots
+    assert y.mask[0, 0, :, 0, 0].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_y_of_2_0_pro_is_anchor_motion_and_the_zero_of_normalised_space():
+    anchor, motion = random_latent(), random_latent(seed=2)
+    y = build_y(Padding.ZERO_LATENT, 13, KnownPart(anchor), KnownPart(motion), ZERO, None)
+    assert torch.equal(y.latent, torch.cat([anchor, motion, ZERO.expand(1, 16, 2, *anchor.shape[-2:])], dim=2))
+    restored = fill_slots(y.latent[:, :, :2], ZERO, 4)
+    assert torch.equal(restored.latent, y.latent) and torch.equal(restored.mask, y.mask)
+
+
+def test_grey_padding_needs_no_anchor_where_there_is_motion():
+    y = build_y(Padding.GREY_FRAMES, 9, None, KnownPart(frames=DARK), ZERO, encode)
+    assert y.latent[0, 0, :, 0, 0].tolist() == [0.125, 0.125, 0.5]
+
+
+def test_y_is_put_together_in_one_place_only():
+    """Nodes, trainer, cache, sample videos and the drift study ask for y; none of them lays it out itself."""
+    root = Path(__file__).resolve().parents[3]
+    parts = re.compile(r"\b(concat_padding|padded_frames|known_mask)\(")
+    rooms = ("svi_core", "nodes", "training", "benchmarks")
+    users = {
+        path.name for room in rooms for path in (root / room).rglob("*.py") if parts.search(path.read_text(encoding="utf-8"))
+    }
+    assert users == {"build_y.py"}

@@ -67,7 +67,7 @@ def sampler(module, vae):
     import comfy.samplers
 
     def build(high, low, control=()):
-        bridge, schedule = module("nodes.bridge.translate"), module("svi_core.schedule.text").parse_schedule(TEXT)
+        bridge, schedule = module("nodes.bridge"), module("svi_core.schedule.text").parse_schedule(TEXT)
         plan = module("svi_core.clips.clip_plan").ClipPlan(
             3, schedule, module("svi_core.systems.layouts").make_layout("2.0 Pro", num_frames=9)
         )
@@ -80,7 +80,7 @@ def sampler(module, vae):
             prompts=module("nodes.schedule").EncodedPrompts(schedule, None, prompts),
             negative=[[texts[3], {}]],
             vae=vae,
-            anchor={"samples": bridge.encode_images(vae, image), bridge.FRAMES_KEY: image},
+            anchor={"samples": bridge.vaes.encode_images(vae, image), bridge.latents.FRAMES_KEY: image},
             sampler=comfy.samplers.sampler_object("euler"),
             sigmas=comfy.samplers.calculate_sigmas(high.get_model_object("model_sampling"), "simple", 4),
             cfg=2.0,
@@ -134,7 +134,7 @@ def test_the_choice_of_a_kernel_is_one_operator_of_the_graph(module, sampler, ex
 
 
 def test_a_compiled_model_makes_clips_of_its_own_keys(module, experts, compiled):
-    fingerprint = module("nodes.bridge.translate").model_fingerprint
+    fingerprint = module("nodes.bridge.models").model_fingerprint
     once, again = (fingerprint(compiled(experts[0])) for _ in range(2))
     assert once == again != fingerprint(experts[0])
 
@@ -145,11 +145,11 @@ def test_poses_or_sound_on_a_compiled_model_are_refused(module, sampler, experts
     control = SimpleNamespace(condition=module("svi_core.systems.layouts").Condition.POSE, check=lambda *_: None, num_frames=0)
     models = list(experts)
     plan, maker = sampler(*models, (control,))
-    maker.check(plan)
+    module("nodes.check_run").check_run(maker, plan)
     models[place] = compiled(models[place])
     plan, maker = sampler(*models, (control,))
     with pytest.raises(ValueError, match=f"{('model', 'model_low_noise')[place]} is compiled.*take out TorchCompileModel"):
-        maker.check(plan)
+        module("nodes.check_run").check_run(maker, plan)
 
 
 def test_a_compiled_graph_does_miss_a_changed_patch(module, experts, compiled):

@@ -1,0 +1,118 @@
+"""ComfyUI's VAE: frames to latents and back, in ComfyUI's un-normalised latent space."""
+
+import logging
+from collections.abc import Iterator
+
+import comfy.ldm.wan.vae
+import comfy.model_management
+import comfy.taesd.taehv
+import torch
+
+from ...svi_core.geometry import LATENT_CHANNELS, require_frame_size
+from ...svi_core.out_of_memory import explain_out_of_memory, is_out_of_memory
+from ...svi_core.systems.layouts import Layout
+from .latents import clip_size, samples_of
+
+MORE_MEMORY = (
+    "Clips finished so far are stored, and Run goes on from there: choose a smaller size or fewer frames a clip, fp8 weights, "
+    "or start ComfyUI with --lowvram or a larger --reserve-vram."
+)
+
+
+def encode_frames(vae, frames: torch.Tensor) -> torch.Tensor:
+    """Encode `frames` [T, H, W, 3] as one video: [1, 16, F, h, w], un-normalised.
+
+    Raises:
+        ValueError: a frame size that is not a multiple of 16, or a VAE that is not Wan 2.1's.
+    """
+    require_frame_size(frames.shape[2], frames.shape[1])
+    require_wan_vae(vae)
+    return samples_of({"samples": vae.encode(frames[..., :3])}, "what the VAE made")
+
+
+def encode_images(vae, images: torch.Tensor) -> torch.Tensor:
+    """Encode each of `images` [N, H, W, 3] alone, as a video of one frame: [N, 16, 1, h, w], un-normalised."""
+    return torch.cat([encode_frames(vae, image[None]) for image in images])
+
+
+def decode_chunks(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the frames [t, H, W, 3] in [0, 1] of one clip [1, 16, F, h, w], bit for bit those of a whole VAE decode.
+
+    The causal VAE keeps its state between chunks of 8 frames, so a clip is never in memory as a whole. When memory runs
+    out the rest of the clip is decoded in spatial tiles over its full length (temporal tiles would restart the state).
+    """
+    position = 0
+    try:
+        for chunk in _decode_causally(vae, samples):
+            position += len(chunk)
+            yield chunk
+        return
+    except Exception as error:
+        if not (comfy.model_management.is_oom(error) or is_out_of_memory(error)):
+            raise
+    logging.warning("SVI: out of memory while decoding; frames from %d on are decoded in spatial tiles.", position)
+    comfy.model_management.soft_empty_cache()
+    tile = {"tile_x": 32, "tile_y": 32, "overlap": 8}
+    what = f"decoding a clip of {clip_size(samples.shape[2], samples)}, even in spatial tiles"
+    with explain_out_of_memory(what, MORE_MEMORY):
+        frames = vae.decode_tiled(samples, **tile, tile_t=samples.shape[2], overlap_t=1)[0, position:]
+    yield frames
+
+
+def _decode_causally(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield frames of slot 0, then of two slots at a time, as ComfyUI's WanVAE.decode walks through them."""
+    decoder = vae.first_stage_model
+    if not isinstance(decoder, comfy.ldm.wan.vae.WanVAE):
+        yield vae.decode(samples)[0]
+        return
+    memory = vae.memory_used_decode(samples.shape, vae.vae_dtype)
+    comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
+    latent = decoder.conv2(samples.to(device=vae.device, dtype=vae.vae_dtype))
+    state = [None] * comfy.ldm.wan.vae.count_cache_layers(decoder.decoder) if samples.shape[2] > 1 else None
+    starts = [0, *range(1, samples.shape[2], 2)]
+    for start in starts:
+        slots = latent[:, :, start : start + (2 if start else 1)]
+        with comfy.model_management.cuda_device_context(vae.device):
+            frames = torch.cat(decoder.decoder(slots, feat_cache=state, feat_idx=[0]), dim=2)
+        pixels = vae.process_output(frames.to(vae.vae_output_dtype()))
+        yield pixels[0].movedim(0, -1)
+
+
+def encode_end_image(vae, frames: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Return the last slot [1, 16, 1, h, w] of a clip that is grey but for its last frame, the image [1, H, W, 3]."""
+    clip = torch.full((num_frames - 1, *frames.shape[1:]), 0.5, dtype=frames.dtype, device=frames.device)
+    return encode_frames(vae, torch.cat([clip, frames[:1]]))[:, :, -1:]
+
+
+def warn_of_rounding(vae, layout: Layout) -> None:
+    """Tell the log where frames that go through `vae` between clips are rounded by it more than SVI has seen.
+
+    Source: docs/METHOD.md, 5.3: in bf16, and in tiles, still backgrounds gather artefacts that SVI cannot correct.
+    """
+    if not layout.in_latent_space and vae.vae_dtype is not torch.float32:
+        logging.warning("SVI Generate: %s", rounding_warning(layout, vae.vae_dtype))
+
+
+def rounding_warning(layout: Layout, vae_dtype: torch.dtype) -> str:
+    """Return what to say of a VAE of `vae_dtype` under a layout that hands over frames."""
+    dtype = str(vae_dtype).removeprefix("torch.")
+    return (
+        f"layout {layout.name!r} sends frames through the VAE between clips, and it runs in {dtype}: its rounding adds up in "
+        "long videos. Start ComfyUI with --fp32-vae."
+    )
+
+
+def require_wan_vae(vae) -> None:
+    """Refuse a VAE that does not make Wan 2.1's 16-channel video latents.
+
+    Raises:
+        ValueError: naming what the VAE makes.
+    """
+    if vae is None:
+        raise ValueError("vae is missing: connect Load VAE with wan_2.1_vae.")
+    known = isinstance(vae.first_stage_model, comfy.ldm.wan.vae.WanVAE | comfy.taesd.taehv.TAEHV)
+    if vae.latent_channels != LATENT_CHANNELS or vae.latent_dim != 3 or not known:
+        raise ValueError(
+            f"vae ({type(vae.first_stage_model).__name__}) makes {vae.latent_channels}-channel {vae.latent_dim}-dimensional "
+            "latents, but SVI needs those of Wan 2.1's VAE (16-channel video): load wan_2.1_vae (Wan 2.2 14B uses it too)."
+        )

@@ -1,0 +1,89 @@
+"""What a run would fail on, found before its first step: inputs, schedule, LoRAs.
+
+The functions raise ValueError with the input's name, its value, and the fix.
+"""
+
+import logging
+
+from ..svi_core.clips.clip_plan import ClipPlan
+from ..svi_core.flow.flow_matching import num_high_noise_steps, require_sigmas
+from ..svi_core.geometry import require_frame_size
+from ..svi_core.schedule.spec import ClipSpec
+from ..svi_core.systems.layouts import Layout
+from ..svi_core.systems.lora_variant import require_lora_variants
+from .bridge import latents, models, vaes
+from .bridge.compiled import require_uncompiled
+from .bridge.control import require_condition
+from .clip_sampler import ClipSampler
+
+
+def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
+    """Refuse a run that cannot work."""
+    for name, model in (("model", sampler.model), ("model_low_noise", sampler.model_low_noise)):
+        if model is not None:
+            _check_model(name, model, sampler.clip_vision)
+            require_uncompiled(name, model, sampler.control)
+    if sampler.loras and sampler.model.patches:
+        logging.warning("SVI Generate: model carries LoRAs already; those of the loras input are added to them.")
+    vaes.require_wan_vae(sampler.vae)
+    require_sigmas(sampler.sigmas)
+    num_high_noise_steps(sampler.sigmas, sampler.boundary)
+    if not 0.0 <= sampler.cfg <= 100.0:
+        raise ValueError(f"cfg is {sampler.cfg}: use 1 with a distilled LoRA, 4 to 5 without.")
+    vaes.warn_of_rounding(sampler.vae, plan.layout)
+    _check_anchor("anchor", sampler.anchor, plan.layout)
+    for name, anchor in sampler.anchors.items():
+        _check_anchor(f"anchor {name!r}", anchor, plan.layout, like=sampler.anchor)
+    width, height = latents.pixel_size(sampler.anchor)
+    require_condition(plan.layout, sampler.control)
+    for control in sampler.control:
+        control.check(sampler.model, plan.layout, width, height)
+    _check_schedule(sampler, plan)
+
+
+def check_spec(sampler: ClipSampler, spec: ClipSpec, layout: Layout) -> None:
+    """Refuse names in a clip's spec that nothing is connected for, and LoRAs that `layout` contradicts."""
+    sampler.anchor_named(spec.anchor)
+    if spec.end is not None and latents.FRAMES_KEY not in sampler.anchor_named(spec.end):
+        raise ValueError(f"the end image {spec.end!r} holds only latents: make it from an image with SVI Anchor Encode.")
+    require_lora_variants(layout, sampler.lora_variants(spec))
+
+
+def _check_model(name: str, model, clip_vision) -> None:
+    models.require_i2v(model, name)
+    if models.needs_clip_vision(model) and clip_vision is None:
+        raise ValueError(
+            f"{name} is a Wan 2.1 I2V model, which reads CLIP vision features: connect Load CLIP Vision "
+            "(clip_vision_h) to clip_vision."
+        )
+
+
+def _check_schedule(sampler: ClipSampler, plan: ClipPlan) -> None:
+    """Refuse lengths, names and strengths of the schedule that this run has nothing for."""
+    schedule = plan.schedule.snapshot()
+    plan.require_joints(schedule)
+    for index in range(min(plan.num_clips, len(schedule))):
+        check_spec(sampler, schedule.at(index), plan.layout)
+    sampler.build_y(plan.request_for(0, schedule.at(0)), None)
+
+
+def _check_anchor(name: str, anchor: dict, layout: Layout, like: dict | None = None) -> None:
+    """Refuse an anchor that is not one image of a size that Wan takes, or lacks the frames that the layout needs.
+
+    Raises:
+        ValueError: naming the anchor.
+    """
+    batch, _, slots, height, width = latents.samples_of(anchor, name).shape
+    if batch != 1 or slots != 1:
+        raise ValueError(
+            f"{name} holds {batch} images of {slots} latent slots, but SVI Generate makes one video from one anchor of 1 slot: "
+            "encode one image with SVI Anchor Encode."
+        )
+    if not layout.in_latent_space and latents.FRAMES_KEY not in anchor:
+        raise ValueError(
+            f"{name} holds only latents, but layout {layout.name!r} is padded with frames: make it with SVI Anchor Encode."
+        )
+    require_frame_size(width * 8, height * 8, name)
+    if like is not None and like["samples"].shape[-2:] != anchor["samples"].shape[-2:]:
+        asked = " x ".join(str(side * 8) for side in reversed(like["samples"].shape[-2:]))
+        raise ValueError(f"{name} is {width * 8} x {height * 8} pixels, but the video is {asked}: encode it at that size.")
