@@ -6,7 +6,7 @@ The shape legend of the whole project:
 - ``T`` pixel frames, ``T = 4 * (F - 1) + 1``: a clip's frames are ``[T, H, W, 3]`` in [0, 1], as in a ComfyUI IMAGE.
 
 Slot 0 holds pixel frame 0; slot k >= 1 holds pixel frames 4k-3 .. 4k.
-Source: the Wan 2.1 VAE (4 x 8 x 8 causal compression).
+Source: docs/METHOD.md, 1.1 (the Wan 2.1 VAE: causal, 4 x 8 x 8).
 """
 
 LATENT_CHANNELS = 16
@@ -55,7 +55,7 @@ def num_motion_latents(num_motion_frames: int) -> int:
 def num_video_frames(num_clips: int, num_frames: int, overlap: int) -> int:
     """Return the length in frames of `num_clips` clips that each share `overlap` frames with the one before.
 
-    Source: SVI_SPEC A1, A3: Shot 80N + 1, Film 76N + 5, 2.0 Pro 76N + 5.
+    Source: docs/METHOD.md, 5.2: 80N + 1 with one shared frame (Shot), 76N + 5 with five (Film, 2.0 Pro).
     """
     return num_clips * (num_frames - overlap) + overlap
 

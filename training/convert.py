@@ -5,7 +5,7 @@
 `comfy`: ``diffusion_model.blocks.0.ffn.0.lora_A.weight``, what we write. `official`: ``blocks.0.ffn.0.lora_A.default.weight``,
 the authors' 2.x files. `official-1.0`: the same with ``pipe.dit.`` before it. The official loaders know no alpha, so it is
 multiplied into lora_B on the way there. Any dialect that the SVI nodes read is read, kohya's included.
-Source: SVI_SPEC C.
+Source: docs/METHOD.md, 6.2.
 """
 
 import argparse

@@ -10,7 +10,7 @@ Settings: training/settings.py; each can be given as section.key=value. Several 
 Ctrl-C, SIGTERM or a file called stop in the run's folder saves a checkpoint and ends. Under torchrun prefer the file,
 `touch runs/mine/stop`: torchrun passes a signal on to its processes, but kills those that still save 30 seconds later (what was
 saved before stays).
-Source: SVI (arXiv:2510.09212), Sec. 4, Eq. 3-6; SVI_SPEC B (released trainer).
+Source: SVI (arXiv:2510.09212), Sec. 4, Eq. 3-6; docs/METHOD.md, 9 (released trainer).
 """
 
 import argparse

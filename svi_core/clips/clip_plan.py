@@ -1,6 +1,6 @@
 """What is asked of each clip, and the chain of clips: each moves on from the tail of the one before.
 
-Source: SVI (arXiv:2510.09212), Sec. 4; SVI_SPEC A1-A3 (seeds, stitching).
+Source: SVI (arXiv:2510.09212), Sec. 4; docs/METHOD.md, 4.4 (seeds) and 5.1 (overlap).
 """
 
 from collections.abc import Callable
@@ -173,7 +173,7 @@ class ClipPlan:
     def showing(self, request: ClipRequest) -> Showing:
         """Return what a clip gives to the video, so that each moment is shown once.
 
-        Source: SVI_SPEC A1 (1.0 keeps the next clip's copy of the overlap), A2 and A3 (2.0 and Pro the previous clip's).
+        Source: docs/METHOD.md, 5.1 (1.0 keeps the next clip's copy of the overlap, 2.0 and Pro the previous clip's).
         """
         following = self.request(request.index + 1) if request.index < self.num_clips - 1 else None
         return _showing(request, following)

@@ -2,7 +2,7 @@
 
 The last clip of one of our own runs is taken from its run folder, bit for bit, as if the run had gone on. Any other video is
 encoded: a whole clip's window of frames, because in a causal VAE a slot's meaning depends on what came before it.
-Source: SVI_SPEC A3 (motion latent), B7 (motion = last slot of the frames before).
+Source: docs/METHOD.md, 3.3 (motion latent) and 9.9 (motion = last slot of the frames before).
 """
 
 from collections.abc import Callable, Iterator

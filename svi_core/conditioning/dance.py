@@ -1,6 +1,7 @@
 """SVI-Dance's pose encoder: pose frames become tokens that are added to the patch tokens of a Wan transformer.
 
-Source: SVI (arXiv:2510.09212), spatial conditions; SVI_SPEC D2 (UniAnimate-DiT's encoder, trained on with the SVI LoRA).
+Source: SVI (arXiv:2510.09212), spatial conditions; docs/METHOD.md, 8.1 and 8.2 (UniAnimate-DiT's encoder, trained further with
+the SVI LoRA).
 """
 
 from collections.abc import Iterator, Mapping

@@ -1,6 +1,6 @@
 """Bring a reference image to the size of the video.
 
-Source: SVI_SPEC A1 (the released code limits the width, floors both sides to 16 and stretches; cropping is ours).
+Source: docs/METHOD.md, 4.6 (the released code limits the width, floors both sides to 16 and stretches; cropping is ours).
 """
 
 from enum import StrEnum

@@ -1,7 +1,8 @@
 """How loud a sound is, and the same sound as loud as speech features are trained on.
 
-Source: ITU-R BS.1770-4 (K-weighting, gating). The standard tabulates its filters for 48 kHz; here they are made for any rate
-from the analogue prototypes behind that table (De Man, 2014), which give its coefficients at 48 kHz.
+Source: ITU-R BS.1770-4, https://www.itu.int/rec/R-REC-BS.1770 (K-weighting, gating). The standard tabulates its
+filters for 48 kHz; here they are made for any rate from the analogue prototypes behind that table (De Man, 2014), which give
+its coefficients at 48 kHz.
 """
 
 import math

@@ -3,7 +3,7 @@
 A file is decoded anew for each clip, so a long one is never in memory as a whole. Every frame has a digest, by which a clip's
 key knows what it shows, and by which frames are found again after a jump into the file: what has the digest is the frame.
 
-Source: SVI_SPEC D2. Departs from the released code at the first seam, where that shows pose frame 80 twice (B9.12).
+Source: docs/METHOD.md, 8.1 and 8.4. Departs from the released code at the first seam, where that shows pose frame 80 twice.
 """
 
 import hashlib

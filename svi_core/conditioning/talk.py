@@ -3,7 +3,7 @@
 Frame f of the video hears frames f - 2 .. f + 2 of the sound, both at 25 per second. Before the sound begins its first frame
 is heard, after its end silence: features that are zero, which is also what training puts in place of a dropped sound.
 
-Source: SVI_SPEC D1 (loudness, 25 features per second, window of 5, packing into slots, three-pass guidance).
+Source: docs/METHOD.md, 7.1 (loudness, 25 features per second, window of 5, packing into slots) and 7.3 (three-pass guidance).
 """
 
 import math
@@ -43,7 +43,7 @@ def prepared_speech(samples: torch.Tensor) -> torch.Tensor:
 def encode_speech(wav2vec2: torch.nn.Module, samples: torch.Tensor, num_frames: int) -> torch.Tensor:
     """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz, on the model's device, in fp32 on the CPU.
 
-    They are brought to 25 per second before wav2vec2's transformer, not after (SVI_SPEC D1).
+    They are brought to 25 per second before wav2vec2's transformer, not after (docs/METHOD.md, 7.1).
 
     Raises:
         ValueError: a result that is not finite.

@@ -1,6 +1,6 @@
 """What speaks against a plan: settings that SVI was not trained with, parts that do not belong together, files that lack.
 
-Source: SVI_SPEC A1 (seeds, size), A2 (experts), A3 (81 frames); FIELD_NOTES 1 (distilled LoRAs).
+Source: docs/METHOD.md, 4.4 (seeds), 4.6 (size), 4.3 (experts), 3.3 (81 frames) and 4.5 (distilled LoRAs).
 """
 
 import re

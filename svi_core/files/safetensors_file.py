@@ -1,7 +1,8 @@
 """Open a safetensors file only after its header has been checked, and name what is wrong with it; write large ones bit by bit.
 
 A file is judged by its content, not by its extension: pickles (.pt, .ckpt, or renamed) are never opened.
-Source: the safetensors format: 8-byte little-endian header length, JSON header, then tensor bytes without holes.
+Source: the safetensors format (https://github.com/huggingface/safetensors): 8-byte little-endian header length, JSON header,
+then tensor bytes without holes.
 """
 
 import json

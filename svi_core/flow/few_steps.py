@@ -3,7 +3,8 @@
 Distilled LoRAs are trained on even steps in unshifted time. Where such steps fall on both sides of the boundary as asked
 for, they are used as they are; else each expert's part is divided evenly.
 
-Source: SVI_SPEC A1 (shift), A2 (boundary; the official 2.0 workflow takes 3 + 3 steps at shift 8), E (4 to 8 steps).
+Source: docs/METHOD.md, 4.1 (shift), 4.3 (boundary), 3.2 (the official 2.0 workflow takes 3 + 3 steps at shift 8) and 4.5 (4 to
+8 steps).
 """
 
 import torch

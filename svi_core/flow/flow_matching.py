@@ -2,7 +2,7 @@
 
 ``noisy_latent = (1 - sigma) * latent + sigma * noise``; ``velocity = noise - latent``; sigma falls from 1 (noise) to 0;
 ``timestep = 1000 * sigma``. Wherever a function takes `sigma`, it is one number for all examples, or a tensor [B].
-Source: SVI_SPEC A1 (sampler), A2 (expert boundary), B2 (training); SVI (arXiv:2510.09212), Eq. 1 and 2.
+Source: SVI (arXiv:2510.09212), Eq. 1 and 2; docs/METHOD.md, 1.2 (signs), 4.1 (sampler), 4.3 (expert boundary), 9.4 (training).
 """
 
 import math
@@ -62,7 +62,7 @@ class ExpertRange:
 
 EXPERT_RANGES = {
     "single": ExpertRange(0, NUM_TRAINING_IDS),  # Wan 2.1: one model for all noise levels
-    "high": ExpertRange(0, 358),  # Wan 2.2 high noise: sigma >= 0.9 (SVI_SPEC B7)
+    "high": ExpertRange(0, 358),  # Wan 2.2 high noise: sigma >= 0.9 (docs/METHOD.md, 9.9)
     "low": ExpertRange(358, NUM_TRAINING_IDS),
 }
 
@@ -80,7 +80,7 @@ def shifted_sigmas(num_steps: int, shift: float = TRAINED_SHIFT) -> torch.Tensor
 
 
 def training_sigmas(num_ids: int = NUM_TRAINING_IDS, shift: float = TRAINED_SHIFT) -> torch.Tensor:
-    """Return the noise level of each training id, [num_ids] falling from 1. Source: SVI_SPEC B2."""
+    """Return the noise level of each training id, [num_ids] falling from 1. Source: docs/METHOD.md, 9.4."""
     return shifted_sigmas(num_ids, shift)[:-1]
 
 
@@ -88,7 +88,7 @@ def timestep_weights(sigmas: torch.Tensor, weighting: TimestepWeighting = Timest
     """Return the loss weight of each noise level in `sigmas` [N], with mean 1 over them.
 
     Take it over all training ids and index it, so that each expert of Wan 2.2 keeps its part of the one curve.
-    Source: SVI_SPEC B2: exp(-2 ((t - 500) / 1000)^2), lowered until its least value is 0, scaled to mean 1.
+    Source: docs/METHOD.md, 9.4: exp(-2 ((t - 500) / 1000)^2), lowered until its least value is 0, scaled to mean 1.
 
     Raises:
         ValueError: fewer than two noise levels, of which a weight's mean cannot be taken.

@@ -1,6 +1,6 @@
 """The noise levels that errors are kept by: those that inference visits.
 
-Source: SVI (arXiv:2510.09212), Sec. 4.3 (n(t), the nearest step of the test-time schedule); SVI_SPEC B4.
+Source: SVI (arXiv:2510.09212), Sec. 4.3 (n(t), the nearest step of the test-time schedule); docs/METHOD.md, 9.7.
 """
 
 from dataclasses import dataclass, field

@@ -1,6 +1,7 @@
 """The journal of the error bank on disk: one record for each change, with a checksum chained to all records before it.
 
-Source: the write-ahead log of databases; a record counts once it and all before it are whole.
+Source: the write-ahead log of databases (https://www.postgresql.org/docs/current/wal-intro.html): a record counts once it and
+all before it are whole.
 """
 
 import io

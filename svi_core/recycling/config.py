@@ -1,6 +1,6 @@
 """The settings of error recycling, checked.
 
-Source: SVI_SPEC B4-B6 (released trainer; SVI, arXiv:2510.09212, Table 9).
+Source: docs/METHOD.md, 9.5 to 9.8 (released trainer; SVI, arXiv:2510.09212, Table 9).
 """
 
 from dataclasses import dataclass

@@ -3,7 +3,7 @@
 An entry is a velocity residual r = predicted - target velocity with the noise level it was measured at. One step to either end
 of the line makes of it both errors that the paper keeps in two banks: ``noise_error = (1 - sigma) * r`` and
 ``latent_error = -sigma * r``. So one pool serves both, at half the memory.
-Source: SVI (arXiv:2510.09212), Sec. 4.3, Eq. 4 and 5; SVI_SPEC B3-B5 (released trainer).
+Source: SVI (arXiv:2510.09212), Sec. 4.3, Eq. 4 and 5; docs/METHOD.md, 9.1 (both errors from one r), 9.5 and 9.7.
 """
 
 import math
@@ -173,7 +173,7 @@ class ErrorBank:
             window: where in the entry the slots lie.
 
         Only those slots are read from disk.
-        Source: SVI (arXiv:2510.09212), Eq. 4 and 5; SVI_SPEC B5.
+        Source: SVI (arXiv:2510.09212), Eq. 4 and 5; docs/METHOD.md, 9.5.
 
         Raises:
             ValueError: more slots than an entry has, or a cell that the grid does not have.

@@ -4,7 +4,7 @@ In the order in which a training step uses it: :func:`draw_injection`, :func:`in
 model, :func:`target_velocity`, :func:`residual`, :func:`should_store`, :func:`store`. All of it works on one example; a batch
 is examples stacked by the caller. Random numbers come from an explicit generator, whose position after each function does not
 depend on what was drawn or on what the bank holds.
-Source: SVI (arXiv:2510.09212), Sec. 4, Eq. 3-6; SVI_SPEC B2-B5 (released trainer).
+Source: SVI (arXiv:2510.09212), Sec. 4, Eq. 3-6; docs/METHOD.md, 9.1 to 9.7 (released trainer).
 """
 
 from collections.abc import Sequence
@@ -113,7 +113,7 @@ def draw_injection(
         error_slots: slots of the example's conditioning that may get an error; if they are fewer than
             `num_image_error_slots` the error covers those, and if there is none there is no image error.
 
-    Source: SVI (arXiv:2510.09212), Eq. 3 and 5; SVI_SPEC B5.
+    Source: SVI (arXiv:2510.09212), Eq. 3 and 5; docs/METHOD.md, 9.5.
     """
     noise_draw, image_draw, latent_draw, clean_draw = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
     picks = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
@@ -163,7 +163,7 @@ def target_velocity(
     PAPER: (noisy latent with errors - clean `latent`) / sigma, along which one step arrives exactly there. The error in the
     latent counts (1 - sigma) / sigma times in it, which is large at low noise. Without that error both are equal, bit for bit.
 
-    Source: SVI (arXiv:2510.09212), Eq. 6 and Fig. 4c; SVI_SPEC B2, B3.
+    Source: SVI (arXiv:2510.09212), Eq. 6 and Fig. 4c; docs/METHOD.md, 9.2.
 
     Raises:
         ValueError: the paper's form at sigma 0, where no step leads anywhere.
@@ -185,15 +185,15 @@ def should_store(injection: ErrorInjection, config: ErrorRecyclingConfig, genera
     """Return whether the error of an example goes into the bank: always, but rarely if it was drawn clean.
 
     The errors of clean inputs are not those that a model meets in its own long videos. Takes one random number.
-    Source: SVI_SPEC B4, from which this departs in warm-up: there the receiving process's own draw gates the errors of all
-    processes, so that banks differ from the start; here each error is judged once, where it was made.
+    Source: docs/METHOD.md, 9.6. This departs from the released code in warm-up: there the receiving process's own draw gates
+    the errors of all processes, so that banks differ from the start; here each error is judged once, where it was made.
     """
     draw = float(torch.rand((), generator=generator, dtype=torch.float64))
     return not injection.is_clean or draw < config.clean_update_prob
 
 
 def is_shared(step: int, config: ErrorRecyclingConfig) -> bool:
-    """Return whether the errors of `step`, counted from 1, go into the banks of all processes. Source: SVI_SPEC B4."""
+    """Return whether the errors of `step`, counted from 1, go into the banks of all processes. Source: docs/METHOD.md, 9.6."""
     return step <= config.warmup_steps
 
 

@@ -1,7 +1,8 @@
 """The hyper-parameters of Error-Recycling Fine-Tuning as data: the released training scripts, the paper's Table 9, and 2.0 Pro.
 
 Where paper and released scripts differ the scripts come first, because the released weights were trained with them.
-Source: SVI_SPEC B6 (argparse defaults and shell scripts of the released trainer; paper, Table 9), B7 (2.0 Pro).
+Source: SVI (arXiv:2510.09212), Table 9; docs/METHOD.md, 9.8 (argparse defaults and shell scripts of the released trainer), 9.9
+(2.0 Pro) and 9.10 (Talk, Dance).
 """
 
 from dataclasses import dataclass, field
@@ -70,8 +71,8 @@ class ErftPreset:
 
 
 _PRO_SOURCE = (
-    "SVI_SPEC B7 (data scheme from the authors' issues 75 and 79, expert ranges from DiffSynth); no training code is released. "
-    "Our choice: optimizer, LoRA and probabilities of Shot, one image-error slot on the motion slot, anchor kept clean."
+    "docs/METHOD.md, 9.9 (data scheme from the authors' issues 75 and 79, expert ranges from DiffSynth); no training code "
+    "is released. Our choice: optimizer, LoRA and probabilities of Shot, one image-error slot on the motion slot, clean anchor."
 )
 
 
@@ -91,20 +92,20 @@ PRESETS = {
     for preset in (
         ErftPreset(
             name="shot",
-            source="SVI_SPEC B6, column Shot (released script)",
+            source="docs/METHOD.md, 9.8, column Shot (released script)",
             layout_name="Shot",
             recycling=ErrorRecyclingConfig(clean_prob=0.2),
         ),
         ErftPreset(
             name="film",
-            source="SVI_SPEC B6, column Film (released script)",
+            source="docs/METHOD.md, 9.8, column Film (released script)",
             layout_name="Film",
             p_motion=0.9,
             recycling=ErrorRecyclingConfig(clean_prob=0.5),
         ),
         ErftPreset(
             name="talk",
-            source="SVI_SPEC B6, column Talk (released script), D1 (audio left out)",
+            source="docs/METHOD.md, 9.8, column Talk (released script); docs/METHOD.md, 9.10 (audio left out)",
             layout_name="Talk",
             default_caption="the person is speaking",
             width=640,
@@ -114,7 +115,7 @@ PRESETS = {
         ),
         ErftPreset(
             name="dance",
-            source="SVI_SPEC B6, column Dance (released script), D2 (pose and conditioning left out)",
+            source="docs/METHOD.md, 9.8, column Dance (released script); docs/METHOD.md, 9.10 (pose and conditioning left out)",
             layout_name="Dance",
             width=480,
             height=832,
@@ -126,7 +127,7 @@ PRESETS = {
         ),
         ErftPreset(
             name="paper-film",
-            source="SVI_SPEC B6, column paper, Table 9; not in it: clean_update_prob, so 1",
+            source="docs/METHOD.md, 9.8, column paper (Table 9); not in it: clean_update_prob, so 1",
             layout_name="Film",
             p_motion=0.95,
             vae_tile=TILED_PIXELS,

@@ -1,6 +1,6 @@
 """Plain lists of prompts: a Python list, as the released data has them, or one prompt per line.
 
-Source: SVI_SPEC A1 (prompt files of the released data: ``prompts = [...]`` or one prompt per line, ``#`` comments).
+Source: docs/METHOD.md, 4.7 (prompt files of the released data: ``prompts = [...]`` or one prompt per line, ``#`` comments).
 """
 
 import ast

@@ -41,7 +41,7 @@ class ClipWork:
     def amount(self) -> float:
         """Work in proportion to time: linear layers grow with the tokens, attention with their square.
 
-        Source: operations counted for Wan 14B (FIELD_NOTES 3).
+        Source: operations counted for Wan 14B (docs/METHOD.md, 11.1).
         """
         tokens = self.num_slots * self.latent_height * self.latent_width / 4
         return self.num_steps * self.num_passes * tokens * (_LINEAR_SHARE + _ATTENTION_SHARE * tokens / TRAINED_TOKENS)

@@ -1,6 +1,6 @@
 """What the SVI systems differ in, as data: what pads a clip, how many frames carry motion, how clips are joined.
 
-Source: SVI_SPEC A1-A3, D1 (paper Sec. 4; released inference code of 1.0, 2.0, 2.0 Pro and Talk).
+Source: SVI (arXiv:2510.09212), Sec. 4; docs/METHOD.md, 3 (the table, from the released inference code) and 5.1 (overlap).
 """
 
 from dataclasses import dataclass, replace

@@ -1,6 +1,6 @@
 """SVI LoRA files: every key dialect in use, brought to the one that ComfyUI knows, and a report of what matched.
 
-Source: SVI_SPEC C (key forms of the released files; alpha / rank = 1 where no alpha is stored).
+Source: docs/METHOD.md, 6.2 (key forms of the released files) and 6.1 (alpha / rank = 1 where no alpha is stored).
 """
 
 import re
@@ -167,7 +167,7 @@ def report_match(lora: LoraFile, taken: set[str], left: set[str], expert: str, s
 def stacking_warning(lora: LoraFile, before: Iterable[LoraFile]) -> str | None:
     """Return what speaks against adding `lora` to the files `before`, or None.
 
-    Source: SVI_SPEC D2: users report poor results of SVI-Dance with a UniAnimate LoRA, which svi-dance holds already.
+    Source: docs/METHOD.md, 6.3: users report poor results of SVI-Dance with a UniAnimate LoRA, which svi-dance holds already.
     """
     if not lora.follows_poses:
         return None

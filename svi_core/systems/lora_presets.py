@@ -1,7 +1,7 @@
 """Strengths that are known to work, by what a LoRA is for.
 
-Source: SVI_SPEC E (authors' tips: LightX2V 0.5 to 0.6 on the high-noise expert, 1.0 on the low; I#51: a Wan 2.1 LightX2V at
-1.5 on both), FIELD_NOTES 1; SVI itself is trained and released at 1.
+Source: docs/METHOD.md, 4.5 (the authors' tips: LightX2V 0.5 to 0.6 on the high-noise expert, 1.0 on the low; users': a Wan 2.1
+LightX2V at 1.5 on both). SVI itself is trained and released at 1.
 """
 
 from dataclasses import dataclass

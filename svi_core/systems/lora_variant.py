@@ -3,7 +3,7 @@
 Our trainer writes it into the header (``svi.*``); of released files the name tells. Wrong padding was the main cause of
 SVI's failures in ComfyUI, so a file that contradicts the layout stops a run before its first step.
 
-Source: SVI_SPEC C and the authors' READMEs (file names), training/lora_file.py (header), E (what wrong padding does).
+Source: docs/METHOD.md, 6.3 (file names), 6.4 (header), 2.2 and 10 (what wrong padding does).
 """
 
 import re

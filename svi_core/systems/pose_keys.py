@@ -1,4 +1,7 @@
-"""Keys of SVI-Dance's pose encoder in LoRA files."""
+"""Keys of SVI-Dance's pose encoder in LoRA files.
+
+Source: docs/METHOD.md, 6.1 and 8.2.
+"""
 
 POSE_KEY = "dwpose_embedding."  # in every key of the encoder; what stands before it differs between files
 

@@ -3,7 +3,8 @@
 A layout (layouts.py) decides how a clip is made; a variant adds what nobody but the user can provide: base model, LoRA,
 settings. None of it enters a clip by itself, so none of it is part of a clip's key.
 
-Source: SVI_SPEC A1 to A3 (settings of the released scripts and READMEs), D (Talk, Dance), E (advice), C (files).
+Source: docs/METHOD.md, 3.1 to 3.3 (settings of the released scripts and READMEs), 7 and 8 (Talk, Dance), 10 (advice) and 6.3
+(files).
 """
 
 from dataclasses import dataclass

@@ -2,7 +2,8 @@
 
 At the end of each clip the mean and the spread of every colour channel are compared with the anchor's; the correction found
 there is reached gradually over the clip, from the one that the clip before ended with, so that it never jumps at a seam.
-Source: the mean and deviation transfer of Reinhard et al., "Color Transfer between Images" (2001), in RGB.
+Source: the mean and deviation transfer of Reinhard et al., "Color Transfer between Images" (2001),
+https://doi.org/10.1109/38.946629, in RGB.
 """
 
 from collections.abc import Iterator

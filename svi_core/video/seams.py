@@ -3,7 +3,7 @@
 A 2.0 Pro clip replays its anchor in frame 0, so that frame never enters a blend: mixed into the seam it flashes. Only the
 frames that both clips show of the same moments are mixed. Pixel-space layouts begin with real frames and blend all of them.
 
-Source: SVI_SPEC A1-A3 (overlaps of 1.0, 2.0 and Pro); the blends are ours.
+Source: docs/METHOD.md, 5.1 (overlaps of 1.0, 2.0 and Pro); the blends are ours.
 """
 
 from collections.abc import Iterator

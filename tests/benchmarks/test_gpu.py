@@ -26,8 +26,8 @@ def run(module: str, *arguments: str) -> str:
     return done.stdout
 
 
-def test_the_cost_of_a_forward_pass_is_that_of_the_notes():
-    """FIELD_NOTES 3: 32 760 tokens, 787 TFLOP linear, 900 attention; a clip 7.1 s in bf16, 3.7 s in 8 bits."""
+def test_the_cost_of_a_forward_pass_is_that_of_the_method_page():
+    """docs/METHOD.md, 11.1 and 11.2: 32 760 tokens, 787 TFLOP linear, 900 attention; a clip 7.1 s in bf16, 3.7 s in 8 bits."""
     assert FULL.num_tokens == 32_760 and FULL.latent_shape == (1, 16, 21, 60, 104)
     assert FULL.linear_tflop == pytest.approx(787, rel=0.01) and FULL.attention_tflop == pytest.approx(900, rel=0.01)
     assert FULL.clip_limit("NVIDIA H200", 4, 16) == pytest.approx(7.1, rel=0.01)

@@ -34,7 +34,7 @@ def test_motion_that_is_not_whole_slots_is_refused(frames):
         num_motion_latents(frames)
 
 
-# SVI_SPEC: Shot 80N + 1 (A1), Film 76N + 5 (A1), 2.0 Pro 76N + 5 (A3); shipped 2.0 outputs of 1121 and 321 frames (A2).
+# docs/METHOD.md, 5.2: Shot 80N + 1, Film and 2.0 Pro 76N + 5; 3.2: shipped 2.0 outputs of 1121 and 321 frames.
 @pytest.mark.parametrize(
     ("clips", "overlap", "total"), [(1, 5, 81), (3, 5, 233), (14, 1, 1121), (4, 1, 321), (10, 5, 765), (2, 9, 153)]
 )

@@ -72,7 +72,6 @@ def goes_on(server: ComfyServer, whole, name: str) -> None:
 
 @pytest.mark.parametrize("kind", ["OutOfMemoryError", "RuntimeError", "MemoryError"])
 def test_memory_that_runs_out_while_sampling_names_the_clip_its_size_and_what_helps(server, whole, kind):
-    """F5."""
     with fault(server, "model", IN_CLIP_2, kind), pytest.raises(ExecutionFailed) as caught:
         server.run(story(server, whole[0], kind))
     assert caught.value.exception_type.endswith(kind)
@@ -83,7 +82,7 @@ def test_memory_that_runs_out_while_sampling_names_the_clip_its_size_and_what_he
 
 
 def test_memory_that_runs_out_while_decoding_gives_tiles(server, whole):
-    """F5: the latents are those of the undisturbed run; tiles differ from a whole decode in their frames only."""
+    """The latents are those of the undisturbed run; tiles differ from a whole decode in their frames only."""
     with fault(server, "decoder", 2, "RuntimeError"):
         server.run(story(server, whole[0], "tiles"))
     assert "decoded in spatial tiles" in server.log_path.read_text()
@@ -91,7 +90,6 @@ def test_memory_that_runs_out_while_decoding_gives_tiles(server, whole):
 
 
 def test_an_interrupt_in_the_middle_of_a_step_keeps_what_is_finished(server, whole):
-    """F4."""
     with fault(server, "model", IN_CLIP_2, "stand still") as standing_still:
         prompt_id = server.queue(story(server, whole[0], "interrupted"))
         wait_until_there(standing_still, server)
@@ -103,7 +101,7 @@ def test_an_interrupt_in_the_middle_of_a_step_keeps_what_is_finished(server, who
 
 
 def test_a_full_disk_is_told_with_its_path_and_the_run_goes_on_once_there_is_space(server, whole):
-    """F3: leave more and more room until the run gets through, so that every kind of file is the one that does not fit."""
+    """Leave more and more room until the run gets through, so that every kind of file is the one that does not fit."""
     stopped_after = []
     with small_disk(folder_of(server, "disk"), 256) as disk:
         for free_pages in range(0, 256, 7):
@@ -123,7 +121,6 @@ def test_a_full_disk_is_told_with_its_path_and_the_run_goes_on_once_there_is_spa
 
 
 def test_a_read_only_folder_is_told_before_anything_is_sampled(server, whole):
-    """F18."""
     with small_disk(folder_of(server, "readonly"), 256) as disk:
         set_writable(disk, False)
         with pytest.raises(ExecutionFailed, match=f"Read-only file system.*{disk}"):
@@ -133,7 +130,6 @@ def test_a_read_only_folder_is_told_before_anything_is_sampled(server, whole):
 
 
 def test_a_folder_that_vanishes_in_the_middle_of_a_run_is_named(server, whole):
-    """F18."""
     folder = folder_of(server, "vanished")
     with fault(server, "model", IN_CLIP_2, "stand still") as standing_still:
         prompt_id = server.queue(story(server, whole[0], "vanished"))
@@ -148,7 +144,7 @@ def test_a_folder_that_vanishes_in_the_middle_of_a_run_is_named(server, whole):
 def test_a_second_server_is_told_who_works_in_the_folder_and_takes_over_when_that_one_is_killed(
     server, whole, environment, model_roots, tmp_path
 ):
-    """F14; and F15: a restarted server needs nothing but the folder."""
+    """A restarted server needs nothing but the folder."""
     arguments = ["--output-directory", str(server.output_directory)]
     with ComfyServer(environment, tmp_path, model_roots=model_roots, arguments=arguments) as second:
         image = second.add_input(whole[0])
@@ -237,7 +233,7 @@ LEADING_ELSEWHERE = ["../elsewhere", "/tmp/svi_elsewhere", "a/../../elsewhere", 
 @pytest.mark.parametrize("text", LEADING_ELSEWHERE)
 @pytest.mark.parametrize("where", [("SVIGenerate", "filename_prefix"), ("SVILiveSchedule", "file")], ids=str)
 def test_names_that_lead_elsewhere_are_refused_when_queued_and_later(server, whole, where, text):
-    """F11: by the widget, and by a link, whose value is known only when the node runs."""
+    """By the widget, and by a link, whose value is known only when the node runs."""
     before = {path for path in server.base_directory.parent.rglob("*elsewhere*")}
     for linked in (False, True):
         graph = story(server, whole[0], "traversal", clips=1)
@@ -254,7 +250,6 @@ def test_names_that_lead_elsewhere_are_refused_when_queued_and_later(server, who
 
 
 def test_unicode_spaces_and_long_names_reach_every_file(server, whole, tmp_path):
-    """F18."""
     name = "ü 文字 🎬 it's 100%d/" + "long" * 30
     picture = shutil.copy(whole[0], tmp_path / "bild ü 文 'x'.png")
     graph = loop_graph(server.add_input(Path(picture)), prompts=STORY, filename_prefix=f"svi/{name}")

@@ -98,7 +98,7 @@ def sampled_clips(server: ComfyServer, queued: dict) -> int:
     ids=str,
 )
 def test_what_is_made_again_follows_from_what_changed(server, reference_image, change, expected):
-    """F16: the clips before the first difference are reused, none after it."""
+    """The clips before the first difference are reused, none after it."""
     if not (server.output_directory / "svi" / "whole").exists():
         server.run(graph(server, reference_image, "whole"))
     server.post_json("/free", {"unload_models": True, "free_memory": True})  # ComfyUI's own cache must not answer

@@ -1,6 +1,7 @@
 """Cut a picture to the shape of the examples: aspect ratio kept, a little of the edge left out at random.
 
-Source: SVI_SPEC B1 (the limiting side is cut to 13/14 or more of its length, at a random place; then the picture is resized).
+Source: docs/METHOD.md, 9.3 (the limiting side is cut to 13/14 or more of its length, at a random place; then the picture is
+resized).
 The released code resizes bilinearly without antialiasing, we resize as SVI's nodes resize a reference image.
 """
 

@@ -1,6 +1,6 @@
 """Poses of a training clip: read by time like the clip, cut like it, kept as bytes.
 
-Source: SVI_SPEC D2 (pose frames scaled by nearest neighbours, [0, 1], no interpolation between colours).
+Source: docs/METHOD.md, 8.1 (pose frames scaled by nearest neighbours, [0, 1], no interpolation between colours).
 """
 
 import zlib

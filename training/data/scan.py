@@ -2,7 +2,7 @@
 
 Stock footage often begins with black frames or a still title. A model that is conditioned on them learns to begin clips in
 black. So plain frames (one colour) and frozen starts are found here, and kept out of what examples are conditioned on.
-Source: BROWSER_AND_FAULTS F13; two of the four clips that the project measures with begin with a black frame.
+Source: docs/METHOD.md, 9.3: two of the four clips that the project measures with begin with a black frame.
 """
 
 from collections.abc import Sequence

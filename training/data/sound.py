@@ -1,6 +1,6 @@
 """What a training clip sounds like: its own sound or that of a file beside it, prepared as a speech is for generation.
 
-Source: SVI_SPEC D1 (mono, 16 kHz, -23 LUFS).
+Source: docs/METHOD.md, 7.1 (mono, 16 kHz, -23 LUFS).
 """
 
 from pathlib import Path

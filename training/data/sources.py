@@ -1,7 +1,7 @@
 """Find the clips of a dataset folder and their captions, in tables or in text files beside them.
 
 Nothing is dropped silently: what cannot be used comes back as a :class:`Rejected` with its place and the reason.
-Source: SVI_SPEC B1 (the released data: one folder and one CSV per category); BROWSER_AND_FAULTS F11, F13.
+Source: docs/METHOD.md, 9.3 (the released data: one folder and one CSV per category) and 12.5 (paths, broken rows).
 """
 
 import os

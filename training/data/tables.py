@@ -1,6 +1,6 @@
 """Read tables of clips and captions, CSV and JSONL, row by row: what is broken is named with its line, the rest is used.
 
-Source: SVI_SPEC B1 (columns of the released data); BROWSER_AND_FAULTS, measured facts about CSV files.
+Source: docs/METHOD.md, 9.3 (columns of the released data) and 12.5 (what goes wrong in tables).
 """
 
 import csv

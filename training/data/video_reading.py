@@ -3,7 +3,7 @@
 Clips of any rate, and of varying rate, therefore keep their speed; no frame is left out of a clip that has the rate already.
 Decoding is PyAV's, which ComfyUI ships. A file that decodes is not thereby intact, so whoever caches results keys them by
 a hash of the file.
-Source: SVI_SPEC B1 (16 frames per second), B9 (the released loader never sees the last frame of an 81-frame clip).
+Source: docs/METHOD.md, 9.3 (16 frames per second) and 9.11, item 1 (the released loader never sees frame 80 of 81).
 """
 
 import itertools

@@ -2,7 +2,7 @@
 
     torchrun --nproc-per-node 8 -m training.erft --config training/configs/film.toml
 
-Source: SVI_SPEC B4 (gathering of errors in the warm-up), torch.distributed.
+Source: docs/METHOD.md, 9.6 (gathering of errors in the warm-up), torch.distributed.
 """
 
 import os

@@ -1,6 +1,6 @@
 """Leave out, now and then, what a clip is conditioned on, so that the model can do without it and guidance has a contrast.
 
-Source: SVI_SPEC D1 (sound), D2 (poses; conditioning latent and CLIP feature together, and then no image error).
+Source: docs/METHOD.md, 9.10 (sound; poses; conditioning latent and CLIP feature together, and then no image error).
 """
 
 from dataclasses import replace

@@ -1,6 +1,7 @@
 """One step of Error-Recycling Fine-Tuning: draw, predict, learn, remember.
 
-Source: SVI (arXiv:2510.09212), Sec. 4, Eq. 3-6."""
+Source: SVI (arXiv:2510.09212), Sec. 4, Eq. 3-6; docs/METHOD.md, 9.1 and 9.4 to 9.6.
+"""
 
 import math
 from collections.abc import Iterator, Sequence

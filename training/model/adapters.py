@@ -3,7 +3,7 @@
 A pair is added by a forward hook, ``layer(x) + scale * up(down(x))``: the frozen layer is never touched, so the same few
 lines serve bf16, fp8-cast and scaled-fp8 layers (the last are no `nn.Linear`, so PEFT cannot wrap them; ComfyUI's own
 bypass adapters need their matrices in the dtype of the input, ours are fp32 whatever that is).
-Source: SVI_SPEC B6 (targets, rank, alpha, initial values), C (400 layers of the 14B model).
+Source: docs/METHOD.md, 9.8 (targets, rank, alpha, initial values) and 6.1 (400 layers of the 14B model).
 """
 
 import math

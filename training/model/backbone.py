@@ -2,7 +2,7 @@
 
 The only file that knows how ComfyUI builds and calls the model. LoRA training runs on the very modules that generation
 runs on, so what is trained is what is used: bf16, fp8-cast and scaled-fp8 files alike.
-Source: SVI_SPEC A0 (input channels), FIELD_NOTES 2 (training through comfy), COMFYUI_NOTES 5 (traps).
+Source: docs/METHOD.md, 2.1 (input channels) and 12.4 (traps of training through ComfyUI).
 """
 
 import logging

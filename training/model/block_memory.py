@@ -4,7 +4,7 @@ Each block's forward runs without keeping anything but its input; the backward p
 self-attention gave is kept too, so that the most expensive part is not run again. One explicit autograd
 function does so (not `torch.utils.checkpoint`), because the two moments at which a swapped block must have its weights on
 the device are then visible: around its forward, and around its recomputation *and* backward together.
-Source: FIELD_NOTES 3 (what a 14B training step holds); COMFYUI_NOTES 5, traps 2, 4 and 10.
+Source: docs/METHOD.md, 11.2 (what a 14B training step holds) and 12.4, traps 2, 4 and 10.
 """
 
 from collections.abc import Callable, Iterator

@@ -1,7 +1,7 @@
 """Find ComfyUI and make its model code importable in this process, without its server and without its `nodes`.
 
 Import this module before any `comfy.*`: importing it changes nothing, calling :func:`start_comfy` does.
-Source: COMFYUI_NOTES 4 (headless start): flags count only if they are set before ComfyUI's modules are imported.
+Source: docs/METHOD.md, 12.1 (headless start): flags count only if they are set before ComfyUI's modules are imported.
 """
 
 import logging

@@ -3,7 +3,7 @@
 The only file that knows how ComfyUI encodes. Latents come and go in fp32 and *normalised* (``latent_format.process_in``).
 A clip is always encoded over its whole length: the VAE is causal, so a tile in time would restart its state and change
 every slot after the first. Tiles in space are offered for small cards.
-Source: SVI_SPEC A1 (one causal fp32 encode, CLIP vision without crop, penultimate tokens); COMFYUI_NOTES 6 (VAE).
+Source: docs/METHOD.md, 3.1 (one causal fp32 encode), 2.3 (CLIP vision without crop, penultimate tokens) and 5.3 (VAE).
 """
 
 from collections.abc import Iterator

@@ -2,7 +2,7 @@
 
 The proof covers each key (none may be left over) and each layer: the weight change that ComfyUI computes from the file,
 applied to random inputs, must give what the adapter gives. A file that fails is removed and the save is an error.
-Source: SVI_SPEC C (key forms, alpha), FIELD_NOTES 5 (metadata that users' tools read).
+Source: docs/METHOD.md, 6.1 and 6.2 (alpha, key forms), 6.4 (metadata that users' tools read).
 """
 
 import json

@@ -1,6 +1,6 @@
 """SVI-Dance's pose encoder as something that is trained beside the LoRA: a parameter group of its own, saved in its file.
 
-Source: SVI_SPEC D2 (tokens are added to the patch tokens; the encoder is trained on from UniAnimate-DiT's, in fp32).
+Source: docs/METHOD.md, 8.2 (tokens are added to the patch tokens; training begins with UniAnimate-DiT's encoder, in fp32).
 """
 
 from collections.abc import Mapping, Sequence

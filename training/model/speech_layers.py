@@ -3,7 +3,7 @@
 Each block hears its clip after its cross-attention, where ComfyUI runs ``attn2_patch`` and SVI Talk patches it. ComfyUI tells
 the patch by a number in a shared dictionary in which block it runs; a checkpointed block runs again in the backward pass, when
 that number is another's, so every block is told its own.
-Source: SVI_SPEC D1 (audio projection; ungated attention of each slot to its own 32 tokens).
+Source: docs/METHOD.md, 7.2 (audio projection; ungated attention of each slot to its own 32 tokens).
 """
 
 import re

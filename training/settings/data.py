@@ -1,4 +1,7 @@
-"""Where the clips are and how examples are made of them."""
+"""Where the clips are and how examples are made of them.
+
+Source: docs/METHOD.md, 9.3 (16 frames per second, motion), 9.9 (2.0 Pro) and 9.10 (Talk, Dance).
+"""
 
 from dataclasses import dataclass, fields
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""How often a condition is left out of an example."""
+"""How often a condition is left out of an example.
+
+Source: docs/METHOD.md, 9.10.
+"""
 
 from dataclasses import dataclass
 

@@ -2,8 +2,8 @@
 
     config = load_config([Path("training/configs/film.toml")], ["optimizer.learning_rate=5e-5"])
 
-What a preset says (SVI_SPEC B6) comes first, then each file in order, then the command line. An unknown key or a value of
-another kind is an error that names it. The settings themselves are in `training.settings.sections`.
+What a preset says (docs/METHOD.md, 9.8) comes first, then each file in order, then the command line. An unknown key or a value
+of another kind is an error that names it. The settings themselves are in `training.settings.sections`.
 """
 
 import difflib

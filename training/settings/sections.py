@@ -1,6 +1,6 @@
 """What can be set for a training run, and what each setting means; `training.settings.reader` reads them from files.
 
-Source: SVI_SPEC B6 (hyper-parameters), FIELD_NOTES 3 (memory) and 5 (what a trainer's users expect).
+Source: docs/METHOD.md, 9.8 (hyper-parameters) and 11.2 (memory).
 """
 
 from collections.abc import Mapping

@@ -86,7 +86,7 @@ def shown(text, layout, num_clips=3, **rest):
 
 
 def test_which_copy_of_the_overlap_is_kept():
-    """SVI_SPEC A1: 1.0 drops from the previous clip; A2, A3: 2.0 and Pro drop from the next."""
+    """docs/METHOD.md, 5.1: 1.0 drops from the previous clip; 2.0 and Pro drop from the next."""
     assert shown("a", PRO) == [(0, 81), (5, 81), (5, 81)]
     assert shown("a", LAYOUTS["2.0"]) == [(0, 81), (1, 81), (1, 81)]
     assert shown("a", LAYOUTS["Shot"]) == [(0, 80), (0, 80), (0, 81)]

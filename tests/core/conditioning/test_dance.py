@@ -17,7 +17,7 @@ from svi_core.conditioning.dance import (
 from svi_core.systems.layouts import LAYOUTS, Condition, Overlap, Padding
 
 DIM = 5
-# SVI_SPEC D2: 3->16 k3 s1; 16->16 k3 s1 twice; k3 s(1,2,2); k3 s2; k3 s2; 16->dim k(1,2,2) s(1,2,2).
+# docs/METHOD.md, 8.2: 3->16 k3 s1; 16->16 k3 s1 twice; k3 s(1,2,2); k3 s2; k3 s2; 16->dim k(1,2,2) s(1,2,2).
 STRIDES = [(1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2)]
 
 
@@ -50,7 +50,7 @@ def slow_convolution(x, weight, bias, stride, padding):
 
 
 def slow_tokens(state: dict[str, torch.Tensor], poses: torch.Tensor) -> torch.Tensor:
-    """Return the tokens of SVI_SPEC D2 from the whole clip at once, written out in float64."""
+    """Return the tokens of docs/METHOD.md, 8.2, from the whole clip at once, written out in float64."""
     x = torch.cat([poses[:1], poses[:1], poses[:1], poses]).double().permute(3, 0, 1, 2) / 255
     for layer, stride in enumerate(STRIDES):
         x = slow_convolution(x, state[f"{2 * layer}.weight"], state[f"{2 * layer}.bias"], stride, 1)
@@ -70,7 +70,7 @@ def test_tokens_are_those_of_plain_loops(num_frames):
 
 
 def test_81_frames_become_21_slots():
-    """SVI_SPEC D2: 81 -> 84 frames -> [1, dim, 21, H/16, W/16]."""
+    """docs/METHOD.md, 8.2: 81 -> 84 frames -> [1, dim, 21, H/16, W/16]."""
     tokens = encode_poses(build_pose_encoder(random_state(2), "x"), poses_of(81, 16, 48), torch.bfloat16)
     assert tokens.shape == (1, 21 * 3 * 1, 2) and tokens.dtype is torch.bfloat16
 
@@ -156,7 +156,7 @@ def test_a_fresh_encoder_is_trainable_and_has_the_files_names():
 
 
 def test_the_layout_is_that_of_the_spec():
-    """SVI_SPEC A1, Dance: reference padding, 1 motion frame; the later clip's copy of the shared frame is kept."""
+    """docs/METHOD.md, 3 and 5.1, reference padding, 1 motion frame; the later clip's copy of the shared frame is kept."""
     dance = LAYOUTS["Dance"]
     assert (dance.padding, dance.num_motion_frames) == (Padding.ANCHOR_FRAMES, 1)
     assert (dance.overlap_rule, dance.overlap, dance.num_frames) == (Overlap.KEEP_NEXT, 1, 81)

@@ -9,7 +9,7 @@ from svi_core.conditioning.images import ResizeMode, SizeRule, resize_images, vi
     [
         ((1000, 700), (832, 480), SizeRule.EXACT, (832, 480)),
         ((640, 360), (832, 480), SizeRule.FIT_WIDTH, (640, 352)),  # narrower than the limit: kept, floored to 16
-        ((1204, 2150), (832, 480), SizeRule.FIT_WIDTH, (832, 1472)),  # the FAQ's portrait: 1472 x 832, SVI_SPEC A1
+        ((1204, 2150), (832, 480), SizeRule.FIT_WIDTH, (832, 1472)),  # the FAQ's portrait: docs/METHOD.md, 4.6
         ((1204, 2150), (832, 480), SizeRule.FIT_AREA, (464, 832)),
         ((832, 480), (832, 480), SizeRule.FIT_AREA, (832, 480)),
     ],

@@ -16,7 +16,7 @@ REAL = Path("/work/shared/data/pose/pose.mp4")
 
 
 def test_clips_share_one_pose_and_bring_80_new_ones():
-    """SVI_SPEC D2: next clip = last 1 + next 80. 300 poses; the released code's repeat of frame 80 (B9.12) is not ours."""
+    """docs/METHOD.md, 8.4: next clip = last 1 + next 80. 300 poses; the released code's repeat of frame 80 is not ours."""
     assert pose_indices(0, 81, 300, LOOP) == list(range(81))
     assert pose_indices(80, 81, 300, LOOP) == list(range(80, 161))
     assert pose_indices(240, 81, 300, LOOP) == [*range(240, 300), *range(21)]

@@ -97,7 +97,7 @@ def test_a_last_frame_that_is_not_whole_is_not_heard():
 
 
 def slow_slot_windows(centre_windows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Pack [T, 5, ...] windows as the specification says it: per slot 3 + 1 + 1 + 3 of the windows of its four frames."""
+    """Pack [T, 5, ...] windows as in docs/METHOD.md, 7.1: per slot 3 + 1 + 1 + 3 of the windows of its four frames."""
     slots = []
     for slot in range(1, (len(centre_windows) - 1) // 4 + 1):
         frames = [centre_windows[index] for index in range(4 * slot - 3, 4 * slot + 1)]

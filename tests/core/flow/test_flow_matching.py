@@ -21,7 +21,7 @@ from svi_core.flow.flow_matching import (
 
 
 def test_authors_split_is_21_of_50_steps():
-    """SVI_SPEC A2: 50 steps at shift 5, expert boundary 0.875: the high-noise expert makes 21 steps."""
+    """docs/METHOD.md, 4.3: 50 steps at shift 5, expert boundary 0.875: the high-noise expert makes 21 steps."""
     linear = torch.linspace(1, 0, 51)
     sigmas = 5 * linear / (1 + 4 * linear)
     assert num_high_noise_steps(sigmas, 0.875) == 21
@@ -48,7 +48,7 @@ def test_sigmas_must_fall_within_0_and_1():
 
 
 def test_inference_grid_of_50_steps_at_shift_5():
-    """SVI_SPEC B4."""
+    """docs/METHOD.md, 9.7."""
     timesteps = 1000 * shifted_sigmas(50, 5.0)
     assert [round(t, 1) for t in timesteps[:3].tolist()] == [1000.0, 995.9, 991.7]
     assert [round(t, 1) for t in timesteps[-5:].tolist()] == [303.0, 241.9, 172.4, 92.6, 0.0]
@@ -66,7 +66,7 @@ def test_a_senseless_schedule_is_refused(num_steps, shift):
 
 
 def test_training_sigmas():
-    """SVI_SPEC B2: sigma = 5s / (1 + 4s), s = 1 - id / 1000: median 0.833, 35.8 % of the ids at 0.9 or above."""
+    """docs/METHOD.md, 9.4: sigma = 5s / (1 + 4s), s = 1 - id / 1000: median 0.833, 35.8 % of the ids at 0.9 or above."""
     sigmas = training_sigmas()
     assert sigmas.shape == (1000,) and sigmas[0] == 1.0
     for index in (1, 250, 999):
@@ -80,7 +80,7 @@ def test_training_sigmas():
     "timestep, weight", [(1000, 0.0), (900, 0.63), (833, 1.02), (700, 1.67), (500, 2.08), (300, 1.67), (100, 0.64), (5, 0.03)]
 )
 def test_bell_weights(timestep, weight):
-    """SVI_SPEC B2, to the two decimals given there (833 lies between two ids)."""
+    """docs/METHOD.md, 9.4, to the two decimals given there (833 lies between two ids)."""
     sigmas = training_sigmas()
     nearest = int((1000 * sigmas - timestep).abs().argmin())
     assert float(timestep_weights(sigmas)[nearest]) == pytest.approx(weight, abs=0.011)
@@ -101,7 +101,7 @@ def test_uniform_weights_are_1_and_unknown_ones_refused():
 
 
 def test_the_two_experts_share_out_the_ids_at_sigma_0_9():
-    """SVI_SPEC B7: ids [0, 358) and [358, 1000)."""
+    """docs/METHOD.md, 9.9: ids [0, 358) and [358, 1000)."""
     high, low = EXPERT_RANGES["high"], EXPERT_RANGES["low"]
     assert [*range(high.first_id, high.end_id), *range(low.first_id, low.end_id)] == list(range(1000))
     assert training_sigmas()[high.end_id - 1] >= 0.9 > training_sigmas()[low.first_id]

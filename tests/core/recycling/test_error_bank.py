@@ -27,12 +27,12 @@ def make_bank(**settings):
 
 class TestTimestepGrid:
     def test_50_steps_at_shift_5(self):
-        """SVI_SPEC B4."""
+        """docs/METHOD.md, 9.7."""
         values = [round(1000 * sigma, 1) for sigma in TimestepGrid().sigmas]
         assert values[:3] == [1000.0, 995.9, 991.7] and values[-4:] == [303.0, 241.9, 172.4, 92.6] and len(values) == 50
 
     def test_ids_for_each_grid_value(self):
-        """SVI_SPEC B4: about 20 of the 1000 ids for each of 50 values, 11 for the first, 29 for the last."""
+        """docs/METHOD.md, 9.7: about 20 of the 1000 ids for each of 50 values, 11 for the first, 29 for the last."""
         grid = TimestepGrid()
         counts = [0] * 50
         for sigma in training_sigmas().tolist():
@@ -58,7 +58,7 @@ class TestTimestepGrid:
 
 @pytest.mark.parametrize("num_slots, capacity, gibibytes", [(21, 500, 97.6), (21, 100, 19.5), (3, 500, 13.9), (1, 500, 4.65)])
 def test_memory_of_a_full_bank(num_slots, capacity, gibibytes):
-    """FIELD_NOTES 4."""
+    """docs/METHOD.md, 11.3."""
     assert bank_bytes((16, num_slots, 60, 104), capacity) / 2**30 == pytest.approx(gibibytes, abs=0.05)
 
 
@@ -102,7 +102,7 @@ def test_the_bank_keeps_a_copy():
 
 
 class SlowBank:
-    """The released trainer's two banks as SVI_SPEC B3 and B4 describe them, written without regard to speed or memory."""
+    """The released trainer's two banks (docs/METHOD.md, 9.1, 9.5 and 9.7), written without regard to speed or memory."""
 
     def __init__(self, capacity, replacement):
         self.capacity, self.replacement = capacity, replacement

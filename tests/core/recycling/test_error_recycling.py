@@ -59,7 +59,7 @@ class TestInject:
         assert injected.latent is latent and injected.noise is noise and injected.y_latent is y_latent
 
     def test_errors_are_added_where_they_belong(self):
-        """SVI_SPEC B5: the first n of the slots that may get an error, nothing else of the conditioning."""
+        """docs/METHOD.md, 9.5: the first n of the slots that may get an error, nothing else of the conditioning."""
         latent, noise, y_latent, noise_error, latent_error = randoms(5)
         (image_error,) = randoms(1, 9, (2, 2, 2, 3))
         originals = [tensor.clone() for tensor in (latent, noise, y_latent)]
@@ -92,7 +92,7 @@ class TestTarget:
         assert torch.equal(target_velocity(latent, injected, 0.3, objective), plain)
 
     def test_the_released_form(self):
-        """SVI_SPEC B2: noise with its error, minus the clean latent."""
+        """docs/METHOD.md, 9.1: noise with its error, minus the clean latent."""
         latent, noise, y_latent, noise_error, latent_error = randoms(5)
         injected = inject(latent, noise, y_latent, ErrorInjection(noise_error, latent_error, None, False), SLOTS)
         assert torch.equal(target_velocity(latent, injected, 0.3), noise + noise_error - latent)
@@ -109,7 +109,7 @@ class TestTarget:
 
     @given(sigma=st.floats(0.005, 1.0), seed=st.integers(0, 2**32))
     def test_one_step_of_the_released_form_keeps_part_of_the_latents_error(self, sigma, seed):
-        """SVI_SPEC B3: it arrives at the latent + (1 - sigma) * its error."""
+        """docs/METHOD.md, 9.2: it arrives at the latent + (1 - sigma) * its error."""
         latent, noise, noise_error, latent_error = randoms(4, seed)
         injected = inject(latent, noise, latent, ErrorInjection(noise_error, latent_error, None, False), SLOTS)
         noisy = make_flow_sample(injected.latent, injected.noise, sigma).noisy_latent
@@ -127,7 +127,7 @@ class TestTarget:
 @pytest.mark.parametrize("objective", Objective)
 @given(seed=st.integers(0, 2**32), cell=st.integers(0, 49))
 def test_what_the_bank_gives_is_prediction_minus_target_at_either_end(objective, seed, cell):
-    """SVI_SPEC B3, step by step: integrate the predicted and the target velocity to both ends and subtract."""
+    """docs/METHOD.md, 9.1, step by step: integrate the predicted and the target velocity to both ends and subtract."""
     latent, noise, noise_error, latent_error, predicted = randoms(5, seed)
     sigma = TimestepGrid().sigmas[cell]
     injected = inject(latent, noise, latent, ErrorInjection(noise_error, latent_error, None, False), SLOTS)
@@ -159,7 +159,7 @@ class TestDraw:
         ] + [sum(injection.is_clean for injection in injections) / draws]
 
     def test_effective_rates_of_film(self):
-        """SVI_SPEC B5: 0.005 noise, 0.45 latent and image; half of the examples clean."""
+        """docs/METHOD.md, 9.5: 0.005 noise, 0.45 latent and image; half of the examples clean."""
         found = self.frequencies(ErrorRecyclingConfig())
         for rate, wanted in zip(found, (0.005, 0.45, 0.45, 0.5), strict=True):
             assert abs(rate - wanted) < 4.5 * math.sqrt(wanted * (1 - wanted) / 4000)
@@ -257,7 +257,7 @@ class TestStoring:
             assert {should_store(clean, rule, numbers) for _ in range(100)} == {bool(prob)}
 
     def test_processes_share_errors_in_the_warm_up(self):
-        """SVI_SPEC B4: iterations 1 .. 50."""
+        """docs/METHOD.md, 9.6: iterations 1 .. 50."""
         shared = [step for step in range(1, 100) if is_shared(step, ErrorRecyclingConfig())]
         assert shared == list(range(1, 51))
         assert not is_shared(1, ErrorRecyclingConfig(warmup_steps=0))
@@ -304,7 +304,7 @@ class TestStoring:
 
 class TestConfig:
     def test_defaults_are_those_of_film(self):
-        """SVI_SPEC B6, column Film."""
+        """docs/METHOD.md, 9.8, column Film."""
         found = dataclasses.asdict(ErrorRecyclingConfig())
         assert found == {
             "noise_prob": 0.01,

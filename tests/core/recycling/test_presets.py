@@ -15,7 +15,7 @@ def test_the_systems():
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_what_released_scripts_share(name):
-    """SVI_SPEC B6."""
+    """docs/METHOD.md, 9.8."""
     found = preset(name)
     recycling = found.recycling
     assert (found.learning_rate, found.lora_rank, found.lora_alpha, found.max_gradient_norm) == (1e-4, 128, 128.0, 1.0)
@@ -36,7 +36,7 @@ def test_what_released_scripts_share(name):
     ],
 )
 def test_what_they_differ_in(name, motion_frames, clean_prob, error_slots, epochs, size, tiled, padding):
-    """SVI_SPEC B6; sizes are width x height."""
+    """docs/METHOD.md, 9.8; sizes are width x height."""
     found = preset(name)
     assert (found.layout.num_motion_frames, found.layout.padding) == (motion_frames, padding)
     assert (found.recycling.clean_prob, found.recycling.num_image_error_slots) == (clean_prob, error_slots)
@@ -49,7 +49,7 @@ def test_the_papers_table_9():
 
 
 def test_the_two_experts_of_pro():
-    """SVI_SPEC B7."""
+    """docs/METHOD.md, 9.9."""
     high, low = preset("pro-high"), preset("pro-low")
     assert (high.expert.first_id, high.expert.end_id) == (0, 358) and (low.expert.first_id, low.expert.end_id) == (358, 1000)
     for found in (high, low):

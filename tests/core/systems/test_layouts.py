@@ -1,4 +1,4 @@
-"""The table of SVI systems against the specification, row by row, and what each row makes of lengths."""
+"""The table of SVI systems against docs/METHOD.md, row by row, and what each row makes of lengths."""
 
 from dataclasses import replace
 
@@ -12,8 +12,8 @@ from svi_core.systems.variants import VARIANTS, WAN21, WAN22, ClipVision, length
 
 ZERO, ANCHOR, GREY = Padding.ZERO_LATENT, Padding.ANCHOR_FRAMES, Padding.GREY_FRAMES
 NEXT, PREVIOUS = Overlap.KEEP_NEXT, Overlap.KEEP_PREVIOUS
-# SVI_SPEC A1, table: ref_pad_num -1 is anchor frames, 0 is grey frames; "Stitching 1.0" keeps the next clip's copy. A2, A3: the
-# previous clip's is kept. D: Talk and Dance. (name: padding, motion frames, copy kept, frames of 3 clips, base, cfg, max width)
+# docs/METHOD.md, 3 to 3.3 (padding, motion frames, base, cfg, width) and 5.1 (which copy is kept).
+# name: padding, motion frames, copy kept, frames of 3 clips, base, cfg, max width
 SPEC = {
     "2.0 Pro": (ZERO, 4, PREVIOUS, 76 * 3 + 5, WAN22, 4.0, 832),
     "2.0": (ANCHOR, 1, PREVIOUS, 80 * 3 + 1, WAN22, 5.0, 832),
@@ -27,7 +27,7 @@ SPEC = {
 }
 
 
-def test_every_system_of_the_specification_is_there_and_no_other():
+def test_every_system_of_the_method_is_there_and_no_other():
     assert set(LAYOUTS) == set(VARIANTS) == set(SPEC)
 
 

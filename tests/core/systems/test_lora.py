@@ -12,7 +12,7 @@ from svi_core.systems.lora import (
     stacking_warning,
 )
 
-# The 400 linears that SVI adapts in the 14B model (SVI_SPEC B6): q, k, v, o of both attentions and the two of the ffn.
+# The 400 linears that SVI adapts in the 14B model (docs/METHOD.md, 6.1): q, k, v, o of both attentions and the two of the ffn.
 MODULES = [
     f"blocks.{block}.{layer}"
     for block in range(40)
@@ -91,7 +91,7 @@ def test_a_pose_encoder_in_the_file_is_told_and_is_no_module(tmp_path):
 
 
 def test_dance_beside_unianimate_is_warned_of(tmp_path):
-    """SVI_SPEC D2: svi-dance already contains the fine-tuned UniAnimate weights, so load it alone."""
+    """docs/METHOD.md, 6.3: svi-dance already contains the fine-tuned UniAnimate weights, so load it alone."""
     keys = [f"blocks.0.ffn.0.lora_{side}.weight" for side in "AB"]
     dance = read_lora(dance_file(tmp_path))
     unianimate = read_lora(write_lora(tmp_path / "UniAnimate-Wan2.1-14B-Lora-12000-fp16.safetensors", keys))

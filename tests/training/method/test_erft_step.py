@@ -88,7 +88,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(wan_folder):
 
 
 def test_what_is_learnt_is_the_released_objective(wan_folder):
-    """SVI_SPEC B2: noisy = (1 - sigma)(x + e_vid) + sigma (eps + e_noi), target = eps + e_noi - x."""
+    """docs/METHOD.md, 9.1: noisy = (1 - sigma)(x + e_vid) + sigma (eps + e_noi), target = eps + e_noi - x."""
     from training.method.erft_step import draw
 
     trainer = make_trainer(

@@ -33,7 +33,7 @@ def test_ten_layers_a_block_without_the_image_keys(transformer):
 
 
 def test_the_14b_model_at_rank_128_has_the_released_size(comfy):
-    """SVI_SPEC C: 400 linears, 613 416 960 parameters."""
+    """docs/METHOD.md, 6.1: 400 linears, 613 416 960 parameters."""
     import comfy.ops
     from comfy.ldm.wan.model import WanModel
 

@@ -195,7 +195,7 @@ def test_the_preset_leaves_out_what_the_authors_do():
     from training.settings.reader import load_config
 
     config = load_config([Path(__file__).resolve().parents[3] / "training/configs/dance.toml"])
-    assert (config.drops.image, config.drops.pose, config.drops.sound) == (0.1, 0.145, 0.0)  # SVI_SPEC D2
+    assert (config.drops.image, config.drops.pose, config.drops.sound) == (0.1, 0.145, 0.0)  # docs/METHOD.md, 9.10
     assert (config.data.layout, config.data.frame_rate, config.data.width, config.data.height) == ("Dance", 25, 480, 832)
     with pytest.raises(ValueError, match=r"drops.pose is 1.0"):
         load_config([], ["drops.pose=1.0"])
@@ -273,5 +273,5 @@ def test_validation_and_plan_know_of_poses(wan_folder):
     with_poses = validate(trainer, examples)
     without = validate(trainer, [replace(example, extras={}) for example in examples])
     assert with_poses != without and not trainer.poses.encoder[0].weight.grad
-    first, middle, last = 3 * 16 * 27 + 16, 16 * 16 * 27 + 16, 16 * DIM * 4 + DIM  # SVI_SPEC D2
+    first, middle, last = 3 * 16 * 27 + 16, 16 * 16 * 27 + 16, 16 * DIM * 4 + DIM  # docs/METHOD.md, 8.2
     assert f"pose encoder  {first + 5 * middle + last:,} trained parameters" in _model_lines(trainer)

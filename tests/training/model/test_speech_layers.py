@@ -85,7 +85,7 @@ def gradients(trainer, slots: tuple[int, ...] = (0, 1)) -> list[torch.Tensor]:
 
 @torch.no_grad()
 def by_hand(folder: Path, heard: torch.Tensor):
-    """Return MultiTalk's modules loaded plainly, and what they make of `heard`: windows as SVI_SPEC D1 tells, slot by slot."""
+    """Return MultiTalk's modules loaded plainly, and what they make of `heard`: windows as in docs/METHOD.md, 7.1."""
     module = tiny_talk_models.multitalk_module(3, blocks=LAYERS, channels=CHANNELS)
     module.load_state_dict(load_file(folder / "multitalk.safetensors"))
     windows = torch.stack([heard[frame : frame + 5] for frame in range(NUM_FRAMES)])  # of frame f: f - 2 .. f + 2
@@ -234,7 +234,7 @@ def test_the_preset_is_the_authors():
     from training.settings.reader import load_config
 
     config = load_config([Path(__file__).resolve().parents[3] / "training/configs/talk.toml"])
-    assert (config.drops.image, config.drops.pose, config.drops.sound) == (0.0, 0.0, 0.1)  # SVI_SPEC D1
+    assert (config.drops.image, config.drops.pose, config.drops.sound) == (0.0, 0.0, 0.1)  # docs/METHOD.md, 9.10
     assert (config.data.layout, config.data.frame_rate, config.data.width, config.data.height) == ("Talk", 25, 640, 480)
     assert config.data.default_caption == "the person is speaking"
 

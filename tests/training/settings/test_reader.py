@@ -27,7 +27,7 @@ def test_preset_then_files_then_command_line(write):
     first = write('preset = "film"\n[optimizer]\nlearning_rate = 3e-5\nwarmup_steps = 7\n[lora]\nrank = 16\n')
     second = write("[lora]\nrank = 32\n", "second.toml")
     config = load_config([first, second], ["optimizer.learning_rate=5e-5", "run=runs/mine", "data.flip=true"])
-    assert (config.recycling.clean_prob, config.data.layout, config.data.p_motion) == (0.5, "Film", 0.9)  # SVI_SPEC B6, Film
+    assert (config.recycling.clean_prob, config.data.layout, config.data.p_motion) == (0.5, "Film", 0.9)  # docs/METHOD.md, 9.8
     assert (config.lora.rank, config.lora.alpha) == (32, 128.0)
     assert (config.optimizer.learning_rate, config.optimizer.warmup_steps) == (5e-5, 7)
     assert (config.run, config.run_name, config.data.flip) == ("runs/mine", "mine", True)
