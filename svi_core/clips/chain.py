@@ -5,7 +5,7 @@ Source: SVI (arXiv:2510.09212), Sec. 4; docs/METHOD.md, 3.1 and 3.3 (what a clip
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
@@ -56,6 +56,7 @@ class Clip:
         reused: whether it was found in the run store.
         decode: latent -> chunks of frames [t, H, W, 3] in [0, 1].
         plan_key: as the graph alone tells it, see ClipPlan.plan_key.
+        last_frames: [n, H, W, 3], its last few frames where it was decoded already.
     """
 
     request: ClipRequest
@@ -64,23 +65,34 @@ class Clip:
     reused: bool
     decode: Callable[[torch.Tensor], Iterator[torch.Tensor]] = field(repr=False)
     plan_key: str = ""
-    _last: list[torch.Tensor] = field(default_factory=list, init=False, repr=False)
-
-    def frames(self) -> Iterator[torch.Tensor]:
-        """Yield all frames of the clip in chunks [t, H, W, 3]; the last few are remembered for :meth:`tail`."""
-        last = None
-        for chunk in self.decode(self.latent):
-            last = chunk if last is None else torch.cat([last, chunk])
-            last = last[-self.request.layout.num_motion_frames :]
-            yield chunk
-        self._last[:] = [last.clone()]
+    last_frames: torch.Tensor | None = field(default=None, repr=False, compare=False)
 
     def tail(self, num_frames: int) -> torch.Tensor:
-        """Return the last `num_frames` frames [n, H, W, 3], decoding the clip only if that was not done yet."""
-        if not self._last or len(self._last[0]) < num_frames:
-            last = torch.cat(list(self.decode(self.latent)))[-num_frames:]
-            self._last[:] = [last.clone()]
-        return self._last[0][-num_frames:]
+        """Return the last `num_frames` frames [n, H, W, 3], decoding the clip unless :attr:`last_frames` has them."""
+        if self.last_frames is not None and len(self.last_frames) >= num_frames:
+            return self.last_frames[-num_frames:]
+        return torch.cat(list(self.decode(self.latent)))[-num_frames:]
+
+
+class DecodedClip:
+    """The frames of a clip in chunks [t, H, W, 3], once; its last few stay for the clip after it."""
+
+    def __init__(self, clip: Clip):
+        self._clip = clip
+        self._last: torch.Tensor | None = None
+
+    def __iter__(self) -> Iterator[torch.Tensor]:
+        last, count = None, self._clip.request.layout.num_motion_frames
+        for chunk in self._clip.decode(self._clip.latent):
+            last = chunk if last is None else torch.cat([last, chunk])
+            last = last[-count:]
+            yield chunk
+        self._last = last.clone()
+
+    @property
+    def clip(self) -> Clip:
+        """The clip, with its last frames where all of it was decoded."""
+        return replace(self._clip, last_frames=self._last)
 
 
 class ClipMaker(Protocol):
@@ -100,9 +112,14 @@ class ClipMaker(Protocol):
 
 
 def make_clip(
-    plan: ClipPlan, maker: ClipMaker, store: RunStore, before: Clip | None = None, start: Predecessor | None = None
+    plan: ClipPlan,
+    maker: ClipMaker,
+    store: RunStore,
+    request: ClipRequest,
+    before: Clip | None = None,
+    start: Predecessor | None = None,
 ) -> Clip:
-    """Return the clip of `plan` that comes after `before`, from `store` where it is, else sampled and stored.
+    """Return the clip of `request`, from `store` where it is, else sampled and stored.
 
     Args:
         before: the clip before; None for the first.
@@ -111,7 +128,6 @@ def make_clip(
     Raises:
         ValueError: it came out of the sampler with NaN or infinite values; nothing is stored then.
     """
-    request = plan.request(before.request.index + 1 if before else 0).placed_after(before and before.request)
     previous = None if request.starts_anew else before or start
     plan_key = None if request.starts_anew else before.plan_key if before else plan.continues or None
     key = chain_key(previous and previous.key, maker.determinants(request))
@@ -128,19 +144,6 @@ def make_clip(
         store.save_latent(record, latent.cpu())
     store.ensure_record(record)
     return Clip(request, key, latent, reused, maker.decode, plan_key)
-
-
-def generate_clips(plan: ClipPlan, maker: ClipMaker, store: RunStore, start: Predecessor | None = None) -> Iterator[Clip]:
-    """Yield the clips of `plan` in order, the first moving on from `start` if the plan continues a video.
-
-    Only the clip before is kept, so memory does not depend on the number of clips, and the caller may stop at any clip.
-    What `store` holds is reused. Raises as :func:`make_clip`; earlier clips are stored already then.
-    """
-    assert bool(plan.continues) == (start is not None)
-    clip = None
-    for _ in range(plan.num_clips):
-        clip = make_clip(plan, maker, store, clip, start)
-        yield clip
 
 
 def _size_of(latent: torch.Tensor) -> dict[str, float]:

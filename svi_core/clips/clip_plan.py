@@ -3,7 +3,7 @@
 Source: SVI (arXiv:2510.09212), Sec. 4; docs/METHOD.md, 4.4 (seeds) and 5.1 (overlap).
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
@@ -95,7 +95,6 @@ class ClipPlan:
     continues: str = ""
     num_clips_before: int = 0
     accepts: Callable[[ClipSpec], None] = field(default=lambda spec: None, repr=False, compare=False)
-    _said: dict[int, ClipRequest] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self):
         if self.num_clips < 1:
@@ -110,19 +109,35 @@ class ClipPlan:
         step = SEED_STEP if self.seed_mode is SeedMode.PER_CLIP else 0
         return (self.seed + step * (self.num_clips_before + clip_index)) % (MAX_SEED + 1)
 
-    def request(self, clip_index: int) -> ClipRequest:
-        """Return what is asked of clip `clip_index`.
+    def request(self, clip_index: int, before: ClipRequest | None = None) -> ClipRequest:
+        """Return what the schedule now asks of clip `clip_index`, placed after the clip of `before`.
 
-        What was said of a clip once stays said: a live schedule may change between the end of one clip, whose joint with
-        the next depends on what that will be, and the beginning of the next.
+        A live schedule may answer otherwise the next time. The joint of two clips depends on both, so whoever asked for the
+        following clip to show one must also make that one.
 
         Raises:
             ValueError: the schedule gives it lengths that its layout cannot take.
         """
-        if clip_index not in self._said:
-            self._said[clip_index] = self.request_for(clip_index, self.schedule.at(clip_index, self._require))
-            self._said.pop(clip_index - 2, None)
-        return self._said[clip_index]
+
+        def require(index: int, spec: ClipSpec) -> None:
+            self.accepts(spec)
+            request = self.request_for(index, spec)
+            if before is not None and not request.starts_anew:
+                _require_room(before, request)
+
+        return self.request_for(clip_index, self.schedule.at(clip_index, require)).placed_after(before)
+
+    def following(self, request: ClipRequest) -> ClipRequest | None:
+        """Return what is asked of the clip after `request`, None after the last."""
+        return self.request(request.index + 1, request) if request.index < self.num_clips - 1 else None
+
+    def walk(self) -> Iterator[tuple[ClipRequest, Showing]]:
+        """Yield what is asked of each clip, and what of it is shown, as the schedule is now."""
+        request: ClipRequest | None = self.request(0)
+        while request is not None:
+            following = self.following(request)
+            yield request, shown_part(request, following)
+            request = following
 
     def plan_key(self, request: ClipRequest, previous: str | None) -> str:
         """Return the key of a clip as far as the graph tells it; `previous` is that of the clip before, None after a cut."""
@@ -159,28 +174,13 @@ class ClipPlan:
                 _require_room(before, request)
             before = request
 
-    def _require(self, clip_index: int, spec: ClipSpec) -> None:
-        """Refuse what `spec` asks of clip `clip_index` if the run lacks it, or the clip before leaves no room for it.
 
-        Raises:
-            ValueError: naming the clip, or what is missing.
-        """
-        self.accepts(spec)
-        request, before = self.request_for(clip_index, spec), self._said.get(clip_index - 1)
-        if before is not None and not request.starts_anew:
-            _require_room(before, request)
+def shown_part(request: ClipRequest, following: ClipRequest | None) -> Showing:
+    """Return what the clip of `request` gives to a video in which `following` comes next (None: nothing), so that each moment
+    is shown once.
 
-    def showing(self, request: ClipRequest) -> Showing:
-        """Return what a clip gives to the video, so that each moment is shown once.
-
-        Source: docs/METHOD.md, 5.1 (1.0 keeps the next clip's copy of the overlap, 2.0 and Pro the previous clip's).
-        """
-        following = self.request(request.index + 1) if request.index < self.num_clips - 1 else None
-        return _showing(request, following)
-
-
-def _showing(request: ClipRequest, following: ClipRequest | None) -> Showing:
-    """Return what `request`'s clip gives to a video in which `following` comes next; None at the end."""
+    Source: docs/METHOD.md, 5.1 (1.0 keeps the next clip's copy of the overlap, 2.0 and Pro the previous clip's).
+    """
     start, stop = 0, request.layout.num_frames
     if request.num_blended:
         start = request.layout.overlap - request.num_blended
@@ -204,7 +204,7 @@ def _require_room(before: ClipRequest, request: ClipRequest) -> None:
             f"clip {request.index + 1} of the schedule shares {request.layout.overlap} frames with the clip before, which has "
             f"only {before.layout.num_frames}: use fewer motion frames, a longer clip before, or cut."
         )
-    if not _showing(before, request).frames:
+    if not shown_part(before, request).frames:
         raise ValueError(
             f"clip {before.index + 1} of the schedule has {before.layout.num_frames} frames, all of which go into its seams: "
             f"use {before.layout.num_frames + 4} or more."

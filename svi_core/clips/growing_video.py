@@ -19,8 +19,8 @@ from ..video.seams import Showing, cut_frames
 from ..video.sound import sound_after
 from ..video.source_video import write_beginning
 from ..video.video_file import Sound, join_videos, to_uint8, write_video
-from .chain import Clip, ClipMaker, Predecessor, generate_clips
-from .clip_plan import ClipPlan
+from .chain import Clip, ClipMaker, DecodedClip, Predecessor, make_clip
+from .clip_plan import ClipPlan, shown_part
 from .video_settings import LastClip, VideoSettings
 
 _log = logging.getLogger(__name__)
@@ -83,8 +83,8 @@ class GrowingVideo:
         self.clips.extend(start.clips)
         self.segments.append(path)
 
-    def add(self, clip: Clip, showing: Showing, on_written: Callable[[Clip], None] = lambda clip: None) -> None:
-        """Add what `showing` says of `clip`, from the finished segment where there is one.
+    def add(self, clip: Clip, showing: Showing, on_written: Callable[[Clip], None] = lambda clip: None) -> Clip:
+        """Add what `showing` says of `clip`, from the finished segment where there is one; return `clip` with its last frames.
 
         Args:
             on_written: called, perhaps in another thread, once the segment is a finished file and the join is refreshed.
@@ -97,8 +97,9 @@ class GrowingVideo:
         if self.settings.max_frames:
             showing = showing.limited(self.settings.max_frames - self.num_frames)
         begin = self.last.end if self.last and not clip.request.starts_anew else ColourCorrection()
+        decoded = DecodedClip(clip)
         try:
-            end, finish = self._hand_over(clip, showing, begin, lambda: self._refresh(clip, on_written))
+            end, finish = self._hand_over(decoded, showing, begin, lambda: self._refresh(clip, on_written))
         except OSError:
             raise
         except BaseException:
@@ -106,8 +107,9 @@ class GrowingVideo:
             raise
         num_frames = showing.num_frames
         self.clips.append(ShownClip(clip.key, clip.request.spec.prompt, clip.request.seed, num_frames, showing.is_end))
-        self.last = LastClip(clip, showing.frames.stop, begin, end)
+        self.last = LastClip(decoded.clip, showing.frames.stop, begin, end)
         finish()
+        return decoded.clip
 
     def wait(self) -> None:
         """Return when everything that was added is on disk.
@@ -135,7 +137,7 @@ class GrowingVideo:
         missing = Showing(range(self.last.stop, self.last.clip.request.layout.num_frames))
         if self.settings.max_frames:
             missing = missing.limited(self.settings.max_frames - self.num_frames)
-        _, finish = self._hand_over(self.last.clip, missing, self.last.begin, lambda: None)
+        _, finish = self._hand_over(DecodedClip(self.last.clip), missing, self.last.begin, lambda: None)
         finish()
         self.wait()
         shown = self.clips[-1].num_frames + missing.num_frames
@@ -233,13 +235,13 @@ class GrowingVideo:
         on_written(clip)
 
     def _hand_over(
-        self, clip: Clip, showing: Showing, begin: ColourCorrection, then: Callable[[], None]
+        self, decoded: DecodedClip, showing: Showing, begin: ColourCorrection, then: Callable[[], None]
     ) -> tuple[ColourCorrection, Callable[[], None]]:
         """Decode the segment's frames and hand them to the encoder, unless the file is there.
 
         Returns (the colour correction that the segment ends with, what lets it be finished and `then` be called).
         """
-        coding, strength = self.settings.clip_coding, self.settings.colour_strength
+        clip, coding, strength = decoded.clip, self.settings.clip_coding, self.settings.colour_strength
         name = f"{showing.name}{f'-colour{strength:g}' if strength else ''}-{coding.tag}"
         path = self.store.segment_path(clip.key, name)
         self._before = len(self.clips), len(self.segments), self.last
@@ -248,7 +250,7 @@ class GrowingVideo:
             self.segments.append(path)
             return ColourCorrection(**self.store.record(clip.key).segments[name].get("colour", {})), then
         began, seconds = time.monotonic(), []
-        chunks, end = self._corrected_frames(clip, begin)
+        chunks, end = self._corrected_frames(decoded, begin)
 
         def write(frames: Iterator[np.ndarray]) -> None:
             written = write_video(path, frames, coding)
@@ -264,11 +266,13 @@ class GrowingVideo:
         self._in_work = in_work
         return end, in_work.end
 
-    def _corrected_frames(self, clip: Clip, begin: ColourCorrection) -> tuple[Iterator[torch.Tensor], ColourCorrection]:
+    def _corrected_frames(
+        self, decoded: DecodedClip, begin: ColourCorrection
+    ) -> tuple[Iterator[torch.Tensor], ColourCorrection]:
         """Return the clip's frames as they are shown, and the colour correction of its end, which needs all of them first."""
         if not self.settings.colour_strength:
-            return clip.frames(), ColourCorrection()
-        chunks = [chunk.half().cpu() for chunk in clip.frames()]  # one clip, so memory stays bounded
+            return iter(decoded), ColourCorrection()
+        clip, chunks = decoded.clip, [chunk.half().cpu() for chunk in decoded]  # one clip, so memory stays bounded
         tail = torch.cat(chunks[-END_FRAMES:])[-END_FRAMES:].float()
         end = match_colour(tail, self.settings.anchor_frame(clip.request), self.settings.colour_strength)
         return corrected((chunk.float() for chunk in chunks), begin, end, clip.request.layout.num_frames), end
@@ -296,11 +300,13 @@ def make_video(
     """
     try:
         video.begin()
-        for clip in generate_clips(plan, maker, video.store, start):
-            video.add(clip, plan.showing(clip.request), on_written)
+        clip, request = None, plan.request(0)
+        while request is not None:
+            clip = make_clip(plan, maker, video.store, request, clip, start)
+            following = plan.following(request)
+            clip = video.add(clip, shown_part(request, following), on_written)
             on_clip(clip)
-            if video.is_full:
-                break
+            request = None if video.is_full else following
     except BaseException:
         video.try_end()
         raise

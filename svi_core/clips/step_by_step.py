@@ -7,7 +7,7 @@ from pathlib import Path
 from ..store.records import ShownClip
 from ..store.run_store import RunStore
 from .chain import Clip, ClipMaker, Predecessor, make_clip
-from .clip_plan import ClipPlan
+from .clip_plan import ClipPlan, ClipRequest, shown_part
 from .growing_video import GrowingVideo
 from .video_settings import LastClip, VideoSettings
 
@@ -26,6 +26,7 @@ class RunState:
         clips: shown so far.
         segments: files of the video so far.
         last: the clip made last, by key; its latent lies in the run store.
+        following: what is asked of the next clip, on which the shown part of the last one depends; None for the first.
         budget_bytes: room for stored clips, see RunStore.prune.
         started: when the first clip was begun, in seconds of time.monotonic.
         join_seconds: that refreshing the growing video took so far.
@@ -40,6 +41,7 @@ class RunState:
     clips: tuple[ShownClip, ...] = ()
     segments: tuple[Path, ...] = ()
     last: LastClip | None = None
+    following: ClipRequest | None = None
     budget_bytes: int = 0
     started: float = field(default_factory=time.monotonic)
     join_seconds: float = 0.0
@@ -58,12 +60,14 @@ def next_clip(state: RunState) -> tuple[RunState, Clip]:
             return state, before
         if before is None:
             video.begin()
-        clip = make_clip(state.plan, state.maker, store, before, state.start)
-        video.add(clip, state.plan.showing(clip.request))
+        request = state.following or state.plan.request(0)
+        clip = make_clip(state.plan, state.maker, store, request, before, state.start)
+        following = state.plan.following(request)
+        video.add(clip, shown_part(request, following))
         video.wait()
-    last = replace(video.last, clip=replace(clip, latent=None))
+    last = replace(video.last, clip=replace(clip, latent=None, last_frames=None))
     made = {"clips": tuple(video.clips), "segments": tuple(video.segments), "join_seconds": video.join_seconds}
-    return replace(state, num_clips=state.num_clips + 1, last=last, **made), clip
+    return replace(state, num_clips=state.num_clips + 1, last=last, following=following, **made), clip
 
 
 def finish_video(state: RunState) -> Path:

@@ -118,9 +118,7 @@ def make_plan(outline: RunOutline, earlier: Sequence[ClipTime] = ()) -> RunPlan:
 def _shown_clips(outline: RunOutline) -> list[PlannedClip]:
     """Return the clips with what they show, as far as the final length lets them."""
     clips, position = [], outline.num_start_frames
-    for index in range(outline.plan.num_clips):
-        request = outline.plan.request(index)
-        showing = outline.plan.showing(request)
+    for request, showing in outline.plan.walk():
         if outline.max_frames:
             showing = showing.limited(max(1, outline.max_frames - position))
         begin = outline.start_seconds + (position - outline.num_start_frames) / outline.coding.frame_rate

@@ -2,7 +2,7 @@
 
 import torch
 
-from svi_core.clips.chain import Clip
+from svi_core.clips.chain import Clip, make_clip
 from svi_core.clips.clip_plan import ClipRequest
 from svi_core.geometry import num_pixel_frames
 from svi_core.systems.layouts import Layout
@@ -41,3 +41,12 @@ class FakeMaker:
         yield frames[:1]
         for start in range(1, len(frames), 8):
             yield frames[start : start + 8]
+
+
+def generate_clips(plan, maker, store, start=None):
+    """Yield the clips of `plan`, made one after the other as a run makes them, without a video."""
+    clip, request = None, plan.request(0)
+    while request is not None:
+        clip = make_clip(plan, maker, store, request, clip, start)
+        yield clip
+        request = plan.following(request)

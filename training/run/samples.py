@@ -297,7 +297,7 @@ def _read_image(path: Path, width: int, height: int) -> Tensor:
 def _row(clip: Clip) -> StripRow:
     """Return the filmstrip's row of a clip."""
     wanted = spread(clip.request.layout.num_frames, FRAMES_PER_ROW)
-    frames = (frame for chunk in clip.frames() for frame in to_uint8(chunk))
+    frames = (frame for chunk in clip.decode(clip.latent) for frame in to_uint8(chunk))
     picked = pick_frames(frames, wanted)
     title = f"clip {clip.request.index + 1}: {clip.request.spec.prompt}"
     return StripRow(tuple(picked[index] for index in wanted), title, f"seed {clip.request.seed}")

@@ -5,7 +5,6 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svi_core.clips.chain import generate_clips
 from svi_core.clips.clip_plan import MAX_SEED, ClipPlan, SeedMode
 from svi_core.geometry import num_video_frames
 from svi_core.schedule.live_file import LiveSchedule
@@ -14,7 +13,7 @@ from svi_core.store.records import read_records
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, Padding, make_layout
 from svi_core.video.seams import Seam, cut_frames
-from tests.core.fakes import FakeMaker
+from tests.core.fakes import FakeMaker, generate_clips
 
 PRO = LAYOUTS["2.0 Pro"]
 
@@ -72,17 +71,17 @@ def test_the_video_has_the_length_of_the_formula_and_shows_each_moment_once(name
     layout = LAYOUTS[name]
     plan = plan_of(num_clips, layout=layout)
     shown = []
-    for index in range(num_clips):
+    for index, (_, showing) in enumerate(plan.walk()):
         moments = torch.arange(81).add(index * (81 - layout.overlap)).reshape(81, 1, 1, 1)
         chunks = iter([moments[:1], *moments[1:].split(8)])
-        for chunk in cut_frames(chunks, plan.showing(plan.request(index))):
+        for chunk in cut_frames(chunks, showing):
             shown += chunk.flatten().tolist()
     assert shown == list(range(num_video_frames(num_clips, 81, layout.overlap)))
 
 
 def shown(text, layout, num_clips=3, **rest):
     plan = plan_of(num_clips, text, layout, **rest)
-    return [(r.start, r.stop) for r in (plan.showing(plan.request(i)).frames for i in range(num_clips))]
+    return [(showing.frames.start, showing.frames.stop) for _, showing in plan.walk()]
 
 
 def test_which_copy_of_the_overlap_is_kept():
@@ -114,7 +113,7 @@ def test_a_blend_leaves_out_the_frame_that_replays_the_anchor():
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_a_continued_video_keeps_its_own_frames(name, seam):
     plan = plan_of(2, layout=LAYOUTS[name], continues="video", seam=seam)
-    first = plan.showing(plan.request(0))
+    _, first = next(plan.walk())
     assert first.frames.start == LAYOUTS[name].overlap and first.num_blended == 0
     assert not plan.request(0).starts_anew and plan_of(2, "[cut]\na", continues="video").request(0).starts_anew
 
@@ -181,10 +180,12 @@ def test_a_joint_and_the_next_clip_see_the_same_schedule(tmp_path):
     path = tmp_path / "live.txt"
     path.write_text("a\n\nb\n\nc")
     plan = ClipPlan(3, LiveSchedule(path), LAYOUTS["Film"])
-    assert plan.showing(plan.request(0)).frames == range(76)
+    walk = plan.walk()
+    assert next(walk)[1].frames == range(76)
     path.write_text("a\n\n[cut]\nb\n\n[cut]\nd")
-    assert plan.request(1).spec.cut is False
-    assert plan.showing(plan.request(1)).frames == range(81) and plan.request(2).spec.prompt == "d"
+    request, showing = next(walk)
+    assert request.spec.cut is False and showing.frames == range(81)
+    assert next(walk)[0].spec.prompt == "d"
 
 
 @pytest.mark.parametrize(
@@ -248,9 +249,10 @@ def test_a_live_edit_that_leaves_no_room_for_the_clip_before_is_not_followed(tmp
     path = tmp_path / "live.txt"
     path.write_text("a\n\n[frames 9]\nb\n\nc")
     plan = ClipPlan(3, LiveSchedule(path), LAYOUTS["Film"])
-    plan.request(0), plan.request(1)
+    walk = plan.walk()
+    next(walk)
     path.write_text("a\n\n[frames 9]\nb\n\n[motion 9]\nc")
-    assert plan.showing(plan.request(1)).frames == range(4) and plan.request(2).spec.num_motion_frames is None
+    assert next(walk)[1].frames == range(4) and next(walk)[0].spec.num_motion_frames is None
 
 
 def test_runs_that_share_a_live_schedule_judge_its_edits_each_for_itself(tmp_path, caplog):

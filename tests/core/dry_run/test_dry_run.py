@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from svi_core.clips.chain import generate_clips
 from svi_core.clips.clip_plan import ClipPlan, SeedMode
 from svi_core.dry_run import dry_run as plan_module
 from svi_core.dry_run.dry_run import make_plan
@@ -20,7 +19,7 @@ from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout
 from svi_core.systems.lora_variant import variant_of_lora
 from svi_core.video.video_file import VideoCoding
-from tests.core.fakes import FakeMaker
+from tests.core.fakes import FakeMaker, generate_clips
 
 PRO, TEXT = LAYOUTS["2.0 Pro"], "one\n\ntwo\n\nthree"
 HIGH = ExpertModel("high", "wan2.2_i2v_high_noise_14B.safetensors")

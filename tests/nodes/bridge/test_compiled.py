@@ -95,7 +95,10 @@ def sampler(module, vae):
 def latents_of(module, folder, plan, maker, after_each=lambda: None) -> list[torch.Tensor]:
     found = []
     with torch.inference_mode(), module("svi_core.store.run_store").RunStore(folder) as store:
-        for clip in module("svi_core.clips.chain").generate_clips(plan, maker, store):
+        clip, request = None, plan.request(0)
+        while request is not None:
+            clip = module("svi_core.clips.chain").make_clip(plan, maker, store, request, clip)
+            request = plan.following(request)
             found.append(clip.latent)
             after_each()
     return found
