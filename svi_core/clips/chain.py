@@ -139,8 +139,8 @@ def make_clip(
         began = time.monotonic()
         latent = maker.sample(request, previous)
         require_finite(latent, _describe(request))
-        record.measures["sample_seconds"] = round(time.monotonic() - began, 3)
-        record.measures.update(_size_of(latent), **maker.measures(request))
+        measures = {"sample_seconds": round(time.monotonic() - began, 3), **_size_of(latent), **maker.measures(request)}
+        record = replace(record, measures=measures)
         store.save_latent(record, latent.cpu())
     store.ensure_record(record)
     return Clip(request, key, latent, reused, maker.decode, plan_key)

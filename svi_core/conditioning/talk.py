@@ -84,7 +84,7 @@ def piece_of(frame: int, num_frames: int) -> Piece:
     return Piece(first, stop, max(0, first - MARGIN_FRAMES), min(stop + MARGIN_FRAMES, num_frames))
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class SpeechFeatures:
     """The features of every frame of a sound, encoded when they are first asked for; the last two pieces are kept.
 
