@@ -45,10 +45,11 @@ from ..bridge.queued_graph import (
 )
 from ..bridge.translate import rounding_warning
 from ..few_steps import FEW_STEPS
-from ..generate import AUTO, OutputSettings, run_path
+from ..generate import run_path
 from ..layouts import ask_layout
 from ..lora import NONE
 from ..lora_presets import LORA_PRESET
+from ..output import AUTO, OutputSettings
 from ..schedule import input_text_file
 from ..storyline import STORY_WIDGETS, STORYLINE, write_story
 from .read_controls import ControlOutline, control_outlines
