@@ -115,14 +115,20 @@ class SVIOutput(io.ComfyNode):
 
     @classmethod
     def execute(cls, codec, crf, pixel_format, budget_gb, seam, colour_match, length_seconds) -> io.NodeOutput:
-        for name, value, most in (
-            ("budget_gb", budget_gb, 1e5),
-            ("colour_match", colour_match, 1),
-            ("length_seconds", length_seconds, 1e6),
-        ):
-            if not 0.0 <= value <= most:
-                raise ValueError(f"{name} is {value}: use a number from 0 to {most:g}.")
-        coding = VideoCoding(codec, crf, pixel_format)
-        return io.NodeOutput(
-            OutputSettings(coding, int(budget_gb * 1e9), None if seam == AUTO else Seam(seam), colour_match, length_seconds)
-        )
+        return io.NodeOutput(output_settings(codec, crf, pixel_format, budget_gb, seam, colour_match, length_seconds))
+
+
+def output_settings(
+    codec: str, crf: int, pixel_format: str, budget_gb: float, seam: str, colour_match: float, length_seconds: float
+) -> OutputSettings:
+    """Return the settings that the widgets of SVI Output describe.
+
+    Raises:
+        ValueError: a number out of its range.
+    """
+    limits = (("budget_gb", budget_gb, 1e5), ("colour_match", colour_match, 1), ("length_seconds", length_seconds, 1e6))
+    for name, value, most in limits:
+        if not 0.0 <= value <= most:
+            raise ValueError(f"{name} is {value}: use a number from 0 to {most:g}.")
+    coding = VideoCoding(codec, crf, pixel_format)
+    return OutputSettings(coding, int(budget_gb * 1e9), None if seam == AUTO else Seam(seam), colour_match, length_seconds)
