@@ -1,4 +1,4 @@
-"""The queued graph as data: what a run is asked to be can be read from it before any node executes.
+"""The queued graph as data: it says what a run is asked to do before any node executes.
 
 ComfyUI hands a node the whole graph in API format, {node id: {"class_type": ..., "inputs": {name: value or [node id, slot]}}}.
 """
@@ -14,14 +14,14 @@ from ...svi_core.files.fingerprint import fingerprint, large_file_fingerprint
 GENERATE, LORA_STACK = "SVIGenerate", "SVILoraStack"
 MODEL_INPUTS = ("model", "model_low_noise")
 MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
-# What a clip's own key holds already, or what changes the files of a run and not its clips.
+# Inputs of SVI Generate that a clip's own key holds already, or that change a run's files but not its clips.
 _NOT_IN_HASH = {"num_clips", "seed", "seed_mode", "filename_prefix", "output", "layout", "continue_from"}
 _SCHEDULE_WIDGETS = {"text", "split", "file", "until_stopped"}
 _NOT_MODELS = {"custom_nodes", "configs"}
 
 
 class NotKnown(ValueError):
-    """A value that another node makes, so that it is not known before that node has run."""
+    """A value that another node makes: it is known once that node has run."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class QueuedGraph:
         return self.nodes.get(node_id, {}).get("inputs", {})
 
     def title(self, node_id: str) -> str:
-        """Return how to name a node to a person: its title where it has one, and its id."""
+        """Return a node's title, or its class if it has none, with its id, for messages."""
         title = (self.nodes.get(node_id, {}).get("_meta") or {}).get("title") or self.class_of(node_id)
         return f"{title} (node {node_id})"
 
@@ -87,7 +87,7 @@ class QueuedGraph:
             link = self.link(link.node_id, name)
 
     def model_chain(self, node_id: str, name: str) -> Iterator[Link]:
-        """Yield the outputs that a MODEL passed through on its way to the input `name` of a node, its loader's last."""
+        """Yield the outputs that a MODEL passes through on its way to the input `name` of a node; its loader's comes last."""
         seen = {node_id}
         link = self.link(node_id, name)
         while link is not None and link.node_id not in seen:
@@ -108,7 +108,7 @@ class FileName:
 
     Attributes:
         node_id: the node.
-        name: as the widget says it.
+        name: as its widget says.
         kind: ComfyUI's folder it is in, "diffusion_models" for instance; "" if it is in none.
         path: the file, or None if it is missing.
     """
@@ -141,10 +141,10 @@ def checkpoint_names(graph: QueuedGraph, node_id: str) -> tuple[str | None, ...]
 
 
 def graph_hash(prompt: Mapping[str, Mapping], node_id: str) -> str:
-    """Return a hash of all that the graph says of the clips of the SVI Generate `node_id`, for ClipPlan.graph_hash.
+    """Return a hash of everything in the graph that shapes the clips of the SVI Generate `node_id`, for ClipPlan.graph_hash.
 
-    Prompts, seeds and lengths are left out, since they are known clip by clip. Files enter with what they are now. A node
-    that the graph does not hold (one made while another was expanded) has the graph_hash "".
+    Prompts, seeds and lengths are left out, since each clip's own key holds them. Files enter with their present content. A
+    node that is not in the graph (one made by node expansion) has the hash "".
     """
     graph = QueuedGraph(prompt or {})
     if node_id not in graph.nodes:
@@ -154,12 +154,12 @@ def graph_hash(prompt: Mapping[str, Mapping], node_id: str) -> str:
     hashes: dict[str, str] = {}
     for node in _ancestors_first(graph, node_id, left_out):
         inputs = {name: value for name, value in graph.inputs(node).items() if name not in left_out.get(node, ())}
-        parts = {name: _recipe_part(value, hashes) for name, value in inputs.items()}
+        parts = {name: _hash_part(value, hashes) for name, value in inputs.items()}
         hashes[node] = fingerprint(graph.class_of(node), parts)
     return hashes[node_id]
 
 
-def _recipe_part(value: object, hashes: Mapping[str, str]) -> object:
+def _hash_part(value: object, hashes: Mapping[str, str]) -> object:
     link = as_link(value)
     if link is not None:
         return (hashes.get(link.node_id, ""), link.slot)
@@ -167,7 +167,7 @@ def _recipe_part(value: object, hashes: Mapping[str, str]) -> object:
 
 
 def _ancestors_first(graph: QueuedGraph, node_id: str, left_out: Mapping[str, set[str]]) -> list[str]:
-    """Return what `node_id` depends on, through other inputs than those `left_out`, each node after all that it needs."""
+    """Return `node_id` and what it depends on, except through inputs `left_out`, each node after those that it needs."""
     order: list[str] = []
     seen: set[str] = set()
     waiting = [(node_id, False)]
@@ -197,7 +197,7 @@ def _leads_to(value: object, node_id: str) -> bool:
 
 
 def names_a_model(value: object) -> bool:
-    """Whether a widget's value reads like the name of a model file."""
+    """Whether a widget's value looks like the name of a model file."""
     return isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES) and "\n" not in value
 
 
@@ -211,8 +211,9 @@ def _find_model(name: str) -> tuple[str, Path | None]:
 
 
 def _stamp(value: object) -> object:
-    """Return what tells the file that a literal names from others of that name: of a model its size and time of change, of
-    a picture or another input its content. None if it names no file.
+    """Return what identifies the present content of the file that a literal names; None if it names no file.
+
+    For a model that is its size and time of change, for a picture or another input a hash of its content.
     """
     if not isinstance(value, str) or not 0 < len(value) <= 255 or "\n" in value or "\0" in value:
         return None
@@ -222,7 +223,7 @@ def _stamp(value: object) -> object:
             return path and (path.stat().st_size, path.stat().st_mtime_ns)
         path = find_input(value)
         return path and large_file_fingerprint(path)
-    except OSError:  # it went away just now, or cannot be read; its loader will tell
+    except OSError:  # deleted meanwhile, or unreadable: its loader will report it
         return None
 
 

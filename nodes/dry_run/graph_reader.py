@@ -20,7 +20,7 @@ class GraphReader:
 
     Attributes:
         graph: the graph.
-        not_known: what only other nodes will tell, noted in the course of reading.
+        not_known: values met so far that only another node can tell, for the reader of the estimate.
     """
 
     def __init__(self, graph: QueuedGraph):
@@ -37,7 +37,7 @@ class GraphReader:
         return link.node_id if link is not None and self.is_a(link.node_id, node_class) else None
 
     def origin(self, node_id: str, name: str) -> str:
-        """Return how to name the node behind the input `name` to a person."""
+        """Return the title of the node behind the input `name`, for messages."""
         link = self.graph.link(node_id, name)
         return "nothing" if link is None else self.graph.title(link.node_id)
 
@@ -102,7 +102,7 @@ class GraphReader:
 
 
 def _default_of(widget: io.WidgetInput) -> object:
-    """Return what a widget says until somebody changes it."""
+    """Return a widget's value in a new node."""
     if widget.default is None and isinstance(widget, io.Combo.Input):
         return widget.options[0]
     return widget.default

@@ -1,4 +1,4 @@
-"""A dry run: what a video will be and cost, before any model loads."""
+"""SVI Plan: a dry run, which says what a video will be and cost before any model loads."""
 
 import time
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ CATEGORY = "SVI"
 
 
 class SVIPlan(io.ComfyNode):
-    """Show what a run will be, and start it only when asked to."""
+    """Show what a run will do, and start it only on request."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -59,7 +59,7 @@ def _read_dance(reader: GraphReader, node: str) -> RequestedControl:
     video = reader.graph.link(link.node_id, "video") if are_loose else link
     path = _input_file(reader, video, "LoadVideo", "file")
     if path is None:
-        raise NotKnown(f"poses of {reader.graph.title(node)}: how many there are is known when they are made")
+        raise NotKnown(f"poses of {reader.graph.title(node)}: their number is known once they are made")
     source = probe_video(path)
     num_clips = num_dance_clips(source.num_frames, _read_layout(reader, node))
     rate = None if are_loose else source.frame_rate
@@ -70,7 +70,7 @@ def _read_talk(reader: GraphReader, node: str) -> RequestedControl:
     """Return what is known of an SVI Talk whose sound is a file."""
     path = _input_file(reader, reader.graph.link(node, "audio"), "LoadAudio", "audio")
     if path is None:
-        raise NotKnown(f"audio of {reader.graph.title(node)}: how long it is is known when it is made")
+        raise NotKnown(f"audio of {reader.graph.title(node)}: its length is known once it is made")
     layout = talk_layout(_read_layout(reader, node))
     num_clips = num_clips_for(sound_seconds(path), layout)
     num_extra_passes = reader.read(node, SVITalk, num_silent_passes)

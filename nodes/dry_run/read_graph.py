@@ -1,6 +1,6 @@
-"""Read from the queued graph what a run is asked to be, without executing any of its nodes.
+"""Read from the queued graph what a run is asked to do, without executing any node.
 
-Values that other nodes make are not guessed: they are listed as not known yet.
+Values that other nodes make are never guessed: they are listed as not known yet.
 """
 
 from collections.abc import Iterator

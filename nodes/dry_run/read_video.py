@@ -40,7 +40,7 @@ def read_start(reader: GraphReader, loop: str) -> VideoStart | str:
     video = reader.graph.link(link.node_id, "video")
     if video is None or reader.graph.class_of(video.node_id) != "LoadVideo":
         origin = reader.graph.title((video or link).node_id)
-        reader.not_known.append(f"continue_from: how long it is, and what follows it, is known when {origin} has run")
+        reader.not_known.append(f"continue_from: its length, and which stored clips follow it, are known once {origin} has run")
         return NOT_KNOWN
     file = reader.stock_widget(video.node_id, "file")
     path = None if file is None else find_input(file)

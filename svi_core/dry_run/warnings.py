@@ -92,7 +92,7 @@ def _loras(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
         for lora in expert.loras:
             if lora.strength and lora.named_for not in (None, side):
                 where = "a model without experts" if side is None else f"the {side}-noise expert"
-                yield f"{lora.name} says it is for the {lora.named_for}-noise expert, but it is put on {where}."
+                yield f"{lora.name} says it is for the {lora.named_for}-noise expert, but it is applied to {where}."
 
 
 def _guidance(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:

@@ -102,8 +102,8 @@ def test_what_is_stored_is_found_without_a_trace(tmp_path):
         "other seed": [False] * 3,
         "elsewhere": [False] * 3,
     }
-    other_recipe = replace(run, plan=replace(run.plan, graph_hash="other"))
-    assert estimate_run(other_recipe).num_stored == 0
+    other_graph = replace(run, plan=replace(run.plan, graph_hash="other"))
+    assert estimate_run(other_graph).num_stored == 0
     assert snapshot(tmp_path) == before
 
 
@@ -209,7 +209,7 @@ def test_a_run_as_trained_gives_no_warning():
         (TEXT, {"experts": (ExpertModel("model", HIGH.file),)}, "high-noise expert of Wan 2.2, but the low-noise one is not"),
         (TEXT, {"experts": (replace(HIGH, file=LOW.file), replace(LOW, file=HIGH.file))}, "used as the high-noise one"),
         (TEXT, {"experts": (HIGH, replace(LOW, file=HIGH.file))}, "are the same file"),
-        (TEXT, {"experts": (replace(HIGH, loras=(LoraUse("svi_LOW", 1.0, "low"),)), LOW)}, "but it is put on the high-noise"),
+        (TEXT, {"experts": (replace(HIGH, loras=(LoraUse("svi_LOW", 1.0, "low"),)), LOW)}, "is applied to the high-noise"),
         (TEXT, {"experts": (replace(HIGH, loras=(DISTILLED,)), LOW)}, "cfg is above 1 in clip 1 to 3, but lightx2v_HIGH"),
         (TEXT, {"experts": (replace(HIGH, loras=(SHOT,)), LOW)}, "is for SVI Shot (its name says so), but the layout is"),
         (TEXT, {"experts": (replace(HIGH, loras=(SHOT,)), LOW)}, "The run will fail."),
@@ -223,7 +223,7 @@ def test_a_run_as_trained_gives_no_warning():
         (TEXT, {"remarks": ("something of the graph",)}, "something of the graph"),
     ],
 )  # fmt: skip
-def test_what_speaks_against_a_plan_is_said_once(text, facts, words):
+def test_each_warning_is_given_once(text, facts, words):
     warnings = estimate_run(run_of(text, **facts)).warnings
     assert sum(words in warning for warning in warnings) == 1, warnings
 

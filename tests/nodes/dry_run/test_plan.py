@@ -286,13 +286,13 @@ def change(graph, target, **inputs):
         ("generate", {"model": ["low", 0]}, True),
     ],
 )
-def test_the_recipe_changes_with_what_changes_clips(graph, module, target, inputs, matters):
+def test_the_graph_hash_changes_with_what_changes_clips(graph, module, target, inputs, matters):
     graph_hash = module("bridge.queued_graph").graph_hash
     before = graph_hash(graph, "generate")
     assert len(before) == 64 and (graph_hash(change(graph, target, **inputs), "generate") != before) is matters
 
 
-def test_the_recipe_knows_files_and_not_ids(graph, module, folders):
+def test_the_graph_hash_knows_files_and_not_ids(graph, module, folders):
     graph_hash = module("bridge.queued_graph").graph_hash
     before = graph_hash(graph, "generate")
     renamed = {f"10:{name}": {**entry, "inputs": dict(entry["inputs"])} for name, entry in graph.items()}
