@@ -61,7 +61,7 @@ class GraphReader:
         try:
             return self.read(node_id, node_class, function, *given)
         except NotKnown as error:
-            raise ValueError(f"{error}, so that the clips cannot be known before it runs: type the value in.") from error
+            raise _refusal(error) from error
 
     def known(self, node_id: str, node_class: type[io.ComfyNode], function: Callable[..., Read]) -> Read | None:
         """Return as :meth:`read`, or None, noted, if another node makes one of the widgets."""
@@ -74,6 +74,17 @@ class GraphReader:
         values, not_known = self._widgets(node_id, node_class, function, ())
         self._note(not_known)
         return function(**values)
+
+    def required_stock_widget(self, node_id: str, name: str) -> object:
+        """Return the value of a widget of ComfyUI's own nodes.
+
+        Raises:
+            ValueError: another node makes it.
+        """
+        try:
+            return self.graph.value(node_id, name)
+        except NotKnown as error:
+            raise _refusal(error) from error
 
     def stock_widget(self, node_id: str, name: str) -> object:
         """Return the value of a widget of ComfyUI's own nodes, or None, noted, if another node makes it."""
@@ -99,6 +110,10 @@ class GraphReader:
             except NotKnown as error:
                 not_known.append(error)
         return values, not_known
+
+
+def _refusal(error: NotKnown) -> ValueError:
+    return ValueError(f"{error}, so that the clips cannot be known before it runs: type the value in.")
 
 
 def _default_of(widget: io.WidgetInput) -> object:

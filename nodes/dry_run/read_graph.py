@@ -13,9 +13,8 @@ from ...svi_core.clips.clip_plan import ClipPlan, SeedMode
 from ...svi_core.clips.continuation import VideoStart
 from ...svi_core.clips.video_settings import VideoSettings
 from ...svi_core.dry_run.requested_run import RequestedRun
-from ...svi_core.schedule.spec import Schedule
 from ...svi_core.systems.layouts import Layout
-from ...svi_core.video.seams import Seam, measured_seam
+from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
 from ..bridge.queued_graph import GENERATE, QueuedGraph, graph_hash
 from ..bridge.translate import rounding_warning
@@ -60,7 +59,17 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
     layout = read_layout(reader, loop, experts)
     frame_rate = frame_rate_of(layout, controls)
     seed = reader.known(loop, SVIGenerate, lambda seed: seed)
-    plan = _clip_plan(reader, loop, num_clips, schedule, layout, seed, output.seam, asked_start)
+    plan = ClipPlan(
+        num_clips,
+        schedule,
+        layout,
+        seed=0 if seed is None else seed,
+        seed_mode=reader.required(loop, SVIGenerate, lambda seed_mode: SeedMode(seed_mode)),
+        graph_hash=graph_hash(reader.graph.nodes, loop),
+        seam=output.seam or measured_seam(layout),
+        continues=start.plan_key if start else asked_start,
+        num_clips_before=start.num_clips_made if start else 0,
+    )
     num_start_frames = start.num_frames if start else 0
     is_start_known = start is not None or not asked_start
     return RequestedRun(
@@ -85,31 +94,6 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         value_bytes=comfy.model_management.intermediate_dtype().itemsize,
         not_known=tuple(dict.fromkeys(reader.not_known)),
         remarks=tuple(_vae_warnings(layout)),
-    )
-
-
-def _clip_plan(
-    reader: GraphReader,
-    loop: str,
-    num_clips: int,
-    schedule: Schedule,
-    layout: Layout,
-    seed: int | None,
-    seam: Seam | None,
-    start: VideoStart | str,
-) -> ClipPlan:
-    """Return the plan of the clips, as SVI Generate will make it; a seed or start that is not known has a placeholder."""
-    known = isinstance(start, VideoStart)
-    return ClipPlan(
-        num_clips,
-        schedule,
-        layout,
-        0 if seed is None else seed,
-        reader.required(loop, SVIGenerate, lambda seed_mode: SeedMode(seed_mode)),
-        graph_hash(reader.graph.nodes, loop),
-        seam or measured_seam(layout),
-        start.plan_key if known else start,
-        start.num_clips_made if known else 0,
     )
 
 

@@ -42,8 +42,7 @@ def read_start(reader: GraphReader, loop: str) -> VideoStart | str:
         origin = reader.graph.title((video or link).node_id)
         reader.not_known.append(f"continue_from: its length, and which stored clips follow it, are known once {origin} has run")
         return NOT_KNOWN
-    file = reader.stock_widget(video.node_id, "file")
-    path = None if file is None else find_input(file)
+    path = find_input(reader.required_stock_widget(video.node_id, "file"))
     if path is None:
         raise ValueError(f"file of {reader.graph.title(video.node_id)} is not in ComfyUI's input folder: choose another.")
     return reader.required(link.node_id, SVIContinueVideo, video_start, path)

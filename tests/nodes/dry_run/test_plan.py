@@ -130,6 +130,11 @@ def test_a_sound_says_number_rate_and_passes_of_the_clips(talking, read_run):
     assert plain.work_of(plain.plan.request(0)).num_passes == 2
 
 
+def test_a_layout_that_talk_refuses_is_refused(talking, read_run):
+    with pytest.raises(ValueError, match="SVI Talk is connected to control: choose 'Talk'"):
+        read_run(change(talking, "layout", variant="2.0 Pro"))
+
+
 def test_a_sound_that_another_node_makes_is_not_known(talking, read_run):
     talking["made"] = node("TrimAudioDuration", x=1)
     talking = change(talking, "talk", audio=["made", 0])
@@ -210,6 +215,17 @@ def test_output_settings_and_unknown_sigmas(graph, read_run):
     assert found.not_known == ("steps: sigmas come from SplitSigmas (node sigmas)",)
 
 
+def test_output_settings_that_are_not_known_count_as_their_defaults(graph, read_run):
+    graph["source"] = node("Compute", a=1, b=1)
+    graph["output"] = node("SVIOutput", codec="h265", crf=["source", 0])
+    graph = change(graph, "generate", output=["output", 0])
+    found = read_run(graph)
+    assert (found.coding.codec, found.coding.crf) == ("h265", 18)
+    assert found.not_known == ("crf: comes from Compute (node source)",)
+    with pytest.raises(ValueError, match="budget_gb is -1"):
+        read_run(change(graph, "output", budget_gb=-1))
+
+
 def test_a_video_to_continue_is_read_where_it_is_a_file(graph, read_run, folders, pack):
     video_file = sys.modules[f"{pack.__name__}.svi_core.video.video_file"]
     video_file.write_video(folders / "input" / "before.mp4", [np.zeros((20, 64, 64, 3), np.uint8)], video_file.VideoCoding())
@@ -223,6 +239,23 @@ def test_a_video_to_continue_is_read_where_it_is_a_file(graph, read_run, folders
     found = read_run(graph)
     assert found.num_start_frames == 0 and not found.has_keys and not found.plan.request(0).starts_anew
     assert found.not_known[0].startswith("continue_from: ") and "VideoMaker (node loaded)" in found.not_known[0]
+
+
+def test_a_continued_video_that_the_run_would_refuse_is_refused(graph, read_run, folders):
+    write_video(folders / "input" / "before.mp4", [np.zeros((20, 64, 64, 3), np.uint8)], VideoCoding())
+    graph["loaded"] = node("LoadVideo", file="before.mp4")
+    graph["start"] = node("SVIContinueVideo", video=["loaded", 0], run="", trim_end=0)
+    graph = change(graph, "generate", continue_from=["start", 0])
+    graph["source"] = node("Compute", a=1, b=1)
+    for target, inputs, words in (
+        ("start", {"run": "svi/other"}, "either video or run"),
+        ("start", {"trim_end": 20}, "trim_end is 20, but before.mp4 has 20 frames"),
+        ("start", {"trim_end": ["source", 0]}, "trim_end: comes from Compute .* so that the clips cannot be known"),
+        ("loaded", {"file": ["source", 0]}, "file: comes from Compute .* so that the clips cannot be known"),
+        ("loaded", {"file": "gone.mp4"}, "is not in ComfyUI's input folder"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_run(change(graph, target, **inputs))
 
 
 def test_loras_are_read_from_rows_stacks_and_stock_loaders(graph, read_run):
