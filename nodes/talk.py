@@ -81,9 +81,9 @@ class SVITalk(io.ComfyNode):
     @classmethod
     def execute(cls, audio, audio_encoder, model_patch, audio_cfg, layout=None, control=()) -> io.NodeOutput:
         _require_one_sound(control)
-        layout = talk_layout(layout)
+        layout = _talk_layout(layout)
         talk = make_control(audio, audio_encoder, model_patch, audio_cfg)
-        return io.NodeOutput((*control, talk), num_clips_for(talk.sound.seconds, layout))
+        return io.NodeOutput((*control, talk), num_talk_clips(talk.sound.seconds, layout))
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ class TalkControl:
         Raises:
             ValueError: naming what does not fit and the fix.
         """
-        talk_layout(layout)
+        _talk_layout(layout)
         if not bridge.needs_clip_vision(model):
             raise ValueError("model is not a Wan 2.1 I2V model, which SVI-Talk is trained on: load Wan 2.1 I2V 480p 14B.")
         transformer, layers = model.model.diffusion_model, self.model_patch.model.blocks
@@ -243,6 +243,15 @@ class SpeechEncoder:
         return encode_speech(self.audio_encoder.model, samples.to(self.audio_encoder.load_device), num_frames)
 
 
+def num_talk_clips(seconds: float, layout: Layout | AutoLayout | None) -> int:
+    """Return how many clips of `layout` a sound of `seconds` needs.
+
+    Raises:
+        ValueError: the layout is not made for a sound.
+    """
+    return num_clips_for(seconds, _talk_layout(layout))
+
+
 def num_silent_passes(audio_cfg: float) -> int:
     """Return how many passes without sound a step takes: one, unless the sound is not strengthened."""
     return 0 if audio_cfg == 1.0 else 1
@@ -276,7 +285,7 @@ def _sound_of(audio: dict | None) -> SoundTrack:
     return SoundTrack(waveform[0], audio["sample_rate"])
 
 
-def talk_layout(layout: Layout | AutoLayout | None) -> Layout:
+def _talk_layout(layout: Layout | AutoLayout | None) -> Layout:
     """Return the layout of the clips, which may be left to the LoRA to decide.
 
     Raises:

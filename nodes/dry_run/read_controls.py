@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...svi_core.conditioning.talk import num_clips_for
+from ...svi_core.geometry import TALK_FRAME_RATE
 from ...svi_core.systems.layouts import Layout
 from ...svi_core.systems.lora_variant import AutoLayout
 from ...svi_core.video.sound import sound_seconds
@@ -12,7 +12,7 @@ from ...svi_core.video.source_video import probe_video
 from ..bridge.queued_graph import Link, NotKnown, find_input
 from ..dance import SVIDance, end_of_poses, num_dance_clips
 from ..layouts import SVILayout, ask_layout
-from ..talk import SVITalk, num_silent_passes, talk_layout
+from ..talk import SVITalk, num_silent_passes, num_talk_clips
 from .graph_reader import GraphReader
 
 
@@ -71,10 +71,9 @@ def _read_talk(reader: GraphReader, node: str) -> RequestedControl:
     path = _input_file(reader, reader.graph.link(node, "audio"), "LoadAudio", "audio")
     if path is None:
         raise NotKnown(f"audio of {reader.graph.title(node)}: its length is known once it is made")
-    layout = talk_layout(_read_layout(reader, node))
-    num_clips = num_clips_for(sound_seconds(path), layout)
+    num_clips = num_talk_clips(sound_seconds(path), _read_layout(reader, node))
     num_extra_passes = reader.read(node, SVITalk, num_silent_passes)
-    return RequestedControl(Link(node, 1), num_clips, layout.frame_rate, num_extra_passes=num_extra_passes)
+    return RequestedControl(Link(node, 1), num_clips, TALK_FRAME_RATE, num_extra_passes=num_extra_passes)
 
 
 def _read_layout(reader: GraphReader, node: str) -> Layout | AutoLayout | None:
