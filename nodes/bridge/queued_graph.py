@@ -3,7 +3,7 @@
 ComfyUI hands a node the whole graph in API format, {node id: {"class_type": ..., "inputs": {name: value or [node id, slot]}}}.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -55,6 +55,11 @@ class QueuedGraph:
         """Return where the input `name` of a node comes from, or None if it is a literal or empty."""
         return as_link(self.inputs(node_id).get(name))
 
+    def links(self, node_id: str, left_out: Collection[str] = ()) -> list[Link]:
+        """Return where the inputs of a node come from, those with names in `left_out` and literals excepted."""
+        links = (as_link(value) for name, value in self.inputs(node_id).items() if name not in left_out)
+        return [link for link in links if link is not None]
+
     def value(self, node_id: str, name: str, default: object = None) -> object:
         """Return the literal of a widget, also one that comes from a node that only holds a value (a primitive).
 
@@ -73,8 +78,7 @@ class QueuedGraph:
         """Return `node_id` and all nodes that it depends on, the nearest first."""
         found = [node_id]
         for current in found:  # grows while it is walked: breadth first
-            links = (as_link(value) for value in self.inputs(current).values())
-            found += dict.fromkeys(link.node_id for link in links if link and link.node_id not in found)
+            found += dict.fromkeys(link.node_id for link in self.links(current) if link.node_id not in found)
         return [node for node in found if node in self.nodes]
 
     def chain(self, node_id: str, name: str) -> Iterator[str]:
@@ -99,7 +103,7 @@ class QueuedGraph:
     def other_users(self, node_id: str, besides: set[str]) -> list[str]:
         """Return the nodes that take an output of `node_id`, other than those in `besides`."""
         takers = (taker for taker in self.nodes if taker not in besides)
-        return [taker for taker in takers if any(_leads_to(value, node_id) for value in self.inputs(taker).values())]
+        return [taker for taker in takers if node_id in (link.node_id for link in self.links(taker))]
 
 
 @dataclass(frozen=True)
@@ -179,8 +183,7 @@ def _ancestors_first(graph: QueuedGraph, node_id: str, left_out: Mapping[str, se
             seen.add(node)
             waiting.append((node, True))
             skipped = left_out.get(node, ())
-            links = (as_link(value) for name, value in graph.inputs(node).items() if name not in skipped)
-            waiting += [(link.node_id, False) for link in links if link and link.node_id not in seen]
+            waiting += [(link.node_id, False) for link in graph.links(node, skipped) if link.node_id not in seen]
     return order
 
 
@@ -189,11 +192,6 @@ def as_link(value: object) -> Link | None:
     if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
         return Link(value[0], value[1])
     return None
-
-
-def _leads_to(value: object, node_id: str) -> bool:
-    link = as_link(value)
-    return link is not None and link.node_id == node_id
 
 
 def names_a_model(value: object) -> bool:

@@ -5,13 +5,15 @@ beside the node, where `execute` calls them; their parameters are named after th
 """
 
 import inspect
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TypeVar
 
 from comfy_api.latest import io
 
 from ..bridge.queued_graph import NotKnown, QueuedGraph
 
+STOCK = None  # in place of a node class: a node of ComfyUI's own, whose defaults are not needed
+NodeClass = type[io.ComfyNode] | None
 Read = TypeVar("Read")
 
 
@@ -20,7 +22,7 @@ class GraphReader:
 
     Attributes:
         graph: the graph.
-        not_known: values met so far that only another node can tell, for the reader of the estimate.
+        not_known: the values met so far that only another node can tell.
     """
 
     def __init__(self, graph: QueuedGraph):
@@ -41,7 +43,7 @@ class GraphReader:
         link = self.graph.link(node_id, name)
         return "nothing" if link is None else self.graph.title(link.node_id)
 
-    def read(self, node_id: str, node_class: type[io.ComfyNode], function: Callable[..., Read], *given: object) -> Read:
+    def read(self, node_id: str, node_class: NodeClass, function: Callable[..., Read], *given: object) -> Read:
         """Return `function(*given, **widgets)`, with the widgets of the node that the other parameters are named after.
 
         Raises:
@@ -49,10 +51,10 @@ class GraphReader:
         """
         values, not_known = self._widgets(node_id, node_class, function, given)
         if not_known:
-            raise not_known[0]
+            raise NotKnown("; ".join(not_known))
         return function(*given, **values)
 
-    def required(self, node_id: str, node_class: type[io.ComfyNode], function: Callable[..., Read], *given: object) -> Read:
+    def required(self, node_id: str, node_class: NodeClass, function: Callable[..., Read], *given: object) -> Read:
         """Return as :meth:`read`.
 
         Raises:
@@ -61,63 +63,38 @@ class GraphReader:
         try:
             return self.read(node_id, node_class, function, *given)
         except NotKnown as error:
-            raise _refusal(error) from error
+            raise ValueError(f"{error}, so that the clips cannot be known before it runs: type the value in.") from error
 
-    def known(self, node_id: str, node_class: type[io.ComfyNode], function: Callable[..., Read]) -> Read | None:
+    def known(self, node_id: str, node_class: NodeClass, function: Callable[..., Read]) -> Read | None:
         """Return as :meth:`read`, or None, noted, if another node makes one of the widgets."""
-        values, not_known = self._widgets(node_id, node_class, function, ())
-        self._note(not_known)
-        return None if not_known else function(**values)
-
-    def or_default(self, node_id: str, node_class: type[io.ComfyNode], function: Callable[..., Read]) -> Read:
-        """Return as :meth:`read`; a widget whose value another node makes is noted and counts as its default."""
-        values, not_known = self._widgets(node_id, node_class, function, ())
-        self._note(not_known)
-        return function(**values)
-
-    def required_stock_widget(self, node_id: str, name: str) -> object:
-        """Return the value of a widget of ComfyUI's own nodes.
-
-        Raises:
-            ValueError: another node makes it.
-        """
         try:
-            return self.graph.value(node_id, name)
+            return self.read(node_id, node_class, function)
         except NotKnown as error:
-            raise _refusal(error) from error
-
-    def stock_widget(self, node_id: str, name: str) -> object:
-        """Return the value of a widget of ComfyUI's own nodes, or None, noted, if another node makes it."""
-        try:
-            return self.graph.value(node_id, name)
-        except NotKnown as error:
-            self._note([error])
+            self.not_known.append(str(error))
             return None
 
-    def _note(self, errors: Iterable[NotKnown]) -> None:
-        self.not_known += map(str, errors)
+    def or_default(self, node_id: str, node_class: NodeClass, function: Callable[..., Read]) -> Read:
+        """Return as :meth:`read`; a widget whose value another node makes is noted and counts as its default."""
+        values, not_known = self._widgets(node_id, node_class, function)
+        self.not_known += not_known
+        return function(**values)
 
     def _widgets(
-        self, node_id: str, node_class: type[io.ComfyNode], function: Callable, given: tuple
-    ) -> tuple[dict[str, object], list[NotKnown]]:
+        self, node_id: str, node_class: NodeClass, function: Callable, given: tuple = ()
+    ) -> tuple[dict[str, object], list[str]]:
         """Return the widgets that `function` takes after `given`, with defaults for those not known, and why they are not."""
-        inputs = {entry.id: entry for entry in node_class.define_schema().inputs}
+        defaults = {entry.id: _default_of(entry) for entry in node_class.define_schema().inputs} if node_class else {}
         values, not_known = {}, []
         for name in list(inspect.signature(function).parameters)[len(given) :]:
-            values[name] = default = _default_of(inputs[name])
+            values[name] = default = defaults[name] if node_class else None
             try:
                 values[name] = self.graph.value(node_id, name, default)
             except NotKnown as error:
-                not_known.append(error)
+                not_known.append(str(error))
         return values, not_known
 
 
-def _refusal(error: NotKnown) -> ValueError:
-    return ValueError(f"{error}, so that the clips cannot be known before it runs: type the value in.")
-
-
-def _default_of(widget: io.WidgetInput) -> object:
-    """Return a widget's value in a new node."""
-    if widget.default is None and isinstance(widget, io.Combo.Input):
-        return widget.options[0]
-    return widget.default
+def _default_of(entry: io.Input) -> object:
+    """Return the value of an input in a new node; None for one that needs a wire."""
+    default = getattr(entry, "default", None)
+    return next(iter(entry.options), None) if default is None and isinstance(entry, io.Combo.Input) else default

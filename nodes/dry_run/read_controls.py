@@ -1,6 +1,6 @@
 """What the queued graph, and the files that it names, say of a run's controls."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from ..bridge.queued_graph import Link, NotKnown, find_input
 from ..dance import SVIDance, end_of_poses, num_dance_clips
 from ..layouts import SVILayout, ask_layout
 from ..talk import SVITalk, num_silent_passes, num_talk_clips
-from .graph_reader import GraphReader
+from .graph_reader import STOCK, GraphReader
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def _read_dance(reader: GraphReader, node: str) -> RequestedControl:
     link = reader.graph.link(node, "poses")
     are_loose = link is not None and reader.graph.class_of(link.node_id) == "GetVideoComponents"
     video = reader.graph.link(link.node_id, "video") if are_loose else link
-    path = _input_file(reader, video, "LoadVideo", "file")
+    path = _input_file(reader, video, "LoadVideo", lambda file: file)
     if path is None:
         raise NotKnown(f"poses of {reader.graph.title(node)}: their number is known once they are made")
     source = probe_video(path)
@@ -68,7 +68,7 @@ def _read_dance(reader: GraphReader, node: str) -> RequestedControl:
 
 def _read_talk(reader: GraphReader, node: str) -> RequestedControl:
     """Return what is known of an SVI Talk whose sound is a file."""
-    path = _input_file(reader, reader.graph.link(node, "audio"), "LoadAudio", "audio")
+    path = _input_file(reader, reader.graph.link(node, "audio"), "LoadAudio", lambda audio: audio)
     if path is None:
         raise NotKnown(f"audio of {reader.graph.title(node)}: its length is known once it is made")
     num_clips = num_talk_clips(sound_seconds(path), _read_layout(reader, node))
@@ -86,9 +86,8 @@ def _read_layout(reader: GraphReader, node: str) -> Layout | AutoLayout | None:
     return reader.read(layout, SVILayout, ask_layout)
 
 
-def _input_file(reader: GraphReader, link: Link | None, loader: str, name: str) -> Path | None:
-    """Return the file that a stock `loader` at the end of `link` names by its widget `name`; None if it is not known."""
+def _input_file(reader: GraphReader, link: Link | None, loader: str, widget: Callable[..., str]) -> Path | None:
+    """Return the file that a stock `loader` at the end of `link` names by its `widget`; None without such a loader."""
     if link is None or reader.graph.class_of(link.node_id) != loader:
         return None
-    file = reader.graph.value(link.node_id, name)
-    return find_input(file) if isinstance(file, str) else None
+    return find_input(reader.read(link.node_id, STOCK, widget))

@@ -8,11 +8,11 @@ from ...svi_core.files.safetensors_file import read_header
 from ...svi_core.systems.layouts import LAYOUTS, Layout
 from ...svi_core.systems.lora import expert_named_in
 from ...svi_core.systems.lora_variant import resolve_layout, variant_of_lora
-from ..bridge.queued_graph import MODEL_INPUTS, FileName, checkpoint_names, model_files, names_a_model
+from ..bridge.queued_graph import MODEL_INPUTS, checkpoint_names, model_files, names_a_model
 from ..layouts import SVILayout, ask_layout
 from ..lora import NONE, LoraRow, SVILora, SVILoraStack, lora_row
 from ..lora_presets import SVILoraPreset, preset_row
-from .graph_reader import GraphReader
+from .graph_reader import STOCK, GraphReader
 
 
 def read_model_files(reader: GraphReader, loop: str) -> tuple[dict[str, dict], tuple[ModelFile, ...]]:
@@ -20,19 +20,14 @@ def read_model_files(reader: GraphReader, loop: str) -> tuple[dict[str, dict], t
     metadata, files = {}, []
     for file in model_files(reader.graph, loop):
         complaint = ""
-        try:
-            metadata[file.name] = _metadata_of(file)
-        except ValueError as error:
-            complaint = str(error)
+        if file.path is not None and file.path.suffix in (".safetensors", ".sft"):
+            try:
+                metadata[file.name] = read_header(file.path).get("__metadata__", {})
+            except ValueError as error:
+                complaint = str(error)
         num_bytes = None if file.path is None else file.path.stat().st_size
         files.append(ModelFile(file.name, file.kind, num_bytes, complaint))
     return metadata, tuple(files)
-
-
-def _metadata_of(file: FileName) -> dict:
-    if file.path is None or file.path.suffix not in (".safetensors", ".sft"):
-        return {}
-    return read_header(file.path).get("__metadata__", {})
 
 
 def read_experts(
@@ -93,7 +88,7 @@ def _loras_on(reader: GraphReader, loop: str, name: str) -> Iterator[LoraUse]:
             continue
         for value in reader.graph.inputs(link.node_id).values():
             if names_a_model(value):
-                strength = reader.stock_widget(link.node_id, "strength_model")
+                strength = reader.known(link.node_id, STOCK, lambda strength_model: strength_model)
                 yield LoraUse(value, 1.0 if strength is None else strength, is_checked=False)
 
 

@@ -9,7 +9,7 @@ from ..conditioning import SVIAnchorEncode
 from ..continuation import SVIContinueVideo, video_start
 from ..few_steps import SVIFewStepSigmas, num_few_steps
 from ..output import OutputSettings, SVIOutput, output_settings
-from .graph_reader import GraphReader
+from .graph_reader import STOCK, GraphReader
 
 _STEPPED_SCHEDULERS = {  # stock nodes that make as many steps as their widget says
     "BasicScheduler", "BetaSamplingScheduler", "ExponentialScheduler", "KarrasScheduler", "LaplaceScheduler",
@@ -42,7 +42,7 @@ def read_start(reader: GraphReader, loop: str) -> VideoStart | str:
         origin = reader.graph.title((video or link).node_id)
         reader.not_known.append(f"continue_from: its length, and which stored clips follow it, are known once {origin} has run")
         return NOT_KNOWN
-    path = find_input(reader.required_stock_widget(video.node_id, "file"))
+    path = find_input(reader.required(video.node_id, STOCK, lambda file: file))
     if path is None:
         raise ValueError(f"file of {reader.graph.title(video.node_id)} is not in ComfyUI's input folder: choose another.")
     return reader.required(link.node_id, SVIContinueVideo, video_start, path)
@@ -54,7 +54,7 @@ def read_num_steps(reader: GraphReader, loop: str) -> int | None:
     if link is None:
         return None
     if reader.graph.class_of(link.node_id) in _STEPPED_SCHEDULERS:
-        return reader.stock_widget(link.node_id, "steps")
+        return reader.known(link.node_id, STOCK, lambda steps: steps)
     if reader.is_a(link.node_id, SVIFewStepSigmas):
         return reader.known(link.node_id, SVIFewStepSigmas, num_few_steps)
     reader.not_known.append(f"steps: sigmas come from {reader.graph.title(link.node_id)}")
@@ -86,7 +86,7 @@ def _image_size(reader: GraphReader, link: Link | None) -> tuple[int, int] | Non
     """Return the size of a Load Image's file from its header; None for other nodes, and for pictures stored turned."""
     if link is None or reader.graph.class_of(link.node_id) != "LoadImage":
         return None
-    path = find_input(str(reader.stock_widget(link.node_id, "image")))
+    path = find_input(str(reader.known(link.node_id, STOCK, lambda image: image)))
     try:
         with Image.open(path) as image:
             is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: 5 to 8 swap the sides

@@ -33,14 +33,9 @@ class DiskNeed:
     free_bytes: int | None
 
     @property
-    def is_short(self) -> bool:
-        """Whether the space is too small."""
-        return None not in (self.peak_bytes, self.free_bytes) and self.peak_bytes > self.free_bytes
-
-    @property
     def warnings(self) -> tuple[str, ...]:
         """A warning if the space is too small."""
-        if not self.is_short:
+        if None in (self.peak_bytes, self.free_bytes) or self.peak_bytes <= self.free_bytes:
             return ()
         space = f"{self.free_bytes / 1e9:.1f} GB are free, but about {self.peak_bytes / 1e9:.1f} GB are needed"
         return (f"the disk is too small: {space}. Free space, make fewer clips, or raise crf.",)
