@@ -8,12 +8,13 @@ from .continuation import SVIContinueVideo
 from .dance import SVIDance
 from .dry_run.plan import SVIPlan
 from .few_steps import SVIFewStepSigmas
-from .generate import SVIGenerate, SVIOutput
+from .generate import SVIGenerate
 from .joining import SVIJoinVideos
 from .layouts import SVILayout
 from .look import SVIDriftReport, SVIFilmstrip
 from .lora import SVILora, SVILoraStack
 from .lora_presets import SVILoraPreset
+from .output import SVIOutput
 from .schedule import SVILiveSchedule, SVIPromptStream
 from .step_by_step import SVIBeginVideo, SVIFinishVideo, SVINextClip, SVIUnrollClips
 from .storyline import SVIStoryline

@@ -96,12 +96,22 @@ class SVINamedAnchor(io.ComfyNode):
 
     @classmethod
     def execute(cls, name, anchor, anchors=None) -> io.NodeOutput:
-        name = name.strip()
-        if not re.fullmatch(r"[\w.-]+", name):
-            raise ValueError(f"name is {name!r}: use letters, digits, '_', '-' or '.', as the schedule writes it.")
+        name = anchor_name(name)
         if name in (anchors or {}):
             raise ValueError(f"name is {name!r}, which another anchor of this chain has already: choose a different one.")
         return io.NodeOutput({**(anchors or {}), name: anchor})
+
+
+def anchor_name(name: str) -> str:
+    """Return the name that schedules use for an SVI Named Anchor.
+
+    Raises:
+        ValueError: characters that a schedule cannot write.
+    """
+    name = name.strip()
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ValueError(f"name is {name!r}: use letters, digits, '_', '-' or '.', as the schedule writes it.")
+    return name
 
 
 class SVIMotionLatent(io.ComfyNode):

@@ -58,13 +58,24 @@ class SVIContinueVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, run, trim_end, video=None) -> io.NodeOutput:
-        if bool(run) == (video is not None):
-            raise ValueError("SVI Continue Video needs either video or run: connect a video, or name a run, not both.")
-        output = Path(folder_paths.get_output_directory())
-        path = last_video(output, run) if run else video_path(video)
-        start = VideoStart(probe_video(path), trim_end, run_folder(output, run) if run else None)
-        logging.info("SVI: %s goes on from %s.", path.name, "its frames, encoded" if start.is_foreign else "its last latent")
+        start = video_start(None if video is None else video_path(video), run, trim_end)
+        origin = "its frames, encoded" if start.is_foreign else "its last latent"
+        logging.info("SVI: %s goes on from %s.", start.source.path.name, origin)
         return io.NodeOutput(start)
+
+
+def video_start(path: Path | None, run: str, trim_end: int) -> VideoStart:
+    """Return the start at the end of the video file `path`, or of the last video of the run called `run`.
+
+    Raises:
+        ValueError: both or neither, a run without a video, or nothing left after `trim_end`.
+    """
+    if bool(run) == (path is not None):
+        raise ValueError("SVI Continue Video needs either video or run: connect a video, or name a run, not both.")
+    if path is not None:
+        return VideoStart(probe_video(path), trim_end)
+    output = Path(folder_paths.get_output_directory())
+    return VideoStart(probe_video(last_video(output, run)), trim_end, run_folder(output, run))
 
 
 def last_video(output_root: Path, run: str) -> Path:

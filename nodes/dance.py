@@ -20,13 +20,13 @@ from ..svi_core.conditioning.pose_video import PoseVideo, WhenPosesEnd, num_clip
 from ..svi_core.files.fingerprint import fingerprint
 from ..svi_core.geometry import SIZE_MULTIPLE
 from ..svi_core.systems.layouts import LAYOUTS, Condition, Layout, Padding
+from ..svi_core.systems.lora_variant import AutoLayout
 from ..svi_core.video.sound import SoundTrack
 from .bridge import models
 from .bridge.control import Control, ControlType
 from .layouts import LayoutType
 
 CATEGORY = "SVI"
-DANCE = "Dance"
 BLOCK_0 = ("double_block", 0)  # ComfyUI's name of a Wan transformer's first block
 _POSITIVE = 0  # ComfyUI's number of the positive pass in cond_or_uncond
 
@@ -79,12 +79,11 @@ class SVIDance(io.ComfyNode):
 
     @classmethod
     def execute(cls, poses, lora, when_poses_end, pose_in_negative, layout=None, control=()) -> io.NodeOutput:
-        before, layout = control or (), layout or LAYOUTS[DANCE]
+        before = control or ()
         encoder = read_pose_encoder(Path(folder_paths.get_full_path_or_raise("loras", lora)), lora)
         dance = DanceControl(read_poses(poses), encoder, lora, WhenPosesEnd(when_poses_end), pose_in_negative)
         require_one_dance(before)
-        num_clips = num_clips_for(len(dance.poses.digests), layout.num_frames, LAYOUTS[DANCE].overlap)
-        return io.NodeOutput((*before, dance), num_clips)
+        return io.NodeOutput((*before, dance), num_dance_clips(len(dance.poses.digests), layout))
 
 
 @dataclass(frozen=True, eq=False)
@@ -116,7 +115,7 @@ class DanceControl:
     @property
     def num_frames(self) -> int:
         """Frames after which the video ends with the poses, 0 if it does not."""
-        return len(self.poses.digests) if self.when_poses_end is WhenPosesEnd.STOP else 0
+        return end_of_poses(len(self.poses.digests), self.when_poses_end)
 
     def check(self, model, layout: Layout, width: int, height: int) -> None:
         """Refuse a model that the pose encoder was not made for, and a layout that SVI-Dance was not trained with.
@@ -199,6 +198,17 @@ class PoseTokens:
         if isinstance(target, torch.device):
             self.tokens = self.tokens.to(target)
         return self
+
+
+def num_dance_clips(num_poses: int, layout: Layout | AutoLayout | None) -> int:
+    """Return how many clips of `layout` show `num_poses` poses; of 81 frames where no layout is connected."""
+    dance = LAYOUTS["Dance"]
+    return num_clips_for(num_poses, (layout or dance).num_frames, dance.overlap)
+
+
+def end_of_poses(num_poses: int, when_poses_end: str) -> int:
+    """Return the frames after which the video ends with its `num_poses` poses, 0 if it goes on."""
+    return num_poses if WhenPosesEnd(when_poses_end) is WhenPosesEnd.STOP else 0
 
 
 def require_one_dance(controls: tuple[Control, ...]) -> None:

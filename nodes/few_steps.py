@@ -6,7 +6,6 @@ from ..svi_core.flow.few_steps import MAX_STEPS, few_step_sigmas
 from .bridge.validation import complaint
 
 CATEGORY = "SVI"
-FEW_STEPS = "SVIFewStepSigmas"
 
 
 class SVIFewStepSigmas(io.ComfyNode):
@@ -16,7 +15,7 @@ class SVIFewStepSigmas(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         steps = {"min": 1, "max": MAX_STEPS}
         return io.Schema(
-            node_id=FEW_STEPS,
+            node_id="SVIFewStepSigmas",
             display_name="SVI Few-Step Sigmas",
             category=CATEGORY,
             description="Noise levels for distilled LoRAs on Wan 2.2: you say how many steps each expert makes. Needs no model "
@@ -58,3 +57,8 @@ class SVIFewStepSigmas(io.ComfyNode):
     def execute(cls, steps_high_noise, steps_low_noise, shift, boundary) -> io.NodeOutput:
         sigmas = few_step_sigmas(steps_high_noise, steps_low_noise, shift, boundary)
         return io.NodeOutput(sigmas, boundary, sigmas[: steps_high_noise + 1], sigmas[steps_high_noise:])
+
+
+def num_few_steps(steps_high_noise: int, steps_low_noise: int) -> int:
+    """Return how many steps a clip takes, whatever its sigmas."""
+    return steps_high_noise + steps_low_noise

@@ -18,8 +18,7 @@ from ..svi_core.schedule.spec import MAX_CLIPS, MAX_SEED
 from ..svi_core.store.run_store import RunStore
 from ..svi_core.systems.layouts import LAYOUTS, Layout
 from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout
-from ..svi_core.video.seams import Seam, measured_seam
-from ..svi_core.video.video_file import CODECS, PIXEL_FORMATS, VideoCoding
+from ..svi_core.video.seams import measured_seam
 from .bridge import queued_graph
 from .bridge.clip_times import note_run
 from .bridge.control import ControlType, earliest_end, frame_rate_of
@@ -32,11 +31,10 @@ from .conditioning import Anchors
 from .continuation import StartType
 from .layouts import LayoutType
 from .lora import LoraRows
+from .output import OutputSettings, OutputType
 from .schedule import EncodedPrompts, Prompts
 
 CATEGORY = "SVI"
-AUTO = "auto"
-OutputType = io.Custom("SVI_OUTPUT")
 
 
 class SVIGenerate(io.ComfyNode):
@@ -82,44 +80,6 @@ class SVIGenerate(io.ComfyNode):
             note_run(cls.hidden, store, video.clips)
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})
-
-
-@dataclass(frozen=True)
-class OutputSettings:
-    """How a run's files are written and how much room they may take.
-
-    Attributes:
-        coding: of the video.
-        budget_bytes: room for stored clips; 0 for no limit.
-        seam: what becomes of shared frames, where the schedule says nothing else; None for what measured best.
-        colour_strength: 0 to 1, how far the shown colours are moved to the anchor's.
-        length_seconds: final length of the video; 0 for all that the clips give.
-    """
-
-    coding: VideoCoding = VideoCoding()
-    budget_bytes: int = 0
-    seam: Seam | None = None
-    colour_strength: float = 0.0
-    length_seconds: float = 0.0
-
-    def max_frames(self, start: VideoStart | None, frame_rate: float) -> int:
-        """Return the final length in frames, 0 for no limit; a video that is continued counts by its own duration.
-
-        Args:
-            frame_rate: of the clips.
-
-        Raises:
-            ValueError: that video is longer already.
-        """
-        if self.length_seconds == 0.0:
-            return 0
-        begun = start.num_frames / start.source.frame_rate if start else 0.0
-        if begun >= self.length_seconds:
-            raise ValueError(
-                f"length_seconds is {self.length_seconds:g}, but the video to continue lasts {begun:.2f} seconds already: "
-                "use more, or cut its end off in SVI Continue Video."
-            )
-        return (start.num_frames if start else 0) + max(1, round((self.length_seconds - begun) * frame_rate))
 
 
 @dataclass(frozen=True)
@@ -208,83 +168,6 @@ def changed_if_gone(folder: Path | None = None) -> float | str:
         _made_files.discard(file)
         _losses[file.parent] = time.time()
     return max((noticed for parent, noticed in _losses.items() if folder in (None, parent)), default="")
-
-
-class SVIOutput(io.ComfyNode):
-    """Choose how the video is encoded and how much room a run may take."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="SVIOutput",
-            display_name="SVI Output",
-            category=CATEGORY,
-            description="How SVI Generate writes its video, and how much disk space a run's clips may take.",
-            search_aliases=["stable video infinity", "codec", "quality", "disk space"],
-            inputs=[
-                io.Combo.Input(
-                    "codec", options=list(CODECS), default="h264", tooltip="h264 plays almost everywhere; h265 is smaller."
-                ),
-                io.Int.Input(
-                    "crf", default=18, min=0, max=51, tooltip="Quality: 0 best and very large, 18 no visible loss, 51 worst."
-                ),
-                io.Combo.Input(
-                    "pixel_format",
-                    options=list(PIXEL_FORMATS),
-                    default="yuv420p",
-                    tooltip="yuv420p plays almost everywhere; yuv444p keeps full colour resolution; yuv420p10le has 10 bits.",
-                ),
-                io.Float.Input(
-                    "budget_gb",
-                    default=0.0,
-                    min=0.0,
-                    max=100_000.0,
-                    step=0.5,
-                    tooltip="Gigabytes that stored clips may take; earlier takes not used for longest are removed first, the "
-                    "current video's never. Finished videos are not counted. 0: no limit.",
-                ),
-                io.Combo.Input(
-                    "seam",
-                    options=[AUTO, *Seam],
-                    default=AUTO,
-                    tooltip="Frames that two clips share. drop: one copy is shown. linear, eased: cross-fade between both; the "
-                    "replayed anchor frame is never mixed in. auto: linear for 2.0 Pro, which measured best on the demo's "
-                    "models, drop for others.",
-                ),
-                io.Float.Input(
-                    "colour_match",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.05,
-                    tooltip="Lead the colours of the shown frames back to the anchor's: 0 not at all, 1 fully. What conditions "
-                    "the next clip stays as it is.",
-                ),
-                io.Float.Input(
-                    "length_seconds",
-                    default=0.0,
-                    min=0.0,
-                    max=1_000_000.0,
-                    step=0.5,
-                    tooltip="Final length: the video is cut there and no further clip is made. 0: all that the clips give.",
-                ),
-            ],
-            outputs=[OutputType.Output("output", tooltip="For output of SVI Generate.")],
-        )
-
-    @classmethod
-    def execute(cls, codec, crf, pixel_format, budget_gb, seam, colour_match, length_seconds) -> io.NodeOutput:
-        for name, value, most in (
-            ("budget_gb", budget_gb, 1e5),
-            ("colour_match", colour_match, 1),
-            ("length_seconds", length_seconds, 1e6),
-        ):
-            if not 0.0 <= value <= most:
-                raise ValueError(f"{name} is {value}: use a number from 0 to {most:g}.")
-        coding = VideoCoding(codec, crf, pixel_format)
-        return io.NodeOutput(
-            OutputSettings(coding, int(budget_gb * 1e9), None if seam == AUTO else Seam(seam), colour_match, length_seconds)
-        )
 
 
 def run_inputs() -> list[io.Input]:

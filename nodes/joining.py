@@ -9,7 +9,8 @@ from ..svi_core.video.source_video import probe_video
 from .bridge import queued_graph
 from .bridge.validation import complaint
 from .continuation import video_path
-from .generate import OutputSettings, OutputType, changed_if_gone, remember, run_path
+from .generate import changed_if_gone, remember, run_path
+from .output import OutputSettings, OutputType
 
 CATEGORY = "SVI"
 

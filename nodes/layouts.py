@@ -76,8 +76,8 @@ class SVILayout(io.ComfyNode):
         return io.NodeOutput(layout, told)
 
 
-def ask_layout(variant: str, num_frames: int, num_motion_frames: int, cut_to_8_bits: bool = False) -> Layout | AutoLayout:
-    """Return the layout that the widgets of SVI Layout describe, or what is known of one that the LoRA decides.
+def ask_layout(variant: str, num_frames: int, num_motion_frames: int, cut_to_8_bits: bool) -> Layout | AutoLayout:
+    """Return the layout that the widgets of SVI Layout describe, or what is known of it where the LoRA decides.
 
     Raises:
         ValueError: as :func:`make_layout`.

@@ -78,10 +78,7 @@ class SVILora(io.ComfyNode):
 
     @classmethod
     def execute(cls, lora, strength, lora_low_noise, strength_low_noise, loras=()) -> io.NodeOutput:
-        for name, value in (("strength", strength), ("strength_low_noise", strength_low_noise)):
-            if not math.isfinite(value):
-                raise ValueError(f"{name} is {value}: use a number, 1 as trained.")
-        return io.NodeOutput((*(loras or ()), LoraRow(lora, strength, lora_low_noise, strength_low_noise)))
+        return io.NodeOutput((*(loras or ()), lora_row(lora, strength, lora_low_noise, strength_low_noise)))
 
 
 class SVILoraStack(io.ComfyNode):
@@ -114,6 +111,18 @@ class SVILoraStack(io.ComfyNode):
     def execute(cls, model, loras, model_low_noise=None) -> io.NodeOutput:
         model, model_low_noise, reports = apply_rows(model, model_low_noise, loras)
         return io.NodeOutput(model, model_low_noise, "\n".join(map(str, reports)) or "no LoRA applied")
+
+
+def lora_row(lora: str, strength: float, lora_low_noise: str, strength_low_noise: float) -> LoraRow:
+    """Return the row that the widgets of SVI LoRA describe.
+
+    Raises:
+        ValueError: a strength that is not a finite number.
+    """
+    for name, value in (("strength", strength), ("strength_low_noise", strength_low_noise)):
+        if not math.isfinite(value):
+            raise ValueError(f"{name} is {value}: use a number, 1 as trained.")
+    return LoraRow(lora, strength, lora_low_noise, strength_low_noise)
 
 
 def apply_rows(

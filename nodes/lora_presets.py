@@ -7,7 +7,6 @@ from ..svi_core.systems.lora_presets import LORA_PRESETS, lora_preset
 from .lora import NONE, LoraRow, LoraRows
 
 CATEGORY = "SVI"
-LORA_PRESET = "SVILoraPreset"
 
 
 class SVILoraPreset(io.ComfyNode):
@@ -17,7 +16,7 @@ class SVILoraPreset(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         files = folder_paths.get_filename_list("loras")
         return io.Schema(
-            node_id=LORA_PRESET,
+            node_id="SVILoraPreset",
             display_name="SVI LoRA Preset",
             category=CATEGORY,
             description="One row of a LoRA stack, at strengths known to work for what the LoRA is for. Use SVI LoRA instead to "
@@ -44,5 +43,14 @@ class SVILoraPreset(io.ComfyNode):
 
     @classmethod
     def execute(cls, preset, lora, lora_low_noise, loras=()) -> io.NodeOutput:
-        chosen = lora_preset(preset)
-        return io.NodeOutput((*(loras or ()), LoraRow(lora, chosen.high, lora_low_noise, chosen.low)))
+        return io.NodeOutput((*(loras or ()), preset_row(preset, lora, lora_low_noise)))
+
+
+def preset_row(preset: str, lora: str, lora_low_noise: str) -> LoraRow:
+    """Return the row that the widgets of SVI LoRA Preset describe.
+
+    Raises:
+        ValueError: unknown preset.
+    """
+    chosen = lora_preset(preset)
+    return LoraRow(lora, chosen.high, lora_low_noise, chosen.low)

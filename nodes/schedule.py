@@ -82,11 +82,11 @@ class SVIPromptStream(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, text=None, split=None) -> bool | str:
-        return complaint(lambda text, split: parse_schedule(text, PromptSplit(split)), text, split)
+        return complaint(read_prompts, text, split)
 
     @classmethod
     def execute(cls, clip, text, split) -> io.NodeOutput:
-        schedule = parse_schedule(text, PromptSplit(split))
+        schedule = read_prompts(text, split)
         return io.NodeOutput(encode_schedule(schedule, clip), len(schedule))
 
 
@@ -120,7 +120,7 @@ class SVILiveSchedule(io.ComfyNode):
 
     @classmethod
     def validate_inputs(cls, file=None) -> bool | str:
-        return complaint(lambda file: LiveSchedule(input_text_file(file)), file)
+        return complaint(live_schedule, file)
 
     @classmethod
     def fingerprint_inputs(cls, file=None, **_) -> str:
@@ -132,7 +132,25 @@ class SVILiveSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, file, until_stopped) -> io.NodeOutput:
-        return io.NodeOutput(encode_schedule(LiveSchedule(input_text_file(file)), clip, until_stopped))
+        return io.NodeOutput(encode_schedule(live_schedule(file), clip, until_stopped))
+
+
+def read_prompts(text: str, split: str) -> Schedule:
+    """Return the schedule that the widgets of SVI Prompt Stream describe.
+
+    Raises:
+        ValueError: a mistake in the text, with its line and column.
+    """
+    return parse_schedule(text, PromptSplit(split))
+
+
+def live_schedule(file: str) -> LiveSchedule:
+    """Return the schedule in a file of ComfyUI's input folder.
+
+    Raises:
+        ValueError: a file outside that folder, a missing file, or a mistake in its text.
+    """
+    return LiveSchedule(input_text_file(file))
 
 
 def input_text_file(name: str) -> Path:

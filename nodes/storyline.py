@@ -15,8 +15,6 @@ from ..svi_core.schedule.storyline import (
 from ..svi_core.schedule.storyline_actions import SubjectKind
 
 CATEGORY = "SVI"
-STORYLINE = "SVIStoryline"
-STORY_WIDGETS = ("subject", "kind", "place", "style", "num_clips", "seed", "prefix", "suffix")
 BY_TEMPLATES = "Written by SVI Storyline from templates, without a language model"
 BY_MODEL = "Written by the language model at text_model of SVI Storyline"
 
@@ -28,7 +26,7 @@ class SVIStoryline(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         line = {"default": "", "multiline": False}
         return io.Schema(
-            node_id=STORYLINE,
+            node_id="SVIStoryline",
             display_name="SVI Storyline",
             category=CATEGORY,
             description="Write a prompt stream: one action and one camera move per clip, each beginning where the one before "
@@ -77,9 +75,16 @@ class SVIStoryline(io.ComfyNode):
     def execute(
         cls, subject, kind, place, style, num_clips, seed, prefix, suffix, text_model=None, image=None
     ) -> io.NodeOutput:
-        looks = {"style": style, "place": place, "prefix": prefix, "suffix": suffix}
-        story = Storyline(subject=subject, kind=SubjectKind(kind), num_clips=num_clips, seed=seed, **looks)
+        story = read_story(subject, kind, place, style, num_clips, seed, prefix, suffix)
         return io.NodeOutput(write_story(story, text_model, image), num_clips)
+
+
+def read_story(
+    subject: str, kind: str, place: str, style: str, num_clips: int, seed: int, prefix: str, suffix: str
+) -> Storyline:
+    """Return the story that the widgets of SVI Storyline ask for."""
+    looks = {"style": style, "place": place, "prefix": prefix, "suffix": suffix}
+    return Storyline(subject=subject, kind=SubjectKind(kind), num_clips=num_clips, seed=seed, **looks)
 
 
 def write_story(story: Storyline, text_model=None, image=None) -> str:

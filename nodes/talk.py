@@ -39,7 +39,7 @@ from .bridge.control import ControlType
 from .layouts import LayoutType
 
 CATEGORY = "SVI"
-AUDIO_CFG, MAX_AUDIO_CFG = 5.0, 20.0
+MAX_AUDIO_CFG = 20.0
 _SILENT_PASS = 2  # in ComfyUI's numbering of passes 0 is the positive one, 1 the negative one
 _GUIDANCE = "sampler_calc_cond_batch_function"  # ComfyUI's name for who runs the passes of a step
 
@@ -64,7 +64,7 @@ class SVITalk(io.ComfyNode):
                 ControlType.Input("control", optional=True, tooltip="From another node, where clips follow that too."),
                 io.Float.Input(
                     "audio_cfg",
-                    default=AUDIO_CFG,
+                    default=5.0,
                     min=0.0,
                     max=MAX_AUDIO_CFG,
                     step=0.1,
@@ -83,7 +83,7 @@ class SVITalk(io.ComfyNode):
         _require_one_sound(control)
         layout = _talk_layout(layout)
         talk = make_control(audio, audio_encoder, model_patch, audio_cfg)
-        return io.NodeOutput((*control, talk), num_clips_for(talk.sound.seconds, layout))
+        return io.NodeOutput((*control, talk), num_talk_clips(talk.sound.seconds, layout))
 
 
 @dataclass(frozen=True)
@@ -110,7 +110,7 @@ class TalkControl:
     @property
     def num_extra_passes(self) -> int:
         """One, in silence, unless the sound is not strengthened."""
-        return 0 if self.audio_cfg == 1.0 else 1
+        return num_silent_passes(self.audio_cfg)
 
     def check(self, model, layout: Layout, width: int, height: int) -> None:
         """Refuse another layout, and a model that the audio layers do not belong to; any size will do.
@@ -241,6 +241,20 @@ class SpeechEncoder:
         """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz, on the CPU."""
         comfy.model_management.load_model_gpu(self.audio_encoder.patcher)
         return encode_speech(self.audio_encoder.model, samples.to(self.audio_encoder.load_device), num_frames)
+
+
+def num_talk_clips(seconds: float, layout: Layout | AutoLayout | None) -> int:
+    """Return how many clips of `layout` a sound of `seconds` needs.
+
+    Raises:
+        ValueError: the layout is not made for a sound.
+    """
+    return num_clips_for(seconds, _talk_layout(layout))
+
+
+def num_silent_passes(audio_cfg: float) -> int:
+    """Return how many passes without sound a step takes: one, unless the sound is not strengthened."""
+    return 0 if audio_cfg == 1.0 else 1
 
 
 def _require_speech_encoder(audio_encoder, projection: MultiTalkAudioProjModel) -> None:

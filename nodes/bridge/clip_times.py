@@ -1,4 +1,4 @@
-"""What runs took, kept in ComfyUI's user folder for the plans of later runs."""
+"""Clip times of earlier runs, kept in ComfyUI's user folder to estimate later ones."""
 
 import logging
 from collections.abc import Iterable
@@ -13,14 +13,14 @@ from .queued_graph import QueuedGraph, checkpoint_names
 
 
 def earlier_times() -> list[ClipTime]:
-    """Return what earlier runs took."""
-    return read_times(_book())
+    """Return the clip times of earlier runs."""
+    return read_times(_times_file())
 
 
 def note_run(hidden, store: RunStore, clips: Iterable[ShownClip]) -> None:
-    """Remember what the clips of a finished run took, for the models that its graph names.
+    """Remember the clip times of a finished run, for the models that its graph names.
 
-    A file that cannot be written is told in the log: the run itself has succeeded.
+    If they cannot be written, only the log says so: the run itself has succeeded.
     """
     names = checkpoint_names(QueuedGraph(hidden.prompt or {}), hidden.unique_id)
     if not names or None in names:
@@ -28,10 +28,10 @@ def note_run(hidden, store: RunStore, clips: Iterable[ShownClip]) -> None:
     records = (store.record(clip.key) for clip in clips)
     times = [measured_time(record.measures, names) for record in records if record is not None]
     try:
-        remember_times(_book(), [time for time in times if time is not None])
+        remember_times(_times_file(), [time for time in times if time is not None])
     except OSError as error:
-        logging.warning("SVI: what this run took could not be noted (%s); the next plan knows less.", error)
+        logging.warning("SVI: the clip times of this run could not be saved (%s), so later estimates cannot use them.", error)
 
 
-def _book() -> Path:
+def _times_file() -> Path:
     return Path(folder_paths.get_system_user_directory("svi")) / "run_times.json"

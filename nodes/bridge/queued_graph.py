@@ -1,9 +1,9 @@
-"""The queued graph as data: what a run is asked to be can be read from it before any node executes.
+"""The queued graph as data: it says what a run is asked to do before any node executes.
 
 ComfyUI hands a node the whole graph in API format, {node id: {"class_type": ..., "inputs": {name: value or [node id, slot]}}}.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,14 +15,14 @@ from ...svi_core.files.fingerprint import fingerprint, large_file_fingerprint
 GENERATE, LORA_STACK = "SVIGenerate", "SVILoraStack"
 MODEL_INPUTS = ("model", "model_low_noise")
 MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
-# What a clip's own key holds already, or what changes the files of a run and not its clips.
+# Inputs of SVI Generate that a clip's own key holds already, or that change a run's files but not its clips.
 _NOT_IN_HASH = {"num_clips", "seed", "seed_mode", "filename_prefix", "output", "layout", "continue_from"}
 _SCHEDULE_WIDGETS = {"text", "split", "file", "until_stopped"}
 _NOT_MODELS = {"custom_nodes", "configs"}
 
 
 class NotKnown(ValueError):
-    """A value that another node makes, so that it is not known before that node has run."""
+    """A value that another node makes: it is known once that node has run."""
 
 
 @dataclass(frozen=True)
@@ -48,13 +48,18 @@ class QueuedGraph:
         return self.nodes.get(node_id, {}).get("inputs", {})
 
     def title(self, node_id: str) -> str:
-        """Return how to name a node to a person: its title where it has one, and its id."""
+        """Return a node's title, or its class if it has none, with its id, for messages."""
         title = (self.nodes.get(node_id, {}).get("_meta") or {}).get("title") or self.class_of(node_id)
         return f"{title} (node {node_id})"
 
     def link(self, node_id: str, name: str) -> Link | None:
         """Return where the input `name` of a node comes from, or None if it is a literal or empty."""
         return as_link(self.inputs(node_id).get(name))
+
+    def links(self, node_id: str, left_out: Collection[str] = ()) -> list[Link]:
+        """Return where the inputs of a node come from, those with names in `left_out` and literals excepted."""
+        links = (as_link(value) for name, value in self.inputs(node_id).items() if name not in left_out)
+        return [link for link in links if link is not None]
 
     def value(self, node_id: str, name: str, default: object = None) -> object:
         """Return the literal of a widget, also one that comes from a node that only holds a value (a primitive).
@@ -74,8 +79,7 @@ class QueuedGraph:
         """Return `node_id` and all nodes that it depends on, the nearest first."""
         found = [node_id]
         for current in found:  # grows while it is walked: breadth first
-            links = (as_link(value) for value in self.inputs(current).values())
-            found += dict.fromkeys(link.node_id for link in links if link and link.node_id not in found)
+            found += dict.fromkeys(link.node_id for link in self.links(current) if link.node_id not in found)
         return [node for node in found if node in self.nodes]
 
     def chain(self, node_id: str, name: str) -> Iterator[str]:
@@ -88,7 +92,7 @@ class QueuedGraph:
             link = self.link(link.node_id, name)
 
     def model_chain(self, node_id: str, name: str) -> Iterator[Link]:
-        """Yield the outputs that a MODEL passed through on its way to the input `name` of a node, its loader's last."""
+        """Yield the outputs that a MODEL passes through on its way to the input `name` of a node; its loader's comes last."""
         seen = {node_id}
         link = self.link(node_id, name)
         while link is not None and link.node_id not in seen:
@@ -100,7 +104,7 @@ class QueuedGraph:
     def other_users(self, node_id: str, besides: set[str]) -> list[str]:
         """Return the nodes that take an output of `node_id`, other than those in `besides`."""
         takers = (taker for taker in self.nodes if taker not in besides)
-        return [taker for taker in takers if any(_leads_to(value, node_id) for value in self.inputs(taker).values())]
+        return [taker for taker in takers if node_id in (link.node_id for link in self.links(taker))]
 
 
 @dataclass(frozen=True)
@@ -109,7 +113,7 @@ class FileName:
 
     Attributes:
         node_id: the node.
-        name: as the widget says it.
+        name: as its widget says.
         kind: ComfyUI's folder it is in, "diffusion_models" for instance; "" if it is in none.
         path: the file, or None if it is missing.
     """
@@ -142,10 +146,10 @@ def checkpoint_names(graph: QueuedGraph, node_id: str) -> tuple[str | None, ...]
 
 
 def graph_hash(prompt: Mapping[str, Mapping], node_id: str) -> str:
-    """Return a hash of all that the graph says of the clips of the SVI Generate `node_id`, for ClipPlan.graph_hash.
+    """Return a hash of everything in the graph that shapes the clips of the SVI Generate `node_id`, for ClipPlan.graph_hash.
 
-    Prompts, seeds and lengths are left out, since they are known clip by clip. Files enter with what they are now. A node
-    that the graph does not hold (one made while another was expanded) has the graph_hash "".
+    Prompts, seeds and lengths are left out, since each clip's own key holds them. Files enter with their present content. A
+    node that is not in the graph (one made by node expansion) has the hash "".
     """
     graph = QueuedGraph(prompt or {})
     if node_id not in graph.nodes:
@@ -155,12 +159,12 @@ def graph_hash(prompt: Mapping[str, Mapping], node_id: str) -> str:
     hashes: dict[str, str] = {}
     for node in _ancestors_first(graph, node_id, left_out):
         inputs = {name: value for name, value in graph.inputs(node).items() if name not in left_out.get(node, ())}
-        parts = {name: _recipe_part(value, hashes) for name, value in inputs.items()}
+        parts = {name: _hash_part(value, hashes) for name, value in inputs.items()}
         hashes[node] = fingerprint(graph.class_of(node), parts)
     return hashes[node_id]
 
 
-def _recipe_part(value: object, hashes: Mapping[str, str]) -> object:
+def _hash_part(value: object, hashes: Mapping[str, str]) -> object:
     link = as_link(value)
     if link is not None:
         return (hashes.get(link.node_id, ""), link.slot)
@@ -168,7 +172,7 @@ def _recipe_part(value: object, hashes: Mapping[str, str]) -> object:
 
 
 def _ancestors_first(graph: QueuedGraph, node_id: str, left_out: Mapping[str, set[str]]) -> list[str]:
-    """Return what `node_id` depends on, through other inputs than those `left_out`, each node after all that it needs."""
+    """Return `node_id` and what it depends on, except through inputs `left_out`, each node after those that it needs."""
     order: list[str] = []
     seen: set[str] = set()
     waiting = [(node_id, False)]
@@ -180,8 +184,7 @@ def _ancestors_first(graph: QueuedGraph, node_id: str, left_out: Mapping[str, se
             seen.add(node)
             waiting.append((node, True))
             skipped = left_out.get(node, ())
-            links = (as_link(value) for name, value in graph.inputs(node).items() if name not in skipped)
-            waiting += [(link.node_id, False) for link in links if link and link.node_id not in seen]
+            waiting += [(link.node_id, False) for link in graph.links(node, skipped) if link.node_id not in seen]
     return order
 
 
@@ -192,13 +195,8 @@ def as_link(value: object) -> Link | None:
     return None
 
 
-def _leads_to(value: object, node_id: str) -> bool:
-    link = as_link(value)
-    return link is not None and link.node_id == node_id
-
-
 def names_a_model(value: object) -> bool:
-    """Whether a widget's value reads like the name of a model file."""
+    """Whether a widget's value looks like the name of a model file."""
     return isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES) and "\n" not in value
 
 
@@ -212,8 +210,9 @@ def _find_model(name: str) -> tuple[str, Path | None]:
 
 
 def _stamp(value: object) -> object:
-    """Return what tells the file that a literal names from others of that name: of a model its size and time of change, of
-    a picture or another input its content. None if it names no file.
+    """Return what identifies the present content of the file that a literal names; None if it names no file.
+
+    For a model that is its size and time of change, for a picture or another input a hash of its content.
     """
     if not isinstance(value, str) or not 0 < len(value) <= 255 or "\n" in value or "\0" in value:
         return None
@@ -223,7 +222,7 @@ def _stamp(value: object) -> object:
             return path and (path.stat().st_size, path.stat().st_mtime_ns)
         path = find_input(value)
         return path and large_file_fingerprint(path)
-    except OSError:  # it went away just now, or cannot be read; its loader will tell
+    except OSError:  # deleted meanwhile, or unreadable: its loader will report it
         return None
 
 

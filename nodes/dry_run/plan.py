@@ -1,4 +1,4 @@
-"""A dry run: what a video will be and cost, before any model loads."""
+"""SVI Plan: a dry run, which says what a video will be and cost before any model loads."""
 
 import time
 from dataclasses import dataclass
@@ -8,17 +8,17 @@ import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
-from ...svi_core.dry_run.dry_run import make_plan
-from ...svi_core.dry_run.picture import draw_message, draw_plan
-from ...svi_core.dry_run.text import plan_summary, plan_text
+from ...svi_core.dry_run.picture import draw_estimate, draw_message
+from ...svi_core.dry_run.run_estimate import estimate_run
+from ...svi_core.dry_run.text import estimate_summary, estimate_text
 from ..bridge.clip_times import earlier_times
-from .read_graph import read_outline
+from .read_graph import read_requested_run
 
 CATEGORY = "SVI"
 
 
 class SVIPlan(io.ComfyNode):
-    """Show what a run will be, and start it only when asked to."""
+    """Show what a run will do, and start it only on request."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -59,7 +59,7 @@ class SVIPlan(io.ComfyNode):
 
     @classmethod
     def execute(cls, plan_only, video=None) -> io.NodeOutput:
-        run = describe_run(cls.hidden.prompt, cls.hidden.unique_id)
+        run = describe_run(cls.hidden.prompt, cls.hidden.unique_id, plan_only)
         _show_on_node(cls.hidden.unique_id, run.summary)
         picture = torch.from_numpy(run.picture.copy()).float().div(255.0)[None]
         passed_on = ExecutionBlocker(None) if plan_only else video
@@ -68,21 +68,21 @@ class SVIPlan(io.ComfyNode):
 
 @dataclass(frozen=True)
 class DescribedRun:
-    """A plan, or why there is none: in short, as a whole (both Markdown), and as a picture [H, W, 3] uint8."""
+    """An estimate, or why there is none: in short and in full (both Markdown), and as a picture [H, W, 3] uint8."""
 
     summary: str
     text: str
     picture: np.ndarray
 
 
-def describe_run(prompt: dict, plan_id: str) -> DescribedRun:
-    """Return the plan of the run whose video goes into the node `plan_id`, or what is wrong with it."""
+def describe_run(prompt: dict, plan_id: str, plan_only: bool) -> DescribedRun:
+    """Return the estimate of the run whose video goes into the SVI Plan `plan_id`, or what is wrong with that run."""
     try:
-        plan = make_plan(read_outline(prompt, plan_id), earlier_times())
+        estimate = estimate_run(read_requested_run(prompt, plan_id, plan_only), earlier_times())
     except (ValueError, OSError) as error:
         text = f"This run cannot be planned: {error}\n"
         return DescribedRun(text, text, draw_message("This run cannot be planned", str(error)))
-    return DescribedRun(plan_summary(plan), plan_text(plan), draw_plan(plan))
+    return DescribedRun(estimate_summary(estimate), estimate_text(estimate), draw_estimate(estimate))
 
 
 def _show_on_node(node_id: str, text: str) -> None:

@@ -1,26 +1,28 @@
-"""What the controls of a run say beforehand, as far as the queued graph and the files that it names tell: for SVI Plan."""
+"""What the queued graph, and the files that it names, say of a run's controls."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from pathlib import Path
 
-from ...svi_core.conditioning.pose_video import WhenPosesEnd, num_clips_for
-from ...svi_core.conditioning.talk import num_clips_for as num_clips_of_sound
-from ...svi_core.geometry import TRAINED_NUM_FRAMES
-from ...svi_core.systems.layouts import LAYOUTS, make_layout
+from ...svi_core.geometry import TALK_FRAME_RATE
+from ...svi_core.systems.layouts import Layout
+from ...svi_core.systems.lora_variant import AutoLayout
 from ...svi_core.video.sound import sound_seconds
 from ...svi_core.video.source_video import probe_video
-from ..bridge.queued_graph import Link, NotKnown, QueuedGraph, find_input
-from ..dance import DANCE
-from ..talk import AUDIO_CFG
+from ..bridge.queued_graph import Link, NotKnown, find_input
+from ..dance import SVIDance, end_of_poses, num_dance_clips
+from ..layouts import SVILayout, ask_layout
+from ..talk import SVITalk, num_silent_passes, num_talk_clips
+from .graph_reader import STOCK, GraphReader
 
 
 @dataclass(frozen=True)
-class ControlOutline:
-    """What is known of one control before it is made.
+class RequestedControl:
+    """What is known of a control before its node runs.
 
     Attributes:
-        clip_count: the output that says how many clips the control needs.
-        num_clips: what that says.
+        clip_count: the output that gives the number of clips that the control needs.
+        num_clips: that number.
         frame_rate: as in Control.
         num_frames: as in Control.
         num_extra_passes: as in Control.
@@ -29,68 +31,63 @@ class ControlOutline:
     clip_count: Link
     num_clips: int
     frame_rate: float | None
-    num_frames: int
+    num_frames: int = 0
     num_extra_passes: int = 0
 
 
-def control_outlines(graph: QueuedGraph, node: str, not_known: list[str]) -> Iterator[ControlOutline]:
-    """Yield what is known of the controls of the SVI Generate `node`; what is not is added to `not_known`.
+def read_controls(reader: GraphReader, loop: str) -> Iterator[RequestedControl]:
+    """Yield what is known of the controls of the SVI Generate `loop`; what is not is noted.
 
     Raises:
         OSError: a pose video or a sound that cannot be read.
+        ValueError: a layout that does not fit.
     """
-    for control in graph.chain(node, "control"):
-        read = _READERS.get(graph.class_of(control))
-        if read is None:
-            continue
+    for node in reader.graph.chain(loop, "control"):
         try:
-            yield read(graph, control)
+            if reader.is_a(node, SVIDance):
+                yield _read_dance(reader, node)
+            elif reader.is_a(node, SVITalk):
+                yield _read_talk(reader, node)
         except NotKnown as error:
-            not_known.append(str(error))
+            reader.not_known.append(str(error))
 
 
-def _read_dance(graph: QueuedGraph, node: str) -> ControlOutline:
-    """Return what is known of an SVI Dance whose poses are a file.
-
-    Raises:
-        NotKnown: they are not, or another node makes a value that matters.
-    """
-    link = graph.link(node, "poses")
-    are_loose = link is not None and graph.class_of(link.node_id) == "GetVideoComponents"
-    video = graph.link(link.node_id, "video") if are_loose else link
-    name = graph.value(video.node_id, "file") if video and graph.class_of(video.node_id) == "LoadVideo" else None
-    path = find_input(name) if isinstance(name, str) else None
+def _read_dance(reader: GraphReader, node: str) -> RequestedControl:
+    """Return what is known of an SVI Dance whose poses are a file."""
+    link = reader.graph.link(node, "poses")
+    are_loose = link is not None and reader.graph.class_of(link.node_id) == "GetVideoComponents"
+    video = reader.graph.link(link.node_id, "video") if are_loose else link
+    path = _input_file(reader, video, "LoadVideo", lambda file: file)
     if path is None:
-        raise NotKnown(f"poses of {graph.title(node)}: how many there are is known when they are made")
+        raise NotKnown(f"poses of {reader.graph.title(node)}: their number is known once they are made")
     source = probe_video(path)
-    num_clips = num_clips_for(source.num_frames, _frames_of_a_clip(graph, node), LAYOUTS[DANCE].overlap)
-    stops = graph.value(node, "when_poses_end", WhenPosesEnd.LOOP) == WhenPosesEnd.STOP
+    num_clips = num_dance_clips(source.num_frames, _read_layout(reader, node))
     rate = None if are_loose else source.frame_rate
-    return ControlOutline(Link(node, 1), num_clips, rate, source.num_frames if stops else 0)
+    return RequestedControl(Link(node, 1), num_clips, rate, reader.read(node, SVIDance, end_of_poses, source.num_frames))
 
 
-def _read_talk(graph: QueuedGraph, node: str) -> ControlOutline:
-    """Return what is known of an SVI Talk whose sound is a file.
-
-    Raises:
-        NotKnown: it is not, or another node makes a value that matters.
-        OSError: the file has no sound.
-    """
-    sound = graph.link(node, "audio")
-    name = graph.value(sound.node_id, "audio") if sound and graph.class_of(sound.node_id) == "LoadAudio" else None
-    path = find_input(name) if isinstance(name, str) else None
+def _read_talk(reader: GraphReader, node: str) -> RequestedControl:
+    """Return what is known of an SVI Talk whose sound is a file."""
+    path = _input_file(reader, reader.graph.link(node, "audio"), "LoadAudio", lambda audio: audio)
     if path is None:
-        raise NotKnown(f"audio of {graph.title(node)}: how long it is is known when it is made")
-    layout = make_layout("Talk", _frames_of_a_clip(graph, node))
-    num_clips = num_clips_of_sound(sound_seconds(path), layout)
-    extra = 0 if graph.value(node, "audio_cfg", AUDIO_CFG) == 1.0 else 1
-    return ControlOutline(Link(node, 1), num_clips, layout.frame_rate, 0, extra)
+        raise NotKnown(f"audio of {reader.graph.title(node)}: its length is known once it is made")
+    num_clips = num_talk_clips(sound_seconds(path), _read_layout(reader, node))
+    num_extra_passes = reader.read(node, SVITalk, num_silent_passes)
+    return RequestedControl(Link(node, 1), num_clips, TALK_FRAME_RATE, num_extra_passes=num_extra_passes)
 
 
-def _frames_of_a_clip(graph: QueuedGraph, node: str) -> int:
-    """Return the frames of a clip of the layout that a control is given."""
-    layout = graph.link(node, "layout")
-    return graph.value(layout.node_id, "num_frames") if layout else TRAINED_NUM_FRAMES
+def _read_layout(reader: GraphReader, node: str) -> Layout | AutoLayout | None:
+    """Return the layout that is connected to a control; None if none is."""
+    if reader.graph.link(node, "layout") is None:
+        return None
+    layout = reader.source(node, "layout", SVILayout)
+    if layout is None:
+        raise NotKnown(f"layout: comes from {reader.origin(node, 'layout')}")
+    return reader.read(layout, SVILayout, ask_layout)
 
 
-_READERS = {"SVIDance": _read_dance, "SVITalk": _read_talk}
+def _input_file(reader: GraphReader, link: Link | None, loader: str, widget: Callable[..., str]) -> Path | None:
+    """Return the file that a stock `loader` at the end of `link` names by its `widget`; None without such a loader."""
+    if link is None or reader.graph.class_of(link.node_id) != loader:
+        return None
+    return find_input(reader.read(link.node_id, STOCK, widget))

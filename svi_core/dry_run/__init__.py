@@ -1,1 +1,1 @@
-"""What a run will be and cost, before any model loads."""
+"""What a requested run will do and cost, before any model loads."""

@@ -1,4 +1,4 @@
-"""A plan as a picture: the clips on a time axis, to scale, what is stored in another colour than what is to be made."""
+"""An estimate as a picture: the clips on a time axis, to scale, stored and new ones in different colours."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..look.filmstrip import BACKGROUND, FAINT, MARGIN, TEXT, fitted
 from ..look.plots import AXIS, LINE
-from .dry_run import RunPlan
+from .run_estimate import RunEstimate
 from .text import count, duration, head_line
 
 WIDTH = 1280
@@ -19,7 +19,7 @@ STORED, NEW, UNKNOWN, CUT = "stored", "to make", "not known", "cut"
 _EDGE = {STORED: (52, 211, 153), NEW: LINE, UNKNOWN: FAINT, CUT: (251, 191, 36)}
 _FILL = {STORED: (6, 78, 59), NEW: (12, 74, 110), UNKNOWN: (63, 63, 70)}
 _CLIPS_A_BAND, _BAR_HEIGHT, _BAND_HEIGHT = 6, 74, 124
-_MAX_BANDS, _FIRST_BANDS, _LAST_BANDS = 12, 5, 3  # of a longer plan only the first and the last are drawn
+_MAX_BANDS, _FIRST_BANDS, _LAST_BANDS = 12, 5, 3  # of a longer video only the first and the last are drawn
 _TICKS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400, 604800)
 _LEFT, _RIGHT = MARGIN + 4, WIDTH - MARGIN - 4
 
@@ -54,9 +54,9 @@ class Block:
         return self.begin + self.seconds
 
 
-def draw_plan(plan: RunPlan) -> np.ndarray:
-    """Return the picture [H, 1280, 3] uint8 of a plan. Of a long one the first and last clips are drawn, and a strip of all."""
-    blocks = _blocks(plan)
+def draw_estimate(estimate: RunEstimate) -> np.ndarray:
+    """Return the picture [H, 1280, 3] uint8 of an estimate. A long one shows the first and last clips, and a strip of all."""
+    blocks = _blocks(estimate)
     bands = _bands(blocks)
     scale = _usual_scale(bands)
     left_out: list[Sequence[Block]] = []
@@ -67,7 +67,7 @@ def draw_plan(plan: RunPlan) -> np.ndarray:
     height = top + len(bands) * _BAND_HEIGHT + (34 if left_out else 0) + 34
     picture = Image.new("RGB", (WIDTH, height), BACKGROUND)
     draw = ImageDraw.Draw(picture)
-    _draw_head(draw, plan)
+    _draw_head(draw, estimate)
     if has_strip:
         _draw_strip(picture, 74, blocks)
     for index, band in enumerate(bands):
@@ -82,7 +82,7 @@ def draw_plan(plan: RunPlan) -> np.ndarray:
 
 
 def draw_message(title: str, text: str) -> np.ndarray:
-    """Return a picture [H, 1280, 3] uint8 of a message, in place of a plan that cannot be made."""
+    """Return a picture [H, 1280, 3] uint8 of a message, in place of an estimate that cannot be made."""
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     lines = _wrapped(probe, text, _font(16), _RIGHT - _LEFT, 12)
     picture = Image.new("RGB", (WIDTH, 64 + 24 * len(lines)), BACKGROUND)
@@ -93,11 +93,11 @@ def draw_message(title: str, text: str) -> np.ndarray:
     return np.asarray(picture)
 
 
-def _blocks(plan: RunPlan) -> list[Block]:
-    """Return the stretches of the video: what it begins with, and one per clip."""
-    rate, start = plan.outline.coding.frame_rate, plan.outline.start_seconds
+def _blocks(estimate: RunEstimate) -> list[Block]:
+    """Return the stretches of the video: the continued video, if any, and one per clip."""
+    rate, start = estimate.run.coding.frame_rate, estimate.run.start_seconds
     blocks = [Block(0.0, start, STORED, "beginning", "", "the video that is continued")] if start else []
-    for clip in plan.clips:
+    for clip in estimate.clips:
         request = clip.request
         block = Block(
             clip.begin,
@@ -114,27 +114,27 @@ def _blocks(plan: RunPlan) -> list[Block]:
 
 
 def _bands(blocks: Sequence[Block]) -> list[Sequence[Block]]:
-    """Return the blocks line by line, about as many in each."""
+    """Return the blocks line by line, about equally many in each."""
     num_bands = -(-len(blocks) // _CLIPS_A_BAND)
     per_band = -(-len(blocks) // num_bands)
     return [blocks[start : start + per_band] for start in range(0, len(blocks), per_band)]
 
 
 def _usual_scale(bands: Sequence[Sequence[Block]]) -> float:
-    """Return the pixels per second at which a usual line fills the picture; longer ones are drawn to a scale of their own."""
+    """Return the pixels per second at which a typical line fills the picture; a longer line gets its own scale."""
     full = [band[-1].end - band[0].begin for band in bands if len(band) == len(bands[0])]
     return (_RIGHT - _LEFT) / median(full)
 
 
-def _draw_head(draw: ImageDraw.ImageDraw, plan: RunPlan) -> None:
-    draw.text((_LEFT, 14), fitted(draw, head_line(plan), _font(20), _RIGHT - _LEFT), fill=TEXT, font=_font(20))
-    if plan.warnings:
-        number = count(len(plan.warnings), "warning")
+def _draw_head(draw: ImageDraw.ImageDraw, estimate: RunEstimate) -> None:
+    draw.text((_LEFT, 14), fitted(draw, head_line(estimate), _font(20), _RIGHT - _LEFT), fill=TEXT, font=_font(20))
+    if estimate.warnings:
+        number = count(len(estimate.warnings), "warning")
         draw.text((_LEFT, 44), number, fill=_EDGE[CUT], font=_font(15))
         left = _LEFT + draw.textlength(number + "   ", font=_font(15))
-        draw.text((left, 44), fitted(draw, plan.warnings[0], _font(15), _RIGHT - left), fill=FAINT, font=_font(15))
-    elif plan.time is not None:
-        draw.text((_LEFT, 44), f"{duration(plan.time.seconds)} a clip: {plan.time.source}", fill=FAINT, font=_font(15))
+        draw.text((left, 44), fitted(draw, estimate.warnings[0], _font(15), _RIGHT - left), fill=FAINT, font=_font(15))
+    elif estimate.time is not None:
+        draw.text((_LEFT, 44), f"{duration(estimate.time.seconds)} a clip: {estimate.time.source}", fill=FAINT, font=_font(15))
 
 
 def _draw_strip(picture: Image.Image, top: int, blocks: Sequence[Block]) -> None:
@@ -169,7 +169,7 @@ def _draw_band(picture: Image.Image, top: int, band: Sequence[Block], scale: flo
 
 
 def _draw_bar(picture: Image.Image, place: tuple[int, int, int], block: Block, scale: float) -> None:
-    """Draw one block at (left, top, right), with as much of its text as there is room for."""
+    """Draw one block at (left, top, right), with as much of its text as fits."""
     left, top, right = place
     draw = ImageDraw.Draw(picture)
     draw.rectangle([left, top, right, top + _BAR_HEIGHT - 1], fill=_FILL[block.state])

@@ -1,4 +1,4 @@
-"""What speaks against a plan: settings that SVI was not trained with, parts that do not belong together, files that lack.
+"""Warnings about a run: settings that SVI was not trained with, parts that do not match, missing files.
 
 Source: docs/METHOD.md, 4.4 (seeds), 4.6 (size), 4.3 (experts), 3.3 (81 frames) and 4.5 (distilled LoRAs).
 """
@@ -12,21 +12,22 @@ from ..geometry import TRAINED_NUM_FRAMES
 from ..systems.layouts import LAYOUTS
 from ..systems.lora_variant import require_lora_variants
 from ..systems.variants import VARIANTS
-from .outline import PlannedClip, RunOutline
+from .expected_clips import ExpectedClip
+from .requested_run import RequestedRun
 
 TRAINED_SIZE = (832, 480)
 _DISTILLED = re.compile(r"lightx2v|lightning|distill", re.IGNORECASE)
 _MAX_LISTED = 5
 
 
-def advise(outline: RunOutline, clips: Sequence[PlannedClip]) -> tuple[str, ...]:
-    """Return what the owner of a run should know before starting it, the gravest first."""
+def run_warnings(run: RequestedRun, clips: Sequence[ExpectedClip]) -> tuple[str, ...]:
+    """Return the warnings about a run, the gravest first."""
     checks = (_files, _names, _variant, _experts, _loras, _guidance, _schedule_length, _lengths, _motion, _size, _seeds)
-    return tuple(warning for check in checks for warning in check(outline, clips)) + outline.remarks
+    return tuple(warning for check in checks for warning in check(run, clips)) + run.remarks
 
 
 def listed(numbers: Iterable[int]) -> str:
-    """Return rising `numbers` in words, runs of them as ranges: "1 to 3, 7"."""
+    """Return ascending `numbers` in words, consecutive ones as ranges: "1 to 3, 7"."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and number == ranges[-1][1] + 1:
@@ -37,40 +38,40 @@ def listed(numbers: Iterable[int]) -> str:
     return ", ".join(words[:_MAX_LISTED]) + (", ..." if len(words) > _MAX_LISTED else "")
 
 
-def _files(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
-    for file in outline.files:
+def _files(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
+    for file in run.files:
         if file.num_bytes is None:
             yield f"{file.name} is in none of ComfyUI's model folders: the run will fail."
         elif file.complaint:
             yield f"{file.complaint} The run will fail."
 
 
-def _names(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
-    """Names in the schedule that nothing is connected for; the run refuses them before its first step."""
+def _names(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
+    """Names in the schedule that no input provides; the run refuses them before its first step."""
     specs = [clip.request.spec for clip in clips]
     asked = dict.fromkeys(name for spec in specs for name in (spec.anchor, spec.end) if name is not None)
-    known = ", ".join(map(repr, outline.anchors)) or "none"
+    known = ", ".join(map(repr, run.anchors)) or "none"
     for name in asked:
-        if name not in (*outline.anchors, "main"):
+        if name not in (*run.anchors, "main"):
             yield f"the schedule names {name!r}, but the anchors input has {known}: the run will fail."
-    rows = " ".join(outline.lora_rows).lower()
+    rows = " ".join(run.lora_rows).lower()
     for name in dict.fromkeys(change.name for spec in specs for change in spec.loras):
         if name.lower() not in rows:
             yield f"the schedule changes LoRA {name!r}, but the loras input has no such file: the run will fail."
 
 
-def _variant(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
-    """LoRAs of another SVI system than the layout's; the run refuses those that it knows of."""
-    uses = {lora.name: lora for expert in outline.experts for lora in expert.loras if lora.strength and lora.claim}
+def _variant(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
+    """LoRAs of another SVI system than the layout's; the run refuses those that nodes of this pack apply."""
+    uses = {lora.name: lora for expert in run.experts for lora in expert.loras if lora.strength and lora.claim}
     for lora in uses.values():
         try:
-            require_lora_variants(outline.plan.layout, [lora.claim])
+            require_lora_variants(run.plan.layout, [lora.claim])
         except ValueError as error:
-            yield f"{error} {'The run will fail.' if lora.is_noted else 'Clips will drift or turn to noise.'}"
+            yield f"{error} {'The run will fail.' if lora.is_checked else 'Clips will drift or turn to noise.'}"
 
 
-def _experts(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
-    experts = outline.experts
+def _experts(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
+    experts = run.experts
     if len(experts) == 1 and experts[0].named_for is not None:
         other = "low" if experts[0].named_for == "high" else "high"
         yield (
@@ -85,34 +86,34 @@ def _experts(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]
             yield f"{expert.file} is the {expert.named_for}-noise expert, but it is used as the {expert.expert}-noise one."
 
 
-def _loras(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
-    for expert in outline.experts:
+def _loras(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
+    for expert in run.experts:
         side = expert.expert if expert.expert != "model" else expert.named_for
         for lora in expert.loras:
             if lora.strength and lora.named_for not in (None, side):
                 where = "a model without experts" if side is None else f"the {side}-noise expert"
-                yield f"{lora.name} says it is for the {lora.named_for}-noise expert, but it is put on {where}."
+                yield f"{lora.name} says it is for the {lora.named_for}-noise expert, but it is applied to {where}."
 
 
-def _guidance(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
-    used = [lora.name for expert in outline.experts for lora in expert.loras if lora.strength]
-    names = [*(expert.file or "" for expert in outline.experts), *used]
+def _guidance(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
+    used = [lora.name for expert in run.experts for lora in expert.loras if lora.strength]
+    names = [*(expert.file or "" for expert in run.experts), *used]
     distilled = next((name for name in names if _DISTILLED.search(name)), None)
-    cfgs = [(clip.request.index + 1, outline.cfg_of(clip.request)) for clip in clips]
+    cfgs = [(clip.request.index + 1, run.cfg_of(clip.request)) for clip in clips]
     above = [index for index, cfg in cfgs if cfg is not None and cfg > 1.0]
     at_one = [index for index, cfg in cfgs if cfg == 1.0]
     if distilled and above:
         yield f"cfg is above 1 in clip {listed(above)}, but {distilled} is distilled: it is made for cfg 1, in half the time."
-    if at_one and distilled is None and None not in (expert.file for expert in outline.experts):
+    if at_one and distilled is None and None not in (expert.file for expert in run.experts):
         yield (
             f"cfg is 1 in clip {listed(at_one)}, but no model or LoRA is named as distilled (lightx2v, lightning): "
             "prompts are followed less; 4 to 5 is as trained."
         )
 
 
-def _schedule_length(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
-    num_clips, num_listed = len(clips), outline.num_listed
-    if outline.until_stopped:
+def _schedule_length(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
+    num_clips, num_listed = len(clips), run.num_listed
+    if run.until_stopped:
         yield f"until_stopped: clips are made until you press Cancel; the {num_listed} that the file describes now are shown."
     elif num_clips < num_listed:
         yield f"the schedule describes {num_listed} clips, but num_clips is {num_clips}: the rest is not made."
@@ -121,7 +122,7 @@ def _schedule_length(outline: RunOutline, clips: Sequence[PlannedClip]) -> Itera
         yield f"the schedule describes {num_listed} of {num_clips} clips: its last prompt holds for clip {rest}."
 
 
-def _lengths(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
+def _lengths(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
     others = [clip for clip in clips if clip.request.layout.num_frames != TRAINED_NUM_FRAMES]
     if others:
         lengths = ", ".join(map(str, sorted({clip.request.layout.num_frames for clip in others})))
@@ -129,7 +130,7 @@ def _lengths(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]
         yield f"{lengths} frames in clip {where}: SVI is trained on clips of 81 frames only; longer ones fade."
 
 
-def _motion(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
+def _motion(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
     layouts = {clip.request.layout for clip in clips if not clip.request.starts_anew}
     for name, motion in sorted({(layout.name, layout.num_motion_frames) for layout in layouts}):
         trained = LAYOUTS[name].num_motion_frames
@@ -137,19 +138,19 @@ def _motion(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
             yield f"{motion} motion frames: {name} is trained with {trained}."
 
 
-def _size(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
-    if outline.size is None or outline.size == TRAINED_SIZE:
+def _size(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
+    if run.size is None or run.size == TRAINED_SIZE:
         return
-    width, height = outline.size
+    width, height = run.size
     reason = "portrait works less well" if height > width else "other sizes work less well the further away they are"
     yield f"{width} x {height} pixels: SVI is trained at 832 x 480; {reason}."
 
 
-def _seeds(outline: RunOutline, clips: Sequence[PlannedClip]) -> Iterator[str]:
-    if len(clips) > 1 and outline.plan.seed_mode is SeedMode.FIXED:
+def _seeds(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
+    if len(clips) > 1 and run.plan.seed_mode is SeedMode.FIXED:
         yield "seed_mode is fixed: clips share the same noise, which builds up artefacts; per clip is as the authors do."
         return
-    if not outline.is_seed_known:
+    if not run.is_seed_known:
         return
     users: dict[int, list[int]] = defaultdict(list)
     for clip in clips:

@@ -56,7 +56,7 @@ def test_every_presets_name_tells_its_strengths(pack):
 
 
 def test_a_plan_reads_both_nodes(pack):
-    outline = sys.modules[f"{pack.__name__}.nodes.dry_run.read_graph"]
+    read_graph = sys.modules[f"{pack.__name__}.nodes.dry_run.read_graph"]
     graph = {
         "high": node("UNETLoader", unet_name=HIGH),
         "low": node("UNETLoader", unet_name=LOW),
@@ -69,7 +69,7 @@ def test_a_plan_reads_both_nodes(pack):
                          prompts=["prompts", 0], num_clips=1, seed_mode="per clip"),
         "plan": node("SVIPlan", video=["generate", 0], plan_only=True),
     }  # fmt: skip
-    found = outline.read_outline(graph, "plan")
+    found = read_graph.read_requested_run(graph, "plan", True)
     assert found.num_steps == 7
     assert [[(lora.name, lora.strength) for lora in expert.loras] for expert in found.experts] == [
         [("light_HIGH.safetensors", 0.5)], [("light_LOW.safetensors", 1.0)],

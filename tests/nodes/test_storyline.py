@@ -84,7 +84,7 @@ def test_a_text_encoder_that_writes_nothing_is_refused_by_name(pack, comfy):
 
 
 def test_a_plan_knows_a_story_from_templates(pack):
-    outline = sys.modules[f"{pack.__name__}.nodes.dry_run.read_graph"]
+    read_graph = sys.modules[f"{pack.__name__}.nodes.dry_run.read_graph"]
     text, _ = run(pack)
     graph = {
         "story": node("SVIStoryline", **WIDGETS),
@@ -92,8 +92,8 @@ def test_a_plan_knows_a_story_from_templates(pack):
         "generate": node("SVIGenerate", prompts=["prompts", 0], num_clips=["story", 1], seed_mode="per clip"),
         "plan": node("SVIPlan", video=["generate", 0], plan_only=True),
     }
-    plan = outline.read_outline(graph, "plan").plan
+    plan = read_graph.read_requested_run(graph, "plan", True).plan
     assert plan.num_clips == 2 and plan.request(0).spec.prompt in text and plan.request(1).spec.prompt in text
     graph["story"]["inputs"]["text_model"] = ["clip", 0]
     with pytest.raises(ValueError, match="text: comes from"):
-        outline.read_outline(graph, "plan")
+        read_graph.read_requested_run(graph, "plan", True)

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from svi_core.clips.clip_plan import ClipPlan, SeedMode
-from svi_core.dry_run import dry_run as plan_module
-from svi_core.dry_run.dry_run import make_plan
-from svi_core.dry_run.outline import ExpertModel, LoraUse, ModelFile, RunOutline
-from svi_core.dry_run.picture import _EDGE, _FILL, STORED, WIDTH, draw_message, draw_plan
-from svi_core.dry_run.text import duration, plan_text, size
+from svi_core.dry_run import disk_need as disk_module
+from svi_core.dry_run.picture import _EDGE, _FILL, STORED, WIDTH, draw_estimate, draw_message
+from svi_core.dry_run.requested_run import ExpertModel, LoraUse, ModelFile, RequestedRun
+from svi_core.dry_run.run_estimate import estimate_run
+from svi_core.dry_run.text import duration, estimate_text, size
 from svi_core.dry_run.warnings import listed
 from svi_core.schedule.text import parse_schedule
 from svi_core.store.clip_times import ClipTime, ClipWork
@@ -29,21 +29,21 @@ SHOT = LoraUse("svi-shot.safetensors", 1.0, claim=variant_of_lora("svi-shot.safe
 DISTILLED = LoraUse("lightx2v_HIGH.safetensors", 0.5, "high")
 
 
-def outline_of(text=TEXT, num_clips=None, layout=PRO, plan=None, **facts):
+def run_of(text=TEXT, num_clips=None, layout=PRO, plan=None, **facts):
     """A run that gives no reason for a warning: trained size and length, both experts, cfg 4."""
     schedule = parse_schedule(text)
     num_clips = len(schedule) if num_clips is None else num_clips
     clip_plan = ClipPlan(num_clips, schedule, layout, graph_hash="graph", **(plan or {}))
     known = {"cfg": 4.0, "num_steps": 4, "size": (832, 480), "experts": (HIGH, LOW)}
-    return RunOutline(plan=clip_plan, num_listed=len(schedule), **(known | facts))
+    return RequestedRun(plan=clip_plan, num_listed=len(schedule), **(known | facts))
 
 
 def stored_run(folder, text=TEXT, **rest):
-    """Make the clips of `text` in `folder` with the fake model, and return the outline of that run."""
-    outline = outline_of(text, folder=folder, **rest)
+    """Make the clips of `text` in `folder` with the fake model, and return the run of that run."""
+    run = run_of(text, folder=folder, **rest)
     with RunStore(folder) as store:
-        list(generate_clips(outline.plan, FakeMaker(PRO), store))
-    return outline
+        list(generate_clips(run.plan, FakeMaker(PRO), store))
+    return run
 
 
 def snapshot(folder):
@@ -63,36 +63,36 @@ def snapshot(folder):
     ],
 )
 def test_frames_are_those_of_the_video(variant, text, expected):
-    plan = make_plan(outline_of(text, layout=make_layout(variant)))
-    assert plan.num_frames == expected and plan.seconds == pytest.approx(expected / 16)
-    assert [clip.first_frame for clip in plan.clips] == [
-        sum(clip.num_frames for clip in plan.clips[:index]) for index in range(len(plan.clips))
+    estimate = estimate_run(run_of(text, layout=make_layout(variant)))
+    assert estimate.num_frames == expected and estimate.seconds == pytest.approx(expected / 16)
+    assert [clip.first_frame for clip in estimate.clips] == [
+        sum(clip.num_frames for clip in estimate.clips[:index]) for index in range(len(estimate.clips))
     ]
 
 
 def test_the_final_length_cuts_and_leaves_clips_out():
-    plan = make_plan(outline_of(max_frames=100))
-    assert [clip.num_frames for clip in plan.clips] == [81, 19]
+    estimate = estimate_run(run_of(max_frames=100))
+    assert [clip.num_frames for clip in estimate.clips] == [81, 19]
 
 
 def test_a_continued_video_comes_first():
-    plan = make_plan(outline_of(plan={"continues": "k"}, num_start_frames=50, start_seconds=2.0))
-    assert [clip.first_frame for clip in plan.clips] == [50, 126, 202] and plan.num_frames == 50 + 3 * 76
-    assert [clip.begin for clip in plan.clips] == [2.0, 2.0 + 76 / 16, 2.0 + 152 / 16]
+    estimate = estimate_run(run_of(plan={"continues": "k"}, num_start_frames=50, start_seconds=2.0))
+    assert [clip.first_frame for clip in estimate.clips] == [50, 126, 202] and estimate.num_frames == 50 + 3 * 76
+    assert [clip.begin for clip in estimate.clips] == [2.0, 2.0 + 76 / 16, 2.0 + 152 / 16]
 
 
 def test_what_is_stored_is_found_without_a_trace(tmp_path):
-    outline = stored_run(tmp_path / "run")
+    run = stored_run(tmp_path / "run")
     before = snapshot(tmp_path)
-    plans = {
-        "same": outline,
-        "second prompt": outline_of("one\n\nother\n\nthree", folder=outline.folder),
-        "a hold": outline_of("one\n\n[hold 5]\ntwo\n\nthree", folder=outline.folder),
-        "a fourth": outline_of(TEXT, 4, folder=outline.folder),
-        "other seed": outline_of(folder=outline.folder, plan={"seed": 1}),
-        "elsewhere": outline_of(folder=tmp_path / "nothing here"),
+    runs = {
+        "same": run,
+        "second prompt": run_of("one\n\nother\n\nthree", folder=run.folder),
+        "a hold": run_of("one\n\n[hold 5]\ntwo\n\nthree", folder=run.folder),
+        "a fourth": run_of(TEXT, 4, folder=run.folder),
+        "other seed": run_of(folder=run.folder, plan={"seed": 1}),
+        "elsewhere": run_of(folder=tmp_path / "nothing here"),
     }
-    stored = {name: [clip.is_stored for clip in make_plan(plan).clips] for name, plan in plans.items()}
+    stored = {name: [clip.is_stored for clip in estimate_run(run).clips] for name, run in runs.items()}
     assert stored == {
         "same": [True] * 3,
         "second prompt": [True, False, False],
@@ -101,95 +101,95 @@ def test_what_is_stored_is_found_without_a_trace(tmp_path):
         "other seed": [False] * 3,
         "elsewhere": [False] * 3,
     }
-    other_recipe = replace(outline, plan=replace(outline.plan, graph_hash="other"))
-    assert make_plan(other_recipe).num_stored == 0
+    other_graph = replace(run, plan=replace(run.plan, graph_hash="other"))
+    assert estimate_run(other_graph).num_stored == 0
     assert snapshot(tmp_path) == before
 
 
 def test_clips_after_a_cut_stay_stored(tmp_path):
-    outline = stored_run(tmp_path, "one\n\ntwo\n\n[cut]\nthree")
-    changed = outline_of("one\n\nother\n\n[cut]\nthree", folder=outline.folder)
-    assert [clip.is_stored for clip in make_plan(changed).clips] == [True, False, True]
+    run = stored_run(tmp_path, "one\n\ntwo\n\n[cut]\nthree")
+    changed = run_of("one\n\nother\n\n[cut]\nthree", folder=run.folder)
+    assert [clip.is_stored for clip in estimate_run(changed).clips] == [True, False, True]
 
 
 def test_a_clip_whose_latent_is_gone_is_to_be_made(tmp_path):
-    outline = stored_run(tmp_path)
+    run = stored_run(tmp_path)
     os.remove(next((tmp_path / "clips").glob("*.safetensors")))
-    assert make_plan(outline).num_stored == 2
+    assert estimate_run(run).num_stored == 2
 
 
 @pytest.mark.parametrize("unknown", [{"folder": None}, {"is_seed_known": False}, {"is_start_known": False}])
 def test_what_cannot_be_told_is_not_guessed(tmp_path, unknown):
-    outline = stored_run(tmp_path)
-    plan = make_plan(replace(outline, **unknown))
-    assert plan.num_stored is None and len(plan.new_clips) == 3
-    assert "cannot be told" in plan_text(plan) and "3 to make" in plan_text(plan)
+    run = stored_run(tmp_path)
+    estimate = estimate_run(replace(run, **unknown))
+    assert estimate.num_stored is None and len(estimate.new_clips) == 3
+    assert "cannot be told" in estimate_text(estimate) and "3 to make" in estimate_text(estimate)
 
 
 def test_time_comes_from_measures_and_only_for_new_clips(tmp_path):
-    outline = stored_run(tmp_path)
+    run = stored_run(tmp_path)
     with RunStore(tmp_path) as store:
         for record, seconds in zip(read_records(tmp_path), (50.0, 9.0, 10.0), strict=True):
             store.add_measure(record.key, "sample_seconds", seconds)  # of 2 x 2 latents, as the fake model makes
             store.add_measure(record.key, "decode_seconds", 1.0)
-    changed = outline_of("one\n\ntwo\n\nother", folder=tmp_path, size=(16, 16))
-    plan = make_plan(changed)
-    assert plan.work_seconds == pytest.approx(11.0) and [clip.seconds for clip in plan.clips][:2] == [0.0, 0.0]
-    assert plan.time.source == "median of 3 clips of this run"
-    cheaper = make_plan(outline_of("one\n\ntwo\n\n[cfg 1]\nother", folder=tmp_path, size=(16, 16)))
+    changed = run_of("one\n\ntwo\n\nother", folder=tmp_path, size=(16, 16))
+    estimate = estimate_run(changed)
+    assert estimate.work_seconds == pytest.approx(11.0) and [clip.seconds for clip in estimate.clips][:2] == [0.0, 0.0]
+    assert estimate.time.source == "median of 3 clips of this run"
+    cheaper = estimate_run(run_of("one\n\ntwo\n\n[cfg 1]\nother", folder=tmp_path, size=(16, 16)))
     assert cheaper.work_seconds == pytest.approx(5.5)  # one pass a step instead of two
-    assert make_plan(replace(outline, size=(16, 16))).work_seconds == 0.0
+    assert estimate_run(replace(run, size=(16, 16))).work_seconds == 0.0
 
 
 def test_time_of_earlier_runs_counts_for_the_same_models_only():
     earlier = ClipTime(30.0, ClipWork(4, 2, 21, 60, 104), MODELS, peak_bytes=40_000_000_000)
-    plan = make_plan(outline_of(), [earlier])
-    assert plan.work_seconds == pytest.approx(90.0) and "measured peak on the GPU 40 GB" in plan_text(plan)
-    assert make_plan(outline_of(), [replace(earlier, models=("other", "low"))]).work_seconds is None
-    assert make_plan(outline_of(experts=(HIGH, ExpertModel("low", None))), [earlier]).work_seconds is None
-    assert make_plan(outline_of(num_steps=None), [earlier]).work_seconds is None
-    assert "not measured yet" in plan_text(make_plan(outline_of()))
+    estimate = estimate_run(run_of(), [earlier])
+    assert estimate.work_seconds == pytest.approx(90.0) and "measured peak on the GPU 40 GB" in estimate_text(estimate)
+    assert estimate_run(run_of(), [replace(earlier, models=("other", "low"))]).work_seconds is None
+    assert estimate_run(run_of(experts=(HIGH, ExpertModel("low", None))), [earlier]).work_seconds is None
+    assert estimate_run(run_of(num_steps=None), [earlier]).work_seconds is None
+    assert "not measured yet" in estimate_text(estimate_run(run_of()))
 
 
 def test_latents_are_counted_to_the_byte(tmp_path):
-    disk = make_plan(outline_of()).disk
+    disk = estimate_run(run_of()).disk
     assert disk.latent_bytes == 3 * 16 * 21 * 60 * 104 * 4 and disk.free_bytes is None and not disk.is_measured
-    outline = stored_run(tmp_path)
+    run = stored_run(tmp_path)
     stored = sum(path.stat().st_size for path in (tmp_path / "clips").glob("*.safetensors"))
-    fresh = make_plan(outline_of(folder=tmp_path / "fresh", size=(16, 16))).disk.latent_bytes
+    fresh = estimate_run(run_of(folder=tmp_path / "fresh", size=(16, 16))).disk.latent_bytes
     assert 0 < stored - fresh < 3 * 1000  # each file has a header
-    assert make_plan(replace(outline, size=(16, 16))).disk.latent_bytes == 0
+    assert estimate_run(replace(run, size=(16, 16))).disk.latent_bytes == 0
 
 
 def test_video_size_is_measured_where_there_are_segments(tmp_path):
-    outline = stored_run(tmp_path)
+    run = stored_run(tmp_path)
     coding = VideoCoding()
     with RunStore(tmp_path) as store:
         key = read_records(tmp_path)[0].key
         name = f"0-81-0-{coding.tag}"
         store.segment_path(key, name).write_bytes(b"x" * 8100)
         store.add_segment(key, name, 81, "", {})
-    disk = make_plan(outline).disk
+    disk = estimate_run(run).disk
     assert disk.is_measured and disk.video_bytes == 100 * (81 + 76 + 76)  # only the join: all clips are there
-    assert not make_plan(replace(outline, coding=VideoCoding(crf=30))).disk.is_measured
+    assert not estimate_run(replace(run, coding=VideoCoding(crf=30))).disk.is_measured
 
 
 def test_a_disk_that_is_too_small_is_the_first_warning(tmp_path, monkeypatch):
     usage = namedtuple("usage", "free")
-    outline = outline_of(folder=tmp_path / "not" / "there", size=(64, 64))
+    run = run_of(folder=tmp_path / "not" / "there", size=(64, 64))
     for free, is_short in ((10**9, False), (10**5, True)):
-        monkeypatch.setattr(plan_module.shutil, "disk_usage", lambda folder, free=free: usage(free))
-        plan = make_plan(outline)
-        assert plan.disk.is_short is is_short and plan.warnings[0].startswith("the disk is too small") is is_short
+        monkeypatch.setattr(disk_module.shutil, "disk_usage", lambda folder, free=free: usage(free))
+        estimate = estimate_run(run)
+        assert bool(estimate.disk.warnings) is is_short and estimate.warnings[0].startswith("the disk is too small") is is_short
 
 
 def test_clips_that_cannot_follow_one_another_are_refused():
     with pytest.raises(ValueError, match="clip 2 of the schedule shares 9 frames"):
-        make_plan(outline_of("[frames 9]\na\n\n[motion 8]\nb"))
+        estimate_run(run_of("[frames 9]\na\n\n[motion 8]\nb"))
 
 
 def test_a_run_as_trained_gives_no_warning():
-    assert make_plan(outline_of()).warnings == ()
+    assert estimate_run(run_of()).warnings == ()
 
 
 @pytest.mark.parametrize(
@@ -208,11 +208,11 @@ def test_a_run_as_trained_gives_no_warning():
         (TEXT, {"experts": (ExpertModel("model", HIGH.file),)}, "high-noise expert of Wan 2.2, but the low-noise one is not"),
         (TEXT, {"experts": (replace(HIGH, file=LOW.file), replace(LOW, file=HIGH.file))}, "used as the high-noise one"),
         (TEXT, {"experts": (HIGH, replace(LOW, file=HIGH.file))}, "are the same file"),
-        (TEXT, {"experts": (replace(HIGH, loras=(LoraUse("svi_LOW", 1.0, "low"),)), LOW)}, "but it is put on the high-noise"),
+        (TEXT, {"experts": (replace(HIGH, loras=(LoraUse("svi_LOW", 1.0, "low"),)), LOW)}, "is applied to the high-noise"),
         (TEXT, {"experts": (replace(HIGH, loras=(DISTILLED,)), LOW)}, "cfg is above 1 in clip 1 to 3, but lightx2v_HIGH"),
         (TEXT, {"experts": (replace(HIGH, loras=(SHOT,)), LOW)}, "is for SVI Shot (its name says so), but the layout is"),
         (TEXT, {"experts": (replace(HIGH, loras=(SHOT,)), LOW)}, "The run will fail."),
-        (TEXT, {"experts": (replace(HIGH, loras=(replace(SHOT, is_noted=False),)), LOW)}, "drift or turn to noise"),
+        (TEXT, {"experts": (replace(HIGH, loras=(replace(SHOT, is_checked=False),)), LOW)}, "drift or turn to noise"),
         (TEXT, {"cfg": 1.0}, "cfg is 1 in clip 1 to 3, but no model or LoRA is named as distilled"),
         (TEXT, {"files": (ModelFile("gone.safetensors", "", None),)}, "gone.safetensors is in none of"),
         (TEXT, {"files": (ModelFile("cut.gguf", "vae", 5, "cut.gguf is cut off."),)}, "cut.gguf is cut off."),
@@ -222,8 +222,8 @@ def test_a_run_as_trained_gives_no_warning():
         (TEXT, {"remarks": ("something of the graph",)}, "something of the graph"),
     ],
 )  # fmt: skip
-def test_what_speaks_against_a_plan_is_said_once(text, facts, words):
-    warnings = make_plan(outline_of(text, **facts)).warnings
+def test_each_warning_is_given_once(text, facts, words):
+    warnings = estimate_run(run_of(text, **facts)).warnings
     assert sum(words in warning for warning in warnings) == 1, warnings
 
 
@@ -242,7 +242,7 @@ def test_what_speaks_against_a_plan_is_said_once(text, facts, words):
     ],
 )  # fmt: skip
 def test_what_is_fine_is_not_warned_of(text, facts):
-    assert make_plan(outline_of(text, **facts)).warnings == ()
+    assert estimate_run(run_of(text, **facts)).warnings == ()
 
 
 def test_numbers_are_listed_as_ranges():
@@ -274,10 +274,8 @@ def test_sizes_are_written_with_units(num_bytes, words):
 
 
 def test_the_text_shows_every_clip_and_keeps_its_table(tmp_path):
-    outline = stored_run(
-        tmp_path, "one\n\n[cut, seed 7, anchor garden]\na | b " + "long " * 50 + "\n\nthree", anchors=("garden",)
-    )
-    text = plan_text(make_plan(outline))
+    run = stored_run(tmp_path, "one\n\n[cut, seed 7, anchor garden]\na | b " + "long " * 50 + "\n\nthree", anchors=("garden",))
+    text = estimate_text(estimate_run(run))
     rows = [line for line in text.splitlines() if line.startswith(("| 1 |", "| 2 |", "| 3 |"))]
     assert rows[0] == "| 1 | 0.00 s | 81 | 0 | stored |  | one |"
     assert rows[1].startswith("| 2 | 5.06 s | 81 | 7 | stored | cut, anchor garden | a \\| b long") and rows[1].endswith("… |")
@@ -286,9 +284,9 @@ def test_the_text_shows_every_clip_and_keeps_its_table(tmp_path):
 
 
 def test_ten_thousand_clips_are_shortened_in_text_and_picture():
-    plan = make_plan(outline_of("[x10000]\na woman walks on"))
-    text, picture = plan_text(plan), draw_plan(plan)
-    assert plan.num_frames == 10_000 * 76 + 5 and "760 005 frames" in text
+    estimate = estimate_run(run_of("[x10000]\na woman walks on"))
+    text, picture = estimate_text(estimate), draw_estimate(estimate)
+    assert estimate.num_frames == 10_000 * 76 + 5 and "760 005 frames" in text
     assert len(text) < 6000 and "| ... |" in text and "| 1 |" in text and "| 10000 |" in text
     assert picture.shape[0] < 1500 and picture.shape[1:] == (WIDTH, 3)
 
@@ -299,8 +297,8 @@ def pixels(picture, colour):
 
 def test_the_picture_is_to_scale_and_tells_stored_from_new(tmp_path):
     stored_run(tmp_path, "one")
-    plan = make_plan(outline_of("one\n\n[cut, hold 81]\ntwo", folder=tmp_path))
-    picture = draw_plan(plan)
+    estimate = estimate_run(run_of("one\n\n[cut, hold 81]\ntwo", folder=tmp_path))
+    picture = draw_estimate(estimate)
     top_lines = {state: pixels(picture, _EDGE[state]).sum(axis=1).max() for state in ("stored", "to make")}
     assert top_lines["to make"] / top_lines["stored"] == pytest.approx(2.0, abs=0.02)  # 162 frames and 81
     row = np.argmax(pixels(picture, _EDGE[STORED]).sum(axis=1) > 300)
@@ -312,10 +310,10 @@ def test_the_picture_is_to_scale_and_tells_stored_from_new(tmp_path):
 
 def test_a_picture_of_many_clips_shows_them_all_in_the_strip(tmp_path):
     text = "\n\n".join(f"prompt {index}" for index in range(40))
-    outline = outline_of(text, folder=tmp_path)
-    plan = make_plan(outline)
-    plan = replace(plan, clips=tuple(replace(clip, is_stored=clip.request.index < 10) for clip in plan.clips))
-    strip = draw_plan(plan)[74 + 8]
+    run = run_of(text, folder=tmp_path)
+    estimate = estimate_run(run)
+    estimate = replace(estimate, clips=tuple(replace(clip, is_stored=clip.request.index < 10) for clip in estimate.clips))
+    strip = draw_estimate(estimate)[74 + 8]
     stored, new = (pixels(strip[None], _EDGE[state]).sum() for state in ("stored", "to make"))
     assert stored / (stored + new) == pytest.approx(765 / 3045, abs=0.02)  # 81 + 9 x 76 of 40 x 76 + 5 frames
 

@@ -56,12 +56,13 @@ def graph(folders):
 
 
 @pytest.fixture
-def outline(module):
-    return lambda graph: module("dry_run.read_graph").read_outline(graph, "plan")
+def read_run(module):
+    read_requested_run = module("dry_run.read_graph").read_requested_run
+    return lambda graph: read_requested_run(graph, "plan", graph["plan"]["inputs"]["plan_only"])
 
 
-def test_all_of_a_plain_graph_is_known(graph, outline, folders):
-    found = outline(graph)
+def test_all_of_a_plain_graph_is_known(graph, read_run, folders):
+    found = read_run(graph)
     assert (found.plan.num_clips, found.plan.seed, found.plan.layout.num_frames) == (2, 5, 9)
     assert [found.plan.request(index).spec.prompt for index in range(2)] == ["a cat", "a dog"]
     assert (found.cfg, found.num_steps, found.size, found.value_bytes) == (2.0, 3, (64, 64), 4)
@@ -75,17 +76,17 @@ def test_all_of_a_plain_graph_is_known(graph, outline, folders):
     assert found.not_known == () and found.remarks == ()
 
 
-def test_the_video_may_pass_through_other_nodes(graph, outline):
+def test_the_video_may_pass_through_other_nodes(graph, read_run):
     graph["slice"] = node("Video Slice", video=["generate", 0], start_time=0.0)
     graph["plan"]["inputs"]["video"] = ["slice", 0]
-    assert outline(graph).plan.num_clips == 2
+    assert read_run(graph).plan.num_clips == 2
 
 
-def test_a_video_from_elsewhere_is_refused_by_name(graph, outline):
+def test_a_video_from_elsewhere_is_refused_by_name(graph, read_run):
     graph["plan"]["inputs"]["video"] = ["loaded", 0]
     graph["loaded"] = node("LoadVideo", file="x.mp4")
     with pytest.raises(ValueError, match="video does not come from SVI Generate"):
-        outline(graph)
+        read_run(graph)
 
 
 @pytest.mark.parametrize(
@@ -98,14 +99,14 @@ def test_a_video_from_elsewhere_is_refused_by_name(graph, outline):
         ("anchor", "width", lambda found: found.size),
     ],
 )
-def test_primitives_are_followed_and_other_nodes_are_named(graph, outline, target, name, known):
+def test_primitives_are_followed_and_other_nodes_are_named(graph, read_run, target, name, known):
     value = graph[target]["inputs"][name]
     graph["source"] = node("PrimitiveAnything", value=value)
     graph[target]["inputs"][name] = ["source", 0]
-    expected = outline(graph)
+    expected = read_run(graph)
     assert known(expected) is not None and expected.not_known == ()
     graph["source"] = node("Compute", a=value, b=1)
-    found = outline(graph)
+    found = read_run(graph)
     assert known(found) is None and found.not_known == (f"{name}: comes from Compute (node source)",)
 
 
@@ -121,20 +122,25 @@ def talking(graph, folders):
     return change(graph, "generate", control=["talk", 0], num_clips=["talk", 1])
 
 
-def test_a_sound_says_number_rate_and_passes_of_the_clips(talking, outline):
-    found = outline(talking)
+def test_a_sound_says_number_rate_and_passes_of_the_clips(talking, read_run):
+    found = read_run(talking)
     assert (found.plan.num_clips, found.coding.frame_rate, found.max_frames) == (3, 25.0, 0)
     assert found.work_of(found.plan.request(0)).num_passes == 3
-    plain = outline(change(talking, "talk", audio_cfg=1.0))
+    plain = read_run(change(talking, "talk", audio_cfg=1.0))
     assert plain.work_of(plain.plan.request(0)).num_passes == 2
 
 
-def test_a_sound_that_another_node_makes_is_not_known(talking, outline):
+def test_a_layout_that_talk_refuses_is_refused(talking, read_run):
+    with pytest.raises(ValueError, match="SVI Talk is connected to control: choose 'Talk'"):
+        read_run(change(talking, "layout", variant="2.0 Pro"))
+
+
+def test_a_sound_that_another_node_makes_is_not_known(talking, read_run):
     talking["made"] = node("TrimAudioDuration", x=1)
     talking = change(talking, "talk", audio=["made", 0])
     with pytest.raises(ValueError, match="num_clips: comes from SVITalk"):
-        outline(talking)
-    found = outline(change(talking, "generate", num_clips=4))
+        read_run(talking)
+    found = read_run(change(talking, "generate", num_clips=4))
     assert found.plan.num_clips == 4 and any("audio of SVITalk" in text for text in found.not_known)
 
 
@@ -149,87 +155,115 @@ def dancing(graph, folders):
     return change(graph, "generate", control=["dance", 0], num_clips=["dance", 1])
 
 
-def test_poses_say_number_rate_and_end_of_the_clips(dancing, outline):
+def test_poses_say_number_rate_and_end_of_the_clips(dancing, read_run):
     """20 poses in clips of 9 frames that share one: 9 + 8 + 8 = 25 frames; stop ends the video at 20."""
-    found = outline(dancing)
+    found = read_run(dancing)
     assert (found.plan.num_clips, found.coding.frame_rate, found.max_frames) == (3, 24.0, 0)
-    assert outline(change(dancing, "dance", when_poses_end="stop")).max_frames == 20
+    assert read_run(change(dancing, "dance", when_poses_end="stop")).max_frames == 20
     dancing["frames"] = node("GetVideoComponents", video=["poses", 0])
-    loose = outline(change(dancing, "dance", poses=["frames", 0]))
+    loose = read_run(change(dancing, "dance", poses=["frames", 0]))
     assert (loose.plan.num_clips, loose.coding.frame_rate) == (3, 25.0)
 
 
-def test_poses_that_another_node_makes_are_not_known(dancing, outline):
+def test_poses_that_another_node_makes_are_not_known(dancing, read_run):
     dancing["made"] = node("SomeVideo", x=1)
     dancing = change(dancing, "dance", poses=["made", 0])
     with pytest.raises(ValueError, match="num_clips: comes from SVIDance"):
-        outline(dancing)
-    found = outline(change(dancing, "generate", num_clips=4))
+        read_run(dancing)
+    found = read_run(change(dancing, "generate", num_clips=4))
     assert found.plan.num_clips == 4 and any("poses of SVIDance" in text for text in found.not_known)
 
 
 @pytest.mark.parametrize(("target", "name"), [("generate", "num_clips"), ("prompts", "text"), ("layout", "num_frames")])
-def test_without_these_no_clip_is_known(graph, outline, target, name):
+def test_without_these_no_clip_is_known(graph, read_run, target, name):
     graph["source"] = node("Compute", a=1, b=1)
     graph[target]["inputs"][name] = ["source", 0]
     with pytest.raises(ValueError, match=f"{name}: comes from Compute .node source., so that the clips cannot be known"):
-        outline(graph)
+        read_run(graph)
 
 
-def test_the_prompt_streams_own_count_is_known(graph, outline):
+def test_the_prompt_streams_own_count_is_known(graph, read_run):
     graph["prompts"]["inputs"]["text"] = "a\n\nb\n\n[x3]\nc"
     graph["generate"]["inputs"]["num_clips"] = ["prompts", 1]
-    assert outline(graph).plan.num_clips == 5
+    assert read_run(graph).plan.num_clips == 5
 
 
 @pytest.mark.parametrize(
     ("rule", "expected"), [("exact", (64, 64)), ("fit width", (64, 32)), ("fit area", (80, 32))]
 )  # 1000 x 500 to 64 wide is 64 x 32; to 4096 pixels 90 x 45, rounded down to 16
-def test_the_size_follows_the_picture_where_the_rule_needs_it(graph, outline, rule, expected):
+def test_the_size_follows_the_picture_where_the_rule_needs_it(graph, read_run, rule, expected):
     graph["anchor"]["inputs"]["size_rule"] = rule
-    assert outline(graph).size == expected
+    assert read_run(graph).size == expected
     graph["image"] = node("EmptyImage", width=10, height=10)
-    found = outline(graph)
+    found = read_run(graph)
     assert (found.size == expected) is (rule == "exact") and (found.not_known == ()) is (rule == "exact")
 
 
-def test_a_size_that_wan_cannot_take_is_refused(graph, outline):
+def test_a_size_that_wan_cannot_take_is_refused(graph, read_run):
     graph["anchor"]["inputs"]["width"] = 850
     with pytest.raises(ValueError, match="video width is 850 pixels"):
-        outline(graph)
+        read_run(graph)
 
 
-def test_output_settings_and_unknown_sigmas(graph, outline):
+def test_output_settings_and_unknown_sigmas(graph, read_run):
     settings = {"codec": "h265", "crf": 25, "pixel_format": "yuv420p", "seam": "eased", "length_seconds": 1.0}
     graph["output"] = node("SVIOutput", budget_gb=0.0, colour_match=0.0, **settings)
     graph["generate"]["inputs"]["output"] = ["output", 0]
     graph["sigmas"] = node("SplitSigmas", sigmas=["elsewhere", 0], step=2)
-    found = outline(graph)
+    found = read_run(graph)
     assert (found.coding.codec, found.coding.crf, found.plan.seam, found.max_frames) == ("h265", 25, "eased", 16)
     assert found.not_known == ("steps: sigmas come from SplitSigmas (node sigmas)",)
 
 
-def test_a_video_to_continue_is_read_where_it_is_a_file(graph, outline, folders, pack):
+def test_output_settings_that_are_not_known_count_as_their_defaults(graph, read_run):
+    graph["source"] = node("Compute", a=1, b=1)
+    graph["output"] = node("SVIOutput", codec="h265", crf=["source", 0])
+    graph = change(graph, "generate", output=["output", 0])
+    found = read_run(graph)
+    assert (found.coding.codec, found.coding.crf) == ("h265", 18)
+    assert found.not_known == ("crf: comes from Compute (node source)",)
+    with pytest.raises(ValueError, match="budget_gb is -1"):
+        read_run(change(graph, "output", budget_gb=-1))
+
+
+def test_a_video_to_continue_is_read_where_it_is_a_file(graph, read_run, folders, pack):
     video_file = sys.modules[f"{pack.__name__}.svi_core.video.video_file"]
     video_file.write_video(folders / "input" / "before.mp4", [np.zeros((20, 64, 64, 3), np.uint8)], video_file.VideoCoding())
     graph["loaded"] = node("LoadVideo", file="before.mp4")
     graph["start"] = node("SVIContinueVideo", video=["loaded", 0], run="", trim_end=4)
     graph["generate"]["inputs"]["continue_from"] = ["start", 0]
-    found = outline(graph)
+    found = read_run(graph)
     assert (found.num_start_frames, found.start_seconds, found.has_keys) == (16, 1.0, True)
     assert len(found.plan.continues) == 64 and not found.plan.request(0).starts_anew
     graph["loaded"] = node("VideoMaker", seed=1)
-    found = outline(graph)
+    found = read_run(graph)
     assert found.num_start_frames == 0 and not found.has_keys and not found.plan.request(0).starts_anew
     assert found.not_known[0].startswith("continue_from: ") and "VideoMaker (node loaded)" in found.not_known[0]
 
 
-def test_loras_are_read_from_rows_stacks_and_stock_loaders(graph, outline):
+def test_a_continued_video_that_the_run_would_refuse_is_refused(graph, read_run, folders):
+    write_video(folders / "input" / "before.mp4", [np.zeros((20, 64, 64, 3), np.uint8)], VideoCoding())
+    graph["loaded"] = node("LoadVideo", file="before.mp4")
+    graph["start"] = node("SVIContinueVideo", video=["loaded", 0], run="", trim_end=0)
+    graph = change(graph, "generate", continue_from=["start", 0])
+    graph["source"] = node("Compute", a=1, b=1)
+    for target, inputs, words in (
+        ("start", {"run": "svi/other"}, "either video or run"),
+        ("start", {"trim_end": 20}, "trim_end is 20, but before.mp4 has 20 frames"),
+        ("start", {"trim_end": ["source", 0]}, "trim_end: comes from Compute .* so that the clips cannot be known"),
+        ("loaded", {"file": ["source", 0]}, "file: comes from Compute .* so that the clips cannot be known"),
+        ("loaded", {"file": "gone.mp4"}, "is not in ComfyUI's input folder"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_run(change(graph, target, **inputs))
+
+
+def test_loras_are_read_from_rows_stacks_and_stock_loaders(graph, read_run):
     graph["row"] = node("SVILora", lora=SVI_HIGH, strength=1.0, lora_low_noise=SVI_LOW, strength_low_noise=0.8)
     graph["stack"] = node("SVILoraStack", model=["fast", 0], model_low_noise=["low", 0], loras=["row", 0])
     graph["fast"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="lightx2v.safetensors", strength_model=0.5)
     graph["generate"]["inputs"].update(model=["stack", 0], model_low_noise=["stack", 1])
-    high, low = outline(graph).experts
+    high, low = read_run(graph).experts
     assert [(use.name, use.strength, use.named_for) for use in high.loras] == [
         (SVI_HIGH, 1.0, "high"),
         ("lightx2v.safetensors", 0.5, None),
@@ -237,32 +271,32 @@ def test_loras_are_read_from_rows_stacks_and_stock_loaders(graph, outline):
     assert [(use.name, use.strength, use.named_for) for use in low.loras] == [(SVI_LOW, 0.8, "low")]
     assert (high.file, low.file) == (HIGH, LOW)
     graph["generate"]["inputs"].update(model=["fast", 0], model_low_noise=["low", 0], loras=["row", 0])
-    found = outline(graph)
+    found = read_run(graph)
     assert found.lora_rows == (SVI_HIGH, SVI_LOW)
     assert [use.name for use in found.experts[0].loras] == ["lightx2v.safetensors", SVI_HIGH]
 
 
-def test_the_header_of_a_lora_says_more_than_its_name(graph, outline, folders):
+def test_the_header_of_a_lora_says_more_than_its_name(graph, read_run, folders):
     save_file({"a": torch.zeros(1)}, folders / "loras" / "lightx2v.safetensors", {"svi.expert": "low"})
     graph["fast"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="lightx2v.safetensors", strength_model=1.0)
     graph["generate"]["inputs"]["model"] = ["fast", 0]
-    assert outline(graph).experts[0].loras[0].named_for == "low"
+    assert read_run(graph).experts[0].loras[0].named_for == "low"
 
 
-def test_files_that_are_missing_or_cut_off_are_found(graph, outline, folders):
+def test_files_that_are_missing_or_cut_off_are_found(graph, read_run, folders):
     (folders / "vae" / "wan_2.1_vae.safetensors").unlink()
     path = folders / "diffusion_models" / HIGH
     path.write_bytes(path.read_bytes()[:-4])
-    files = {file.name: file for file in outline(graph).files}
+    files = {file.name: file for file in read_run(graph).files}
     assert files["wan_2.1_vae.safetensors"].num_bytes is None
     assert "cut off" in files[HIGH].complaint and files[LOW].complaint == ""
 
 
-def test_results_past_the_plan_are_told_only_for_a_dry_run(graph, outline):
+def test_results_past_the_plan_are_told_only_for_a_dry_run(graph, read_run):
     graph["latent"] = node("SaveLatent", samples=["generate", 1], filename_prefix="x")
-    assert "SaveLatent (node latent) takes its input from SVI Generate" in outline(graph).remarks[0]
+    assert "SaveLatent (node latent) takes its input from SVI Generate" in read_run(graph).remarks[0]
     graph["plan"]["inputs"]["plan_only"] = False
-    assert outline(graph).remarks == ()
+    assert read_run(graph).remarks == ()
 
 
 def change(graph, target, **inputs):
@@ -285,13 +319,13 @@ def change(graph, target, **inputs):
         ("generate", {"model": ["low", 0]}, True),
     ],
 )
-def test_the_recipe_changes_with_what_changes_clips(graph, module, target, inputs, matters):
+def test_the_graph_hash_changes_with_what_changes_clips(graph, module, target, inputs, matters):
     graph_hash = module("bridge.queued_graph").graph_hash
     before = graph_hash(graph, "generate")
     assert len(before) == 64 and (graph_hash(change(graph, target, **inputs), "generate") != before) is matters
 
 
-def test_the_recipe_knows_files_and_not_ids(graph, module, folders):
+def test_the_graph_hash_knows_files_and_not_ids(graph, module, folders):
     graph_hash = module("bridge.queued_graph").graph_hash
     before = graph_hash(graph, "generate")
     renamed = {f"10:{name}": {**entry, "inputs": dict(entry["inputs"])} for name, entry in graph.items()}
@@ -332,7 +366,7 @@ def test_what_a_run_took_is_noted_for_its_models(graph, module, folders, pack):
 
 
 def test_a_plan_of_nothing_says_what_is_wrong(module, folders):
-    run = module("dry_run.plan").describe_run({"plan": node("SVIPlan", plan_only=True)}, "plan")
+    run = module("dry_run.plan").describe_run({"plan": node("SVIPlan", plan_only=True)}, "plan", True)
     assert run.text == run.summary
     assert run.text.startswith("This run cannot be planned: video does not come from SVI Generate")
     assert run.picture.shape[1:] == (1280, 3)
@@ -356,30 +390,30 @@ def with_lora(graph, name, stock=False):
     return graph
 
 
-def test_auto_takes_the_layout_from_the_lora_as_the_run_will(graph, outline, folders):
+def test_auto_takes_the_layout_from_the_lora_as_the_run_will(graph, read_run, folders):
     save_file({"weight": torch.zeros(16)}, folders / "loras" / "svi-film.safetensors")
     graph["layout"]["inputs"]["variant"] = "auto"
-    assert outline(with_lora(graph, "svi-film.safetensors")).plan.layout.name == "Film"
-    assert outline(with_lora(graph, SVI_HIGH)).plan.layout.name == "2.0 Pro"
+    assert read_run(with_lora(graph, "svi-film.safetensors")).plan.layout.name == "Film"
+    assert read_run(with_lora(graph, SVI_HIGH)).plan.layout.name == "2.0 Pro"
     for lora, stock in (("lightx2v.safetensors", False), ("svi-film.safetensors", True)):
         with pytest.raises(ValueError, match="'auto' needs a LoRA that says"):
-            outline(with_lora(graph, lora, stock))
+            read_run(with_lora(graph, lora, stock))
 
 
-def test_a_lora_of_another_system_is_noted_for_the_advice(graph, outline, folders):
+def test_a_lora_of_another_system_is_noted_for_the_advice(graph, read_run, folders):
     save_file({"weight": torch.zeros(16)}, folders / "loras" / "mine.safetensors", {"svi.layout": "Film"})
     for stock in (False, True):
-        (use,) = outline(with_lora(graph, "mine.safetensors", stock)).experts[0].loras
-        assert use.claim.layouts[0] == "Film" and use.claim.is_certain and use.is_noted is not stock
+        (use,) = read_run(with_lora(graph, "mine.safetensors", stock)).experts[0].loras
+        assert use.claim.layouts[0] == "Film" and use.claim.is_certain and use.is_checked is not stock
 
 
-def test_a_vae_in_half_precision_is_told_where_frames_go_through_it(graph, outline, monkeypatch):
+def test_a_vae_in_half_precision_is_told_where_frames_go_through_it(graph, read_run, monkeypatch):
     import comfy.model_management
 
     graph["layout"]["inputs"]["variant"] = "Shot"
-    assert outline(graph).remarks == ()  # on the CPU it runs in fp32
+    assert read_run(graph).remarks == ()  # on the CPU it runs in fp32
     monkeypatch.setattr(comfy.model_management, "vae_dtype", lambda device, dtypes: dtypes[0])
-    (remark,) = outline(graph).remarks
+    (remark,) = read_run(graph).remarks
     assert "layout 'Shot' sends frames through the VAE between clips, and it runs in bfloat16" in remark
     graph["layout"]["inputs"]["variant"] = "2.0 Pro"
-    assert outline(graph).remarks == ()
+    assert read_run(graph).remarks == ()

@@ -1,13 +1,12 @@
-"""What a queued graph says of a run, before anything is loaded: clips, models, sizes, and what it leaves open."""
+"""What a queued graph asks for: clips, models and sizes, and which of them only a node that has not run yet can tell."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..clips.clip_plan import ClipPlan, ClipRequest
 from ..store.clip_times import ClipWork
 from ..systems.lora import expert_named_in
 from ..systems.lora_variant import LoraVariant
-from ..video.seams import Showing
 from ..video.video_file import VideoCoding
 
 
@@ -36,20 +35,20 @@ class LoraUse:
         name: its file.
         strength: as its node says.
         named_for: the expert that its name or header says it is for: "high", "low" or None.
-        claim: the SVI system that it was trained for, where it tells.
-        is_noted: it is put on by this pack, so that a run knows of the claim.
+        claim: the SVI system that it says it was trained for, if any.
+        is_checked: a node of this pack applies it, so the run compares its claim with the layout.
     """
 
     name: str
     strength: float
     named_for: str | None = None
     claim: LoraVariant | None = None
-    is_noted: bool = True
+    is_checked: bool = True
 
 
 @dataclass(frozen=True)
 class ExpertModel:
-    """What one model input of the loop is made of.
+    """One model input of the loop.
 
     Attributes:
         expert: "model" for a model without experts, else "high" or "low".
@@ -68,21 +67,21 @@ class ExpertModel:
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunOutline:
-    """All that is known of a run before its models load; None where a node that has not run yet will tell.
+class RequestedRun:
+    """All that is known of a run before its models load; None where only a node that has not run yet can tell.
 
     Attributes:
-        plan: the clips; its seed counts only where `is_seed_known`, what it continues only where `is_start_known`.
+        plan: the clips; its seed counts only if `is_seed_known`, its `continues` only if `is_start_known`.
         num_listed: clips that the schedule describes.
-        until_stopped: clips are made until somebody stops them; `plan` then holds the listed ones.
-        cfg: guidance where the schedule says nothing else.
+        until_stopped: clips are made until somebody stops the run; `plan` then holds the listed ones.
+        cfg: guidance scale, unless the schedule gives a clip its own.
         num_extra_passes: passes of the model that controls add to each step.
         num_steps: sampler steps of a clip.
         size: (width, height) in pixels.
         coding: of the video.
-        max_frames: final length of the video; 0 for all that the clips give.
-        num_start_frames: frames of a video that it begins with.
-        start_seconds: how long those are shown; such a video may have a frame rate of its own.
+        max_frames: final length of the video; 0 for no limit.
+        num_start_frames: frames of the video that the run continues.
+        start_seconds: their duration; that video may have another frame rate.
         folder: of the run.
         experts: the model, or the high-noise and the low-noise expert.
         files: every model file of the graph.
@@ -90,7 +89,7 @@ class RunOutline:
         lora_rows: LoRAs whose strengths the schedule may change.
         value_bytes: bytes of one value of a stored latent.
         not_known: what will be known only when nodes have run, and why.
-        remarks: what else the graph shows that its owner should know.
+        remarks: further warnings about the graph.
     """
 
     plan: ClipPlan
@@ -131,38 +130,10 @@ class RunOutline:
         return self.cfg if request.spec.cfg is None else request.spec.cfg
 
     def work_of(self, request: ClipRequest) -> ClipWork | None:
-        """Return how much there is to do for a clip, or None if steps, size or guidance are not known."""
+        """Return how much work a clip is, or None if steps, size or guidance are not known."""
         cfg = self.cfg_of(request)
         if None in (cfg, self.num_steps, self.size):
             return None
         width, height = self.size
         num_passes = (1 if cfg == 1.0 else 2) + self.num_extra_passes
         return ClipWork(self.num_steps, num_passes, request.layout.num_slots, height // 8, width // 8)
-
-
-@dataclass(frozen=True)
-class PlannedClip:
-    """One clip of a plan.
-
-    Attributes:
-        request: what is asked of it.
-        showing: what it gives to the video.
-        first_frame: where in the video it begins, 0-based.
-        begin: the same in seconds.
-        options: what the schedule asks of it besides prompt and seed, as it is written there; an anchor only where it changes.
-        is_stored: whether it is there already and will be reused; None if that cannot be told.
-        seconds: how long making it will take; 0 for a stored one, None if nothing comparable was measured.
-    """
-
-    request: ClipRequest
-    showing: Showing
-    first_frame: int
-    begin: float
-    options: str = ""
-    is_stored: bool | None = None
-    seconds: float | None = field(default=None, compare=False)
-
-    @property
-    def num_frames(self) -> int:
-        """Frames of the video that the clip gives, held ones included."""
-        return self.showing.num_frames

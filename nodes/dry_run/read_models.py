@@ -1,0 +1,102 @@
+"""What the queued graph, and the headers of the files that it names, say of a run's models, LoRAs and layout."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+
+from ...svi_core.dry_run.requested_run import ExpertModel, LoraUse, ModelFile
+from ...svi_core.files.safetensors_file import read_header
+from ...svi_core.systems.layouts import LAYOUTS, Layout
+from ...svi_core.systems.lora import expert_named_in
+from ...svi_core.systems.lora_variant import resolve_layout, variant_of_lora
+from ..bridge.queued_graph import MODEL_INPUTS, checkpoint_names, model_files, names_a_model
+from ..layouts import SVILayout, ask_layout
+from ..lora import NONE, LoraRow, SVILora, SVILoraStack, lora_row
+from ..lora_presets import SVILoraPreset, preset_row
+from .graph_reader import STOCK, GraphReader
+
+
+def read_model_files(reader: GraphReader, loop: str) -> tuple[dict[str, dict], tuple[ModelFile, ...]]:
+    """Return the metadata, by name, and the facts of every model file that the graph names; only headers are read."""
+    metadata, files = {}, []
+    for file in model_files(reader.graph, loop):
+        complaint = ""
+        if file.path is not None and file.path.suffix in (".safetensors", ".sft"):
+            try:
+                metadata[file.name] = read_header(file.path).get("__metadata__", {})
+            except ValueError as error:
+                complaint = str(error)
+        num_bytes = None if file.path is None else file.path.stat().st_size
+        files.append(ModelFile(file.name, file.kind, num_bytes, complaint))
+    return metadata, tuple(files)
+
+
+def read_experts(
+    reader: GraphReader, loop: str, rows: Sequence[LoraRow], metadata: Mapping[str, dict]
+) -> tuple[ExpertModel, ...]:
+    """Return the models of the SVI Generate `loop` with their LoRAs.
+
+    Args:
+        rows: at its input loras.
+        metadata: of the model files, by name.
+    """
+    names = checkpoint_names(reader.graph, loop)
+    sides = ("model",) if len(names) == 1 else ("high", "low")
+    experts = []
+    for side, checkpoint, name in zip(sides, names, MODEL_INPUTS, strict=False):
+        uses = [*_loras_on(reader, loop, name), *_uses_of(rows, side == "low")]
+        experts.append(ExpertModel(side, checkpoint, tuple(_with_header(use, metadata.get(use.name, {})) for use in uses)))
+    return tuple(experts)
+
+
+def read_rows(reader: GraphReader, node: str) -> list[LoraRow]:
+    """Return the LoRA rows at the input loras of a node, the last of the chain first.
+
+    A file that is not known is left out, and a strength that is not known counts as 1.
+    """
+    rows = []
+    for row in reader.graph.chain(node, "loras"):
+        if reader.is_a(row, SVILora):
+            rows.append(reader.or_default(row, SVILora, lora_row))
+        elif reader.is_a(row, SVILoraPreset):
+            rows.append(reader.or_default(row, SVILoraPreset, preset_row))
+    return rows
+
+
+def read_layout(reader: GraphReader, loop: str, experts: Sequence[ExpertModel]) -> Layout:
+    """Return the layout of the SVI Generate `loop`; `experts` decide where SVI Layout leaves it to the LoRA.
+
+    Raises:
+        ValueError: no LoRA decides, or SVI Layout's values do not fit.
+    """
+    if reader.graph.link(loop, "layout") is None:
+        return LAYOUTS["2.0 Pro"]
+    layout = reader.source(loop, "layout", SVILayout)
+    if layout is None:
+        raise ValueError(f"layout: comes from {reader.origin(loop, 'layout')}: use SVI Layout, which can be read beforehand.")
+    asked = reader.required(layout, SVILayout, ask_layout)
+    if isinstance(asked, Layout):
+        return asked  # a LoRA that contradicts it gives a warning
+    uses = (use for expert in experts for use in expert.loras if use.is_checked and use.strength)
+    return resolve_layout(asked, dict.fromkeys(use.claim for use in uses if use.claim))
+
+
+def _loras_on(reader: GraphReader, loop: str, name: str) -> Iterator[LoraUse]:
+    """Yield the LoRAs that the model passes on its way to the input `name`."""
+    for link in list(reader.graph.model_chain(loop, name))[:-1]:
+        if reader.is_a(link.node_id, SVILoraStack):
+            yield from _uses_of(read_rows(reader, link.node_id), link.slot == 1)
+            continue
+        for value in reader.graph.inputs(link.node_id).values():
+            if names_a_model(value):
+                strength = reader.known(link.node_id, STOCK, lambda strength_model: strength_model)
+                yield LoraUse(value, 1.0 if strength is None else strength, is_checked=False)
+
+
+def _uses_of(rows: Sequence[LoraRow], is_low: bool) -> Iterator[LoraUse]:
+    sides = (row.sides[1 if is_low else 0] for row in rows)
+    return (LoraUse(name, strength) for name, strength in sides if name != NONE)
+
+
+def _with_header(use: LoraUse, metadata: dict) -> LoraUse:
+    """Return `use` with what the file's name and header say."""
+    return replace(use, named_for=expert_named_in(use.name, metadata), claim=variant_of_lora(use.name, metadata))

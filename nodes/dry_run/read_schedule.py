@@ -1,0 +1,54 @@
+"""What the queued graph says of a run's prompts and of the number of its clips."""
+
+from collections.abc import Sequence
+
+from ...svi_core.schedule.spec import Schedule
+from ..bridge.queued_graph import Link
+from ..generate import SVIGenerate
+from ..schedule import SVILiveSchedule, SVIPromptStream, live_schedule, read_prompts
+from ..storyline import SVIStoryline, read_story, write_story
+from .graph_reader import GraphReader
+from .read_controls import RequestedControl
+
+
+def read_schedule(reader: GraphReader, loop: str) -> tuple[Schedule, bool]:
+    """Return the schedule of the SVI Generate `loop` as it is now, and whether clips are made until somebody stops the run.
+
+    Raises:
+        ValueError: it comes from another node, or has a mistake.
+    """
+    if stream := reader.source(loop, "prompts", SVIPromptStream):
+        return _read_stream(reader, stream), False
+    if live := reader.source(loop, "prompts", SVILiveSchedule):
+        schedule = reader.required(live, SVILiveSchedule, live_schedule).snapshot()
+        return schedule, reader.required(live, SVILiveSchedule, lambda until_stopped: until_stopped)
+    link = reader.graph.link(loop, "prompts")
+    origin = reader.graph.title(link.node_id) if link else "nowhere"
+    raise ValueError(f"prompts: comes from {origin}, so that the clips cannot be known: use SVI Prompt Stream.")
+
+
+def read_num_clips(reader: GraphReader, loop: str, schedule: Schedule, controls: Sequence[RequestedControl]) -> int:
+    """Return how many clips the SVI Generate `loop` is to make.
+
+    Raises:
+        ValueError: another node decides.
+    """
+    link = reader.graph.link(loop, "num_clips")
+    for control in controls:
+        if control.clip_count == link:
+            return control.num_clips
+    if story := reader.source(loop, "num_clips", SVIStoryline):
+        return reader.required(story, SVIStoryline, lambda num_clips: num_clips)
+    prompts = reader.graph.link(loop, "prompts")
+    if prompts is not None and link == Link(prompts.node_id, 1):
+        return len(schedule)  # the prompt stream's own count
+    return reader.required(loop, SVIGenerate, lambda num_clips: num_clips)
+
+
+def _read_stream(reader: GraphReader, stream: str) -> Schedule:
+    """Return the schedule of an SVI Prompt Stream, whose text may be written by the templates of SVI Storyline."""
+    story = reader.source(stream, "text", SVIStoryline)
+    if story is None or reader.graph.link(story, "text_model"):
+        return reader.required(stream, SVIPromptStream, read_prompts)
+    text = write_story(reader.required(story, SVIStoryline, read_story))
+    return reader.required(stream, SVIPromptStream, read_prompts, text)

@@ -1,0 +1,95 @@
+"""What the queued graph says of a run's video: its coding, its beginning, its size, and the steps of a clip."""
+
+from PIL import Image, UnidentifiedImageError
+
+from ...svi_core.clips.continuation import VideoStart
+from ...svi_core.conditioning.images import SizeRule, video_size
+from ..bridge.queued_graph import Link, find_input
+from ..conditioning import SVIAnchorEncode
+from ..continuation import SVIContinueVideo, video_start
+from ..few_steps import SVIFewStepSigmas, num_few_steps
+from ..output import OutputSettings, SVIOutput, output_settings
+from .graph_reader import STOCK, GraphReader
+
+_STEPPED_SCHEDULERS = {  # stock nodes that make as many steps as their widget says
+    "BasicScheduler", "BetaSamplingScheduler", "ExponentialScheduler", "KarrasScheduler", "LaplaceScheduler",
+    "PolyexponentialScheduler", "SDTurboScheduler", "VPScheduler",
+}  # fmt: skip
+NOT_KNOWN = "not known"  # a start that another node makes
+
+
+def read_output(reader: GraphReader, loop: str) -> OutputSettings:
+    """Return the settings of SVI Output; a value that is not known counts as its default."""
+    output = reader.source(loop, "output", SVIOutput)
+    if output is not None:
+        return reader.or_default(output, SVIOutput, output_settings)
+    if reader.graph.link(loop, "output") is not None:
+        reader.not_known.append(f"output: comes from {reader.origin(loop, 'output')}")
+    return OutputSettings()
+
+
+def read_start(reader: GraphReader, loop: str) -> VideoStart | str:
+    """Return the video that the run continues: "" for none, NOT_KNOWN for one that another node makes.
+
+    Raises:
+        ValueError: the file is missing, or nothing of it is left after trim_end.
+    """
+    link = reader.graph.link(loop, "continue_from")
+    if link is None:
+        return ""
+    video = reader.graph.link(link.node_id, "video")
+    if video is None or reader.graph.class_of(video.node_id) != "LoadVideo":
+        origin = reader.graph.title((video or link).node_id)
+        reader.not_known.append(f"continue_from: its length, and which stored clips follow it, are known once {origin} has run")
+        return NOT_KNOWN
+    path = find_input(reader.required(video.node_id, STOCK, lambda file: file))
+    if path is None:
+        raise ValueError(f"file of {reader.graph.title(video.node_id)} is not in ComfyUI's input folder: choose another.")
+    return reader.required(link.node_id, SVIContinueVideo, video_start, path)
+
+
+def read_num_steps(reader: GraphReader, loop: str) -> int | None:
+    """Return the sampler steps of a clip, or None, noted, if another node decides."""
+    link = reader.graph.link(loop, "sigmas")
+    if link is None:
+        return None
+    if reader.graph.class_of(link.node_id) in _STEPPED_SCHEDULERS:
+        return reader.known(link.node_id, STOCK, lambda steps: steps)
+    if reader.is_a(link.node_id, SVIFewStepSigmas):
+        return reader.known(link.node_id, SVIFewStepSigmas, num_few_steps)
+    reader.not_known.append(f"steps: sigmas come from {reader.graph.title(link.node_id)}")
+    return None
+
+
+def read_size(reader: GraphReader, loop: str) -> tuple[int, int] | None:
+    """Return (width, height) of the video in pixels, or None, noted, if another node decides.
+
+    Raises:
+        ValueError: a size that Wan cannot take.
+    """
+    anchor = reader.source(loop, "anchor", SVIAnchorEncode)
+    if anchor is None:
+        reader.not_known.append(f"size: the anchor comes from {reader.origin(loop, 'anchor')}")
+        return None
+    asked = reader.known(anchor, SVIAnchorEncode, lambda width, height, size_rule: (width, height, SizeRule(size_rule)))
+    if asked is None:
+        return None
+    image = (1, 1) if asked[2] is SizeRule.EXACT else _image_size(reader, reader.graph.link(anchor, "image"))
+    if image is None:
+        origin = reader.origin(anchor, "image")
+        reader.not_known.append(f"size: size_rule {asked[2].value!r} needs the image, which {origin} makes")
+        return None
+    return video_size(*image, *asked)
+
+
+def _image_size(reader: GraphReader, link: Link | None) -> tuple[int, int] | None:
+    """Return the size of a Load Image's file from its header; None for other nodes, and for pictures stored turned."""
+    if link is None or reader.graph.class_of(link.node_id) != "LoadImage":
+        return None
+    path = find_input(str(reader.known(link.node_id, STOCK, lambda image: image)))
+    try:
+        with Image.open(path) as image:
+            is_turned = image.getexif().get(0x0112, 1) >= 5  # EXIF orientation: 5 to 8 swap the sides
+            return None if is_turned else image.size
+    except (OSError, AttributeError, UnidentifiedImageError):
+        return None

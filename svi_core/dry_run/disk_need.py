@@ -1,0 +1,76 @@
+"""How much disk space a run will take."""
+
+import shutil
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..geometry import LATENT_CHANNELS
+from ..store.records import ClipRecord
+from .expected_clips import ExpectedClip
+from .requested_run import RequestedRun
+
+# A very rough rule for video of this kind at crf 18; six steps of crf halve or double it.
+_BITS_PER_PIXEL = {"h264": 0.4, "h265": 0.25}
+
+
+@dataclass(frozen=True)
+class DiskNeed:
+    """What a run will write, and the free space.
+
+    Attributes:
+        latent_bytes: exact size of the latents of new clips; None if the frame size is not known.
+        video_bytes: approximate size of their segments and of the joined video; None if the frame size is not known.
+        peak_bytes: most space taken at once: the earlier video stays until the new one is joined.
+        is_measured: the video's size follows from segments of this run, not from a rule of thumb.
+        free_bytes: free space on the disk of the run folder; None if the folder is not known.
+    """
+
+    latent_bytes: int | None
+    video_bytes: int | None
+    peak_bytes: int | None
+    is_measured: bool
+    free_bytes: int | None
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """A warning if the space is too small."""
+        if None in (self.peak_bytes, self.free_bytes) or self.peak_bytes <= self.free_bytes:
+            return ()
+        space = f"{self.free_bytes / 1e9:.1f} GB are free, but about {self.peak_bytes / 1e9:.1f} GB are needed"
+        return (f"the disk is too small: {space}. Free space, make fewer clips, or raise crf.",)
+
+
+def disk_need(run: RequestedRun, clips: Sequence[ExpectedClip], records: Sequence[ClipRecord]) -> DiskNeed:
+    """Return the disk space that `run` takes; `records` are those of its folder."""
+    free = None if run.folder is None else shutil.disk_usage(_nearest_existing(run.folder)).free
+    if run.size is None:
+        return DiskNeed(None, None, None, False, free)
+    width, height = run.size
+    new = [clip for clip in clips if not clip.is_stored]
+    slots = sum(clip.request.layout.num_slots for clip in new)
+    latent_bytes = slots * LATENT_CHANNELS * (height // 8) * (width // 8) * run.value_bytes
+    measured = _measured_frame_bytes(run, records)
+    bits = _BITS_PER_PIXEL[run.coding.codec] * 2 ** ((18 - run.coding.crf) / 6)
+    frame_bytes = measured or width * height * bits / 8
+    segments = int(frame_bytes * sum(clip.num_frames for clip in new))
+    joined = int(frame_bytes * (run.num_start_frames + sum(clip.num_frames for clip in clips)))
+    peak = latent_bytes + segments + 2 * joined
+    return DiskNeed(latent_bytes, segments + joined, peak, measured is not None, free)
+
+
+def _measured_frame_bytes(run: RequestedRun, records: Sequence[ClipRecord]) -> float | None:
+    """Return the bytes per frame of the run's finished segments of the same coding, or None if there are none."""
+    total_bytes = total_frames = 0
+    for record in records:
+        for name, facts in record.segments.items():
+            path = run.folder / "clips" / f"{record.key}-{name}.mp4"
+            if name.endswith(run.coding.tag) and path.is_file():
+                total_bytes += path.stat().st_size
+                total_frames += facts["num_frames"]
+    return total_bytes / total_frames if total_frames else None
+
+
+def _nearest_existing(folder: Path) -> Path:
+    """Return `folder`, or the nearest folder above it that exists."""
+    return next(path for path in (folder, *folder.absolute().parents) if path.exists())

@@ -1,0 +1,69 @@
+"""The clips that a requested run will show, and which of them its folder holds already."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from ..clips.clip_plan import ClipRequest
+from ..schedule.spec import ClipSpec
+from ..schedule.text import format_options
+from ..store.records import ClipRecord
+from ..video.seams import Showing
+from .requested_run import RequestedRun
+
+
+@dataclass(frozen=True)
+class ExpectedClip:
+    """One clip of a requested run.
+
+    Attributes:
+        request: what is asked of it.
+        showing: what it gives to the video.
+        first_frame: where in the video it begins, 0-based.
+        begin: the same in seconds.
+        options: its options in the schedule besides prompt and seed, as written there; an anchor only where it changes.
+        is_stored: whether the run folder holds it, so that it is reused; None if that cannot be told.
+        seconds: how long making it will take; 0 for a stored one, None if nothing comparable was measured.
+    """
+
+    request: ClipRequest
+    showing: Showing
+    first_frame: int
+    begin: float
+    options: str = ""
+    is_stored: bool | None = None
+    seconds: float | None = field(default=None, compare=False)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the video that the clip gives, held ones included."""
+        return self.showing.num_frames
+
+
+def expected_clips(run: RequestedRun, records: Sequence[ClipRecord]) -> list[ExpectedClip]:
+    """Return the clips of `run` up to its final length; `records` are those of its folder."""
+    clips, position = [], run.num_start_frames
+    for request, showing in run.plan.walk():
+        if run.max_frames:
+            showing = showing.limited(max(1, run.max_frames - position))
+        begin = run.start_seconds + (position - run.num_start_frames) / run.coding.frame_rate
+        options = _options(request.spec, clips[-1].request.spec if clips else None)
+        clips.append(ExpectedClip(request, showing, position, begin, options))
+        position += showing.num_frames
+        if 0 < run.max_frames <= position:
+            break
+    return _with_stored(run, clips, records) if run.has_keys else clips
+
+
+def _options(spec: ClipSpec, before: ClipSpec | None) -> str:
+    keeps_anchor = before is not None and spec.anchor == before.anchor
+    return format_options(replace(spec, seed=None, anchor=None if keeps_anchor else spec.anchor))
+
+
+def _with_stored(run: RequestedRun, clips: list[ExpectedClip], records: Sequence[ClipRecord]) -> list[ExpectedClip]:
+    """Return `clips` with `is_stored`, by the keys that the graph alone gives."""
+    stored = {record.plan_key for record in records} - {""}
+    marked, key = [], run.plan.continues or None
+    for clip in clips:
+        key = run.plan.plan_key(clip.request, None if clip.request.starts_anew else key)
+        marked.append(replace(clip, is_stored=key in stored))
+    return marked
