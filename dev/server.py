@@ -8,6 +8,7 @@ The process is ComfyUI's own main.py on CPU, with a base directory of its own: i
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -142,10 +143,8 @@ class ComfyServer(ComfyClient):
             return
         if self.is_running:
             self._process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()
 
     def kill(self) -> None:

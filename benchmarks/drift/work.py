@@ -94,7 +94,7 @@ _workshop: Workshop | None = None  # of a worker process
 
 
 def _start_worker(study: Study, folder: Path) -> None:
-    global _workshop
+    global _workshop  # noqa: PLW0603 - made once for every task of the process
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     _workshop = open_workshop(study, folder)
 

@@ -562,8 +562,8 @@ def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
     unit = parts["study"].Unit
     units = [unit(base, lora) for base in range(4) for lora in (1, 2)]
     results = {
-        "base": made_up({u: 1.0 for u in units}),
-        "plain LoRA": made_up({u: 0.9 for u in units}),
+        "base": made_up(dict.fromkeys(units, 1.0)),
+        "plain LoRA": made_up(dict.fromkeys(units, 0.9)),
         "ERFT": made_up({u: 0.5 + 0.01 * i for i, u in enumerate(units)}, start_gap=0.3),
     }
     say = lambda: " ".join(report._claim(results))  # noqa: E731
@@ -572,17 +572,17 @@ def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
     assert "Over the 2 scenes instead, mean of all units: 95 % interval -0.365 to -0.365" in say()
     assert "(rolled - true start): -0.100 (95 % interval -0.100 to -0.100, p = 0.0078)" in say()
     assert "Base 2 alone: -0.355, from -0.360 to -0.350 over 2 LoRA seeds" in say()
-    results["ERFT"] = made_up({u: 0.5 for u in units}, clean=1.05)
+    results["ERFT"] = made_up(dict.fromkeys(units, 0.5), clean=1.05)
     assert "not a valid win: clean loss 5.0 % above" in say()
     for drift in (0.5, 1.5):
-        results["ERFT"] = made_up({u: drift for u in units}, verdict="INVALID: motion is 0.10 of the truth's")
+        results["ERFT"] = made_up(dict.fromkeys(units, drift), verdict="INVALID: motion is 0.10 of the truth's")
         assert "No claim: INVALID in 8 of 8" in say() and "Error recycling" not in say()
-    results["ERFT"] = made_up({u: 1.5 for u in units})
+    results["ERFT"] = made_up(dict.fromkeys(units, 1.5))
     assert "drifts more" in say()
-    results["ERFT"] = made_up({u: 0.5 for u in units[:6]})
+    results["ERFT"] = made_up(dict.fromkeys(units[:6], 0.5))
     assert "No claim" in say()
     results["base"] = made_up({u: (-1.0) ** i for i, u in enumerate(units)})
-    results["ERFT"] = made_up({u: 0.5 for u in units})
+    results["ERFT"] = made_up(dict.fromkeys(units, 0.5))
     assert "not shown to drift" in say() and "No claim: the gate is closed" in say() and "Error recycling" not in say()
 
 
@@ -596,7 +596,7 @@ def test_a_figure_is_the_mean_of_the_runs_that_kept_it():
 def test_ablations_share_holms_correction_and_what_is_only_explored_has_none(parts):
     units = [parts["study"].Unit(1, lora) for lora in range(6)]
     drifts = {"base": 1.0, arms.PLAIN: 0.9, arms.FULL: 0.5, "frozen bank": 0.6, "bank of 1": 0.7, arms.OWN_CLIP: 0.8}
-    results = {name: made_up({u: value for u in units}) for name, value in drifts.items()}
+    results = {name: made_up(dict.fromkeys(units, value)) for name, value in drifts.items()}
     rows = [line.strip("| ").split(" | ") for line in report._tests_table(results).splitlines()[2:]]
     assert [row[:3] for row in rows] == [
         ["frozen bank, 0.600", "ERFT, 0.500", "6"],
