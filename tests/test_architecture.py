@@ -336,3 +336,11 @@ def test_readmes_tree_names_every_folder_of_the_product():
     named = {path.rstrip("/") for _, paths in readme_tree() for path in paths}
     folders = {shown(path.parent) for path in sources(*PRODUCT)}
     assert folders <= named, folders - named
+
+
+def test_every_file_that_contributing_names_exists():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    files = re.findall(r"`((?:svi_core|nodes|training|dev|demo|benchmarks|tests|web|locales)/[\w./]+\w\.\w+)`", text)
+    examples = {"depth", "test_depth", "sketch"}  # the pages' new files
+    assert len(files) > 40
+    assert not [name for name in files if Path(name).stem not in examples and not (ROOT / name).exists()]
