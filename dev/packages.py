@@ -23,6 +23,7 @@ EXTRA_PACKAGES: dict[str, tuple[str, ...]] = {
         "pytest-xdist>=3.8,<4",
         "hypothesis>=6.150,<7",
         "ruff>=0.17,<0.18",
+        "basedpyright==1.40.2",  # pyright with its Node.js as a wheel: nothing is downloaded at run time
         "playwright>=1.60,<2",
         "comfy-cli>=1.23,<2",
     ),
