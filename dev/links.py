@@ -1,4 +1,4 @@
-"""Link packs and model files into a ComfyUI's base directory: by symlink, else in the next best way."""
+"""Link packs and model files into ComfyUI's base directory: a symlink if possible, else a junction, hard link or copy."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dev.client import ServerError
 
-# What the name of a model file in a folder without subfolders (demo/models) says about its kind; the first that fits.
+# Words in the names of model files, and the model folders that they stand for. The first match counts.
 MODEL_KINDS = (
     ("lora", "loras"),
     ("vae", "vae"),
@@ -20,9 +20,9 @@ NOT_COPIED = shutil.ignore_patterns(".git", ".runtime", "__pycache__", ".pytest_
 
 
 def link_folder(folder: Path, link: Path) -> None:
-    """Make `link` lead to `folder`; where the system allows neither symlinks nor junctions, copy the folder there.
+    """Link `folder` at `link`, or copy it where the system allows neither symlinks nor junctions.
 
-    An earlier link (or copy) at that place is replaced.
+    Replaces an earlier link or copy.
     """
     if not folder.is_dir():
         raise ServerError(f"{folder} is not a folder")
@@ -42,7 +42,7 @@ def link_folder(folder: Path, link: Path) -> None:
 
 
 def link_file(file: Path, link: Path) -> None:
-    """Make `link` lead to `file`, by a symlink, else a hard link, else a copy; an earlier one at that place is replaced."""
+    """Link `file` at `link`: a symlink, else a hard link, else a copy. Replaces an earlier one."""
     link.unlink(missing_ok=True)
     for make in (os.symlink, os.link, shutil.copyfile):
         try:
@@ -54,7 +54,7 @@ def link_file(file: Path, link: Path) -> None:
 
 
 def model_folder(file: Path) -> str:
-    """Return the model folder that a file belongs to, by its name. Raises ServerError if the name does not tell."""
+    """Return the model folder of a file, by its name. Raises ServerError if no word of MODEL_KINDS matches."""
     for word, folder in MODEL_KINDS:
         if word in file.name.lower():
             return folder
@@ -68,6 +68,6 @@ def _remove_link(link: Path) -> None:
         if os.name != "nt":
             raise ServerError(f"{link} is not a link: move it away, a link is made there")
         try:
-            link.rmdir()  # removes a junction, never what it leads to
+            link.rmdir()  # removes a junction, never its target
         except OSError:
-            shutil.rmtree(link)  # a copy, made by us
+            shutil.rmtree(link)  # our own copy

@@ -1,9 +1,9 @@
-"""Run a real ComfyUI process with this pack in it, to talk to over HTTP (dev/client.py); used by the demo and by the tests.
+"""Run a real ComfyUI process with this pack, for the demo and the tests; dev/client.py talks to it over HTTP.
 
     with ComfyServer(environment, base_directory, model_roots=[models]) as server:
         outputs = server.run(graph)          # API format
 
-The process is ComfyUI's own main.py on CPU, with a base directory of its own: it writes nothing into the ComfyUI tree.
+The process is ComfyUI's own main.py on the CPU. It has its own base directory and writes nothing into the ComfyUI tree.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ MODEL_FOLDERS = (
 START_SECONDS = 300.0
 STOP_SECONDS = 15.0
 
-# The server's standard input is a pipe from us that nobody writes to: it ends when we end, however we end (SIGKILL
-# too), and then the server leaves. os.read takes no lock, so the waiting thread cannot disturb a normal exit.
+# The server's standard input is a pipe from us that nobody writes to. It closes when we end, even by SIGKILL, and then the
+# server exits. os.read takes no lock, so the waiting thread does not disturb a normal exit.
 LAUNCHER = """
 import os, runpy, sys, threading
 def leave_with_parent():
@@ -60,8 +60,7 @@ class ComfyServer(ComfyClient):
     Args:
         environment: the Python and the ComfyUI tree to run.
         base_directory: made if absent; holds input, output, temp, user, models and custom_nodes.
-        model_roots: folders with any of MODEL_FOLDERS inside, whose files the server lists, or with the model files
-            themselves, each of a kind that its name tells (MODEL_KINDS).
+        model_roots: folders that contain any of MODEL_FOLDERS, or model files whose names tell their kind (MODEL_KINDS).
         custom_nodes: name in custom_nodes/ -> folder linked there; by default this pack and the tiny encoders.
         arguments: further command-line arguments of main.py.
     """
@@ -92,7 +91,7 @@ class ComfyServer(ComfyClient):
 
     @property
     def url(self) -> str:
-        """Where the server answers, without a slash at the end."""
+        """The server's address, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -106,7 +105,7 @@ class ComfyServer(ComfyClient):
 
     @property
     def pid(self) -> int | None:
-        """The process id of the server; None while none was started."""
+        """The process id of the server; None before the first start."""
         return self._process.pid if self._process else None
 
     @property
@@ -138,7 +137,7 @@ class ComfyServer(ComfyClient):
             raise
 
     def stop(self) -> None:
-        """End the process: ask it, and after STOP_SECONDS force it. Does nothing if it is not running."""
+        """Ask the process to end, and kill it after STOP_SECONDS. Does nothing if it is not running."""
         if self._process is None:
             return
         if self.is_running:
@@ -148,7 +147,7 @@ class ComfyServer(ComfyClient):
         self.kill()
 
     def kill(self) -> None:
-        """End the process at once, as a crash or a power cut would (SIGKILL)."""
+        """Kill the process at once (SIGKILL), as a crash or a power cut would."""
         if self._process is None:
             return
         self._process.kill()
