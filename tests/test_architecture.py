@@ -48,8 +48,11 @@ FILES_WITH_COMFYUI = {
     "nodes/bridge/attention.py",
     "nodes/bridge/clip_times.py",
     "nodes/bridge/compiled.py",
+    "nodes/bridge/latents.py",
+    "nodes/bridge/models.py",
     "nodes/bridge/queued_graph.py",
-    "nodes/bridge/translate.py",
+    "nodes/bridge/sampling.py",
+    "nodes/bridge/vaes.py",
     "nodes/clip_panel.py",
     "nodes/continuation.py",
     "nodes/dance.py",
@@ -60,11 +63,10 @@ FILES_WITH_COMFYUI = {
     "nodes/lora_presets.py",
     "nodes/schedule.py",
     "nodes/talk.py",
-    "training/model/backbone.py",
     "training/model/comfy_runtime.py",
     "training/model/encoders.py",
+    "training/model/loading.py",
     "training/model/lora_file.py",
-    "training/model/speech_layers.py",
 }
 BANNED_STEMS = ("utils", "util", "helpers", "helper", "common", "misc", "manager")
 
