@@ -18,8 +18,10 @@ train: ## train a tiny SVI LoRA on the CPU, from clips of the demo's world: the 
 	@$(PYTHON) -m dev.environment --run -m training.cache --config training/configs/tiny.toml
 	@$(PYTHON) -m dev.environment --run -m training.erft --config training/configs/tiny.toml
 
-lint: ## check style with ruff
+lint: ## check style and types: ruff and pyright
 	@$(PYTHON) -m dev.environment --extra test --run -m ruff check
+	@$(PYTHON) -m dev.environment --extra test --run -m ruff format --check
+	@$(PYTHON) -m dev.environment --extra test --run -m basedpyright
 
 setup: ## only set the environment up
 	@$(PYTHON) -m dev.environment --extra test

@@ -2,11 +2,11 @@
 
     python -m demo [--image PICTURE] [--prompts TEXT_FILE] [--clips N] [--seed S]
 
-It runs on any Python from 3.11 on: it checks the arguments, sets the environment up where that is missing, and goes on
-inside it as `demo.run`. Everything that is told goes to standard error; the last line on standard output is the path of
-the video, relative to the repository.
+It needs Python 3.11 or newer and nothing else: it checks the arguments, sets up the environment, and continues there as
+`demo.run`. Messages go to standard error; the last line of standard output is the path of the video, relative to the
+repository.
 
-Exit codes: 0 the video is there; 1 something failed; 2 bad arguments; 130 interrupted.
+Exit codes: 0 success; 1 failure; 2 bad arguments; 130 interrupted.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_SEED = 2**53 - 1  # the largest whole number that ComfyUI's front end keeps 
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Go on as `demo.run` in the environment; return an exit code only if that cannot be."""
+    """Replace this process with `demo.run` in the environment; return an exit code if that fails."""
     options = argument_parser().parse_args(arguments)
     try:
         image = check_file(options.image or default_image(), "--image")

@@ -212,8 +212,7 @@ def _rejection(answer: bytes) -> PromptRejected:
     if details := content["error"].get("details"):
         lines.append(str(details))
     for node_id, node in node_errors.items():
-        for error in node["errors"]:
-            lines.append(f"{node['class_type']} ({node_id}): {error['message']}: {error['details']}")
+        lines += [f"{node['class_type']} ({node_id}): {error['message']}: {error['details']}" for error in node["errors"]]
     return PromptRejected("; ".join(line.strip() for line in lines), node_errors)
 
 

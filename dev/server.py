@@ -1,13 +1,14 @@
-"""Run a real ComfyUI process with this pack in it, to talk to over HTTP (dev/client.py); used by the demo and by the tests.
+"""Run a real ComfyUI process with this pack, for the demo and the tests; dev/client.py talks to it over HTTP.
 
     with ComfyServer(environment, base_directory, model_roots=[models]) as server:
         outputs = server.run(graph)          # API format
 
-The process is ComfyUI's own main.py on CPU, with a base directory of its own: it writes nothing into the ComfyUI tree.
+The process is ComfyUI's own main.py on the CPU. It has its own base directory and writes nothing into the ComfyUI tree.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -21,6 +22,7 @@ from typing import Any, Self
 
 from dev.client import ComfyClient, ServerError
 from dev.environment import REPOSITORY, Environment, Layout, clean_python_variables
+from dev.links import link_file, link_folder, model_folder
 
 PACK_NAME = "ComfyUI-StableVideoInfinity"
 PACK_NODES = {PACK_NAME: REPOSITORY, "svi_tiny_encoders": REPOSITORY / "demo" / "tiny_encoders"}
@@ -34,20 +36,11 @@ MODEL_FOLDERS = (
     "audio_encoders",
     "model_patches",
 )
-# What the name of a model file in a folder without subfolders (demo/models) says about its kind; the first that fits.
-MODEL_KINDS = (
-    ("lora", "loras"),
-    ("vae", "vae"),
-    ("umt5", "text_encoders"),
-    ("clip", "clip_vision"),
-    ("wan", "diffusion_models"),
-)
 START_SECONDS = 300.0
 STOP_SECONDS = 15.0
-NOT_COPIED = shutil.ignore_patterns(".git", ".runtime", "__pycache__", ".pytest_cache", ".ruff_cache", ".hypothesis")
 
-# The server's standard input is a pipe from us that nobody writes to: it ends when we end, however we end (SIGKILL
-# too), and then the server leaves. os.read takes no lock, so the waiting thread cannot disturb a normal exit.
+# The server's standard input is a pipe from us that nobody writes to. It closes when we end, even by SIGKILL, and then the
+# server exits. os.read takes no lock, so the waiting thread does not disturb a normal exit.
 LAUNCHER = """
 import os, runpy, sys, threading
 def leave_with_parent():
@@ -67,8 +60,7 @@ class ComfyServer(ComfyClient):
     Args:
         environment: the Python and the ComfyUI tree to run.
         base_directory: made if absent; holds input, output, temp, user, models and custom_nodes.
-        model_roots: folders with any of MODEL_FOLDERS inside, whose files the server lists, or with the model files
-            themselves, each of a kind that its name tells (MODEL_KINDS).
+        model_roots: folders that contain any of MODEL_FOLDERS, or model files whose names tell their kind (MODEL_KINDS).
         custom_nodes: name in custom_nodes/ -> folder linked there; by default this pack and the tiny encoders.
         arguments: further command-line arguments of main.py.
     """
@@ -99,7 +91,7 @@ class ComfyServer(ComfyClient):
 
     @property
     def url(self) -> str:
-        """Where the server answers, without a slash at the end."""
+        """The server's address, without a trailing slash."""
         return f"http://127.0.0.1:{self.port}"
 
     @property
@@ -113,7 +105,7 @@ class ComfyServer(ComfyClient):
 
     @property
     def pid(self) -> int | None:
-        """The process id of the server; None while none was started."""
+        """The process id of the server; None before the first start."""
         return self._process.pid if self._process else None
 
     @property
@@ -145,19 +137,17 @@ class ComfyServer(ComfyClient):
             raise
 
     def stop(self) -> None:
-        """End the process: ask it, and after STOP_SECONDS force it. Does nothing if it is not running."""
+        """Ask the process to end, and kill it after STOP_SECONDS. Does nothing if it is not running."""
         if self._process is None:
             return
         if self.is_running:
             self._process.terminate()
-            try:
+            with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                pass
         self.kill()
 
     def kill(self) -> None:
-        """End the process at once, as a crash or a power cut would (SIGKILL)."""
+        """Kill the process at once (SIGKILL), as a crash or a power cut would."""
         if self._process is None:
             return
         self._process.kill()
@@ -255,60 +245,6 @@ def process_variables(environment: Environment) -> dict[str, str]:
     if environment.comfyui != Layout().comfyui:
         variables["PYTHONDONTWRITEBYTECODE"] = "1"
     return variables
-
-
-def link_folder(folder: Path, link: Path) -> None:
-    """Make `link` lead to `folder`; where the system allows neither symlinks nor junctions, copy the folder there.
-
-    An earlier link (or copy) at that place is replaced.
-    """
-    if not folder.is_dir():
-        raise ServerError(f"{folder} is not a folder")
-    _remove_link(link)
-    try:
-        link.symlink_to(folder, target_is_directory=True)
-        return
-    except OSError:
-        if os.name != "nt":
-            raise
-    import _winapi
-
-    try:
-        _winapi.CreateJunction(str(folder), str(link))
-    except OSError:  # another drive, or a file system without junctions
-        shutil.copytree(folder, link, ignore=NOT_COPIED)
-
-
-def link_file(file: Path, link: Path) -> None:
-    """Make `link` lead to `file`, by a symlink, else a hard link, else a copy; an earlier one at that place is replaced."""
-    link.unlink(missing_ok=True)
-    for make in (os.symlink, os.link, shutil.copyfile):
-        try:
-            make(file, link)
-            return
-        except OSError:
-            if make is shutil.copyfile:
-                raise
-
-
-def model_folder(file: Path) -> str:
-    """Return the model folder that a file belongs to, by its name. Raises ServerError if the name does not tell."""
-    for word, folder in MODEL_KINDS:
-        if word in file.name.lower():
-            return folder
-    raise ServerError(f"{file} could be any kind of model: put one of {', '.join(w for w, _ in MODEL_KINDS)} in its name")
-
-
-def _remove_link(link: Path) -> None:
-    if link.is_symlink():
-        link.unlink()
-    elif link.exists():
-        if os.name != "nt":
-            raise ServerError(f"{link} is not a link: move it away, a link is made there")
-        try:
-            link.rmdir()  # removes a junction, never what it leads to
-        except OSError:
-            shutil.rmtree(link)  # a copy, made by us
 
 
 def _free_port() -> int:

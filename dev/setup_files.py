@@ -1,4 +1,4 @@
-"""What a set-up writes and reads, with nothing but Python's standard library: stamps, checked archives, locks, messages."""
+"""Files of the set-up, using only the standard library: their places, stamps, checked archives, locks, messages."""
 
 from __future__ import annotations
 
@@ -12,18 +12,48 @@ import time
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
 
+REPOSITORY = Path(__file__).resolve().parent.parent
 STAMP = ".svi-stamp.json"
 
 
 class SetupError(RuntimeError):
-    """The environment cannot be set up; the message says what is wrong and what to do."""
+    """The set-up failed; the message states the reason and the fix."""
 
 
 class LockBusy(RuntimeError):
-    """Another process holds a lock that the caller did not want to wait for."""
+    """Another process holds the lock, and the caller does not wait."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Paths of the environment: ``repository`` holds requirements.txt, ``runtime`` everything that the set-up creates."""
+
+    repository: Path = REPOSITORY
+    runtime: Path = REPOSITORY / ".runtime"
+
+    @property
+    def venv(self) -> Path:
+        return self.runtime / "venv"
+
+    @property
+    def venv_python(self) -> Path:
+        return self.venv / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+    @property
+    def comfyui(self) -> Path:
+        return self.runtime / "ComfyUI"
+
+    @property
+    def downloads(self) -> Path:
+        return self.runtime / "downloads"
+
+    @property
+    def lock(self) -> Path:
+        return self.runtime / "setup.lock"
 
 
 def say(message: str) -> None:
@@ -32,8 +62,13 @@ def say(message: str) -> None:
     sys.stderr.flush()
 
 
+def clean_python_variables() -> dict[str, str]:
+    """Return the environment variables without those that change where Python imports from."""
+    return {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "PYTHONPATH")}
+
+
 def read_stamp(folder: Path) -> dict[str, str]:
-    """Return the stamp inside `folder`; an absent or unreadable one is empty, which matches nothing."""
+    """Return the stamp of `folder`; empty, which matches nothing, if it is missing or unreadable."""
     try:
         stamp = json.loads((folder / STAMP).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError, ValueError):
@@ -42,14 +77,14 @@ def read_stamp(folder: Path) -> dict[str, str]:
 
 
 def write_stamp(folder: Path, stamp: dict[str, str]) -> None:
-    """Write the stamp of `folder` in one step: a reader sees the old one or the new one, never half of it."""
+    """Write the stamp of `folder` atomically."""
     staging = folder / f"{STAMP}.{os.getpid()}"
     staging.write_text(json.dumps(stamp, indent=1, sort_keys=True), encoding="utf-8")
-    os.replace(staging, folder / STAMP)
+    staging.replace(folder / STAMP)
 
 
 def check_sha256(path: Path, expected: str) -> None:
-    """Raise SetupError unless the file has the expected sha256; a file that has not is deleted, so a rerun fetches it."""
+    """Delete the file and raise SetupError unless it has the expected sha256; a rerun then downloads it again."""
     with path.open("rb") as handle:
         found = hashlib.file_digest(handle, "sha256").hexdigest()
     if found != expected:
@@ -58,10 +93,10 @@ def check_sha256(path: Path, expected: str) -> None:
 
 
 def extract_folder(archive: Path, folder: str, destination: Path, stamp: dict[str, str]) -> None:
-    """Extract `folder` of a tar archive as `destination` with `stamp` inside it; all of it appears at once or not at all.
+    """Extract `folder` of a tar archive to `destination`, with `stamp` inside it, atomically.
 
     Raises:
-        SetupError: the archive has no such folder, or holds a link, a special file or a path that leads outside.
+        SetupError: the archive lacks the folder, or contains a link, a special file or a path that leads outside.
     """
     if not hasattr(tarfile, "data_filter"):
         raise SetupError("this Python cannot extract archives safely: use Python 3.11.4 or newer")
@@ -78,7 +113,7 @@ def extract_folder(archive: Path, folder: str, destination: Path, stamp: dict[st
         shutil.rmtree(staging, ignore_errors=True)
         raise SetupError(f"{archive.name} cannot be extracted: {error}") from error
     write_stamp(staging, stamp)
-    os.rename(staging, destination)
+    staging.rename(destination)
 
 
 def _members_below(tar: tarfile.TarFile, folder: str) -> Iterator[tarfile.TarInfo]:
@@ -90,7 +125,7 @@ def _members_below(tar: tarfile.TarFile, folder: str) -> Iterator[tarfile.TarInf
 
 
 def comfyui_tree_digest(tree: Path) -> str:
-    """Return one sha256 over the names and contents of a ComfyUI tree's own files, skipping what users put beside them."""
+    """Return the sha256 of the names and contents of a ComfyUI tree's own files, without those that users add."""
     skipped = {"__pycache__", "custom_nodes", "input", "models", "output", "temp", "user"}
     total = hashlib.sha256()
     files = [path for path in tree.rglob("*") if path.is_file() and path.name != STAMP]
@@ -103,10 +138,10 @@ def comfyui_tree_digest(tree: Path) -> str:
 
 @contextmanager
 def file_lock(path: Path, waiting: str | None) -> Iterator[None]:
-    """Hold an exclusive lock on `path`, which the system releases even if this process is killed.
+    """Hold an exclusive lock on `path`; the system releases it even if this process is killed.
 
     Args:
-        waiting: what to tell the user while another process holds it; None not to wait.
+        waiting: the message to show while another process holds it; None raises instead of waiting.
 
     Raises:
         LockBusy: another process holds it and `waiting` is None.

@@ -82,8 +82,11 @@ def measure(shape: tuple[int, ...], capacity: int, folder: Path | None, backward
 def time_step(
     bank: ErrorBank, shape: tuple[int, ...], config: ErrorRecyclingConfig, random: torch.Generator, backward: float
 ) -> tuple[float, float, float]:
-    """Return the milliseconds of a draw of all three errors, of an insertion into the full cell, and what is left of it after
-    `backward` seconds beside it."""
+    """Return the milliseconds of a draw, an insertion, and an insertion beside other work.
+
+    The draw is of all three errors and the insertion goes into a full cell; the last number is what remains of the
+    insertion after `backward` seconds of other work beside it.
+    """
     residual = torch.randn(shape, generator=random)
     began = time.perf_counter()
     injection = draw_injection(bank, SIGMA, config, random, range(shape[1]))

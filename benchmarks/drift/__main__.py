@@ -46,7 +46,8 @@ def _study(options: argparse.Namespace) -> str:
     """Run, report or diagnose a study; return its tables."""
     from .data import Chain
     from .report import write_report
-    from .study import STUDIES, arm_order, diagnose_bases, num_cores, require_same_settings, run_study
+    from .study import STUDIES, arm_order, require_same_settings
+    from .work import diagnose_bases, num_cores, run_study
 
     study = STUDIES[options.study]
     folder = options.folder or OUTPUT / study.name

@@ -132,10 +132,19 @@ def train_lora(
                 keep = stream(seed, step, slot, "keep")
                 if should_store(injections[slot], arm.recycling, keep):
                     store(bank, found, float(sigmas[ids[slot]]), arm.recycling, keep)
-    statistics = bank.statistics()
-    rms, fill = (tuple(getattr(cell, name) for cell in statistics) for name in ("latent_error_rms", "fill"))
-    injected = torch.tensor(squares).mean(0).sqrt().tolist() if squares else (0.0, 0.0)
-    return TrainedLora(pairs, tuple(losses), rms, fill, *injected)
+    return TrainedLora(pairs, tuple(losses), *_bank_means(bank), *_injected_means(squares))
+
+
+def _bank_means(bank: ErrorBank) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return the RMS of the latent errors and the fill of every cell."""
+    cells = bank.statistics()
+    return tuple(cell.latent_error_rms for cell in cells), tuple(cell.fill for cell in cells)
+
+
+def _injected_means(squares: list[tuple[float, float]]) -> tuple[float, float]:
+    """Return the RMS of the injected errors, overall and focused."""
+    overall, focused = torch.tensor(squares).mean(0).sqrt().tolist() if squares else (0.0, 0.0)
+    return overall, focused
 
 
 def _error_squares(data: StoryData, chain: Chain, example: Example, injection: ErrorInjection) -> tuple[float, float]:

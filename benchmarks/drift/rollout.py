@@ -3,6 +3,7 @@
 Shapes: N scenes, K clips, S slots; frames [N, T, H, W, 3] uint8.
 """
 
+import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -99,7 +100,7 @@ def roll_out(
         latent = torch.stack([
             torch.randn(y_latent.shape[1:], generator=stream(seed, clip, scene, "rollout")) for scene in scenes.seeds
         ])  # fmt: skip
-        for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+        for sigma, following in itertools.pairwise(sigmas):
             level = sigma.expand(len(latent))
             latent = latent + (following - sigma) * predict(model, latent, y_latent, level, scenes.text_of(clip))
         frames = to_uint8(codec.decode(latent))

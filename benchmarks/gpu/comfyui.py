@@ -30,8 +30,11 @@ class Unused(metaclass=_Anything):
 
 
 class StandInForAv:
-    """Finds an empty `av` where PyAV is not installed: ComfyUI's node interface and the trainer's reader import it for video
-    files, none of which these benchmarks read or write through it. Whatever is asked of it is :class:`Unused`."""
+    """Import an empty `av` where PyAV is not installed.
+
+    ComfyUI's node interface and the trainer's reader import PyAV for video files, but these benchmarks use none. Every
+    attribute of the empty module is :class:`Unused`.
+    """
 
     def find_spec(self, name: str, path=None, target=None):
         """Return a spec for `av` and its submodules only."""

@@ -16,7 +16,8 @@ import torch
 
 from benchmarks.gpu.comfyui import pack_module
 from benchmarks.gpu.command import Bench, Row, open_bench, print_report
-from benchmarks.gpu.jobs import Job, Stopwatch, diffusers_pipeline, make_diffusers, make_ours, make_stock, timed_job
+from benchmarks.gpu.jobs import Job, diffusers_pipeline, make_diffusers, make_ours, make_stock, timed_job
+from benchmarks.gpu.stopwatch import Stopwatch
 from benchmarks.gpu.weights import KINDS
 
 NUM_CLIPS = 3

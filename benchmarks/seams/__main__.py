@@ -4,7 +4,7 @@ import argparse
 import json
 import sys
 from dataclasses import dataclass
-from itertools import accumulate, product
+from itertools import accumulate, pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +41,7 @@ class Request:
 def seam_measures(frames: list[np.ndarray], seam: int) -> tuple[float, float]:
     """Return (jump, sharpness change) at the seam before frame `seam` of `frames` [H, W, 3] uint8."""
     grey = [frame.astype(np.float32).mean(axis=2) for frame in frames]
-    changes = np.array([0.0, *(float(np.abs(b - a).mean()) for a, b in zip(grey, grey[1:], strict=False))])
+    changes = np.array([0.0, *(float(np.abs(b - a).mean()) for a, b in pairwise(grey))])
     sharp = np.array([np.log10((np.diff(g, 2, axis=0)[:, 1:-1] + np.diff(g, 2, axis=1)[1:-1]).var() + 1e-6) for g in grey])
     near = slice(seam - NEAR, seam + NEAR + 1)
     far = [i for i in range(max(1, seam - FAR), min(len(frames), seam + FAR)) if abs(i - seam) > NEAR]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 def launch(worker: Callable[..., None], num_workers: int, *settings: Any) -> None:
     """Run `worker(rank, *settings)` in `num_workers` processes that can average gradients."""
     with tempfile.TemporaryDirectory() as folder:
-        store = os.path.join(folder, "store")
+        store = str(Path(folder, "store"))
         multiprocessing.spawn(_start, (worker, num_workers, store, settings), nprocs=num_workers)
 
 

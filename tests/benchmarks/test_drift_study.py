@@ -35,7 +35,7 @@ def fitted(clips):
 @pytest.fixture(scope="module")
 def parts(comfy):
     """The modules that need ComfyUI."""
-    names = ("data", "rollout", "scoring", "study", "finetune", "base", "model")
+    names = ("data", "rollout", "scoring", "study", "work", "finetune", "base", "model")
     return {name: importlib.import_module(f"benchmarks.drift.{name}") for name in names}
 
 
@@ -199,8 +199,8 @@ def small_run(parts, tmp_path_factory):
     names = [arms.PLAIN, arms.FULL, "Gaussian noise", "blur and colour", "frozen bank"]
     names += [arms.OWN_CLIP, arms.OTHER_CLIP]
     one_frame, pro = parts["data"].Chain
-    parts["study"].run_study(study, place / "work", [one_frame], names, 1)
-    parts["study"].run_study(study, place / "work", [pro], [arms.PLAIN, arms.FULL, "blur and colour"], 1)
+    parts["work"].run_study(study, place / "work", [one_frame], names, 1)
+    parts["work"].run_study(study, place / "work", [pro], [arms.PLAIN, arms.FULL, "blur and colour"], 1)
     return study, place
 
 
@@ -309,8 +309,8 @@ def test_the_study_runs_on_real_clips_of_which_few_seconds_are_known(parts, tmp_
     for seed in range(2):
         film(tmp_path / "clips" / f"{seed}.mp4", seed)
     study = replace(parts["study"].STUDIES["small"], name="real", source=parts["data"].Source.REAL_CLIPS)
-    parts["study"].run_study(study, tmp_path / "work", study.chains, [arms.PLAIN, arms.FULL], 1)
-    learnt = parts["study"].open_workshop(study, tmp_path / "work").training
+    parts["work"].run_study(study, tmp_path / "work", study.chains, [arms.PLAIN, arms.FULL], 1)
+    learnt = parts["work"].open_workshop(study, tmp_path / "work").training
     assert learnt.latents.shape[:2] == (4, 1) and len(learnt.texts.tokens) == 4  # a caption for each clip that was filmed
     text = report.write_report(study, tmp_path / "work", tmp_path / "report", {"processor": "a test"})
     assert "## one frame" in text and "2.0 Pro" not in text
@@ -361,7 +361,7 @@ def test_what_cannot_be_run_is_told(arguments, message, tmp_path, monkeypatch, c
 def test_a_folder_of_another_study_is_refused(parts, small_run):
     study, place = small_run
     with pytest.raises(ValueError, match="holds another study .base_steps: 2 -> 3"):
-        parts["study"].run_study(replace(study, base_steps=3), place / "work", list(parts["data"].Chain), [arms.PLAIN], 1)
+        parts["work"].run_study(replace(study, base_steps=3), place / "work", list(parts["data"].Chain), [arms.PLAIN], 1)
 
 
 def test_results_of_another_study_or_of_nobody_knows_which_are_not_reported(parts, small_run, tmp_path, capsys):
@@ -387,7 +387,7 @@ def test_the_clip_befores_error_is_what_is_injected(parts, fitted):
 
 def test_the_control_gets_the_same_errors_at_the_same_examples_but_another_clips(parts, small_run, monkeypatch):
     study, place = small_run
-    shop, finetune = parts["study"].open_workshop(study, place / "work"), parts["finetune"]
+    shop, finetune = parts["work"].open_workshop(study, place / "work"), parts["finetune"]
     chain, inject, given = parts["data"].Chain.ONE_FRAME, finetune.inject, []
 
     def labelled(model, codec, data, chain, examples, levels, random):
@@ -420,11 +420,11 @@ def test_a_base_is_diagnosed_on_validation_stories(parts, small_run, monkeypatch
     diagnosis = importlib.import_module("benchmarks.drift.diagnosis")
     monkeypatch.setattr(diagnosis, "NUM_SCENES", 6)
     monkeypatch.setattr(diagnosis, "NUM_DRAWS", 300)
-    text = parts["study"].diagnose_bases(study, place / "work")
+    text = parts["work"].diagnose_bases(study, place / "work")
     kept = json.loads((place / "work" / "diagnosis.json").read_text())["bases"]["1"]
     row = f"| 1 | {kept['codec_loss']:.3f} | {kept['last_frame_error']:.3f} | {kept['bank_error']:.3f} |"
     assert text.startswith("| base | codec's loss |") and row in text
-    shop = parts["study"].open_workshop(study, place / "work")
+    shop = parts["work"].open_workshop(study, place / "work")
 
     def diagnosis_of(share):
         def towards_the_first_frame(model, noisy, y, sigma, texts):
@@ -494,7 +494,7 @@ def test_a_frozen_bank_holds_what_it_was_filled_with_and_another_grows(parts, sm
 def test_the_clip_before_hands_its_own_error_over(parts, small_run, monkeypatch, chain):
     """A model that sees its first frame and nothing else: its error in the last slot is what has changed since, by hand."""
     study, place = small_run
-    shop, own = parts["study"].open_workshop(study, place / "work"), parts["data"].Chain[chain]
+    shop, own = parts["work"].open_workshop(study, place / "work"), parts["data"].Chain[chain]
     one_frame, finetune, unused = chain == "ONE_FRAME", parts["finetune"], torch.zeros(16, 6, 8, 12)
     moved = (shop.training.latents[:, 1:3, :, 0] - shop.training.latents[:, 1:3, :, -1]).abs().amax((2, 3, 4))
     story, before = divmod(int(moved.argmax()), 2)
@@ -516,15 +516,15 @@ def test_the_clip_before_hands_its_own_error_over(parts, small_run, monkeypatch,
 
 def test_running_again_does_nothing(parts, small_run, monkeypatch):
     study, place = small_run
-    monkeypatch.setattr(parts["study"], "train_lora", None)
-    monkeypatch.setattr(parts["study"], "train_base", None)
-    parts["study"].run_study(study, place / "work", list(parts["data"].Chain), [arms.PLAIN], 1)
+    monkeypatch.setattr(parts["work"], "train_lora", None)
+    monkeypatch.setattr(parts["work"], "train_base", None)
+    parts["work"].run_study(study, place / "work", list(parts["data"].Chain), [arms.PLAIN], 1)
 
 
 def test_arms_see_the_same_data_noise_and_start(parts, small_run):
     """Without a single error injected, every arm trains the same LoRA bit for bit."""
     study, place = small_run
-    shop = parts["study"].open_workshop(study, place / "work")
+    shop = parts["work"].open_workshop(study, place / "work")
     chain = parts["data"].Chain.PRO
     never = ErrorRecyclingConfig(clean_prob=1.0, capacity=4, num_grids=4)
     made = arms.make_arms(never)
@@ -539,7 +539,7 @@ def test_arms_see_the_same_data_noise_and_start(parts, small_run):
 
 def test_a_lora_of_zeros_changes_no_roll_out(parts, small_run):
     study, place = small_run
-    shop = parts["study"].open_workshop(study, place / "work")
+    shop = parts["work"].open_workshop(study, place / "work")
     chain = parts["data"].Chain.ONE_FRAME
     model = parts["model"].load_base(parts["study"].base_path(place / "work", chain, 1))
     scenes = parts["rollout"].make_scenes(parts["data"].Source.TINY_WORLD, 77, 2, 2)
@@ -562,8 +562,8 @@ def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
     unit = parts["study"].Unit
     units = [unit(base, lora) for base in range(4) for lora in (1, 2)]
     results = {
-        "base": made_up({u: 1.0 for u in units}),
-        "plain LoRA": made_up({u: 0.9 for u in units}),
+        "base": made_up(dict.fromkeys(units, 1.0)),
+        "plain LoRA": made_up(dict.fromkeys(units, 0.9)),
         "ERFT": made_up({u: 0.5 + 0.01 * i for i, u in enumerate(units)}, start_gap=0.3),
     }
     say = lambda: " ".join(report._claim(results))  # noqa: E731
@@ -572,17 +572,17 @@ def test_a_claim_needs_pairs_a_drifting_base_and_honest_videos(parts):
     assert "Over the 2 scenes instead, mean of all units: 95 % interval -0.365 to -0.365" in say()
     assert "(rolled - true start): -0.100 (95 % interval -0.100 to -0.100, p = 0.0078)" in say()
     assert "Base 2 alone: -0.355, from -0.360 to -0.350 over 2 LoRA seeds" in say()
-    results["ERFT"] = made_up({u: 0.5 for u in units}, clean=1.05)
+    results["ERFT"] = made_up(dict.fromkeys(units, 0.5), clean=1.05)
     assert "not a valid win: clean loss 5.0 % above" in say()
     for drift in (0.5, 1.5):
-        results["ERFT"] = made_up({u: drift for u in units}, verdict="INVALID: motion is 0.10 of the truth's")
+        results["ERFT"] = made_up(dict.fromkeys(units, drift), verdict="INVALID: motion is 0.10 of the truth's")
         assert "No claim: INVALID in 8 of 8" in say() and "Error recycling" not in say()
-    results["ERFT"] = made_up({u: 1.5 for u in units})
+    results["ERFT"] = made_up(dict.fromkeys(units, 1.5))
     assert "drifts more" in say()
-    results["ERFT"] = made_up({u: 0.5 for u in units[:6]})
+    results["ERFT"] = made_up(dict.fromkeys(units[:6], 0.5))
     assert "No claim" in say()
     results["base"] = made_up({u: (-1.0) ** i for i, u in enumerate(units)})
-    results["ERFT"] = made_up({u: 0.5 for u in units})
+    results["ERFT"] = made_up(dict.fromkeys(units, 0.5))
     assert "not shown to drift" in say() and "No claim: the gate is closed" in say() and "Error recycling" not in say()
 
 
@@ -596,7 +596,7 @@ def test_a_figure_is_the_mean_of_the_runs_that_kept_it():
 def test_ablations_share_holms_correction_and_what_is_only_explored_has_none(parts):
     units = [parts["study"].Unit(1, lora) for lora in range(6)]
     drifts = {"base": 1.0, arms.PLAIN: 0.9, arms.FULL: 0.5, "frozen bank": 0.6, "bank of 1": 0.7, arms.OWN_CLIP: 0.8}
-    results = {name: made_up({u: value for u in units}) for name, value in drifts.items()}
+    results = {name: made_up(dict.fromkeys(units, value)) for name, value in drifts.items()}
     rows = [line.strip("| ").split(" | ") for line in report._tests_table(results).splitlines()[2:]]
     assert [row[:3] for row in rows] == [
         ["frozen bank, 0.600", "ERFT, 0.500", "6"],

@@ -6,6 +6,7 @@ is done again. Selectors are those of front end 1.47.
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -179,10 +180,8 @@ class FrontEnd:
         """Click until `done`; what opened late may cover the button, and then a second click never gets through."""
 
         def click() -> None:
-            try:
+            with contextlib.suppress(PlaywrightTimeout):  # `done` tells whether an earlier click arrived after all
                 locator.click(timeout=ATTEMPT_MS)
-            except PlaywrightTimeout:
-                pass  # `done` tells whether an earlier click was heard after all
 
         self._until(click, done)
 

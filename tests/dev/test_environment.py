@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
+from dev import comfyui_tree, packages
 from dev import environment as setup
 from dev import setup_files as files
-from dev.environment import Layout
-from dev.setup_files import LockBusy, SetupError
+from dev.setup_files import Layout, LockBusy, SetupError
 
 VERSION = '__version__ = "0.30.0"\n'
 
@@ -44,8 +44,8 @@ def layout(tmp_path: Path) -> Layout:
     (layout.repository / "requirements.txt").write_text("imageio-ffmpeg\n", encoding="utf-8")
     layout.venv_python.parent.mkdir(parents=True)
     layout.venv_python.touch()
-    files.write_stamp(layout.comfyui, {"sdist_sha256": setup.COMFYUI_SDIST_SHA256})
-    files.write_stamp(layout.venv, setup.wanted_stamp(layout, layout.comfyui, []))
+    files.write_stamp(layout.comfyui, {"sdist_sha256": comfyui_tree.COMFYUI_SDIST_SHA256})
+    files.write_stamp(layout.venv, packages.wanted_stamp(layout, layout.comfyui, []))
     return layout
 
 
@@ -103,7 +103,7 @@ def test_packages_are_installed_once_and_later_extras_keep_the_base_stamp(layout
     setup.ensure_environment([], layout)
     assert len(commands) == num_commands
     installed = [command for command in commands if "install" in command]
-    assert any(set(setup.TORCH_PINS) <= set(command) for command in installed)
+    assert any(set(packages.TORCH_PINS) <= set(command) for command in installed)
     assert any(str(layout.repository / "requirements.txt") in command for command in installed)
 
 
@@ -125,7 +125,7 @@ def test_a_package_that_was_installed_in_part_is_taken_out_so_that_pip_installs_
         folder.mkdir(parents=True)
         (folder / "METADATA").touch()
     (whole / "RECORD").touch()
-    setup._drop_half_installed(layout)
+    packages._drop_half_installed(layout)
     assert whole.is_dir() and not part.exists()
 
 
@@ -136,7 +136,7 @@ def test_the_users_own_comfyui_is_used_and_not_written_into(layout: Layout, tmp_
     own = make_comfyui(tmp_path / "own")
     before = sorted(own.rglob("*"))
     monkeypatch.setenv("COMFYUI_PATH", str(own))
-    files.write_stamp(layout.venv, setup.wanted_stamp(layout, own, []))
+    files.write_stamp(layout.venv, packages.wanted_stamp(layout, own, []))
     assert setup.ensure_environment([], layout).comfyui == own
     assert sorted(own.rglob("*")) == before
 
@@ -243,7 +243,7 @@ def test_a_download_with_another_sha256_is_refused_and_deleted(tmp_path: Path):
     path.write_bytes(b"content")
     files.check_sha256(path, hashlib.sha256(b"content").hexdigest())
     with pytest.raises(SetupError, match="not the pinned de5d0c32"):
-        files.check_sha256(path, setup.COMFYUI_SDIST_SHA256)
+        files.check_sha256(path, comfyui_tree.COMFYUI_SDIST_SHA256)
     assert not path.exists()
 
 
@@ -251,16 +251,16 @@ def test_an_unstamped_tree_is_adopted_only_if_its_content_is_the_pinned_one(layo
     (layout.comfyui / files.STAMP).unlink()
     (layout.comfyui / "models").mkdir()
     (layout.comfyui / "models" / "mine.safetensors").touch()  # what users put in does not count
-    monkeypatch.setattr(setup, "COMFYUI_TREE_SHA256", files.comfyui_tree_digest(layout.comfyui))
-    assert setup._ensure_pinned_comfyui(layout) == layout.comfyui
+    monkeypatch.setattr(comfyui_tree, "COMFYUI_TREE_SHA256", files.comfyui_tree_digest(layout.comfyui))
+    assert comfyui_tree.ensure_pinned_comfyui(layout) == layout.comfyui
     assert setup.find_environment([], layout) is not None
 
 
 def test_a_tree_with_another_content_is_moved_aside_and_made_anew(layout: Layout, monkeypatch: pytest.MonkeyPatch):
-    archive = make_archive(layout.repository / "a.tar.gz", [(f"{setup.COMFYUI_SDIST_FOLDER}/main.py", b"new")])
-    monkeypatch.setattr(setup, "_download_comfyui", lambda layout: archive)
+    archive = make_archive(layout.repository / "a.tar.gz", [(f"{comfyui_tree.COMFYUI_SDIST_FOLDER}/main.py", b"new")])
+    monkeypatch.setattr(comfyui_tree, "_download_comfyui", lambda layout: archive)
     (layout.comfyui / files.STAMP).unlink()
-    setup._ensure_pinned_comfyui(layout)
+    comfyui_tree.ensure_pinned_comfyui(layout)
     assert (layout.comfyui / "main.py").read_bytes() == b"new"
     assert len(list(layout.runtime.glob("ComfyUI.replaced-*/nodes.py"))) == 1
 

@@ -12,7 +12,8 @@ import pytest
 
 from dev.client import ServerError
 from dev.environment import REPOSITORY, Environment
-from dev.server import ComfyServer, link_folder, model_folder
+from dev.links import link_folder, model_folder
+from dev.server import ComfyServer
 
 STAND_IN = """
 import argparse, http.server, json, sys

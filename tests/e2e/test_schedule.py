@@ -21,8 +21,7 @@ SVI_LOW = "SVI_v2_PRO_Wan2.2-I2V-A14B_LOW_lora_rank_128_fp16.safetensors"
 
 
 def scheduled(server: ComfyServer, image: Path, text: str, name: str, **options) -> dict:
-    graph = loop_graph(server.add_input(image), prompts=[text], filename_prefix=f"svi/{name}", **options)
-    return graph
+    return loop_graph(server.add_input(image), prompts=[text], filename_prefix=f"svi/{name}", **options)
 
 
 def clips_of(server: ComfyServer, name: str) -> list[dict]:

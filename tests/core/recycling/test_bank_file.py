@@ -90,6 +90,7 @@ def test_a_window_is_read_without_the_rest_of_the_entry(tmp_path, monkeypatch):
             sizes.append(int(line.split()[1]) * 1024)
     slot_bytes = 16 * 256 * 128 * 2
     assert len(sizes) == 1 and slot_bytes <= sizes[0] <= 2 * slot_bytes, (sizes, slot_bytes)
+    storage.close()
 
 
 def test_the_file_grows_with_the_bank_only(tmp_path):

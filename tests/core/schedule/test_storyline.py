@@ -1,5 +1,6 @@
 """The storyline engine: templates that make sense for any subject, and strict reading of a language model's answer."""
 
+import itertools
 import re
 
 import pytest
@@ -44,7 +45,7 @@ def test_a_story_names_its_subject_in_every_clip_and_goes_on_where_it_was(kind, 
         assert "/" not in prompt and "{" not in prompt and "  " not in prompt and ".." not in prompt
     assert actions[0].role is Role.OPENING and all(action.role is Role.MIDDLE for action in actions[1:-1])
     assert num_clips == 1 or actions[-1].role is Role.ENDING
-    assert all(before.after == after.before for before, after in zip(actions, actions[1:], strict=False))
+    assert all(before.after == after.before for before, after in itertools.pairwise(actions))
 
 
 @pytest.mark.parametrize("kind", SubjectKind)

@@ -64,7 +64,7 @@ class LoopEnd:
         def depends(node):
             if node not in found:
                 inputs = dynprompt.get_node(node)["inputs"].values()
-                found[node] = any([depends(entry[0]) for entry in inputs if is_link(entry)])
+                found[node] = any(depends(entry[0]) for entry in inputs if is_link(entry))
             return found[node]
 
         depends(end)

@@ -161,7 +161,7 @@ def test_speech_is_brought_to_25_features_per_second_before_the_transformer(comf
     from tests.e2e import tiny_models
 
     sizes = {"embed_dim": 16, "num_heads": 2, "num_layers": 2}
-    sizes |= {name: False for name in ("conv_norm", "conv_bias", "do_normalize", "do_stable_layer_norm")}
+    sizes |= dict.fromkeys(("conv_norm", "conv_bias", "do_normalize", "do_stable_layer_norm"), False)
     encoder = AudioEncoderModel({"model_type": "wav2vec2", **sizes})
     model = encoder.model
     model.load_state_dict({name: value.float() for name, value in tiny_models.fill_randomly(model, 43).items()})
@@ -170,7 +170,7 @@ def test_speech_is_brought_to_25_features_per_second_before_the_transformer(comf
     convolved = model.feature_extractor(samples[None])[0].numpy()
     places = np.linspace(0, len(convolved) - 1, 25)
     resampled = np.stack([np.interp(places, np.arange(len(convolved)), channel) for channel in convolved.T], axis=1)
-    hidden, layers = model.encoder(model.feature_projection(torch.from_numpy(resampled).float()[None]))
+    _hidden, layers = model.encoder(model.feature_projection(torch.from_numpy(resampled).float()[None]))
     assert len(convolved) == 49 and found.shape == (25, 2, 16)  # 50 per second, and what the last ones lack
     for layer in range(2):
         torch.testing.assert_close(found[:, layer], layers[layer + 1][0], rtol=1e-3, atol=1e-4)

@@ -1,0 +1,55 @@
+"""Time the stages of a job on a device."""
+
+import functools
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import torch
+
+from benchmarks.gpu.command import synchronize
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage of a job; the device is waited for at both ends of a stage."""
+
+    device: torch.device
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        """Add the time of the block to `name`."""
+        synchronize(self.device)
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            synchronize(self.device)
+            self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
+
+    def timed(self, name: str, real: Callable) -> Callable:
+        """Return `real`, whose calls are a stage."""
+
+        @functools.wraps(real)
+        def call(*arguments, **options):
+            with self.stage(name):
+                return real(*arguments, **options)
+
+        return call
+
+    def timed_items(self, name: str, real: Callable) -> Callable:
+        """Return the generator function `real`; making each of its items is a stage."""
+
+        @functools.wraps(real)
+        def items(*arguments, **options):
+            iterator = real(*arguments, **options)
+            while True:
+                with self.stage(name):
+                    item = next(iterator, None)
+                if item is None:
+                    return
+                yield item
+
+        return items
