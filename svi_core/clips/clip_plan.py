@@ -176,8 +176,7 @@ class ClipPlan:
 
 
 def shown_part(request: ClipRequest, following: ClipRequest | None) -> Showing:
-    """Return what the clip of `request` gives to a video in which `following` comes next (None: nothing), so that each moment
-    is shown once.
+    """Return what the clip of `request` gives to a video in which `following` comes next, so that each moment is shown once.
 
     Source: docs/METHOD.md, 5.1 (1.0 keeps the next clip's copy of the overlap, 2.0 and Pro the previous clip's).
     """

@@ -5,6 +5,7 @@
 Source: SVI (arXiv:2510.09212), Eq. 1 and 2; docs/METHOD.md, 1.2 (signs), 4.1 (sampler), 4.3 (expert boundary), 9.4 (training).
 """
 
+import itertools
 import math
 from dataclasses import dataclass
 from enum import StrEnum
@@ -130,7 +131,7 @@ def require_sigmas(sigmas: torch.Tensor) -> None:
             f"sigmas holds {len(values)} value(s), which is no step at all: set steps of the scheduler to 1 or more."
         )
     in_range = all(math.isfinite(value) and 0.0 <= value <= 1.0 for value in values)
-    if not in_range or values[-1] != 0.0 or any(after >= before for before, after in zip(values, values[1:], strict=False)):
+    if not in_range or values[-1] != 0.0 or any(after >= before for before, after in itertools.pairwise(values)):
         raise ValueError(
             f"sigmas are {[round(value, 3) for value in values]}, but Wan's noise levels fall from at most 1 to exactly 0: "
             "make them with Basic Scheduler from the same Wan model."

@@ -5,6 +5,7 @@ played backwards or has doubled frames at its seams is called INVALID before any
 quality measures such a video would win (paper, Table 5: a copied frame beats SVI on five of six).
 """
 
+import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -135,7 +136,7 @@ class DriftMeter:
             raise ValueError(
                 f"the video has {len(self._rows)} frames, but its clips have {starts[-1]}: give clip lengths that fit."
             )
-        clips = tuple(_measure(self._rows, self._changes, *ends) for ends in zip(starts, starts[1:], strict=False))
+        clips = tuple(_measure(self._rows, self._changes, *ends) for ends in itertools.pairwise(starts))
         colours = np.array([[clip.brightness, clip.saturation, clip.red, clip.blue] for clip in clips])
         distance = tuple(float(d) for d in np.linalg.norm(colours - colours[0], axis=1))
         nearest = [float(np.min(self.clip_differences(reverse), initial=math.inf)) for reverse in (False, True)]

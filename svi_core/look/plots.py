@@ -1,5 +1,6 @@
 """Small line charts for reports, drawn with Pillow, which ComfyUI brings."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -41,7 +42,7 @@ def _draw_panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, 
         None if value is None else (left + (right - left) * i / steps, bottom - (bottom - top) * (value - low) / span)
         for i, value in enumerate(values)
     ]
-    for start, end in zip(points, points[1:], strict=False):
+    for start, end in itertools.pairwise(points):
         if start and end:
             draw.line([start, end], fill=LINE, width=2)
     for point in filter(None, points):

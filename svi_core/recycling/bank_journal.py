@@ -81,7 +81,7 @@ class BankJournal:
         """Return the state after the first `length` records; after fewer if the journal ends, or stops making sense, before."""
         self._file.seek(0)
         data = self._file.readall()
-        kept = deque([], maxlen=self._num_snapshots)
+        kept = deque(maxlen=self._num_snapshots)
         position = JournalPosition([[] for _ in range(self._num_grids)], kept, 0, self._first_chain, 0)
         num_records = len(data) // RECORD_BYTES
         for index in range(num_records if length is None else min(length, num_records)):

@@ -181,7 +181,7 @@ def _with_option(paragraph: Paragraph, name: str, value: str) -> Paragraph:
     }
     if name not in integers:
         known = "seed, frames, motion, cfg, anchor, end, lora, cut, seam, hold, xN"
-        raise ValueError(f"option {' '.join((name, value)).strip()!r} is not known: use {known}.")
+        raise ValueError(f"option {f'{name} {value}'.strip()!r} is not known: use {known}.")
     attribute, low, high = integers[name]
     if name == "frames":
         num_latent_slots(_integer(name, value, low, high))

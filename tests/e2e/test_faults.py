@@ -234,7 +234,7 @@ LEADING_ELSEWHERE = ["../elsewhere", "/tmp/svi_elsewhere", "a/../../elsewhere", 
 @pytest.mark.parametrize("where", [("SVIGenerate", "filename_prefix"), ("SVILiveSchedule", "file")], ids=str)
 def test_names_that_lead_elsewhere_are_refused_when_queued_and_later(server, whole, where, text):
     """By the widget, and by a link, whose value is known only when the node runs."""
-    before = {path for path in server.base_directory.parent.rglob("*elsewhere*")}
+    before = set(server.base_directory.parent.rglob("*elsewhere*"))
     for linked in (False, True):
         graph = story(server, whole[0], "traversal", clips=1)
         if where[0] == "SVILiveSchedule":
@@ -245,7 +245,7 @@ def test_names_that_lead_elsewhere_are_refused_when_queued_and_later(server, who
         with pytest.raises((PromptRejected, ExecutionFailed)) as caught:
             server.run(graph)
         assert where[1].split("_")[0] in json.dumps(getattr(caught.value, "node_errors", "")) + str(caught.value)
-    assert {path for path in server.base_directory.parent.rglob("*elsewhere*")} == before
+    assert set(server.base_directory.parent.rglob("*elsewhere*")) == before
     assert not list(Path("/tmp").glob("svi_elsewhere*"))
 
 

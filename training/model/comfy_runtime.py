@@ -29,7 +29,7 @@ def find_comfyui() -> Path:
         if not _is_comfyui(Path(given)):
             raise ValueError(f"COMFYUI_PATH is {given!r}, where no ComfyUI is: give the folder that holds its main.py.")
         return Path(given).resolve()
-    packs = (REPOSITORY, Path(sys.path[0] or os.getcwd()).absolute())
+    packs = (REPOSITORY, Path(sys.path[0] or Path.cwd()).absolute())
     owners = [pack.parent.parent for pack in packs if pack.parent.name == "custom_nodes"]
     for root in (*owners, REPOSITORY / ".runtime" / "ComfyUI"):
         if _is_comfyui(root):

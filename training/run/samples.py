@@ -5,6 +5,7 @@ other expert, if its file is given, takes over at the boundary; it is loaded for
 Source: docs/METHOD.md, 4.1 and 4.2 (Euler, shift 5, guidance), 4.3 (boundary) and 3.3 (2.0 Pro).
 """
 
+import itertools
 import logging
 import shutil
 from collections.abc import Callable, Iterator
@@ -115,7 +116,7 @@ class SampleMaker:
         text, followed = self.story.texts[request.spec.prompt], self._followed(request)
         latent = torch.randn(y.latent.shape, generator=torch.Generator().manual_seed(request.seed))
         sigmas = shifted_sigmas(settings.steps)
-        for sigma, following in zip(sigmas, sigmas[1:], strict=False):
+        for sigma, following in itertools.pairwise(sigmas):
             self._leave_if_wished()
             backbone = self._expert(float(sigma))
             velocity = self._velocity(backbone, latent, sigma, Conditions(y.latent, y.mask, text[None], vision, **followed))
