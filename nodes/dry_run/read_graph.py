@@ -64,7 +64,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         schedule,
         layout,
         seed=0 if seed is None else seed,
-        seed_mode=reader.required(loop, SVIGenerate, lambda seed_mode: SeedMode(seed_mode)),
+        seed_mode=reader.required(loop, SVIGenerate, lambda seed_mode: SeedMode(seed_mode)),  # noqa: PLW0108 (it names the widget)
         graph_hash=graph_hash(reader.graph.nodes, loop),
         seam=output.seam or measured_seam(layout),
         continues=start.plan_key if start else asked_start,
