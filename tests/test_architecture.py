@@ -58,7 +58,7 @@ def test_nodes_know_core_and_comfy_only(path):
             )
 
 
-MAY_KNOW_COMFY = {"backbone.py", "encoders.py", "comfy_runtime.py", "lora_file.py", "speech_layers.py"}
+MAY_KNOW_COMFY = {"loading.py", "encoders.py", "comfy_runtime.py", "lora_file.py"}
 
 
 @pytest.mark.parametrize("path", sources("training"), ids=lambda p: p.name)

@@ -72,7 +72,7 @@ def settings(run: Path | str = "", **sections):
 
 def make_trainer(wan_folder: Path, config=None, *, data=None, group: Group | None = None, storage: str = "fp32", folder=None):
     """Return a trainer on the tiny random model of `wan_folder`."""
-    from training.model.backbone import load_backbone
+    from training.model.loading import load_backbone
     from training.run.assembly import assemble
 
     config = config or settings()

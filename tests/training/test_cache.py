@@ -14,7 +14,7 @@ from PIL import Image
 from tests.training.fake_encoders import GREY, FakeEncoders
 from tests.training.small_cache import only_example, settings
 from tests.training.synthetic_clips import picture, write_clip, write_numbered, write_sound
-from training.cache import build_cache
+from training.data.build_cache import build_cache
 from training.data.dataset import CachedDataset
 from training.data.encoding import one_ahead
 
@@ -176,11 +176,11 @@ def test_every_bad_clip_is_named_with_its_reason_and_skipped(clips):
 
 def test_nothing_usable_is_an_error_that_says_why(tmp_path):
     write_bad_clips(tmp_path / "clips")
-    with pytest.raises(ValueError, match="gives no example: .*mute.mp4.*report.json"):
+    with pytest.raises(ValueError, match="gives no examples: .*mute.mp4.*report.json"):
         build_cache(settings(tmp_path / "clips"), FakeEncoders())
     assert len(json.loads((tmp_path / "cache" / "report.json").read_text())["rejected"]) == 9
     (tmp_path / "none").mkdir()
-    with pytest.raises(ValueError, match="gives no example: no clip was found"):
+    with pytest.raises(ValueError, match="gives no examples: no clip was found"):
         build_cache(settings(tmp_path / "none"), FakeEncoders())
 
 

@@ -8,7 +8,7 @@ from dataclasses import replace
 import torch
 
 from training.data.dataset import TrainingExample
-from training.settings.drops import DropConfig
+from training.settings.data import DropConfig
 
 
 def leave_out(example: TrainingExample, config: DropConfig, random: torch.Generator) -> TrainingExample:

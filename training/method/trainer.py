@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 
@@ -11,11 +11,10 @@ from training.data.dataset import TrainingExample
 from training.method.banks import Banks
 from training.method.distributed import Group
 from training.model.adapters import LoraAdapters
+from training.model.backbone import Backbone
+from training.model.execution import LoadedAs
 from training.model.pose_encoder import TrainedPoses, split_poses
 from training.settings.sections import TrainingConfig
-
-if TYPE_CHECKING:
-    from training.model.backbone import Backbone, LoadedAs  # loads ComfyUI
 
 
 class ExampleSource(Protocol):
@@ -60,8 +59,8 @@ class Trainer:
     """
 
     config: TrainingConfig
-    backbone: "Backbone"
-    loaded: "LoadedAs"
+    backbone: Backbone
+    loaded: LoadedAs
     lora: LoraAdapters
     optimizer: torch.optim.Optimizer
     banks: Banks

@@ -76,7 +76,7 @@ class _Recomputed(torch.autograd.Function):
         return x.grad, None, None, None, None, None
 
 
-def make_frugal(
+def save_memory(
     block: nn.Module,
     device: torch.device,
     trainable: Tensor,

@@ -12,10 +12,11 @@ from training.method.optimizers import make_optimizer, require_resumable
 from training.method.streams import stream
 from training.method.trainer import ExampleSource, Trainer
 from training.model.adapters import LoraAdapters, expand_targets
-from training.model.backbone import Backbone, describe_execution, load_backbone
+from training.model.backbone import Backbone
 from training.model.comfy_runtime import find_model
+from training.model.execution import describe_execution
+from training.model.loading import load_backbone, load_speech_layers
 from training.model.pose_encoder import TrainedPoses, start_pose_encoder
-from training.model.speech_layers import load_speech_layers
 from training.settings.sections import TrainingConfig
 
 _log = logging.getLogger(__name__)
@@ -30,7 +31,7 @@ def load_configured_backbone(config: TrainingConfig) -> Backbone:
     backbone = _load(config, config.model.path, "model.path", on_host=config.memory.swapped_blocks > 0)
     if config.data.svi_layout.condition is Condition.SOUND:
         layers = find_model("model_patches", config.model.audio_patch, "model.audio_patch")
-        backbone.hear(load_speech_layers(layers, backbone.device, backbone.compute_dtype))
+        backbone.add_speech(load_speech_layers(layers, backbone.device, backbone.compute_dtype))
     return backbone
 
 

@@ -9,10 +9,9 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -21,8 +20,7 @@ from svi_core.clips.chain import Clip, Predecessor
 from svi_core.clips.clip_plan import ClipPlan, ClipRequest
 from svi_core.clips.growing_video import GrowingVideo, make_video
 from svi_core.conditioning.build_y import ConditioningLatent, concat_padding, known_mask, motion_tail, padded_frames
-from svi_core.conditioning.pose_video import WhenPosesEnd, fit_pose, pose_indices
-from svi_core.conditioning.talk import LOOK_AROUND
+from svi_core.conditioning.pose_video import WhenPosesEnd, pose_indices
 from svi_core.files.safetensors_file import read_header
 from svi_core.flow.flow_matching import shifted_sigmas
 from svi_core.look.filmstrip import StripRow, draw_filmstrip, pick_frames, spread
@@ -31,16 +29,16 @@ from svi_core.schedule.spec import ClipSpec, Paragraph, Schedule
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import Padding
 from svi_core.video.video_file import to_uint8
-from training.data.dataset import TrainingExample
 from training.method.trainer import Trainer
 from training.model import encoders
 from training.model.backbone import Backbone
-from training.model.comfy_runtime import find_model, unload_encoders
+from training.model.comfy_runtime import find_model
 from training.model.conditions import Conditions
+from training.model.encoders import unload_encoders
 from training.run.assembly import load_other_expert
 from training.run.progress import MakeSample, no_sample
 from training.run.run_folder import RunFolder
-from training.settings.sections import TrainingConfig
+from training.run.sample_story import Story, _heard_by, _tell
 
 FRAMES_PER_ROW = 5
 _log = logging.getLogger(__name__)
@@ -48,29 +46,6 @@ _log = logging.getLogger(__name__)
 
 class SampleLeft(Exception):
     """A video was left unfinished because the training shall end."""
-
-
-@dataclass(frozen=True)
-class Story:
-    """What the sample videos of a run show.
-
-    Attributes:
-        prompts: one per clip.
-        texts: the embedding [L, D] of each prompt.
-        negative: that of the negative prompt; None without guidance.
-        reference: [1, H, W, 3] in [0, 1], the first picture.
-        anchor: [1, 16, 1, h, w], its normalised latent.
-        poses: [T, H, W, 3] uint8 that the clips follow, over and over; None without poses.
-        heard: [T + 4, layers, channels], speech that they follow, over and over; None without sound.
-    """
-
-    prompts: tuple[str, ...]
-    texts: dict[str, Tensor] = field(repr=False)
-    negative: Tensor | None = field(repr=False)
-    reference: Tensor = field(repr=False)
-    anchor: Tensor = field(repr=False)
-    poses: Tensor | None = field(default=None, repr=False)
-    heard: Tensor | None = field(default=None, repr=False)
 
 
 @dataclass
@@ -237,61 +212,6 @@ def _other_expert(maker: SampleMaker) -> Iterator[None]:
     finally:
         maker.other = None
         unload_encoders()
-
-
-def _tell(config: TrainingConfig, example: TrainingExample, vae) -> Story:
-    """Return the story that the settings tell, taking from `example` what they leave open."""
-    settings = config.samples
-    prompts = settings.prompts or (example.caption or example.name,)
-    texts, negative = {prompts[0]: example.text}, None
-    if settings.prompts or settings.cfg != 1.0:
-        path = find_model("text_encoders", config.model.text_encoder, "model.text_encoder")
-        text_encoder = encoders.load_text_encoder(path)
-        texts = texts if not settings.prompts else {prompt: encoders.encode_text(text_encoder, prompt) for prompt in prompts}
-        negative = encoders.encode_text(text_encoder, settings.negative)
-        del text_encoder
-        unload_encoders()
-    if settings.image:
-        reference = _read_image(Path(settings.image), *config.data.sizes[0])
-        anchor = encoders.encode_video(vae, reference)[None]
-    else:
-        anchor = example.y_latent[None, :, :1]
-        reference = next(iter(encoders.decode(vae, anchor[0])))[:1]
-    poses = example.extras.get("pose")
-    poses = None if poses is None else _fitted(poses, reference)
-    return Story(tuple(prompts), texts, negative, reference, anchor, poses, example.extras.get("sound"))
-
-
-def _heard_by(heard: Tensor, start_frame: int, num_frames: int) -> Tensor:
-    """Return what a clip that begins at `start_frame` hears of a speech that begins again when it ends."""
-    own = heard[LOOK_AROUND : len(heard) - LOOK_AROUND]
-    frames = [max(0, frame) % len(own) for frame in range(start_frame - LOOK_AROUND, start_frame + num_frames + LOOK_AROUND)]
-    return own[frames]
-
-
-def _fitted(poses: Tensor, reference: Tensor) -> Tensor:
-    """Return `poses` at the size of `reference`, which may be of another bucket."""
-    height, width = reference.shape[1:3]
-    return torch.from_numpy(np.stack([fit_pose(pose, width, height) for pose in poses.numpy()]))
-
-
-def _read_image(path: Path, width: int, height: int) -> Tensor:
-    """Return the picture [1, H, W, 3] in [0, 1], cropped to the shape of the clips and resized.
-
-    Raises:
-        ValueError: no picture there.
-    """
-    try:
-        image = Image.open(path).convert("RGB")
-    except OSError as error:
-        raise ValueError(
-            f"samples.image is {str(path)!r}, which cannot be read as a picture ({error}): give a PNG or JPEG."
-        ) from error
-    scale = max(width / image.width, height / image.height)
-    size = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    resized = image.resize(size, Image.Resampling.LANCZOS).crop((left, top, left + width, top + height))
-    return torch.from_numpy(np.asarray(resized).copy()).float().div(255)[None]
 
 
 def _row(clip: Clip) -> StripRow:

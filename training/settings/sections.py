@@ -11,8 +11,7 @@ from pathlib import Path
 from svi_core.flow.flow_matching import EXPERT_RANGES, TimestepWeighting
 from svi_core.recycling.error_recycling import ErrorRecyclingConfig
 from training.settings.checks import require
-from training.settings.data import DataConfig
-from training.settings.drops import DropConfig
+from training.settings.data import DataConfig, DropConfig
 
 
 class BankStorageKind(StrEnum):

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.training.fake_encoders import FakeEncoders
 from tests.training.small_cache import entries, only_example, settings
 from tests.training.synthetic_clips import write_numbered
-from training.cache import build_cache
+from training.data.build_cache import build_cache
 from training.data.dataset import CachedDataset
 from training.settings.data import DataConfig
 

@@ -8,7 +8,7 @@ import torch
 
 from tests.training.fake_encoders import FakeEncoders
 from tests.training.synthetic_clips import number_of, picture, write_clip, write_numbered
-from training.cache import build_cache
+from training.data.build_cache import build_cache
 from training.data.crops import Crop
 from training.data.dataset import CachedDataset
 from training.data.poses import cut_pose, packed_poses, read_poses, unpacked_poses

@@ -13,7 +13,7 @@ import torchaudio
 from svi_core.conditioning.talk import prepared_speech
 from tests.training.fake_encoders import FakeEncoders
 from tests.training.synthetic_clips import picture, write_numbered
-from training.cache import build_cache
+from training.data.build_cache import build_cache
 from training.data.dataset import CachedDataset
 from training.data.sound import read_speech, require_sound
 from training.settings.data import DataConfig

@@ -31,8 +31,8 @@ def same(first, second) -> bool:
 def plain_lora_training(wan_folder, steps: int, seed: int = 0) -> tuple[list[float], dict[str, torch.Tensor]]:
     """An ordinary flow-matching LoRA training in a few lines that know nothing of errors or banks."""
     from training.model.adapters import LoraAdapters
-    from training.model.backbone import load_backbone
     from training.model.conditions import Conditions
+    from training.model.loading import load_backbone
 
     backbone = load_backbone(wan_folder / "fp32.safetensors")
     lora = LoraAdapters(backbone.transformer, rank=4, alpha=4.0, generator=stream(seed, 0, 0, "lora"))

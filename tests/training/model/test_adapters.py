@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("training_mode")
 
 @pytest.fixture
 def transformer(wan_folder):
-    from training.model.backbone import load_backbone
+    from training.model.loading import load_backbone
 
     return load_backbone(wan_folder / "wan21_i2v.safetensors").transformer
 

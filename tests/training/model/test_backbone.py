@@ -13,7 +13,7 @@ pytestmark = pytest.mark.usefixtures("training_mode")
 
 @pytest.fixture
 def loaded(wan_folder):
-    from training.model.backbone import load_backbone
+    from training.model.loading import load_backbone
 
     def load(name: str, **options):
         return load_backbone(wan_folder / f"{name}.safetensors", **options)
@@ -231,7 +231,7 @@ def test_kept_attention_keeps_no_other_activation(loaded):
 def test_the_report_says_what_ran(loaded, monkeypatch, storage, supported, matmul, weights):
     import comfy.model_management
 
-    from training.model.backbone import describe_execution
+    from training.model.execution import describe_execution
 
     monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda device=None: supported)
     report = describe_execution(loaded(storage))
@@ -242,14 +242,14 @@ def test_the_report_says_what_ran(loaded, monkeypatch, storage, supported, matmu
 def test_fp8_matmul_can_be_turned_off(loaded, monkeypatch):
     import comfy.model_management
 
-    from training.model.backbone import describe_execution
+    from training.model.execution import describe_execution
 
     monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda device=None: True)
     assert "::quantize_fp8" not in describe_execution(loaded("fp8_scaled", fp8_matmul=False)).matmul
 
 
 def test_the_chosen_attention_kernel_runs(loaded):
-    from training.model.backbone import describe_execution
+    from training.model.execution import describe_execution
 
     report = describe_execution(loaded("fp32", attention="math"))
     assert "_scaled_dot_product_attention_math" in report.attention and "flash" not in report.attention
@@ -275,7 +275,7 @@ def test_clip_vision_is_required_where_the_model_has_an_image_embedding(loaded):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("t2v", "text-to-video model"), ("pickle", "pickle"), ("vae", "no diffusion model"), ("gone", "cannot be read")],
+    [("t2v", "text-to-video model"), ("pickle", "pickle"), ("vae", "not a diffusion model"), ("gone", "cannot be read")],
 )
 def test_wrong_files_are_refused_by_name(loaded, wan_folder, name, message):
     from safetensors.torch import save_file

@@ -32,7 +32,7 @@ def test_the_variable_wins(pack, tmp_path, monkeypatch):
     monkeypatch.setenv("COMFYUI_PATH", str(mine))
     assert comfy_runtime.find_comfyui() == mine
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-    with pytest.raises(ValueError, match="where no ComfyUI is"):
+    with pytest.raises(ValueError, match="which holds no ComfyUI"):
         comfy_runtime.find_comfyui()
 
 

@@ -150,7 +150,7 @@ def test_memory_that_runs_out_says_what_helps(encoders, vae, monkeypatch):
 
 def test_values_that_are_not_finite_are_refused(encoders, vae, monkeypatch):
     monkeypatch.setattr(vae.first_stage_model, "encode", lambda pixels: torch.full((1, 16, 2, 4, 8), torch.nan))
-    with pytest.raises(ValueError, match="what the VAE made"):
+    with pytest.raises(ValueError, match="the VAE.s output"):
         encoders.encode_video(vae, moving_picture(5))
 
 

@@ -27,7 +27,7 @@ def describe(**changes):
 def trained(wan_folder, storage: str = "fp32", alpha: float = 4.0, seed: int = 3):
     """Return a backbone and adapters whose matrices are all random."""
     from training.model.adapters import LoraAdapters
-    from training.model.backbone import load_backbone
+    from training.model.loading import load_backbone
 
     backbone = load_backbone(wan_folder / f"{storage}.safetensors")
     generator = torch.Generator().manual_seed(seed)

@@ -14,7 +14,7 @@ from training.method.distributed import Group
 from training.method.drops import leave_out
 from training.method.streams import stream
 from training.model.pose_encoder import TrainedPoses, start_pose_encoder
-from training.settings.drops import DropConfig
+from training.settings.data import DropConfig
 
 pytestmark = pytest.mark.usefixtures("training_mode")
 NUM_FRAMES, HEIGHT, WIDTH = 4 * SHAPE[1] - 3, 8 * SHAPE[2], 8 * SHAPE[3]

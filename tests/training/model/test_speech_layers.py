@@ -240,7 +240,7 @@ def test_the_preset_is_the_authors():
 
 
 def test_sample_clips_hear_the_speech_over_and_over():
-    from training.run.samples import _heard_by
+    from training.run.sample_story import _heard_by
 
     heard = torch.arange(-2.0, 11.0)[:, None, None]  # frames 0 .. 8, and two more on either side
     assert _heard_by(heard, 8, 5)[:, 0, 0].tolist() == [6, 7, 8, 0, 1, 2, 3, 4, 5]
