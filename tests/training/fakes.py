@@ -1,6 +1,8 @@
 """Examples out of nothing, and a trainer on a tiny random model."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -78,3 +80,16 @@ def make_trainer(wan_folder: Path, config=None, *, data=None, group: Group | Non
     config = config or settings()
     backbone = load_backbone(wan_folder / f"{storage}.safetensors")
     return assemble(config, backbone, data or FakeDataset(), group or Group(), folder or Path(config.run or wan_folder / "run"))
+
+
+@contextmanager
+def without_lora(lora) -> Iterator[None]:
+    """Let the transformer run as it was before training."""
+    scales = {pair: pair.scale for pair in lora.pairs.values()}
+    for pair in scales:
+        pair.scale = 0.0
+    try:
+        yield
+    finally:
+        for pair, scale in scales.items():
+            pair.scale = scale

@@ -159,7 +159,7 @@ def test_every_bad_clip_is_named_with_its_reason_and_skipped(clips):
         "black.mp4": "plain frames",
         "still.mp4": "does not move",
         "late.mp4": "gives 6 frames at 16 per second, after a start of 20",
-        "empty.mp4": "of another kind|cannot be read",
+        "empty.mp4": "another kind|cannot be read",
         "cut.mp4": "cut off",
         "mute.mp4": "has no caption",
         "twin of long.mp4": "same video as long.mp4",
@@ -199,7 +199,7 @@ def test_a_black_start_is_reported_and_not_used(tmp_path):
     config = settings(folder, p_motion=0.0)
     report = build_cache(config, FakeEncoders())
     assert (
-        "begins after 1 plain or frozen frames; last frame held 1 times more"
+        "begins after 1 plain or frozen frames; last frame repeated 1 times"
         in report.used[0].notes[0] + "; " + report.used[0].notes[1]
     )
     example = only_example(config, "a.mp4")

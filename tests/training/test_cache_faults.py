@@ -1,4 +1,4 @@
-"""A cache that is damaged, locked, out of room or killed: named, made again, nothing finished lost."""
+"""A cache that is damaged, locked, out of room or killed: named, encoded again, nothing finished lost."""
 
 import errno
 import multiprocessing

@@ -6,7 +6,7 @@ from concurrent.futures import Future
 import torch
 from tqdm import tqdm
 
-from training.data.clips import UsableClip, look_through
+from training.data.clips import UsableClip, find_usable_clips
 from training.data.encoding import Encoders, WindowFiles, encode_window, encoded_bytes, one_ahead, read_window, stored_dtype
 from training.data.index import CacheIndex, IndexedExample, indexed_keys, write_index
 from training.data.report import CacheReport
@@ -55,7 +55,7 @@ class _CacheBuild:
     def run(self, prune: bool) -> None:
         """Encode the missing examples. The index is written last, so that it lists finished examples only."""
         models = dict(self.encoders.fingerprints)
-        clips = look_through(self.cache, self.config, models, self.report, self._progress)
+        clips = find_usable_clips(self.cache, self.config, models, self.report, self._progress)
         self._require_usable(clips)
         self._require_space(clips)
         self._encode_texts(clips)

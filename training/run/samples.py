@@ -1,7 +1,7 @@
-"""Sample videos of several clips while training, made by the very loop that the nodes use: drift is seen early.
+"""Sample videos of several clips during training, made by the clip loop of the nodes, so that drift shows early.
 
-Only the sampler is this file's own: Euler steps on the backbone that is being trained, its LoRA on. For a Wan 2.2 expert the
-other expert, if its file is given, takes over at the boundary; it is loaded for the video and let go after it.
+Only the sampler is this file's own: Euler steps on the backbone that is being trained, with its LoRA. For a Wan 2.2 expert, the
+other expert takes over at the boundary if its file is given; it is loaded for one video at a time.
 Source: SVI_SPEC A1 (Euler, shift 5, guidance), A2 (boundary), A3 (2.0 Pro).
 """
 
@@ -9,7 +9,7 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -34,31 +34,31 @@ from training.model import encoders
 from training.model.backbone import Backbone
 from training.model.comfy_runtime import find_model
 from training.model.conditions import Conditions
-from training.model.encoders import unload_encoders
+from training.model.encoder_files import find_encoder
 from training.run.assembly import load_other_expert
 from training.run.progress import MakeSample, no_sample
 from training.run.run_folder import RunFolder
-from training.run.sample_story import Story, _heard_by, _tell
+from training.run.sample_story import Story, looped_speech, make_story
 
 FRAMES_PER_ROW = 5
 _log = logging.getLogger(__name__)
 
 
-class SampleLeft(Exception):
-    """A video was left unfinished because the training shall end."""
+class SampleAbandoned(Exception):
+    """A sample video was abandoned because the run is told to stop."""
 
 
 @dataclass
 class SampleMaker:
-    """The model side of the loop, see svi_core.clips.chain.ClipMaker; latents are normalised here.
+    """The model side of the clip loop, see svi_core.clips.chain.ClipMaker. Latents are normalised here.
 
     Attributes:
-        trainer: the run.
-        story: what is shown.
+        trainer: the run's parts.
+        story: what the video shows.
         vae: ComfyUI's VAE.
         clip_vision: ComfyUI's CLIP vision model, where the backbone reads image features.
-        should_stop: whether to stop; abandons the sample video.
-        other: the other expert of Wan 2.2, if it takes part.
+        should_stop: whether to stop and abandon the video.
+        other: the other expert of Wan 2.2, while it is loaded.
     """
 
     trainer: Trainer
@@ -69,17 +69,17 @@ class SampleMaker:
     other: Backbone | None = None
 
     def determinants(self, request: ClipRequest) -> object:
-        """Return what determines the clip within one sample video."""
+        """Return everything that determines the clip within one sample video."""
         return (self.trainer.step, request.index, request.seed, request.spec.prompt)
 
     def measures(self, request: ClipRequest) -> dict[str, float]:
-        """Return nothing: how long samples take is not planned with."""
+        """Return nothing: no estimate needs the time that samples take."""
         return {}
 
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """Yield the clip's frames in chunks [t, H, W, 3] in [0, 1]."""
         for chunk in encoders.decode(self.vae, latent[0]):
-            self._leave_if_wished()
+            self._abandon_if_stopped()
             yield chunk
 
     @torch.no_grad()
@@ -87,25 +87,25 @@ class SampleMaker:
         """Return the latent [1, 16, F, h, w] of a clip, after Euler steps from the noise of its seed."""
         settings = self.trainer.config.samples
         y, vision = self._condition(request, previous)
-        text, followed = self.story.texts[request.spec.prompt], self._followed(request)
+        text, extras = self.story.texts[request.spec.prompt][None], self._extras(request)
         latent = torch.randn(y.latent.shape, generator=torch.Generator().manual_seed(request.seed))
         sigmas = shifted_sigmas(settings.steps)
         for sigma, following in zip(sigmas, sigmas[1:], strict=False):
-            self._leave_if_wished()
+            self._abandon_if_stopped()
             backbone = self._expert(float(sigma))
-            velocity = self._velocity(backbone, latent, sigma, Conditions(y.latent, y.mask, text[None], vision, **followed))
-            if settings.cfg != 1.0:
-                without = self._velocity(
-                    backbone, latent, sigma, Conditions(y.latent, y.mask, self.story.negative[None], vision, **followed)
-                )
-                velocity = without + settings.cfg * (velocity - without)
+            conditions = Conditions(y.latent, y.mask, text, vision, **extras)
+            velocity = backbone.velocity(latent, sigma[None], conditions).cpu()
+            if self.story.negative is not None and settings.cfg != 1.0:
+                conditions = replace(conditions, text=self.story.negative[None])
+                negative = backbone.velocity(latent, sigma[None], conditions).cpu()
+                velocity = negative + settings.cfg * (velocity - negative)
             latent = latent + (following - sigma) * velocity
         return latent
 
-    def _followed(self, request: ClipRequest) -> dict[str, Tensor | None]:
-        """Return what the clip follows besides text and image, as `Conditions` has it; guidance keeps it in both passes."""
+    def _extras(self, request: ClipRequest) -> dict[str, Tensor | None]:
+        """Return the pose or sound tokens for `Conditions`; guidance keeps them in both passes."""
         if self.story.heard is not None:
-            heard = _heard_by(self.story.heard, request.start_frame, request.layout.num_frames)
+            heard = looped_speech(self.story.heard, request.start_frame, request.layout.num_frames)
             return {"sound_tokens": self.trainer.backbone.speech.tokens([heard])}
         poses = self.story.poses
         if poses is None:
@@ -113,9 +113,9 @@ class SampleMaker:
         shown = pose_indices(request.start_frame, request.layout.num_frames, len(poses), WhenPosesEnd.LOOP)
         return {"pose_tokens": self.trainer.poses.tokens([poses[shown]])}
 
-    def _leave_if_wished(self) -> None:
+    def _abandon_if_stopped(self) -> None:
         if self.should_stop():
-            raise SampleLeft
+            raise SampleAbandoned
 
     def _expert(self, sigma: float) -> Backbone:
         is_high = sigma >= self.trainer.config.samples.boundary
@@ -123,12 +123,8 @@ class SampleMaker:
         takes_over = self.other is not None and trained_for != ("high" if is_high else "low")
         return self.other if takes_over else self.trainer.backbone
 
-    @staticmethod
-    def _velocity(backbone: Backbone, latent: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
-        return backbone.velocity(latent, sigma[None], conditions).cpu()
-
     def _condition(self, request: ClipRequest, previous: Predecessor | None) -> tuple[ConditioningLatent, Tensor | None]:
-        """Return the clip's conditioning latent and CLIP vision feature [1, 257, 1280], laid out as in generation."""
+        """Return the clip's conditioning latent and CLIP vision feature [1, 257, 1280], as in generation."""
         layout = request.layout
         if layout.in_latent_space:
             motion = None if previous is None else motion_tail(previous.latent, layout.num_motion_frames)
@@ -142,12 +138,12 @@ class SampleMaker:
 
 
 def make_sampler(trainer: Trainer, run: RunFolder) -> MakeSample:
-    """Return what makes the sample video of the present step and returns its path.
+    """Return a function that makes the sample video of the current step and returns the video's path.
 
-    Texts and the first picture are encoded now, once; only the first process does so.
+    The first process encodes texts and reference image here, once; the other processes make no samples.
 
     Raises:
-        ValueError: a model file or the picture is missing or broken: known now, not when the first video is due.
+        ValueError: a model file or the reference image is missing or broken. It is checked here, not at the first video.
     """
     if not trainer.config.samples.every or not trainer.group.is_first:
         return no_sample
@@ -156,36 +152,36 @@ def make_sampler(trainer: Trainer, run: RunFolder) -> MakeSample:
         read_header(find_model("diffusion_models", config.samples.other_expert, "samples.other_expert"))
     elif config.model.expert != "single":
         _log.warning(
-            "SVI: sample videos are made by the %s-noise expert alone, which it cannot do well: set samples.other_expert.",
+            "SVI: the %s-noise expert makes sample videos alone, which look bad: set samples.other_expert.",
             config.model.expert,
         )
-    vae = encoders.load_vae(find_model("vae", config.model.vae, "model.vae"))
+    vae = encoders.load_vae(find_encoder(config.model, "vae"))
     clip_vision = None
     if trainer.backbone.needs_clip_vision:
-        clip_vision = encoders.load_clip_vision(find_model("clip_vision", config.model.clip_vision, "model.clip_vision"))
-    story = _tell(config, next(iter(trainer.data.validation()), None) or trainer.data.example(config.seed, 0, 0), vae)
+        clip_vision = encoders.load_clip_vision(find_encoder(config.model, "clip_vision"))
+    story = make_story(config, next(iter(trainer.data.validation()), None) or trainer.data.example(config.seed, 0, 0), vae)
     return lambda should_stop: _sample_or_skip(SampleMaker(trainer, story, vae, clip_vision, should_stop), run)
 
 
 def _sample_or_skip(maker: SampleMaker, run: RunFolder) -> Path | None:
-    """Make a video, or none where that goes wrong or the training shall end: the training matters more."""
+    """Make a video. If that fails or the run should stop, return None: training goes on without it."""
     try:
         return make_sample(maker, run)
-    except SampleLeft:
-        _log.info("SVI: the sample video of step %d is left, since the training ends", maker.trainer.step)
+    except SampleAbandoned:
+        _log.info("SVI: the sample video of step %d is abandoned, because the run stops", maker.trainer.step)
     except Exception as error:
         if is_out_of_memory(error):
-            _log.warning("SVI: memory ran out while a sample video was made; training goes on without it (%s)", error)
+            _log.warning("SVI: memory ran out during a sample video; training goes on without it (%s)", error)
         else:
             _log.warning(
                 "SVI: the sample video of step %d failed; training goes on without it", maker.trainer.step, exc_info=True
             )
-        unload_encoders()
+        encoders.unload_encoders()
     return None
 
 
 def make_sample(maker: SampleMaker, run: RunFolder) -> Path:
-    """Make one video and its filmstrip below `run`/samples and return the video's path."""
+    """Make one video and its filmstrip in `run`/samples; return the video's path."""
     config = maker.trainer.config
     folder = run.path / "samples"
     work = folder / ".work"
@@ -204,18 +200,18 @@ def make_sample(maker: SampleMaker, run: RunFolder) -> Path:
 
 @contextmanager
 def _other_expert(maker: SampleMaker) -> Iterator[None]:
-    """Load the other expert for the length of a video, where its file is given."""
+    """Load the other expert for one video, if its file is given."""
     if maker.trainer.config.samples.other_expert:
         maker.other = load_other_expert(maker.trainer.config)
     try:
         yield
     finally:
         maker.other = None
-        unload_encoders()
+        encoders.unload_encoders()
 
 
 def _row(clip: Clip) -> StripRow:
-    """Return the filmstrip's row of a clip."""
+    """Return a clip's row of the filmstrip."""
     wanted = spread(clip.request.layout.num_frames, FRAMES_PER_ROW)
     frames = (frame for chunk in clip.frames() for frame in to_uint8(chunk))
     picked = pick_frames(frames, wanted)

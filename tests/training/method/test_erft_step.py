@@ -163,13 +163,13 @@ def test_portions_do_not_matter(wan_folder, loop):
 
 
 def test_processes_cover_each_slot_once():
-    from training.method.erft_step import _portions
+    from training.method.erft_step import _micro_batches
 
     config = settings(loop={"batch_size": 2, "accumulation": 3})
     slots = []
     for rank in range(4):
         trainer = type("T", (), {"config": config, "group": Group(rank, 4)})()
-        slots += [slot for portion in _portions(trainer) for slot in portion]
+        slots += [slot for portion in _micro_batches(trainer) for slot in portion]
     assert sorted(slots) == list(range(24))
 
 

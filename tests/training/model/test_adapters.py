@@ -80,7 +80,7 @@ def test_state_goes_round(transformer):
 
 
 def test_bad_settings_are_named(transformer):
-    with pytest.raises(ValueError, match="'attn.q', which no block has: use some of self_attn.q"):
+    with pytest.raises(ValueError, match="'attn.q', but the blocks have no such layer: use some of self_attn.q"):
         adapters(transformer, targets=("attn.q",))
     with pytest.raises(ValueError, match="lora.rank is 0"):
         adapters(transformer, rank=0)

@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from svi_core.files.safetensors_file import read_tensors
 from svi_core.systems.lora import read_lora
+from tests.training.fakes import without_lora
 from tests.training.wan_files import NUM_LAYERS, STORAGES
 
 pytestmark = pytest.mark.usefixtures("training_mode")
@@ -60,7 +61,7 @@ def test_a_saved_lora_gives_the_same_video_in_comfyui(wan_folder, tmp_path, file
     backbone, lora = trained(wan_folder, alpha=alpha)
     path = tmp_path / "lora.safetensors"
     save_lora(path, lora, backbone, describe(), file_dtype)
-    with lora.disabled():
+    with without_lora(lora):
         base = velocity(backbone)
     ours = velocity(backbone)
     patcher = comfy.sd.load_diffusion_model(str(wan_folder / "fp32.safetensors"), disable_dynamic=True)

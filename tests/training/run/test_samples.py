@@ -212,15 +212,15 @@ def test_a_video_that_finds_no_memory_does_not_end_the_training(wan_folder, tmp_
 
 
 def test_a_video_is_left_at_the_next_step_when_the_training_shall_end(wan_folder, tmp_path):
-    from training.run.samples import SampleLeft
+    from training.run.samples import SampleAbandoned
 
     maker = make_maker(wan_folder, steps=5)
     maker.trainer.backbone = recorder = Recorder()
     maker.should_stop = lambda: len(recorder.calls) == 2
-    with pytest.raises(SampleLeft):
+    with pytest.raises(SampleAbandoned):
         maker.sample(request(maker, 0), None)
     assert len(recorder.calls) == 2
-    with pytest.raises(SampleLeft):
+    with pytest.raises(SampleAbandoned):
         next(maker.decode(torch.zeros(1, 16, 3, 4, 6)))
     sampler = make_sampler_for(wan_folder, tmp_path)
     assert sampler(lambda: True) is None and not list((tmp_path / "run").glob("samples/*.mp4"))
