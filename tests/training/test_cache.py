@@ -158,7 +158,7 @@ def test_every_bad_clip_is_named_with_its_reason_and_skipped(clips):
         "short.mp4": "gives 7 frames",
         "black.mp4": "plain frames",
         "still.mp4": "does not move",
-        "late.mp4": "gives 6 frames at 16 per second, after a start of 20",
+        "late.mp4": "gives 6 frames at 16 per second, after 20 plain or frozen ones",
         "empty.mp4": "another kind|cannot be read",
         "cut.mp4": "cut off",
         "mute.mp4": "has no caption",

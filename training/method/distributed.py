@@ -66,18 +66,17 @@ class Group:
 
     def largest(self, *values: float) -> list[float]:
         """Return the maximum of each value over the processes."""
-        if self.size == 1:
-            return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(tensor, op=distributed.ReduceOp.MAX)
-        return tensor.tolist()
+        return self._reduced(values, "MAX")
 
     def total(self, *values: float) -> list[float]:
         """Return the sum of each value over the processes."""
+        return self._reduced(values, "SUM")
+
+    def _reduced(self, values: Sequence[float], operation: str) -> list[float]:
         if self.size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(tensor)
+        distributed.all_reduce(tensor, op=getattr(distributed.ReduceOp, operation))
         return tensor.tolist()
 
     def gather_errors(self, errors: Sequence[MeasuredError]) -> list[MeasuredError]:

@@ -12,7 +12,7 @@ Source: SVI (arXiv:2510.09212), Sec. 4, Eq. 3-6."""
 
 import math
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 
 import torch
@@ -99,7 +99,10 @@ def training_step(trainer: Trainer) -> StepResult:
         TrainingStopped: a loss or the gradient is NaN or infinite; the LoRA is unchanged.
     """
     step = trainer.step + 1
-    drawn, losses, errors = [], [], []
+    drawn: list[DrawnExample] = []
+    losses: list[float] = []
+    errors: list[MeasuredError] = []
+    stored: list[Future[int]] = []
     trainer.optimizer.zero_grad(set_to_none=True)
     micro_batches = list(_micro_batches(trainer))
     with ThreadPoolExecutor(max_workers=1) as background:
@@ -114,12 +117,12 @@ def training_step(trainer: Trainer) -> StepResult:
                 losses += loss.detach().tolist()
                 errors += measure_errors(trainer, predicted, group, step)
                 if slots is micro_batches[-1] and group is groups[-1]:
-                    stored = background.submit(store_errors, trainer, share_errors(trainer, errors, step), step)
+                    stored.append(background.submit(store_errors, trainer, share_errors(trainer, errors, step), step))
                 (loss.sum() / trainer.examples_per_step).backward()
             drawn += batch
         rate, norm = update(trainer, step)
     trainer.step = step
-    return _result(trainer, drawn, losses, norm, rate, stored.result())
+    return _result(trainer, drawn, losses, norm, rate, sum(future.result() for future in stored))
 
 
 def _micro_batches(trainer: Trainer) -> Iterator[range]:

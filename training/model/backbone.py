@@ -17,6 +17,7 @@ from svi_core.flow.flow_matching import NUM_TRAINING_IDS
 from training.model.block_memory import save_memory
 from training.model.conditions import Conditions
 from training.model.speech_layers import SpeechLayers
+from training.settings.sections import MemoryConfig
 
 MASK_CHANNELS = 4
 TEXT_TOKENS = 512  # ComfyUI pads every prompt to this with zero embeddings, which the model attends to
@@ -93,46 +94,29 @@ class Backbone:
         speech.attach(self.transformer)
         self.speech = speech
 
-    def use_memory(
-        self,
-        trainable: Tensor,
-        *,
-        checkpointing: bool = True,
-        offload_block_inputs: bool = False,
-        swapped_blocks: int = 0,
-        keep_attention: bool = False,
-        compile_blocks: bool = False,
-    ) -> None:
-        """Arrange the blocks' memory for training. Call it once, after the LoRA is attached; see MemoryConfig.
+    def use_memory(self, trainable: Tensor, memory: MemoryConfig) -> None:
+        """Arrange the blocks for training in little memory. Call it once, after the LoRA is attached.
 
         Args:
             trainable: any trained parameter.
-            swapped_blocks: how many blocks keep their weights in host memory; the last ones do.
+            memory: the settings; the last `swapped_blocks` blocks keep their weights in host memory.
 
         Raises:
             ValueError: there are fewer blocks than `swapped_blocks`, or two settings exclude each other.
         """
         blocks = list(self.transformer.blocks)
-        if keep_attention and (compile_blocks or self.attention == "math"):
-            other = "memory.compile" if compile_blocks else "memory.attention = 'math'"
+        if memory.keep_attention and (memory.compile or self.attention == "math"):
+            other = "memory.compile" if memory.compile else "memory.attention = 'math'"
             raise ValueError(f"memory.keep_attention cannot be combined with {other}: turn one of them off.")
-        if not 0 <= swapped_blocks <= len(blocks):
+        if not 0 <= memory.swapped_blocks <= len(blocks):
             raise ValueError(
-                f"memory.swapped_blocks is {swapped_blocks}, but the model has {len(blocks)} blocks: use at most that."
+                f"memory.swapped_blocks is {memory.swapped_blocks}, but the model has {len(blocks)} blocks: use at most that."
             )
         for index, block in enumerate(blocks):
-            if compile_blocks:
+            if memory.compile:
                 block.forward = torch.compile(block.forward, dynamic=False)
-            swap = index >= len(blocks) - swapped_blocks
-            save_memory(
-                block,
-                self.device,
-                trainable,
-                checkpoint=checkpointing,
-                offload_input=offload_block_inputs,
-                swap=swap,
-                keep_attention=keep_attention,
-            )
+            swap = index >= len(blocks) - memory.swapped_blocks
+            save_memory(block, self.device, trainable, memory, swap)
             if not swap:
                 block.to(self.device)
 

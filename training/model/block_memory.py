@@ -13,6 +13,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
+from training.settings.sections import MemoryConfig
+
 FUSED_ATTENTION = frozenset(
     getattr(torch.ops.aten, f"_scaled_dot_product_{kernel}").default
     for kernel in ("cudnn_attention", "flash_attention", "efficient_attention", "flash_attention_for_cpu")
@@ -75,30 +77,19 @@ class _Recomputed(torch.autograd.Function):
         return x.grad, None, None, None, None, None
 
 
-def save_memory(
-    block: nn.Module,
-    device: torch.device,
-    trainable: Tensor,
-    *,
-    checkpoint: bool,
-    offload_input: bool,
-    swap: bool,
-    keep_attention: bool = False,
-) -> None:
+def save_memory(block: nn.Module, device: torch.device, trainable: Tensor, memory: MemoryConfig, swap: bool) -> None:
     """Replace `block.forward` by one that needs less memory and computes the same values, bit for bit.
 
     Args:
         trainable: any tensor that requires grad: a block contains trained layers even where its input needs no gradient.
-        checkpoint: keep only the block's input for the backward pass and recompute the rest.
-        offload_input: keep that input in host memory.
-        swap: keep the block's weights in host memory.
-        keep_attention: keep the outputs of self-attention on the device, so that they are not recomputed.
+        memory: what to keep for the backward pass, and where.
+        swap: keep this block's weights in host memory.
 
     Raises:
         ValueError: offloading or swapping is on without checkpointing.
     """
-    if not checkpoint:
-        if offload_input or swap:
+    if not memory.checkpointing:
+        if memory.offload_block_inputs or swap:
             raise ValueError(
                 "memory.checkpointing is off, but offload_block_inputs and swapped_blocks need it, since they recompute the "
                 "block in the backward pass: turn it on."
@@ -112,7 +103,7 @@ def save_memory(
             return forward(tokens, **conditions)
 
         if torch.is_grad_enabled():
-            return _Recomputed.apply(x, trainable, run, hold, offload_input, keep_attention)
+            return _Recomputed.apply(x, trainable, run, hold, memory.offload_block_inputs, memory.keep_attention)
         with hold():
             return run(x)
 

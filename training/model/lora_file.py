@@ -6,6 +6,7 @@ Source: SVI_SPEC C (key forms, alpha), FIELD_NOTES 5 (metadata that users' tools
 """
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +17,13 @@ from torch import Tensor
 
 from svi_core.conditioning.dance import read_pose_encoder
 from svi_core.files.atomic_file import staged
+from svi_core.flow.flow_matching import TRAINED_SHIFT
 from svi_core.systems.lora import COMFY_PREFIX, read_lora
 from training.model.adapters import LoraAdapters
 from training.model.backbone import Backbone
-from training.model.comfy_runtime import start_comfy
+from training.model.comfy_runtime import REPOSITORY, start_comfy
 from training.model.pose_encoder import TrainedPoses
+from training.settings.sections import TrainingConfig
 
 start_comfy()  # before the first import of comfy
 
@@ -29,82 +32,61 @@ import comfy.lora  # noqa: E402
 FILE_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 TOLERANCES = {"fp16": 2e-3, "bf16": 1.6e-2, "fp32": 1e-5}  # relative error, from rounding two matrices
 NUM_PROBES = 4
+PROJECT = REPOSITORY / "pyproject.toml"
 
 
 class RoundingError(ValueError):
     """The file's dtype cannot represent the LoRA's values closely enough."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LoraDescription:
-    """What a LoRA file's header says of the LoRA.
+    """What a LoRA file's header says besides the LoRA's own shape and its base model.
 
     Attributes:
-        name: title of the LoRA.
-        variant: the preset that it was trained with, such as shot, film or pro-high.
-        layout: the SVI layout, a name of svi_core.systems.layouts.
-        num_motion_frames: motion frames in training.
-        padding: the clips' padding, a value of svi_core.systems.layouts.Padding.
-        num_frames: frames of a clip.
-        width: width of the largest training size in pixels.
-        height: height of the largest training size in pixels.
-        expert: "high" or "low" for an expert of Wan 2.2, "single" for a model for all noise levels.
-        shift: shift of the noise schedule in training.
-        base_name: file name of the base model.
-        base_fingerprint: hash of the base model's file.
-        version: version of this project.
+        config: settings of the training run.
         step: optimizer steps done.
         learning_rate: learning rate at that step.
     """
 
-    name: str
-    variant: str
-    layout: str
-    num_motion_frames: int
-    padding: str
-    num_frames: int
-    width: int
-    height: int
-    expert: str
-    shift: float
-    base_name: str
-    base_fingerprint: str
-    version: str
+    config: TrainingConfig
     step: int
     learning_rate: float
 
-    def metadata(self, rank: int, alpha: float) -> dict[str, str]:
+    def metadata(self, lora: LoraAdapters, backbone: Backbone) -> dict[str, str]:
         """Return the header entries: svi.* for our nodes, ss_* and modelspec.* for common tools.
 
         They hold no date and no host name, so that the same training run gives the same bytes.
         """
+        name, expert = self.config.run_name, self.config.model.expert
+        layout, (width, height) = self.config.data.svi_layout, self.config.data.sizes[0]
         values: dict[str, object] = {
-            "svi.variant": self.variant,
-            "svi.layout": self.layout,
-            "svi.num_motion_frames": self.num_motion_frames,
-            "svi.padding": self.padding,
-            "svi.num_frames": self.num_frames,
-            "svi.expert": self.expert,
-            "svi.shift": self.shift,
-            "svi.base": self.base_name,
-            "svi.base_fingerprint": self.base_fingerprint,
-            "svi.version": self.version,
+            "svi.variant": self.config.preset or "custom",
+            "svi.layout": layout.name,
+            "svi.num_motion_frames": layout.num_motion_frames,
+            "svi.padding": layout.padding.value,
+            "svi.num_frames": layout.num_frames,
+            "svi.expert": expert,
+            "svi.shift": TRAINED_SHIFT,
+            "svi.base": backbone.name,
+            "svi.base_fingerprint": backbone.fingerprint,
+            "svi.version": tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"],
             "svi.step": self.step,
-            "ss_output_name": self.name,
+            "ss_output_name": name,
             "ss_network_module": "networks.lora",
-            "ss_network_dim": rank,
-            "ss_network_alpha": alpha,
+            "ss_network_dim": lora.rank,
+            "ss_network_alpha": lora.alpha,
             "ss_base_model_version": "wan",
-            "ss_sd_model_name": self.base_name,
+            "ss_sd_model_name": backbone.name,
             "ss_steps": self.step,
             "ss_learning_rate": self.learning_rate,
-            "ss_resolution": f"({self.width}, {self.height})",
+            "ss_resolution": f"({width}, {height})",
             "modelspec.sai_model_spec": "1.0.0",
-            "modelspec.title": self.name,
+            "modelspec.title": name,
             "modelspec.architecture": "wan-i2v-14b/lora",
             "modelspec.implementation": "https://github.com/Wan-Video/Wan2.1",
-            "modelspec.description": f"Stable Video Infinity LoRA, {self.layout}, {self.expert} expert, step {self.step}",
-            "modelspec.resolution": f"{self.width}x{self.height}",
+            "modelspec.description": f"Stable Video Infinity LoRA, {layout.name}, {expert} expert, step {self.step}",
+            "modelspec.resolution": f"{width}x{height}",
         }
         return {key: str(value) for key, value in values.items()}
 
@@ -141,7 +123,7 @@ def save_lora(
     if lora.alpha != lora.rank:
         tensors |= {f"{COMFY_PREFIX}{name}.alpha": torch.tensor(float(lora.alpha)) for name in lora.pairs}
     with staged(path) as staging:
-        safetensors.torch.save_file(tensors, staging, description.metadata(lora.rank, lora.alpha))
+        safetensors.torch.save_file(tensors, staging, description.metadata(lora, backbone))
         _sort_header(staging)
         require_equal_in_comfyui(staging, lora, backbone, TOLERANCES[file_dtype])
         if poses:

@@ -90,15 +90,7 @@ def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, gr
         generator=stream(config.seed, 0, 0, "lora"),
         device=backbone.device,
     )
-    memory = config.memory
-    backbone.use_memory(
-        lora.parameters()[0],
-        checkpointing=memory.checkpointing,
-        offload_block_inputs=memory.offload_block_inputs,
-        swapped_blocks=memory.swapped_blocks,
-        keep_attention=memory.keep_attention,
-        compile_blocks=memory.compile,
-    )
+    backbone.use_memory(lora.parameters()[0], config.memory)
     num_steps = config.loop.steps or math.ceil(config.loop.epochs * len(data) / config.loop.examples_per_step(group.size))
     banks = _make_banks(config, group, num_steps, run)
     poses = _make_poses(config, backbone)

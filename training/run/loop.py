@@ -1,13 +1,10 @@
 """The training loop: step, save, evaluate, until the last step or a signal."""
 
 import logging
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 from svi_core.files.safetensors_file import read_header
-from svi_core.flow.flow_matching import TRAINED_SHIFT
-from svi_core.systems.layouts import Layout
 from training.method.erft_step import StepResult, training_step
 from training.method.trainer import Trainer
 from training.model.lora_file import LoraDescription, RoundingError, save_lora
@@ -15,7 +12,6 @@ from training.run.checkpoint import save_checkpoint
 from training.run.run_folder import RunFolder
 from training.run.stop_signal import BY_FILE, StopSignal
 
-PROJECT = Path(__file__).resolve().parent.parent.parent / "pyproject.toml"
 _log = logging.getLogger(__name__)
 
 
@@ -124,25 +120,5 @@ def _save_lora(path: Path, trainer: Trainer) -> None:
 
 
 def describe_lora(trainer: Trainer) -> LoraDescription:
-    """Return what the LoRA file's header says of the LoRA."""
-    config = trainer.config
-    layout: Layout = config.data.svi_layout
-    width, height = config.data.sizes[0]
-    rate = trainer.optimizer.param_groups[0]["lr"]
-    return LoraDescription(
-        name=config.run_name,
-        variant=config.preset or "custom",
-        layout=layout.name,
-        num_motion_frames=layout.num_motion_frames,
-        padding=layout.padding.value,
-        num_frames=layout.num_frames,
-        width=width,
-        height=height,
-        expert=config.model.expert,
-        shift=TRAINED_SHIFT,
-        base_name=trainer.backbone.name,
-        base_fingerprint=trainer.backbone.fingerprint,
-        version=tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"],
-        step=trainer.step,
-        learning_rate=float(rate),
-    )
+    """Return what the LoRA file's header says of the current step."""
+    return LoraDescription(trainer.config, trainer.step, float(trainer.optimizer.param_groups[0]["lr"]))

@@ -1,5 +1,6 @@
 """The loss on held-out clips by noise level, always with the same noise, so that the curves can be compared."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
@@ -20,12 +21,7 @@ def quantile_ids(trainer: Trainer, quantiles: int) -> list[int]:
 
 def held_out_examples(trainer: Trainer) -> list[TrainingExample]:
     """Return the first `validation.max_examples` held-out examples."""
-    examples = []
-    for example in trainer.data.validation():
-        if len(examples) == trainer.config.validation.max_examples:
-            break
-        examples.append(example)
-    return examples
+    return list(itertools.islice(trainer.data.validation(), trainer.config.validation.max_examples))
 
 
 @torch.no_grad()

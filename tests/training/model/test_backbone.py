@@ -8,6 +8,7 @@ import torch
 
 from tests.training.fakes import without_lora
 from tests.training.wan_files import NUM_LAYERS, STORAGES
+from training.settings.sections import MemoryConfig
 
 pytestmark = pytest.mark.usefixtures("training_mode")
 
@@ -42,7 +43,7 @@ def attach(backbone, seed: int = 0, up: float = 0.1, **memory):
     with torch.no_grad():
         for pair in lora.pairs.values():
             pair.up.copy_(up * torch.randn(pair.up.shape, generator=generator))
-    backbone.use_memory(lora.parameters()[0], **memory)
+    backbone.use_memory(lora.parameters()[0], MemoryConfig(**memory))
     return lora
 
 
@@ -100,7 +101,7 @@ def test_a_fresh_lora_changes_nothing(loaded, storage):
     [
         {"offload_block_inputs": True},
         {"swapped_blocks": 2},
-        {"compile_blocks": True},
+        {"compile": True},
         {"keep_attention": True},
         {"keep_attention": True, "swapped_blocks": 2, "offload_block_inputs": True},
     ],
@@ -141,7 +142,7 @@ def test_kept_self_attention_is_not_computed_again(loaded, keep, self_attentions
 def test_kept_attention_refuses_what_it_cannot_go_with(loaded, setting, options):
     backbone = loaded("fp32", **options)
     with pytest.raises(ValueError, match=setting):
-        attach(backbone, keep_attention=True, compile_blocks=not options)
+        attach(backbone, keep_attention=True, compile=not options)
 
 
 def test_fp8_matmul_changes_no_bit_between_forward_and_recomputation(loaded, monkeypatch):

@@ -8,21 +8,16 @@ from safetensors.torch import load_file, save_file
 
 from svi_core.files.safetensors_file import read_tensors
 from svi_core.systems.lora import read_lora
-from tests.training.fakes import without_lora
+from tests.training.fakes import settings, without_lora
 from tests.training.wan_files import NUM_LAYERS, STORAGES
 
 pytestmark = pytest.mark.usefixtures("training_mode")
 
 
-def describe(**changes):
+def describe():
     from training.model.lora_file import LoraDescription
 
-    values = dict(
-        name="tiny", variant="pro-high", layout="2.0 Pro", num_motion_frames=4, padding="zero latent", num_frames=81, width=832,
-        height=480, expert="high", shift=5.0, base_name="wan.safetensors", base_fingerprint="ab" * 32, version="0.1.0", step=7,
-        learning_rate=1e-4,
-    )  # fmt: skip
-    return LoraDescription(**{**values, **changes})
+    return LoraDescription(settings("runs/tiny"), step=7, learning_rate=1e-4)
 
 
 def trained(wan_folder, storage: str = "fp32", alpha: float = 4.0, seed: int = 3):

@@ -125,5 +125,5 @@ def test_a_name_that_no_file_can_have_is_refused_before_the_training(comfy, name
     from training.run.session import require_trainable
 
     require_trainable(settings("runs/film 2"))
-    with pytest.raises(ValueError, match=f"name is {name!r}, which LoRA files are called"):
+    with pytest.raises(ValueError, match=f"name is {name!r}, but LoRA files get that name"):
         require_trainable(settings("runs/film", name=name))
