@@ -58,18 +58,23 @@ class Encoders(Protocol):
 
     def text(self, prompt: str) -> Tensor:
         """Return the embedding [L, D]."""
+        ...
 
     def release_text_encoder(self) -> None:
         """Free the text encoder's memory: all texts are encoded."""
+        ...
 
     def video(self, frames: Tensor) -> Tensor:
         """Return the normalised latent [16, F, h, w] of `frames` [T, H, W, 3] in [0, 1]."""
+        ...
 
     def vision(self, image: Tensor) -> Tensor | None:
         """Return CLIP vision tokens of `image` [H, W, 3], or None."""
+        ...
 
     def speech(self, samples: Tensor, num_frames: int) -> Tensor:
         """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz."""
+        ...
 
 
 def read_window(source: ClipSource, plan: WindowPlan, config: DataConfig) -> WindowFiles:

@@ -121,8 +121,9 @@ def training_step(trainer: Trainer) -> StepResult:
                 (loss.sum() / trainer.examples_per_step).backward()
             drawn += batch
         rate, norm = update(trainer, step)
+    num_stored = sum(future.result() for future in stored)
     trainer.step = step
-    return _result(trainer, drawn, losses, norm, rate, sum(future.result() for future in stored))
+    return _result(trainer, drawn, losses, norm, rate, num_stored)
 
 
 def _micro_batches(trainer: Trainer) -> Iterator[range]:
@@ -285,5 +286,5 @@ def _result(
         sum(item.injection.is_clean for item in drawn),
     ]
     loss, *totals = [value / trainer.examples_per_step for value in trainer.group.total(sum(losses), *counts)]
-    injected = dict(zip(("noise", "latent", "image", "clean"), totals, strict=True))
+    injected: dict[str, float] = dict(zip(("noise", "latent", "image", "clean"), totals, strict=True))
     return StepResult(loss, norm, rate, injected, num_stored)

@@ -22,20 +22,25 @@ class ExampleSource(Protocol):
 
     def __len__(self) -> int:
         """Return the number of training examples."""
+        ...
 
     def example(self, seed: int, step: int, slot: int) -> TrainingExample:
         """Return the example of place `slot` (over all processes) in `step` (from 0): a pure function of the arguments."""
+        ...
 
     def validation(self) -> Iterable[TrainingExample]:
         """Return the held-out examples, always in the same order."""
+        ...
 
     @property
     def num_held_out(self) -> int:
         """Number of held-out examples."""
+        ...
 
     @property
     def content_hash(self) -> str:
         """A hash of all examples."""
+        ...
 
 
 @dataclass

@@ -6,7 +6,7 @@ every slot after the first. Small cards can use tiles in space.
 Source: SVI_SPEC A1 (one causal fp32 encode, CLIP vision without crop, penultimate tokens); COMFYUI_NOTES 6 (VAE).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -43,7 +43,7 @@ class WanEncoders:
     def __init__(self, files: EncoderFiles, vae_tile: int = 0):
         self.files = files
         self.vae_tile = vae_tile
-        self.fingerprints = files.fingerprints()
+        self.fingerprints: Mapping[str, str] = files.fingerprints()
 
     @cached_property
     def _text_encoder(self):
