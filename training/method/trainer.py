@@ -110,6 +110,10 @@ class Trainer:
         """The timestep ids that this expert is trained on."""
         return EXPERT_RANGES[self.config.model.expert]
 
+    def is_due(self, every: int) -> bool:
+        """Whether an action is due now that is due every `every` steps (0: never) and after the last step."""
+        return bool(every) and (self.step == self.num_steps or self.step % every == 0)
+
     @property
     def examples_per_step(self) -> int:
         """Examples of one optimizer step over all processes."""

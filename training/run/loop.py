@@ -41,7 +41,7 @@ def train(
     """
     while trainer.step < trainer.num_steps:
         on_step(training_step(trainer))
-        due = trainer.step == trainer.num_steps or trainer.step % trainer.config.loop.checkpoint_every == 0
+        due = trainer.is_due(trainer.config.loop.checkpoint_every)
         ended_by = _ended_by(trainer, stop)
         if due or ended_by:
             save(trainer, run)

@@ -91,11 +91,11 @@ class Progress:
             should_stop: whether to stop and abandon what is not finished.
         """
         trainer, config = self._trainer, self._trainer.config
-        if self._is_due(config.validation.every):
+        if trainer.is_due(config.validation.every):
             self._validate(should_stop)
-        if self._is_due(config.validation.every or config.loop.checkpoint_every):
+        if trainer.is_due(config.validation.every or config.loop.checkpoint_every):
             self._write_banks()
-        if self._is_due(config.samples.every):
+        if trainer.is_due(config.samples.every):
             sample = self._make_sample(should_stop) if trainer.group.is_first else None
             if sample is not None:
                 self._write("sample", {"path": sample.relative_to(self._run.path).as_posix()})
@@ -107,10 +107,6 @@ class Progress:
         self._bar.close()
         if self._board is not None:
             self._board.close()
-
-    def _is_due(self, every: int) -> bool:
-        """Whether an action that is due every `every` steps (0: never) and after the last step is due now."""
-        return bool(every) and (self._trainer.step == self._trainer.num_steps or self._trainer.step % every == 0)
 
     def _validate(self, should_stop: Callable[[], bool]) -> None:
         """Record the held-out losses, unless there are no held-out clips or the run should stop."""
