@@ -1,4 +1,4 @@
-"""Examples out of nothing, and a trainer on a tiny random model."""
+"""Random examples, and a trainer on a tiny random model."""
 
 import time
 from collections.abc import Iterator
@@ -44,7 +44,7 @@ class FakeDataset:
 
 
 class SlowDataset(FakeDataset):
-    """The same clips, from the third step on a second late each: whoever wants to interrupt a training has time to."""
+    """The same clips, each a second late from the third step on, so that a test can interrupt the run."""
 
     def example(self, seed: int, step: int, slot: int) -> TrainingExample:
         if step >= 2:

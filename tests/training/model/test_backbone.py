@@ -110,8 +110,8 @@ def test_memory_savers_change_no_bit(loaded, storage, memory, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda forward, dynamic: forward)  # what it compiles to is PyTorch's business
     plain = loaded(storage)
     expected = gradients(plain, attach(plain, checkpointing=False))
-    frugal = loaded(storage, on_host="swapped_blocks" in memory)
-    for ours, theirs in zip(gradients(frugal, attach(frugal, **memory)), expected, strict=True):
+    saving = loaded(storage, on_host="swapped_blocks" in memory)
+    for ours, theirs in zip(gradients(saving, attach(saving, **memory)), expected, strict=True):
         assert torch.equal(ours, theirs)
 
 

@@ -126,7 +126,7 @@ def test_the_gradient_that_reaches_the_encoder_is_right(wan_folder):
         assert values[0] - values[1] == pytest.approx(expected, rel=0.05)
 
 
-def test_a_fresh_encoder_changes_nothing_until_it_has_learnt(wan_folder):
+def test_a_fresh_encoder_changes_nothing_until_it_is_trained(wan_folder):
     dancing, plain = dance_trainer(wan_folder), make_trainer(wan_folder, settings(wan_folder / "run"))
     assert steps(dancing, 1) == steps(plain, 1)
     assert dancing.poses.encoder[-1].weight.any() and steps(dancing, 1) != steps(plain, 1)
