@@ -1,4 +1,4 @@
-"""What a user sees of a running training run: a progress bar, measurements as JSON lines, TensorBoard where installed."""
+"""Show and record a run while it trains: a progress bar, measurements as JSON lines, TensorBoard where installed."""
 
 import importlib.util
 import logging

@@ -82,8 +82,8 @@ def require_trainable(config: TrainingConfig) -> None:
     chosen, layout = PRESETS.get(config.preset), config.data.svi_layout
     if chosen and chosen.layout.condition is not None and layout.condition is not chosen.layout.condition:
         raise ValueError(
-            f"preset {config.preset!r} trains with {chosen.layout.condition.value}, but data.layout = {layout.name!r} has "
-            f"none: leave data.layout to the preset, or use another preset for {layout.name!r}."
+            f"preset {config.preset!r} trains with {chosen.layout.condition.value}, but data.layout = {layout.name!r} does "
+            f"not: leave data.layout to the preset, or use another preset for {layout.name!r}."
         )
     if layout.condition is Condition.SOUND and not config.model.audio_patch:
         raise ValueError(

@@ -211,7 +211,7 @@ def test_what_is_missing_or_of_another_kind_is_named(folder, tmp_path):
     require_trainable(config)
     with pytest.raises(ValueError, match=r"'Talk' is trained with MultiTalk's audio layers: set model.audio_patch"):
         require_trainable(replace(config, model=replace(config.model, audio_patch="")))
-    with pytest.raises(ValueError, match=r"preset 'talk' trains with sound, but data.layout = 'Shot' has none"):
+    with pytest.raises(ValueError, match=r"preset 'talk' trains with sound, but data.layout = 'Shot' does not"):
         require_trainable(settings("run", preset="talk", data={"layout": "Shot"}))
     with pytest.raises(ValueError, match=r"model.audio_patch is .*gone"):
         load_configured_backbone(config_for(folder, audio_patch="gone.safetensors"))
