@@ -12,7 +12,7 @@ from training.method.banks import Banks
 from training.method.distributed import Group
 from training.model.adapters import LoraAdapters
 from training.model.backbone import Backbone
-from training.model.execution import LoadedAs
+from training.model.execution import Execution
 from training.model.pose_encoder import TrainedPoses, split_poses
 from training.settings.sections import TrainingConfig
 
@@ -50,7 +50,7 @@ class Trainer:
     Attributes:
         config: the settings.
         backbone: the frozen model.
-        loaded: how the model runs on this machine.
+        execution: how the model runs on this machine.
         lora: the adapters that are trained.
         optimizer: updates the trained parameters.
         banks: this process's error banks.
@@ -65,7 +65,7 @@ class Trainer:
 
     config: TrainingConfig
     backbone: Backbone
-    loaded: LoadedAs
+    execution: Execution
     lora: LoraAdapters
     optimizer: torch.optim.Optimizer
     banks: Banks

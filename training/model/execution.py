@@ -11,7 +11,7 @@ from training.model.backbone import TEXT_TOKENS, Backbone
 
 
 @dataclass(frozen=True)
-class LoadedAs:
+class Execution:
     """How a loaded model runs.
 
     Attributes:
@@ -28,7 +28,7 @@ class LoadedAs:
     compute: str
 
 
-def describe_execution(backbone: Backbone, num_tokens: int = 256) -> LoadedAs:
+def describe_execution(backbone: Backbone, num_tokens: int = 256) -> Execution:
     """Return how the model's blocks run, from their layers and from tracing one block on random tokens.
 
     Call it before :meth:`Backbone.use_memory`. It moves the first block to the device.
@@ -44,7 +44,7 @@ def describe_execution(backbone: Backbone, num_tokens: int = 256) -> LoadedAs:
         raise ValueError(f"memory.attention is {backbone.attention!r}, which cannot run here ({error}): use 'auto'.") from error
     attention = sorted(name for name in operators if "scaled_dot_product" in name and name != "scaled_dot_product_attention")
     matmul = sorted(name for name in operators if name in ("mm", "addmm") or "scaled_mm" in name or "comfy_kitchen" in name)
-    return LoadedAs(weights, ", ".join(matmul), ", ".join(attention), str(backbone.compute_dtype).removeprefix("torch."))
+    return Execution(weights, ", ".join(matmul), ", ".join(attention), str(backbone.compute_dtype).removeprefix("torch."))
 
 
 def _traced_operators(backbone: Backbone, num_tokens: int) -> set[str]:

@@ -81,7 +81,7 @@ def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, gr
     Raises:
         ValueError: a setting does not fit the model or this machine.
     """
-    loaded = describe_execution(backbone)
+    execution = describe_execution(backbone)
     lora = LoraAdapters(
         backbone.transformer,
         rank=config.lora.rank,
@@ -97,7 +97,7 @@ def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, gr
     require_resumable(config.optimizer, backbone.device)
     groups = [{"params": part.parameters()} for part in (lora, poses) if part]
     optimizer = make_optimizer(groups, config.optimizer)
-    return Trainer(config, backbone, loaded, lora, optimizer, banks, data, group, num_steps, poses=poses)
+    return Trainer(config, backbone, execution, lora, optimizer, banks, data, group, num_steps, poses=poses)
 
 
 def _make_banks(config: TrainingConfig, group: Group, num_steps: int, run: Path) -> Banks:

@@ -86,16 +86,16 @@ def _row(chunks: Iterator[Tensor], example: TrainingExample, what: str) -> Strip
 
 
 def _model_lines(trainer: Trainer) -> list[str]:
-    backbone, config, loaded = trainer.backbone, trainer.config, trainer.loaded
+    backbone, config, execution = trainer.backbone, trainer.config, trainer.execution
     ids = trainer.timesteps
     sigmas = f"{float(trainer.sigmas[ids.first_id]):.3f} .. {float(trainer.sigmas[ids.end_id - 1]):.3f}"
     sound = ["sound         through MultiTalk's audio layers, which stay frozen"] if backbone.speech else []
     poses = [f"pose encoder  {trainer.poses.num_parameters:,} trained parameters"] if trainer.poses else []
     return [
         f"model         {backbone.name} ({config.model.expert}: timesteps {ids.first_id} .. {ids.end_id - 1}, sigma {sigmas})",
-        f"weights       {loaded.weights} in the blocks, computed in {loaded.compute} on {backbone.device}",
-        f"matmul        {loaded.matmul}",
-        f"attention     {loaded.attention}",
+        f"weights       {execution.weights} in the blocks, computed in {execution.compute} on {backbone.device}",
+        f"matmul        {execution.matmul}",
+        f"attention     {execution.attention}",
         f"LoRA          {len(trainer.lora.pairs)} layers, {trainer.lora.num_parameters:,} trained parameters, "
         f"rank {trainer.lora.rank}, alpha {trainer.lora.alpha:g}",
         *poses,

@@ -52,17 +52,17 @@ class Progress:
     def begin(self, should_stop: Callable[[], bool] = lambda: False) -> None:
         """Log how the model runs. Before the first step, also validate the untrained model, where the curves start."""
         trainer = self._trainer
-        loaded = trainer.loaded
+        execution = trainer.execution
         if trainer.group.is_first:
             _log.info(
                 "SVI: %s: %s, computed in %s; matmul %s; attention %s; %d LoRA layers, %d trained parameters",
-                trainer.backbone.name, loaded.weights, loaded.compute, loaded.matmul, loaded.attention,
+                trainer.backbone.name, execution.weights, execution.compute, execution.matmul, execution.attention,
                 len(trainer.lora.pairs), trainer.lora.num_parameters,
             )  # fmt: skip
         if trainer.config.validation.every and not self._held_out:
             _log.warning("SVI: no clip is held out (data.held_out), so nothing is validated.")
         if trainer.step == 0:
-            self._run.record("model", 0, **asdict(loaded))
+            self._run.record("model", 0, **asdict(execution))
             self._validate(should_stop)
         self._latest = time.monotonic()
 
