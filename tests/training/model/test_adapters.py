@@ -73,7 +73,7 @@ def test_state_goes_round(transformer):
     lora, other = adapters(transformer, seed=1), adapters(transformer, seed=2)
     other.load_state_dict({key: value.clone() for key, value in lora.state_dict().items()})
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in lora.state_dict().items())
-    with pytest.raises(ValueError, match="other layers"):
+    with pytest.raises(ValueError, match="LoRA's layers differ"):
         other.load_state_dict({})
     with pytest.raises(ValueError, match=r"\[8, 64\] in the LoRA but \[4, 64\] here"):
         other.load_state_dict(adapters(transformer, rank=8).state_dict())
