@@ -1,10 +1,11 @@
-"""Translate LoRA files between the key dialects of ComfyUI and of the official SVI code; the numbers stay as they are.
+"""Convert LoRA files between the key names of ComfyUI and of the official SVI code. The values stay the same.
 
     python -m training.convert my_lora.safetensors official.safetensors --to official
 
-`comfy`: ``diffusion_model.blocks.0.ffn.0.lora_A.weight``, what we write. `official`: ``blocks.0.ffn.0.lora_A.default.weight``,
-the authors' 2.x files. `official-1.0`: the same with ``pipe.dit.`` before it. The official loaders know no alpha, so it is
-multiplied into lora_B on the way there. Any dialect that the SVI nodes read is read, kohya's included.
+`comfy`: ``diffusion_model.blocks.0.ffn.0.lora_A.weight``, as our training writes. `official`:
+``blocks.0.ffn.0.lora_A.default.weight``, as in the authors' 2.x files. `official-1.0`: the same with the prefix ``pipe.dit.``.
+The official loaders know no alpha, so it is multiplied into lora_B. The input may have any dialect that the SVI nodes read, as
+well as kohya's.
 Source: docs/METHOD.md, 6.2.
 """
 
@@ -29,13 +30,13 @@ _KOHYA = re.compile(r"^lora_unet_+blocks_(\d+)_(?:(self_attn|cross_attn)_(\w+)|f
 
 
 def convert(source: Path, destination: Path, dialect: str) -> int:
-    """Write `source` to `destination` in `dialect` and return the number of layers; metadata is kept.
+    """Write `source` to `destination` in `dialect` and return the number of layers. Metadata is kept.
 
-    A pose encoder (SVI-Dance) goes along, under ``dwpose_embedding.`` in every dialect: its reader looks for nothing else.
+    A pose encoder (SVI-Dance) keeps its prefix ``dwpose_embedding.``, which all dialects share.
 
     Raises:
-        ValueError: no sound LoRA file, unknown dialect, or parts (other than low-rank pairs) that the official code has no
-            place for.
+        ValueError: the file is not a valid LoRA file, the dialect is unknown, or the file holds something other than low-rank
+            pairs, which the official code cannot load.
     """
     if dialect not in DIALECTS:
         raise ValueError(f"dialect is {dialect!r}: use one of {', '.join(DIALECTS)}.")
@@ -66,7 +67,7 @@ def _pairs(tensors: dict[str, Tensor], source: Path) -> tuple[dict[str, dict[str
     """Return the matrices by bare module name and side, and the alphas by bare module name.
 
     Raises:
-        ValueError: a key that is part of no pair, or half a pair.
+        ValueError: a key belongs to no pair, or a pair lacks a matrix.
     """
     pairs: dict[str, dict[str, Tensor]] = {}
     alphas = {}
@@ -76,15 +77,15 @@ def _pairs(tensors: dict[str, Tensor], source: Path) -> tuple[dict[str, dict[str
         elif match := _PAIR_KEY.match(key):
             pairs.setdefault(_bare(match["module"]), {})[_SIDES[match["side"]]] = tensor
         else:
-            raise ValueError(f"{source}: {key!r} is no part of a low-rank pair, which is all that can be converted.")
+            raise ValueError(f"{source}: {key!r} does not belong to a low-rank pair; only those can be converted.")
     halves = [module for module, sides in pairs.items() if len(sides) != 2]
     if halves or not pairs:
-        raise ValueError(f"{source}: {halves[0] + ' has one matrix only' if halves else 'holds no low-rank pair'}.")
+        raise ValueError(f"{source}: {halves[0] + ' has only one matrix' if halves else 'holds no low-rank pair'}.")
     return pairs, alphas
 
 
 def _bare(module: str) -> str:
-    """Return ``blocks.0.self_attn.q`` for the module name in any dialect."""
+    """Return a module name of any dialect without its prefix, such as ``blocks.0.self_attn.q``."""
     if match := _KOHYA.match(module):
         block, attention, name, ffn = match.groups()
         return f"blocks.{block}.{attention}.{name}" if attention else f"blocks.{block}.ffn.{ffn}"

@@ -1,4 +1,4 @@
-"""Write the report of a training run again, at any time: ``python -m training.report RUN``."""
+"""Write the report of a training run, while it runs or later: ``python -m training.report RUN``."""
 
 import argparse
 import sys

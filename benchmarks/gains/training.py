@@ -40,6 +40,7 @@ def two_blocks(keep_attention: bool, checkpointing: bool = True):
 
     from training.model.adapters import LoraAdapters
     from training.model.backbone import Backbone
+    from training.settings.sections import MemoryConfig
 
     sizes = {"dim": 256, "ffn_dim": 512, "num_heads": 2, "num_layers": 2, "text_dim": 64}
     transformer = WanModel(model_type="t2v", in_dim=36, operations=comfy.ops.disable_weight_init, **sizes).requires_grad_(False)
@@ -54,7 +55,7 @@ def two_blocks(keep_attention: bool, checkpointing: bool = True):
     with torch.no_grad():
         for pair in lora.pairs.values():
             pair.up.copy_(0.1 * torch.randn(pair.up.shape, generator=random))
-    backbone.use_memory(lora.parameters()[0], checkpointing=checkpointing, keep_attention=keep_attention)
+    backbone.use_memory(lora.parameters()[0], MemoryConfig(checkpointing=checkpointing, keep_attention=keep_attention))
     return backbone, lora
 
 

@@ -93,7 +93,7 @@ def our_steps(bench: Bench, memory: dict[str, bool | int]) -> Row:
     provide_av()
     from training.method.distributed import Group
     from training.method.erft_step import training_step
-    from training.model.backbone import load_backbone
+    from training.model.loading import load_backbone
     from training.run.assembly import assemble
     from training.settings.reader import config_from
 

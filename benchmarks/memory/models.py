@@ -78,13 +78,14 @@ def training_bytes(shapes: Shapes, offload: bool, keep_attention: bool = False) 
     from training.model.adapters import LoraAdapters
     from training.model.backbone import Backbone
     from training.model.conditions import Conditions
+    from training.settings.sections import MemoryConfig
 
     comfy.model_management.in_training = True
     model = transformer(shapes)
     rank = shapes.lora_rank
     lora = LoraAdapters(model, rank=rank, alpha=float(rank), generator=torch.Generator(), device=META)
     backbone = Backbone(model, SimpleNamespace(), META, torch.bfloat16, "", "")
-    backbone.use_memory(lora.parameters()[0], offload_block_inputs=offload, keep_attention=keep_attention)
+    backbone.use_memory(lora.parameters()[0], MemoryConfig(offload_block_inputs=offload, keep_attention=keep_attention))
     latent, mask = (torch.empty(1, channels, *shapes.latent_shape[2:], device=META) for channels in (16, 1))
     text = torch.empty(1, TEXT_TOKENS, shapes.text_dim, device=META)
     frozen = [*model.parameters(), *lora.parameters()]

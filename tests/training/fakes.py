@@ -1,6 +1,8 @@
-"""Examples out of nothing, and a trainer on a tiny random model."""
+"""Random examples, and a trainer on a tiny random model."""
 
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -42,7 +44,7 @@ class FakeDataset:
 
 
 class SlowDataset(FakeDataset):
-    """The same clips, from the third step on a second late each: whoever wants to interrupt a training has time to."""
+    """The same clips, each a second late from the third step on, so that a test can interrupt the run."""
 
     def example(self, seed: int, step: int, slot: int) -> TrainingExample:
         if step >= 2:
@@ -72,9 +74,22 @@ def settings(run: Path | str = "", **sections):
 
 def make_trainer(wan_folder: Path, config=None, *, data=None, group: Group | None = None, storage: str = "fp32", folder=None):
     """Return a trainer on the tiny random model of `wan_folder`."""
-    from training.model.backbone import load_backbone
+    from training.model.loading import load_backbone
     from training.run.assembly import assemble
 
     config = config or settings()
     backbone = load_backbone(wan_folder / f"{storage}.safetensors")
     return assemble(config, backbone, data or FakeDataset(), group or Group(), folder or Path(config.run or wan_folder / "run"))
+
+
+@contextmanager
+def without_lora(lora) -> Iterator[None]:
+    """Let the transformer run as it was before training."""
+    scales = {pair: pair.scale for pair in lora.pairs.values()}
+    for pair in scales:
+        pair.scale = 0.0
+    try:
+        yield
+    finally:
+        for pair, scale in scales.items():
+            pair.scale = scale

@@ -14,7 +14,7 @@ from PIL import Image
 from tests.training.fake_encoders import GREY, FakeEncoders
 from tests.training.small_cache import only_example, settings
 from tests.training.synthetic_clips import picture, write_clip, write_numbered, write_sound
-from training.cache import build_cache
+from training.data.build_cache import build_cache
 from training.data.dataset import CachedDataset
 from training.data.encoding import one_ahead
 
@@ -158,8 +158,8 @@ def test_every_bad_clip_is_named_with_its_reason_and_skipped(clips):
         "short.mp4": "gives 7 frames",
         "black.mp4": "plain frames",
         "still.mp4": "does not move",
-        "late.mp4": "gives 6 frames at 16 per second, after a start of 20",
-        "empty.mp4": "of another kind|cannot be read",
+        "late.mp4": "gives 6 frames at 16 per second, after 20 plain or frozen ones",
+        "empty.mp4": "another kind|cannot be read",
         "cut.mp4": "cut off",
         "mute.mp4": "has no caption",
         "twin of long.mp4": "same video as long.mp4",
@@ -176,11 +176,11 @@ def test_every_bad_clip_is_named_with_its_reason_and_skipped(clips):
 
 def test_nothing_usable_is_an_error_that_says_why(tmp_path):
     write_bad_clips(tmp_path / "clips")
-    with pytest.raises(ValueError, match="gives no example: .*mute.mp4.*report.json"):
+    with pytest.raises(ValueError, match="gives no examples: .*mute.mp4.*report.json"):
         build_cache(settings(tmp_path / "clips"), FakeEncoders())
     assert len(json.loads((tmp_path / "cache" / "report.json").read_text())["rejected"]) == 9
     (tmp_path / "none").mkdir()
-    with pytest.raises(ValueError, match="gives no example: no clip was found"):
+    with pytest.raises(ValueError, match="gives no examples: no clip was found"):
         build_cache(settings(tmp_path / "none"), FakeEncoders())
 
 
@@ -199,7 +199,7 @@ def test_a_black_start_is_reported_and_not_used(tmp_path):
     config = settings(folder, p_motion=0.0)
     report = build_cache(config, FakeEncoders())
     assert (
-        "begins after 1 plain or frozen frames; last frame held 1 times more"
+        "begins after 1 plain or frozen frames; last frame repeated 1 times"
         in report.used[0].notes[0] + "; " + report.used[0].notes[1]
     )
     example = only_example(config, "a.mp4")

@@ -1,4 +1,4 @@
-"""A cache that is damaged, locked, out of room or killed: named, made again, nothing finished lost."""
+"""A cache that is damaged, locked, out of room or killed: named, encoded again, nothing finished lost."""
 
 import errno
 import multiprocessing
@@ -15,8 +15,8 @@ from svi_core.files import atomic_file
 from tests.training.fake_encoders import FakeEncoders
 from tests.training.small_cache import entries, settings
 from tests.training.synthetic_clips import write_numbered
-from training import cache as cache_module
-from training.cache import build_cache
+from training.data import build_cache as cache_module
+from training.data.build_cache import build_cache
 from training.data.dataset import CachedDataset
 from training.data.store import CacheFolder
 from training.settings.data import DataConfig

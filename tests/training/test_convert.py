@@ -75,10 +75,10 @@ def test_the_pose_encoder_of_svi_dance_goes_along(tmp_path, prefix):
 
 def test_what_cannot_be_converted_is_named(tmp_path, capsys):
     save_file({"blocks.0.norm3.diff": torch.zeros(3)}, tmp_path / "odd.safetensors")
-    with pytest.raises(ValueError, match="norm3.diff' is no part of a low-rank pair"):
+    with pytest.raises(ValueError, match="norm3.diff' does not belong to a low-rank pair"):
         convert(tmp_path / "odd.safetensors", tmp_path / "out.safetensors", "official")
     save_file({"blocks.0.ffn.0.lora_A.weight": torch.zeros(3, 3)}, tmp_path / "half.safetensors")
-    with pytest.raises(ValueError, match="ffn.0 has one matrix only"):
+    with pytest.raises(ValueError, match="ffn.0 has only one matrix"):
         convert(tmp_path / "half.safetensors", tmp_path / "out.safetensors", "official")
     assert main([str(tmp_path / "gone.safetensors"), str(tmp_path / "out.safetensors")]) == 2
     assert "gone.safetensors cannot be read" in capsys.readouterr().err

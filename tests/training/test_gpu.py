@@ -92,7 +92,7 @@ def test_real_14b_shapes_train_in_fp8(comfy, tmp_path, name, needed_gib, memory)
 @pytest.mark.parametrize("storage", ["bf16", "fp8", "fp8_scaled"])
 def test_memory_savers_change_no_bit_on_a_gpu(wan_folder, storage):
     from tests.training.model.test_backbone import attach, gradients
-    from training.model.backbone import load_backbone
+    from training.model.loading import load_backbone
 
     torch.use_deterministic_algorithms(True, warn_only=True)
     results = []

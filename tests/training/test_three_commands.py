@@ -151,7 +151,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(words, tmp_path, cached, comfyui_pat
     process.send_signal(signal.SIGINT)
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
-    assert f"Go on with: python -m training.erft --resume {tmp_path / 'run'}" in said
+    assert f"Resume with: python -m training.erft --resume {tmp_path / 'run'}" in said
     assert "60 x float32" in said and "flash_attention_for_cpu" in said
     assert len(list((tmp_path / "run" / "checkpoints").iterdir())) >= 1
 
@@ -166,7 +166,7 @@ def test_a_cache_of_another_encoder_is_refused(words, capsys, cached, tmp_path, 
     assert "was made with another file than model.text_encoder" in capsys.readouterr().err
     gone = ["model.text_encoder=gone.safetensors", "samples.every=0", "loop.steps=1"]
     assert erft.main(["--config", TINY, *words, *gone]) == 0
-    assert "made with model.text_encoder cannot be checked" in caplog.text
+    assert "cannot check whether the cache was made with model.text_encoder" in caplog.text
 
 
 def test_without_a_cache_the_command_to_make_it_is_named(words, capsys):

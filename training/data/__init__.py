@@ -1,1 +1,1 @@
-"""From clips on disk to encoded examples."""
+"""From clips on disk to encoded examples, in a cache."""

@@ -1,4 +1,4 @@
-"""Look through the clips of a dataset: which can be used, what examples they give, and under which names those are kept."""
+"""Scan the clips of a dataset: which are usable, which examples they give, and under which keys the cache stores those."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,17 +8,16 @@ from tqdm import tqdm
 
 from svi_core.files.fingerprint import file_sha256, fingerprint
 from svi_core.systems.layouts import Condition
+from training.data.report import CacheReport, used_clip
+from training.data.scan import SCAN_VERSION, ClipScan, scan_clip
+from training.data.sound import require_sound
+from training.data.sources import ClipSource, find_clips
+from training.data.store import CLIPS, CacheFolder
+from training.data.tables import Rejected
+from training.data.windows import WindowPlan, plan_windows
+from training.settings.data import DataConfig
 
-from ..settings.data import DataConfig
-from .report import CacheReport, used_clip
-from .scan import SCAN_VERSION, ClipScan, scan_clip
-from .sound import require_sound
-from .sources import ClipSource, find_clips
-from .store import CLIPS, CacheFolder
-from .tables import Rejected
-from .windows import WindowPlan, plan_windows
-
-FORMAT_VERSION = 1  # part of every key: raise it when the same inputs give other values
+FORMAT_VERSION = 1  # part of every key: increase it when the same inputs give other values
 
 
 @dataclass(frozen=True)
@@ -26,10 +25,10 @@ class UsableClip:
     """A clip that gives examples.
 
     Attributes:
-        source: its file and caption.
-        content: hash of its bytes.
-        plans: its examples, by the key that names their latents.
-        text_key: names the embedding of its caption.
+        source: file and caption.
+        content: hash of the file's bytes.
+        plans: the examples by the cache key of their latents.
+        text_key: cache key of the caption's embedding.
     """
 
     source: ClipSource
@@ -38,29 +37,29 @@ class UsableClip:
     text_key: str
 
 
-def look_through(
+def find_usable_clips(
     cache: CacheFolder, config: DataConfig, models: Mapping[str, str], report: CacheReport, progress: bool = False
 ) -> list[UsableClip]:
-    """Return the clips that give examples, each content once; the others go into the report.
+    """Return the clips that give examples, each content once. The others go into the report.
 
     Args:
-        cache: remembers what was found in a clip.
-        config: the data.
+        cache: stores the scans of clips.
+        config: the data settings.
         models: hash of each model file, part of the keys.
-        report: is added to.
-        progress: show a bar on standard error.
+        report: gets the used and the rejected clips.
+        progress: show a progress bar on standard error.
     """
     sources, rejected = find_clips(Path(config.folder), config.default_caption, config.cache_folder)
     report.rejected += rejected
     clips: dict[str, UsableClip] = {}
-    for source in tqdm(sources, "looking through clips", unit="clip", disable=not progress):
+    for source in tqdm(sources, "scanning clips", unit="clip", disable=not progress):
         try:
             content = _hash_of(source.path)
             if content in clips:
                 raise ValueError(f"holds the same video as {clips[content].source.name}")
             scan = _scan(cache, source.path, content, config.frame_rate)
-            seen = (content, *_followed(source, config, models))
-            plans = {_window_key(seen, plan, config, models): plan for plan in plan_windows(scan, content, config)}
+            hashes = (content, *_condition_hashes(source, config, models))
+            plans = {_window_key(hashes, plan, config, models): plan for plan in plan_windows(scan, content, config)}
         except ValueError as error:
             report.rejected.append(Rejected(source.name, str(error)))
             continue
@@ -74,7 +73,7 @@ def _hash_of(path: Path) -> str:
     """Return the hash of a file's bytes.
 
     Raises:
-        ValueError: it cannot be read.
+        ValueError: the file cannot be read.
     """
     try:
         return file_sha256(path)
@@ -82,11 +81,11 @@ def _hash_of(path: Path) -> str:
         raise ValueError(f"cannot be read ({error.strerror})") from error
 
 
-def _followed(source: ClipSource, config: DataConfig, models: Mapping[str, str]) -> tuple[str, ...]:
-    """Return hashes of what the clip follows besides text and image, where the layout has that, and of what encodes it.
+def _condition_hashes(source: ClipSource, config: DataConfig, models: Mapping[str, str]) -> tuple[str, ...]:
+    """Return hashes of the clip's pose video or sound and of the sound's encoder, where the layout needs them.
 
     Raises:
-        ValueError: there is no such file, or it cannot be read.
+        ValueError: the file is missing or cannot be read.
     """
     if config.svi_layout.condition is None:
         return ()
@@ -96,13 +95,13 @@ def _followed(source: ClipSource, config: DataConfig, models: Mapping[str, str])
     if source.pose is None:
         stem = source.path.stem
         raise ValueError(
-            f"has no pose video, which {config.layout} needs: put {stem}.pose.mp4 beside it, or name it in a Pose column"
+            f"has no pose video, which {config.layout} needs: put {stem}.pose.mp4 next to it, or name it in a Pose column"
         )
     return (_hash_of(source.pose),)
 
 
 def _scan(cache: CacheFolder, path: Path, content: str, rate: int) -> ClipScan:
-    """Return what is known of a clip, from the cache where it was looked through before."""
+    """Return the scan of a clip, from the cache if it was scanned before."""
     name = f"{CLIPS}/{fingerprint(content, rate, SCAN_VERSION)}.json"
     stored = cache.read_json(name)
     if stored is not None:
@@ -112,7 +111,7 @@ def _scan(cache: CacheFolder, path: Path, content: str, rate: int) -> ClipScan:
     return scan
 
 
-def _window_key(seen: tuple[str, ...], plan: WindowPlan, config: DataConfig, models: Mapping[str, str]) -> str:
-    """Return the name of an example: a hash of all that its tensors depend on, `seen` being the files by their hashes."""
+def _window_key(hashes: tuple[str, ...], plan: WindowPlan, config: DataConfig, models: Mapping[str, str]) -> str:
+    """Return an example's cache key: a hash of everything that its tensors depend on. `hashes` are those of its files."""
     made_with = (models["vae"], models["clip_vision"], config.storage, config.vae_tile, config.frame_rate)
-    return fingerprint("svi example", FORMAT_VERSION, *seen, plan, config.svi_layout, made_with)
+    return fingerprint("svi example", FORMAT_VERSION, *hashes, plan, config.svi_layout, made_with)

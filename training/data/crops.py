@@ -1,4 +1,4 @@
-"""Cut a picture to the shape of the examples: aspect ratio kept, a little of the edge left out at random.
+"""Crop a picture to the size of the examples: keep the aspect ratio, and cut a random part of the edges.
 
 Source: docs/METHOD.md, 9.3 (the limiting side is cut to 13/14 or more of its length, at a random place; then the picture is
 resized).
@@ -18,16 +18,16 @@ from svi_core.conditioning.images import ResizeMode, resize_images
 
 @dataclass(frozen=True)
 class Crop:
-    """A box of a picture, in its pixels, and what becomes of it.
+    """A box in a picture, and the size that it is resized to. All in pixels.
 
     Attributes:
-        left: first column.
-        top: first row.
-        box_width: columns.
-        box_height: rows.
+        left: first column of the box.
+        top: first row of the box.
+        box_width: columns of the box.
+        box_height: rows of the box.
         width: columns after resizing.
         height: rows after resizing.
-        flip: whether left and right change places.
+        flip: whether the box is mirrored.
     """
 
     left: int
@@ -40,19 +40,19 @@ class Crop:
 
 
 def nearest_size(width: int, height: int, sizes: Sequence[tuple[int, int]]) -> tuple[int, int]:
-    """Return which of `sizes` has the aspect ratio nearest to that of `width` x `height`; of equal ones the first."""
+    """Return the size of `sizes` whose aspect ratio is nearest to that of `width` x `height`; the first in a tie."""
     return min(sizes, key=lambda size: abs(log(size[0] / size[1]) - log(width / height)))
 
 
 def draw_crop(picture: tuple[int, int], size: tuple[int, int], min_crop: float, flip_probability: float, draw: Random) -> Crop:
-    """Draw a box with the aspect ratio of `size` in a picture; four numbers are drawn whatever the settings.
+    """Draw a box with the aspect ratio of `size` in a picture. It always draws four numbers.
 
     Args:
         picture: (width, height) of the picture.
         size: (width, height) of the result.
-        min_crop: share of the largest such box that is kept at least.
-        flip_probability: how often left and right change places.
-        draw: source of the randomness.
+        min_crop: minimum share of the sides of the largest such box.
+        flip_probability: how often the box is mirrored.
+        draw: random generator.
     """
     share, across, down, mirror = (draw.random() for _ in range(4))
     scale = min(picture[0] / size[0], picture[1] / size[1]) * (min_crop + (1.0 - min_crop) * share)

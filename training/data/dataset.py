@@ -1,7 +1,6 @@
-"""What the trainer learns from: the settings of the data and one example of it.
+"""The examples that the trainer learns from, as ``python -m training.cache`` encoded them.
 
-``python -m training.cache`` turns clips into examples once; the trainer then reads them by number, in an order that is a
-function of (seed, step) and nothing else.
+The order of examples is a pure function of (seed, step, slot).
 Source: docs/METHOD.md, 2.1 (mask), 3.1 and 3.3 (layouts), 9.3 and 9.9 (training data), 9.11 (the released loader's mistakes).
 """
 
@@ -15,29 +14,28 @@ from torch import Tensor
 
 from svi_core.conditioning.build_y import fill_slots
 from svi_core.files.fingerprint import fingerprint
+from training.data.index import IndexedExample, read_index
+from training.data.order import ExampleOrder
+from training.data.poses import unpacked_poses
+from training.data.store import TEXTS, WINDOWS, CacheFolder
 from training.settings.data import DataConfig
-
-from .index import IndexedExample, read_index
-from .order import ExampleOrder
-from .poses import unpacked_poses
-from .store import TEXTS, WINDOWS, CacheFolder
 
 
 @dataclass(frozen=True)
 class TrainingExample:
-    """One clip with what it is conditioned on. F latent slots of h x w, see svi_core.geometry.
+    """One clip and its conditions. F latent slots of h x w, see svi_core.geometry.
 
     Attributes:
         name: the clip's file with window and variant, for messages.
         latent: [16, F, h, w] fp32, normalised: the clip to generate.
-        y_latent: [16, F, h, w] fp32, normalised: the conditioning latent of its layout.
-        mask: [1, F, h, w] fp32, 1 = known; slot 0 only.
-        error_slots: slots of `y_latent` that image errors may be added to: all in a pixel-space layout (the injection takes
-            the first few), the motion slots in 2.0 Pro, whose anchor stays clean; empty for a first clip of 2.0 Pro.
+        y_latent: [16, F, h, w] fp32, normalised: the conditioning latent.
+        mask: [1, F, h, w] fp32, 1 = known; only slot 0 is.
+        error_slots: slots of `y_latent` that may get image errors: all in a pixel-space layout (the injection uses the first
+            few), the motion slots in 2.0 Pro, whose anchor stays clean; none in a first clip of 2.0 Pro.
         text: [L, D] fp32, the text embedding, padded with zeros as ComfyUI pads it.
         clip_vision: [257, 1280] fp32, penultimate CLIP vision tokens of the first known frame; None without CLIP vision.
-        extras: what else the clip follows: "pose" [T, H, W, 3] uint8, a pose for each frame of `latent`;
-            "sound" [T + 4, layers, channels] fp32, features of the speech, two frames more on either side.
+        extras: further conditions: "pose" [T, H, W, 3] uint8, a pose for each frame of `latent`; "sound" [T + 4, layers,
+            channels] fp32, features of the speech, with two more frames on either side.
         caption: the text that `text` embeds.
     """
 
@@ -53,23 +51,23 @@ class TrainingExample:
 
 
 class CachedDataset:
-    """The examples that `python -m training.cache` made with a configuration.
+    """The examples that `python -m training.cache` encoded with the same data settings.
 
     Attributes:
-        config: the configuration.
-        models: hash of each model file that the examples were encoded with: "vae", "text_encoder", "clip_vision".
-        content_hash: tells whether a run goes on with the same data: latents, captions as their text encoder embeds
-            them, and which clips are held out; of the excluded ones too, since a run may go on without them.
+        config: the data settings.
+        models: hash of each model file that encoded the examples: "vae", "text_encoder", "clip_vision".
+        content_hash: hash of latents, embedded captions and the choice of held-out clips, by which a resumed run recognises its
+            data. It covers excluded examples too, because a run may resume without them.
         sizes: (width, height) of the buckets, the largest first.
     """
 
     def __init__(self, folder: Path, config: DataConfig, slots_per_step: int = 1):
-        """Read the index of the cache `folder`; tensors are read when they are asked for.
+        """Read the index of the cache `folder`. Tensors are read one example at a time.
 
         Args:
             folder: the cache folder, usually `config.cache_folder`.
-            config: the configuration that the cache was made with.
-            slots_per_step: examples of one optimizer step over all processes: processes x batch x accumulation.
+            config: the data settings of the cache.
+            slots_per_step: examples of one optimizer step over all processes.
 
         Raises:
             ValueError: the folder holds no cache of `config` (the message says what differs), or too few clips.
@@ -86,27 +84,27 @@ class CachedDataset:
         self._held_out = [example for example in used if example.clip in held_out]
         learned = [example for example in used if example.clip not in held_out]
         if not learned:
-            raise ValueError(f"data.exclude leaves nothing to learn from: {', '.join(config.exclude)}.")
+            raise ValueError(f"data.exclude leaves no examples to train on: {', '.join(config.exclude)}. Exclude fewer.")
         self.sizes = tuple(size for size in config.sizes if any((item.width, item.height) == size for item in learned))
         self._buckets = [[item for item in learned if (item.width, item.height) == size] for size in self.sizes]
         self._order = ExampleOrder([len(bucket) for bucket in self._buckets], slots_per_step)
 
     def __len__(self) -> int:
-        """Examples to learn from, without those of held-out clips."""
+        """Number of training examples, without those of held-out clips."""
         return sum(map(len, self._buckets))
 
     @property
     def num_held_out(self) -> int:
-        """Examples of held-out clips."""
+        """Number of examples of held-out clips."""
         return len(self._held_out)
 
     def example(self, seed: int, step: int, rank_slot: int = 0) -> TrainingExample:
-        """Return what is learned from at `step`, a function of the arguments only.
+        """Return a training example of `step`, a pure function of the arguments.
 
         Args:
-            seed: of the order.
+            seed: seed of the order.
             step: optimizer step, from 0; step 0 has the largest size.
-            rank_slot: number of the example within the step over all processes, below `slots_per_step`. All have one size.
+            rank_slot: number of the example in the step over all processes, below `slots_per_step`. All have one size.
 
         Raises:
             ValueError: a file of the cache is missing or damaged; the message names it.
@@ -134,25 +132,25 @@ class CachedDataset:
             error_slots=range(*item.error_slots),
             text=self._text(item.text_key),
             clip_vision=None if vision is None else vision.float(),
-            extras=_followed(stored),
+            extras=_extras(stored),
             caption=item.caption,
         )
 
     def _text(self, key: str) -> Tensor:
-        """Return an embedding with the zeros that it was stored without."""
+        """Return an embedding, padded with the zeros that the cache omits."""
         stored = self._cache.read(TEXTS, key)
         tokens = stored["tokens"].float()
         return torch.cat([tokens, tokens.new_zeros(int(stored["length"]) - len(tokens), tokens.shape[1])])
 
 
-def _followed(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Return what the clip follows besides text and image, by its name in `TrainingExample.extras`."""
+def _extras(stored: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return the poses and the sound of an example, for `TrainingExample.extras`."""
     poses = {"pose": unpacked_poses(stored)} if "pose" in stored else {}
     return {**poses, **({"sound": stored["heard"].float()} if "heard" in stored else {})}
 
 
 def held_out_clips(clips: set[str], held_out: float) -> set[str]:
-    """Return which of `clips` (hashes of their bytes) are kept for validation, a function of the clips themselves.
+    """Return which of `clips` (hashes of their bytes) are held out for validation, a pure function of the clips.
 
     Args:
         clips: hashes of all clips.
@@ -166,7 +164,7 @@ def held_out_clips(clips: set[str], held_out: float) -> set[str]:
         count = min(max(count, 1), len(clips) - 1)
     if count >= len(clips):
         raise ValueError(
-            f"data.held_out keeps {count} of {len(clips)} clips for validation, which leaves none to learn from: lower it."
+            f"data.held_out keeps {count} of {len(clips)} clips for validation, which leaves none to train on: lower it."
         )
     return set(sorted(clips, key=lambda clip: fingerprint("held out", clip))[:count])
 
@@ -175,14 +173,14 @@ def _without(examples: Sequence[IndexedExample], excluded: Sequence[str]) -> lis
     """Return `examples` without those that `excluded` names.
 
     Raises:
-        ValueError: a name that no example has.
+        ValueError: no example has one of the names.
     """
     names = {name for example in examples for name in (example.name, _clip_name(example))}
     for name in excluded:
         if name not in names:
             near = difflib.get_close_matches(name, names, n=1)
             raise ValueError(
-                f"data.exclude holds {name!r}, which is no clip of the cache{near and f': did you mean {near[0]!r}?'}"
+                f"data.exclude names {name!r}, which is not a clip in the cache{near and f': did you mean {near[0]!r}?'}"
             )
     return [example for example in examples if not {example.name, _clip_name(example)} & set(excluded)]
 

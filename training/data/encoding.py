@@ -1,4 +1,4 @@
-"""Encode one example: which frames go through the VAE together, and what of it conditions the clip.
+"""Encode one example: the clip to generate, and its conditioning latent.
 
 Source: docs/METHOD.md, 3.1 (pixel-space layouts: one encode of known and padding frames), 3.3 and 9.9 (2.0 Pro: the anchor
 alone, motion from the last slots of the encoded motion window; the padding is zero in normalised space and not stored).
@@ -17,30 +17,29 @@ from svi_core.conditioning.build_y import KnownPart, build_y, motion_tail
 from svi_core.conditioning.talk import LOOK_AROUND, SpeechFeatures
 from svi_core.geometry import LATENT_CHANNELS, SPATIAL_STRIDE
 from svi_core.systems.layouts import Condition, Layout
-
-from ..settings.data import DataConfig
-from .crops import cut
-from .poses import packed_poses, read_poses
-from .sound import read_speech
-from .sources import ClipSource
-from .video_reading import read_pictures
-from .windows import WindowPlan, num_known_slots
+from training.data.crops import cut
+from training.data.poses import packed_poses, read_poses
+from training.data.sound import read_speech
+from training.data.sources import ClipSource
+from training.data.video_reading import read_pictures
+from training.data.windows import WindowPlan, num_known_slots
+from training.settings.data import DataConfig
 
 Job = TypeVar("Job", bound=tuple)
 Result = TypeVar("Result")
 _VISION_VALUES = 257 * 1280
 _SPEECH_VALUES = 12 * 768  # of a frame
-_PACKED_POSES = 4  # an estimate of what packing saves, since poses are mostly black; a disk that fills up is named anyway
+_PACKED_POSES = 4  # estimated compression of poses, which are mostly black; a full disk is reported anyway
 
 
 @dataclass(frozen=True)
 class WindowFiles:
-    """What was read for one example.
+    """The frames, poses and sound of one example, as read from its clip's files.
 
     Attributes:
-        pictures: its frames, [height, width, 3] in [0, 1], by their number.
-        poses: [T, height, width, 3] uint8 of its target, where the layout follows poses.
-        speech: [n] at 16 kHz, the sound of the whole clip, where the layout follows sound.
+        pictures: frames [height, width, 3] in [0, 1] by their number in the clip.
+        poses: [T, height, width, 3] uint8, a pose for each target frame; None if the layout has no poses.
+        speech: [n] at 16 kHz, the sound of the whole clip; None if the layout has no sound.
     """
 
     pictures: Mapping[int, Tensor]
@@ -49,7 +48,7 @@ class WindowFiles:
 
 
 class Encoders(Protocol):
-    """What encodes; training.model.encoders has ComfyUI's.
+    """The encoders of a cache; `training.model.encoders.WanEncoders` runs ComfyUI's.
 
     Attributes:
         fingerprints: hash of each model file: "vae", "text_encoder", "clip_vision" ("" for none), "audio_encoder" where used.
@@ -59,25 +58,30 @@ class Encoders(Protocol):
 
     def text(self, prompt: str) -> Tensor:
         """Return the embedding [L, D]."""
+        ...
 
     def release_text_encoder(self) -> None:
-        """Texts are done: free the memory."""
+        """Free the text encoder's memory: all texts are encoded."""
+        ...
 
     def video(self, frames: Tensor) -> Tensor:
         """Return the normalised latent [16, F, h, w] of `frames` [T, H, W, 3] in [0, 1]."""
+        ...
 
     def vision(self, image: Tensor) -> Tensor | None:
         """Return CLIP vision tokens of `image` [H, W, 3], or None."""
+        ...
 
     def speech(self, samples: Tensor, num_frames: int) -> Tensor:
         """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz."""
+        ...
 
 
 def read_window(source: ClipSource, plan: WindowPlan, config: DataConfig) -> WindowFiles:
-    """Return the frames that `plan` needs, and what its clip follows, cut to size.
+    """Return the frames that `plan` needs, cropped and resized, and the poses or sound of the layout.
 
     Raises:
-        ValueError: the clip cannot be read any more, or its pose video does not fit it.
+        ValueError: the clip can no longer be read, or its pose video does not match it.
     """
     pictures = {}
     for number, picture in read_pictures(source.path, config.frame_rate, plan.frames):
@@ -95,17 +99,17 @@ def encode_window(plan: WindowPlan, config: DataConfig, found: WindowFiles, enco
     """Encode one example.
 
     Args:
-        plan: which frames.
-        config: the layout, and the dtype of what is returned.
-        found: what :func:`read_window` returned.
+        plan: the example's frames.
+        config: the layout, and the dtype of the result.
+        found: the result of :func:`read_window`.
         encoders: the models.
 
     Returns:
-        "latent" [16, F, h, w]; "known" [16, k, h, w], the conditioning latent without its zeros; "clip_vision", packed poses,
-        and "heard" [T + 4, layers, channels], the features of the sound, where used.
+        "latent" [16, F, h, w]; "known" [16, k, h, w], the conditioning latent without zero padding; where used, "clip_vision",
+        packed poses, and "heard" [T + 4, layers, channels], the features of the sound.
 
     Raises:
-        ValueError: latents that are not finite.
+        ValueError: a latent is not finite.
     """
     layout, pictures = config.svi_layout, found.pictures
     reference = None if plan.anchor is None else pictures[plan.anchor][None]
@@ -142,9 +146,9 @@ def _known_slots(
 
 
 def one_ahead(work: Callable[..., Result], jobs: Iterable[Job]) -> Iterator[tuple[Job, Future[Result]]]:
-    """Yield each job with the future of ``work(*job)``, while a thread works on the job after it.
+    """Yield each job with the future of ``work(*job)``, while a thread works on the next job.
 
-    So the next clip is read and resized on the CPU while the GPU encodes; no more than two are in memory.
+    So the CPU reads and resizes the next clip while the GPU encodes. At most two results are in memory.
     """
     with ThreadPoolExecutor(1, thread_name_prefix="svi-read") as reader:
         waiting: deque[tuple[Job, Future[Result]]] = deque()
@@ -156,7 +160,7 @@ def one_ahead(work: Callable[..., Result], jobs: Iterable[Job]) -> Iterator[tupl
 
 
 def encoded_bytes(plan: WindowPlan, config: DataConfig) -> int:
-    """Return the size of an example's file, with CLIP vision; that of packed poses is an estimate."""
+    """Return the size of an example's file with CLIP vision. The size of packed poses is an estimate."""
     layout = config.svi_layout
     num_known = num_known_slots(layout, plan.later_clip)
     slot = LATENT_CHANNELS * (plan.crop.height // SPATIAL_STRIDE) * (plan.crop.width // SPATIAL_STRIDE)

@@ -1,8 +1,8 @@
-"""The order in which examples are learned from: a function of (seed, step, slot), with no state to save.
+"""The order of training examples: a pure function of (seed, step, slot), with no state to save.
 
-A run that resumes at step n, and any number of processes, therefore see what one uninterrupted process would have seen.
-Examples of one size form a bucket. All slots of a step come from one bucket, so that they can be stacked; buckets take turns
-in proportion to their sizes; within a bucket every example comes once before any comes twice.
+So a resumed run, and a run over several processes, sees the same examples as an uninterrupted run in one process. Examples of
+one size form a bucket. All slots of a step come from one bucket, so that they can be stacked. Buckets take turns in proportion
+to their sizes. Within a bucket, every example comes once before any comes twice.
 """
 
 from collections.abc import Sequence
@@ -18,8 +18,8 @@ class ExampleOrder:
     """The order over buckets of examples.
 
     Attributes:
-        counts: examples of each bucket, none of them 0.
-        slots_per_step: examples of one step over all processes: processes x batch x accumulation.
+        counts: number of examples of each bucket, none of them 0.
+        slots_per_step: examples of one step over all processes.
     """
 
     def __init__(self, counts: Sequence[int], slots_per_step: int = 1):
@@ -29,9 +29,9 @@ class ExampleOrder:
         self.slots_per_step = slots_per_step
 
     def place(self, seed: int, step: int, slot: int) -> tuple[int, int]:
-        """Return (bucket, number within it) of what `slot` learns from at `step`, both counted from 0.
+        """Return (bucket, number within the bucket) of the example of `slot` in `step`, both counted from 0.
 
-        Step 0 takes the first bucket, so that the largest size shows at once whether it fits into memory.
+        Step 0 takes the first bucket, which has the largest size, so that a lack of memory shows at once.
         """
         if step < 0 or not 0 <= slot < self.slots_per_step:
             raise ValueError(f"step {step}, slot {slot}: steps count from 0, and there are {self.slots_per_step} slots a step.")
@@ -46,7 +46,10 @@ class ExampleOrder:
 
 @lru_cache(maxsize=4)
 def _turn(counts: tuple[int, ...], seed: int, turn: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the bucket of each step of a turn (in which bucket b has counts[b] steps) and its earlier steps in the turn."""
+    """Return the bucket of each step of a turn, and that bucket's number of earlier steps in the turn.
+
+    In a turn, bucket b has counts[b] steps.
+    """
     buckets = np.repeat(np.arange(len(counts)), counts)[_shuffled(sum(counts), seed, "turn", turn)]
     if turn == 0:
         first = int(np.argmax(buckets == 0))
@@ -60,6 +63,6 @@ def _turn(counts: tuple[int, ...], seed: int, turn: int) -> tuple[np.ndarray, np
 
 @lru_cache(maxsize=16)
 def _shuffled(count: int, seed: int, purpose: str, number: int) -> np.ndarray:
-    """Return a permutation of `count` numbers."""
+    """Return a permutation of 0 .. `count` - 1, a pure function of the arguments."""
     generator = torch.Generator().manual_seed(int(fingerprint("svi order", seed, purpose, number)[:15], 16))
     return torch.randperm(count, generator=generator).numpy()

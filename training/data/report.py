@@ -1,28 +1,27 @@
-"""What a run of the cache used, skipped and repaired: the report in words and as JSON."""
+"""The report of a cache run: what was used, skipped and repaired, as text and as JSON."""
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 
 from svi_core.systems.layouts import Layout
-
-from .scan import ClipScan
-from .tables import Rejected
-from .windows import WindowPlan
+from training.data.scan import ClipScan
+from training.data.tables import Rejected
+from training.data.windows import WindowPlan
 
 _SHOWN_REJECTED = 20
 
 
 @dataclass(frozen=True)
 class UsedClip:
-    """What a clip gave.
+    """A clip that gave examples.
 
     Attributes:
-        name: its path in the dataset folder.
-        seconds: its length.
-        width: pixels of its picture.
-        height: pixels of its picture.
-        num_examples: examples made of it.
-        notes: what a user may want to know: black starts, anchors from inside the clip, enlarged pictures.
+        name: path in the dataset folder.
+        seconds: length of the clip.
+        width: width of the picture in pixels.
+        height: height of the picture in pixels.
+        num_examples: number of its examples.
+        notes: remarks for the user, such as a black start, anchors from inside the clip, or an enlarged picture.
     """
 
     name: str
@@ -35,16 +34,16 @@ class UsedClip:
 
 @dataclass
 class CacheReport:
-    """The outcome of a run, filled as it goes on.
+    """The outcome of a cache run, filled while it runs.
 
     Attributes:
         used: clips that gave examples.
-        rejected: clips, rows and tables that did not, with the reason.
-        repaired: entries that were there but damaged or another's, and were made again, with the reason.
+        rejected: clips, rows and tables that gave none, with the reason.
+        repaired: damaged or misplaced entries that were encoded again, with the reason.
         num_encoded: examples encoded in this run.
-        num_reused: examples that were there already and sound.
-        num_unused: entries of other settings that lie in the folder.
-        unused_bytes: their size.
+        num_reused: intact examples that the cache already held.
+        num_unused: entries that no index lists.
+        unused_bytes: size of those entries.
     """
 
     used: list[UsedClip] = field(default_factory=list)
@@ -60,7 +59,7 @@ class CacheReport:
         return asdict(self)
 
     def summary(self) -> str:
-        """Return the report as a table to be read on a terminal."""
+        """Return the report as a table for the terminal."""
         lines = [f"{'clip':<44} {'seconds':>8} {'size':>10} {'examples':>9}  notes"]
         for clip in self.used:
             size = f"{clip.width}x{clip.height}"
@@ -68,12 +67,12 @@ class CacheReport:
             lines.append(f"{_shortened(clip.name, 44):<44} {clip.seconds:>8.2f} {size:>10} {clip.num_examples:>9}  {notes}")
         lines += [f"skipped: {item.where}: {item.reason}" for item in self.rejected[:_SHOWN_REJECTED]]
         if len(self.rejected) > _SHOWN_REJECTED:
-            lines.append(f"skipped: {len(self.rejected) - _SHOWN_REJECTED} more, see the report")
-        lines += [f"made again: {item.where}: {item.reason}" for item in self.repaired]
+            lines.append(f"skipped: {len(self.rejected) - _SHOWN_REJECTED} more, see the full report")
+        lines += [f"encoded again: {item.where}: {item.reason}" for item in self.repaired]
         examples = (
-            f"{self.num_encoded + self.num_reused} examples ({self.num_encoded} encoded, {self.num_reused} there already)"
+            f"{self.num_encoded + self.num_reused} examples ({self.num_encoded} encoded, {self.num_reused} already cached)"
         )
-        lines.append(f"{len(self.used)} clips, {examples}, {len(self.rejected)} skipped, {len(self.repaired)} made again")
+        lines.append(f"{len(self.used)} clips, {examples}, {len(self.rejected)} skipped, {len(self.repaired)} encoded again")
         if self.num_unused:
             size = f"{self.unused_bytes / 1e9:.2f} GB"
             lines.append(f"{self.num_unused} entries of other settings or clips remain ({size}): --prune removes them")
@@ -81,13 +80,13 @@ class CacheReport:
 
 
 def used_clip(name: str, scan: ClipScan, plans: Sequence[WindowPlan], layout: Layout, rate: int) -> UsedClip:
-    """Return what is to be said of a clip that gave `plans`."""
+    """Return the report's entry for a clip that gave `plans`."""
     notes = []
     if scan.lead_in:
         notes.append(f"begins after {scan.lead_in} plain or frozen frames")
     held = max(sum(plan.target[-1] == frame for frame in plan.target) - 1 for plan in plans)
     if held:
-        notes.append(f"last frame held {held} times more")
+        notes.append(f"last frame repeated {held} times")
     later = [plan for plan in plans if plan.later_clip and plan.anchor is not None]
     inside = sum(not plan.anchor_is_outside for plan in later)
     if inside:
@@ -102,5 +101,5 @@ def used_clip(name: str, scan: ClipScan, plans: Sequence[WindowPlan], layout: La
 
 
 def _shortened(name: str, width: int) -> str:
-    """Return `name` in at most `width` characters, its end being kept."""
+    """Return `name` shortened to `width` characters, keeping its end."""
     return name if len(name) <= width else "..." + name[3 - width :]

@@ -1,7 +1,7 @@
-"""Look through a clip once: how long it is, and which of its frames must not become anchors.
+"""Scan a clip once: its length, and the frames that must not become anchors.
 
 Stock footage often begins with black frames or a still title. A model that is conditioned on them learns to begin clips in
-black. So plain frames (one colour) and frozen starts are found here, and kept out of what examples are conditioned on.
+black. So the scan finds plain frames (of one colour) and frozen starts, and examples are not conditioned on them.
 Source: docs/METHOD.md, 9.3: two of the four clips that the project measures with begin with a black frame.
 """
 
@@ -11,26 +11,26 @@ from pathlib import Path
 
 import numpy as np
 
-from .video_reading import read_ticks
+from training.data.video_reading import read_ticks
 
-SCAN_VERSION = 1  # part of the name of a stored scan: raise it when a scan's values change
+SCAN_VERSION = 1  # part of the name of a stored scan: increase it when a scan's values change
 _THUMBNAIL_SIDE = 32
 _PLAIN_SPREAD = 4.0  # grey levels: standard deviation of a thumbnail below which a frame is plain
-_FROZEN_CHANGE = 0.02  # grey levels: mean change below which two thumbnails show the same; slow real shots have 0.1
-_FROZEN_RUN = 8  # frames that a still start has at least; fewer come from resampling clips of a low rate
+_FROZEN_CHANGE = 0.02  # grey levels: mean change below which two thumbnails are the same; slow real shots have 0.1
+_FROZEN_RUN = 8  # minimum frames of a still start; shorter runs come from resampling clips of a low rate
 _LUMA = np.array([0.299, 0.587, 0.114], np.float32)
 
 
 @dataclass(frozen=True)
 class ClipScan:
-    """What is known of a clip at the frame rate of the examples.
+    """The scan of a clip at the frame rate of the examples.
 
     Attributes:
-        num_frames: frames from its beginning to its end.
-        width: of the picture as shown, in pixels.
-        height: of the picture as shown, in pixels.
-        lead_in: frames at the start that are plain or frozen; the clip is used from there on.
-        plain: all frames of one colour, in order.
+        num_frames: frames of the whole clip.
+        width: width of the picture as shown, in pixels.
+        height: height of the picture as shown, in pixels.
+        lead_in: number of plain or frozen frames at the start, which are not used.
+        plain: numbers of all frames of one colour, ascending.
     """
 
     num_frames: int
@@ -41,10 +41,10 @@ class ClipScan:
 
 
 def scan_clip(path: Path, rate: float) -> ClipScan:
-    """Read the clip at `rate` frames per second and return what is known of it.
+    """Scan the clip at `rate` frames per second.
 
     Raises:
-        ValueError: no video that can be read to its end, or one in which nothing moves; the message is the reason.
+        ValueError: the video cannot be read to its end, or nothing moves in it; the message is the reason.
     """
     spreads, changes = [], []
     size, before, seen = (0, 0), None, None
@@ -67,7 +67,7 @@ def scan_clip(path: Path, rate: float) -> ClipScan:
 
 
 def count_lead_in(plain: Sequence[bool], frozen: Sequence[bool]) -> int:
-    """Return how many frames at the start are plain, or before the last one of a still picture.
+    """Return the number of frames at the start that are plain, or that precede the last frame of a still picture.
 
     Args:
         plain: whether each frame has one colour.

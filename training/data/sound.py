@@ -1,4 +1,4 @@
-"""What a training clip sounds like: its own sound or that of a file beside it, prepared as a speech is for generation.
+"""The sound of a training clip, its own or that of a file next to it, prepared like speech for generation.
 
 Source: docs/METHOD.md, 7.1 (mono, 16 kHz, -23 LUFS).
 """
@@ -26,14 +26,14 @@ def require_sound(path: Path) -> None:
                 return
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path.name} cannot be read as a sound ({error.strerror})") from error
-    raise ValueError(f"has no sound, which Talk needs: put {path.stem}.wav beside it, or take a file with its sound")
+    raise ValueError(f"has no sound, which Talk needs: put {path.stem}.wav next to it, or use a file with sound")
 
 
 def read_speech(path: Path) -> Tensor:
-    """Return the sound in `path` as the speech encoder hears it, [n] at 16 kHz; it begins when the first picture is shown.
+    """Return the sound in `path` as the speech encoder takes it, [n] at 16 kHz, from the time of the first picture on.
 
     Raises:
-        ValueError: it cannot be read to its end, or is shorter than the 0.4 s over which loudness is measured.
+        ValueError: the sound cannot be read to its end, or is shorter than the 0.4 s over which loudness is measured.
     """
     try:
         with av.open(str(path)) as container:
@@ -46,7 +46,7 @@ def read_speech(path: Path) -> Tensor:
 
 
 def _decoded(container: av.container.InputContainer) -> tuple[Tensor, int, float]:
-    """Return the samples [channels, n], their rate, and by how many seconds they begin after the first picture."""
+    """Return the samples [channels, n], their rate, and the seconds from the first picture to the first sample."""
     stream = container.streams.audio[0]
     to_floats = av.AudioResampler(format="fltp", layout=stream.layout, rate=stream.rate)
     pieces, begins = [], None
@@ -56,7 +56,7 @@ def _decoded(container: av.container.InputContainer) -> tuple[Tensor, int, float
         pieces += [piece.to_ndarray() for piece in to_floats.resample(frame)]
     pieces += [piece.to_ndarray() for piece in to_floats.resample(None)]
     if not pieces:
-        raise ValueError("its sound is empty: take a file with its sound, or put a .wav beside the clip")
+        raise ValueError("its sound is empty: use a file with sound, or put a .wav next to the clip")
     shown = container.streams.video[0] if container.streams.video else None
     start = float(shown.start_time * shown.time_base) if shown is not None and shown.start_time is not None else 0.0
     late = begins - start if shown is not None else 0.0

@@ -1,6 +1,6 @@
-"""Find the clips of a dataset folder and their captions, in tables or in text files beside them.
+"""Find the clips of a dataset folder and their captions, which are in tables or in text files next to the clips.
 
-Nothing is dropped silently: what cannot be used comes back as a :class:`Rejected` with its place and the reason.
+Nothing is dropped silently: everything unusable is returned as a :class:`Rejected` with its place and the reason.
 Source: docs/METHOD.md, 9.3 (the released data: one folder and one CSV per category) and 12.5 (paths, broken rows).
 """
 
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from .tables import Rejected, Row, read_table, read_text
+from training.data.tables import Rejected, Row, read_table, read_text
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif"})
 
@@ -22,9 +22,9 @@ class ClipSource:
     Attributes:
         name: path relative to the dataset folder, with forward slashes; identifies the clip in messages.
         path: the file.
-        caption: what the clip shows, not empty.
-        origin: where the caption is written, such as "Cats/Cats.csv line 2".
-        pose: the pose video of the clip, None if there is none.
+        caption: description of the clip, not empty.
+        origin: place of the caption, such as "Cats/Cats.csv line 2".
+        pose: the clip's pose video, or None.
     """
 
     name: str
@@ -35,7 +35,7 @@ class ClipSource:
 
     @property
     def sound(self) -> Path:
-        """The file that the clip is heard in: the .wav of its name beside it, else the clip itself."""
+        """The file with the clip's sound: the .wav of the same name next to it, or else the clip itself."""
         beside = self.path.with_suffix(".wav")
         return beside if _is_file(beside) else self.path
 
@@ -43,16 +43,16 @@ class ClipSource:
 def find_clips(
     folder: Path, default_caption: str = "", skipped_folder: Path | None = None
 ) -> tuple[list[ClipSource], list[Rejected]]:
-    """Return the clips below `folder` in the order of their names, and what was rejected.
+    """Return the clips below `folder`, sorted by name, and everything that was rejected.
 
-    A row of a table names its clip relative to the table. A clip that no table names takes the text file of the same stem.
-    The pose video of ``clip.mp4`` is ``clip.pose.mp4`` beside it, or what its row names; neither is a clip itself.
+    A row of a table names its clip relative to the table. A clip that is in no table takes the text file of the same stem. The
+    pose video of ``clip.mp4`` is ``clip.pose.mp4`` next to it, or the one that its row names. A pose video is no clip itself.
 
     Args:
-        folder: the dataset folder; no clip is taken from outside it.
-        default_caption: caption of clips without one, where ``{category}`` stands for the name of the clip's folder;
-            empty: clips without a caption are rejected.
-        skipped_folder: a folder that is not looked into (the cache).
+        folder: the dataset folder; clips outside it are refused.
+        default_caption: caption of clips without one, with ``{category}`` for the name of the clip's folder; empty: clips
+            without a caption are rejected.
+        skipped_folder: a folder that is not searched (the cache).
 
     Raises:
         ValueError: `folder` is not a folder.
@@ -80,7 +80,7 @@ def find_clips(
 
 
 def _walk(root: Path, skipped: Path | None) -> Iterator[Path]:
-    """Yield the files below `root`, without hidden ones; links to folders are not followed, so that a walk always ends."""
+    """Yield the files below `root` except hidden ones. Links to folders are not followed, so that the walk always ends."""
     for place, folders, names in os.walk(root):
         folders[:] = [name for name in folders if not name.startswith(".") and Path(place, name) != skipped]
         yield from (Path(place, name) for name in names if not name.startswith("."))
@@ -91,7 +91,7 @@ def _name(path: Path, root: Path) -> str:
 
 
 def _clip_of_row(row: Row | Rejected, folder: Path, root: Path) -> ClipSource | Rejected:
-    """Return the clip that a row of a table in `folder` names; its caption may be empty."""
+    """Return the clip that a row of a table in `folder` names. Its caption may be empty."""
     if isinstance(row, Rejected):
         return row
     try:
@@ -103,7 +103,7 @@ def _clip_of_row(row: Row | Rejected, folder: Path, root: Path) -> ClipSource | 
 
 
 def _clip_with_text(path: Path, root: Path) -> ClipSource | Rejected:
-    """Return the clip at `path` with the text of the file beside it, empty if there is none."""
+    """Return the clip at `path` with the caption in the text file next to it, empty if there is none."""
     name, text_file = _name(path, root), path.with_suffix(".txt")
     try:
         text = read_text(text_file) if text_file.is_file() else ""
@@ -113,20 +113,20 @@ def _clip_with_text(path: Path, root: Path) -> ClipSource | Rejected:
 
 
 def _pose_beside(clip: Path) -> Path | None:
-    """Return the file beside `clip` that is called as its pose video."""
+    """Return the pose video next to `clip`, or None."""
     pose = clip.with_name(f"{clip.stem}.pose{clip.suffix}")
     return next((path for path in (pose, pose.with_suffix(".mp4")) if _is_file(path)), None)
 
 
 def _usable(found: ClipSource | Rejected, known: dict[Path, ClipSource], default_caption: str) -> ClipSource | Rejected:
-    """Return a clip with its caption on one line or the default one; reject a clip without, or one that is known already."""
+    """Return a clip with its caption in one line, or the default caption. Reject a clip without one, or a second caption."""
     if isinstance(found, Rejected):
         return found
     if found.path in known:
         return Rejected(found.origin, f"{found.name} has a caption already, from {known[found.path].origin}")
     caption = " ".join(found.caption.split()) or default_caption.replace("{category}", found.path.parent.name)
     if not caption:
-        fix = f"write {found.path.stem}.txt beside it, a row in a table, or set data.default_caption"
+        fix = f"write {found.path.stem}.txt next to it, a row in a table, or set data.default_caption"
         return Rejected(found.origin, f"{found.path.name} has no caption: {fix}")
     return replace(found, caption=caption)
 
@@ -135,14 +135,15 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
     """Return the file that `file` names in `folder`, if it is inside `root`.
 
     Raises:
-        ValueError: no name, no such file, or a way out of the dataset folder (``..``, an absolute path, a link).
+        ValueError: the name is empty, there is no such file, or it is outside the dataset folder (``..``, an absolute path,
+            a link).
     """
     if not file.strip():
         raise ValueError("names no file")
     relative = PurePosixPath(file.strip().replace("\\", "/"))  # tables written on Windows
     if "\0" in file or relative.is_absolute() or (len(file) > 1 and file[1] == ":"):
         raise ValueError(f"{file!r} is not a path inside the dataset folder: write it relative to the table")
-    for form in (None, "NFC", "NFD"):  # macOS stores accents apart from their letters, tables do not
+    for form in (None, "NFC", "NFD"):  # macOS stores accents separately from letters, tables do not
         candidate = folder / (unicodedata.normalize(form, str(relative)) if form else relative)
         resolved = candidate.resolve()
         if not resolved.is_relative_to(root):
@@ -155,5 +156,5 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
 def _is_file(path: Path) -> bool:
     try:
         return path.is_file()
-    except OSError:  # a name that is too long, say: not a file either
+    except OSError:  # for example a name that is too long
         return False

@@ -1,4 +1,4 @@
-"""Read tables of clips and captions, CSV and JSONL, row by row: what is broken is named with its line, the rest is used.
+"""Read CSV and JSONL tables of clips and captions row by row. Broken rows are reported with their line, the others used.
 
 Source: docs/METHOD.md, 9.3 (columns of the released data) and 12.5 (what goes wrong in tables).
 """
@@ -18,7 +18,7 @@ _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 @dataclass(frozen=True)
 class Rejected:
-    """Something that cannot be used, and why."""
+    """A clip, row or table that cannot be used, and the reason."""
 
     where: str
     reason: str
@@ -26,7 +26,7 @@ class Rejected:
 
 @dataclass(frozen=True)
 class Row:
-    """One line of a table: what it calls its clip, its caption, its place, and its pose video if it names one."""
+    """One line of a table: its clip's file, the caption, the line's place, and the pose video's file or ""."""
 
     file: str
     caption: str
@@ -35,7 +35,7 @@ class Row:
 
 
 def read_table(path: Path, name: str) -> Iterator[Row | Rejected]:
-    """Yield the rows of a CSV or JSONL table called `name` in order; what cannot be used as :class:`Rejected`."""
+    """Yield the rows of a CSV or JSONL table called `name` in order, unusable ones as :class:`Rejected`."""
     try:
         text = read_text(path)
         yield from (_csv_rows if path.suffix.lower() == ".csv" else _json_rows)(text, name)
@@ -46,8 +46,8 @@ def read_table(path: Path, name: str) -> Iterator[Row | Rejected]:
 def _csv_rows(text: str, name: str) -> Iterator[Row | Rejected]:
     """Yield the rows of a CSV table.
 
-    A quote that is never closed would swallow the rows after it. So each record is read on its own: the line where a
-    broken one begins is rejected, and reading goes on with the line after it.
+    A quote that is never closed would swallow the rows after it. So each record is read on its own: the line where a broken
+    record begins is rejected, and reading continues on the next line.
 
     Raises:
         ValueError: the header is broken or lacks a column.
@@ -77,7 +77,7 @@ def _read_record(lines: list[str], position: int, delimiter: str) -> tuple[list[
     """Return the fields of the record that begins at line `position`, and the position after it.
 
     Raises:
-        ValueError: a quote that is not closed, a stray one, or a field of more than 128 KiB.
+        ValueError: a quote is not closed or misplaced, or a field is longer than 128 KiB.
     """
     reader = csv.reader((lines[index] for index in range(position, len(lines))), delimiter=delimiter, strict=True)
     try:
@@ -87,10 +87,10 @@ def _read_record(lines: list[str], position: int, delimiter: str) -> tuple[list[
 
 
 def _delimiter_of(header: str) -> str:
-    """Return the delimiter with which the header names a file column and a caption column.
+    """Return the delimiter that splits the header into columns with a file column and a caption column among them.
 
     Raises:
-        ValueError: none does.
+        ValueError: no delimiter does.
     """
     for delimiter in _DELIMITERS:
         columns = {column.strip().strip('"').lower() for column in header.split(delimiter)}
@@ -106,7 +106,7 @@ def _column(columns: list[str], known: tuple[str, ...]) -> int:
     """Return the position of the first known name among `columns`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: no column has a known name.
     """
     position = next((columns.index(name) for name in known if name in columns), None)
     if position is None:
@@ -115,7 +115,7 @@ def _column(columns: list[str], known: tuple[str, ...]) -> int:
 
 
 def _json_rows(text: str, name: str) -> Iterator[Row | Rejected]:
-    """Yield the rows of a JSONL table: one object a line, with the same column names as a CSV table."""
+    """Yield the rows of a JSONL table: one object per line, with the column names of a CSV table."""
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON text may hold U+2028
         if not line.strip():
             continue
@@ -130,7 +130,7 @@ def _json_row(line: str, origin: str) -> Row:
     """Return the row in one line of JSONL.
 
     Raises:
-        ValueError: not an object with a text for the file and a text for the caption.
+        ValueError: the line is not an object with a file and a caption, both text.
     """
     try:
         entry = json.loads(line)
@@ -153,7 +153,7 @@ def read_text(path: Path) -> str:
     """Return the UTF-8 text of a file.
 
     Raises:
-        ValueError: it cannot be read, or is not UTF-8.
+        ValueError: the file cannot be read, or is not UTF-8.
     """
     try:
         return path.read_bytes().decode("utf-8-sig")

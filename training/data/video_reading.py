@@ -1,8 +1,7 @@
-"""Read clips at a fixed frame rate, by time: tick k is what is on screen k / rate seconds after the first frame.
+"""Read clips at a fixed frame rate: tick k is the picture on screen k / rate seconds after the first frame.
 
-Clips of any rate, and of varying rate, therefore keep their speed; no frame is left out of a clip that has the rate already.
-Decoding is PyAV's, which ComfyUI ships. A file that decodes is not thereby intact, so whoever caches results keys them by
-a hash of the file.
+So clips of any rate, also a varying one, keep their speed, and a clip that already has the rate loses no frame. PyAV, which
+ComfyUI ships, decodes. Decoding does not prove that a file is intact, so cached results are keyed by a hash of the file.
 Source: docs/METHOD.md, 9.3 (16 frames per second) and 9.11, item 1 (the released loader never sees frame 80 of 81).
 """
 
@@ -18,10 +17,10 @@ import numpy as np
 from av.video.reformatter import Colorspace
 
 Item = TypeVar("Item")
-_EARLY = 0.25  # of a tick: a frame counts that much before its time stamp, so that stamps rounded to milliseconds do not jitter
-_SEEK_MARGIN = 1.0  # seconds that reading begins before the first frame asked for
-_UNSPECIFIED = 2  # colour space number of video that names none
-_HD_HEIGHT = 720  # from here on players take video that names no colour space for BT.709
+_EARLY = 0.25  # of a tick: how early a frame may count, so that time stamps rounded to milliseconds do not jitter
+_SEEK_MARGIN = 1.0  # seconds before the first wanted frame where reading starts
+_UNSPECIFIED = 2  # colour space number of video without one
+_HD_HEIGHT = 720  # players assume BT.709 from this height on, if video names no colour space
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +28,8 @@ class Frame:
     """A decoded picture, still in the pixel format of its file.
 
     Attributes:
-        raw: what the decoder made.
-        pixel_aspect: how much wider than high a pixel is shown.
+        raw: the decoder's frame.
+        pixel_aspect: width of a pixel over its height, as shown.
     """
 
     raw: av.VideoFrame
@@ -38,12 +37,12 @@ class Frame:
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the picture as it is shown: upright and with square pixels."""
+        """(width, height) of the picture as shown: upright and with square pixels."""
         size = round(self.raw.width * self.pixel_aspect), self.raw.height
         return size[::-1] if self.raw.rotation % 180 else size
 
     def to_rgb(self) -> np.ndarray:
-        """Return the picture as it is shown, [H, W, 3] uint8."""
+        """Return the picture as shown, [H, W, 3] uint8."""
         width = round(self.raw.width * self.pixel_aspect)
         return self._turned(width=width, height=self.raw.height, interpolation="BICUBIC")
 
@@ -59,13 +58,13 @@ class Frame:
 
 
 def on_ticks(timed: Iterable[tuple[float, float, Item]], rate: float, first_tick: int = 0) -> Iterator[tuple[int, Item]]:
-    """Yield (tick, what is on screen) for each tick from `first_tick` on, `rate` ticks per second.
+    """Yield (tick, item on screen) for each tick from `first_tick` on, `rate` ticks per second.
 
     Args:
-        timed: (start in seconds since tick 0, duration in seconds, item), ascending. An item stays until the next begins;
-            the duration counts for the last one only.
+        timed: (start in seconds since tick 0, duration in seconds, item), ascending. An item stays until the next one begins;
+            only the last item's duration counts.
         rate: ticks per second.
-        first_tick: where to begin.
+        first_tick: the first tick to yield.
     """
     tick = first_tick
     for shown, following in itertools.pairwise(itertools.chain(timed, [None])):
@@ -76,10 +75,10 @@ def on_ticks(timed: Iterable[tuple[float, float, Item]], rate: float, first_tick
 
 
 def read_ticks(path: Path, rate: float, first_tick: int = 0) -> Iterator[tuple[int, Frame]]:
-    """Yield (tick, frame) of a clip from `first_tick` to its end; ticks that show one picture get the same object.
+    """Yield (tick, frame) of a clip from `first_tick` to its end. Ticks that show one picture get the same object.
 
     Raises:
-        ValueError: the file is no video, or it breaks off; the message says why, without the file's name.
+        ValueError: the file is not a video or is cut off; the message gives the reason without the file's name.
     """
     with _naming_faults(path) as container:
         stream = _video_stream(container)
@@ -100,7 +99,7 @@ def read_pictures(path: Path, rate: float, ticks: Sequence[int]) -> Iterator[tup
     """Yield (tick, picture [H, W, 3] uint8) for each of `ticks` in ascending order, once each.
 
     Raises:
-        ValueError: see :func:`read_ticks`; also a clip that ends before the last of `ticks`.
+        ValueError: see :func:`read_ticks`; or the clip ends before the last of `ticks`.
     """
     wanted = sorted(set(ticks))
     position, seen, picture = 0, None, None
@@ -112,21 +111,21 @@ def read_pictures(path: Path, rate: float, ticks: Sequence[int]) -> Iterator[tup
             position += 1
             if position == len(wanted):
                 return
-    raise ValueError(f"ends before frame {wanted[position]} at {rate} frames per second: it has changed since it was looked at")
+    raise ValueError(f"ends before frame {wanted[position]} at {rate} frames per second: it has changed since it was scanned")
 
 
 def _timed(frames: Iterable[av.VideoFrame], stream: av.VideoStream, origin: float) -> Iterator[tuple[float, float, Frame]]:
-    """Yield (start, duration, frame) in seconds since `origin`; frames without a time stamp follow at the average rate.
+    """Yield (start, duration, frame) in seconds since `origin`. Frames without a time stamp follow at the average rate.
 
     Raises:
-        ValueError: a picture that the decoder marks as damaged.
+        ValueError: the decoder marks a picture as damaged.
     """
     usual = 1.0 / float(stream.average_rate or 25)
     aspect = float(stream.sample_aspect_ratio or 1)
     start = -usual
     for frame in frames:
         if frame.is_corrupt:
-            raise ValueError(f"is damaged at {start + usual:.2f} s: copy it again from where it came")
+            raise ValueError(f"is damaged at {start + usual:.2f} s: copy it again from its source")
         start = max(start, frame.time - origin) if frame.pts is not None else start + usual
         yield start, float(frame.duration * frame.time_base) if frame.duration else usual, Frame(frame, aspect)
 
@@ -135,11 +134,11 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
     """Return the first video stream, set to decode on several threads.
 
     Raises:
-        ValueError: there is none.
+        ValueError: the file holds no video.
     """
     if not container.streams.video:
         kinds = ", ".join(sorted({stream.type for stream in container.streams})) or "nothing"
-        raise ValueError(f"holds no video, only {kinds}: it is of another kind, or cut off")
+        raise ValueError(f"holds no video, only {kinds}: it is another kind of file, or cut off")
     stream = container.streams.video[0]
     stream.thread_type = "AUTO"
     return stream
@@ -147,11 +146,13 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 @contextmanager
 def _naming_faults(path: Path) -> Iterator[av.container.InputContainer]:
-    """Open `path`; a fault of the file while it is read becomes a ValueError in plain words."""
+    """Open `path`, and turn errors while reading it into a ValueError with the reason."""
     try:
         with av.open(str(path)) as container:
             yield container
     except av.error.FFmpegError as error:
-        raise ValueError(f"cannot be read as a video ({error.strerror}): it is cut off, damaged, or something else") from error
+        raise ValueError(
+            f"cannot be read as a video ({error.strerror}): it is cut off, damaged, or another kind of file"
+        ) from error
     except OSError as error:
         raise ValueError(f"cannot be read ({error.strerror}): check that the file is there, and its permissions") from error

@@ -1,4 +1,4 @@
-"""Decide which frames of a clip make an example: the clip to generate, its anchor, and the motion that leads into it.
+"""Choose the frames of an example: the clip to generate, its anchor, and the motion that leads into it.
 
 2.0 Pro, later clip::
 
@@ -6,25 +6,24 @@
             [ anchor ) [ motion window, 81 frames )
                                           [ clip to generate, 81 frames )
 
-The anchor is one frame from before the motion window, motion is the last slot of the encoded motion window, and the clip to
-generate begins where that slot's frames begin, one frame early (docs/METHOD.md, 3.3 and 9.9). Where a source is too short for
-all of it the clip to generate is its end and the motion window shrinks. A source of just 81 frames gives a motion window of
-the clip's own first 5 frames, whose last slot is slot 1 of the clip, since the VAE is causal, and an anchor from inside the
-clip.
+The anchor is one frame before the motion window. Motion is the last slot of the encoded motion window, and the clip to generate
+begins one frame before that slot's frames (docs/METHOD.md, 3.3 and 9.9). In a source that is too short for all of this, the clip
+to generate is the end of the source, and the motion window shrinks. In a source of just 81 frames, the motion window is the
+clip's own first 5 frames, whose last slot is slot 1 of the clip because the VAE is causal, and the anchor is inside the clip.
 
-Pixel-space layouts: the first n frames of the clip are known, the anchor is any frame outside the clip, or inside a short one.
-First clips of every layout are conditioned on their own first frame.
+Pixel-space layouts: the first n frames of the clip are known. The anchor is any frame outside the clip, or inside it in a short
+source. First clips of every layout are conditioned on their own first frame.
 """
 
 from dataclasses import dataclass
 from random import Random
 
 from svi_core.files.fingerprint import fingerprint
+from svi_core.geometry import num_motion_latents
 from svi_core.systems.layouts import Layout, Padding
-
-from ..settings.data import DataConfig
-from .crops import Crop, draw_crop, nearest_size
-from .scan import ClipScan
+from training.data.crops import Crop, draw_crop, nearest_size
+from training.data.scan import ClipScan
+from training.settings.data import DataConfig
 
 
 @dataclass(frozen=True)
@@ -32,13 +31,13 @@ class WindowPlan:
     """The frames of one example, counted in the source clip at the frame rate of the examples.
 
     Attributes:
-        window: number of the window within its clip.
-        variant: number of the example within its window.
-        later_clip: whether the example is laid out as a later clip (with motion), not as the first.
+        window: number of the window in its clip.
+        variant: number of the example in its window.
+        later_clip: whether the example is laid out as a later clip, with motion, and not as a first clip.
         target: frames to generate.
-        anchor: the reference frame; None where the layout has none (padding with grey).
-        motion: frames whose encoding gives the motion slots (2.0 Pro), or that are known as they are (pixel-space layouts).
-        crop: which part of the picture, at which size.
+        anchor: the reference frame; None in layouts without one (grey padding).
+        motion: frames whose encoding gives the motion slots (2.0 Pro), or the known frames (pixel-space layouts).
+        crop: the part of the picture, and its size.
     """
 
     window: int
@@ -51,29 +50,29 @@ class WindowPlan:
 
     @property
     def anchor_is_outside(self) -> bool:
-        """Whether the anchor is a frame that the clip to generate does not hold."""
+        """Whether the anchor is outside the clip to generate."""
         return self.anchor is not None and self.anchor not in self.target
 
     @property
     def frames(self) -> tuple[int, ...]:
-        """Every frame that is needed, once, in order."""
+        """All frames that are needed, each once, ascending."""
         anchor = () if self.anchor is None else (self.anchor,)
         return tuple(sorted({*self.target, *anchor, *self.motion}))
 
 
 def plan_windows(scan: ClipScan, content: str, config: DataConfig) -> list[WindowPlan]:
-    """Return the examples that a clip gives; equal arguments give equal plans.
+    """Return the plans of a clip's examples, a pure function of the arguments.
 
     Args:
-        scan: what is known of the clip.
-        content: hash of the clip's bytes, which decides its draws.
+        scan: the clip's scan.
+        content: hash of the clip's bytes, which seeds its draws.
 
     Raises:
         ValueError: the clip is too short; the message is the reason.
     """
     usable = scan.num_frames - scan.lead_in
     if usable + config.max_held_frames < config.num_frames:
-        lead_in = f", after a start of {scan.lead_in} plain or frozen ones" if scan.lead_in else ""
+        lead_in = f", after {scan.lead_in} plain or frozen ones at the start" if scan.lead_in else ""
         needed = f"{config.num_frames} are needed ({config.num_frames / config.frame_rate:.2f} s)"
         raise ValueError(f"is too short: it gives {usable} frames at {config.frame_rate} per second{lead_in}; {needed}")
     num_windows = min(config.windows, max(1, usable // config.num_frames))
@@ -85,13 +84,13 @@ def plan_windows(scan: ClipScan, content: str, config: DataConfig) -> list[Windo
 
 
 def error_slots(layout: Layout, later_clip: bool) -> range:
-    """Return the slots of the conditioning latent that image errors may be added to.
+    """Return the slots of the conditioning latent that may get image errors.
 
     Pixel-space layouts: all of them, from slot 0. 2.0 Pro: the motion slots; the anchor stays clean (docs/METHOD.md, 9.9).
     """
     if not layout.in_latent_space:
         return range(layout.num_slots)
-    return range(1, 1 + layout.num_motion_frames // 4) if later_clip else range(1, 1)
+    return range(1, 1 + num_motion_latents(layout.num_motion_frames)) if later_clip else range(1, 1)
 
 
 def num_known_slots(layout: Layout, later_clip: bool) -> int:
@@ -100,7 +99,7 @@ def num_known_slots(layout: Layout, later_clip: bool) -> int:
 
 
 def _plan(scan: ClipScan, content: str, config: DataConfig, window: int, num_windows: int, variant: int) -> WindowPlan:
-    """Draw one example. The draws come in a fixed order, so that a setting changes what it is about and nothing else."""
+    """Draw one example. The draws have a fixed order, so that a setting affects nothing but its own draw."""
     draw = Random(fingerprint("svi window", config.seed, content, window, variant))
     kind, place, choice = draw.random(), draw.random(), draw.random()
     size = nearest_size(scan.width, scan.height, config.sizes)
@@ -116,10 +115,9 @@ def _plan(scan: ClipScan, content: str, config: DataConfig, window: int, num_win
 
 
 def _starts(scan: ClipScan, layout: Layout, later: bool) -> list[int]:
-    """Return the frames that a clip may start at, without plain ones.
+    """Return the frames at which a clip may start, without plain ones.
 
-    With motion from a latent the start leaves room for the whole motion window and an anchor before it, or as much of it
-    as there is.
+    In 2.0 Pro a later clip's start leaves room for the motion window and an anchor before it, as far as the source allows.
     """
     first, last = scan.lead_in, max(scan.lead_in, scan.num_frames - layout.num_frames)
     if later and layout.in_latent_space:
@@ -129,7 +127,7 @@ def _starts(scan: ClipScan, layout: Layout, later: bool) -> list[int]:
 
 
 def _motion(scan: ClipScan, layout: Layout, later: bool, start: int) -> tuple[int, ...]:
-    """Return the motion frames of a clip that starts at `start`."""
+    """Return the motion frames of a clip that starts at frame `start`."""
     if not layout.in_latent_space:
         return tuple(range(start, start + (layout.num_motion_frames if later else 1)))
     if not later:
@@ -143,7 +141,7 @@ def _motion(scan: ClipScan, layout: Layout, later: bool, start: int) -> tuple[in
 
 
 def _anchors(scan: ClipScan, layout: Layout, target: tuple[int, ...], motion: tuple[int, ...]) -> list[int]:
-    """Return the frames that may be the anchor of a later clip: the best kind of which there are any."""
+    """Return the candidate anchors of a later clip: frames before the motion window, else outside the clip, else any."""
     plain, inside = set(scan.plain), set(target)
     good = [frame for frame in range(scan.lead_in, scan.num_frames) if frame not in plain]
     outside = [frame for frame in good if frame not in inside]

@@ -1,1 +1,1 @@
-"""Error-Recycling Fine-Tuning: the training step, and what it works with."""
+"""Error-Recycling Fine-Tuning: the training step and its parts."""

@@ -1,4 +1,4 @@
-"""Several processes as one: gradients are summed, errors gathered, decisions shared. Alone, all of it does nothing.
+"""Several processes as one: sum gradients, gather errors, agree on decisions. In a single process none of it does anything.
 
     torchrun --nproc-per-node 8 -m training.erft --config training/configs/film.toml
 
@@ -14,19 +14,19 @@ import torch
 import torch.distributed as distributed
 from torch import Tensor
 
-MESSAGE_NUMBERS = 1 << 25  # 128 MiB of fp32: few messages, and little memory beside the gradients
-PATIENCE = timedelta(hours=1)  # the others wait while the first process makes a sample video or saves
+MESSAGE_NUMBERS = 1 << 25  # 128 MiB of fp32: few messages, and little memory besides the gradients
+TIMEOUT = timedelta(hours=1)  # the others wait while the first process makes a sample video or saves
 
 
 @dataclass(frozen=True)
 class MeasuredError:
-    """What one example of a step adds to the bank.
+    """The model's error on one example of a step.
 
     Attributes:
         slot: place of the example in the step, over all processes.
-        residual: [C, F, h, w], fp32.
-        sigma: noise level it was measured at.
-        stored: whether the bank takes it.
+        residual: [C, F, h, w] fp32, predicted velocity - target velocity.
+        sigma: noise level at which it was measured.
+        stored: whether the bank stores it.
     """
 
     slot: int
@@ -40,9 +40,9 @@ class Group:
     """The processes that train together.
 
     Attributes:
-        rank: number of this one; 0 writes.
-        size: how many they are.
-        device: where tensors must lie to be sent.
+        rank: number of this process; process 0 writes all files but the banks.
+        size: number of processes.
+        device: device of the tensors that processes exchange.
     """
 
     rank: int = 0
@@ -51,11 +51,11 @@ class Group:
 
     @property
     def is_first(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is process 0, the one that writes."""
         return self.rank == 0
 
     def sum_gradients(self, parameters: Iterable[Tensor]) -> None:
-        """Replace each gradient by its sum over the processes, in messages of some megabytes."""
+        """Replace each gradient by its sum over the processes."""
         if self.size == 1:
             return
         for gradients in _messages([parameter.grad for parameter in parameters if parameter.grad is not None]):
@@ -65,23 +65,22 @@ class Group:
                 gradient.copy_(part.view_as(gradient))
 
     def largest(self, *values: float) -> list[float]:
-        """Return the largest of each value over the processes."""
-        if self.size == 1:
-            return list(values)
-        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(tensor, op=distributed.ReduceOp.MAX)
-        return tensor.tolist()
+        """Return the maximum of each value over the processes."""
+        return self._reduced(values, "MAX")
 
     def total(self, *values: float) -> list[float]:
         """Return the sum of each value over the processes."""
+        return self._reduced(values, "SUM")
+
+    def _reduced(self, values: Sequence[float], operation: str) -> list[float]:
         if self.size == 1:
             return list(values)
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        distributed.all_reduce(tensor)
+        distributed.all_reduce(tensor, op=getattr(distributed.ReduceOp, operation))
         return tensor.tolist()
 
     def gather_errors(self, errors: Sequence[MeasuredError]) -> list[MeasuredError]:
-        """Return the errors of all processes, in the order of their slots. Every process must give equally many."""
+        """Return the errors of all processes in the order of their slots. Every process must pass equally many."""
         if self.size == 1:
             return sorted(errors, key=lambda error: error.slot)
         facts = torch.tensor(
@@ -106,7 +105,7 @@ class Group:
         return sorted(gathered, key=lambda error: error.slot)
 
     def wait(self) -> None:
-        """Wait until all processes are here."""
+        """Wait until all processes have called this."""
         if self.size > 1:
             distributed.barrier()
 
@@ -117,7 +116,7 @@ class Group:
 
 
 def _messages(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """Yield `gradients` in order, as many at a time as make a message of about MESSAGE_NUMBERS."""
+    """Yield `gradients` in order, in lists of at least MESSAGE_NUMBERS numbers each, except the last."""
     message, count = [], 0
     for gradient in gradients:
         message.append(gradient)
@@ -130,24 +129,24 @@ def _messages(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
 
 
 def take_own_gpu() -> None:
-    """Make the GPU of torchrun's local rank the current one of this process.
+    """Make the GPU of torchrun's local rank the current GPU of this process.
 
-    Call it before ComfyUI is imported: that asks the current GPU for its memory, and leaves some hundred MB on it.
+    Call it before ComfyUI is imported: ComfyUI queries the current GPU's memory, which leaves some hundred MB allocated on it.
     """
     if "LOCAL_RANK" in os.environ and torch.cuda.is_available():
         torch.cuda.set_device(int(os.environ["LOCAL_RANK"]))
 
 
 def join_group() -> Group:
-    """Return the group that torchrun started this process in, or a group of one; see :func:`take_own_gpu`."""
+    """Return the group in which torchrun started this process, or a group of one. See :func:`take_own_gpu`."""
     size = int(os.environ.get("WORLD_SIZE", "1"))
     if size == 1:
         return Group()
     if torch.cuda.is_available():
         take_own_gpu()
         device = torch.device("cuda", torch.cuda.current_device())
-        distributed.init_process_group("nccl", device_id=device, timeout=PATIENCE)
+        distributed.init_process_group("nccl", device_id=device, timeout=TIMEOUT)
     else:
         device = torch.device("cpu")
-        distributed.init_process_group("gloo", timeout=PATIENCE)
+        distributed.init_process_group("gloo", timeout=TIMEOUT)
     return Group(distributed.get_rank(), size, device)

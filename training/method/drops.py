@@ -1,4 +1,4 @@
-"""Leave out, now and then, what a clip is conditioned on, so that the model can do without it and guidance has a contrast.
+"""Drop a clip's conditions at random, so that the model works without them and classifier-free guidance has a contrast.
 
 Source: docs/METHOD.md, 9.10 (sound; poses; conditioning latent and CLIP feature together, and then no image error).
 """
@@ -8,11 +8,11 @@ from dataclasses import replace
 import torch
 
 from training.data.dataset import TrainingExample
-from training.settings.drops import DropConfig
+from training.settings.data import DropConfig
 
 
-def leave_out(example: TrainingExample, config: DropConfig, random: torch.Generator) -> TrainingExample:
-    """Return `example` without what is left out this time; three numbers are drawn whatever the settings."""
+def drop_conditions(example: TrainingExample, config: DropConfig, random: torch.Generator) -> TrainingExample:
+    """Return `example` without the conditions that are dropped this time. It always draws three numbers."""
     image_draw, pose_draw, sound_draw = torch.rand(3, generator=random, dtype=torch.float64).tolist()
     if image_draw < config.image:
         example = replace(

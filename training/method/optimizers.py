@@ -1,4 +1,4 @@
-"""The optimizer by name, its learning rate as a function of the step, and its state as tensors for a safetensors file."""
+"""Make the optimizer by name, schedule its learning rate, and save its state as tensors of a safetensors file."""
 
 import importlib
 import inspect
@@ -18,11 +18,11 @@ def make_optimizer(parameters: Iterable[nn.Parameter] | Iterable[dict], config: 
     """Return the optimizer that `config` names: AdamW, AdamW8bit, or any class by its dotted name.
 
     Args:
-        parameters: what it moves, or groups of that in PyTorch's form, ``{"params": [...]}``.
+        parameters: the parameters to update, or parameter groups in PyTorch's form, ``{"params": [...]}``.
         config: the settings.
 
     Raises:
-        ValueError: no such class, its package is not installed, or it refuses an option.
+        ValueError: there is no such class, its package is not installed, or it refuses an option.
     """
     dotted = SHORT_NAMES.get(config.name, config.name)
     module_name, _, class_name = dotted.rpartition(".")
@@ -34,7 +34,7 @@ def make_optimizer(parameters: Iterable[nn.Parameter] | Iterable[dict], config: 
         known = ", ".join(SHORT_NAMES)
         raise ValueError(f"optimizer.name is {config.name!r}: use {known} or a dotted name such as torch.optim.SGD.") from error
     if "lr" in config.options:
-        raise ValueError("optimizer.options holds lr: set optimizer.learning_rate, which the schedule works on.")
+        raise ValueError("optimizer.options holds lr: set optimizer.learning_rate instead, which the schedule uses.")
     options = {"lr": config.learning_rate, **config.options}
     if "weight_decay" in inspect.signature(kind).parameters:
         options.setdefault("weight_decay", config.weight_decay)
@@ -45,12 +45,12 @@ def make_optimizer(parameters: Iterable[nn.Parameter] | Iterable[dict], config: 
 
 
 def require_resumable(config: OptimizerConfig, device: torch.device) -> None:
-    """Refuse an optimizer that no step can be made with, or whose state no checkpoint could hold.
+    """Refuse an optimizer that cannot step with gradients alone, or whose state no checkpoint could hold.
 
-    A step on a small matrix tells before the training begins, not at its first checkpoint.
+    It tries one step on a small matrix, so that a run fails at its start and not at its first checkpoint.
 
     Raises:
-        ValueError: naming the class.
+        ValueError: the message names the class.
     """
     probe = nn.Parameter(torch.ones(64, 64, device=device))  # bitsandbytes keeps smaller ones in full precision
     probe.grad = torch.full_like(probe, 0.01)
@@ -59,13 +59,13 @@ def require_resumable(config: OptimizerConfig, device: torch.device) -> None:
         optimizer.step()
     except TypeError as error:
         raise ValueError(
-            f"optimizer.name is {config.name!r}, whose step() wants more than gradients ({error}): use another, AdamW say."
+            f"optimizer.name is {config.name!r}, whose step() needs more than gradients ({error}): use another, such as AdamW."
         ) from error
     optimizer_tensors(optimizer)
 
 
 def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
-    """Return the rate of `step`, counted from 1, of `num_steps`: a linear warm-up, then constant or a cosine."""
+    """Return the learning rate of `step` (from 1) of `num_steps`: a linear warm-up, then constant or a cosine decay."""
     if step <= config.warmup_steps:
         return config.learning_rate * step / config.warmup_steps
     if config.schedule is Schedule.CONSTANT:
@@ -76,13 +76,14 @@ def learning_rate(config: OptimizerConfig, step: int, num_steps: int) -> float:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Return the optimizer's state as tensors, and the rest of it as metadata of a safetensors file.
+    """Return the optimizer's state: its tensors, and everything else as metadata of a safetensors file.
 
     Raises:
-        ValueError: state that is neither tensors nor plain numbers, which a resumed run could not get back.
+        ValueError: the state holds something other than tensors and plain values, which cannot be restored.
     """
     state = optimizer.state_dict()
-    tensors, plain = {}, {}
+    tensors: dict[str, Tensor] = {}
+    plain: dict[str, bool | int | float | str | None] = {}
     refusal = f"{type(optimizer).__name__} keeps {{}}, which cannot be saved: set optimizer.name to another one."
     for index, values in state["state"].items():
         for name, value in values.items():
@@ -95,23 +96,23 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> tuple[dict[str, Tenso
     try:
         return tensors, {"plain": json.dumps(plain), "groups": json.dumps(state["param_groups"])}
     except TypeError as error:
-        raise ValueError(refusal.format(f"settings of its groups that are no plain values ({error})")) from error
+        raise ValueError(refusal.format(f"group settings that are not plain values ({error})")) from error
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Bring back what :func:`optimizer_tensors` returned."""
+    """Restore the state that :func:`optimizer_tensors` returned."""
     state: dict[int, dict[str, object]] = {}
     for key, value in [*tensors.items(), *json.loads(metadata["plain"]).items()]:
         index, _, name = key.partition(".")
         state.setdefault(int(index), {})[name] = value
     groups = json.loads(metadata["groups"])
     for group, own in zip(groups, optimizer.param_groups, strict=True):
-        for name, value in own.items():  # JSON turns tuples, betas for one, into lists
+        for name, value in own.items():  # JSON turns tuples, such as betas, into lists
             if isinstance(value, tuple):
                 group[name] = tuple(group[name])
     optimizer.load_state_dict({"state": state, "param_groups": groups})
     parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
-    for index, values in state.items():  # PyTorch gives floating-point state the parameter's dtype; ours keeps its own
+    for index, values in state.items():  # PyTorch casts floating-point state to the parameter's dtype; keep the saved dtype
         for name, value in values.items():
             if isinstance(value, Tensor) and optimizer.state[parameters[index]][name].dtype != value.dtype:
                 optimizer.state[parameters[index]][name] = value.to(parameters[index].device)

@@ -1,8 +1,8 @@
-"""What a training run works with, put together once and handed to every part."""
+"""The parts of a training run: settings, model, LoRA, optimizer, error banks, examples, processes."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 import torch
 
@@ -11,57 +11,61 @@ from training.data.dataset import TrainingExample
 from training.method.banks import Banks
 from training.method.distributed import Group
 from training.model.adapters import LoraAdapters
+from training.model.backbone import Backbone
+from training.model.execution import Execution
 from training.model.pose_encoder import TrainedPoses, split_poses
 from training.settings.sections import TrainingConfig
 
-if TYPE_CHECKING:
-    from training.model.backbone import Backbone, LoadedAs  # loads ComfyUI
-
 
 class ExampleSource(Protocol):
-    """Where examples come from; `training.data.dataset.CachedDataset` is one."""
+    """A source of examples, such as `training.data.dataset.CachedDataset`."""
 
     def __len__(self) -> int:
         """Return the number of training examples."""
+        ...
 
     def example(self, seed: int, step: int, slot: int) -> TrainingExample:
-        """Return the example for place `slot` (over all processes) of `step` (from 0), a pure function of the three."""
+        """Return the example of place `slot` (over all processes) in `step` (from 0): a pure function of the arguments."""
+        ...
 
     def validation(self) -> Iterable[TrainingExample]:
-        """Give the examples that are held out of training, always in one order."""
+        """Return the held-out examples, always in the same order."""
+        ...
 
     @property
     def num_held_out(self) -> int:
-        """How many these are."""
+        """Number of held-out examples."""
+        ...
 
     @property
     def content_hash(self) -> str:
-        """A hash of which examples there are."""
+        """A hash of all examples."""
+        ...
 
 
 @dataclass
 class Trainer:
-    """The parts of a run. `step` is the one thing here that changes as a number; lora, poses, optimizer, banks change inside.
+    """The parts of a training run. Training changes `step` and the insides of lora, poses, optimizer and banks.
 
     Attributes:
         config: the settings.
         backbone: the frozen model.
-        loaded: how it really runs here.
-        lora: what is trained.
-        optimizer: what moves it.
+        execution: how the model runs on this machine.
+        lora: the adapters that are trained.
+        optimizer: updates the trained parameters.
         banks: this process's error banks.
-        data: examples.
+        data: the examples.
         group: the processes.
-        num_steps: optimizer steps of the whole training.
-        step: optimizer steps done.
-        poses: the pose encoder that is trained too, for SVI-Dance.
+        num_steps: optimizer steps of the whole run.
+        step: optimizer steps done so far.
+        poses: the pose encoder, which SVI-Dance trains too; None for the other systems.
         sigmas: [1000] noise level of each timestep id.
         weights: [1000] loss weight of each timestep id.
     """
 
     config: TrainingConfig
-    backbone: "Backbone"
-    loaded: "LoadedAs"
+    backbone: Backbone
+    execution: Execution
     lora: LoraAdapters
     optimizer: torch.optim.Optimizer
     banks: Banks
@@ -78,23 +82,23 @@ class Trainer:
         self.weights = timestep_weights(self.sigmas, self.config.loop.weighting)
 
     def parameters(self) -> list[torch.nn.Parameter]:
-        """Return all that is trained: the LoRA's matrices, then the pose encoder."""
+        """Return all trained parameters: the LoRA's matrices, then the pose encoder's."""
         return self.lora.parameters() + (self.poses.parameters() if self.poses else [])
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that are trained."""
+        """Count of trained numbers."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def trained_state(self) -> dict[str, torch.Tensor]:
-        """Return what is trained as tensors by name, without the optimizer."""
+        """Return the trained tensors by name, without the optimizer's state."""
         return {**self.lora.state_dict(), **(self.poses.state_dict() if self.poses else {})}
 
     def load_trained_state(self, tensors: Mapping[str, torch.Tensor]) -> None:
-        """Take the tensors of :meth:`trained_state`.
+        """Load the tensors of :meth:`trained_state`.
 
         Raises:
-            ValueError: they are of another LoRA.
+            ValueError: they belong to a LoRA of other layers or another rank.
         """
         lora, poses = split_poses(tensors)
         self.lora.load_state_dict(lora)
@@ -103,10 +107,14 @@ class Trainer:
 
     @property
     def timesteps(self) -> ExpertRange:
-        """The timestep ids that are trained."""
+        """The timestep ids that this expert is trained on."""
         return EXPERT_RANGES[self.config.model.expert]
+
+    def is_due(self, every: int) -> bool:
+        """Whether an action is due now that is due every `every` steps (0: never) and after the last step."""
+        return bool(every) and (self.step == self.num_steps or self.step % every == 0)
 
     @property
     def examples_per_step(self) -> int:
         """Examples of one optimizer step over all processes."""
-        return self.group.size * self.config.loop.accumulation * self.config.loop.batch_size
+        return self.config.loop.examples_per_step(self.group.size)

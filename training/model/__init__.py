@@ -1,1 +1,1 @@
-"""The models that are trained and used, loaded by ComfyUI's own code."""
+"""The frozen model, the encoders and the LoRA on it. All ComfyUI code of training is called from here."""

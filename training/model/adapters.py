@@ -1,14 +1,13 @@
-"""LoRA on a frozen Wan transformer: which layers, how a pair of matrices starts, and how it joins the forward pass.
+"""LoRA on a frozen Wan transformer: its layers, its initial values, and its place in the forward pass.
 
-A pair is added by a forward hook, ``layer(x) + scale * up(down(x))``: the frozen layer is never touched, so the same few
-lines serve bf16, fp8-cast and scaled-fp8 layers (the last are no `nn.Linear`, so PEFT cannot wrap them; ComfyUI's own
-bypass adapters need their matrices in the dtype of the input, ours are fp32 whatever that is).
+A forward hook adds a pair of matrices, ``layer(x) + scale * up(down(x))``, and leaves the frozen layer untouched. So one hook
+serves bf16, fp8-cast and scaled-fp8 layers. PEFT cannot wrap scaled-fp8 layers, which are no `nn.Linear`; ComfyUI's bypass
+adapters need their matrices in the input's dtype, while ours are always fp32.
 Source: docs/METHOD.md, 9.8 (targets, rank, alpha, initial values) and 6.1 (400 layers of the 14B model).
 """
 
 import math
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -22,9 +21,12 @@ TARGETS = (
 
 
 def expand_targets(short: Sequence[str]) -> tuple[str, ...]:
-    """Return the layers that short names mean: ``q`` is that of self- and of cross-attention; full names stay.
+    """Return the layers that short names stand for: ``q`` means self- and cross-attention's; full names stay as they are.
 
-    The result is in the order of :data:`TARGETS`, so that the order in a config file changes nothing.
+    The result is in the order of :data:`TARGETS`, so the order in a config file does not matter.
+
+    Raises:
+        ValueError: a name is unknown.
     """
     named = {target for name in short for target in TARGETS if target == name or target.endswith(f"_attn.{name}")}
     unknown = [name for name in short if not any(t == name or t.endswith(f"_attn.{name}") for t in TARGETS)]
@@ -47,7 +49,7 @@ class LoraPair(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Return the low-rank term for `x` [..., in features], computed in the dtype of `x`.
 
-        It is scaled while it is narrow: scaling the wide result would be one more pass over it, forward and backward.
+        The narrow hidden tensor is scaled, which is cheaper than scaling the wide result.
         """
         hidden = nn.functional.linear(x, self.down.to(x.dtype)) * self.scale
         return nn.functional.linear(hidden, self.up.to(x.dtype))
@@ -57,9 +59,9 @@ class LoraAdapters:
     """The trainable pairs of a transformer, hooked onto its layers.
 
     Attributes:
-        pairs: by the layer's name, ``blocks.0.self_attn.q`` and so on, in the order of the transformer.
+        pairs: the matrices by layer name, such as ``blocks.0.self_attn.q``, in the order of the transformer.
         rank: columns of ``up``.
-        alpha: the term is scaled by alpha / rank.
+        alpha: the low-rank term is scaled by alpha / rank.
     """
 
     def __init__(
@@ -78,17 +80,10 @@ class LoraAdapters:
             )
         self.rank, self.alpha = rank, alpha
         self.pairs: dict[str, LoraPair] = {}
-        self._enabled = True
         for name, layer in _layers(transformer, targets):
             pair = LoraPair(layer.in_features, layer.out_features, rank, alpha / rank, generator).to(device)
-            layer.register_forward_hook(self._hook(pair))
+            layer.register_forward_hook(_adding(pair))
             self.pairs[name] = pair
-
-    def _hook(self, pair: LoraPair):
-        def add_low_rank(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
-            return output + pair(inputs[0]) if self._enabled else output
-
-        return add_low_rank
 
     def parameters(self) -> list[nn.Parameter]:
         """Return all trainable parameters, ``down`` before ``up``, in the order of the transformer."""
@@ -96,17 +91,8 @@ class LoraAdapters:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that are trained."""
+        """Count of trained numbers."""
         return sum(parameter.numel() for parameter in self.parameters())
-
-    @contextmanager
-    def disabled(self) -> Iterator[None]:
-        """Let the transformer run as it was before training."""
-        self._enabled = False
-        try:
-            yield
-        finally:
-            self._enabled = True
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the matrices under ``<layer>.lora_A.weight`` (down) and ``<layer>.lora_B.weight`` (up)."""
@@ -118,32 +104,41 @@ class LoraAdapters:
 
     @torch.no_grad()
     def load_state_dict(self, tensors: dict[str, Tensor]) -> None:
-        """Take the matrices of :meth:`state_dict`.
+        """Load the matrices of :meth:`state_dict`.
 
         Raises:
-            ValueError: another set of layers, or matrices of another size.
+            ValueError: the layers or the sizes differ.
         """
         own = self.state_dict()
         if differing := sorted(own.keys() ^ tensors.keys()):
-            raise ValueError(f"the LoRA has other layers than the model, {differing[0]} among {len(differing)} keys.")
+            raise ValueError(f"the LoRA's layers differ from the model's in {len(differing)} keys, for example {differing[0]}.")
         for key, value in own.items():
             if value.shape != tensors[key].shape:
                 raise ValueError(
-                    f"{key} is {list(tensors[key].shape)} in the LoRA but {list(value.shape)} here: other rank or size."
+                    f"{key} is {list(tensors[key].shape)} in the LoRA but {list(value.shape)} here: rank or size differ."
                 )
             value.copy_(tensors[key])
 
 
+def _adding(pair: LoraPair) -> Callable[[nn.Module, tuple[Tensor, ...], Tensor], Tensor]:
+    """Return the forward hook that adds the low-rank term of `pair` to a layer's output."""
+
+    def add_low_rank(layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return output + pair(inputs[0])
+
+    return add_low_rank
+
+
 def _layers(transformer: nn.Module, targets: tuple[str, ...]) -> Iterator[tuple[str, nn.Module]]:
-    """Yield the name and layer of each of `targets` in each block.
+    """Yield name and layer of each of `targets` in each block.
 
     Raises:
-        ValueError: a target that a block does not have.
+        ValueError: a block lacks a target.
     """
     for index, block in enumerate(transformer.blocks):
         known = dict(block.named_modules())
         for target in targets:
             if not hasattr(known.get(target), "in_features"):
                 linear = ", ".join(name for name, layer in known.items() if hasattr(layer, "in_features"))
-                raise ValueError(f"lora.targets names {target!r}, which no block has: use some of {linear}.")
+                raise ValueError(f"lora.targets names {target!r}, but the blocks have no such layer: use some of {linear}.")
             yield f"blocks.{index}.{target}", known[target]

@@ -1,6 +1,6 @@
 """Find ComfyUI and make its model code importable in this process, without its server and without its `nodes`.
 
-Import this module before any `comfy.*`: importing it changes nothing, calling :func:`start_comfy` does.
+Importing this module changes nothing. Call :func:`start_comfy` before any import of `comfy.*`.
 Source: docs/METHOD.md, 12.1 (headless start): flags count only if they are set before ComfyUI's modules are imported.
 """
 
@@ -16,18 +16,18 @@ _log = logging.getLogger(__name__)
 
 
 def find_comfyui() -> Path:
-    """Return the root of the ComfyUI to train with.
+    """Return the root folder of the ComfyUI to train with.
 
-    That is `COMFYUI_PATH`, else the ComfyUI in whose custom_nodes this pack lies (symlinked or not), else the one that
-    `make demo` put into `.runtime`.
+    That is `COMFYUI_PATH`, else the ComfyUI whose custom_nodes holds this pack (symlinked or not), else the one that
+    `make demo` installed in `.runtime`.
 
     Raises:
-        ValueError: none of them is there.
+        ValueError: none of them exists.
     """
     given = os.environ.get("COMFYUI_PATH")
     if given:
         if not _is_comfyui(Path(given)):
-            raise ValueError(f"COMFYUI_PATH is {given!r}, where no ComfyUI is: give the folder that holds its main.py.")
+            raise ValueError(f"COMFYUI_PATH is {given!r}, which holds no ComfyUI: give the folder that holds its main.py.")
         return Path(given).resolve()
     packs = (REPOSITORY, Path(sys.path[0] or Path.cwd()).absolute())
     owners = [pack.parent.parent for pack in packs if pack.parent.name == "custom_nodes"]
@@ -40,17 +40,17 @@ def find_comfyui() -> Path:
 
 
 def start_comfy() -> Path:
-    """Make `comfy.*` importable, on the CPU where torch sees no accelerator, and return ComfyUI's root.
+    """Make `comfy.*` importable, on the CPU where torch sees no accelerator, and return ComfyUI's root folder.
 
-    ComfyUI goes to the end of `sys.path`: our packages keep their names. Calling it again does nothing.
+    ComfyUI goes to the end of `sys.path`, so that our packages win over its own. Calling it again does nothing.
 
     Raises:
-        ValueError: there is no ComfyUI, or this Python lacks the packages that ComfyUI needs.
+        ValueError: there is no ComfyUI, or this Python lacks packages that ComfyUI needs.
     """
     root = find_comfyui()
     if str(root) not in sys.path:
         sys.path.append(str(root))
-    try:
+    try:  # importable only now; and ComfyUI reads its options while model_management is imported
         import comfy.options
 
         comfy.options.enable_args_parsing(False)
@@ -58,11 +58,11 @@ def start_comfy() -> Path:
 
         if not torch.accelerator.is_available():
             args.cpu = True
-        args.use_pytorch_cross_attention = True  # the other kernels that ComfyUI may pick have no backward
+        args.use_pytorch_cross_attention = True  # ComfyUI's other kernels have no backward
         import comfy.model_management
     except ModuleNotFoundError as error:
         raise ValueError(
-            f"{sys.executable} has no {error.name!r}, which the ComfyUI in {root} needs: run this with ComfyUI's own Python."
+            f"{sys.executable} has no {error.name!r}, which the ComfyUI in {root} needs: run it with ComfyUI's own Python."
         ) from error
     return root
 
@@ -72,36 +72,29 @@ def find_model(kind: str, given: str, setting: str) -> Path:
 
     Args:
         kind: ComfyUI's folder of such files: "diffusion_models", "vae", "text_encoders", "clip_vision".
-        given: what the user wrote.
-        setting: where, for the message.
+        given: the setting's value.
+        setting: the setting's name, for the message.
 
     Raises:
-        ValueError: nothing is given, or there is no such file; the message says where it was looked for.
+        ValueError: the setting is empty, or there is no such file; the message lists the folders that were searched.
     """
     if not given:
         raise ValueError(f"{setting} is empty: give the path of the file, or its name in ComfyUI's models/{kind}.")
     if Path(given).is_file():
         return Path(given)
-    root = start_comfy()
+    root = start_comfy()  # makes the next two modules, ComfyUI's own, importable
     import folder_paths
-    from utils.extra_config import load_extra_path_config  # ComfyUI's main.py reads these paths, importing it does not
+    from utils.extra_config import load_extra_path_config
 
-    if (root / "extra_model_paths.yaml").is_file():
+    if (root / "extra_model_paths.yaml").is_file():  # ComfyUI's main.py reads it, which never runs here
         load_extra_path_config(str(root / "extra_model_paths.yaml"))
     found = folder_paths.get_full_path(kind, given)
     if found is None:
         places = ", ".join(folder_paths.get_folder_paths(kind))
-        raise ValueError(f"{setting} is {given!r}, which is no file, neither as a path nor in {places}: correct it.")
+        raise ValueError(
+            f"{setting} is {given!r}, but there is no such file, neither at that path nor in {places}: correct it."
+        )
     return Path(found)
-
-
-def unload_encoders() -> None:
-    """Give back the GPU memory of models that ComfyUI's own management holds: VAE and encoders, not the trained model."""
-    start_comfy()
-    from comfy import model_management
-
-    model_management.unload_all_models()
-    model_management.soft_empty_cache()
 
 
 def _is_comfyui(root: Path) -> bool:

@@ -1,13 +1,12 @@
 """VAE, text encoder and CLIP vision, loaded and run by ComfyUI's own code: what training sees is what generation sees.
 
-The only file that knows how ComfyUI encodes. Latents come and go in fp32 and *normalised* (``latent_format.process_in``).
+The only file that knows how ComfyUI encodes. Latents are fp32 and *normalised* (``latent_format.process_in``) on both sides.
 A clip is always encoded over its whole length: the VAE is causal, so a tile in time would restart its state and change
-every slot after the first. Tiles in space are offered for small cards.
+every slot after the first. Small cards can use tiles in space.
 Source: docs/METHOD.md, 3.1 (one causal fp32 encode), 2.3 (CLIP vision without crop, penultimate tokens) and 5.3 (VAE).
 """
 
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -16,12 +15,11 @@ from torch import Tensor
 
 from svi_core.conditioning.build_y import require_finite
 from svi_core.conditioning.talk import encode_speech
-from svi_core.files.fingerprint import large_file_fingerprint
 from svi_core.files.safetensors_file import read_header, read_tensors
 from svi_core.geometry import LATENT_CHANNELS, num_latent_slots, require_frame_size
 from svi_core.out_of_memory import explain_out_of_memory
-
-from .comfy_runtime import start_comfy
+from training.model.comfy_runtime import start_comfy
+from training.model.encoder_files import EncoderFiles
 
 start_comfy()  # before the first import of comfy
 
@@ -34,48 +32,18 @@ import comfy.model_management  # noqa: E402
 import comfy.sd  # noqa: E402
 import comfy.utils  # noqa: E402
 
-MORE_MEMORY = "Set data.vae_tile to 256, or close what else uses the card."
+MORE_MEMORY = "Set data.vae_tile to 256, or close other programs that use the card."
 _DECODED_CHUNK = 8  # frames
-_STOCK_TEXT_ENCODER = (256384, 4096)  # vocabulary and width of umT5-XXL, which ComfyUI takes for granted
-
-
-@dataclass(frozen=True)
-class EncoderFiles:
-    """The model files that examples are encoded with.
-
-    Attributes:
-        vae: the Wan 2.1 VAE, which the Wan 2.2 14B models use too.
-        text_encoder: umT5-XXL.
-        clip_vision: CLIP ViT-H for Wan 2.1 I2V; None for Wan 2.2, which reads no image features.
-        audio_encoder: chinese-wav2vec2-base for SVI-Talk; None without sound.
-    """
-
-    vae: Path
-    text_encoder: Path
-    clip_vision: Path | None = None
-    audio_encoder: Path | None = None
-
-    def fingerprints(self) -> dict[str, str]:
-        """Return a hash of each file, by its role; the audio encoder is named only where there is one.
-
-        Raises:
-            ValueError: a file that is missing or no safetensors file.
-        """
-        files = {"vae": self.vae, "text_encoder": self.text_encoder, "clip_vision": self.clip_vision}
-        files |= {"audio_encoder": self.audio_encoder} if self.audio_encoder else {}
-        for path in files.values():
-            if path is not None:
-                read_header(path)
-        return {role: "" if path is None else large_file_fingerprint(path) for role, path in files.items()}
+_STOCK_TEXT_ENCODER = (256384, 4096)  # vocabulary and width of umT5-XXL, the sizes that ComfyUI assumes
 
 
 class WanEncoders:
-    """The encoders of one cache: each loaded when it is first needed, the text encoder released when texts are done."""
+    """The encoders of one cache. Each is loaded when it is first used."""
 
     def __init__(self, files: EncoderFiles, vae_tile: int = 0):
         self.files = files
         self.vae_tile = vae_tile
-        self.fingerprints = files.fingerprints()
+        self.fingerprints: Mapping[str, str] = files.fingerprints()
 
     @cached_property
     def _text_encoder(self):
@@ -98,18 +66,17 @@ class WanEncoders:
         return encode_text(self._text_encoder, prompt)
 
     def release_text_encoder(self) -> None:
-        """Free the text encoder's memory, which the VAE may need."""
+        """Free the text encoder's memory for the VAE."""
         if "_text_encoder" in vars(self):
             del self._text_encoder
-            comfy.model_management.unload_all_models()
-            comfy.model_management.soft_empty_cache()
+            unload_encoders()
 
     def video(self, frames: Tensor) -> Tensor:
         """Return the normalised latent [16, F, h, w] of `frames` [T, H, W, 3]."""
         return encode_video(self._vae, frames, self.vae_tile)
 
     def vision(self, image: Tensor) -> Tensor | None:
-        """Return the CLIP vision tokens [257, 1280] of `image` [H, W, 3], or None where none are used."""
+        """Return the CLIP vision tokens [257, 1280] of `image` [H, W, 3], or None without CLIP vision."""
         return None if self._clip_vision is None else encode_vision(self._clip_vision, image)
 
     def speech(self, samples: Tensor, num_frames: int) -> Tensor:
@@ -118,34 +85,40 @@ class WanEncoders:
         return encode_speech(self._audio_encoder.model, samples.to(self._audio_encoder.load_device), num_frames)
 
 
-def load_vae(path: Path):
+def unload_encoders() -> None:
+    """Free the GPU memory of the models that ComfyUI manages: VAE and encoders, not the transformer that is trained."""
+    comfy.model_management.unload_all_models()
+    comfy.model_management.soft_empty_cache()
+
+
+def load_vae(path: Path) -> comfy.sd.VAE:
     """Load the Wan 2.1 VAE in fp32.
 
     Raises:
-        ValueError: not a safetensors file, or another VAE.
+        ValueError: the file is not a safetensors file, or holds another VAE.
     """
     read_header(path)
     tensors, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
     vae = comfy.sd.VAE(sd=tensors, dtype=torch.float32, metadata=metadata)
     if not isinstance(vae.first_stage_model, comfy.ldm.wan.vae.WanVAE) or vae.latent_channels != LATENT_CHANNELS:
         raise ValueError(
-            f"{path} is not the VAE of Wan 2.1 (16-channel video latents): give wan_2.1_vae.safetensors, which the Wan 2.2 14B "
+            f"{path} is not the VAE of Wan 2.1 (16-channel video latents): use wan_2.1_vae.safetensors, which the Wan 2.2 14B "
             "models use too. The VAE of the 5B model and TAE files do not fit."
         )
     return vae
 
 
-def load_text_encoder(path: Path):
-    """Load umT5-XXL as ComfyUI's CLIPLoader (type wan) does; a smaller umT5 brings its own sizes.
+def load_text_encoder(path: Path) -> comfy.sd.CLIP:
+    """Load umT5-XXL as ComfyUI's CLIPLoader (type wan) does, or a smaller umT5, whose sizes are read from its file.
 
     Raises:
-        ValueError: not a safetensors file, or another text encoder.
+        ValueError: the file is not a safetensors file, or holds another text encoder.
     """
     shapes = {key: tuple(entry["shape"]) for key, entry in read_header(path).items() if key != "__metadata__"}
     bias = "encoder.block.{}.layer.0.SelfAttention.relative_attention_bias.weight"
     if "shared.weight" not in shapes or bias.format(1) not in shapes:  # T5 has the bias in its first block only
         raise ValueError(
-            f"{path} is not the text encoder of Wan (umT5): give umt5_xxl_fp8_e4m3fn_scaled.safetensors or similar."
+            f"{path} is not the text encoder of Wan (umT5): use umt5_xxl_fp8_e4m3fn_scaled.safetensors or similar."
         )
     options = {}
     if shapes["shared.weight"] != _STOCK_TEXT_ENCODER:
@@ -153,16 +126,16 @@ def load_text_encoder(path: Path):
     return comfy.sd.load_clip([str(path)], clip_type=comfy.sd.CLIPType.WAN, model_options=options)
 
 
-def load_clip_vision(path: Path):
+def load_clip_vision(path: Path) -> comfy.clip_vision.ClipVisionModel:
     """Load the CLIP vision encoder of Wan 2.1 I2V.
 
     Raises:
-        ValueError: not a safetensors file, or no CLIP vision encoder.
+        ValueError: the file is not a safetensors file, or holds no CLIP vision encoder.
     """
     read_header(path)
     encoder = comfy.clip_vision.load(str(path))
     if encoder is None:
-        raise ValueError(f"{path} is not a CLIP vision encoder that ComfyUI knows: give clip_vision_h.safetensors.")
+        raise ValueError(f"{path} is not a CLIP vision encoder that ComfyUI knows: use clip_vision_h.safetensors.")
     return encoder
 
 
@@ -170,14 +143,14 @@ def load_audio_encoder(path: Path):
     """Load the speech encoder of SVI-Talk, a wav2vec2, as ComfyUI's Load Audio Encoder does.
 
     Raises:
-        ValueError: not a safetensors file, or another encoder.
+        ValueError: the file is not a safetensors file, or holds another encoder.
     """
     try:
         encoder = comfy.audio_encoders.audio_encoders.load_audio_encoder_from_sd(read_tensors(path)[0])
     except RuntimeError as error:
-        raise ValueError(f"{path} is no audio encoder that ComfyUI knows: give chinese-wav2vec2-base.") from error
+        raise ValueError(f"{path} is not an audio encoder that ComfyUI knows: use chinese-wav2vec2-base.") from error
     if not isinstance(encoder.model, comfy.audio_encoders.wav2vec2.Wav2Vec2Model):
-        raise ValueError(f"{path} is no wav2vec2, whose features SVI-Talk hears: give chinese-wav2vec2-base.")
+        raise ValueError(f"{path} is not a wav2vec2, whose features SVI-Talk needs: use chinese-wav2vec2-base.")
     return encoder
 
 
@@ -198,7 +171,7 @@ def encode_video(vae, frames: Tensor, tile: int = 0) -> Tensor:
         tile: side in pixels of spatial tiles, which overlap by a quarter and are blended; 0: none.
 
     Raises:
-        ValueError: a size or length that Wan cannot take, or a result that is not finite.
+        ValueError: Wan cannot take this size or length, or the result is not finite.
         RuntimeError: the device's memory ran out; the message says what helps.
     """
     count, height, width, _ = frames.shape
@@ -206,9 +179,9 @@ def encode_video(vae, frames: Tensor, tile: int = 0) -> Tensor:
     require_frame_size(width, height, "frame")
     pixels = frames[..., :3].movedim(-1, 0)[None]
     with explain_out_of_memory(f"encoding {count} frames of {width} x {height}", MORE_MEMORY):
-        _bring_in(vae, vae.memory_used_encode((1, 3, count, tile or height, tile or width), vae.vae_dtype))
+        _move_to_device(vae, vae.memory_used_encode((1, 3, count, tile or height, tile or width), vae.vae_dtype))
         latent = _encode_tiles(vae, pixels, tile) if tile else _encode_whole(vae, pixels)
-    require_finite(latent, "what the VAE made")
+    require_finite(latent, "the VAE's output")
     return comfy.latent_formats.Wan21().process_in(latent.float().cpu())[0]
 
 
@@ -227,13 +200,13 @@ def decode(vae, latent: Tensor) -> Iterator[Tensor]:
     yield from frames.float().cpu().split(_DECODED_CHUNK)
 
 
-def _bring_in(vae, memory: float) -> None:
-    """Have ComfyUI put the VAE on its device, moving other models out where `memory` bytes are not free."""
+def _move_to_device(vae, memory: float) -> None:
+    """Have ComfyUI move the VAE to its device, and other models off it where `memory` bytes are not free."""
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
 
 
 def _encode_whole(vae, pixels: Tensor) -> Tensor:
-    """Encode [1, 3, T, H, W]; not with `VAE.encode`, which falls back to tiles without being asked."""
+    """Encode [1, 3, T, H, W] without `VAE.encode`, which falls back to tiles without being asked."""
     with comfy.model_management.cuda_device_context(vae.device):
         return vae.first_stage_model.encode(vae.process_input(pixels).to(vae.device, vae.vae_dtype))
 
@@ -243,11 +216,11 @@ def _encode_tiles(vae, pixels: Tensor, tile: int) -> Tensor:
     overlap = tile // 4
     with comfy.model_management.cuda_device_context(vae.device):
         latent = vae.encode_tiled_3d(pixels, tile_t=pixels.shape[2], tile_x=tile, tile_y=tile, overlap=(1, overlap, overlap))
-    return latent.clone()  # ComfyUI tiles in inference mode, and such tensors cannot take part in training
+    return latent.clone()  # ComfyUI tiles in inference mode, and autograd refuses inference tensors
 
 
 def _umt5_sizes(shapes: dict[str, tuple[int, ...]], heads: int) -> dict[str, int]:
-    """Return the sizes of a umT5 in ComfyUI's terms."""
+    """Return a umT5's sizes as ComfyUI names them."""
     vocabulary, width = shapes["shared.weight"]
     block = "encoder.block.0.layer."
     return {

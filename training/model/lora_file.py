@@ -1,11 +1,12 @@
-"""Write a trained LoRA as ComfyUI reads it, and prove it: every file is loaded again by ComfyUI's own loader.
+"""Write a trained LoRA for ComfyUI, and check the file with ComfyUI's own loader.
 
-The proof covers each key (none may be left over) and each layer: the weight change that ComfyUI computes from the file,
-applied to random inputs, must give what the adapter gives. A file that fails is removed and the save is an error.
+ComfyUI must use every key, and for each layer the weight change that it computes from the file, applied to random inputs, must
+equal what the adapter computes. A file that fails the check is removed, and saving is an error.
 Source: docs/METHOD.md, 6.1 and 6.2 (alpha, key forms), 6.4 (metadata that users' tools read).
 """
 
 import json
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,95 +17,76 @@ from torch import Tensor
 
 from svi_core.conditioning.dance import read_pose_encoder
 from svi_core.files.atomic_file import staged
+from svi_core.flow.flow_matching import TRAINED_SHIFT
 from svi_core.systems.lora import COMFY_PREFIX, read_lora
 from training.model.adapters import LoraAdapters
 from training.model.backbone import Backbone
-from training.model.comfy_runtime import start_comfy
+from training.model.comfy_runtime import REPOSITORY, start_comfy
 from training.model.pose_encoder import TrainedPoses
+from training.settings.sections import TrainingConfig
 
 start_comfy()  # before the first import of comfy
 
 import comfy.lora  # noqa: E402
 
 FILE_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-TOLERANCES = {"fp16": 2e-3, "bf16": 1.6e-2, "fp32": 1e-5}  # relative; some roundings of the two matrices added up
+TOLERANCES = {"fp16": 2e-3, "bf16": 1.6e-2, "fp32": 1e-5}  # relative error, from rounding two matrices
 NUM_PROBES = 4
+PROJECT = REPOSITORY / "pyproject.toml"
 
 
 class RoundingError(ValueError):
-    """The file's dtype cannot hold the LoRA's values closely enough."""
+    """The file's dtype cannot represent the LoRA's values closely enough."""
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class LoraDescription:
-    """What a LoRA file says of itself.
+    """What a LoRA file's header says besides the LoRA's own shape and its base model.
 
     Attributes:
-        name: title of the LoRA.
-        variant: the preset it was trained with: shot, film, pro-high ...
-        layout: the SVI layout, a name of svi_core.systems.layouts.
-        num_motion_frames: motion frames it was trained with.
-        padding: what padded the clips, a value of svi_core.systems.layouts.Padding.
-        num_frames: frames of a clip.
-        width: of the first training size, pixels.
-        height: of the same.
-        expert: "high" or "low" for an expert of Wan 2.2, "single" for a model for all noise levels.
-        shift: of the noise schedule that it was trained on.
-        base_name: file name of the base model.
-        base_fingerprint: hash of the base model's file.
-        version: of this project.
-        step: training steps done.
-        learning_rate: at that step.
+        config: settings of the training run.
+        step: optimizer steps done.
+        learning_rate: learning rate at that step.
     """
 
-    name: str
-    variant: str
-    layout: str
-    num_motion_frames: int
-    padding: str
-    num_frames: int
-    width: int
-    height: int
-    expert: str
-    shift: float
-    base_name: str
-    base_fingerprint: str
-    version: str
+    config: TrainingConfig
     step: int
     learning_rate: float
 
-    def metadata(self, rank: int, alpha: float) -> dict[str, str]:
-        """Return the header entries: svi.* for our nodes, ss_* and modelspec.* for everybody's tools.
+    def metadata(self, lora: LoraAdapters, backbone: Backbone) -> dict[str, str]:
+        """Return the header entries: svi.* for our nodes, ss_* and modelspec.* for common tools.
 
-        No date and no host: the same training gives the same bytes.
+        They hold no date and no host name, so that the same training run gives the same bytes.
         """
+        name, expert = self.config.run_name, self.config.model.expert
+        layout, (width, height) = self.config.data.svi_layout, self.config.data.sizes[0]
         values: dict[str, object] = {
-            "svi.variant": self.variant,
-            "svi.layout": self.layout,
-            "svi.num_motion_frames": self.num_motion_frames,
-            "svi.padding": self.padding,
-            "svi.num_frames": self.num_frames,
-            "svi.expert": self.expert,
-            "svi.shift": self.shift,
-            "svi.base": self.base_name,
-            "svi.base_fingerprint": self.base_fingerprint,
-            "svi.version": self.version,
+            "svi.variant": self.config.preset or "custom",
+            "svi.layout": layout.name,
+            "svi.num_motion_frames": layout.num_motion_frames,
+            "svi.padding": layout.padding.value,
+            "svi.num_frames": layout.num_frames,
+            "svi.expert": expert,
+            "svi.shift": TRAINED_SHIFT,
+            "svi.base": backbone.name,
+            "svi.base_fingerprint": backbone.fingerprint,
+            "svi.version": tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"],
             "svi.step": self.step,
-            "ss_output_name": self.name,
+            "ss_output_name": name,
             "ss_network_module": "networks.lora",
-            "ss_network_dim": rank,
-            "ss_network_alpha": alpha,
+            "ss_network_dim": lora.rank,
+            "ss_network_alpha": lora.alpha,
             "ss_base_model_version": "wan",
-            "ss_sd_model_name": self.base_name,
+            "ss_sd_model_name": backbone.name,
             "ss_steps": self.step,
             "ss_learning_rate": self.learning_rate,
-            "ss_resolution": f"({self.width}, {self.height})",
+            "ss_resolution": f"({width}, {height})",
             "modelspec.sai_model_spec": "1.0.0",
-            "modelspec.title": self.name,
+            "modelspec.title": name,
             "modelspec.architecture": "wan-i2v-14b/lora",
             "modelspec.implementation": "https://github.com/Wan-Video/Wan2.1",
-            "modelspec.description": f"Stable Video Infinity LoRA, {self.layout}, {self.expert} expert, step {self.step}",
-            "modelspec.resolution": f"{self.width}x{self.height}",
+            "modelspec.description": f"Stable Video Infinity LoRA, {layout.name}, {expert} expert, step {self.step}",
+            "modelspec.resolution": f"{width}x{height}",
         }
         return {key: str(value) for key, value in values.items()}
 
@@ -124,9 +106,9 @@ def save_lora(
         poses: a pose encoder that belongs to the LoRA; it is small, and always saved in fp32.
 
     Raises:
-        RoundingError: ComfyUI computes something else from the file than the adapter, more than rounding explains.
-        ValueError: a matrix holds NaN or infinity in the file's dtype, or ComfyUI leaves keys of the file over.
-            In both cases an earlier file at `path` stays as it was.
+        RoundingError: ComfyUI's result from the file differs from the adapter's by more than rounding explains.
+        ValueError: a matrix holds NaN or infinity in the file's dtype, or ComfyUI ignores keys of the file.
+            In both cases an earlier file at `path` is kept.
         OSError: the file could not be written.
     """
     dtype = FILE_DTYPES[file_dtype]
@@ -135,11 +117,13 @@ def save_lora(
     for key, value in tensors.items():
         if not value.isfinite().all():
             named = file_dtype if value.dtype is dtype else "fp32"
-            raise ValueError(f"{key} holds NaN or infinity in {named}: the LoRA is not saved; go back to a checkpoint.")
+            raise ValueError(
+                f"{key} holds NaN or infinity in {named}: the LoRA is not saved. Resume from an earlier checkpoint."
+            )
     if lora.alpha != lora.rank:
         tensors |= {f"{COMFY_PREFIX}{name}.alpha": torch.tensor(float(lora.alpha)) for name in lora.pairs}
     with staged(path) as staging:
-        safetensors.torch.save_file(tensors, staging, description.metadata(lora.rank, lora.alpha))
+        safetensors.torch.save_file(tensors, staging, description.metadata(lora, backbone))
         _sort_header(staging)
         require_equal_in_comfyui(staging, lora, backbone, TOLERANCES[file_dtype])
         if poses:
@@ -147,11 +131,11 @@ def save_lora(
 
 
 def require_equal_in_comfyui(path: Path, lora: LoraAdapters, backbone: Backbone, tolerance: float) -> None:
-    """Refuse a LoRA file of which ComfyUI makes anything else than `lora`.
+    """Refuse a LoRA file that ComfyUI reads differently from `lora`.
 
     Raises:
-        ValueError: naming the key.
-        RoundingError: naming the layer.
+        ValueError: ComfyUI does not use a key, or finds nothing for a layer; the message names it.
+        RoundingError: ComfyUI computes other values for a layer; the message names it.
     """
     tensors = read_lora(path).tensors
     key_map = comfy.lora.model_lora_keys_unet(backbone.model, {})
@@ -159,29 +143,29 @@ def require_equal_in_comfyui(path: Path, lora: LoraAdapters, backbone: Backbone,
     known = {f"{name}.alpha" for name, target in key_map.items() if target in patches}
     left = sorted(set(tensors) - known.union(*(getattr(patch, "loaded_keys", ()) for patch in patches.values())))
     if left:
-        raise ValueError(f"ComfyUI's loader leaves {len(left)} keys of {path.name} over, {left[0]} for one: not saved.")
+        raise ValueError(f"ComfyUI's loader ignores {len(left)} keys of {path.name}, such as {left[0]}: not saved.")
     missing = [name for name in lora.pairs if f"{COMFY_PREFIX}{name}.weight" not in patches]
     if missing:
-        raise ValueError(f"ComfyUI's loader finds nothing for {len(missing)} trained layers, {missing[0]} for one: not saved.")
+        raise ValueError(f"ComfyUI's loader finds nothing for {len(missing)} trained layers, such as {missing[0]}: not saved.")
     generator = torch.Generator().manual_seed(0)
     for name in lora.pairs:
         _require_equal_layer(name, patches, lora, generator, tolerance)
 
 
 def require_equal_poses(path: Path, poses: TrainedPoses) -> None:
-    """Refuse a file of which SVI Dance reads another pose encoder than `poses`.
+    """Refuse a file from which SVI Dance reads another pose encoder than `poses`.
 
     Raises:
-        ValueError: naming the tensor.
+        ValueError: a tensor differs; the message names it.
     """
     read = read_pose_encoder(path).state_dict()
     for name, tensor in poses.encoder.state_dict().items():
         if not torch.equal(read[name], tensor.cpu()):
-            raise ValueError(f"{name} of the pose encoder is read otherwise from {path.name} than it was trained: not saved.")
+            raise ValueError(f"{name} of the pose encoder in {path.name} differs from the trained one: not saved.")
 
 
 def _sort_header(path: Path) -> None:
-    """Bring the metadata, which safetensors writes in random order, into one order: the same LoRA is the same bytes."""
+    """Sort the metadata, which safetensors writes in random order, so that the same LoRA gives the same bytes."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
@@ -196,7 +180,7 @@ def _sort_header(path: Path) -> None:
 def _require_equal_layer(
     name: str, patches: Mapping[str, object], lora: LoraAdapters, generator: torch.Generator, tolerance: float
 ) -> None:
-    """Compare what the patch of one layer does to random inputs with what its adapter does."""
+    """Refuse a layer whose patch and adapter give different results for random inputs."""
     pair = lora.pairs[name]
     device = pair.up.device
     probes = torch.randn(NUM_PROBES, pair.down.shape[1], generator=generator).to(device)
@@ -207,6 +191,6 @@ def _require_equal_layer(
     error, size = float((found - expected).norm()), float(expected.norm())
     if not error <= tolerance * size:
         raise RoundingError(
-            f"{name}: what ComfyUI computes from the file differs from the adapter by {error:.3g} of {size:.3g}, more than "
-            "the file's dtype explains: not saved. Are its values too small for it? Set lora.file_dtype = 'fp32'."
+            f"{name}: ComfyUI's result from the file differs from the adapter's by {error:.3g} of {size:.3g}, more than the "
+            "file's dtype explains: not saved. If the values are too small for that dtype, set lora.file_dtype = 'fp32'."
         )

@@ -1,4 +1,4 @@
-"""SVI-Dance's pose encoder as something that is trained beside the LoRA: a parameter group of its own, saved in its file.
+"""SVI-Dance's pose encoder, trained together with the LoRA and saved in the LoRA's file.
 
 Source: docs/METHOD.md, 8.2 (tokens are added to the patch tokens; training begins with UniAnimate-DiT's encoder, in fp32).
 """
@@ -15,10 +15,10 @@ from svi_core.systems.pose_keys import POSE_KEY, is_pose_key
 
 
 class TrainedPoses:
-    """A pose encoder with gradients.
+    """A pose encoder that is trained.
 
     Attributes:
-        encoder: fp32, on the device of the model.
+        encoder: in fp32, on the model's device.
     """
 
     def __init__(self, encoder: PoseEncoder, device: torch.device | str = "cpu"):
@@ -30,14 +30,14 @@ class TrainedPoses:
 
     @property
     def num_parameters(self) -> int:
-        """Numbers that are trained."""
+        """Count of trained numbers."""
         return sum(parameter.numel() for parameter in self.parameters())
 
     def tokens(self, poses: Sequence[Tensor | None]) -> Tensor | None:
-        """Return the tokens [B, F * H / 16 * W / 16, dim] of a batch in fp32; None if no example of it has poses.
+        """Return the tokens [B, F * H / 16 * W / 16, dim] of a batch in fp32, or None if no example has poses.
 
         Args:
-            poses: [T, H, W, 3] uint8 of each example; one that has none gets tokens of zero, as if its poses were left out.
+            poses: [T, H, W, 3] uint8 of each example; an example without poses gets zero tokens, as with dropped poses.
         """
         encoded = [None if frames is None else self._encode(frames) for frames in poses]
         known = next((tokens for tokens in encoded if tokens is not None), None)
@@ -46,7 +46,7 @@ class TrainedPoses:
         return torch.stack([torch.zeros_like(known) if tokens is None else tokens for tokens in encoded])
 
     def complete_gradients(self) -> None:
-        """Give parameters that no example of this step reached a gradient of zero: so processes agree on what they add up."""
+        """Give parameters without a gradient a gradient of zero, so that all processes sum the same tensors."""
         for parameter in self.parameters():
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
@@ -56,15 +56,15 @@ class TrainedPoses:
         return {POSE_KEY + name: tensor.detach() for name, tensor in self.encoder.state_dict().items()}
 
     def load_state_dict(self, tensors: Mapping[str, Tensor]) -> None:
-        """Take the weights of :meth:`state_dict`.
+        """Load the weights of :meth:`state_dict`.
 
         Raises:
-            RuntimeError: they are of another encoder.
+            RuntimeError: they belong to another encoder.
         """
         self.encoder.load_state_dict(pose_state(tensors))
 
     def _encode(self, poses: Tensor) -> Tensor:
-        """Return the tokens [N, dim] of one clip, a few slots at a time: the backward pass encodes each part again."""
+        """Return the tokens [N, dim] of one clip, encoded a few slots at a time. The backward pass recomputes each part."""
         parts = [
             checkpoint(self._encode_part, seen, kept, use_reentrant=False, preserve_rng_state=False)
             for seen, kept in pose_parts(poses)
@@ -77,27 +77,26 @@ class TrainedPoses:
 
 
 def start_pose_encoder(path: Path | None, dim: int, generator: torch.Generator) -> PoseEncoder:
-    """Return the encoder that training starts with: that in `path`, or a fresh one whose tokens are zero.
+    """Return the encoder that training starts from: the one in `path`, or a fresh one whose tokens are zero.
 
-    A fresh one has Kaiming-normal weights and zero biases; its last layer is zero, so that training starts from the plain
-    model and the gradient reaches that layer first.
+    A fresh encoder has Kaiming-normal weights and zero biases. Its last layer is zero, so training starts from the plain model.
 
     Raises:
-        ValueError: the file has no such encoder, or one for a model that is not `dim` wide.
+        ValueError: the file holds no pose encoder, or one for a model of another width than `dim`.
     """
     if path is None:
         return _fresh(dim, generator)
     encoder = read_pose_encoder(path)
     if encoder.dim != dim:
         raise ValueError(
-            f"model.pose_encoder: {path.name} makes tokens {encoder.dim} wide, but the model's are {dim} wide: they belong to "
-            "different sizes of Wan."
+            f"model.pose_encoder: {path.name} makes tokens of width {encoder.dim}, but the model's tokens have width {dim}: "
+            "use an encoder for this size of Wan."
         )
     return encoder
 
 
 def split_poses(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the part of `tensors` that is a LoRA, and the part that is a pose encoder."""
+    """Return the LoRA's tensors and the pose encoder's tensors."""
     poses = {key: tensor for key, tensor in tensors.items() if is_pose_key(key)}
     return {key: tensor for key, tensor in tensors.items() if key not in poses}, poses
 

@@ -1,4 +1,4 @@
-"""Put a run together from its settings: model, LoRA, optimizer, banks."""
+"""Build the trainer of a run from its settings: model, LoRA, optimizer, banks."""
 
 import logging
 import math
@@ -12,52 +12,54 @@ from training.method.optimizers import make_optimizer, require_resumable
 from training.method.streams import stream
 from training.method.trainer import ExampleSource, Trainer
 from training.model.adapters import LoraAdapters, expand_targets
-from training.model.backbone import Backbone, describe_execution, load_backbone
+from training.model.backbone import Backbone
 from training.model.comfy_runtime import find_model
+from training.model.execution import describe_execution
+from training.model.loading import load_backbone, load_speech_layers
 from training.model.pose_encoder import TrainedPoses, start_pose_encoder
-from training.model.speech_layers import load_speech_layers
 from training.settings.sections import TrainingConfig
 
 _log = logging.getLogger(__name__)
 
 
 def load_configured_backbone(config: TrainingConfig) -> Backbone:
-    """Load the model that `config` names, with its audio layers where the layout follows sound.
+    """Load the model that `config` names, with audio layers where the layout follows sound.
 
     Raises:
-        ValueError: no such file, or one that cannot be trained.
+        ValueError: there is no such file, or it holds a model that cannot be trained with these settings.
     """
     backbone = _load(config, config.model.path, "model.path", on_host=config.memory.swapped_blocks > 0)
+    require_expert(config.model.expert, backbone.needs_clip_vision, backbone.name)
     if config.data.svi_layout.condition is Condition.SOUND:
         layers = find_model("model_patches", config.model.audio_patch, "model.audio_patch")
-        backbone.hear(load_speech_layers(layers, backbone.device, backbone.compute_dtype))
+        backbone.add_speech(load_speech_layers(layers, backbone.device, backbone.compute_dtype))
     return backbone
 
 
 def require_expert(expert: str, is_wan_2_1: bool, name: str) -> None:
-    """Refuse an expert of Wan 2.2 for Wan 2.1 and the other way round; warn where a file's name says the other expert.
+    """Refuse an expert of Wan 2.2 for Wan 2.1, and the reverse. Warn if the file's name suggests the other expert.
 
     Args:
         expert: "single", "high" or "low".
-        is_wan_2_1: whether the model reads CLIP vision features, which is how the two are told apart.
-        name: of the model's file.
+        is_wan_2_1: whether the model reads CLIP vision features, which Wan 2.2 does not.
+        name: the model file's name.
 
     Raises:
-        ValueError: the model would be trained on noise levels that it does not serve.
+        ValueError: the model would be trained on noise levels that it is not used for.
     """
     if is_wan_2_1 != (expert == "single"):
         version, fitting = ("2.1", "'single', as the presets shot and film say") if is_wan_2_1 else ("2.2", "'high' or 'low'")
         raise ValueError(f"model.expert is {expert!r}, but {name} is a Wan {version} model: use {fitting}.")
     other = {"high": "low_noise", "low": "high_noise"}.get(expert)
     if other is not None and other in name.lower():
-        _log.warning("SVI: model.expert is %r, but the file is called %s: is it the other expert?", expert, name)
+        _log.warning("SVI: model.expert is %r, but the file's name is %s: is it the other expert?", expert, name)
 
 
 def load_other_expert(config: TrainingConfig) -> Backbone:
     """Load the expert of Wan 2.2 that is not trained, for sample videos.
 
     Raises:
-        ValueError: no such file, or another kind of model.
+        ValueError: there is no such file, or it holds another kind of model.
     """
     return _load(config, config.samples.other_expert, "samples.other_expert", on_host=False)
 
@@ -74,12 +76,12 @@ def _load(config: TrainingConfig, name: str, setting: str, *, on_host: bool) -> 
 
 
 def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, group: Group, run: Path) -> Trainer:
-    """Return a trainer at step 0 for `backbone` and `data`; its banks, if on disk, go below `run`.
+    """Return a trainer at step 0 for `backbone` and `data`. Banks on disk go into the folder `run`.
 
     Raises:
-        ValueError: settings that the model or the machine cannot take.
+        ValueError: a setting does not fit the model or this machine.
     """
-    loaded = describe_execution(backbone)
+    execution = describe_execution(backbone)
     lora = LoraAdapters(
         backbone.transformer,
         rank=config.lora.rank,
@@ -88,37 +90,34 @@ def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, gr
         generator=stream(config.seed, 0, 0, "lora"),
         device=backbone.device,
     )
-    memory = config.memory
-    backbone.use_memory(
-        lora.parameters()[0],
-        checkpointing=memory.checkpointing,
-        offload_block_inputs=memory.offload_block_inputs,
-        swapped_blocks=memory.swapped_blocks,
-        keep_attention=memory.keep_attention,
-        compile_blocks=memory.compile,
-    )
-    per_step = group.size * config.loop.accumulation * config.loop.batch_size
-    num_steps = config.loop.steps or math.ceil(config.loop.epochs * len(data) / per_step)
-    shared = num_steps if config.bank.share else min(num_steps, config.recycling.warmup_steps)
-    banks = Banks(
-        config.recycling,
-        config.bank,
-        bank_folder(config, run) / f"process{group.rank}",
-        num_snapshots=config.loop.keep_checkpoints + 1,
-        expected_entries=shared * per_step + (num_steps - shared) * per_step // group.size,
-    )
-    poses = make_poses(config, backbone)
+    backbone.use_memory(lora.parameters()[0], config.memory)
+    num_steps = config.loop.steps or math.ceil(config.loop.epochs * len(data) / config.loop.examples_per_step(group.size))
+    banks = _make_banks(config, group, num_steps, run)
+    poses = _make_poses(config, backbone)
     require_resumable(config.optimizer, backbone.device)
     groups = [{"params": part.parameters()} for part in (lora, poses) if part]
     optimizer = make_optimizer(groups, config.optimizer)
-    return Trainer(config, backbone, loaded, lora, optimizer, banks, data, group, num_steps, poses=poses)
+    return Trainer(config, backbone, execution, lora, optimizer, banks, data, group, num_steps, poses=poses)
 
 
-def make_poses(config: TrainingConfig, backbone: Backbone) -> TrainedPoses | None:
-    """Return the pose encoder to train, where the layout follows poses.
+def _make_banks(config: TrainingConfig, group: Group, num_steps: int, run: Path) -> Banks:
+    """Return this process's banks, which expect all processes' errors while errors are shared and then only its own."""
+    num_shared_steps = num_steps if config.bank.share else min(num_steps, config.recycling.warmup_steps)
+    per_step = config.loop.examples_per_step(group.size)
+    return Banks(
+        config.recycling,
+        config.bank,
+        _bank_folder(config, run) / f"process{group.rank}",
+        num_snapshots=config.loop.keep_checkpoints + 1,
+        expected_entries=num_shared_steps * per_step + (num_steps - num_shared_steps) * per_step // group.size,
+    )
+
+
+def _make_poses(config: TrainingConfig, backbone: Backbone) -> TrainedPoses | None:
+    """Return the pose encoder to train where the layout follows poses, else None.
 
     Raises:
-        ValueError: the file to start from is not there, or holds no encoder for the model.
+        ValueError: the file to start from does not exist, or holds no encoder for this model.
     """
     if config.data.svi_layout.condition is not Condition.POSE:
         return None
@@ -128,11 +127,11 @@ def make_poses(config: TrainingConfig, backbone: Backbone) -> TrainedPoses | Non
     return TrainedPoses(encoder, backbone.device)
 
 
-def bank_folder(config: TrainingConfig, run: Path) -> Path:
-    """Return where the banks of the run in `run` lie if they are on disk: of all processes.
+def _bank_folder(config: TrainingConfig, run: Path) -> Path:
+    """Return the folder of all processes' banks on disk.
 
-    Outside the run's folder they are known by its place, so that runs of one name do not share them; a run whose folder was
-    moved no longer finds them.
+    Outside the run's folder its name carries a hash of the run's path, so that runs of one name do not share banks. A run whose
+    folder was moved no longer finds its banks there.
     """
     if not config.bank.folder:
         return run / "bank"

@@ -1,4 +1,4 @@
-"""A dry run: what would be trained, on what, for how long and in how much memory, measured on one real step."""
+"""A dry run: describe the training run, and measure the time and memory of one real step."""
 
 import math
 import time
@@ -16,7 +16,7 @@ from training.data.dataset import TrainingExample
 from training.method.erft_step import draw, predict, weighted_losses
 from training.method.trainer import Trainer
 from training.model import encoders
-from training.model.comfy_runtime import find_model
+from training.model.encoder_files import find_encoder
 from training.run.checkpoint import checkpoint_bytes
 from training.run.progress import peak_memory_bytes
 from training.settings.sections import BankStorageKind
@@ -25,13 +25,13 @@ FRAMES_PER_ROW = 5
 GIB = 2**30
 
 
-def plan(trainer: Trainer, run: Path) -> str:
-    """Return the plan of a training as text, and leave its first batch as a picture in `run`.
+def dry_run_text(trainer: Trainer, run: Path) -> str:
+    """Return a description of the training run, and draw its first batch into the folder `run`.
 
-    One step is run without moving anything, for its time and its memory.
+    It runs one step without the optimizer, to measure time and memory.
 
     Raises:
-        ValueError: a kernel or a file that the settings ask for is not there.
+        ValueError: a kernel or a file that the settings ask for is missing.
     """
     seconds, peak = time_step(trainer)
     picture = draw_first_batch(trainer, run / "first_batch.png") if trainer.group.is_first else None
@@ -40,9 +40,9 @@ def plan(trainer: Trainer, run: Path) -> str:
 
 
 def time_step(trainer: Trainer) -> tuple[float, int]:
-    """Return the seconds of one optimizer step, and the most memory that it held in bytes, without the optimizer's state.
+    """Return the seconds of one optimizer step and its peak memory in bytes, without the optimizer's state.
 
-    The first forward and backward pass, which also warms up, is not counted unless it is the only affordable one.
+    The first pass warms up and is not counted, unless it takes so long that it has to be the only one.
     """
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
@@ -53,8 +53,8 @@ def time_step(trainer: Trainer) -> tuple[float, int]:
 
 
 def draw_first_batch(trainer: Trainer, path: Path) -> Path:
-    """Draw what the first batch shows: of each example the target, and what it is conditioned on, through the VAE."""
-    vae = encoders.load_vae(find_model("vae", trainer.config.model.vae, "model.vae"))
+    """Draw the first batch, decoded by the VAE: for each example a row of its target and a row of its conditioning."""
+    vae = encoders.load_vae(find_encoder(trainer.config.model, "vae"))
     rows = []
     for slot in range(trainer.config.loop.batch_size):
         example = trainer.data.example(trainer.config.seed, 0, slot)
@@ -86,20 +86,20 @@ def _row(chunks: Iterator[Tensor], example: TrainingExample, what: str) -> Strip
 
 
 def _model_lines(trainer: Trainer) -> list[str]:
-    backbone, config, loaded = trainer.backbone, trainer.config, trainer.loaded
+    backbone, config, execution = trainer.backbone, trainer.config, trainer.execution
     ids = trainer.timesteps
     sigmas = f"{float(trainer.sigmas[ids.first_id]):.3f} .. {float(trainer.sigmas[ids.end_id - 1]):.3f}"
-    hears = ["sound         through MultiTalk's audio layers, which stay as they are"] if backbone.speech else []
+    sound = ["sound         through MultiTalk's audio layers, which stay frozen"] if backbone.speech else []
     poses = [f"pose encoder  {trainer.poses.num_parameters:,} trained parameters"] if trainer.poses else []
     return [
         f"model         {backbone.name} ({config.model.expert}: timesteps {ids.first_id} .. {ids.end_id - 1}, sigma {sigmas})",
-        f"weights       {loaded.weights} in the blocks, computed in {loaded.compute} on {backbone.device}",
-        f"matmul        {loaded.matmul}",
-        f"attention     {loaded.attention}",
+        f"weights       {execution.weights} in the blocks, computed in {execution.compute} on {backbone.device}",
+        f"matmul        {execution.matmul}",
+        f"attention     {execution.attention}",
         f"LoRA          {len(trainer.lora.pairs)} layers, {trainer.lora.num_parameters:,} trained parameters, "
         f"rank {trainer.lora.rank}, alpha {trainer.lora.alpha:g}",
         *poses,
-        *hears,
+        *sound,
     ]
 
 

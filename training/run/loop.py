@@ -1,13 +1,10 @@
-"""Step after step until the end or a signal: train, look, save."""
+"""The training loop: step, save, evaluate, until the last step or a signal."""
 
 import logging
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 from svi_core.files.safetensors_file import read_header
-from svi_core.flow.flow_matching import TRAINED_SHIFT
-from svi_core.systems.layouts import Layout
 from training.method.erft_step import StepResult, training_step
 from training.method.trainer import Trainer
 from training.model.lora_file import LoraDescription, RoundingError, save_lora
@@ -15,7 +12,6 @@ from training.run.checkpoint import save_checkpoint
 from training.run.run_folder import RunFolder
 from training.run.stop_signal import BY_FILE, StopSignal
 
-PROJECT = Path(__file__).resolve().parent.parent.parent / "pyproject.toml"
 _log = logging.getLogger(__name__)
 
 
@@ -24,33 +20,33 @@ def train(
     run: RunFolder,
     stop: StopSignal,
     on_step: Callable[[StepResult], None] = lambda result: None,
-    look: Callable[[Callable[[], bool]], None] = lambda should_stop: None,
+    evaluate: Callable[[Callable[[], bool]], None] = lambda should_stop: None,
 ) -> int:
-    """Train from the trainer's step to its last one; return what ended it before: a signal's number, BY_FILE, or 0 for nothing.
+    """Train from the trainer's step to its last one. Return what ended it early: a signal's number, BY_FILE, or 0.
 
-    A checkpoint is written before anybody looks, so that nothing that goes wrong in a validation or a sample video costs steps.
+    A checkpoint is saved before the evaluation, so that a failed validation or sample video costs no steps.
 
     Args:
         trainer: the run's parts.
-        run: where checkpoints and LoRA files go.
-        stop: asked after each step and after each look; all processes stop together.
-        on_step: told of each step.
-        look: called after each step: validation, samples, whatever is due. It is given a function that says whether
-            to stop, and then leaves the rest undone.
+        run: the folder for checkpoints and LoRA files.
+        stop: checked after each step and each evaluation; all processes stop together.
+        on_step: called with the result of each step.
+        evaluate: called after each step for the validation, bank statistics or sample video that are due. It gets a function
+            that says whether to stop, and abandons the rest once that returns True.
 
     Raises:
-        TrainingStopped: a loss or gradient that is not finite.
+        TrainingStopped: a loss or the gradient is not finite.
         OSError: a checkpoint could not be written.
-        ValueError: a LoRA file that ComfyUI would read otherwise.
+        ValueError: ComfyUI would read a LoRA file differently from what was trained.
     """
     while trainer.step < trainer.num_steps:
         on_step(training_step(trainer))
-        due = trainer.step == trainer.num_steps or trainer.step % trainer.config.loop.checkpoint_every == 0
+        due = trainer.is_due(trainer.config.loop.checkpoint_every)
         ended_by = _ended_by(trainer, stop)
         if due or ended_by:
             save(trainer, run)
         if not ended_by:
-            look(stop.should_stop)
+            evaluate(stop.should_stop)
             ended_by = _ended_by(trainer, stop)
             if ended_by and not due:
                 save(trainer, run)
@@ -60,13 +56,13 @@ def train(
 
 
 def _ended_by(trainer: Trainer, stop: StopSignal) -> int:
-    """Return what any process was told to end by: a signal's number, BY_FILE, or 0 for nothing."""
+    """Return what told any process to stop: a signal's number, BY_FILE, or 0 for nothing."""
     number, by_file = trainer.group.largest(stop.received, stop.asked_by_file)
     return int(number) or (BY_FILE if by_file else 0)
 
 
 def save(trainer: Trainer, run: RunFolder) -> None:
-    """Write a checkpoint and the LoRA file of the present step, and one to keep where that is due.
+    """Write a checkpoint and the LoRA file of the current step, and a LoRA file to keep if one is due.
 
     Raises:
         OSError: the disk is full.
@@ -80,9 +76,9 @@ def save(trainer: Trainer, run: RunFolder) -> None:
 
 
 def complete_lora_files(trainer: Trainer, run: RunFolder) -> None:
-    """Write the LoRA files of the present step that a process killed right behind its checkpoint did not come to.
+    """Write the LoRA files of the current step that are missing because the process was killed after the checkpoint.
 
-    A file of a later step stays: its checkpoint is damaged or was removed. All processes call it.
+    A file of a later step stays: its checkpoint is damaged or was removed. All processes call this.
 
     Raises:
         OSError: the disk is full.
@@ -96,14 +92,14 @@ def complete_lora_files(trainer: Trainer, run: RunFolder) -> None:
 
 
 def _lora_paths(trainer: Trainer, run: RunFolder) -> list[Path]:
-    """Return the LoRA files that belong to the present step: the newest, and one to keep where that is due."""
+    """Return the LoRA files of the current step: the newest one, and one to keep if it is due."""
     every, name = trainer.config.loop.keep_loras_every, trainer.config.run_name
     kept = [run.path / "loras" / f"{name}-step{trainer.step:06d}.safetensors"] if every and trainer.step % every == 0 else []
     return [run.path / f"{name}.safetensors", *kept]
 
 
 def _step_of(path: Path) -> int:
-    """Return the step that a LoRA file says it is of; -1 where there is none that can be read."""
+    """Return the step that a LoRA file's header names, or -1 if there is no readable file."""
     try:
         return int(read_header(path)["__metadata__"]["svi.step"])
     except (OSError, ValueError, KeyError):
@@ -111,12 +107,12 @@ def _step_of(path: Path) -> int:
 
 
 def _save_lora(path: Path, trainer: Trainer) -> None:
-    """Write the LoRA file, in fp32 while its values are too small for the dtype that was asked for, and say so."""
+    """Write the LoRA file, in fp32 with a warning while its values are too small for the dtype that was asked for."""
     path.parent.mkdir(exist_ok=True)
     description = describe_lora(trainer)
     try:
         save_lora(path, trainer.lora, trainer.backbone, description, trainer.config.lora.file_dtype, trainer.poses)
-    except RoundingError as error:  # after the first steps of a warm-up, for one
+    except RoundingError as error:  # as after the first steps of a warm-up
         if trainer.config.lora.file_dtype == "fp32":
             raise
         _log.warning("SVI: %s is saved in fp32 this time, since %s", path.name, error)
@@ -124,25 +120,5 @@ def _save_lora(path: Path, trainer: Trainer) -> None:
 
 
 def describe_lora(trainer: Trainer) -> LoraDescription:
-    """Return what the LoRA file says of itself."""
-    config = trainer.config
-    layout: Layout = config.data.svi_layout
-    width, height = config.data.sizes[0]
-    rate = trainer.optimizer.param_groups[0]["lr"]
-    return LoraDescription(
-        name=config.run_name,
-        variant=config.preset or "custom",
-        layout=layout.name,
-        num_motion_frames=layout.num_motion_frames,
-        padding=layout.padding.value,
-        num_frames=layout.num_frames,
-        width=width,
-        height=height,
-        expert=config.model.expert,
-        shift=TRAINED_SHIFT,
-        base_name=trainer.backbone.name,
-        base_fingerprint=trainer.backbone.fingerprint,
-        version=tomllib.loads(PROJECT.read_text(encoding="utf-8"))["project"]["version"],
-        step=trainer.step,
-        learning_rate=float(rate),
-    )
+    """Return what the LoRA file's header says of the current step."""
+    return LoraDescription(trainer.config, trainer.step, float(trainer.optimizer.param_groups[0]["lr"]))

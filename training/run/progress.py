@@ -1,4 +1,4 @@
-"""Everything that is seen of a run while it goes: a progress bar, measurements as JSON lines, TensorBoard where installed."""
+"""Show and record a run while it trains: a progress bar, measurements as JSON lines, TensorBoard where installed."""
 
 import importlib.util
 import logging
@@ -21,7 +21,7 @@ from training.method.trainer import Trainer
 from training.run.run_folder import RunFolder
 from training.run.validation import held_out_examples, validate
 
-MakeSample = Callable[[Callable[[], bool]], Path | None]  # given a function that says whether to stop
+MakeSample = Callable[[Callable[[], bool]], Path | None]  # gets a function that says whether to stop
 _log = logging.getLogger(__name__)
 
 
@@ -30,15 +30,15 @@ def no_sample(should_stop: Callable[[], bool]) -> None:
 
 
 class Progress:
-    """Watches one run. Only the first process shows and writes; all of them take part in validation."""
+    """Shows and records one run. Only the first process shows and writes; all processes take part in validation."""
 
     def __init__(self, trainer: Trainer, run: RunFolder, make_sample: MakeSample = no_sample):
-        """Begin to watch.
+        """Open the progress bar and TensorBoard.
 
         Args:
             trainer: the run's parts.
-            run: where measurements go.
-            make_sample: makes a sample video and returns its path; called every `samples.every` steps in the first process.
+            run: the folder for measurements.
+            make_sample: makes a sample video and returns its path; the first process calls it every `samples.every` steps.
         """
         self._trainer, self._run, self._make_sample = trainer, run, make_sample
         self._held_out: Sequence[TrainingExample] = held_out_examples(trainer) if trainer.config.validation.every else ()
@@ -50,24 +50,24 @@ class Progress:
         self._latest = time.monotonic()
 
     def begin(self, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Say how the model runs, and validate it as it is before the first step, for the curves to begin with."""
+        """Log how the model runs. Before the first step, also validate the untrained model, where the curves start."""
         trainer = self._trainer
-        loaded = trainer.loaded
+        execution = trainer.execution
         if trainer.group.is_first:
             _log.info(
                 "SVI: %s: %s, computed in %s; matmul %s; attention %s; %d LoRA layers, %d trained parameters",
-                trainer.backbone.name, loaded.weights, loaded.compute, loaded.matmul, loaded.attention,
+                trainer.backbone.name, execution.weights, execution.compute, execution.matmul, execution.attention,
                 len(trainer.lora.pairs), trainer.lora.num_parameters,
             )  # fmt: skip
         if trainer.config.validation.every and not self._held_out:
-            _log.warning("SVI: no clip is held out (data.held_out), so there is no validation.")
+            _log.warning("SVI: no clip is held out (data.held_out), so nothing is validated.")
         if trainer.step == 0:
-            self._run.record("model", 0, **asdict(loaded))
+            self._run.record("model", 0, **asdict(execution))
             self._validate(should_stop)
         self._latest = time.monotonic()
 
     def on_step(self, result: StepResult) -> None:
-        """Show and write what a step did."""
+        """Show and record the result of a step."""
         now = time.monotonic()
         seconds, self._latest = now - self._latest, now
         values = {
@@ -84,18 +84,18 @@ class Progress:
         self._bar.update()
         self._bar.set_postfix(loss=f"{result.loss:.4f}", bank=values["bank_entries"], refresh=False)
 
-    def look(self, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Validate, look at the banks and make a sample video, where they are due after this step.
+    def evaluate(self, should_stop: Callable[[], bool] = lambda: False) -> None:
+        """Validate, record the banks' statistics and make a sample video, whichever are due after this step.
 
         Args:
-            should_stop: whether to stop; what is not finished then is left undone.
+            should_stop: whether to stop and abandon what is not finished.
         """
         trainer, config = self._trainer, self._trainer.config
-        if self._is_due(config.validation.every):
+        if trainer.is_due(config.validation.every):
             self._validate(should_stop)
-        if self._is_due(config.validation.every or config.loop.checkpoint_every):
+        if trainer.is_due(config.validation.every or config.loop.checkpoint_every):
             self._write_banks()
-        if self._is_due(config.samples.every):
+        if trainer.is_due(config.samples.every):
             sample = self._make_sample(should_stop) if trainer.group.is_first else None
             if sample is not None:
                 self._write("sample", {"path": sample.relative_to(self._run.path).as_posix()})
@@ -103,23 +103,19 @@ class Progress:
         self._latest = time.monotonic()
 
     def close(self) -> None:
-        """End the bar."""
+        """Close the progress bar and TensorBoard."""
         self._bar.close()
         if self._board is not None:
             self._board.close()
 
-    def _is_due(self, every: int) -> bool:
-        """Whether what is done every so many steps (0: never), and after the last one, is due after this step."""
-        return bool(every) and (self._trainer.step == self._trainer.num_steps or self._trainer.step % every == 0)
-
     def _validate(self, should_stop: Callable[[], bool]) -> None:
-        """Write the held-out losses, if there are held-out clips and nobody wants to end."""
+        """Record the held-out losses, unless there are no held-out clips or the run should stop."""
         losses = validate(self._trainer, self._held_out, should_stop) if self._held_out else None
         if losses is not None:
             self._write("validation", losses)
 
     def _write_banks(self) -> None:
-        """Write, for each bank of this process and each grid value, how full it is and the error-to-signal ratio in it."""
+        """Record, for each bank of this process and each grid value, the number of errors and the error-to-signal ratio."""
         for shape, cells in self._trainer.banks.statistics().items():
             ratios = error_to_signal(cells, self._signal_rms)
             values = {
@@ -146,21 +142,21 @@ def _rms(latents: Sequence[torch.Tensor]) -> float:
 
 
 def peak_memory_bytes() -> int:
-    """Return the most memory that was in use: on the GPU, or without one of this process."""
+    """Return the peak memory in use: that of the GPU, or of this process without a GPU."""
     if torch.cuda.is_available():
         return torch.cuda.max_memory_allocated()
     if os.name == "nt":
         return psutil.Process().memory_info().peak_wset
-    import resource  # there is none on Windows
+    import resource  # Windows has no such module
 
     unit = 1 if sys.platform == "darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def _tensorboard(run: Path, step: int):
-    """Return a TensorBoard writer that goes on after `step`, or None where TensorBoard is not installed."""
+    """Return a TensorBoard writer that continues after `step`, or None if TensorBoard is not installed."""
     if importlib.util.find_spec("tensorboard") is None:
         return None
-    from torch.utils.tensorboard import SummaryWriter
+    from torch.utils.tensorboard import SummaryWriter  # fails where TensorBoard is not installed
 
     return SummaryWriter(run / "tensorboard", purge_step=step + 1)

@@ -1,4 +1,4 @@
-"""A run as one page: curves, the error bank, sample videos."""
+"""The report of a training run, one HTML page: curves, the error bank, sample videos."""
 
 import html
 import json
@@ -23,7 +23,7 @@ def write_report(run: Path) -> Path:
     """Write `run`/report.html from the run's measurements and return its path.
 
     Raises:
-        ValueError: there is no run.
+        ValueError: the folder holds no run with measurements.
     """
     try:
         config = json.loads((run / "config.json").read_text(encoding="utf-8"))
@@ -31,7 +31,7 @@ def write_report(run: Path) -> Path:
     except OSError as error:
         raise ValueError(f"{run} holds no run with measurements ({error.strerror}: {error.filename}).") from error
     except json.JSONDecodeError as error:
-        raise ValueError(f"{run / 'config.json'} cannot be read as settings ({error}): mend it.") from error
+        raise ValueError(f"{run / 'config.json'} cannot be read as settings ({error}): correct it.") from error
     entries = [entry for line in text.splitlines() if (entry := parsed_line(line)) is not None]
     page = _page(run, config, entries)
     write_bytes(run / "report.html", page.encode())
@@ -39,7 +39,7 @@ def write_report(run: Path) -> Path:
 
 
 def chart(title: str, series: Mapping[str, Points]) -> str:
-    """Return a line chart as SVG; points without a value are left out."""
+    """Return a line chart as SVG without the points that have no value, or nothing if no point has one."""
     known = {name: [(x, y) for x, y in points if y is not None and math.isfinite(y)] for name, points in series.items()}
     known = {name: points for name, points in known.items() if points}
     if not known:
@@ -134,7 +134,7 @@ def _bank_part(banks: Sequence[Mapping]) -> str:
         ratio = list(zip(bank["sigma"], bank["error_to_signal"], strict=True))
         charts.append(chart(f"entries by noise level, latents {shape}", {"entries": fill}))
         charts.append(chart("error-to-signal ratio by noise level", {"ratio": ratio}))
-    note = "Of the first process. Where the ratio is near 0 the model makes no errors that recycling could teach it to mend."
+    note = "Of the first process. Where the ratio is near 0, the model makes no errors that it could learn to correct."
     return f"<h2>Error bank</h2><p>{note}</p><section>{''.join(charts)}</section>"
 
 

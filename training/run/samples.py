@@ -1,7 +1,7 @@
-"""Sample videos of several clips while training, made by the very loop that the nodes use: drift is seen early.
+"""Sample videos of several clips during training, made by the clip loop of the nodes, so that drift shows early.
 
-Only the sampler is this file's own: Euler steps on the backbone that is being trained, its LoRA on. For a Wan 2.2 expert the
-other expert, if its file is given, takes over at the boundary; it is loaded for the video and let go after it.
+Only the sampler is this file's own: Euler steps on the backbone that is being trained, with its LoRA. For a Wan 2.2 expert, the
+other expert takes over at the boundary if its file is given; it is loaded for one video at a time.
 Source: docs/METHOD.md, 4.1 and 4.2 (Euler, shift 5, guidance), 4.3 (boundary) and 3.3 (2.0 Pro).
 """
 
@@ -10,10 +10,9 @@ import logging
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor
@@ -22,8 +21,7 @@ from svi_core.clips.chain import Clip, Predecessor, motion_of
 from svi_core.clips.clip_plan import ClipPlan, ClipRequest
 from svi_core.clips.growing_video import GrowingVideo, make_video
 from svi_core.conditioning.build_y import ConditioningLatent, KnownPart, build_y
-from svi_core.conditioning.pose_video import WhenPosesEnd, fit_pose, pose_indices
-from svi_core.conditioning.talk import LOOK_AROUND
+from svi_core.conditioning.pose_video import WhenPosesEnd, pose_indices
 from svi_core.files.safetensors_file import read_header
 from svi_core.flow.flow_matching import shifted_sigmas
 from svi_core.geometry import LATENT_CHANNELS
@@ -32,59 +30,36 @@ from svi_core.out_of_memory import is_out_of_memory
 from svi_core.schedule.spec import ClipSpec, Paragraph, Schedule
 from svi_core.store.run_store import RunStore
 from svi_core.video.video_file import to_uint8
-from training.data.dataset import TrainingExample
 from training.method.trainer import Trainer
 from training.model import encoders
 from training.model.backbone import Backbone
-from training.model.comfy_runtime import find_model, unload_encoders
+from training.model.comfy_runtime import find_model
 from training.model.conditions import Conditions
+from training.model.encoder_files import find_encoder
 from training.run.assembly import load_other_expert
 from training.run.progress import MakeSample, no_sample
 from training.run.run_folder import RunFolder
-from training.settings.sections import TrainingConfig
+from training.run.sample_story import Story, looped_speech, make_story
 
 FRAMES_PER_ROW = 5
 _log = logging.getLogger(__name__)
 
 
-class SampleLeft(Exception):
-    """A video was left unfinished because the training shall end."""
-
-
-@dataclass(frozen=True)
-class Story:
-    """What the sample videos of a run show.
-
-    Attributes:
-        prompts: one per clip.
-        texts: the embedding [L, D] of each prompt.
-        negative: that of the negative prompt; None without guidance.
-        reference: [1, H, W, 3] in [0, 1], the first picture.
-        anchor: [1, 16, 1, h, w], its normalised latent.
-        poses: [T, H, W, 3] uint8 that the clips follow, over and over; None without poses.
-        heard: [T + 4, layers, channels], speech that they follow, over and over; None without sound.
-    """
-
-    prompts: tuple[str, ...]
-    texts: dict[str, Tensor] = field(repr=False)
-    negative: Tensor | None = field(repr=False)
-    reference: Tensor = field(repr=False)
-    anchor: Tensor = field(repr=False)
-    poses: Tensor | None = field(default=None, repr=False)
-    heard: Tensor | None = field(default=None, repr=False)
+class SampleAbandoned(Exception):
+    """A sample video was abandoned because the run is told to stop."""
 
 
 @dataclass
 class SampleMaker:
-    """The model side of the loop, see svi_core.clips.chain.ClipMaker; latents are normalised here.
+    """The model side of the clip loop, see svi_core.clips.chain.ClipMaker. Latents are normalised here.
 
     Attributes:
-        trainer: the run.
-        story: what is shown.
+        trainer: the run's parts.
+        story: what the video shows.
         vae: ComfyUI's VAE.
         clip_vision: ComfyUI's CLIP vision model, where the backbone reads image features.
-        should_stop: whether to stop; abandons the sample video.
-        other: the other expert of Wan 2.2, if it takes part.
+        should_stop: whether to stop and abandon the video.
+        other: the other expert of Wan 2.2, while it is loaded.
     """
 
     trainer: Trainer
@@ -95,17 +70,17 @@ class SampleMaker:
     other: Backbone | None = None
 
     def determinants(self, request: ClipRequest) -> object:
-        """Return what determines the clip within one sample video."""
+        """Return everything that determines the clip within one sample video."""
         return (self.trainer.step, request.index, request.seed, request.spec.prompt)
 
     def measures(self, request: ClipRequest) -> dict[str, float]:
-        """Return nothing: how long samples take is not planned with."""
+        """Return nothing: no estimate needs the time that samples take."""
         return {}
 
     def decode(self, latent: Tensor) -> Iterator[Tensor]:
         """Yield the clip's frames in chunks [t, H, W, 3] in [0, 1]."""
         for chunk in encoders.decode(self.vae, latent[0]):
-            self._leave_if_wished()
+            self._abandon_if_stopped()
             yield chunk
 
     @torch.no_grad()
@@ -113,25 +88,25 @@ class SampleMaker:
         """Return the latent [1, 16, F, h, w] of a clip, after Euler steps from the noise of its seed."""
         settings = self.trainer.config.samples
         y, vision = self._condition(request, previous)
-        text, followed = self.story.texts[request.spec.prompt], self._followed(request)
+        text, extras = self.story.texts[request.spec.prompt][None], self._extras(request)
         latent = torch.randn(y.latent.shape, generator=torch.Generator().manual_seed(request.seed))
         sigmas = shifted_sigmas(settings.steps)
         for sigma, following in itertools.pairwise(sigmas):
-            self._leave_if_wished()
+            self._abandon_if_stopped()
             backbone = self._expert(float(sigma))
-            velocity = self._velocity(backbone, latent, sigma, Conditions(y.latent, y.mask, text[None], vision, **followed))
-            if settings.cfg != 1.0:
-                without = self._velocity(
-                    backbone, latent, sigma, Conditions(y.latent, y.mask, self.story.negative[None], vision, **followed)
-                )
-                velocity = without + settings.cfg * (velocity - without)
+            conditions = Conditions(y.latent, y.mask, text, vision, **extras)
+            velocity = backbone.velocity(latent, sigma[None], conditions).cpu()
+            if self.story.negative is not None and settings.cfg != 1.0:
+                conditions = replace(conditions, text=self.story.negative[None])
+                negative = backbone.velocity(latent, sigma[None], conditions).cpu()
+                velocity = negative + settings.cfg * (velocity - negative)
             latent = latent + (following - sigma) * velocity
         return latent
 
-    def _followed(self, request: ClipRequest) -> dict[str, Tensor | None]:
-        """Return what the clip follows besides text and image, as `Conditions` has it; guidance keeps it in both passes."""
+    def _extras(self, request: ClipRequest) -> dict[str, Tensor | None]:
+        """Return the pose or sound tokens for `Conditions`; guidance keeps them in both passes."""
         if self.story.heard is not None:
-            heard = _heard_by(self.story.heard, request.start_frame, request.layout.num_frames)
+            heard = looped_speech(self.story.heard, request.start_frame, request.layout.num_frames)
             return {"sound_tokens": self.trainer.backbone.speech.tokens([heard])}
         poses = self.story.poses
         if poses is None:
@@ -139,9 +114,9 @@ class SampleMaker:
         shown = pose_indices(request.start_frame, request.layout.num_frames, len(poses), WhenPosesEnd.LOOP)
         return {"pose_tokens": self.trainer.poses.tokens([poses[shown]])}
 
-    def _leave_if_wished(self) -> None:
+    def _abandon_if_stopped(self) -> None:
         if self.should_stop():
-            raise SampleLeft
+            raise SampleAbandoned
 
     def _expert(self, sigma: float) -> Backbone:
         is_high = sigma >= self.trainer.config.samples.boundary
@@ -149,12 +124,8 @@ class SampleMaker:
         takes_over = self.other is not None and trained_for != ("high" if is_high else "low")
         return self.other if takes_over else self.trainer.backbone
 
-    @staticmethod
-    def _velocity(backbone: Backbone, latent: Tensor, sigma: Tensor, conditions: Conditions) -> Tensor:
-        return backbone.velocity(latent, sigma[None], conditions).cpu()
-
     def _condition(self, request: ClipRequest, previous: Predecessor | None) -> tuple[ConditioningLatent, Tensor | None]:
-        """Return the clip's conditioning latent and CLIP vision feature [1, 257, 1280], laid out as in generation."""
+        """Return the clip's conditioning latent and CLIP vision feature [1, 257, 1280], as in generation."""
         layout = request.layout
         anchor = KnownPart(self.story.anchor, self.story.reference)
         motion = None if previous is None else motion_of(layout, previous)
@@ -168,12 +139,12 @@ class SampleMaker:
 
 
 def make_sampler(trainer: Trainer, run: RunFolder) -> MakeSample:
-    """Return what makes the sample video of the present step and returns its path.
+    """Return a function that makes the sample video of the current step and returns the video's path.
 
-    Texts and the first picture are encoded now, once; only the first process does so.
+    The first process encodes texts and reference image here, once; the other processes make no samples.
 
     Raises:
-        ValueError: a model file or the picture is missing or broken: known now, not when the first video is due.
+        ValueError: a model file or the reference image is missing or broken. It is checked here, not at the first video.
     """
     if not trainer.config.samples.every or not trainer.group.is_first:
         return no_sample
@@ -182,36 +153,36 @@ def make_sampler(trainer: Trainer, run: RunFolder) -> MakeSample:
         read_header(find_model("diffusion_models", config.samples.other_expert, "samples.other_expert"))
     elif config.model.expert != "single":
         _log.warning(
-            "SVI: sample videos are made by the %s-noise expert alone, which it cannot do well: set samples.other_expert.",
+            "SVI: the %s-noise expert makes sample videos alone, which look bad: set samples.other_expert.",
             config.model.expert,
         )
-    vae = encoders.load_vae(find_model("vae", config.model.vae, "model.vae"))
+    vae = encoders.load_vae(find_encoder(config.model, "vae"))
     clip_vision = None
     if trainer.backbone.needs_clip_vision:
-        clip_vision = encoders.load_clip_vision(find_model("clip_vision", config.model.clip_vision, "model.clip_vision"))
-    story = _tell(config, next(iter(trainer.data.validation()), None) or trainer.data.example(config.seed, 0, 0), vae)
+        clip_vision = encoders.load_clip_vision(find_encoder(config.model, "clip_vision"))
+    story = make_story(config, next(iter(trainer.data.validation()), None) or trainer.data.example(config.seed, 0, 0), vae)
     return lambda should_stop: _sample_or_skip(SampleMaker(trainer, story, vae, clip_vision, should_stop), run)
 
 
 def _sample_or_skip(maker: SampleMaker, run: RunFolder) -> Path | None:
-    """Make a video, or none where that goes wrong or the training shall end: the training matters more."""
+    """Make a video. If that fails or the run should stop, return None: training goes on without it."""
     try:
         return make_sample(maker, run)
-    except SampleLeft:
-        _log.info("SVI: the sample video of step %d is left, since the training ends", maker.trainer.step)
+    except SampleAbandoned:
+        _log.info("SVI: the sample video of step %d is abandoned, because the run stops", maker.trainer.step)
     except Exception as error:
         if is_out_of_memory(error):
-            _log.warning("SVI: memory ran out while a sample video was made; training goes on without it (%s)", error)
+            _log.warning("SVI: memory ran out during a sample video; training goes on without it (%s)", error)
         else:
             _log.warning(
                 "SVI: the sample video of step %d failed; training goes on without it", maker.trainer.step, exc_info=True
             )
-        unload_encoders()
+        encoders.unload_encoders()
     return None
 
 
 def make_sample(maker: SampleMaker, run: RunFolder) -> Path:
-    """Make one video and its filmstrip below `run`/samples and return the video's path."""
+    """Make one video and its filmstrip in `run`/samples; return the video's path."""
     config = maker.trainer.config
     folder = run.path / "samples"
     work = folder / ".work"
@@ -230,73 +201,18 @@ def make_sample(maker: SampleMaker, run: RunFolder) -> Path:
 
 @contextmanager
 def _other_expert(maker: SampleMaker) -> Iterator[None]:
-    """Load the other expert for the length of a video, where its file is given."""
+    """Load the other expert for one video, if its file is given."""
     if maker.trainer.config.samples.other_expert:
         maker.other = load_other_expert(maker.trainer.config)
     try:
         yield
     finally:
         maker.other = None
-        unload_encoders()
-
-
-def _tell(config: TrainingConfig, example: TrainingExample, vae) -> Story:
-    """Return the story that the settings tell, taking from `example` what they leave open."""
-    settings = config.samples
-    prompts = settings.prompts or (example.caption or example.name,)
-    texts, negative = {prompts[0]: example.text}, None
-    if settings.prompts or settings.cfg != 1.0:
-        path = find_model("text_encoders", config.model.text_encoder, "model.text_encoder")
-        text_encoder = encoders.load_text_encoder(path)
-        texts = texts if not settings.prompts else {prompt: encoders.encode_text(text_encoder, prompt) for prompt in prompts}
-        negative = encoders.encode_text(text_encoder, settings.negative)
-        del text_encoder
-        unload_encoders()
-    if settings.image:
-        reference = _read_image(Path(settings.image), *config.data.sizes[0])
-        anchor = encoders.encode_video(vae, reference)[None]
-    else:
-        anchor = example.y_latent[None, :, :1]
-        reference = next(iter(encoders.decode(vae, anchor[0])))[:1]
-    poses = example.extras.get("pose")
-    poses = None if poses is None else _fitted(poses, reference)
-    return Story(tuple(prompts), texts, negative, reference, anchor, poses, example.extras.get("sound"))
-
-
-def _heard_by(heard: Tensor, start_frame: int, num_frames: int) -> Tensor:
-    """Return what a clip that begins at `start_frame` hears of a speech that begins again when it ends."""
-    own = heard[LOOK_AROUND : len(heard) - LOOK_AROUND]
-    frames = [max(0, frame) % len(own) for frame in range(start_frame - LOOK_AROUND, start_frame + num_frames + LOOK_AROUND)]
-    return own[frames]
-
-
-def _fitted(poses: Tensor, reference: Tensor) -> Tensor:
-    """Return `poses` at the size of `reference`, which may be of another bucket."""
-    height, width = reference.shape[1:3]
-    return torch.from_numpy(np.stack([fit_pose(pose, width, height) for pose in poses.numpy()]))
-
-
-def _read_image(path: Path, width: int, height: int) -> Tensor:
-    """Return the picture [1, H, W, 3] in [0, 1], cropped to the shape of the clips and resized.
-
-    Raises:
-        ValueError: no picture there.
-    """
-    try:
-        image = Image.open(path).convert("RGB")
-    except OSError as error:
-        raise ValueError(
-            f"samples.image is {str(path)!r}, which cannot be read as a picture ({error}): give a PNG or JPEG."
-        ) from error
-    scale = max(width / image.width, height / image.height)
-    size = (max(width, round(image.width * scale)), max(height, round(image.height * scale)))
-    left, top = (size[0] - width) // 2, (size[1] - height) // 2
-    resized = image.resize(size, Image.Resampling.LANCZOS).crop((left, top, left + width, top + height))
-    return torch.from_numpy(np.asarray(resized).copy()).float().div(255)[None]
+        encoders.unload_encoders()
 
 
 def _row(clip: Clip) -> StripRow:
-    """Return the filmstrip's row of a clip."""
+    """Return a clip's row of the filmstrip."""
     wanted = spread(clip.request.layout.num_frames, FRAMES_PER_ROW)
     frames = (frame for chunk in clip.decode(clip.latent) for frame in to_uint8(chunk))
     picked = pick_frames(frames, wanted)

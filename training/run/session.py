@@ -1,4 +1,4 @@
-"""One training from its settings to its last file: open, put together, train, report, close."""
+"""One training run from its settings to its last file: open, assemble, train, report, close."""
 
 import logging
 import sys
@@ -16,10 +16,10 @@ from svi_core.systems.layouts import Condition
 from training.data.dataset import CachedDataset
 from training.method.distributed import Group, join_group
 from training.method.trainer import ExampleSource, Trainer
-from training.model.comfy_runtime import find_model
-from training.run.assembly import assemble, load_configured_backbone, require_expert
+from training.model.encoder_files import ENCODER_FOLDERS, find_encoder
+from training.run.assembly import assemble, load_configured_backbone
 from training.run.checkpoint import require_disk_space, restore_newest
-from training.run.dry_run import plan
+from training.run.dry_run import dry_run_text
 from training.run.loop import complete_lora_files, train
 from training.run.progress import MakeSample, Progress, no_sample
 from training.run.report import write_report
@@ -33,15 +33,12 @@ MORE_MEMORY = (
     "Add --config training/configs/memory_24gb.toml (or 48gb): fp8 weights, block inputs and weights in host memory. "
     "Or lower loop.batch_size, data.width and data.height."
 )
-MORE_MEMORY_RESUMED = "Add memory.swapped_blocks=40 memory.offload_block_inputs=true, which a run may change when it goes on."
-_ENCODER_FOLDERS = {  # of ComfyUI, by the setting in [model] that names a file in it
-    "vae": "vae", "text_encoder": "text_encoders", "clip_vision": "clip_vision", "audio_encoder": "audio_encoders",
-}  # fmt: skip
+MORE_MEMORY_RESUMED = "Add memory.swapped_blocks=40 memory.offload_block_inputs=true; a resumed run may change both."
 _log = logging.getLogger(__name__)
 
 
 def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | None, dry_run: bool) -> int:
-    """Do what `python -m training.erft` was asked to; return the exit status: 0, or 128 + the signal that ended it early.
+    """Run what `python -m training.erft` was asked for; return the exit status: 0, or 128 + the signal that ended it early.
 
     Raises:
         ValueError, OSError, TrainingStopped: see :func:`run_training`.
@@ -55,14 +52,14 @@ def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | 
     group = join_group()
     try:
         if dry_run:
-            print_plan(config, group)
+            print_dry_run(config, group)
             return 0
         with explain_out_of_memory("training", MORE_MEMORY if resume is None else MORE_MEMORY_RESUMED):
             number = run_training(config, group, open_cache, resume=resume is not None, sampler=make_sampler)
     finally:
         group.close()
     if number:
-        _log.warning("SVI: stopped and saved. Go on with: python -m training.erft --resume %s", config.run)
+        _log.warning("SVI: stopped and saved. Resume with: python -m training.erft --resume %s", config.run)
         return 0 if number == BY_FILE else 128 + number
     if group.is_first:
         _log.info("SVI: done. %s", write_report(Path(config.run)))
@@ -70,23 +67,23 @@ def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | 
 
 
 def require_trainable(config: TrainingConfig) -> None:
-    """Refuse settings that name no run, or a method whose parts this trainer does not have.
+    """Refuse settings without a run folder, and settings that contradict each other.
 
     Raises:
-        ValueError: naming the setting.
+        ValueError: the message names the setting.
     """
     if not config.run:
         raise ValueError("run is not set: give a folder for checkpoints and results, such as run=runs/mine.")
     if not is_file_name(config.run_name):
         raise ValueError(
-            f"name is {config.run_name!r}, which LoRA files are called, too: leave out slashes, colons and other special "
-            "characters; where name is not set it is the last part of run."
+            f"name is {config.run_name!r}, but LoRA files get that name: leave out slashes, colons and the like. "
+            "If name is not set, it is the last part of run."
         )
     chosen, layout = PRESETS.get(config.preset), config.data.svi_layout
     if chosen and chosen.layout.condition is not None and layout.condition is not chosen.layout.condition:
         raise ValueError(
-            f"preset {config.preset!r} trains with {chosen.layout.condition.value}, which data.layout = {layout.name!r} has "
-            f"not: leave data.layout to the preset, or take another preset for {layout.name!r}."
+            f"preset {config.preset!r} trains with {chosen.layout.condition.value}, but data.layout = {layout.name!r} does "
+            f"not: leave data.layout to the preset, or use another preset for {layout.name!r}."
         )
     if layout.condition is Condition.SOUND and not config.model.audio_patch:
         raise ValueError(
@@ -95,10 +92,10 @@ def require_trainable(config: TrainingConfig) -> None:
 
 
 def open_cache(config: TrainingConfig, per_step: int) -> CachedDataset:
-    """Return the examples that `python -m training.cache` made.
+    """Return the examples that `python -m training.cache` encoded.
 
     Raises:
-        ValueError: there is no cache of these settings, or it was made with other models than these.
+        ValueError: there is no cache for these settings, or it was encoded with other models.
     """
     data = CachedDataset(config.data.cache_folder, config.data, per_step)
     _require_same_encoders(config, data.models)
@@ -106,15 +103,15 @@ def open_cache(config: TrainingConfig, per_step: int) -> CachedDataset:
 
 
 def _require_same_encoders(config: TrainingConfig, cached_with: Mapping[str, str]) -> None:
-    """Refuse a cache of other encoders. One whose file is not on this machine is named, since it cannot be compared."""
-    for role, folder in _ENCODER_FOLDERS.items():
+    """Refuse a cache of other encoders. Warn of an encoder whose file is not on this machine and cannot be compared."""
+    for role in ENCODER_FOLDERS:
         name = getattr(config.model, role)
         if not name or not cached_with.get(role):
             continue
         try:
-            path = find_model(folder, name, f"model.{role}")
+            path = find_encoder(config.model, role)
         except ValueError as error:
-            _log.warning("SVI: whether the cache was made with model.%s cannot be checked: %s", role, error)
+            _log.warning("SVI: cannot check whether the cache was made with model.%s: %s", role, error)
             continue
         if large_file_fingerprint(path) != cached_with[role]:
             raise ValueError(
@@ -123,18 +120,16 @@ def _require_same_encoders(config: TrainingConfig, cached_with: Mapping[str, str
             )
 
 
-def print_plan(config: TrainingConfig, group: Group) -> None:
-    """Print what would be trained, after one measured step, and draw the first batch; nothing is trained or saved.
+def print_dry_run(config: TrainingConfig, group: Group) -> None:
+    """Print what the run would train, measure one step, and draw the first batch. Nothing is trained or saved.
 
     Raises:
-        ValueError: settings or files that cannot be trained with.
+        ValueError: a setting or file is unusable.
     """
-    per_step = group.size * config.loop.accumulation * config.loop.batch_size
-    backbone = load_configured_backbone(config)
-    require_expert(config.model.expert, backbone.needs_clip_vision, backbone.name)
-    trainer = assemble(config, backbone, open_cache(config, per_step), group, Path(config.run))
+    data = open_cache(config, config.loop.examples_per_step(group.size))
+    trainer = assemble(config, load_configured_backbone(config), data, group, Path(config.run))
     with closing(trainer.banks), explain_out_of_memory("one training step", MORE_MEMORY):
-        text = plan(trainer, Path(config.run))
+        text = dry_run_text(trainer, Path(config.run))
     if group.is_first:
         sys.stdout.write(text + "\n")
 
@@ -147,43 +142,40 @@ def run_training(
     resume: bool = False,
     sampler: Callable[[Trainer, RunFolder], MakeSample] | None = None,
 ) -> int:
-    """Train as `config` says and return what ended it early: a signal's number, `stop_signal.BY_FILE`, or 0 for nothing.
+    """Train as `config` says. Return what ended the run early: a signal's number, `stop_signal.BY_FILE`, or 0.
 
     Args:
-        config: the settings; `config.run` is the folder.
+        config: the settings; `config.run` is the run's folder.
         group: the processes.
-        open_data: returns the examples, given the settings and how many examples a step takes.
-        resume: go on from the newest checkpoint; without any, begin again.
-        sampler: returns what makes a sample video of a run.
+        open_data: returns the examples, given the settings and the number of examples in a step.
+        resume: start from the newest checkpoint, or from step 0 if there is none.
+        sampler: returns the function that makes a run's sample videos; None: no sample videos.
 
     Raises:
-        ValueError: settings, files or a run folder that cannot be trained with.
+        ValueError: a setting, a file or the run's folder is unusable.
         OSError: the disk is full.
-        TrainingStopped: a loss or gradient that is not finite.
+        TrainingStopped: a loss or the gradient is not finite.
     """
     with StopSignal(Path(config.run)) as stop, closing(RunFolder(Path(config.run), group)) as run:
         if not resume:
             run.require_empty()
-        per_step = group.size * config.loop.accumulation * config.loop.batch_size
-        data = open_data(config, per_step)
-        backbone = load_configured_backbone(config)
-        require_expert(config.model.expert, backbone.needs_clip_vision, backbone.name)
-        trainer = assemble(config, backbone, data, group, run.path)
+        data = open_data(config, config.loop.examples_per_step(group.size))
+        trainer = assemble(config, load_configured_backbone(config), data, group, run.path)
         with closing(trainer.banks):
             require_room_for_banks(trainer)
             _begin(trainer, run, resume)
             with closing(Progress(trainer, run, sampler(trainer, run) if sampler else no_sample)) as progress:
                 progress.begin(stop.should_stop)
-                return train(trainer, run, stop, progress.on_step, progress.look)
+                return train(trainer, run, stop, progress.on_step, progress.evaluate)
 
 
 def require_room_for_banks(trainer: Trainer) -> None:
-    """Refuse banks in RAM that will be larger than the RAM that is free now.
+    """Refuse banks in RAM that will outgrow the free RAM.
 
-    The largest size of the examples is what is counted: banks of further sizes come on top.
+    Only the bank of the largest examples is counted; data.more_sizes adds further banks.
 
     Raises:
-        ValueError: with what is needed and what is free.
+        ValueError: the message says how much is needed and how much is free.
     """
     config = trainer.config
     if config.bank.storage is not BankStorageKind.RAM or not config.recycling.injects:
@@ -198,13 +190,13 @@ def require_room_for_banks(trainer: Trainer) -> None:
 
 
 def _begin(trainer: Trainer, run: RunFolder, resume: bool) -> None:
-    """Bring the trainer to where it goes on, or to an empty beginning."""
+    """Restore the newest checkpoint, or start a new run at step 0."""
     if resume and restore_newest(trainer, run.path):
         run.go_on(trainer.config, trainer.step)
         complete_lora_files(trainer, run)
-        _log.info("SVI: going on after step %d of %d", trainer.step, trainer.num_steps)
+        _log.info("SVI: resuming after step %d of %d", trainer.step, trainer.num_steps)
         return
     if resume:
-        _log.warning("SVI: %s has no checkpoint yet; beginning at the first step", run.path)
+        _log.warning("SVI: %s has no checkpoint yet; starting at step 1", run.path)
     run.begin(trainer.config)
     require_disk_space(trainer, run.path)

@@ -1,10 +1,12 @@
-"""The loss on held-out clips, by noise level: the same noise every time, so that the curves mean something."""
+"""The loss on held-out clips by noise level, always with the same noise, so that the curves can be compared."""
 
+import itertools
 import math
 from collections.abc import Callable, Sequence
 
 import torch
 
+from svi_core.flow.flow_matching import make_flow_sample
 from training.data.dataset import TrainingExample
 from training.method.erft_step import TrainingStopped, conditions_of
 from training.method.streams import stream
@@ -19,12 +21,7 @@ def quantile_ids(trainer: Trainer, quantiles: int) -> list[int]:
 
 def held_out_examples(trainer: Trainer) -> list[TrainingExample]:
     """Return the first `validation.max_examples` held-out examples."""
-    examples = []
-    for example in trainer.data.validation():
-        if len(examples) == trainer.config.validation.max_examples:
-            break
-        examples.append(example)
-    return examples
+    return list(itertools.islice(trainer.data.validation(), trainer.config.validation.max_examples))
 
 
 @torch.no_grad()
@@ -33,8 +30,8 @@ def validate(
 ) -> dict[str, float] | None:
     """Return the mean squared velocity error of clean examples for each quantile of noise levels, by its sigma.
 
-    The processes share the examples out among themselves; all of them get the result. If `should_stop` says in any of them that
-    the training shall end, they leave the rest and return None.
+    The processes divide the examples among themselves, and all get the result. If `should_stop` is True in any of them, all
+    abandon the validation and return None.
     """
     ids = quantile_ids(trainer, trainer.config.validation.quantiles)
     totals = [0.0] * len(ids)
@@ -54,14 +51,14 @@ def _error(trainer: Trainer, example: TrainingExample, timestep_id: int, index: 
     random = stream(trainer.config.seed, 0, index, f"validation {timestep_id}")
     noise = torch.randn(example.latent.shape, generator=random)
     sigma = trainer.sigmas[timestep_id]
-    noisy = (1 - sigma) * example.latent + sigma * noise
+    sample = make_flow_sample(example.latent, noise, sigma)
     conditions = conditions_of(trainer, [example], [example.y_latent])
-    predicted = trainer.backbone.velocity(noisy[None], sigma[None], conditions)[0].cpu()
-    error = float((predicted - (noise - example.latent)).square().mean())
+    predicted = trainer.backbone.velocity(sample.noisy_latent[None], sigma[None], conditions)[0].cpu()
+    error = float((predicted - sample.velocity).square().mean())
     if not math.isfinite(error):
         raise TrainingStopped(
-            f"the model's error on held-out clip {example.name} is {error}: look at the clip, or leave it "
-            f"out: python -m training.erft --resume {trainer.config.run} 'data.exclude=[\"{example.name}\"]'. If every clip is "
-            "like that, the training diverged: remove the newest folder in checkpoints and lower optimizer.learning_rate."
+            f"the model's error on held-out clip {example.name} is {error}: check the clip, or exclude it: "
+            f"python -m training.erft --resume {trainer.config.run} 'data.exclude=[\"{example.name}\"]'. If all clips "
+            "are like that, the run diverged: remove the newest folder in checkpoints and lower optimizer.learning_rate."
         )
     return error

@@ -1,1 +1,1 @@
-"""The settings of a training run: their meaning, their reader, their checks."""
+"""The settings of a training run. `sections` and `data` explain them all; `reader` reads them."""

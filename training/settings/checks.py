@@ -1,8 +1,8 @@
-"""The one sentence in which a bad setting is refused."""
+"""Check one setting."""
 
 
 def require(holds: bool, name: str, value: object, instead: str) -> None:
-    """Refuse a setting unless `holds`.
+    """Refuse a setting unless the condition `holds`.
 
     Raises:
         ValueError: ``<name> is <value>: use <instead>.``

@@ -1,4 +1,4 @@
-"""Where the clips are and how examples are made of them.
+"""The settings of the clips: where they are, how examples are made of them, how often a condition is dropped.
 
 Source: docs/METHOD.md, 9.3 (16 frames per second, motion), 9.9 (2.0 Pro) and 9.10 (Talk, Dance).
 """
@@ -11,8 +11,6 @@ from svi_core.systems.layouts import Condition, Layout, make_layout
 from training.settings.checks import require
 
 STORAGE_DTYPES = ("float32", "bfloat16")
-
-
 _NOT_IN_THE_CACHE = ("folder", "cache", "exclude", "held_out", "strict")  # settings that change no cached value
 
 
@@ -21,33 +19,34 @@ class DataConfig:
     """Where the clips are and how examples are made of them.
 
     Attributes:
-        folder: folder of the clips: ``clip.mp4`` beside ``clip.txt``, CSV or JSONL tables, sub-folders as categories.
-            Layout Dance needs a pose video of each clip: ``clip.pose.mp4`` beside it, or what a Pose column names. Layout Talk
-            needs clips with sound, their own or that of ``clip.wav`` beside them.
-        cache: folder of the encoded examples; empty: ``svi_cache`` inside `folder`.
-        default_caption: caption of clips that have none, ``{category}`` is the clip's folder; empty: such clips are skipped.
-        layout: the SVI system that is trained, a name of svi_core.systems.layouts: "2.0 Pro", "2.0", "Shot", "Film" ...
+        folder: folder of the clips: ``clip.mp4`` next to ``clip.txt``, CSV or JSONL tables, sub-folders as categories.
+            Layout Dance needs a pose video of each clip: ``clip.pose.mp4`` next to it, or the file in the table's Pose column.
+            Layout Talk needs clips with sound, or ``clip.wav`` next to them.
+        cache: folder of the encoded examples; empty: ``svi_cache`` in `folder`.
+        default_caption: caption of clips without one, with ``{category}`` for the clip's folder; empty: such clips are skipped.
+        layout: the SVI system to train, a name of svi_core.systems.layouts: "2.0 Pro", "2.0", "Shot", "Film" ...
         num_frames: pixel frames of an example, 4n + 1; SVI is trained on 81.
         num_motion_frames: frames that carry motion; 0: the layout's own number (2.0 Pro 4, 2.0 and Shot 1, Film 5).
-        p_motion: share of examples laid out as a later clip, with motion of a clip before; the others are first clips.
-        frame_rate: frames per second that clips are resampled to, by time.
+        p_motion: share of examples laid out as later clips, with motion from a previous clip; the others are first clips.
+        frame_rate: frames per second to which clips are resampled.
         width: width of the examples in pixels, a multiple of 16.
         height: height of the examples in pixels, a multiple of 16.
-        more_sizes: further sizes such as "480x832"; each clip goes to the size that is nearest to its own shape.
-        windows: windows that one clip gives at most, their starts spread over the clip, so that neighbours may overlap; a
-            shorter clip gives fewer.
-        variants: examples made of each window, which differ in start, anchor, kind (first or later clip) and crop. They are
-            drawn once, when the cache is made, not at every visit as in the released trainer: more variants come nearer to it.
-        min_crop: a crop keeps this share of the limiting side or more, drawn uniformly; 1 always crops as little as possible.
-        flip: mirror half of the examples; off, since it swaps left and right in captions and writing.
-        max_held_frames: how often the last frame may be repeated where a clip is a little too short.
-        held_out: clips kept for validation: below 1 a share of all clips (one clip at least), from 1 on their number.
-        exclude: clips or single examples that are not used, by the names that messages give them: "a/clip.mp4", or
-            "a/clip.mp4 window 0 variant 1". Unlike other settings it may change when a run goes on.
+        more_sizes: further sizes such as "480x832"; each clip gets the size nearest to its own aspect ratio.
+        windows: maximum number of windows per clip. Their starts are spread over the clip, so neighbours may overlap; a short
+            clip gives fewer.
+        variants: examples per window, which differ in start, anchor, kind (first or later clip) and crop. They are drawn once,
+            when the cache is built; the released trainer draws anew at every visit, which more variants approximate.
+        min_crop: minimum share of the limiting side that a crop keeps, drawn uniformly up to 1; 1: always crop as little as
+            possible.
+        flip: mirror half of the examples. Off by default, because it swaps left and right in captions and writing.
+        max_held_frames: how often the last frame may be repeated if a clip is slightly too short.
+        held_out: clips kept for validation: below 1 a share of all clips (at least one clip), from 1 on their number.
+        exclude: clips or single examples to leave out, named as in messages: "a/clip.mp4", or "a/clip.mp4 window 0 variant 1".
+            Unlike most settings it may change when a run resumes.
         seed: seed of all draws above; another seed gives other windows, anchors and crops.
-        storage: dtype of the cached latents and texts, "float32" or "bfloat16" (half the disk).
+        storage: dtype of the cached latents and texts, "float32" or "bfloat16" (half the disk space).
         vae_tile: side in pixels of the spatial tiles that the VAE encodes one by one; 0: the whole picture at once.
-        strict: stop at the first clip or row that cannot be used, rather than to skip it and report it.
+        strict: stop at the first clip or row that cannot be used, instead of skipping and reporting it.
     """
 
     folder: str = ""
@@ -82,7 +81,12 @@ class DataConfig:
         require(1 <= self.frame_rate <= 120, "data.frame_rate", self.frame_rate, "1 to 120 frames per second, 16 for Wan 14B")
         require(1 <= self.windows <= 10_000, "data.windows", self.windows, "1 or more")
         require(1 <= self.variants <= 10_000, "data.variants", self.variants, "1 or more")
-        require(0 <= self.max_held_frames < self.num_frames, "data.max_held_frames", self.max_held_frames, "0 or a few frames")
+        require(
+            0 <= self.max_held_frames < self.num_frames,
+            "data.max_held_frames",
+            self.max_held_frames,
+            "0 or a few frames, fewer than data.num_frames",
+        )
         known = 0 <= self.held_out < 1 or self.held_out == round(self.held_out) >= 1
         require(known, "data.held_out", self.held_out, "a share below 1 or a whole number of clips")
         require(self.storage in STORAGE_DTYPES, "data.storage", self.storage, " or ".join(STORAGE_DTYPES))
@@ -90,13 +94,13 @@ class DataConfig:
         require(tile_fits, "data.vae_tile", self.vae_tile, "0 or a multiple of 16 pixels, 256 for instance")
         heard = self.svi_layout.condition is Condition.SOUND
         in_time = not heard or self.frame_rate == TALK_FRAME_RATE
-        require(in_time, "data.frame_rate", self.frame_rate, f"{TALK_FRAME_RATE} with sound, whose features come at that rate")
+        require(in_time, "data.frame_rate", self.frame_rate, f"{TALK_FRAME_RATE} with sound, the rate of speech features")
         swaps = self.flip and self.svi_layout.condition is Condition.POSE
-        require(not swaps, "data.flip", self.flip, "false with poses, whose colours tell left from right")
+        require(not swaps, "data.flip", self.flip, "false with poses, whose colours distinguish left from right")
 
     @property
     def svi_layout(self) -> Layout:
-        """The layout with this configuration's clip and motion lengths."""
+        """The layout with these settings' clip and motion lengths."""
         return make_layout(self.layout, self.num_frames, self.num_motion_frames)
 
     @property
@@ -111,7 +115,7 @@ class DataConfig:
         return Path(self.cache) if self.cache else Path(self.folder) / "svi_cache"
 
     def cached_settings(self) -> dict[str, object]:
-        """Return the settings that the cached examples depend on, as plain JSON values."""
+        """Return the settings that cached examples depend on, as plain JSON values."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_IN_THE_CACHE}
         layout = self.svi_layout
         return {**values, "num_motion_frames": layout.num_motion_frames, "more_sizes": list(self.more_sizes)}
@@ -122,3 +126,28 @@ def _parse_size(text: str) -> tuple[int, int]:
     if not (width.isdecimal() and height.isdecimal()):
         raise ValueError(f'more_sizes holds {text!r}: write width x height in pixels, such as "480x832".')
     return int(width), int(height)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DropConfig:
+    """How often a condition is dropped from an example. The presets dance and talk set the authors' values.
+
+    Attributes:
+        image: probability that conditioning latent, mask and CLIP feature are zero, and no image error is added.
+        pose: probability that the pose tokens are zero.
+        sound: probability that the sound is silence.
+    """
+
+    image: float = 0.0
+    pose: float = 0.0
+    sound: float = 0.0
+
+    def __post_init__(self):
+        for name in ("image", "pose", "sound"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"drops.{name} is {getattr(self, name)!r}: use a probability from 0 to below 1.")
+
+    @property
+    def any(self) -> bool:
+        """Whether any condition is ever dropped."""
+        return max(self.image, self.pose, self.sound) > 0

@@ -1,9 +1,9 @@
-"""Read the settings of a training run: TOML files, then ``section.key=value`` from the command line, checked to the letter.
+"""Read the settings of a training run from TOML files and ``section.key=value`` on the command line, strictly checked.
 
     config = load_config([Path("training/configs/film.toml")], ["optimizer.learning_rate=5e-5"])
 
-What a preset says (docs/METHOD.md, 9.8) comes first, then each file in order, then the command line. An unknown key or a value
-of another kind is an error that names it. The settings themselves are in `training.settings.sections`.
+The preset's values (docs/METHOD.md, 9.8) come first, then each file in order, then the command line; later values win. An
+unknown key or a value of the wrong type is an error that names it. `training.settings.sections` explains the settings.
 """
 
 import difflib
@@ -23,36 +23,32 @@ from training.settings.sections import TrainingConfig
 
 
 def load_config(paths: Path | Sequence[Path], overrides: Sequence[str] = ()) -> TrainingConfig:
-    """Return the settings that preset, TOML files and ``section.key=value`` overrides say, the later ones winning.
+    """Return the settings of the preset, TOML files and ``section.key=value`` overrides; later ones win.
 
     Raises:
-        ValueError: a file that is not there or not TOML, an unknown preset or key (the nearest known one is named), or a
-            value of another kind or range.
+        ValueError: a file is missing or not TOML, a preset or key is unknown (the message suggests the nearest), or a value has
+            the wrong type or range.
     """
-    paths = [paths] if isinstance(paths, str | Path) else list(paths)
-    tables = [_read_toml(Path(path)) for path in paths] + [_parse_override(text) for text in overrides]
-    said: dict[str, object] = {}
-    for table in tables:
-        _merge(said, table)
-    start = _preset_table(said["preset"]) if said.get("preset") else {}
-    _merge(start, said)
-    return config_from(start)
+    given = merged_table({}, [paths] if isinstance(paths, str | Path) else paths, overrides)
+    table = _preset_table(given["preset"]) if given.get("preset") else {}
+    _merge(table, given)
+    return config_from(table)
 
 
 def merged_table(table: Mapping[str, object], paths: Sequence[Path], overrides: Sequence[str]) -> dict[str, object]:
-    """Return `table` with what TOML files and ``section.key=value`` overrides say, the later ones winning.
+    """Return `table` with the values of TOML files and ``section.key=value`` overrides merged in; later ones win.
 
     Raises:
-        ValueError: a file that cannot be read, or an override without key or value.
+        ValueError: a file cannot be read, or an override has no key or no value.
     """
     merged: dict[str, object] = {}
-    for part in (table, *map(_read_toml, paths), *map(_parse_override, overrides)):
+    for part in (table, *map(_read_toml, map(Path, paths)), *map(_parse_override, overrides)):
         _merge(merged, part)
     return merged
 
 
 def config_from(table: Mapping[str, object]) -> TrainingConfig:
-    """Return the settings in `table`, which is nested as the TOML files are.
+    """Return the settings in `table`, which is nested like the TOML files.
 
     Raises:
         ValueError: see :func:`load_config`.
@@ -73,7 +69,7 @@ def config_differences(first: TrainingConfig, second: TrainingConfig) -> list[st
 
 
 def _preset_table(name: object) -> dict[str, object]:
-    """Return what the preset called `name` says, as a table of settings."""
+    """Return the settings of the preset called `name` as a table."""
     if not isinstance(name, str) or name not in PRESETS:
         raise ValueError(f"preset is {name!r}: use one of {', '.join(map(repr, PRESETS))}, or none.")
     chosen = preset(name)
@@ -116,11 +112,11 @@ def _read_toml(path: Path) -> dict[str, object]:
 
 
 def _parse_override(text: str) -> dict[str, object]:
-    """Return the table that ``section.key=value`` means; a value that is no TOML is a string."""
+    """Return the table for ``section.key=value``. A value that is not TOML is taken as a string."""
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
-        raise ValueError(f"{text!r} is no setting: write section.key=value, for instance optimizer.learning_rate=5e-5.")
+        raise ValueError(f"{text!r} is not a setting: write section.key=value, such as optimizer.learning_rate=5e-5.")
     try:
         parsed = tomllib.loads(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
@@ -131,7 +127,7 @@ def _parse_override(text: str) -> dict[str, object]:
 
 
 def _merge(into: dict[str, object], table: Mapping[str, object]) -> None:
-    """Let `table` win over `into`, key by key in nested tables."""
+    """Overwrite values of `into` with those of `table`, key by key in nested tables."""
     for key, value in table.items():
         if isinstance(value, Mapping) and isinstance(into.get(key), dict):
             _merge(into[key], value)
@@ -140,7 +136,7 @@ def _merge(into: dict[str, object], table: Mapping[str, object]) -> None:
 
 
 def _build(kind: type, table: object, where: str):
-    """Return the dataclass `kind` with the values of `table`; `where` is its section, for messages."""
+    """Return the dataclass `kind` with the values of `table`; `where` is the section's name, for messages."""
     if not isinstance(table, Mapping):
         raise ValueError(f"{where} is {table!r}, but it is a section: write settings below [{where}].")
     kinds = typing.get_type_hints(kind)
@@ -158,7 +154,7 @@ def _build(kind: type, table: object, where: str):
 
 
 def _nearest(place: str, key: str, names: Sequence[str]) -> str:
-    """Return the end of a message that says what may have been meant: a name nearby, or one of another section."""
+    """Return the end of an error message that suggests a similar name, the same name in another section, or all names."""
     prefix = place.removesuffix(key)
     if close := difflib.get_close_matches(key, names, n=1, cutoff=0.6):
         return f": did you mean {prefix}{close[0]}?"
@@ -174,7 +170,7 @@ def _names_in(section: str) -> list[str]:
 
 
 def _convert(value: object, kind: object, place: str):
-    """Return `value` as `kind`: a dataclass, an enum, bool, int, float, str, a tuple of these, or a free table."""
+    """Return `value` converted to `kind`: a dataclass, an enum, bool, int, float, str, a tuple of these, or any table."""
     origin = typing.get_origin(kind)
     if is_dataclass(kind):
         return _build(kind, value, place)

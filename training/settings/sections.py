@@ -1,4 +1,4 @@
-"""What can be set for a training run, and what each setting means; `training.settings.reader` reads them from files.
+"""All settings of a training run and their meaning, except those of the clips, which are in `training.settings.data`.
 
 Source: docs/METHOD.md, 9.8 (hyper-parameters) and 11.2 (memory).
 """
@@ -11,19 +11,18 @@ from pathlib import Path
 from svi_core.flow.flow_matching import EXPERT_RANGES, TimestepWeighting
 from svi_core.recycling.error_recycling import ErrorRecyclingConfig
 from training.settings.checks import require
-from training.settings.data import DataConfig
-from training.settings.drops import DropConfig
+from training.settings.data import DataConfig, DropConfig
 
 
 class BankStorageKind(StrEnum):
-    """Where the error bank lies."""
+    """Where the error bank is stored."""
 
     RAM = "ram"
     FILE = "file"
 
 
 class Schedule(StrEnum):
-    """How the learning rate goes on after its warm-up."""
+    """The learning rate's schedule after the warm-up."""
 
     CONSTANT = "constant"
     COSINE = "cosine"
@@ -31,21 +30,21 @@ class Schedule(StrEnum):
 
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig:
-    """The files to train on: paths, or names as ComfyUI's loader nodes list them.
+    """The model files: paths, or names as ComfyUI's loader nodes list them.
 
     Attributes:
         path: the Wan image-to-video model, safetensors; for Wan 2.2 one of the two experts.
-        vae: the Wan 2.1 VAE; read by the cache and for sample videos.
-        text_encoder: umT5-XXL; read by the cache and for sample videos.
+        vae: the Wan 2.1 VAE, for the cache and for sample videos.
+        text_encoder: umT5-XXL, for the cache and for sample videos.
         clip_vision: CLIP ViT-H, for Wan 2.1 only.
         pose_encoder: a LoRA file with the pose encoder that SVI-Dance starts from (svi-dance, UniAnimate-DiT); empty: a fresh
-            one, which adds nothing at first. The LoRA itself always starts fresh.
-        audio_encoder: chinese-wav2vec2-base, for SVI-Talk; read by the cache.
-        audio_patch: the audio layers of MultiTalk, for SVI-Talk; they stay as they are.
-        expert: "single" (Wan 2.1), "high" or "low" (Wan 2.2): which noise levels are trained.
-        weights: "auto" keeps fp8 files as they are and others as bf16 (fp32 on a CPU); or "bf16", "fp32", "fp8_e4m3fn".
+            encoder, which adds nothing at first. The LoRA itself always starts fresh.
+        audio_encoder: chinese-wav2vec2-base, for the cache of SVI-Talk.
+        audio_patch: MultiTalk's audio layers, for SVI-Talk; they stay frozen.
+        expert: the noise levels to train: "single" (Wan 2.1), "high" or "low" (Wan 2.2).
+        weights: "auto" keeps fp8 files as they are and loads others as bf16 (fp32 on a CPU); or "bf16", "fp32", "fp8_e4m3fn".
         compute: dtype of activations, "bf16", "fp32", or "auto": bf16 on a GPU, fp32 on a CPU.
-        fp8_matmul: let scaled-fp8 layers multiply in fp8 where ComfyUI does; off: in the compute dtype, slower and more exact.
+        fp8_matmul: multiply scaled-fp8 layers in fp8 where ComfyUI does; off: in the compute dtype, slower and more precise.
     """
 
     path: str = ""
@@ -67,17 +66,18 @@ class ModelConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class MemoryConfig:
-    """What fits the training into a card, see configs/memory_*.toml.
+    """How training fits into the card's memory, see configs/memory_*.toml.
 
-    Results stay the same to the bit, but for `attention` and `compile`: another kernel rounds otherwise.
+    These settings do not change results by a single bit, except `attention` and `compile`: other kernels round differently.
 
     Attributes:
-        checkpointing: keep only each block's input for the backward pass.
-        keep_attention: with checkpointing, keep what self-attention gave too: faster, 13.4 GB more at 81 frames of 832 x 480.
-        offload_block_inputs: keep those inputs in host memory.
-        swapped_blocks: how many blocks keep their weights in host memory.
-        attention: "auto" lets PyTorch choose; "cudnn", "flash", "efficient" or "math" asks for one kernel.
-        compile: compile each block with torch.compile; sums may then round otherwise.
+        checkpointing: keep only each block's input for the backward pass, and recompute the rest.
+        keep_attention: with checkpointing, also keep the outputs of self-attention: faster, but 13.4 GB more for 81 frames of
+            832 x 480.
+        offload_block_inputs: keep the blocks' inputs in host memory.
+        swapped_blocks: number of blocks that keep their weights in host memory.
+        attention: "auto" lets PyTorch choose; "cudnn", "flash", "efficient" or "math" selects one kernel.
+        compile: compile each block with torch.compile, which may change rounding.
     """
 
     checkpointing: bool = True
@@ -94,9 +94,9 @@ class LoraConfig:
 
     Attributes:
         rank: columns of the up matrix.
-        alpha: the LoRA counts alpha / rank times.
-        targets: layers that get one: q, k, v, o (in self- and cross-attention), ffn.0, ffn.2.
-        file_dtype: dtype of the saved file, "fp16", "bf16" or "fp32"; training itself is fp32.
+        alpha: the LoRA is scaled by alpha / rank.
+        targets: layers with a LoRA: q, k, v, o (in self- and cross-attention), ffn.0, ffn.2.
+        file_dtype: dtype of the saved file, "fp16", "bf16" or "fp32"; training itself uses fp32.
     """
 
     rank: int = 128
@@ -113,13 +113,13 @@ class LoraConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class BankConfig:
-    """Where errors are kept, and who sees them; what is kept is said in `recycling`.
+    """Where errors are stored, and which processes share them. The section `recycling` sets what is stored.
 
     Attributes:
-        storage: "file" for a sparse file that is read in place and survives a crash; or "ram", all of which is written into
-            each checkpoint.
-        folder: where the file lies; empty: in the run's folder.
-        share: let all processes store all errors, not only during the warm-up.
+        storage: "file" for a sparse file, which is read in place and survives a crash; or "ram", which each checkpoint saves
+            whole.
+        folder: folder of the file; empty: the run's folder.
+        share: store all processes' errors in every process's bank, not only during the warm-up.
     """
 
     storage: BankStorageKind = BankStorageKind.FILE
@@ -129,17 +129,17 @@ class BankConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class OptimizerConfig:
-    """How the LoRA moves.
+    """The optimizer and its learning rate.
 
     Attributes:
         name: "AdamW", "AdamW8bit" (needs bitsandbytes), or the dotted name of an optimizer class.
-        learning_rate: at the end of the warm-up.
-        weight_decay: of AdamW, or of any class that takes it.
+        learning_rate: the learning rate after the warm-up.
+        weight_decay: weight decay, for AdamW or any class that takes it.
         options: further arguments of the class, as a table.
-        schedule: "constant" or "cosine" (down to `final_share` at the last step).
-        warmup_steps: steps over which the rate rises linearly.
-        final_share: what the cosine leaves of the rate in the end.
-        max_gradient_norm: longer gradients are scaled down to this norm; 0: never.
+        schedule: "constant" or "cosine" (falls to `final_share` at the last step).
+        warmup_steps: steps over which the learning rate rises linearly.
+        final_share: share of the learning rate that is left at the end of the cosine.
+        max_gradient_norm: gradients of a larger norm are clipped to this norm; 0: no clipping.
     """
 
     name: str = "AdamW"
@@ -161,17 +161,17 @@ class OptimizerConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class LoopConfig:
-    """How long and in what portions.
+    """Length of the run, batch size, checkpoints.
 
     Attributes:
         steps: optimizer steps; 0: as many as `epochs` need.
-        epochs: passes over the examples, read when `steps` is 0.
+        epochs: passes over the examples, used if `steps` is 0.
         batch_size: examples in one forward pass of one process.
         accumulation: forward passes of one process in one optimizer step.
-        weighting: how much noise levels count: "bell" as released, or "uniform".
+        weighting: loss weights of the noise levels: "bell" as released, or "uniform".
         checkpoint_every: steps between two checkpoints.
-        keep_checkpoints: checkpoints that are kept, the newest; at least 2, so that a damaged one costs little.
-        keep_loras_every: steps between LoRA files that are kept for ever; 0: only the kept checkpoints' ones.
+        keep_checkpoints: number of checkpoints to keep, the newest ones; at least 2, in case one is damaged.
+        keep_loras_every: steps between LoRA files that are never removed; 0: keep only the newest LoRA file.
     """
 
     steps: int = 0
@@ -184,7 +184,7 @@ class LoopConfig:
     keep_loras_every: int = 0
 
     def __post_init__(self):
-        require(self.steps >= 0, "loop.steps", self.steps, "0 (then epochs count) or more")
+        require(self.steps >= 0, "loop.steps", self.steps, "0 (loop.epochs then sets the length) or more")
         for name in ("epochs", "batch_size", "accumulation", "checkpoint_every"):
             require(getattr(self, name) >= 1, f"loop.{name}", getattr(self, name), "1 or more")
         require(self.keep_checkpoints >= 2, "loop.keep_checkpoints", self.keep_checkpoints, "2 or more")
@@ -192,16 +192,20 @@ class LoopConfig:
         multiple = f"0 or a multiple of loop.checkpoint_every = {self.checkpoint_every}, since LoRA files come with checkpoints"
         require(fits, "loop.keep_loras_every", self.keep_loras_every, multiple)
 
+    def examples_per_step(self, num_processes: int) -> int:
+        """Return the examples of one optimizer step over all processes."""
+        return num_processes * self.accumulation * self.batch_size
+
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationConfig:
     """The loss on clips that are held out of training.
 
     Attributes:
-        every: steps between two validations, and between two looks at the error banks; 0: no validation, and the banks are
-            looked at with each checkpoint.
-        quantiles: parts that the trained noise levels are cut into, each with a loss of its own.
-        max_examples: held-out examples that are used at most.
+        every: steps between two validations, which also record the error banks' statistics; 0: no validation, and the
+            statistics come with each checkpoint.
+        quantiles: number of ranges of noise levels, each with a loss of its own.
+        max_examples: maximum number of held-out examples.
     """
 
     every: int = 100
@@ -216,19 +220,19 @@ class ValidationConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class SampleConfig:
-    """Videos of several clips made while training, by the loop that the nodes use: drift is seen early.
+    """Sample videos of several clips during training, made by the clip loop of the nodes, so that drift shows early.
 
     Attributes:
         every: steps between two sample videos; 0: none.
-        prompts: one per clip, the last repeated; empty: the caption of the first held-out example.
+        prompts: one per clip, the last one repeated; empty: the caption of the first held-out example.
         image: the reference image; empty: the anchor of the first held-out example.
         num_clips: clips of a video.
         steps: sampling steps per clip.
-        cfg: classifier-free guidance; 1: none, and half the time.
-        negative: the negative prompt, read if cfg is not 1.
+        cfg: scale of classifier-free guidance; 1: no guidance, in half the time.
+        negative: the negative prompt, used if cfg is not 1.
         seed: seed of the first clip.
-        other_expert: for Wan 2.2 the file of the expert that is not trained; empty: the trained one makes all steps.
-        boundary: sigma at which the low-noise expert takes over.
+        other_expert: for Wan 2.2 the file of the expert that is not trained; empty: the trained expert makes all steps.
+        boundary: noise level (sigma) at which the low-noise expert takes over.
     """
 
     every: int = 0
@@ -256,19 +260,19 @@ class TrainingConfig:
     Attributes:
         preset: hyper-parameters to start from, a name of svi_core.recycling.presets; empty: the defaults of each section.
         run: folder of the run: checkpoints, LoRA files, logs, samples, report.
-        name: title of the LoRA; empty: the run folder's name.
-        seed: seed of the LoRA's start, of noise, noise levels and errors, and of the order of examples.
-        model: the files.
-        memory: what fits the training into a card.
+        name: title of the LoRA; empty: the name of the run's folder.
+        seed: seed of the LoRA's initial values, of noise, noise levels and errors, and of the order of examples.
+        model: the model files.
+        memory: how training fits into the card's memory.
         lora: the adapters.
         data: the clips.
-        recycling: the method.
-        drops: how often a condition is left out.
-        bank: where errors are kept.
-        optimizer: how the LoRA moves.
-        loop: how long and in what portions.
+        recycling: the method, see svi_core.recycling.error_recycling.
+        drops: how often a condition is dropped.
+        bank: where errors are stored.
+        optimizer: the optimizer and its learning rate.
+        loop: length of the run, batch size, checkpoints.
         validation: the loss on held-out clips.
-        samples: videos made while training.
+        samples: sample videos during training.
     """
 
     preset: str = ""
@@ -289,5 +293,5 @@ class TrainingConfig:
 
     @property
     def run_name(self) -> str:
-        """The LoRA's title and file name."""
+        """Title and file name of the LoRA."""
         return self.name or Path(self.run).name

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from tests.training.fake_encoders import FakeEncoders
 from tests.training.small_cache import entries, only_example, settings
 from tests.training.synthetic_clips import write_numbered
-from training.cache import build_cache
+from training.data.build_cache import build_cache
 from training.data.dataset import CachedDataset
 from training.settings.data import DataConfig
 
@@ -93,9 +93,9 @@ def test_excluded_clips_and_examples_are_not_used_and_do_not_make_it_other_data(
     names = {dataset.example(0, step).name for step in range(len(dataset))}
     assert names == {"exact.mp4 window 0 variant 0", "exact.mp4 window 0 variant 1", "other.mp4 window 0 variant 0"}
     assert len(whole) == 6 and dataset.content_hash == whole.content_hash
-    with pytest.raises(ValueError, match="data.exclude holds 'lnog.mp4', .*: did you mean 'long.mp4'?"):
+    with pytest.raises(ValueError, match="data.exclude names 'lnog.mp4', .*: did you mean 'long.mp4'?"):
         CachedDataset(config.cache_folder, replace(config, exclude=("lnog.mp4",)))
-    with pytest.raises(ValueError, match="leaves nothing to learn from"):
+    with pytest.raises(ValueError, match="leaves no examples to train on"):
         CachedDataset(config.cache_folder, replace(config, exclude=("long.mp4", "exact.mp4", "other.mp4")))
 
 

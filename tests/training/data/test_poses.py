@@ -8,7 +8,7 @@ import torch
 
 from tests.training.fake_encoders import FakeEncoders
 from tests.training.synthetic_clips import number_of, picture, write_clip, write_numbered
-from training.cache import build_cache
+from training.data.build_cache import build_cache
 from training.data.crops import Crop
 from training.data.dataset import CachedDataset
 from training.data.poses import cut_pose, packed_poses, read_poses, unpacked_poses
@@ -76,7 +76,7 @@ def test_a_clip_without_poses_is_named_and_other_layouts_do_not_ask(tmp_path):
     write_numbered(tmp_path / "clips/bare.mp4", 31)
     (tmp_path / "clips/bare.txt").write_text("Nobody")
     report = build_cache(settings(tmp_path / "clips"), FakeEncoders())
-    assert [item.where for item in report.rejected] == ["bare.mp4"] and "put bare.pose.mp4 beside it" in report.rejected[
+    assert [item.where for item in report.rejected] == ["bare.mp4"] and "put bare.pose.mp4 next to it" in report.rejected[
         0
     ].reason
     shot = settings(tmp_path / "clips", layout="Shot")

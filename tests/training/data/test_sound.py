@@ -13,7 +13,7 @@ import torchaudio
 from svi_core.conditioning.talk import prepared_speech
 from tests.training.fake_encoders import FakeEncoders
 from tests.training.synthetic_clips import picture, write_numbered
-from training.cache import build_cache
+from training.data.build_cache import build_cache
 from training.data.dataset import CachedDataset
 from training.data.sound import read_speech, require_sound
 from training.settings.data import DataConfig
@@ -132,7 +132,7 @@ def test_a_clip_without_sound_is_named_and_other_layouts_do_not_ask(tmp_path):
     write_numbered(tmp_path / "clips/mute.mp4", 30, 25)
     report = build_cache(settings(tmp_path / "clips"), HearingEncoders())
     assert [(item.where, "has no sound" in item.reason) for item in report.rejected] == [("mute.mp4", True)]
-    assert "put mute.wav beside it" in report.rejected[0].reason
+    assert "put mute.wav next to it" in report.rejected[0].reason
     shot = settings(tmp_path / "clips", layout="Shot")
     assert build_cache(shot, FakeEncoders()).num_encoded == 2
     assert CachedDataset(shot.cache_folder, shot).example(0, 0).extras == {}

@@ -83,7 +83,7 @@ def test_a_clip_that_begins_in_black_begins_later_and_holds_its_last_frame():
 
 
 def test_a_clip_that_is_too_short_is_refused_with_its_numbers():
-    with pytest.raises(ValueError, match=r"gives 70 frames at 16 per second, after a start of 10 .* 81 are needed \(5.06 s\)"):
+    with pytest.raises(ValueError, match=r"gives 70 frames at 16 per second, after 10 .* 81 are needed \(5.06 s\)"):
         plan(scan_of(80, 10), PRO)
     with pytest.raises(ValueError, match="gives 80 frames"):
         plan(scan_of(80), replace(PRO, max_held_frames=0))

@@ -57,7 +57,7 @@ def start(config, num_processes: int, resume: bool = False) -> list[int]:
 
 
 def work(config, resume: bool) -> int:
-    """Be one process of a training; return its exit status."""
+    """Be one process of a training run; return its exit status."""
     from training.run.session import run_training
 
     try:

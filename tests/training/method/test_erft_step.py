@@ -1,4 +1,4 @@
-"""The training step: what is learnt, what is remembered, and what it does when something is wrong."""
+"""The training step: the target, the errors that are stored, and what happens when a loss or gradient is not finite."""
 
 import math
 import threading
@@ -31,8 +31,8 @@ def same(first, second) -> bool:
 def plain_lora_training(wan_folder, steps: int, seed: int = 0) -> tuple[list[float], dict[str, torch.Tensor]]:
     """An ordinary flow-matching LoRA training in a few lines that know nothing of errors or banks."""
     from training.model.adapters import LoraAdapters
-    from training.model.backbone import load_backbone
     from training.model.conditions import Conditions
+    from training.model.loading import load_backbone
 
     backbone = load_backbone(wan_folder / "fp32.safetensors")
     lora = LoraAdapters(backbone.transformer, rank=4, alpha=4.0, generator=stream(seed, 0, 0, "lora"))
@@ -87,7 +87,7 @@ def test_the_same_seed_gives_the_same_run_and_another_seed_another(wan_folder):
     assert run(other, 4) != run(again, 4)
 
 
-def test_what_is_learnt_is_the_released_objective(wan_folder):
+def test_the_target_is_the_released_objective(wan_folder):
     """docs/METHOD.md, 9.1: noisy = (1 - sigma)(x + e_vid) + sigma (eps + e_noi), target = eps + e_noi - x."""
     from training.method.erft_step import draw
 
@@ -124,7 +124,7 @@ def test_the_residual_of_a_step_is_in_the_bank(wan_folder):
 
 
 def test_errors_are_stored_beside_the_last_backward_pass_and_after_the_last_draw(wan_folder, monkeypatch):
-    """Storing waits here for a gradient of the second of two portions: a step that stored afterwards would stand still."""
+    """Storing waits here for a gradient of the second of two micro-batches: a step that stored afterwards would hang."""
     from training.method import erft_step
 
     happened, began = [], threading.Event()
@@ -154,7 +154,7 @@ def test_errors_are_stored_beside_the_last_backward_pass_and_after_the_last_draw
 
 
 @pytest.mark.parametrize("loop", [{"batch_size": 4}, {"accumulation": 4}, {"batch_size": 2, "accumulation": 2}])
-def test_portions_do_not_matter(wan_folder, loop):
+def test_the_split_into_micro_batches_does_not_matter(wan_folder, loop):
     """Four examples a step are four examples, however many go through the model at once; float sums differ a little."""
     expected = make_trainer(wan_folder, settings(loop={"batch_size": 4}))
     trainer = make_trainer(wan_folder, settings(loop=loop))
@@ -163,13 +163,13 @@ def test_portions_do_not_matter(wan_folder, loop):
 
 
 def test_processes_cover_each_slot_once():
-    from training.method.erft_step import _portions
+    from training.method.erft_step import _micro_batches
 
     config = settings(loop={"batch_size": 2, "accumulation": 3})
     slots = []
     for rank in range(4):
         trainer = type("T", (), {"config": config, "group": Group(rank, 4)})()
-        slots += [slot for portion in _portions(trainer) for slot in portion]
+        slots += [slot for slots_of_one in _micro_batches(trainer) for slot in slots_of_one]
     assert sorted(slots) == list(range(24))
 
 

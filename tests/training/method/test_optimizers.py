@@ -105,7 +105,7 @@ class KeepsAList(torch.optim.SGD):
     ("name", "message"),
     [
         (f"{__name__}.KeepsAList", "KeepsAList keeps history as list, which cannot be saved"),
-        ("torch.optim.LBFGS", r"'torch.optim.LBFGS', whose step\(\) wants more than gradients"),
+        ("torch.optim.LBFGS", r"'torch.optim.LBFGS', whose step\(\) needs more than gradients"),
     ],
 )
 def test_an_optimizer_that_no_checkpoint_can_hold_is_refused_before_the_first_step(wan_folder, monkeypatch, name, message):
@@ -116,7 +116,7 @@ def test_an_optimizer_that_no_checkpoint_can_hold_is_refused_before_the_first_st
 
 def test_settings_of_groups_that_are_no_plain_values_are_refused():
     optimizer = torch.optim.AdamW(parameters(), lr=torch.tensor(0.1))
-    with pytest.raises(ValueError, match="AdamW keeps settings of its groups that are no plain values"):
+    with pytest.raises(ValueError, match="AdamW keeps group settings that are not plain values"):
         optimizer_tensors(optimizer)
 
 

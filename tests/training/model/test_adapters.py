@@ -10,7 +10,7 @@ pytestmark = pytest.mark.usefixtures("training_mode")
 
 @pytest.fixture
 def transformer(wan_folder):
-    from training.model.backbone import load_backbone
+    from training.model.loading import load_backbone
 
     return load_backbone(wan_folder / "wan21_i2v.safetensors").transformer
 
@@ -73,14 +73,14 @@ def test_state_goes_round(transformer):
     lora, other = adapters(transformer, seed=1), adapters(transformer, seed=2)
     other.load_state_dict({key: value.clone() for key, value in lora.state_dict().items()})
     assert all(torch.equal(value, other.state_dict()[key]) for key, value in lora.state_dict().items())
-    with pytest.raises(ValueError, match="other layers"):
+    with pytest.raises(ValueError, match="LoRA's layers differ"):
         other.load_state_dict({})
     with pytest.raises(ValueError, match=r"\[8, 64\] in the LoRA but \[4, 64\] here"):
         other.load_state_dict(adapters(transformer, rank=8).state_dict())
 
 
 def test_bad_settings_are_named(transformer):
-    with pytest.raises(ValueError, match="'attn.q', which no block has: use some of self_attn.q"):
+    with pytest.raises(ValueError, match="'attn.q', but the blocks have no such layer: use some of self_attn.q"):
         adapters(transformer, targets=("attn.q",))
     with pytest.raises(ValueError, match="lora.rank is 0"):
         adapters(transformer, rank=0)

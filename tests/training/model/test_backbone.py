@@ -6,14 +6,16 @@ import weakref
 import pytest
 import torch
 
+from tests.training.fakes import without_lora
 from tests.training.wan_files import NUM_LAYERS, STORAGES
+from training.settings.sections import MemoryConfig
 
 pytestmark = pytest.mark.usefixtures("training_mode")
 
 
 @pytest.fixture
 def loaded(wan_folder):
-    from training.model.backbone import load_backbone
+    from training.model.loading import load_backbone
 
     def load(name: str, **options):
         return load_backbone(wan_folder / f"{name}.safetensors", **options)
@@ -41,7 +43,7 @@ def attach(backbone, seed: int = 0, up: float = 0.1, **memory):
     with torch.no_grad():
         for pair in lora.pairs.values():
             pair.up.copy_(up * torch.randn(pair.up.shape, generator=generator))
-    backbone.use_memory(lora.parameters()[0], **memory)
+    backbone.use_memory(lora.parameters()[0], MemoryConfig(**memory))
     return lora
 
 
@@ -89,7 +91,7 @@ def test_a_fresh_lora_changes_nothing(loaded, storage):
         assert torch.equal(backbone.velocity(noisy, sigma, conditions), before)
         lora.pairs["blocks.1.ffn.0"].up.fill_(0.1)
         assert not torch.equal(backbone.velocity(noisy, sigma, conditions), before)
-        with lora.disabled():
+        with without_lora(lora):
             assert torch.equal(backbone.velocity(noisy, sigma, conditions), before)
 
 
@@ -99,7 +101,7 @@ def test_a_fresh_lora_changes_nothing(loaded, storage):
     [
         {"offload_block_inputs": True},
         {"swapped_blocks": 2},
-        {"compile_blocks": True},
+        {"compile": True},
         {"keep_attention": True},
         {"keep_attention": True, "swapped_blocks": 2, "offload_block_inputs": True},
     ],
@@ -108,8 +110,8 @@ def test_memory_savers_change_no_bit(loaded, storage, memory, monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda forward, dynamic: forward)  # what it compiles to is PyTorch's business
     plain = loaded(storage)
     expected = gradients(plain, attach(plain, checkpointing=False))
-    frugal = loaded(storage, on_host="swapped_blocks" in memory)
-    for ours, theirs in zip(gradients(frugal, attach(frugal, **memory)), expected, strict=True):
+    saving = loaded(storage, on_host="swapped_blocks" in memory)
+    for ours, theirs in zip(gradients(saving, attach(saving, **memory)), expected, strict=True):
         assert torch.equal(ours, theirs)
 
 
@@ -140,7 +142,7 @@ def test_kept_self_attention_is_not_computed_again(loaded, keep, self_attentions
 def test_kept_attention_refuses_what_it_cannot_go_with(loaded, setting, options):
     backbone = loaded("fp32", **options)
     with pytest.raises(ValueError, match=setting):
-        attach(backbone, keep_attention=True, compile_blocks=not options)
+        attach(backbone, keep_attention=True, compile=not options)
 
 
 def test_fp8_matmul_changes_no_bit_between_forward_and_recomputation(loaded, monkeypatch):
@@ -231,7 +233,7 @@ def test_kept_attention_keeps_no_other_activation(loaded):
 def test_the_report_says_what_ran(loaded, monkeypatch, storage, supported, matmul, weights):
     import comfy.model_management
 
-    from training.model.backbone import describe_execution
+    from training.model.execution import describe_execution
 
     monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda device=None: supported)
     report = describe_execution(loaded(storage))
@@ -242,14 +244,14 @@ def test_the_report_says_what_ran(loaded, monkeypatch, storage, supported, matmu
 def test_fp8_matmul_can_be_turned_off(loaded, monkeypatch):
     import comfy.model_management
 
-    from training.model.backbone import describe_execution
+    from training.model.execution import describe_execution
 
     monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda device=None: True)
     assert "::quantize_fp8" not in describe_execution(loaded("fp8_scaled", fp8_matmul=False)).matmul
 
 
 def test_the_chosen_attention_kernel_runs(loaded):
-    from training.model.backbone import describe_execution
+    from training.model.execution import describe_execution
 
     report = describe_execution(loaded("fp32", attention="math"))
     assert "_scaled_dot_product_attention_math" in report.attention and "flash" not in report.attention
@@ -275,7 +277,7 @@ def test_clip_vision_is_required_where_the_model_has_an_image_embedding(loaded):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("t2v", "text-to-video model"), ("pickle", "pickle"), ("vae", "no diffusion model"), ("gone", "cannot be read")],
+    [("t2v", "text-to-video model"), ("pickle", "pickle"), ("vae", "not a diffusion model"), ("gone", "cannot be read")],
 )
 def test_wrong_files_are_refused_by_name(loaded, wan_folder, name, message):
     from safetensors.torch import save_file

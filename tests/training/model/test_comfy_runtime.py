@@ -32,7 +32,7 @@ def test_the_variable_wins(pack, tmp_path, monkeypatch):
     monkeypatch.setenv("COMFYUI_PATH", str(mine))
     assert comfy_runtime.find_comfyui() == mine
     monkeypatch.setenv("COMFYUI_PATH", str(tmp_path))
-    with pytest.raises(ValueError, match="where no ComfyUI is"):
+    with pytest.raises(ValueError, match="which holds no ComfyUI"):
         comfy_runtime.find_comfyui()
 
 
@@ -69,7 +69,7 @@ def test_a_python_without_comfyuis_packages_is_named(pack, tmp_path, monkeypatch
     (root / "comfy" / "sd.py").write_text("")
     monkeypatch.setitem(sys.modules, "comfy", None)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    with pytest.raises(ValueError, match="run this with ComfyUI's own Python"):
+    with pytest.raises(ValueError, match="run it with ComfyUI's own Python"):
         comfy_runtime.start_comfy()
 
 

@@ -150,7 +150,7 @@ def test_memory_that_runs_out_says_what_helps(encoders, vae, monkeypatch):
 
 def test_values_that_are_not_finite_are_refused(encoders, vae, monkeypatch):
     monkeypatch.setattr(vae.first_stage_model, "encode", lambda pixels: torch.full((1, 16, 2, 4, 8), torch.nan))
-    with pytest.raises(ValueError, match="what the VAE made"):
+    with pytest.raises(ValueError, match="the VAE.s output"):
         encoders.encode_video(vae, moving_picture(5))
 
 
@@ -166,10 +166,10 @@ def command(tmp_path: Path, *more: str) -> list[str]:
 def test_the_command_makes_a_cache_of_the_real_clips(comfy, tmp_path, capsys):
     assert cache_module.main(command(tmp_path)) == 0
     summary = capsys.readouterr().out
-    assert "4 clips, 4 examples (4 encoded, 0 there already), 0 skipped" in summary
+    assert "4 clips, 4 examples (4 encoded, 0 already cached), 0 skipped" in summary
     assert summary.count("begins after 1 plain or frozen frames") == 2  # both cats
     assert cache_module.main(command(tmp_path)) == 0
-    assert "(0 encoded, 4 there already)" in capsys.readouterr().out
+    assert "(0 encoded, 4 already cached)" in capsys.readouterr().out
     config = cache_module.load_config(Path(command(tmp_path)[1]), command(tmp_path)[2:]).data
     dataset = CachedDataset(config.cache_folder, config)
     example = dataset.example(0, 0)

@@ -11,10 +11,10 @@ from svi_core.conditioning.dance import PoseEncoder, encode_poses, pose_parts, r
 from svi_core.systems.pose_keys import POSE_KEY
 from tests.training.fakes import SHAPE, FakeDataset, make_trainer, settings
 from training.method.distributed import Group
-from training.method.drops import leave_out
+from training.method.drops import drop_conditions
 from training.method.streams import stream
 from training.model.pose_encoder import TrainedPoses, start_pose_encoder
-from training.settings.drops import DropConfig
+from training.settings.data import DropConfig
 
 pytestmark = pytest.mark.usefixtures("training_mode")
 NUM_FRAMES, HEIGHT, WIDTH = 4 * SHAPE[1] - 3, 8 * SHAPE[2], 8 * SHAPE[3]
@@ -126,7 +126,7 @@ def test_the_gradient_that_reaches_the_encoder_is_right(wan_folder):
         assert values[0] - values[1] == pytest.approx(expected, rel=0.05)
 
 
-def test_a_fresh_encoder_changes_nothing_until_it_has_learnt(wan_folder):
+def test_a_fresh_encoder_changes_nothing_until_it_is_trained(wan_folder):
     dancing, plain = dance_trainer(wan_folder), make_trainer(wan_folder, settings(wan_folder / "run"))
     assert steps(dancing, 1) == steps(plain, 1)
     assert dancing.poses.encoder[-1].weight.any() and steps(dancing, 1) != steps(plain, 1)
@@ -164,7 +164,7 @@ def test_things_are_left_out_as_often_as_asked():
     )
     counts, both, num = {"image": 0, "pose": 0, "sound": 0}, 0, 4000
     for step in range(num):
-        left = leave_out(example, config, stream(0, step, 0, "drops"))
+        left = drop_conditions(example, config, stream(0, step, 0, "drops"))
         without_image = not left.y_latent.any()
         assert without_image == (not left.mask.any()) == (not left.clip_vision.any()) == (len(left.error_slots) == 0)
         counts["image"] += without_image
@@ -223,7 +223,9 @@ def test_the_saved_file_holds_both_and_everybody_reads_it(wan_folder, tmp_path, 
 def test_a_pose_encoder_of_another_size_is_refused(wan_folder, tmp_path):
     with torch.random.fork_rng():
         path = write_encoder(tmp_path / "wide.safetensors", PoseEncoder(DIM + 1))
-    with pytest.raises(ValueError, match=r"model.pose_encoder: wide.safetensors makes tokens 65 wide, but the model's are 64"):
+    with pytest.raises(
+        ValueError, match=r"model.pose_encoder: wide.safetensors makes tokens of width 65, but the model's tokens have width 64"
+    ):
         dance_trainer(wan_folder, path)
     with pytest.raises(ValueError, match=r"model.pose_encoder is 'gone.safetensors'"):
         dance_trainer(wan_folder, Path("gone.safetensors"))

@@ -211,7 +211,7 @@ def test_what_is_missing_or_of_another_kind_is_named(folder, tmp_path):
     require_trainable(config)
     with pytest.raises(ValueError, match=r"'Talk' is trained with MultiTalk's audio layers: set model.audio_patch"):
         require_trainable(replace(config, model=replace(config.model, audio_patch="")))
-    with pytest.raises(ValueError, match=r"preset 'talk' trains with sound, which data.layout = 'Shot' has not"):
+    with pytest.raises(ValueError, match=r"preset 'talk' trains with sound, but data.layout = 'Shot' does not"):
         require_trainable(settings("run", preset="talk", data={"layout": "Shot"}))
     with pytest.raises(ValueError, match=r"model.audio_patch is .*gone"):
         load_configured_backbone(config_for(folder, audio_patch="gone.safetensors"))
@@ -240,8 +240,8 @@ def test_the_preset_is_the_authors():
 
 
 def test_sample_clips_hear_the_speech_over_and_over():
-    from training.run.samples import _heard_by
+    from training.run.sample_story import looped_speech
 
     heard = torch.arange(-2.0, 11.0)[:, None, None]  # frames 0 .. 8, and two more on either side
-    assert _heard_by(heard, 8, 5)[:, 0, 0].tolist() == [6, 7, 8, 0, 1, 2, 3, 4, 5]
-    assert _heard_by(heard, 0, 5)[:, 0, 0].tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6]
+    assert looped_speech(heard, 8, 5)[:, 0, 0].tolist() == [6, 7, 8, 0, 1, 2, 3, 4, 5]
+    assert looped_speech(heard, 0, 5)[:, 0, 0].tolist() == [0, 0, 0, 1, 2, 3, 4, 5, 6]

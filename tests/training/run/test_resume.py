@@ -1,4 +1,4 @@
-"""Whatever stops a training, it goes on bit for bit: kill -9 anywhere, signals, damaged and missing checkpoints."""
+"""A stopped run resumes bit for bit: after kill -9 anywhere, signals, damaged and missing checkpoints."""
 
 import importlib
 import json
@@ -162,7 +162,7 @@ def test_kill_9_while_a_checkpoint_is_written(uninterrupted, wan_folder, tmp_pat
 
 @pytest.mark.parametrize("at_call", [1, 2, 5, 6])
 def test_kill_9_between_a_checkpoint_and_its_lora_files(wan_folder, tmp_path, at_call):
-    """The training may be over by then: going on has no step to do, and still writes the files of the last one."""
+    """If the run is finished by then, resuming has no step to do, and still writes the files of the last step."""
 
     def begun(name: str):
         return config_for(tmp_path / name / "run", wan_folder, loop={"keep_loras_every": 2})
@@ -353,7 +353,7 @@ def test_other_settings_are_refused_by_name(wan_folder, tmp_path):
 
 
 def test_the_advice_after_a_nan_helps(wan_folder, tmp_path):
-    """A rate that is too high ends in NaN at the same step every time; what the message says to do goes on."""
+    """A learning rate that is too high gives NaN at the same step every time; the message says how to resume."""
     from training.method.erft_step import TrainingStopped
 
     run = tmp_path / "run"

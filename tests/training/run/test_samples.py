@@ -31,7 +31,8 @@ class Recorder:
 def make_maker(wan_folder, layout: str = "2.0 Pro", num_frames: int = 9, **samples):
     from demo.models.tiny_models import VAE_FILE
     from training.model.encoders import load_vae
-    from training.run.samples import SampleMaker, Story
+    from training.run.sample_story import Story
+    from training.run.samples import SampleMaker
 
     data = {"layout": layout, "num_frames": num_frames, "width": 48, "height": 32}
     config = settings(data=data, samples={"steps": 2, "num_clips": 2, **samples})
@@ -143,7 +144,7 @@ def test_pictures_are_cropped_to_the_clips_shape(tmp_path):
     import numpy as np
     from PIL import Image
 
-    from training.run.samples import _read_image
+    from training.run.sample_story import _read_image
 
     pixels = np.zeros((100, 400, 3), np.uint8)
     pixels[:, 150:250] = 255
@@ -211,15 +212,15 @@ def test_a_video_that_finds_no_memory_does_not_end_the_training(wan_folder, tmp_
 
 
 def test_a_video_is_left_at_the_next_step_when_the_training_shall_end(wan_folder, tmp_path):
-    from training.run.samples import SampleLeft
+    from training.run.samples import SampleAbandoned
 
     maker = make_maker(wan_folder, steps=5)
     maker.trainer.backbone = recorder = Recorder()
     maker.should_stop = lambda: len(recorder.calls) == 2
-    with pytest.raises(SampleLeft):
+    with pytest.raises(SampleAbandoned):
         maker.sample(request(maker, 0), None)
     assert len(recorder.calls) == 2
-    with pytest.raises(SampleLeft):
+    with pytest.raises(SampleAbandoned):
         next(maker.decode(torch.zeros(1, 16, 3, 4, 6)))
     sampler = make_sampler_for(wan_folder, tmp_path)
     assert sampler(lambda: True) is None and not list((tmp_path / "run").glob("samples/*.mp4"))

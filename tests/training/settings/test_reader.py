@@ -79,7 +79,7 @@ def test_the_experts_of_pro_differ_in_their_noise_levels():
         ("preset=['film']", "preset is .*: use one of 'shot'"),
         ("loop.keep_loras_every=150", "keep_loras_every is 150: use 0 or a multiple of loop.checkpoint_every = 100"),
         ("loop.keep_checkpoints=1", "loop.keep_checkpoints is 1: use 2 or more"),
-        ("nonsense", "'nonsense' is no setting: write section.key=value"),
+        ("nonsense", "'nonsense' is not a setting: write section.key=value"),
     ],
 )
 def test_what_is_wrong_is_named(override, message):
@@ -125,5 +125,5 @@ def test_a_name_that_no_file_can_have_is_refused_before_the_training(comfy, name
     from training.run.session import require_trainable
 
     require_trainable(settings("runs/film 2"))
-    with pytest.raises(ValueError, match=f"name is {name!r}, which LoRA files are called"):
+    with pytest.raises(ValueError, match=f"name is {name!r}, but LoRA files get that name"):
         require_trainable(settings("runs/film", name=name))
