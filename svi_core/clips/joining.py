@@ -5,25 +5,23 @@ everything else is encoded anew, frame by frame, in constant memory.
 """
 
 import logging
-import subprocess
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
 from ..files.atomic_file import staged
 from ..files.fingerprint import fingerprint, large_file_fingerprint
 from ..store.run_store import RunStore
+from ..video.ffmpeg import run_ffmpeg
 from ..video.seams import Seam, blend_weights
-from ..video.source_video import SourceVideo, copy_to_timescale, frame_hashes, video_seconds
-from ..video.video_file import NO_WINDOW, Sound, VideoCoding, join_videos, read_frames, write_video
+from ..video.source_video import SourceVideo, copy_to_timescale, video_seconds
+from ..video.video_file import Sound, VideoCoding, frame_hashes, join_videos, read_frames, write_video
 from .continuation import clips_of_video
 
 _log = logging.getLogger(__name__)
-_CHUNK = 8  # frames handed to the encoder at once
 
 
 @dataclass(frozen=True)
@@ -155,7 +153,7 @@ def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[st
     coding = replace(coding, frame_rate=first.frame_rate, **first.colours)
     silent = path.with_name(f"{path.stem}-frames.mp4")
     try:
-        write_video(silent, _chunks(joint.frames()), coding)
+        write_video(silent, (frame[None] for frame in joint.frames()), coding)
         _join_with_sound(path, [silent], joint, metadata)
     finally:
         silent.unlink(missing_ok=True)
@@ -205,7 +203,7 @@ def _write_sound(path: Path, joint: Joint) -> float:
         frames = piece.num_frames - (joint.overlap if index == 1 else 0)  # the first piece is heard through the cross-fade
         begin, seconds = (piece.trim_start + piece.num_frames - frames) / rate, frames / rate
         silent = piece.source.sound_codec is None
-        inputs += ["-f", "lavfi", "-i", "anullsrc=r=48000:cl=stereo"] if silent else ["-i", str(piece.source.path)]
+        inputs += ["-f", "lavfi", "-i", "anullsrc=r=48000:cl=stereo"] if silent else ["-i", piece.source.path]
         filters.append(
             f"[{index}:a:0]aresample=48000,aformat=channel_layouts=stereo,atrim=start={0 if silent else begin:.6f},"
             f"asetpts=PTS-STARTPTS,apad=whole_dur={seconds:.6f},atrim=end={seconds:.6f}[s{index}]"
@@ -213,21 +211,5 @@ def _write_sound(path: Path, joint: Joint) -> float:
         total += seconds
     graph = ";".join(filters) + ";[s0][s1]concat=n=2:v=0:a=1[out]"
     with staged(path) as staging:
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error", *inputs, "-filter_complex", graph]
-        command += ["-map", "[out]", "-c:a", "aac", "-b:a", "192k", str(staging)]
-        done = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW)
-        if done.returncode:
-            raise OSError(f"ffmpeg could not join the sound ({done.stderr.decode(errors='replace').strip()[-200:]}).")
+        run_ffmpeg(staging, [*inputs, "-filter_complex", graph, "-map", "[out]", "-c:a", "aac", "-b:a", "192k"], path)
     return total
-
-
-def _chunks(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield `frames` in stacks [t, H, W, 3]."""
-    stack = []
-    for frame in frames:
-        stack.append(frame)
-        if len(stack) == _CHUNK:
-            yield np.stack(stack)
-            stack = []
-    if stack:
-        yield np.stack(stack)

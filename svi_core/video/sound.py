@@ -5,18 +5,17 @@ takes its place.
 """
 
 import functools
-import re
-import subprocess
-import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import imageio_ffmpeg
 import torch
 
 from ..files.atomic_file import staged
 from ..files.fingerprint import fingerprint
-from .video_file import NO_WINDOW, Sound
+from .ffmpeg import ffmpeg_writing
+from .source_video import open_media
+from .video_file import Sound
 
 _KBITS_PER_CHANNEL = 96
 _MAX_CHANNELS = 8
@@ -73,24 +72,23 @@ class SoundTrack:
         path = folder / f"sound-{self.key[:16]}.m4a"
         if not path.exists():
             channels = self.waveform.shape[0]
-            raw = ["-f", "f32le", "-ar", str(self.sample_rate), "-ac", str(channels), "-i", "-"]
+            raw = ["-f", "f32le", "-ar", self.sample_rate, "-ac", channels, "-i", "-"]
             _encode(path, [*raw, "-b:a", f"{channels * _KBITS_PER_CHANNEL}k"], self.waveform)
         return Sound(path, "aac", self.seconds)
 
 
 def sound_seconds(path: Path) -> float:
-    """Return how long the first sound in the file `path` is, by decoding it.
+    """Return how long the first sound in the file `path` is, by decoding it as ComfyUI's Load Audio does.
 
     Raises:
         OSError: it has none that can be read.
     """
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path)]
-    command += ["-map", "0:a:0", "-f", "null", "-progress", "-", "-"]
-    done = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW)
-    times = re.findall(rb"^out_time_us=(\d+)", done.stdout, re.MULTILINE)
-    if done.returncode or not times:
-        raise OSError(f"{path} has no sound that can be read: choose another file.")
-    return int(times[-1]) / 1e6
+    with open_media(path) as container:
+        stream = next(iter(container.streams.audio), None)
+        num_samples = sum(frame.samples for frame in container.decode(stream)) if stream else 0
+        if not num_samples:
+            raise OSError(f"{path} has no sound that can be read: choose another file.")
+        return num_samples / stream.codec_context.sample_rate
 
 
 def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sound:
@@ -106,20 +104,13 @@ def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sou
         shape = f"aresample={_JOINED_RATE},aformat=channel_layouts=stereo"
         fill = f"apad=whole_dur={first_seconds:.6f},atrim=end={first_seconds:.6f}"
         graph = f"[0:a:0]{shape},{fill}[a];[1:a:0]{shape}[b];[a][b]concat=n=2:v=0:a=1[out]"
-        inputs = [*(["-i", str(first.path)] if first else silence), "-i", str(second.path)]
+        inputs = [*(["-i", first.path] if first else silence), "-i", second.path]
         _encode(path, [*inputs, "-filter_complex", graph, "-map", "[out]", "-b:a", f"{2 * _KBITS_PER_CHANNEL}k"])
     return replace(second, path=path, seconds=first_seconds + second.seconds)
 
 
-def _encode(path: Path, arguments: list[str], waveform: torch.Tensor | None = None) -> None:
+def _encode(path: Path, arguments: Sequence[object], waveform: torch.Tensor | None = None) -> None:
     """Write `path` as AAC by ffmpeg, with the samples of `waveform`, if given, as interleaved floats on its standard input."""
-    with staged(path) as staging, tempfile.TemporaryFile() as samples:
-        if waveform is not None:
-            for second in waveform.split(1 << 20, dim=1):
-                samples.write(second.T.contiguous().float().cpu().numpy().astype("<f4").tobytes())
-            samples.seek(0)
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *arguments, "-c:a", "aac", str(staging)]
-        done = subprocess.run(command, stdin=samples, capture_output=True, check=False, **NO_WINDOW)
-        if done.returncode:
-            reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-            raise OSError(f"ffmpeg could not write {path} ({reason}): check free space and permissions of the folder.")
+    with staged(path) as staging, ffmpeg_writing(staging, [*arguments, "-c:a", "aac"], path) as write:
+        for part in waveform.split(1 << 20, dim=1) if waveform is not None else ():
+            write(part.T.contiguous().float().cpu().numpy().astype("<f4").tobytes())
