@@ -1,7 +1,7 @@
-"""Join two finished videos, trimmed and cross-faded as asked.
+"""Join two finished videos, with optional trims and a cross-fade.
 
-Whole videos of one codec that meet in a plain cut are joined by stream copy, after which every decoded frame is compared;
-everything else is encoded anew, frame by frame, in constant memory.
+Whole videos of one codec that meet in a plain cut are joined by stream copy, and every decoded frame is compared. All others
+are encoded again, frame by frame, in constant memory.
 """
 
 import logging
@@ -47,7 +47,7 @@ class Piece:
 
     @property
     def num_frames(self) -> int:
-        """Frames that are left."""
+        """Frames after trimming."""
         return self.source.num_frames - self.trim_start - self.trim_end
 
     @property
@@ -64,13 +64,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Joint:
-    """Two pieces and what happens between them.
+    """Two pieces and the seam between them.
 
     Attributes:
-        first: what comes first.
-        second: what comes after it.
         seam: DROP for a plain cut, else the kind of cross-fade.
-        num_blended: frames of the cross-fade; as many of both pieces overlap.
+        num_blended: frames of the cross-fade, taken from both pieces.
     """
 
     first: Piece
@@ -91,7 +89,7 @@ class Joint:
 
     @property
     def is_plain(self) -> bool:
-        """Whether both videos are joined whole, by a plain cut."""
+        """Whether both videos are whole and meet in a plain cut."""
         return self.overlap == 0 and self.first.is_whole and self.second.is_whole
 
     @property
@@ -105,7 +103,7 @@ class Joint:
         return 0 if self.seam is Seam.DROP else self.num_blended
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Yield the joined frames [H, W, 3] uint8 in order, holding no more than a cross-fade of them."""
+        """Yield the joined frames [H, W, 3] uint8 in order; no more than a cross-fade is in memory."""
         waiting: deque[np.ndarray] = deque()
         for frame in self.first.frames():
             waiting.append(frame)
@@ -120,10 +118,10 @@ class Joint:
 
 
 def join_into_folder(folder: Path, joint: Joint, coding: VideoCoding, metadata: dict[str, object]) -> Path:
-    """Write the joined video into `folder` under a name of its own, with its clips beside it, and return its path.
+    """Write the joined video into `folder` under a name of its own, with a manifest of its clips, and return its path.
 
     Raises:
-        ValueError, OSError: as :func:`write_joint`; another process works in the folder.
+        ValueError, OSError: as :func:`write_joint`, or another process uses the folder.
     """
     facts = [(large_file_fingerprint(p.source.path), p.trim_start, p.trim_end) for p in (joint.first, joint.second)]
     path = folder / f"video-{fingerprint(facts, joint.seam, joint.overlap, coding.tag)[:12]}.mp4"
@@ -136,13 +134,13 @@ def join_into_folder(folder: Path, joint: Joint, coding: VideoCoding, metadata: 
 
 
 def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[str, object]) -> bool:
-    """Write the joined video to `path`; return whether its frames are unchanged copies.
+    """Write the joined video to `path`; return whether it is a stream copy.
 
     Raises:
-        ValueError: videos of different frame rates that cannot simply follow each other.
+        ValueError: the videos need encoding and differ in frame rate.
         OSError: a file cannot be read or written.
     """
-    if joint.is_plain and _copied(path, joint, metadata):
+    if joint.is_plain and _try_copy(path, joint, metadata):
         return True
     first, second = joint.first.source, joint.second.source
     if abs(first.frame_rate - second.frame_rate) > 0.01 * first.frame_rate:
@@ -160,8 +158,8 @@ def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[st
     return False
 
 
-def _copied(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
-    """Join by stream copy if that leaves every frame as it was."""
+def _try_copy(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
+    """Join by stream copy; return False, and leave no file, if that would change a frame or its time."""
     sources = [joint.first.source, joint.second.source]
     if len({(source.codec, source.pixel_format, source.colours["matrix"]) for source in sources}) > 1:
         return False
@@ -175,7 +173,7 @@ def _copied(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
         if frame_hashes(path) == wanted and abs(video_seconds(path) - seconds) < 0.6 / max(s.frame_rate for s in sources):
             return True
     except OSError as error:
-        _log.info("SVI: %s cannot be joined by copying (%s); it is encoded instead.", path.name, error)
+        _log.info("SVI: %s cannot be joined by copying (%s); encoding it instead.", path.name, error)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
@@ -196,11 +194,11 @@ def _join_with_sound(path: Path, files: list[Path], joint: Joint, metadata: dict
 
 
 def _write_sound(path: Path, joint: Joint) -> float:
-    """Write the sound of both pieces, silence where one has none, as AAC; return its seconds."""
+    """Write the sound of both pieces as AAC, with silence for a piece without sound; return its seconds."""
     inputs, filters, total = [], [], 0.0
     for index, piece in enumerate((joint.first, joint.second)):
         rate = piece.source.frame_rate
-        frames = piece.num_frames - (joint.overlap if index == 1 else 0)  # the first piece is heard through the cross-fade
+        frames = piece.num_frames - (joint.overlap if index == 1 else 0)  # the cross-fade has the sound of the first piece
         begin, seconds = (piece.trim_start + piece.num_frames - frames) / rate, frames / rate
         silent = piece.source.sound_codec is None
         inputs += ["-f", "lavfi", "-i", "anullsrc=r=48000:cl=stereo"] if silent else ["-i", piece.source.path]

@@ -21,8 +21,6 @@ class RunVideo:
     """The join of a run's segments on disk.
 
     Attributes:
-        store: of the run.
-        settings: of the video.
         num_segments: how many segments this run has joined into the growing file.
     """
 

@@ -31,11 +31,8 @@ def ffmpeg_writing(path: Path, arguments: Sequence[object], named: Path | None =
     Raises:
         FfmpegError: ffmpeg failed.
     """
-
-    def failure(reason: str) -> str:
-        return f"ffmpeg could not write {named or path} ({reason}): check free space and permissions of the folder."
-
-    with _running([*arguments, path], failure, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as (process, fail):
+    failure = f"ffmpeg could not write {named or path}", "check free space and permissions of the folder"
+    with _running([*arguments, path], *failure, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as (process, fail):
 
         def write(data) -> None:
             try:
@@ -71,18 +68,15 @@ def ffmpeg_reading(path: Path, arguments: Sequence[object], seek: Sequence[objec
     Raises:
         FfmpegError: ffmpeg failed.
     """
-
-    def failure(reason: str) -> str:
-        return f"{path} is not a video that can be read ({reason}): choose another one; if it is new, free disk space."
-
+    failure = f"{path} is not a video that can be read", "choose another one; if it is new, free disk space"
     command = [*seek, "-i", path, *arguments, "-"]
-    with _running(command, failure, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as (process, _):
+    with _running(command, *failure, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as (process, _):
         yield process.stdout
 
 
 @contextmanager
 def _running(
-    arguments: Sequence[object], failure: Callable[[str], str], **pipes: int
+    arguments: Sequence[object], failure: str, fix: str, **pipes: int
 ) -> Iterator[tuple[subprocess.Popen, Callable[[], NoReturn]]]:
     """Run ffmpeg and yield its process and a function that raises its failure; wait for its end after the block."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error", *map(str, arguments)]
@@ -93,7 +87,7 @@ def _running(
             process.wait()
             messages.seek(0)
             lines = messages.read().decode(errors="replace").strip().splitlines() or ["no message"]
-            raise FfmpegError(failure(lines[-1]))
+            raise FfmpegError(f"{failure} ({lines[-1]}): {fix}.")
 
         try:
             yield process, fail

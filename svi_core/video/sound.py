@@ -1,7 +1,7 @@
-"""The sound of a run: samples that a node hands over, kept as one file in the run folder and heard from its first new frame.
+"""The sound of a run: samples from a node, stored as one file in the run folder and heard from the first new frame on.
 
-Encoded once, as AAC, so that refreshing the growing video copies it; named by its content, so that another sound never
-takes its place.
+It is encoded once, as AAC, so that refreshing the growing video only copies it. Its name depends on its content, so that
+another sound never replaces it.
 """
 
 import functools
@@ -31,7 +31,7 @@ class SoundTrack:
         sample_rate: samples per second.
 
     Raises:
-        ValueError: no samples, or samples that are no sound.
+        ValueError: there are no samples, or they are no sound.
     """
 
     waveform: torch.Tensor
@@ -55,16 +55,16 @@ class SoundTrack:
 
     @functools.cached_property
     def key(self) -> str:
-        """A hash of what is heard."""
+        """A hash of the samples and their rate."""
         return fingerprint("sound", self.waveform, self.sample_rate)
 
     def between(self, begin: float, end: float) -> torch.Tensor:
-        """Return the samples [channels, n] from `begin` to `end` in seconds, as far as there are any."""
+        """Return the samples [channels, n] from `begin` to `end` in seconds, fewer at the ends of the sound."""
         first, last = (max(0, round(second * self.sample_rate)) for second in (begin, end))
         return self.waveform[:, first:last]
 
     def kept_in(self, folder: Path) -> Sound:
-        """Return this sound as a file in `folder`, written there unless it is there already.
+        """Return this sound as a file in `folder`; write the file unless it exists.
 
         Raises:
             OSError: it could not be written.
@@ -81,7 +81,7 @@ def sound_seconds(path: Path) -> float:
     """Return how long the first sound in the file `path` is, by decoding it as ComfyUI's Load Audio does.
 
     Raises:
-        OSError: it has none that can be read.
+        OSError: it has no sound that can be read.
     """
     with open_media(path) as container:
         stream = next(iter(container.streams.audio), None)
@@ -92,7 +92,7 @@ def sound_seconds(path: Path) -> float:
 
 
 def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sound:
-    """Return `second`, heard `first_seconds` later, after `first` or silence; a file beside that of `second`.
+    """Return `second` delayed by `first_seconds`, which `first` or silence fills, as a file beside that of `second`.
 
     Raises:
         OSError: it could not be written.
@@ -110,7 +110,7 @@ def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sou
 
 
 def _encode(path: Path, arguments: Sequence[object], waveform: torch.Tensor | None = None) -> None:
-    """Write `path` as AAC by ffmpeg, with the samples of `waveform`, if given, as interleaved floats on its standard input."""
+    """Encode `path` as AAC; `waveform` [channels, samples] goes to ffmpeg's standard input as interleaved floats."""
     with staged(path) as staging, ffmpeg_writing(staging, [*arguments, "-c:a", "aac"], path) as write:
         for part in waveform.split(1 << 20, dim=1) if waveform is not None else ():
             write(part.T.contiguous().float().cpu().numpy().astype("<f4").tobytes())

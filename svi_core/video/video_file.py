@@ -1,7 +1,7 @@
-"""Frames to finished video files: one file per clip, and their join without re-encoding.
+"""Write frames to video files, one per clip, join them without re-encoding, and read frames back.
 
-Each file is moved into place only after its frames were counted back, so a file under its final name is whole; a crash
-loses at most the clip in work (a streaming mp4 would lose all its frames, a fragmented one can truncate silently).
+A file gets its final name only after its frames have been counted, so a file under its final name is complete. A crash
+loses at most the segment being written (a streaming mp4 would lose all its frames, a fragmented one can truncate silently).
 """
 
 import hashlib
@@ -33,8 +33,8 @@ class VideoCoding:
         crf: constant rate factor, 0 (best, very large) to 51; 18 shows no loss.
         pixel_format: "yuv420p" plays everywhere (with crf above 0); the others need newer players.
         frame_rate: frames per second.
-        matrix: how colours become luma and chroma, and what the file says of it: "bt709", "bt601", or "unspecified" (BT.601
-            without saying so, as files that carry no such mark are read).
+        matrix: of the conversion to luma and chroma, and its tag in the file: "bt709", "bt601", or "unspecified" (BT.601
+            without a tag, since players read untagged files so).
         full_range: luma 0 .. 255 instead of 16 .. 235.
     """
 
@@ -55,7 +55,7 @@ class VideoCoding:
 
     @property
     def tag(self) -> str:
-        """A short name that tells files of different codings apart."""
+        """A short name, different for every coding."""
         colours = "" if self.matrix == "bt709" else f"-{self.matrix}"
         rate = "" if self.frame_rate == FRAME_RATE else f"-{self.frame_rate:g}fps"
         return f"{self.codec}-{self.pixel_format}-crf{self.crf}{colours}{'-full' if self.full_range else ''}{rate}"
@@ -67,8 +67,8 @@ class Sound:
 
     Attributes:
         path: a sound or video file.
-        codec: ffmpeg's name of its first sound stream's codec; copied where an mp4 can hold it, else encoded as AAC.
-        seconds: how much of it is heard.
+        codec: ffmpeg's name for the codec of its first sound stream; copied if an mp4 can hold it, else encoded as AAC.
+        seconds: how much of it to play.
     """
 
     path: Path
@@ -78,7 +78,7 @@ class Sound:
 
 @dataclass(frozen=True)
 class WrittenFrames:
-    """What went into a file: the number of frames and the sha256 of their uint8 RGB bytes in order."""
+    """The frames that were written to a file: their number and the sha256 of their uint8 RGB bytes in order."""
 
     num_frames: int
     sha256: str
@@ -123,9 +123,9 @@ def join_videos(
 
     Args:
         segments: the files in order.
-        num_frames: frames that the join must hold.
+        num_frames: of the join, checked.
         metadata: header entries; values other than text are stored as JSON. ComfyUI restores a graph from "workflow".
-        sound: what is heard from the beginning on.
+        sound: to play from the first frame on.
 
     Raises:
         OSError: ffmpeg failed or frames are missing; `path` is left as it was.
@@ -144,7 +144,7 @@ def join_videos(
 
 
 def count_frames(path: Path, decode: bool = False) -> int:
-    """Return the number of frames in `path`: of its packets, or with `decode` of what really comes out of them.
+    """Return the number of frames in `path`: of its packets, or with `decode` of the frames decoded from them.
 
     Raises:
         OSError: `path` is not a video that can be read.
@@ -162,12 +162,12 @@ def frame_hashes(path: Path) -> list[str]:
 
 
 def read_frames(path: Path, last_seconds: float | None = None) -> Iterator[np.ndarray]:
-    """Yield the frames [H, W, 3] uint8 of a video file in order, one at a time, each once whatever its duration.
+    """Yield the frames [H, W, 3] uint8 of a video file in order, each once whatever its duration.
 
     ffmpeg converts them to RGB, since PyAV's pixels of 10-bit videos differ: clip keys depend on every bit.
 
     Args:
-        last_seconds: begin at most a few frames before so many seconds before the end.
+        last_seconds: begin this many seconds before the end, or a few frames earlier.
 
     Raises:
         OSError: `path` is not a video that can be read.
@@ -195,12 +195,12 @@ def _encode_arguments(width: int, height: int, coding: VideoCoding) -> list[str]
 
 
 def _colour_filter(coding: VideoCoding) -> str:
-    """Return the ffmpeg filter that turns RGB into the coding's luma and chroma and marks the frames accordingly."""
-    matrix, mark = {"bt709": ("bt709", "bt709"), "bt601": ("bt601", "smpte170m")}.get(coding.matrix, ("bt601", "unknown"))
+    """Return the ffmpeg filter that converts RGB to the coding's luma and chroma and tags the frames."""
+    matrix, tag = {"bt709": ("bt709", "bt709"), "bt601": ("bt601", "smpte170m")}.get(coding.matrix, ("bt601", "unknown"))
     extent = "pc" if coding.full_range else "tv"
     return (
         f"scale=out_color_matrix={matrix}:out_range={extent},"
-        f"setparams=range={extent}:colorspace={mark}:color_primaries={mark}:color_trc={mark}"
+        f"setparams=range={extent}:colorspace={tag}:color_primaries={tag}:color_trc={tag}"
     )
 
 
