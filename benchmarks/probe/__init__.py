@@ -91,17 +91,17 @@ def waited_for(real: Callable) -> Callable:
         try:
             return real(*arguments, **keywords)
         finally:
-            if threading.current_thread().name != "svi-hand-over":
+            if threading.current_thread().name != "svi-background-writer":
                 counted["video seconds"] += time.perf_counter() - began
 
     return call
 
 
 def waited_to_give(give: Callable) -> Callable:
-    """Return HandOver.give, whose time counts as waiting for video, without the time that making the frames takes."""
+    """Return BackgroundWriter.give, whose time counts as waiting for video, without the time that making the frames takes."""
 
     @functools.wraps(give)
-    def call(hand_over, source):
+    def call(writer, source):
         began, elsewhere = time.perf_counter(), [0.0]
 
         def frames() -> Iterator:
@@ -115,7 +115,7 @@ def waited_to_give(give: Callable) -> Callable:
                 yield item
 
         try:
-            return give(hand_over, frames())
+            return give(writer, frames())
         finally:
             counted["video seconds"] += time.perf_counter() - began - elsewhere[0]
 
@@ -130,8 +130,9 @@ def time_video_writing() -> None:
     """
     for name, module in list(sys.modules.items()):
         if name.endswith("svi_core.clips.growing_video"):
-            module.HandOver.give = waited_to_give(module.HandOver.give)
+            module.BackgroundWriter.give = waited_to_give(module.BackgroundWriter.give)
             module.GrowingVideo.wait = waited_for(module.GrowingVideo.wait)
+        if name.endswith("svi_core.clips.run_video"):
             module.join_videos = waited_for(module.join_videos)
     save_video = nodes.NODE_CLASS_MAPPINGS["SaveVideo"]
     save_video.execute = classmethod(waited_for(save_video.execute.__func__))

@@ -1,7 +1,7 @@
-"""A video that is there already, as what a new run moves on from: its last frames, their latent, and the file itself.
+"""A finished video that a new run continues: the file, its last frames, and their latent.
 
-The last clip of one of our own runs is taken from its run folder, bit for bit, as if the run had gone on. Any other video is
-encoded: a whole clip's window of frames, because in a causal VAE a slot's meaning depends on what came before it.
+The last clip of one of our own runs is loaded from its run folder, bit for bit, as if that run had never ended. Any other
+video is encoded: a whole clip's window of frames, because in a causal VAE a slot depends on the frames before it.
 Source: docs/METHOD.md, 3.3 (motion latent) and 9.9 (motion = last slot of the frames before).
 """
 
@@ -23,12 +23,11 @@ Decode = Callable[[torch.Tensor], Iterator[torch.Tensor]]
 
 @dataclass(frozen=True)
 class VideoStart:
-    """Which video a run begins with.
+    """The video that a run continues.
 
     Attributes:
-        source: the file.
-        trim_end: frames cut off its end, for an end that went wrong.
-        named_folder: the run folder whose last video, whatever it is by then, was asked for; None for a given video.
+        trim_end: frames to cut off its end.
+        named_folder: the run folder whose latest video is continued; None if the video itself was chosen.
     """
 
     source: SourceVideo
@@ -48,7 +47,7 @@ class VideoStart:
 
     @property
     def plan_key(self) -> str:
-        """A hash of what a run begins with, for ClipPlan.continues."""
+        """A hash of the kept part, for ClipPlan.continues."""
         return fingerprint("start", large_file_fingerprint(self.source.path), self.trim_end)
 
     @property
@@ -60,19 +59,19 @@ class VideoStart:
 
     @property
     def clips(self) -> tuple[ShownClip, ...]:
-        """The clips that the kept part consists of."""
+        """The clips of the kept part."""
         return clips_of_video(self.source, 0, self.trim_end)
 
     @property
     def num_clips_made(self) -> int:
-        """How many of them SVI runs made."""
+        """The number of those that SVI runs made."""
         return sum(bool(clip.key) for clip in self.clips)
 
     def require_another_folder(self, folder: Path) -> None:
-        """Refuse to continue what the run in `folder` makes itself: each time it is queued, its last video is another one.
+        """Refuse to continue the run in `folder` itself, whose latest video changes each time it is queued.
 
         Raises:
-            ValueError: they are the same.
+            ValueError: `folder` is the run to continue.
         """
         if self.named_folder is not None and self.named_folder.resolve() == folder.resolve():
             raise ValueError(
@@ -82,17 +81,17 @@ class VideoStart:
 
     @property
     def is_foreign(self) -> bool:
-        """Whether the video is continued from its frames, for lack of the latent of the clip that it ends with."""
+        """Whether the video is continued from its frames, because there is no stored latent of its last clip."""
         return self.stored_latent() is None
 
     def stored_latent(self) -> torch.Tensor | None:
-        """Return the latent [1, 16, F, h, w] of the last clip where our own run ended with it, else None."""
+        """Return the latent [1, 16, F, h, w] of the last clip if our own run ended with it, else None."""
         last = self.clips[-1]
         return read_clip_latent(self.source.path.parent, last.key) if last.key and last.whole_end else None
 
 
 def clips_of_video(source: SourceVideo, trim_start: int = 0, trim_end: int = 0) -> tuple[ShownClip, ...]:
-    """Return the clips that a video consists of without its trimmed ends: its run's, or one for all of a foreign video."""
+    """Return the clips of a trimmed video: those of its run, or one clip for a foreign video."""
     path = source.path
     known = read_manifest(path) if (path.parent / MANIFEST).exists() else None
     if known is None or sum(clip.num_frames for clip in known) != source.num_frames:
@@ -162,12 +161,12 @@ def open_start(
     decode: Decode,
     frame_rate: float = FRAME_RATE,
 ) -> VideoEnd | RunEnd:
-    """Return the end of `start` for the first clip to move on from.
+    """Return the end of `start`, which the first clip continues.
 
     Args:
-        encode: frames [T, H, W, 3] -> latent [1, 16, F, h, w], un-normalised; called for videos not made by our own runs.
+        encode: frames [T, H, W, 3] -> latent [1, 16, F, h, w], un-normalised; only called for foreign videos.
         decode: latent -> chunks of frames.
-        frame_rate: frames per second at which the first clip moves on.
+        frame_rate: frames per second of the first clip.
 
     Raises:
         OSError: the file cannot be read.

@@ -1,29 +1,27 @@
-"""Join two finished videos, trimmed and cross-faded as asked.
+"""Join two finished videos, with optional trims and a cross-fade.
 
-Whole videos of one codec that meet in a plain cut are joined by stream copy, after which every decoded frame is compared;
-everything else is encoded anew, frame by frame, in constant memory.
+Whole videos of one codec that meet in a plain cut are joined by stream copy, and every decoded frame is compared. All others
+are encoded again, frame by frame, in constant memory.
 """
 
 import logging
-import subprocess
 from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
 from ..files.atomic_file import staged
 from ..files.fingerprint import fingerprint, large_file_fingerprint
 from ..store.run_store import RunStore
+from ..video.ffmpeg import run_ffmpeg
 from ..video.seams import Seam, blend_weights
-from ..video.source_video import SourceVideo, copy_to_timescale, frame_hashes, video_seconds
-from ..video.video_file import NO_WINDOW, Sound, VideoCoding, join_videos, read_frames, write_video
+from ..video.source_video import SourceVideo, copy_to_timescale, video_seconds
+from ..video.video_file import Sound, VideoCoding, frame_hashes, join_videos, read_frames, write_video
 from .continuation import clips_of_video
 
 _log = logging.getLogger(__name__)
-_CHUNK = 8  # frames handed to the encoder at once
 
 
 @dataclass(frozen=True)
@@ -49,7 +47,7 @@ class Piece:
 
     @property
     def num_frames(self) -> int:
-        """Frames that are left."""
+        """Frames after trimming."""
         return self.source.num_frames - self.trim_start - self.trim_end
 
     @property
@@ -66,13 +64,11 @@ class Piece:
 
 @dataclass(frozen=True)
 class Joint:
-    """Two pieces and what happens between them.
+    """Two pieces and the seam between them.
 
     Attributes:
-        first: what comes first.
-        second: what comes after it.
         seam: DROP for a plain cut, else the kind of cross-fade.
-        num_blended: frames of the cross-fade; as many of both pieces overlap.
+        num_blended: frames of the cross-fade, taken from both pieces.
     """
 
     first: Piece
@@ -93,7 +89,7 @@ class Joint:
 
     @property
     def is_plain(self) -> bool:
-        """Whether both videos are joined whole, by a plain cut."""
+        """Whether both videos are whole and meet in a plain cut."""
         return self.overlap == 0 and self.first.is_whole and self.second.is_whole
 
     @property
@@ -107,7 +103,7 @@ class Joint:
         return 0 if self.seam is Seam.DROP else self.num_blended
 
     def frames(self) -> Iterator[np.ndarray]:
-        """Yield the joined frames [H, W, 3] uint8 in order, holding no more than a cross-fade of them."""
+        """Yield the joined frames [H, W, 3] uint8 in order; no more than a cross-fade is in memory."""
         waiting: deque[np.ndarray] = deque()
         for frame in self.first.frames():
             waiting.append(frame)
@@ -122,10 +118,10 @@ class Joint:
 
 
 def join_into_folder(folder: Path, joint: Joint, coding: VideoCoding, metadata: dict[str, object]) -> Path:
-    """Write the joined video into `folder` under a name of its own, with its clips beside it, and return its path.
+    """Write the joined video into `folder` under a name of its own, with a manifest of its clips, and return its path.
 
     Raises:
-        ValueError, OSError: as :func:`write_joint`; another process works in the folder.
+        ValueError, OSError: as :func:`write_joint`, or another process uses the folder.
     """
     facts = [(large_file_fingerprint(p.source.path), p.trim_start, p.trim_end) for p in (joint.first, joint.second)]
     path = folder / f"video-{fingerprint(facts, joint.seam, joint.overlap, coding.tag)[:12]}.mp4"
@@ -138,13 +134,13 @@ def join_into_folder(folder: Path, joint: Joint, coding: VideoCoding, metadata: 
 
 
 def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[str, object]) -> bool:
-    """Write the joined video to `path`; return whether its frames are unchanged copies.
+    """Write the joined video to `path`; return whether it is a stream copy.
 
     Raises:
-        ValueError: videos of different frame rates that cannot simply follow each other.
+        ValueError: the videos need encoding and differ in frame rate.
         OSError: a file cannot be read or written.
     """
-    if joint.is_plain and _copied(path, joint, metadata):
+    if joint.is_plain and _try_copy(path, joint, metadata):
         return True
     first, second = joint.first.source, joint.second.source
     if abs(first.frame_rate - second.frame_rate) > 0.01 * first.frame_rate:
@@ -155,15 +151,15 @@ def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[st
     coding = replace(coding, frame_rate=first.frame_rate, **first.colours)
     silent = path.with_name(f"{path.stem}-frames.mp4")
     try:
-        write_video(silent, _chunks(joint.frames()), coding)
+        write_video(silent, (frame[None] for frame in joint.frames()), coding)
         _join_with_sound(path, [silent], joint, metadata)
     finally:
         silent.unlink(missing_ok=True)
     return False
 
 
-def _copied(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
-    """Join by stream copy if that leaves every frame as it was."""
+def _try_copy(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
+    """Join by stream copy; return False, and leave no file, if that would change a frame or its time."""
     sources = [joint.first.source, joint.second.source]
     if len({(source.codec, source.pixel_format, source.colours["matrix"]) for source in sources}) > 1:
         return False
@@ -177,7 +173,7 @@ def _copied(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
         if frame_hashes(path) == wanted and abs(video_seconds(path) - seconds) < 0.6 / max(s.frame_rate for s in sources):
             return True
     except OSError as error:
-        _log.info("SVI: %s cannot be joined by copying (%s); it is encoded instead.", path.name, error)
+        _log.info("SVI: %s cannot be joined by copying (%s); encoding it instead.", path.name, error)
     finally:
         for part in parts:
             part.unlink(missing_ok=True)
@@ -198,14 +194,14 @@ def _join_with_sound(path: Path, files: list[Path], joint: Joint, metadata: dict
 
 
 def _write_sound(path: Path, joint: Joint) -> float:
-    """Write the sound of both pieces, silence where one has none, as AAC; return its seconds."""
+    """Write the sound of both pieces as AAC, with silence for a piece without sound; return its seconds."""
     inputs, filters, total = [], [], 0.0
     for index, piece in enumerate((joint.first, joint.second)):
         rate = piece.source.frame_rate
-        frames = piece.num_frames - (joint.overlap if index == 1 else 0)  # the first piece is heard through the cross-fade
+        frames = piece.num_frames - (joint.overlap if index == 1 else 0)  # the cross-fade has the sound of the first piece
         begin, seconds = (piece.trim_start + piece.num_frames - frames) / rate, frames / rate
         silent = piece.source.sound_codec is None
-        inputs += ["-f", "lavfi", "-i", "anullsrc=r=48000:cl=stereo"] if silent else ["-i", str(piece.source.path)]
+        inputs += ["-f", "lavfi", "-i", "anullsrc=r=48000:cl=stereo"] if silent else ["-i", piece.source.path]
         filters.append(
             f"[{index}:a:0]aresample=48000,aformat=channel_layouts=stereo,atrim=start={0 if silent else begin:.6f},"
             f"asetpts=PTS-STARTPTS,apad=whole_dur={seconds:.6f},atrim=end={seconds:.6f}[s{index}]"
@@ -213,21 +209,5 @@ def _write_sound(path: Path, joint: Joint) -> float:
         total += seconds
     graph = ";".join(filters) + ";[s0][s1]concat=n=2:v=0:a=1[out]"
     with staged(path) as staging:
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error", *inputs, "-filter_complex", graph]
-        command += ["-map", "[out]", "-c:a", "aac", "-b:a", "192k", str(staging)]
-        done = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW)
-        if done.returncode:
-            raise OSError(f"ffmpeg could not join the sound ({done.stderr.decode(errors='replace').strip()[-200:]}).")
+        run_ffmpeg(staging, [*inputs, "-filter_complex", graph, "-map", "[out]", "-c:a", "aac", "-b:a", "192k"], path)
     return total
-
-
-def _chunks(frames: Iterator[np.ndarray]) -> Iterator[np.ndarray]:
-    """Yield `frames` in stacks [t, H, W, 3]."""
-    stack = []
-    for frame in frames:
-        stack.append(frame)
-        if len(stack) == _CHUNK:
-            yield np.stack(stack)
-            stack = []
-    if stack:
-        yield np.stack(stack)

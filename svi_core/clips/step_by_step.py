@@ -80,7 +80,7 @@ def finish_video(state: RunState) -> Path:
         raise ValueError("the run has no clip yet: make at least one before the video is finished.")
     with RunStore(state.folder) as store:
         video = _video_of(state, store)
-        video.show_end()
+        video.add_rest()
         path = video.finish()
         store.prune(state.budget_bytes, {clip.key for clip in video.clips}, set(video.segments))
     return path

@@ -18,12 +18,12 @@ class VideoSettings:
     """How a run's clips become a video.
 
     Attributes:
-        coding: of the clips; a video that is continued decides about its colours.
+        coding: of the clips; colours follow the video that is continued.
         metadata: header entries of the joined file.
-        start: the video that it begins with.
-        max_frames: final length in frames, the beginning included; 0 for all that the clips give.
+        start: the video to continue.
+        max_frames: final length in frames, including the continued video; 0 for no limit.
         colour_strength: 0 (as generated) to 1 (colours fully moved to the anchor's).
-        sound: what is heard with the clips, from the first on; a video that is continued brings its own for its part.
+        sound: of the clips, from the first on; a video that is continued keeps its own sound.
         anchor_frame: request -> its anchor image [1, H, W, 3] in [0, 1]; needed where `colour_strength` is above 0.
     """
 
@@ -37,7 +37,7 @@ class VideoSettings:
 
     @property
     def clip_coding(self) -> VideoCoding:
-        """The coding of the clips, so that they join the video that is continued."""
+        """The coding of the clips, which join the video that is continued."""
         if self.start is None:
             return self.coding
         source = self.start.source
@@ -49,10 +49,9 @@ class VideoSettings:
 
 @dataclass(frozen=True)
 class LastClip:
-    """What the next clip needs to know of the one added last.
+    """The clip added last, as the next one needs it.
 
     Attributes:
-        clip: the clip.
         stop: end of its shown frames.
         begin: colour correction of its first frame.
         end: colour correction of its last frame.

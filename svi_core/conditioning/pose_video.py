@@ -1,14 +1,14 @@
 """A pose video as SVI-Dance reads it: which of its frames a clip shows, and those frames at the size of the video.
 
-A file is decoded anew for each clip, so a long one is never in memory as a whole. Every frame has a digest, by which a clip's
-key knows what it shows, and by which frames are found again after a jump into the file: what has the digest is the frame.
+A file is decoded again for each clip, so a long one is never in memory as a whole. Every frame has a digest. Digests enter the
+clip's key, and they identify frames after a seek into the file.
 
 Source: docs/METHOD.md, 8.1 and 8.4. Departs from the released code at the first seam, where that shows pose frame 80 twice.
 """
 
 import hashlib
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -20,11 +20,11 @@ import torch
 
 from ..video.video_file import read_frames, to_uint8
 
-_MARGIN_SECONDS = 2.0  # by which a jump into a file lands before the frame that is wanted
+_MARGIN_SECONDS = 2.0  # that a seek lands before the first frame to read
 
 
 class WhenPosesEnd(StrEnum):
-    """What a clip shows where the pose video has no more frames."""
+    """What a clip shows after the end of the pose video."""
 
     LOOP = "loop"
     STOP = "stop"
@@ -35,8 +35,8 @@ class PoseVideo(Protocol):
     """The frames of a pose video.
 
     Attributes:
-        digests: one per frame; equal frames have equal ones.
-        frame_rate: frames per second, or None where nothing tells.
+        digests: one per frame; equal frames have equal digests.
+        frame_rate: frames per second, or None if unknown.
     """
 
     digests: Sequence[str]
@@ -47,10 +47,10 @@ class PoseVideo(Protocol):
 
 
 def pose_indices(start_frame: int, num_frames: int, num_poses: int, when_poses_end: WhenPosesEnd) -> list[int]:
-    """Return which pose frame belongs to each frame of a clip that begins at `start_frame` of the video.
+    """Return the index of the pose for each frame of a clip that begins at `start_frame` of the video.
 
-    A frame before the video's beginning (the shared frame of a video that is continued) has the first pose. STOP holds the
-    last pose as HOLD does; the video ends there, so nobody sees it.
+    A frame before frame 0 (the shared frame of a continued video) has the first pose. STOP repeats the last pose as HOLD
+    does; the video ends there, so those frames are not shown.
     """
     frames = [max(0, frame) for frame in range(start_frame, start_frame + num_frames)]
     if when_poses_end is WhenPosesEnd.LOOP:
@@ -84,7 +84,7 @@ def fit_pose(frame: np.ndarray, width: int, height: int) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class PoseImages:
-    """Pose frames that are in memory already, kept as bytes.
+    """Pose frames in memory.
 
     Attributes:
         frames: [N, h, w, 3] uint8.
@@ -118,7 +118,7 @@ class PoseFile:
 
     Attributes:
         path: the file.
-        num_after: frames of the file behind the last one of `digests`.
+        num_after: frames of the file after the last one in `digests`.
     """
 
     path: Path
@@ -127,20 +127,20 @@ class PoseFile:
     num_after: int = 0
 
     def read(self, indices: Sequence[int], width: int, height: int) -> torch.Tensor:
-        """Return the frames `indices` [n, height, width, 3] uint8, decoding each stretch of the file once.
+        """Return the frames `indices` [n, height, width, 3] uint8, decoding each range of the file once.
 
         Raises:
-            OSError: the file cannot be read, or is no longer what it was.
+            OSError: the file cannot be read, or it has changed.
         """
         fitted: dict[int, np.ndarray] = {}
-        for stretch in _stretches(indices):
-            fitted.update(zip(stretch, self._read_stretch(stretch, width, height), strict=True))
+        for part in _ranges(indices):
+            fitted.update(zip(part, self._read_range(part, width, height), strict=True))
         return torch.from_numpy(np.stack([fitted[index] for index in indices]))
 
-    def _read_stretch(self, stretch: range, width: int, height: int) -> list[np.ndarray]:
-        """Return the neighbouring frames `stretch`, from a jump into the file, or else from its beginning."""
-        wanted = self.digests[stretch.start : stretch.stop]
-        num_from_end = len(self.digests) - stretch.start + self.num_after
+    def _read_range(self, indices: range, width: int, height: int) -> list[np.ndarray]:
+        """Return the frames `indices`, after a seek or, if that fails, from the beginning of the file."""
+        wanted = self.digests[indices.start : indices.stop]
+        num_from_end = len(self.digests) - indices.start + self.num_after
         for last_seconds in (num_from_end / self.frame_rate + _MARGIN_SECONDS, None):
             recent: deque[tuple[str, np.ndarray]] = deque(maxlen=len(wanted))
             with closing(read_frames(self.path, last_seconds)) as frames:
@@ -158,19 +158,22 @@ def pose_file(
     seconds: float = 0.0,
     on_frame: Callable[[], object] = lambda: None,
 ) -> PoseFile:
-    """Return the video file `path` as a pose video, having read it once, frame by frame.
+    """Read the video file `path` once and return it as a pose video.
 
     Args:
         frame_rate: average frames per second of the file.
-        start_seconds: where the part to use begins.
-        seconds: how long that part is; 0 for all the rest.
+        start_seconds: start of the part to use.
+        seconds: length of that part; 0 for the rest of the file.
         on_frame: called for each frame; may raise to stop.
 
     Raises:
         OSError: it is not a video that can be read.
         ValueError: the part to use has no frame.
     """
-    digests = tuple(_digests(read_frames(path), on_frame))
+    digests = []
+    for frame in read_frames(path):
+        on_frame()
+        digests.append(_digest(frame))
     start = _frames_before(start_seconds, frame_rate)
     stop = min(len(digests), _frames_before(start_seconds + seconds, frame_rate)) if seconds else len(digests)
     if start >= stop:
@@ -178,13 +181,7 @@ def pose_file(
             f"poses: {path.name} has {len(digests)} frames, none of them in the part that begins at {start_seconds:g} s: "
             "begin earlier, or use all of it."
         )
-    return PoseFile(path, digests[start:stop], frame_rate, len(digests) - stop)
-
-
-def _digests(frames: Iterable[np.ndarray], on_frame: Callable[[], object]) -> Iterable[str]:
-    for frame in frames:
-        on_frame()
-        yield _digest(frame)
+    return PoseFile(path, tuple(digests[start:stop]), frame_rate, len(digests) - stop)
 
 
 def _digest(frame: np.ndarray) -> str:
@@ -193,12 +190,12 @@ def _digest(frame: np.ndarray) -> str:
 
 
 def _frames_before(seconds: float, frame_rate: float) -> int:
-    """Return how many frames begin before the time `seconds`, forgiving what a time in decimals is off."""
+    """Return how many frames begin before the time `seconds`, within the rounding of decimal times."""
     return int(np.ceil(seconds * frame_rate - 1e-3))
 
 
-def _stretches(indices: Sequence[int]) -> list[range]:
-    """Return the unbroken stretches of numbers that `indices` consist of."""
+def _ranges(indices: Sequence[int]) -> list[range]:
+    """Return the ranges of consecutive numbers in `indices`."""
     known = set(indices)
     starts = sorted(index for index in known if index - 1 not in known)
     stops = sorted(index + 1 for index in known if index + 1 not in known)

@@ -1,7 +1,7 @@
-"""Items that one thread makes and a function in another thread takes, a bounded number of them waiting in between.
+"""Items that one thread makes and another thread writes, with a bounded queue in between.
 
-The maker goes on with other work as soon as the last item is handed over; what the taker still has to do with them costs it
-nothing. Whatever stops the maker stops the taker, and the taker's error is raised in the maker's thread.
+The maker goes on as soon as its last item is queued. If the maker fails, the writer stops too; the writer's error is raised
+in the maker's thread.
 """
 
 import queue
@@ -10,29 +10,29 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
-_LOOK_SECONDS = 0.2  # how often a maker that waits for room looks whether the taker is still there
+_POLL_SECONDS = 0.2  # how often a maker that waits for room checks that the writer is alive
 
 
 class Withdrawn(Exception):
-    """Raised by the taker's iterator: the maker failed, no more items come."""
+    """Raised by the writer's iterator when the maker failed and no more items come."""
 
 
-class HandOver(Generic[T]):
-    """Items on their way from this thread to `take`, which runs in another one."""
+class BackgroundWriter(Generic[T]):
+    """A thread that runs `write` on the items it is given."""
 
-    def __init__(self, take: Callable[[Iterator[T]], None], capacity: int):
-        """Start `take`, which gets an iterator over the items; at most `capacity` items wait for it."""
-        self._take = take
-        self._items: queue.Queue[T | type[StopIteration] | Withdrawn] = queue.Queue(capacity)
+    def __init__(self, write: Callable[[Iterator[T]], None], capacity: int):
+        """Start `write` with an iterator over the items; at most `capacity` of them wait for it."""
+        self._write = write
+        self._queue: queue.Queue[T | type[StopIteration] | Withdrawn] = queue.Queue(capacity)
         self._error: BaseException | None = None
-        self._thread = threading.Thread(target=self._run, name="svi-hand-over", daemon=True)
+        self._thread = threading.Thread(target=self._run, name="svi-background-writer", daemon=True)
         self._thread.start()
 
     def give(self, items: Iterable[T]) -> None:
-        """Hand over `items`, waiting while there is no room. Call :meth:`end` afterwards.
+        """Queue `items`, waiting while the queue is full. Call :meth:`end` afterwards.
 
         Raises:
-            Whatever `items` raises, after `take` has stopped; whatever `take` raised, where it no longer takes.
+            Whatever `items` raises, after `write` has stopped; whatever `write` raised, if it stopped early.
         """
         try:
             for item in items:
@@ -46,14 +46,14 @@ class HandOver(Generic[T]):
             self.wait()
 
     def end(self) -> None:
-        """Say that all items were handed over; `take` goes on with what it has."""
+        """Tell the writer that it has all items; it writes those that are queued."""
         self._put(StopIteration)
 
     def wait(self) -> None:
-        """Return when `take` has returned.
+        """Return when `write` has returned.
 
         Raises:
-            Whatever `take` raised.
+            Whatever `write` raised.
         """
         self._thread.join()
         error, self._error = self._error, None
@@ -61,10 +61,10 @@ class HandOver(Generic[T]):
             raise error
 
     def _put(self, item) -> bool:
-        """Put `item` in line and return whether there is still somebody to take it."""
+        """Queue `item` and return True, or False if the writer has stopped."""
         while self._thread.is_alive():
             try:
-                self._items.put(item, timeout=_LOOK_SECONDS)
+                self._queue.put(item, timeout=_POLL_SECONDS)
                 return True
             except queue.Full:
                 continue
@@ -72,14 +72,14 @@ class HandOver(Generic[T]):
 
     def _run(self) -> None:
         try:
-            self._take(self._taken())
+            self._write(self._items())
         except Withdrawn:
-            pass  # the maker knows why
+            pass  # the maker raises its own error
         except BaseException as error:
             self._error = error
 
-    def _taken(self) -> Iterator[T]:
-        while (item := self._items.get()) is not StopIteration:
+    def _items(self) -> Iterator[T]:
+        while (item := self._queue.get()) is not StopIteration:
             if isinstance(item, Withdrawn):
                 raise item
             yield item

@@ -1,7 +1,7 @@
-"""Colour correction towards the anchor, on the frames that are shown only: what conditions the next clip stays as it is.
+"""Colour correction towards the anchor, on the shown frames only: the frames that condition the next clip stay unchanged.
 
-At the end of each clip the mean and the spread of every colour channel are compared with the anchor's; the correction found
-there is reached gradually over the clip, from the one that the clip before ended with, so that it never jumps at a seam.
+At the end of each clip the mean and deviation of every colour channel are compared with the anchor's. The correction
+changes gradually over the clip, from that of the end of the clip before to this one, so that it never jumps at a seam.
 Source: the mean and deviation transfer of Reinhard et al., "Color Transfer between Images" (2001),
 https://doi.org/10.1109/38.946629, in RGB.
 """

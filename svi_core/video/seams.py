@@ -16,7 +16,7 @@ from ..systems.layouts import Layout
 
 
 class Seam(StrEnum):
-    """What becomes of the frames that two neighbouring clips share."""
+    """How a video shows the frames that two neighbouring clips share."""
 
     DROP = "drop"  # one copy is shown, the other dropped
     LINEAR = "linear"  # cross-fade at constant speed
@@ -24,7 +24,7 @@ class Seam(StrEnum):
 
 
 def measured_seam(layout: Layout) -> Seam:
-    """Return the seam to use where nothing is said: what measured best, or what the released code does where nothing was.
+    """Return the default seam: the best one measured, or the released code's for layouts that were not measured.
 
     2.0 Pro: on the demo's tiny models a linear blend had a smaller jump than a drop at 24 of 24 seams (benchmarks/RESULTS.md).
     """
@@ -33,7 +33,7 @@ def measured_seam(layout: Layout) -> Seam:
 
 @dataclass(frozen=True)
 class Showing:
-    """What one clip gives to the video.
+    """The frames that one clip gives to the video.
 
     Attributes:
         frames: indices of the clip's frames that are shown, in order.
@@ -56,7 +56,7 @@ class Showing:
 
     @property
     def name(self) -> str:
-        """A short name that tells the files of different showings of one clip apart."""
+        """A short name, different for every showing of one clip."""
         blend = f"-{self.seam}{self.num_blended}" if self.num_blended else ""
         return f"{self.frames.start}-{self.frames.stop}-{self.hold}{blend}"
 
@@ -78,10 +78,10 @@ def blend_weights(seam: Seam, num_frames: int) -> torch.Tensor:
 
 
 def cut_frames(chunks: Iterator[torch.Tensor], showing: Showing, before: torch.Tensor | None = None) -> Iterator[torch.Tensor]:
-    """Yield of a clip's `chunks` [t, H, W, 3] what `showing` says.
+    """Yield the frames of a clip's `chunks` [t, H, W, 3] that `showing` selects.
 
     Args:
-        before: the last ``showing.num_blended`` frames [n, H, W, 3] of the clip before, where frames are blended.
+        before: the last ``showing.num_blended`` frames [n, H, W, 3] of the clip before, if frames are blended.
     """
     weights = blend_weights(showing.seam, showing.num_blended).view(-1, 1, 1, 1)
     position = done = 0

@@ -1,22 +1,21 @@
-"""The sound of a run: samples that a node hands over, kept as one file in the run folder and heard from its first new frame.
+"""The sound of a run: samples from a node, stored as one file in the run folder and heard from the first new frame on.
 
-Encoded once, as AAC, so that refreshing the growing video copies it; named by its content, so that another sound never
-takes its place.
+It is encoded once, as AAC, so that refreshing the growing video only copies it. Its name depends on its content, so that
+another sound never replaces it.
 """
 
 import functools
-import re
-import subprocess
-import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import imageio_ffmpeg
 import torch
 
 from ..files.atomic_file import staged
 from ..files.fingerprint import fingerprint
-from .video_file import NO_WINDOW, Sound
+from .ffmpeg import ffmpeg_writing
+from .source_video import open_media
+from .video_file import Sound
 
 _KBITS_PER_CHANNEL = 96
 _MAX_CHANNELS = 8
@@ -32,7 +31,7 @@ class SoundTrack:
         sample_rate: samples per second.
 
     Raises:
-        ValueError: no samples, or samples that are no sound.
+        ValueError: there are no samples, or they are no sound.
     """
 
     waveform: torch.Tensor
@@ -56,16 +55,16 @@ class SoundTrack:
 
     @functools.cached_property
     def key(self) -> str:
-        """A hash of what is heard."""
+        """A hash of the samples and their rate."""
         return fingerprint("sound", self.waveform, self.sample_rate)
 
     def between(self, begin: float, end: float) -> torch.Tensor:
-        """Return the samples [channels, n] from `begin` to `end` in seconds, as far as there are any."""
+        """Return the samples [channels, n] from `begin` to `end` in seconds, fewer at the ends of the sound."""
         first, last = (max(0, round(second * self.sample_rate)) for second in (begin, end))
         return self.waveform[:, first:last]
 
     def kept_in(self, folder: Path) -> Sound:
-        """Return this sound as a file in `folder`, written there unless it is there already.
+        """Return this sound as a file in `folder`; write the file unless it exists.
 
         Raises:
             OSError: it could not be written.
@@ -73,28 +72,27 @@ class SoundTrack:
         path = folder / f"sound-{self.key[:16]}.m4a"
         if not path.exists():
             channels = self.waveform.shape[0]
-            raw = ["-f", "f32le", "-ar", str(self.sample_rate), "-ac", str(channels), "-i", "-"]
+            raw = ["-f", "f32le", "-ar", self.sample_rate, "-ac", channels, "-i", "-"]
             _encode(path, [*raw, "-b:a", f"{channels * _KBITS_PER_CHANNEL}k"], self.waveform)
         return Sound(path, "aac", self.seconds)
 
 
 def sound_seconds(path: Path) -> float:
-    """Return how long the first sound in the file `path` is, by decoding it.
+    """Return how long the first sound in the file `path` is, by decoding it as ComfyUI's Load Audio does.
 
     Raises:
-        OSError: it has none that can be read.
+        OSError: it has no sound that can be read.
     """
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path)]
-    command += ["-map", "0:a:0", "-f", "null", "-progress", "-", "-"]
-    done = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW)
-    times = re.findall(rb"^out_time_us=(\d+)", done.stdout, re.MULTILINE)
-    if done.returncode or not times:
-        raise OSError(f"{path} has no sound that can be read: choose another file.")
-    return int(times[-1]) / 1e6
+    with open_media(path) as container:
+        stream = next(iter(container.streams.audio), None)
+        num_samples = sum(frame.samples for frame in container.decode(stream)) if stream else 0
+        if not num_samples:
+            raise OSError(f"{path} has no sound that can be read: choose another file.")
+        return num_samples / stream.codec_context.sample_rate
 
 
 def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sound:
-    """Return `second`, heard `first_seconds` later, after `first` or silence; a file beside that of `second`.
+    """Return `second` delayed by `first_seconds`, which `first` or silence fills, as a file beside that of `second`.
 
     Raises:
         OSError: it could not be written.
@@ -106,20 +104,13 @@ def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sou
         shape = f"aresample={_JOINED_RATE},aformat=channel_layouts=stereo"
         fill = f"apad=whole_dur={first_seconds:.6f},atrim=end={first_seconds:.6f}"
         graph = f"[0:a:0]{shape},{fill}[a];[1:a:0]{shape}[b];[a][b]concat=n=2:v=0:a=1[out]"
-        inputs = [*(["-i", str(first.path)] if first else silence), "-i", str(second.path)]
+        inputs = [*(["-i", first.path] if first else silence), "-i", second.path]
         _encode(path, [*inputs, "-filter_complex", graph, "-map", "[out]", "-b:a", f"{2 * _KBITS_PER_CHANNEL}k"])
     return replace(second, path=path, seconds=first_seconds + second.seconds)
 
 
-def _encode(path: Path, arguments: list[str], waveform: torch.Tensor | None = None) -> None:
-    """Write `path` as AAC by ffmpeg, with the samples of `waveform`, if given, as interleaved floats on its standard input."""
-    with staged(path) as staging, tempfile.TemporaryFile() as samples:
-        if waveform is not None:
-            for second in waveform.split(1 << 20, dim=1):
-                samples.write(second.T.contiguous().float().cpu().numpy().astype("<f4").tobytes())
-            samples.seek(0)
-        command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-loglevel", "error", *arguments, "-c:a", "aac", str(staging)]
-        done = subprocess.run(command, stdin=samples, capture_output=True, check=False, **NO_WINDOW)
-        if done.returncode:
-            reason = (done.stderr.decode(errors="replace").strip().splitlines() or ["no message"])[-1]
-            raise OSError(f"ffmpeg could not write {path} ({reason}): check free space and permissions of the folder.")
+def _encode(path: Path, arguments: Sequence[object], waveform: torch.Tensor | None = None) -> None:
+    """Encode `path` as AAC; `waveform` [channels, samples] goes to ffmpeg's standard input as interleaved floats."""
+    with staged(path) as staging, ffmpeg_writing(staging, [*arguments, "-c:a", "aac"], path) as write:
+        for part in waveform.split(1 << 20, dim=1) if waveform is not None else ():
+            write(part.T.contiguous().float().cpu().numpy().astype("<f4").tobytes())

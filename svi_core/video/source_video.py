@@ -1,32 +1,34 @@
-"""A video file that somebody brings: what it is, its last frames, and its unchanged frames as the beginning of a new video.
+"""A video file of the user: its properties, its last frames, and its unchanged frames as the beginning of a new video.
 
-"Unchanged" is checked, not assumed: every decoded frame of what was made is compared with the source's by hash.
+"Unchanged" is checked, not assumed: every decoded frame of the new file is compared with the source's by hash.
 """
 
 import logging
-import re
-import subprocess
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio_ffmpeg
+import av
 import numpy as np
 import torch
 
 from ..files.atomic_file import staged
 from ..geometry import FRAME_RATE
-from .video_file import CODECS, NO_WINDOW, VideoCoding, count_frames, join_videos, read_frames, write_video
+from .ffmpeg import run_ffmpeg
+from .video_file import CODECS, TIMESCALE, VideoCoding, frame_hashes, join_videos, read_frames, write_video
 
 _log = logging.getLogger(__name__)
 _STREAM_CODECS = {"h264": "h264", "hevc": "h265"}
-_MATRICES = {"bt709": "bt709", "smpte170m": "bt601", "bt470bg": "bt601", "bt470m": "bt601"}
+_MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601"}  # by the numbers of H.273, as _FULL_RANGE by ffmpeg's own
+_FULL_RANGE = 2
+_COPY = ("-map", "0:v:0", "-c", "copy", "-video_track_timescale", TIMESCALE)
 
 
 @dataclass(frozen=True)
 class SourceVideo:
-    """What a video file is.
+    """The properties of a video file.
 
     Attributes:
         path: the file.
@@ -36,9 +38,9 @@ class SourceVideo:
         frame_rate: average frames per second.
         codec: ffmpeg's name of it.
         pixel_format: ffmpeg's name of it.
-        matrix: "bt709", "bt601" or "unspecified"; how its colours are to be read.
+        matrix: of its colours: "bt709", "bt601" or "unspecified".
         full_range: luma 0 .. 255 instead of 16 .. 235.
-        rotated: shown turned by its metadata.
+        rotated: its metadata has players turn or mirror it.
         sound_codec: ffmpeg's name, or None for a silent video.
     """
 
@@ -56,53 +58,56 @@ class SourceVideo:
 
     @property
     def colours(self) -> dict[str, object]:
-        """The fields of a VideoCoding that keep the colours of what is joined to this video alike."""
+        """The fields of a VideoCoding that give clips joined to this video the same colours."""
         return {"matrix": self.matrix, "full_range": self.full_range}
 
 
+@contextmanager
+def open_media(path: Path) -> Iterator[av.container.InputContainer]:
+    """Open the video or sound file `path` with PyAV for the length of the block.
+
+    Raises:
+        OSError: it cannot be opened, or be read in the block.
+    """
+    try:
+        with av.open(str(path), metadata_errors="replace") as container:
+            yield container
+    except av.error.FFmpegError as error:
+        raise OSError(f"{path} is not a video or sound that can be read ({error.strerror}): choose another file.") from error
+
+
 def probe_video(path: Path) -> SourceVideo:
-    """Return what the file `path` is.
+    """Return the properties of the video file `path`.
 
     Raises:
         OSError: it is not a video that can be read.
     """
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(path)]
-    text = _without_metadata(
-        subprocess.run(command, capture_output=True, check=False, **NO_WINDOW).stderr.decode(errors="replace")
-    )
-    stream = re.search(r"Stream #\S+ Video: (\w+)[^\n]*?, (\w+)(?:\(([^)]*)\))?, (\d+)x(\d+)[^\n]*?([\d.]+k?) fps", text)
-    if stream is None:
-        raise OSError(f"{path} is not a video that can be read: it has no video stream with a frame rate.")
-    codec, pixel_format, colours, width, height, rate = stream.groups()
-    words = re.split(r"[,/\s]+", colours or "")
-    turned = re.search(r"rotation of (-?[\d.]+) degrees", text)
-    quarter = turned is not None and round(float(turned[1]) / 90) % 2 == 1
-    sound = re.search(r"Stream #\S+ Audio: (\w+)", text)
-    return SourceVideo(
-        path,
-        int(height if quarter else width),
-        int(width if quarter else height),
-        count_frames(path),
-        float(rate.removesuffix("k")) * (1000 if rate.endswith("k") else 1),
-        codec,
-        pixel_format,
-        next((_MATRICES[word] for word in words if word in _MATRICES), "unspecified"),
-        "pc" in words or pixel_format.startswith("yuvj"),
-        turned is not None,
-        sound and sound[1],
-    )
-
-
-def _without_metadata(text: str) -> str:
-    """Return what ffmpeg says of a file without its metadata: a prompt in there may sound like ffmpeg's own words."""
-    kept, inside = [], None
-    for line in text.splitlines():
-        depth = len(line) - len(line.lstrip())
-        if inside is not None and depth > inside:
-            continue
-        inside = depth if line.strip() == "Metadata:" else None
-        kept.append(line)
-    return "\n".join(kept)
+    with open_media(path) as container:
+        stream = next(iter(container.streams.video), None)
+        if stream is None or not stream.average_rate:
+            raise OSError(f"{path} is not a video that can be read: it has no video stream with a frame rate.")
+        frame, num_frames = None, 0
+        for packet in container.demux(stream):
+            num_frames += packet.size > 0
+            with suppress(av.error.InvalidDataError):  # a recording may begin between two key frames
+                frame = frame or next(iter(packet.decode()), None)
+        if frame is None:
+            raise OSError(f"{path} is not a video that can be read: it has no frame.")
+        coding, sound = stream.codec_context, next(iter(container.streams.audio), None)
+        size = coding.width, coding.height
+        tags = coding.colorspace, coding.color_primaries, coding.color_trc  # the first known one counts
+        return SourceVideo(
+            path,
+            *(size[::-1] if round(frame.rotation / 90) % 2 else size),
+            num_frames,
+            round(float(stream.average_rate), 2),  # two decimals, on which the keys of clips of earlier runs depend
+            coding.codec.canonical_name,
+            coding.pix_fmt,
+            next((_MATRICES[tag] for tag in tags if tag in _MATRICES), "unspecified"),
+            coding.color_range == _FULL_RANGE or coding.pix_fmt.startswith("yuvj"),
+            frame.side_data.get("DISPLAYMATRIX") is not None,
+            sound and sound.codec_context.codec.canonical_name,
+        )
 
 
 def video_seconds(path: Path) -> float:
@@ -111,22 +116,20 @@ def video_seconds(path: Path) -> float:
     Raises:
         OSError: it is not a video that can be read.
     """
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-hide_banner", "-i", str(path)]
-    text = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW).stderr.decode(errors="replace")
-    found = re.search(r"Duration: (\d+):(\d+):([\d.]+)", _without_metadata(text))
-    if found is None:
-        raise OSError(f"{path} is not a video that can be read: it has no duration.")
-    return int(found[1]) * 3600 + int(found[2]) * 60 + float(found[3])
+    with open_media(path) as container:
+        if container.duration is None:
+            raise OSError(f"{path} is not a video that can be read: it has no duration.")
+        return container.duration / av.time_base
 
 
 def read_tail(source: SourceVideo, num_frames: int, trim_end: int = 0, frame_rate: float = FRAME_RATE) -> torch.Tensor:
     """Return the last frames [n, H, W, 3] in [0, 1] of `source`, at most `num_frames`, the last one included.
 
-    Frames are picked by the average frame rate, counted back from the end.
+    Frames are picked by the average frame rate, counting back from the end.
 
     Args:
-        trim_end: frames of the file that are left out at its end.
-        frame_rate: frames per second that are wanted, 16 as Wan is trained.
+        trim_end: frames of the file to leave out at its end.
+        frame_rate: frames per second to return, 16 as in Wan's training.
 
     Raises:
         OSError: the file cannot be read.
@@ -135,7 +138,7 @@ def read_tail(source: SourceVideo, num_frames: int, trim_end: int = 0, frame_rat
     back = [int(k * step + 0.5) for k in range(num_frames)]
     needed = min(source.num_frames, trim_end + back[-1] + 1)
     last = deque(read_frames(source.path, last_seconds=needed / source.frame_rate + 2.0), maxlen=needed)
-    if len(last) < needed:  # times in the file are not what its frame rate says: read all of it
+    if len(last) < needed:  # the times in the file do not fit its frame rate: read all of it
         last = deque(read_frames(source.path), maxlen=needed)
     newest = len(last) - 1 - trim_end
     frames = np.stack([last[newest - k] for k in reversed(back) if k <= newest])
@@ -145,19 +148,19 @@ def read_tail(source: SourceVideo, num_frames: int, trim_end: int = 0, frame_rat
 def write_beginning(path: Path, source: SourceVideo, num_frames: int, coding: VideoCoding) -> None:
     """Write the first `num_frames` frames of `source` to `path`, so that clips of `coding` can be joined to it.
 
-    The packets are copied where that works, else encoded without loss; either way every decoded frame is compared.
+    The packets are copied where that works, else the frames are encoded without loss; every decoded frame is compared.
 
     Raises:
         OSError: neither way gives the same frames.
     """
-    wanted = frame_hashes(source.path)[:num_frames]
-    ways = [_copy_arguments(num_frames)] if _may_copy(source, coding) else []
-    ways.append(_lossless_arguments(source, num_frames, coding))
-    for arguments in ways:
+    hashes = frame_hashes(source.path)[:num_frames]
+    may_copy = _STREAM_CODECS.get(source.codec) == coding.codec and not source.rotated
+    lossless = _lossless_arguments(source, coding)
+    for arguments in (_COPY, lossless) if may_copy else (lossless,):
         try:
             with staged(path) as staging:
-                _convert(source.path, staging, arguments)
-                _require_good_join(staging, wanted, source, coding, exact_times=arguments is ways[0] and len(ways) > 1)
+                run_ffmpeg(staging, ("-i", source.path, "-frames:v", num_frames, *arguments), path)
+                _require_good_join(staging, hashes, source, coding, exact_times=arguments is _COPY)
             return
         except OSError as error:
             _log.info("SVI: %s cannot begin a video by %s (%s).", source.path, " ".join(arguments), error)
@@ -167,83 +170,42 @@ def write_beginning(path: Path, source: SourceVideo, num_frames: int, coding: Vi
     )
 
 
-def frame_hashes(path: Path) -> list[str]:
-    """Return a hash of each decoded frame of `path`, in its own pixel format.
-
-    Raises:
-        OSError: `path` is not a video that can be read.
-    """
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(), "-nostdin", "-v", "error", "-i", str(path),
-        "-map", "0:v:0", "-fps_mode", "passthrough", "-f", "framemd5", "-",
-    ]  # fmt: skip
-    done = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW)
-    if done.returncode:
-        raise OSError(f"{path} is not a video that can be read ({done.stderr.decode(errors='replace').strip()[-200:]}).")
-    return [line.rsplit(",", 1)[1].strip() for line in done.stdout.decode().splitlines() if line and not line.startswith("#")]
-
-
-def _may_copy(source: SourceVideo, coding: VideoCoding) -> bool:
-    return _STREAM_CODECS.get(source.codec) == coding.codec and not source.rotated
-
-
-def _copy_arguments(num_frames: int) -> Sequence[str]:
-    return ("-map", "0:v:0", "-c", "copy", "-frames:v", str(num_frames), "-video_track_timescale", "90000")
-
-
-def _lossless_arguments(source: SourceVideo, num_frames: int, coding: VideoCoding) -> Sequence[str]:
+def _lossless_arguments(source: SourceVideo, coding: VideoCoding) -> Sequence[str]:
     quality = (
         ("-qp", "0") if coding.codec == "h264" else ("-x265-params", "lossless=1:log-level=error:bframes=0", "-tag:v", "hvc1")
     )
     return (
-        "-map", "0:v:0", "-frames:v", str(num_frames), "-fps_mode", "passthrough", "-c:v", CODECS[coding.codec], *quality,
-        "-preset", "veryfast", "-bf", "0", "-pix_fmt", source.pixel_format, "-video_track_timescale", "90000",
+        "-map", "0:v:0", "-fps_mode", "passthrough", "-c:v", CODECS[coding.codec], *quality,
+        "-preset", "veryfast", "-bf", "0", "-pix_fmt", source.pixel_format, "-video_track_timescale", TIMESCALE,
     )  # fmt: skip
 
 
 def copy_to_timescale(source: Path, path: Path) -> None:
-    """Write `source`'s video packets to `path` with the time base of our own files, without which joins play at wrong speed.
+    """Write `source`'s video packets to `path` with the time base of our own files; joins of others play at a wrong speed.
 
     Raises:
         OSError: ffmpeg cannot copy them.
     """
-    _convert(source, path, ("-map", "0:v:0", "-c", "copy", "-video_track_timescale", "90000"))
+    run_ffmpeg(path, ("-i", source, *_COPY))
 
 
-def _convert(source: Path, path: Path, arguments: Sequence[str]) -> None:
-    command = [
-        imageio_ffmpeg.get_ffmpeg_exe(),
-        "-y",
-        "-nostdin",
-        "-loglevel",
-        "error",
-        "-i",
-        str(source),
-        *arguments,
-        str(path),
-    ]
-    done = subprocess.run(command, capture_output=True, check=False, **NO_WINDOW)
-    if done.returncode:
-        raise OSError(f"ffmpeg could not write {path}: {done.stderr.decode(errors='replace').strip()[-200:]}")
-
-
-def _require_good_join(beginning: Path, wanted: list[str], source: SourceVideo, coding: VideoCoding, exact_times: bool) -> None:
-    """Check that `beginning` and a clip of `coding` join to a file that starts with the frames `wanted`.
+def _require_good_join(beginning: Path, hashes: list[str], source: SourceVideo, coding: VideoCoding, exact_times: bool) -> None:
+    """Check that `beginning` and a clip of `coding` join to a file whose first frames have `hashes`.
 
     Args:
-        exact_times: copied packets with B-frames can shift times by some frames, which would show at the seam: check that too.
+        exact_times: also check times, which copied packets with B-frames can shift by some frames: the seam would show.
 
     Raises:
-        OSError: they do not.
+        OSError: the frames or times would change.
     """
     clip, trial = (beginning.with_name(f"{beginning.stem}-{name}.mp4") for name in ("clip", "trial"))
     try:
         write_video(clip, [np.zeros((2, source.height, source.width, 3), np.uint8)], coding)
-        join_videos(trial, [beginning, clip], len(wanted) + 2)
+        join_videos(trial, [beginning, clip], len(hashes) + 2)
         found = frame_hashes(trial)
-        if len(found) != len(wanted) + 2 or found[: len(wanted)] != wanted:
+        if len(found) != len(hashes) + 2 or found[: len(hashes)] != hashes:
             raise OSError("its frames would change")
-        seconds = len(wanted) / source.frame_rate + 2 / coding.frame_rate
+        seconds = len(hashes) / source.frame_rate + 2 / coding.frame_rate
         if exact_times and abs(video_seconds(trial) - seconds) > 0.6 / source.frame_rate:
             raise OSError("its times would change")
     finally:

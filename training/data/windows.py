@@ -7,7 +7,7 @@
                                           [ clip to generate, 81 frames )
 
 The anchor is one frame before the motion window. Motion is the last slot of the encoded motion window, and the clip to generate
-begins one frame before that slot's frames (docs/METHOD.md, 3.3 and 9.9). In a source that is too short for all of this, the clip
+begins one frame before that slot's frames (docs/METHOD.md, 3.3 and 9.9). In a source that is too short for this, the clip
 to generate is the end of the source, and the motion window shrinks. In a source of just 81 frames, the motion window is the
 clip's own first 5 frames, whose last slot is slot 1 of the clip because the VAE is causal, and the anchor is inside the clip.
 

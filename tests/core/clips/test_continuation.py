@@ -14,8 +14,8 @@ from svi_core.schedule.text import parse_schedule
 from svi_core.store.records import read_manifest
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout
-from svi_core.video.source_video import frame_hashes, probe_video, read_tail, video_seconds, write_beginning
-from svi_core.video.video_file import VideoCoding, count_frames, join_videos, read_frames
+from svi_core.video.source_video import probe_video, read_tail, video_seconds, write_beginning
+from svi_core.video.video_file import VideoCoding, count_frames, frame_hashes, join_videos, read_frames
 from tests.core.fakes import FakeMaker
 
 STORY = "one\n\ntwo\n\nthree"

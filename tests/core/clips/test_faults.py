@@ -20,6 +20,7 @@ import torch
 from filelock import FileLock
 
 from svi_core.clips import growing_video as run_module
+from svi_core.clips import run_video
 from svi_core.clips.clip_plan import ClipPlan
 from svi_core.files.atomic_file import STAGING_MARK
 from svi_core.schedule.spec import MAX_CLIPS
@@ -211,7 +212,7 @@ def test_memory_does_not_grow_over_a_thousand_clips(tmp_path, monkeypatch):
     A leak of one latent per clip (28 KB, 33 MB in all) would show, and so would one of frames (over 200 KB a clip).
     """
     monkeypatch.setattr(run_module, "write_video", write_quickly)
-    monkeypatch.setattr(run_module, "join_videos", join_quickly)
+    monkeypatch.setattr(run_video, "join_videos", join_quickly)
     monkeypatch.setattr(os, "fsync", lambda handle: None)  # 5 000 of them, and not what is measured
     maker, resident = FakeMaker(LAYOUT, height=96, width=96), []
 

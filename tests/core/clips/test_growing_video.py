@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from svi_core.clips import growing_video as run_module
+from svi_core.clips import run_video
 from svi_core.clips.clip_plan import ClipPlan
 from svi_core.clips.growing_video import GrowingVideo, make_video
 from svi_core.clips.step_by_step import RunState, finish_video, next_clip
@@ -193,8 +194,8 @@ def test_a_damaged_segment_is_made_again_without_sampling(tmp_path):
 def test_refreshing_the_video_takes_a_small_share_of_a_long_run(tmp_path, monkeypatch):
     """60 clips must not mean 60 copies of a growing file."""
     joins = []
-    real = __import__("svi_core.clips.growing_video", fromlist=["join_videos"]).join_videos
-    monkeypatch.setattr("svi_core.clips.growing_video.join_videos", lambda *args: (joins.append(1), real(*args)))
+    real = run_video.join_videos
+    monkeypatch.setattr("svi_core.clips.run_video.join_videos", lambda *args: (joins.append(1), real(*args)))
     path, _, _ = run(tmp_path, 60, make_layout("2.0 Pro", num_frames=9))
     assert count_frames(path) == 60 * 4 + 5
     assert 1 < len(joins) < 40
@@ -318,7 +319,7 @@ def test_a_file_that_could_not_be_written_stops_the_run_and_is_left_out_of_the_v
 
 
 def test_a_failing_refresh_does_not_stop_a_run_nor_hide_its_error(tmp_path, monkeypatch, caplog):
-    real = __import__("svi_core.clips.growing_video", fromlist=["join_videos"]).join_videos
+    real = run_video.join_videos
     calls = []
 
     def failing(*args):
@@ -327,7 +328,7 @@ def test_a_failing_refresh_does_not_stop_a_run_nor_hide_its_error(tmp_path, monk
             raise PermissionError(13, "open in a player")
         real(*args)
 
-    monkeypatch.setattr("svi_core.clips.growing_video.join_videos", failing)
+    monkeypatch.setattr("svi_core.clips.run_video.join_videos", failing)
     path, _, _ = run(tmp_path / "a")
     assert count_frames(path) == 17 and "open in a player" in caplog.text
     broken = FakeMaker(LAYOUT)
@@ -347,8 +348,8 @@ def test_clip_by_clip_stops_at_the_final_length(tmp_path):
 
 def test_clip_by_clip_refreshes_the_video_as_rarely_as_the_loop(tmp_path, monkeypatch):
     joins = []
-    real = __import__("svi_core.clips.growing_video", fromlist=["join_videos"]).join_videos
-    monkeypatch.setattr("svi_core.clips.growing_video.join_videos", lambda *args: (joins.append(1), real(*args)))
+    real = run_video.join_videos
+    monkeypatch.setattr("svi_core.clips.run_video.join_videos", lambda *args: (joins.append(1), real(*args)))
     state = state_of(tmp_path)
     for _ in range(12):
         state, _ = next_clip(state)
@@ -375,9 +376,9 @@ def test_the_video_of_a_stopped_run_outlives_another_run(tmp_path):
 def test_the_video_of_a_stopped_run_is_not_shortened_by_going_on(tmp_path, monkeypatch):
     stopped_run(tmp_path, STORY)
     lengths = []
-    real = __import__("svi_core.clips.growing_video", fromlist=["join_videos"]).join_videos
+    real = run_video.join_videos
     monkeypatch.setattr(
-        "svi_core.clips.growing_video.join_videos", lambda path, *args: (real(path, *args), lengths.append(count_frames(path)))
+        "svi_core.clips.run_video.join_videos", lambda path, *args: (real(path, *args), lengths.append(count_frames(path)))
     )
     run(tmp_path)
     assert min(lengths) >= 13 and not list(tmp_path.glob("stopped-*.mp4"))
@@ -421,7 +422,7 @@ def test_a_video_open_in_a_player_does_not_fail_a_finished_run(tmp_path, monkeyp
 
 
 def test_a_second_cancel_while_the_end_is_shown_still_leaves_a_video(tmp_path, monkeypatch):
-    monkeypatch.setattr(GrowingVideo, "show_end", lambda video: (_ for _ in ()).throw(Killed()))
+    monkeypatch.setattr(GrowingVideo, "add_rest", lambda video: (_ for _ in ()).throw(Killed()))
     left = stopped_run(tmp_path, STORY)
     assert count_frames(left) == 13
 

@@ -4,8 +4,8 @@ import pytest
 from svi_core.clips.joining import Joint, Piece, join_into_folder, write_joint
 from svi_core.store.records import read_manifest
 from svi_core.video.seams import Seam
-from svi_core.video.source_video import frame_hashes, probe_video, video_seconds
-from svi_core.video.video_file import VideoCoding, count_frames, read_frames, write_video
+from svi_core.video.source_video import probe_video, video_seconds
+from svi_core.video.video_file import VideoCoding, count_frames, frame_hashes, read_frames, write_video
 from tests.core.clips.test_continuation import CODINGS, ffmpeg, foreign_video
 
 LOSSLESS = VideoCoding(crf=0, pixel_format="yuv444p")

@@ -3,48 +3,48 @@ import time
 
 import pytest
 
-from svi_core.video.background_writer import HandOver
+from svi_core.video.background_writer import BackgroundWriter
 
 
-def test_all_items_arrive_in_order_and_the_giver_need_not_wait_for_the_end():
-    taken, may_end = [], threading.Event()
+def test_all_items_arrive_in_order_and_the_maker_need_not_wait_for_the_end():
+    written, may_end = [], threading.Event()
 
-    def take(items):
-        taken.extend(items)
+    def write(items):
+        written.extend(items)
         may_end.wait(60)
 
-    way = HandOver(take, capacity=2)
-    way.give(range(20))
-    way.end()  # returns although `take` has not
-    assert len(taken) >= 17 and not may_end.is_set(), "what is not taken yet is in line: 2 items and the end"
+    writer = BackgroundWriter(write, capacity=2)
+    writer.give(range(20))
+    writer.end()  # returns although `write` has not
+    assert len(written) >= 17 and not may_end.is_set(), "the rest is queued: 2 items and the end"
     may_end.set()
-    way.wait()
-    assert taken == list(range(20))
+    writer.wait()
+    assert written == list(range(20))
 
 
-def test_no_more_than_the_capacity_is_ever_in_line():
-    """Item n is made only when at most 3 of the earlier ones wait and one is being looked at."""
-    taken, ahead = [], []
+def test_no_more_than_the_capacity_is_ever_queued():
+    """Item n is made only when at most 3 of the earlier ones wait and one is being written."""
+    written, ahead = [], []
 
-    def take(items):
+    def write(items):
         for item in items:
             time.sleep(0.002)
-            taken.append(item)
+            written.append(item)
 
     def make():
         for item in range(30):
-            ahead.append(item - len(taken))
+            ahead.append(item - len(written))
             yield item
 
-    way = HandOver(take, capacity=3)
-    way.give(make())
-    way.end()
-    way.wait()
+    writer = BackgroundWriter(write, capacity=3)
+    writer.give(make())
+    writer.end()
+    writer.wait()
     assert max(ahead) <= 3 + 2
 
 
-def test_the_takers_error_is_raised_where_items_are_given():
-    def take(items):
+def test_the_writers_error_is_raised_where_items_are_given():
+    def write(items):
         next(items)
         raise OSError("the disk is full")
 
@@ -53,26 +53,26 @@ def test_the_takers_error_is_raised_where_items_are_given():
             yield 0
 
     with pytest.raises(OSError, match="the disk is full"):
-        HandOver(take, capacity=1).give(endless())
+        BackgroundWriter(write, capacity=1).give(endless())
 
 
-def test_the_takers_error_after_the_last_item_is_raised_by_wait_once():
-    def take(items):
+def test_the_writers_error_after_the_last_item_is_raised_by_wait_once():
+    def write(items):
         list(items)
         raise OSError("the disk is full")
 
-    way = HandOver(take, capacity=1)
-    way.give([1])
-    way.end()
+    writer = BackgroundWriter(write, capacity=1)
+    writer.give([1])
+    writer.end()
     with pytest.raises(OSError, match="the disk is full"):
-        way.wait()
-    way.wait()
+        writer.wait()
+    writer.wait()
 
 
-def test_a_giver_that_fails_stops_the_taker_which_cleans_up_first():
+def test_a_maker_that_fails_stops_the_writer_which_cleans_up_first():
     seen, cleaned = [], []
 
-    def take(items):
+    def write(items):
         try:
             seen.extend(items)
         finally:
@@ -83,5 +83,5 @@ def test_a_giver_that_fails_stops_the_taker_which_cleans_up_first():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        HandOver(take, capacity=1).give(make())
+        BackgroundWriter(write, capacity=1).give(make())
     assert seen == [1] and cleaned == [True]

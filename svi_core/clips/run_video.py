@@ -1,0 +1,102 @@
+"""The video file of a run: one file that is refreshed while the run goes on, then one under a name of its own."""
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..files.fingerprint import fingerprint
+from ..store.records import ShownClip, is_intact, read_manifest
+from ..store.run_store import RunStore
+from ..video.sound import sound_after
+from ..video.video_file import Sound, join_videos
+from .video_settings import VideoSettings
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class RunVideo:
+    """The join of a run's segments on disk.
+
+    Attributes:
+        num_segments: how many segments this run has joined into the growing file.
+    """
+
+    store: RunStore
+    settings: VideoSettings
+    num_segments: int = 0
+
+    @property
+    def path(self) -> Path:
+        """The growing file."""
+        return self.store.folder / "video.mp4"
+
+    def refresh(self, clips: Sequence[ShownClip], segments: Sequence[Path]) -> None:
+        """Join `segments` into the growing file, unless it holds all of them, or more from a run that was interrupted.
+
+        Raises:
+            OSError: the file could not be written.
+        """
+        earlier, keys = _keys(self._interrupted()), _keys(clips)
+        if self.num_segments == len(segments) or (len(earlier) > len(keys) and earlier[: len(keys)] == keys):
+            return
+        self._set_aside_other(clips)
+        self._join(self.path, clips, segments)
+        self.store.write_manifest(clips, self.path.name)
+        self.num_segments = len(segments)
+
+    def finish(self, clips: Sequence[ShownClip], segments: Sequence[Path]) -> Path:
+        """Join `segments` under a name that depends on their content, so that another video never replaces it.
+
+        Raises:
+            OSError: the video could not be written.
+        """
+        parts = [path.name for path in segments] + ([self.settings.sound.key] if self.settings.sound else [])
+        final = self.store.folder / f"video-{fingerprint(parts)[:12]}.mp4"
+        if not is_intact(final):
+            self._join(final, clips, segments)
+        try:
+            self._set_aside_other(clips)
+            self.path.unlink(missing_ok=True)
+        except OSError as error:  # open in a player on Windows, say
+            _log.warning("SVI: %s could not be removed (%s); the finished video is %s.", self.path, error, final.name)
+        self.store.write_manifest(clips, final.name, is_final=True)
+        return final
+
+    def _interrupted(self) -> Sequence[ShownClip]:
+        """Return the clips of the growing file that an interrupted run left; none if there is no such file."""
+        try:
+            return (read_manifest(self.path) if self.path.exists() and not self.num_segments else None) or ()
+        except ValueError:
+            return ()
+
+    def _set_aside_other(self, clips: Sequence[ShownClip]) -> None:
+        """Rename the file of an interrupted run, unless `clips` continue it."""
+        earlier = self._interrupted()
+        if not earlier or _keys(clips)[: len(earlier)] == _keys(earlier):
+            return
+        aside = self.store.folder / f"stopped-{fingerprint(_keys(earlier))[:12]}.mp4"
+        os.replace(self.path, aside)
+        self.store.write_manifest(earlier, aside.name, is_final=True)
+
+    def _join(self, path: Path, clips: Sequence[ShownClip], segments: Sequence[Path]) -> None:
+        num_frames = sum(clip.num_frames for clip in clips)
+        join_videos(path, segments, num_frames, self.settings.metadata, self._sound(num_frames))
+
+    def _sound(self, num_frames: int) -> Sound | None:
+        """Return the sound of the first `num_frames` frames of the video."""
+        start, own = self.settings.start, self.settings.sound
+        if own is None:
+            return start.sound if start else None
+        sound, begun = own.kept_in(self.store.folder), 0.0
+        if start is not None:
+            begun = start.num_frames / start.source.frame_rate
+            sound = sound_after(start.sound, begun, sound)
+        num_new = num_frames - (start.num_frames if start else 0)
+        return replace(sound, seconds=min(sound.seconds, begun + num_new / self.settings.coding.frame_rate))
+
+
+def _keys(clips: Sequence[ShownClip]) -> list[str]:
+    return [clip.key for clip in clips]
