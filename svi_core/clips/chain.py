@@ -30,6 +30,7 @@ class Predecessor(Protocol):
 
     def tail(self, num_frames: int) -> torch.Tensor:
         """Return the last `num_frames` frames [n, H, W, 3] in [0, 1]."""
+        ...
 
 
 def motion_of(layout: Layout, previous: Predecessor) -> KnownPart:
@@ -103,12 +104,15 @@ class ClipMaker(Protocol):
 
     def sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
         """Return the latent [1, 16, F, h, w] of the clip."""
+        ...
 
     def decode(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the clip's frames in chunks [t, H, W, 3] in [0, 1]."""
+        ...
 
     def measures(self, request: ClipRequest) -> dict[str, float]:
         """Return what the time of the clip just sampled depends on besides its size: "num_steps", "num_passes", ..."""
+        ...
 
 
 def make_clip(
@@ -130,7 +134,7 @@ def make_clip(
     """
     previous = None if request.starts_anew else before or start
     plan_key = None if request.starts_anew else before.plan_key if before else plan.continues or None
-    key = chain_key(previous and previous.key, maker.determinants(request))
+    key = chain_key(previous.key if previous else None, maker.determinants(request))
     plan_key = plan.plan_key(request, plan_key)
     record = ClipRecord(key, request.index, request.spec.prompt, request.seed, {}, plan_key=plan_key)
     latent = store.load_latent(key)

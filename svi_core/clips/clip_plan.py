@@ -28,9 +28,11 @@ class ScheduleSource(Protocol):
 
     def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
         """Return what is said of clip `clip_index` (0-based); what came since the run began only if `require` accepts it."""
+        ...
 
     def snapshot(self) -> Schedule:
         """Return the schedule as it is now."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -38,7 +38,9 @@ class PoseEncoder(torch.nn.Sequential):
     @property
     def dim(self) -> int:
         """Width of the tokens."""
-        return self[-1].out_channels
+        last = self[-1]
+        assert isinstance(last, torch.nn.Conv3d)
+        return last.out_channels
 
 
 def pose_state(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:

@@ -43,9 +43,9 @@ def video_size(image_width: int, image_height: int, width: int, height: int, rul
         scale = min(1.0, width / image_width)
     else:
         scale = (width * height / (image_width * image_height)) ** 0.5
-    fitted = tuple(int(side * scale + 1e-6) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in (image_width, image_height))
-    require_frame_size(*fitted, name="fitted video")
-    return fitted
+    width, height = (int(side * scale + 1e-6) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in (image_width, image_height))
+    require_frame_size(width, height, name="fitted video")
+    return width, height
 
 
 def resize_images(images: torch.Tensor, width: int, height: int, mode: ResizeMode) -> torch.Tensor:

@@ -39,8 +39,8 @@ def head_filter(sample_rate: int) -> Biquad:
     middle = high**0.4996667741545416
     k = math.tan(math.pi * 1681.974450955533 / sample_rate)
     norm = 1 + k / quality + k * k
-    b = (high + middle * k / quality + k * k, 2 * (k * k - high), high - middle * k / quality + k * k)
-    return Biquad(tuple(value / norm for value in b), (2 * (k * k - 1) / norm, (1 - k / quality + k * k) / norm))
+    b0, b1, b2 = high + middle * k / quality + k * k, 2 * (k * k - high), high - middle * k / quality + k * k
+    return Biquad((b0 / norm, b1 / norm, b2 / norm), (2 * (k * k - 1) / norm, (1 - k / quality + k * k) / norm))
 
 
 def low_cut(sample_rate: int) -> Biquad:

@@ -44,6 +44,7 @@ class PoseVideo(Protocol):
 
     def read(self, indices: Sequence[int], width: int, height: int) -> torch.Tensor:
         """Return the frames `indices`, fitted as :func:`fit_pose` does: [n, height, width, 3] uint8."""
+        ...
 
 
 def pose_indices(start_frame: int, num_frames: int, num_poses: int, when_poses_end: WhenPosesEnd) -> list[int]:

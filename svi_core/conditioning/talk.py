@@ -40,7 +40,7 @@ def prepared_speech(samples: torch.Tensor) -> torch.Tensor:
 
 
 @torch.no_grad()
-def encode_speech(wav2vec2: torch.nn.Module, samples: torch.Tensor, num_frames: int) -> torch.Tensor:
+def encode_speech(wav2vec2: Any, samples: torch.Tensor, num_frames: int) -> torch.Tensor:
     """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz, on the model's device, in fp32 on the CPU.
 
     They are brought to 25 per second before wav2vec2's transformer, not after (docs/METHOD.md, 7.1).

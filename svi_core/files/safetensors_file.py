@@ -43,7 +43,8 @@ def write_tensors(
         ValueError: a tensor is not of the kind that was announced.
         OSError: the disk is full or the folder cannot be written.
     """
-    header, position = {"__metadata__": dict(metadata)} if metadata else {}, 0
+    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+    position = 0
     for key, (dtype, shape) in kinds.items():
         end = position + math.prod(shape) * dtype.itemsize
         header[key] = {"dtype": _DTYPE_NAMES[dtype], "shape": list(shape), "data_offsets": [position, end]}

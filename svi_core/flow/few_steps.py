@@ -35,8 +35,8 @@ def few_step_sigmas(num_high: int, num_low: int, shift: float, boundary: float) 
     if num_high_noise_steps(even, boundary) == num_high:
         return even
     change = boundary / (shift - (shift - 1) * boundary)  # the boundary in unshifted time
-    exact = {"dtype": torch.float64}
-    times = torch.cat([torch.linspace(1, change, num_high + 1, **exact)[:-1], torch.linspace(change, 0, num_low + 1, **exact)])
+    high = torch.linspace(1, change, num_high + 1, dtype=torch.float64)[:-1]
+    times = torch.cat([high, torch.linspace(change, 0, num_low + 1, dtype=torch.float64)])
     sigmas = (shift * times / (1 + (shift - 1) * times)).float()
     below = torch.nextafter(torch.tensor(boundary), torch.tensor(0.0))  # at the boundary the high-noise expert still counts
     sigmas[num_high] = torch.minimum(sigmas[num_high], below)

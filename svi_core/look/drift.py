@@ -139,8 +139,8 @@ class DriftMeter:
         clips = tuple(_measure(self._rows, self._changes, *ends) for ends in itertools.pairwise(starts))
         colours = np.array([[clip.brightness, clip.saturation, clip.red, clip.blue] for clip in clips])
         distance = tuple(float(d) for d in np.linalg.norm(colours - colours[0], axis=1))
-        nearest = [float(np.min(self.clip_differences(reverse), initial=math.inf)) for reverse in (False, True)]
-        reasons = _reasons_invalid(clips, *nearest, [self._changes[start] for start in starts[1:-1]])
+        nearest, reversed_ = (float(np.min(self.clip_differences(reverse), initial=math.inf)) for reverse in (False, True))
+        reasons = _reasons_invalid(clips, nearest, reversed_, [self._changes[start] for start in starts[1:-1]])
         verdict = f"INVALID ({', '.join(reasons)}): no quality number below means anything" if reasons else "valid"
         return DriftReport(clips, distance, verdict, tuple(_notes(clips, distance)), tuple(reasons))
 

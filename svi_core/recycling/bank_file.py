@@ -264,4 +264,4 @@ def _require_settings(folder: Path, settings: bytes) -> None:
 
 
 def _bytes_of(values: torch.Tensor) -> memoryview:
-    return memoryview(values.reshape(-1).view(torch.uint8).numpy())
+    return values.reshape(-1).view(torch.uint8).numpy().data

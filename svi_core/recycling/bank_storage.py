@@ -74,18 +74,22 @@ class BankStorage(Protocol):
     @property
     def cells(self) -> list[list[Entry]]:
         """The entries of each grid cell, in their order."""
+        ...
 
     def write(self, values: torch.Tensor, sigma: float, square_norm: float) -> Entry:
         """Store `values` [F, C, h, w] and return the entry, which counts only once a change names it."""
+        ...
 
     def read(self, entry: Entry) -> torch.Tensor:
         """Return the values [F, C, h, w] of `entry`, to be read only; slots that are not looked at are not loaded."""
+        ...
 
     def commit(self, change: Change) -> None:
         """Make `change` to `cells`."""
 
     def snapshot(self) -> dict[str, torch.Tensor]:
         """Return tensors from which :meth:`restore` brings back contents and order."""
+        ...
 
     def restore(self, snapshot: Mapping[str, torch.Tensor]) -> None:
         """Go back to `snapshot`."""

@@ -130,4 +130,4 @@ def _with_seed_option(options: list[str], seed: int) -> list[str]:
 
 
 def _name(option: str) -> str:
-    return re.match(r"x(?=\d)|\S+", option).group()
+    return re.findall(r"x(?=\d)|\S+", option)[0]

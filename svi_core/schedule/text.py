@@ -139,7 +139,7 @@ def _parse_options(line: str, number: int) -> Paragraph:
         column = body.index("[") + 2 + match.start() + len(match.group()) - len(match.group().lstrip())
         if not text:
             continue
-        name = re.match(r"x(?=\d)|\S+", text).group()
+        name = re.findall(r"x(?=\d)|\S+", text)[0]
         if name in seen and name != "lora":
             raise ScheduleError(f"{name!r} stands here twice: keep one.", number, column)
         seen.add(name)
