@@ -106,16 +106,18 @@ def test_a_disk_that_is_too_small_stops_the_run_before_it_begins(clips, monkeypa
 
 def test_a_disk_that_fills_up_keeps_what_is_finished(clips, monkeypatch):
     config = settings(clips)
-    real, calls = Path.write_bytes, []
+    real, calls = os.fsync, []
 
-    def full(path: Path, data: bytes) -> int:
-        calls.append(path)
-        if sum("windows" in str(call) for call in calls) == 2:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        return real(path, data)
+    def full(handle: int) -> None:
+        path = os.readlink(f"/proc/self/fd/{handle}")
+        if "windows" in path and ".staging" in path:
+            calls.append(path)
+            if len(calls) == 2:
+                raise OSError(errno.ENOSPC, "No space left on device")
+        real(handle)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(os, "fsync", full)
         with pytest.raises(OSError, match="No space left.*free space.*windows"):
             build_cache(config, FakeEncoders())
     assert len(entries(config)) == 1

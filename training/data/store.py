@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-import safetensors.torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
 from svi_core.files.atomic_file import remove_stale_staging, write_bytes
 from svi_core.files.fingerprint import fingerprint
-from svi_core.files.safetensors_file import read_tensors
+from svi_core.files.folder_lock import lock_folder
+from svi_core.files.safetensors_file import read_tensors, write_tensors
 
 TEXTS, WINDOWS, CLIPS = "texts", "windows", "clips"
 REPORT = "report.json"
@@ -36,7 +36,7 @@ class CacheFolder:
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._lock = FileLock(folder / ".lock")
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> "CacheFolder":
         """Create and lock the folder, and remove what a killed process left half-written.
@@ -48,11 +48,8 @@ class CacheFolder:
         try:
             for kind in (TEXTS, WINDOWS, CLIPS):
                 (self.folder / kind).mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"the cache {self.folder} is in use by another process: wait for it, or set data.cache to another folder."
-            ) from None
+            in_use = f"the cache {self.folder} is in use by another process: wait for it, or set data.cache to another folder."
+            self._lock = lock_folder(self.folder, in_use)
         except OSError as error:
             reason = f"{error.strerror}: set data.cache to a folder that can be written"
             raise OSError(error.errno, reason, str(self.folder)) from error
@@ -73,10 +70,8 @@ class CacheFolder:
         Raises:
             OSError: the disk is full, say; the message names the file.
         """
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         header = json.dumps({"key": key, "about": about, "sha256": fingerprint(tensors)})
-        # one entry of metadata: safetensors writes several in any order, and equal entries are to be equal files
-        write_bytes(self.path(kind, key), safetensors.torch.save(tensors, {_HEADER: header}))
+        write_tensors(self.path(kind, key), tensors, {_HEADER: header})
 
     def read(self, kind: str, key: str) -> dict[str, Tensor]:
         """Return the tensors stored under `key`.

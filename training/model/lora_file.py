@@ -5,17 +5,16 @@ applied to random inputs, must give what the adapter gives. A file that fails is
 Source: SVI_SPEC C (key forms, alpha), FIELD_NOTES 5 (metadata that users' tools read).
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from svi_core.conditioning.dance import read_pose_encoder
 from svi_core.files.atomic_file import staged
+from svi_core.files.safetensors_file import write_tensors
 from svi_core.systems.lora import COMFY_PREFIX, read_lora
 from training.model.adapters import LoraAdapters
 from training.model.backbone import Backbone
@@ -130,8 +129,8 @@ def save_lora(
         OSError: the file could not be written.
     """
     dtype = FILE_DTYPES[file_dtype]
-    tensors = {COMFY_PREFIX + key: value.to("cpu", dtype).contiguous() for key, value in lora.state_dict().items()}
-    tensors |= {key: value.cpu().contiguous() for key, value in poses.state_dict().items()} if poses else {}
+    tensors = {COMFY_PREFIX + key: value.to("cpu", dtype) for key, value in lora.state_dict().items()}
+    tensors |= {key: value.cpu() for key, value in poses.state_dict().items()} if poses else {}
     for key, value in tensors.items():
         if not value.isfinite().all():
             named = file_dtype if value.dtype is dtype else "fp32"
@@ -139,8 +138,7 @@ def save_lora(
     if lora.alpha != lora.rank:
         tensors |= {f"{COMFY_PREFIX}{name}.alpha": torch.tensor(float(lora.alpha)) for name in lora.pairs}
     with staged(path) as staging:
-        safetensors.torch.save_file(tensors, staging, description.metadata(lora.rank, lora.alpha))
-        _sort_header(staging)
+        write_tensors(staging, tensors, description.metadata(lora.rank, lora.alpha))
         require_equal_in_comfyui(staging, lora, backbone, TOLERANCES[file_dtype])
         if poses:
             require_equal_poses(staging, poses)
@@ -178,18 +176,6 @@ def require_equal_poses(path: Path, poses: TrainedPoses) -> None:
     for name, tensor in poses.encoder.state_dict().items():
         if not torch.equal(read[name], tensor.cpu()):
             raise ValueError(f"{name} of the pose encoder is read otherwise from {path.name} than it was trained: not saved.")
-
-
-def _sort_header(path: Path) -> None:
-    """Bring the metadata, which safetensors writes in random order, into one order: the same LoRA is the same bytes."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= length, (len(text), length)
-        file.seek(8)
-        file.write(text.ljust(length))
 
 
 @torch.no_grad()

@@ -1,28 +1,25 @@
-"""Checkpoints: folders that are wholly there or not there, and from which training goes on bit for bit.
+"""Checkpoints: folders that are complete or absent, and from which training resumes bit for bit.
 
     <run>/checkpoints/step_00000100/adapters.safetensors     the LoRA's matrices, and the pose encoder of SVI-Dance, fp32
                                     optimizer.safetensors    its state
-                                    bank_0.safetensors       process 0's error banks (their journal position, if on disk)
+                                    bank_0.safetensors       process 0's error banks (only their index, if on disk)
                                     state.json               step, what was trained on what, and the sha256 of each file
 
 Random numbers and the place in the data need no saving: both are functions of seed and step (`streams`, `data_order`).
-A folder is written under another name and renamed when everything in it is on the disk. One that cannot be read is named,
-and the one before it is used.
+A checkpoint that cannot be read is named in the log, and the one before it is used.
 """
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import safetensors.torch
 from torch import Tensor
 
-from svi_core.files.atomic_file import STAGING_MARK
+from svi_core.files.atomic_file import STAGING_MARK, publish_folder, remove_stale_staging, staging_folder, write_bytes
 from svi_core.files.fingerprint import file_sha256
-from svi_core.files.safetensors_file import read_tensors
+from svi_core.files.safetensors_file import read_tensors, write_tensors
 from training.method.optimizers import optimizer_tensors, restore_optimizer
 from training.method.trainer import Trainer
 
@@ -46,21 +43,20 @@ def save_checkpoint(trainer: Trainer, run: Path) -> Path:
         OSError: the disk is too small or cannot be written; earlier checkpoints are untouched.
     """
     final = run / FOLDER / f"step_{trainer.step:08d}"
-    staging = final.with_name(final.name + STAGING_MARK)
+    staging = staging_folder(final)
     if trainer.group.is_first:
-        for stale in (run / FOLDER).glob(f"*{STAGING_MARK}"):
-            shutil.rmtree(stale)
+        remove_stale_staging(run / FOLDER)
     require_disk_space(trainer, run)
     if trainer.group.is_first:
         staging.mkdir(parents=True)
     trainer.group.wait()
-    _write(staging / f"bank_{trainer.group.rank}.safetensors", trainer.banks.snapshots(), {})
+    write_tensors(staging / f"bank_{trainer.group.rank}.safetensors", trainer.banks.snapshots())
     trainer.group.wait()
     if trainer.group.is_first:
-        _write(staging / "adapters.safetensors", trainer.trained_state(), {})
-        _write(staging / "optimizer.safetensors", *optimizer_tensors(trainer.optimizer))
+        write_tensors(staging / "adapters.safetensors", trainer.trained_state())
+        write_tensors(staging / "optimizer.safetensors", *optimizer_tensors(trainer.optimizer))
         _write_state(staging, trainer)
-        _make_final(staging, final)
+        publish_folder(final)
         for old in checkpoints(run)[trainer.config.loop.keep_checkpoints :]:
             shutil.rmtree(old)
     trainer.group.wait()
@@ -131,40 +127,10 @@ def training_identity(trainer: Trainer) -> dict[str, object]:
     }
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and wait until they are on the disk."""
-    on_host = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    safetensors.torch.save_file(on_host, path, dict(metadata))
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _write_state(staging: Path, trainer: Trainer) -> None:
-    files = {path.name: file_sha256(path) for path in sorted(staging.iterdir())}
+def _write_state(folder: Path, trainer: Trainer) -> None:
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     state = {"step": trainer.step, "identity": training_identity(trainer), "files": files}
-    with (staging / "state.json").open("w", encoding="utf-8") as file:
-        json.dump(state, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _make_final(staging: Path, final: Path) -> None:
-    """Give a written folder its name, durably; a folder of that name, from before a crash, gives way."""
-    _sync_folder(staging)
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(staging, final)
-    _sync_folder(final.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows has no such call and needs none
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    write_bytes(folder / "state.json", json.dumps(state, indent=1).encode())
 
 
 def _state_or_none(folder: Path) -> dict | None:

@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from svi_core.files.atomic_file import remove_stale_staging, write_bytes
+from svi_core.files.folder_lock import lock_folder
 from training.method.distributed import Group
 from training.run.checkpoint import checkpoints
 from training.run.stop_signal import FILE_NAME
@@ -40,13 +39,10 @@ class RunFolder:
         """
         self.path, self._group = path, group
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path / ".lock")
         if not group.is_first:
             return
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"{path} is in use by another training: stop that one, or choose another run folder.") from None
+        in_use = f"{path} is in use by another training run: stop that one, or choose another run folder."
+        self._lock = lock_folder(path, in_use)
         remove_stale_staging(path)
         remove_stale_staging(path / "loras")
         (path / FILE_NAME).unlink(missing_ok=True)  # the wish of a time before
