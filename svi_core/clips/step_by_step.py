@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..store.records import ShownClip
 from ..store.run_store import RunStore
+from ..store.space import prune
 from .chain import Clip, ClipMaker, Predecessor, make_clip
 from .clip_plan import ClipPlan
 from .growing_video import GrowingVideo
@@ -26,7 +27,7 @@ class RunState:
         clips: shown so far.
         segments: files of the video so far.
         last: the clip made last, by key; its latent lies in the run store.
-        budget_bytes: room for stored clips, see RunStore.prune.
+        budget_bytes: room for stored clips, see `space.prune`.
         started: when the first clip was begun, in seconds of time.monotonic.
         join_seconds: that refreshing the growing video took so far.
     """
@@ -78,7 +79,7 @@ def finish_video(state: RunState) -> Path:
         video = _video_of(state, store)
         video.show_end()
         path = video.finish()
-        store.prune(state.budget_bytes, {clip.key for clip in video.clips}, set(video.segments))
+        prune(store.folder, state.budget_bytes, {clip.key for clip in video.clips}, set(video.segments))
     return path
 
 

@@ -30,11 +30,6 @@ def fingerprint(*values: object) -> str:
     return digest.hexdigest()
 
 
-def tensor_sha256(tensor: torch.Tensor) -> str:
-    """Return the sha256 of the bytes of `tensor`, with its dtype and shape."""
-    return fingerprint(tensor)
-
-
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes as hex digits."""
     with path.open("rb") as file:
