@@ -14,7 +14,7 @@ from enum import StrEnum
 import torch
 
 from ..flow.timestep_grid import DEFAULT_NUM_GRIDS, TimestepGrid
-from .bank_storage import DEFAULT_CAPACITY, BankStorage, Change, ChangeKind, Entry, MemoryStorage
+from .bank_storage import DEFAULT_CAPACITY, BankStorage, Entry, MemoryStorage
 
 
 class Replacement(StrEnum):
@@ -133,16 +133,21 @@ class ErrorBank:
             raise ValueError(
                 f"the residual at sigma {sigma:.4f} holds NaN or infinite values in {self.dtype}: stop the training."
             )
+        self._put(self._storage.write(values, sigma, square_norm), values, grid, pick)
+
+    def _put(self, entry: Entry, values: torch.Tensor, grid: int, pick: float) -> None:
+        """Add `entry` to its cell; in a full one it takes the place of another, or is the newest of a queue."""
         cell = self._storage.cells[grid]
-        kind, position = ChangeKind.APPEND, 0
-        if len(cell) >= self.capacity:
-            if self.replacement is Replacement.FIFO:
-                kind = ChangeKind.SHIFT
-            else:
-                kind = ChangeKind.REPLACE
-                similar = self.replacement is Replacement.MOST_SIMILAR
-                position = self._most_similar(cell, values, sigma, square_norm) if similar else int(pick * len(cell))
-        self._storage.commit(Change(kind, grid, position, self._storage.write(values, sigma, square_norm)))
+        if len(cell) < self.capacity:
+            cell.append(entry)
+        elif self.replacement is Replacement.FIFO:
+            cell.append(entry)
+            self._storage.release(cell.pop(0))
+        else:
+            similar = self.replacement is Replacement.MOST_SIMILAR
+            position = self._most_similar(cell, entry, values) if similar else int(pick * len(cell))
+            replaced, cell[position] = cell[position], entry
+            self._storage.release(replaced)
 
     def sample_noise_error(self, sigma: float, generator: torch.Generator) -> torch.Tensor | None:
         """Return a noise error [C, F, h, w] of the cell of `sigma`, fp32, each entry equally likely; None from an empty cell.
@@ -205,7 +210,7 @@ class ErrorBank:
         return [self._statistics(grid, cell) for grid, cell in enumerate(self._storage.cells)]
 
     def snapshot(self) -> dict[str, torch.Tensor]:
-        """Return contents and order as tensors for a safetensors file: all entries from RAM, a journal position from disk."""
+        """Return contents and order as tensors for a safetensors file; values on disk stay in the bank's own file."""
         return self._storage.snapshot()
 
     def restore(self, snapshot: Mapping[str, torch.Tensor]) -> None:
@@ -238,8 +243,8 @@ class ErrorBank:
     def _slots(self, entry: Entry, start: int, num_slots: int) -> torch.Tensor:
         return self._storage.read(entry)[start : start + num_slots].transpose(0, 1).float()
 
-    def _most_similar(self, cell: list[Entry], values: torch.Tensor, sigma: float, square_norm: float) -> int:
-        """Return the position in `cell` whose latent error is nearest to that of `values`; the first of equally near ones.
+    def _most_similar(self, cell: list[Entry], added: Entry, values: torch.Tensor) -> int:
+        """Return the position in `cell` whose latent error is nearest to that of `added`; the first of equally near ones.
 
         Norms are known and each entry gives one dot product. Its rounding could swap near ties, so whatever comes within a
         safe margin of the nearest is measured again in fp64.
@@ -248,14 +253,14 @@ class ErrorBank:
         distances, margins = [], []
         for entry in cell:
             dot = float(torch.dot(self._storage.read(entry).reshape(-1).float(), new))
-            sizes = entry.sigma**2 * entry.square_norm + sigma**2 * square_norm
-            distances.append(sizes - 2 * entry.sigma * sigma * dot)
+            sizes = entry.sigma**2 * entry.square_norm + added.sigma**2 * added.square_norm
+            distances.append(sizes - 2 * entry.sigma * added.sigma * dot)
             margins.append(1e-4 * sizes)
         reach = min(distance + margin for distance, margin in zip(distances, margins, strict=True))
         near = [index for index, distance in enumerate(distances) if distance - margins[index] <= reach]
         if len(near) == 1:
             return near[0]
-        return min(near, key=lambda index: self._square_distance(cell[index], values, sigma))
+        return min(near, key=lambda index: self._square_distance(cell[index], values, added.sigma))
 
     def _square_distance(self, entry: Entry, values: torch.Tensor, sigma: float) -> float:
         stored = self._storage.read(entry).double()

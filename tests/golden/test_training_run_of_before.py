@@ -17,6 +17,7 @@ from tests.training.conftest import one_thread, training_mode, wan_folder  # noq
 from tests.training.run.test_resume import config_for, train_here
 from training.method.banks import Banks
 from training.run.checkpoint import checkpoints
+from training.run.run_folder import begun_config
 
 BEFORE = Path(__file__).parent / "before_the_move"
 pytestmark = pytest.mark.usefixtures("training_mode")
@@ -41,3 +42,20 @@ def test_a_training_run_of_before_resumes_to_the_same_lora(kind, wan_folder, tmp
     found, wanted = load_file(run / "run.safetensors"), load_file(BEFORE / "whole.safetensors")
     assert found.keys() == wanted.keys()
     assert all(torch.allclose(found[key].float(), wanted[key].float(), rtol=1e-3, atol=1e-5) for key in wanted)
+
+
+def test_the_bank_of_before_is_converted_by_the_first_checkpoint(wan_folder, tmp_path):  # noqa: F811
+    """Then the journal of before is read no more, and the checkpoints of before can still be used."""
+    run = copied("file", tmp_path)
+    assert train_here(config_for(run, wan_folder, "file", loop={"steps": 5}), resume=True) == 0
+    newest = checkpoints(run)[0]
+    assert newest.name == "step_00000005" and "16x3x4x6/places" in load_file(newest / "bank_0.safetensors")
+    config = begun_config(run)
+    limits = {"num_snapshots": config.loop.keep_checkpoints + 1, "expected_entries": 100}
+    with closing(Banks(config.recycling, config.bank, run / "bank" / "process0", **limits)) as banks:
+        for path in (run / "bank_of_step_2.safetensors", run / "checkpoints" / "step_00000004" / "bank_0.safetensors"):
+            banks.restore(load_file(path))
+        assert len(banks) == 3
+    (run / "bank" / "process0" / "16x3x4x6" / "journal.bin").unlink()
+    assert train_here(config_for(run, wan_folder, "file"), resume=True) == 0
+    assert losses(run / "metrics.jsonl") == pytest.approx(losses(BEFORE / "whole_metrics.jsonl"), rel=1e-5)

@@ -46,7 +46,6 @@ class Banks:
                 num_snapshots=self._num_snapshots,
                 expected_entries=self._expected_entries,
             )
-            self._banks[shape].clear()  # what a killed process added after its last checkpoint; restore() brings back the rest
         return self._banks[shape]
 
     def memory_bytes(self, latent_shape: Sequence[int]) -> int:
