@@ -30,7 +30,7 @@ from .bank_storage import DEFAULT_CAPACITY, Entry, index_of
 from .old_journal import read_old_journal
 
 ENTRY_ALIGNMENT = 65_536  # offsets at which every system can map a file
-RESERVED_DISK_BYTES = 1 << 30  # the bank leaves this much of the disk free, so that a checkpoint can still be written
+RESERVED_DISK_BYTES = 1 << 30  # left free on the disk, so that a checkpoint can still be written
 DEFAULT_NUM_SNAPSHOTS = 4
 _FORMAT = 1
 
@@ -109,7 +109,7 @@ class FileStorage:
         return Entry(place, sigma, square_norm, self._sound[place])
 
     def read(self, entry: Entry) -> torch.Tensor:
-        """Map the values [F, C, h, w] of `entry`; the system reads only the slots that are looked at."""
+        """Map the values [F, C, h, w] of `entry`; the system loads only the slots that are used."""
         mapped = mmap.mmap(
             self._entries.fileno(), self._entry_bytes, access=mmap.ACCESS_COPY, offset=entry.place * self._stride
         )
@@ -180,7 +180,7 @@ class FileStorage:
         self._free = sorted(set(range(self._end)) - needed)  # a sorted list is a heap
 
     def _is_sound(self, entry: Entry) -> bool:
-        """Whether the bytes at the entry's place are the entry's."""
+        """Whether the bytes at the entry's place have its checksum."""
         if self._sound.get(entry.place) == entry.checksum:
             return True
         if (entry.place * self._stride + self._entry_bytes) > os.fstat(self._entries.fileno()).st_size:
@@ -230,7 +230,7 @@ def _settings(entry_shape: Sequence[int], grid: TimestepGrid, capacity: int, dty
 
 
 def _require_settings(folder: Path, settings: bytes) -> None:
-    """Check that `folder` holds a bank of these settings, or begin one there."""
+    """Check that `folder` holds a bank with these settings, or begin one."""
     path = folder / "bank.json"
     if not path.exists():
         write_bytes(path, settings)

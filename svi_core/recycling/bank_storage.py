@@ -6,7 +6,7 @@ from typing import Protocol
 
 import torch
 
-DEFAULT_CAPACITY = 500  # entries for each grid value, as trained
+DEFAULT_CAPACITY = 500  # entries for each grid value, as in the released training
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ class BankStorage(Protocol):
 
 
 class MemoryStorage:
-    """Entries in RAM. Its snapshot holds all of them."""
+    """Entries in RAM. A snapshot holds all of them."""
 
     def __init__(self, num_grids: int, entry_shape: Sequence[int], dtype: torch.dtype):
-        """Make an empty storage for residuals of `entry_shape` [C, F, h, w]."""
+        """Create an empty storage for residuals of `entry_shape` [C, F, h, w]."""
         self._stored_shape, self._dtype = (entry_shape[1], entry_shape[0], *entry_shape[2:]), dtype
         self.cells: list[list[Entry]] = [[] for _ in range(num_grids)]
         self._values: dict[int, torch.Tensor] = {}
@@ -101,7 +101,7 @@ class MemoryStorage:
         """Go back to `snapshot`.
 
         Raises:
-            ValueError: it is not the snapshot of a bank in RAM, or of one of another shape, grid or dtype.
+            ValueError: the snapshot is of a bank on disk, or of another shape, grid or dtype.
         """
         if "places" in snapshot or "grids" not in snapshot:
             raise ValueError("this snapshot belongs to an error bank on disk: open the bank with the folder it was made in.")

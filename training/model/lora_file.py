@@ -1,7 +1,7 @@
-"""Write a trained LoRA as ComfyUI reads it, and prove it: every file is loaded again by ComfyUI's own loader.
+"""Write a trained LoRA in ComfyUI's format, and verify each file with ComfyUI's own loader.
 
-The proof covers each key (none may be left over) and each layer: the weight change that ComfyUI computes from the file,
-applied to random inputs, must give what the adapter gives. A file that fails is removed and the save is an error.
+Every key must be used, and for every layer the weight change that ComfyUI computes from the file must act on random inputs as
+the adapter does. A file that fails is removed, and saving raises an error.
 Source: SVI_SPEC C (key forms, alpha), FIELD_NOTES 5 (metadata that users' tools read).
 """
 
@@ -26,7 +26,7 @@ start_comfy()  # before the first import of comfy
 import comfy.lora  # noqa: E402
 
 FILE_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-TOLERANCES = {"fp16": 2e-3, "bf16": 1.6e-2, "fp32": 1e-5}  # relative; some roundings of the two matrices added up
+TOLERANCES = {"fp16": 2e-3, "bf16": 1.6e-2, "fp32": 1e-5}  # relative; accumulated rounding of the two matrices
 NUM_PROBES = 4
 
 
@@ -36,23 +36,23 @@ class RoundingError(ValueError):
 
 @dataclass(frozen=True, kw_only=True)
 class LoraDescription:
-    """What a LoRA file says of itself.
+    """The metadata of a LoRA file.
 
     Attributes:
         name: title of the LoRA.
         variant: the preset it was trained with: shot, film, pro-high ...
         layout: the SVI layout, a name of svi_core.systems.layouts.
         num_motion_frames: motion frames it was trained with.
-        padding: what padded the clips, a value of svi_core.systems.layouts.Padding.
+        padding: how clips were padded, a value of svi_core.systems.layouts.Padding.
         num_frames: frames of a clip.
         width: of the first training size, pixels.
         height: of the same.
         expert: "high" or "low" for an expert of Wan 2.2, "single" for a model for all noise levels.
-        shift: of the noise schedule that it was trained on.
+        shift: of the noise schedule used in training.
         base_name: file name of the base model.
         base_fingerprint: hash of the base model's file.
         version: of this project.
-        step: training steps done.
+        step: completed training steps.
         learning_rate: at that step.
     """
 
@@ -73,9 +73,9 @@ class LoraDescription:
     learning_rate: float
 
     def metadata(self, rank: int, alpha: float) -> dict[str, str]:
-        """Return the header entries: svi.* for our nodes, ss_* and modelspec.* for everybody's tools.
+        """Return the header entries: svi.* for our nodes, ss_* and modelspec.* for other tools.
 
-        No date and no host: the same training gives the same bytes.
+        No date and no host: equal training runs give equal bytes.
         """
         values: dict[str, object] = {
             "svi.variant": self.variant,
@@ -116,16 +116,16 @@ def save_lora(
     file_dtype: str = "fp16",
     poses: TrainedPoses | None = None,
 ) -> None:
-    """Write `lora` to `path` atomically, then load it back through ComfyUI and compare.
+    """Write `lora` to `path` atomically, after loading it back through ComfyUI and comparing.
 
     Args:
         file_dtype: a key of FILE_DTYPES; the released files are fp16.
-        poses: a pose encoder that belongs to the LoRA; it is small, and always saved in fp32.
+        poses: the pose encoder of the LoRA; always saved in fp32, since it is small.
 
     Raises:
-        RoundingError: ComfyUI computes something else from the file than the adapter, more than rounding explains.
-        ValueError: a matrix holds NaN or infinity in the file's dtype, or ComfyUI leaves keys of the file over.
-            In both cases an earlier file at `path` stays as it was.
+        RoundingError: ComfyUI's result differs from the adapter's by more than rounding explains.
+        ValueError: a matrix holds NaN or infinity in the file's dtype, or ComfyUI leaves keys of the file unused.
+            In both cases an older file at `path` stays as it was.
         OSError: the file could not be written.
     """
     dtype = FILE_DTYPES[file_dtype]
@@ -145,7 +145,7 @@ def save_lora(
 
 
 def require_equal_in_comfyui(path: Path, lora: LoraAdapters, backbone: Backbone, tolerance: float) -> None:
-    """Refuse a LoRA file of which ComfyUI makes anything else than `lora`.
+    """Refuse a LoRA file that ComfyUI does not load as `lora`.
 
     Raises:
         ValueError: naming the key.
@@ -167,7 +167,7 @@ def require_equal_in_comfyui(path: Path, lora: LoraAdapters, backbone: Backbone,
 
 
 def require_equal_poses(path: Path, poses: TrainedPoses) -> None:
-    """Refuse a file of which SVI Dance reads another pose encoder than `poses`.
+    """Refuse a file from which SVI Dance does not read the pose encoder `poses`.
 
     Raises:
         ValueError: naming the tensor.
@@ -182,7 +182,7 @@ def require_equal_poses(path: Path, poses: TrainedPoses) -> None:
 def _require_equal_layer(
     name: str, patches: Mapping[str, object], lora: LoraAdapters, generator: torch.Generator, tolerance: float
 ) -> None:
-    """Compare what the patch of one layer does to random inputs with what its adapter does."""
+    """Compare the outputs of one layer's patch and of its adapter for random inputs."""
     pair = lora.pairs[name]
     device = pair.up.device
     probes = torch.randn(NUM_PROBES, pair.down.shape[1], generator=generator).to(device)

@@ -3,9 +3,9 @@
     <run>/checkpoints/step_00000100/adapters.safetensors     the LoRA's matrices, and the pose encoder of SVI-Dance, fp32
                                     optimizer.safetensors    its state
                                     bank_0.safetensors       process 0's error banks (only their index, if on disk)
-                                    state.json               step, what was trained on what, and the sha256 of each file
+                                    state.json               step, identity of the training run, and the sha256 of each file
 
-Random numbers and the place in the data need no saving: both are functions of seed and step (`streams`, `data_order`).
+Random numbers and the position in the data are not saved: both are functions of seed and step (`streams`, `data_order`).
 A checkpoint that cannot be read is named in the log, and the one before it is used.
 """
 
@@ -29,15 +29,14 @@ _log = logging.getLogger(__name__)
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Return the finished checkpoints of `run`, the newest first."""
+    """Return the complete checkpoints of `run`, newest first."""
     return sorted((path for path in (run / FOLDER).glob("step_*") if STAGING_MARK not in path.name), reverse=True)
 
 
 def save_checkpoint(trainer: Trainer, run: Path) -> Path:
-    """Write a checkpoint of the present step and remove the oldest ones beyond `loop.keep_checkpoints`.
+    """Write a checkpoint of the current step and remove the oldest ones beyond `loop.keep_checkpoints`.
 
-    All processes call it: each writes its own bank, the first one everything else. The run's folder must be one that they
-    all see.
+    All processes call it: each writes its own bank, the first one everything else. The run folder must be shared by all.
 
     Raises:
         OSError: the disk is too small or cannot be written; earlier checkpoints are untouched.
@@ -64,10 +63,10 @@ def save_checkpoint(trainer: Trainer, run: Path) -> Path:
 
 
 def restore_newest(trainer: Trainer, run: Path) -> bool:
-    """Bring `trainer` to the newest checkpoint of `run` that can be read; return whether there was any checkpoint.
+    """Restore `trainer` from the newest usable checkpoint of `run`; return whether `run` has checkpoints.
 
     Raises:
-        ValueError: there are checkpoints but none can be read, or they are of another training; what differs is named.
+        ValueError: no checkpoint is usable, or they belong to another training run; the message names the differences.
     """
     found = checkpoints(run)
     for folder in found:
@@ -89,7 +88,7 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
 
 
 def _set_aside(damaged: Sequence[Path], trainer: Trainer) -> None:
-    """Rename checkpoints that could not be used, so that they do not count as kept ones; to look at, and to delete."""
+    """Rename unusable checkpoints, so that they do not count as kept ones; the user may inspect and delete them."""
     trainer.group.wait()
     if trainer.group.is_first:
         for folder in damaged:
@@ -100,7 +99,7 @@ def _set_aside(damaged: Sequence[Path], trainer: Trainer) -> None:
 
 
 def checkpoint_bytes(trainer: Trainer) -> int:
-    """Return about how much disk a checkpoint takes now, with LoRA file and all banks in RAM. All processes call it."""
+    """Return the approximate size of a checkpoint with its LoRA file and all banks in RAM. All processes call it."""
     trained = 4 * trainer.num_parameters
     moments = sum(
         value.numel() * value.element_size()
@@ -112,7 +111,7 @@ def checkpoint_bytes(trainer: Trainer) -> int:
 
 
 def training_identity(trainer: Trainer) -> dict[str, object]:
-    """Return what a checkpoint must have in common with a training that goes on from it."""
+    """Return what must be equal in a checkpoint and in the training run that resumes from it."""
     speech = trainer.backbone.speech
     return {
         "base model (model.path)": trainer.backbone.fingerprint,
@@ -134,7 +133,7 @@ def _write_state(folder: Path, trainer: Trainer) -> None:
 
 
 def _state_or_none(folder: Path) -> dict | None:
-    """Return what `folder` says of itself, or None if that cannot be read."""
+    """Return the state.json of `folder`, or None if it cannot be read."""
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         return state if {"step", "identity", "files"} <= state.keys() else None
@@ -143,7 +142,7 @@ def _state_or_none(folder: Path) -> dict | None:
 
 
 def _problem(folder: Path, state: Mapping | None, trainer: Trainer) -> str | None:
-    """Return why this process cannot use the checkpoint `folder`, or None after its banks were restored from it.
+    """Restore the banks from the checkpoint `folder`; return why this process cannot use it, or None.
 
     The first process checks every file, the others what they read.
     """
@@ -167,7 +166,7 @@ def _require_same_training(state: Mapping, trainer: Trainer, folder: Path) -> No
     if differing:
         changes = "; ".join(f"{name}: {_short(state['identity'].get(name))} -> {_short(own[name])}" for name in differing)
         raise ValueError(
-            f"{folder} is of another training ({changes}): resume with what it was begun with, or begin a new run."
+            f"{folder} belongs to another training run ({changes}): resume with what it was begun with, or begin a new run."
         )
 
 
@@ -176,10 +175,10 @@ def _short(value: object) -> str:
 
 
 def require_disk_space(trainer: Trainer, run: Path) -> None:
-    """Refuse to begin a checkpoint that the disk has no room for. All processes call it, and all of them refuse.
+    """Refuse to begin a checkpoint that does not fit on the disk. All processes call it, and all refuse together.
 
     Raises:
-        OSError: with what is needed and what is free.
+        OSError: the disk is too small; the message names the needed and the free space.
     """
     needed, free = checkpoint_bytes(trainer) + DISK_RESERVE_BYTES, shutil.disk_usage(run).free
     if any(trainer.group.largest(needed > free)):

@@ -328,9 +328,9 @@ def test_another_base_is_refused_by_name(wan_folder, tmp_path):
     shutil.copy(wan_folder / "fp32.safetensors", moved)
     same = settings(run, model={"expert": "high", "path": str(moved)})
     assert train_here(same, resume=True) == 0  # the same file under another name is the same base
-    with pytest.raises(ValueError, match="another training .*base model"):
+    with pytest.raises(ValueError, match="another training run .*base model"):
         train_here(settings(run, model={"expert": "high", "path": str(wan_folder / "bf16.safetensors")}), resume=True)
-    with pytest.raises(ValueError, match=r"another training \(examples"):
+    with pytest.raises(ValueError, match=r"another training run \(examples"):
         train_here(other, resume=True, data=FakeDataset(5))
 
 
