@@ -39,15 +39,12 @@ class GridStatistics:
     Attributes:
         sigma: the grid value.
         fill: number of entries.
-        residual_rms: root mean square over all values of its residuals; 0 if it is empty.
-        noise_error_rms: the same of its noise errors.
-        latent_error_rms: the same of its latent errors; over the latents' own RMS, about 1, it is the error-to-signal ratio.
+        latent_error_rms: root mean square over all values of its latent errors, 0 if it is empty. Divided by the RMS of the
+            latents, about 1, it is the error-to-signal ratio.
     """
 
     sigma: float
     fill: int
-    residual_rms: float
-    noise_error_rms: float
     latent_error_rms: float
 
 
@@ -196,10 +193,6 @@ class ErrorBank:
         start = last_start if Window(window) is Window.LAST else int(place * (last_start + 1))
         return None if entry is None else -entry.sigma * self._slots(entry, start, num_slots)
 
-    def fill(self) -> list[int]:
-        """Return the number of entries of each grid cell."""
-        return [len(cell) for cell in self._storage.cells]
-
     def contents(self, grid: int) -> Iterator[tuple[float, torch.Tensor]]:
         """Yield (sigma, residual [C, F, h, w] as stored) of each entry of a grid cell, in their order."""
         for entry in self._storage.cells[grid]:
@@ -245,11 +238,8 @@ class ErrorBank:
 
     def _statistics(self, grid: int, cell: list[Entry]) -> GridStatistics:
         num_values = max(1, len(cell)) * math.prod(self.entry_shape)
-        rms = [
-            math.sqrt(sum(scale(entry.sigma) ** 2 * entry.square_norm for entry in cell) / num_values)
-            for scale in (lambda sigma: 1.0, lambda sigma: 1 - sigma, lambda sigma: sigma)
-        ]
-        return GridStatistics(self.grid.sigmas[grid], len(cell), *rms)
+        mean_square = sum(entry.sigma**2 * entry.square_norm for entry in cell) / num_values
+        return GridStatistics(self.grid.sigmas[grid], len(cell), math.sqrt(mean_square))
 
 
 def _uniform(generator: torch.Generator) -> float:

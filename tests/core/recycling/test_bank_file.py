@@ -250,7 +250,7 @@ def test_a_cleared_bank_begins_anew_and_its_snapshots_wait(tmp_path):
     assert contents(bank) == wanted
     bank.clear()
     add(bank, [1])
-    assert bank.fill() == [0, 1]
+    assert [cell.fill for cell in bank.statistics()] == [0, 1]
     with pytest.raises(ValueError, match="entries of this snapshot were overwritten"):
         bank.restore(snapshot)
     bank.close()
