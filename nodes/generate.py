@@ -16,6 +16,7 @@ from ..svi_core.clips.video_settings import VideoSettings
 from ..svi_core.files.output_folder import check_output_prefix, run_folder
 from ..svi_core.schedule.spec import MAX_CLIPS, MAX_SEED
 from ..svi_core.store.run_store import RunStore
+from ..svi_core.store.space import within_budget
 from ..svi_core.systems.layouts import LAYOUTS, Layout
 from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout
 from ..svi_core.video.seams import measured_seam
@@ -75,7 +76,7 @@ class SVIGenerate(io.ComfyNode):
         with RunStore(run.folder) as store:
             video = GrowingVideo(store, run.settings)
             tell = tell_browsers(video, cls.hidden.unique_id)
-            with store.within(run.budget_bytes, video.clips, video.segments):
+            with within_budget(run.folder, run.budget_bytes, video.clips, video.segments):
                 path, latent = make_video(run.plan, run.sampler, video, run.start, run.end_clip, tell)
             note_run(cls.hidden, store, video.clips)
         remember(path, instead_of="video-*.mp4")

@@ -14,12 +14,10 @@ import re
 import sys
 from pathlib import Path
 
-import safetensors.torch
 from torch import Tensor
 
 from svi_core.conditioning.dance import pose_state
-from svi_core.files.atomic_file import staged
-from svi_core.files.safetensors_file import read_tensors
+from svi_core.files.safetensors_file import read_tensors, write_tensors
 from svi_core.systems.lora import COMFY_PREFIX, read_lora
 from svi_core.systems.pose_keys import POSE_KEY
 
@@ -54,12 +52,11 @@ def convert(source: Path, destination: Path, dialect: str) -> int:
             names = ("lora_A.default.weight", "lora_B.default.weight")
             up = up if alpha is None else (up.float() * (float(alpha) / down.shape[0])).to(up.dtype)
         for name, matrix in zip(names, (down, up), strict=True):
-            converted[f"{DIALECTS[dialect]}{module}.{name}"] = matrix.contiguous()
+            converted[f"{DIALECTS[dialect]}{module}.{name}"] = matrix
     if lora.num_pose_tensors:
         poses = pose_state(read_tensors(source)[0])
-        converted |= {POSE_KEY + name: tensor.contiguous() for name, tensor in poses.items()}
-    with staged(destination) as staging:
-        safetensors.torch.save_file(converted, staging, lora.metadata)
+        converted |= {POSE_KEY + name: tensor for name, tensor in poses.items()}
+    write_tensors(destination, converted, lora.metadata)
     return len(pairs)
 
 

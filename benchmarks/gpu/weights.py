@@ -11,7 +11,7 @@ from pathlib import Path
 import torch
 
 from benchmarks.gpu.shapes import Shapes
-from svi_core.files.safetensors_file import write_tensors
+from svi_core.files.safetensors_file import write_tensors_one_by_one
 
 FP8_MAX = 448.0
 LARGEST_DRAW = 6.0  # standard deviations; a scale must cover every number drawn
@@ -65,7 +65,7 @@ def _write_expert(path: Path, shapes: Shapes, random: torch.Generator, quantised
     metadata = {"config": json.dumps({"transformer": {"num_heads": shapes.num_heads, "text_dim": shapes.text_dim}})}
     if quantised:
         metadata["_quantization_metadata"] = json.dumps({"format_version": "1.0", "layers": layers})
-    write_tensors(path, kinds, _drawn(state, random, quantised), metadata)
+    write_tensors_one_by_one(path, kinds, _drawn(state, random, quantised), metadata)
 
 
 def _drawn(state: dict[str, torch.Tensor], random: torch.Generator, quantised: bool) -> Iterator[torch.Tensor]:
@@ -104,4 +104,4 @@ def _write_vae(path: Path, shapes: Shapes, random: torch.Generator) -> None:
     with torch.device("meta"):
         state = WanVAE(dim=shapes.vae_dim, temperal_downsample=[False, True, True], **FIXED_VAE).state_dict()
     kinds = {key: (torch.bfloat16, value.shape) for key, value in state.items()}
-    write_tensors(path, kinds, (_draw(key, value.shape, random).bfloat16() for key, value in state.items()), {})
+    write_tensors_one_by_one(path, kinds, (_draw(key, value.shape, random).bfloat16() for key, value in state.items()), {})

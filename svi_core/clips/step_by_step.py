@@ -6,6 +6,7 @@ from pathlib import Path
 
 from ..store.records import ShownClip
 from ..store.run_store import RunStore
+from ..store.space import prune
 from .chain import Clip, ClipMaker, Predecessor, make_clip
 from .clip_plan import ClipPlan, ClipRequest, shown_part
 from .growing_video import GrowingVideo
@@ -27,7 +28,7 @@ class RunState:
         segments: files of the video so far.
         last: the clip made last, by key; its latent lies in the run store.
         following: what is asked of the next clip, on which the shown part of the last one depends; None for the first.
-        budget_bytes: room for stored clips, see RunStore.prune.
+        budget_bytes: room for stored clips, see `space.prune`.
         started: when the first clip was begun, in seconds of time.monotonic.
         join_seconds: that refreshing the growing video took so far.
     """
@@ -82,7 +83,7 @@ def finish_video(state: RunState) -> Path:
         video = _video_of(state, store)
         video.add_rest()
         path = video.finish()
-        store.prune(state.budget_bytes, {clip.key for clip in video.clips}, set(video.segments))
+        prune(store.folder, state.budget_bytes, {clip.key for clip in video.clips}, set(video.segments))
     return path
 
 

@@ -1,1 +1,1 @@
-"""Files: written wholly or not at all, checked before they are opened, and known by their content."""
+"""Files: written atomically, checked when opened, and identified by their content."""

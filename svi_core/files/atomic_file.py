@@ -1,7 +1,11 @@
-"""Files that are either wholly there or not there: staging file in the same folder, fsync, rename, fsync of the folder."""
+"""Files and folders that are complete or absent: write under a staging name, fsync, rename, fsync the folder.
+
+Hand-written: the standard library has no durable atomic write, and `os.replace` alone does not survive a power failure.
+"""
 
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +15,7 @@ STAGING_MARK = ".staging"
 
 @contextmanager
 def staged(final: Path) -> Iterator[Path]:
-    """Give a staging path to write; at the end of the block it becomes `final` durably and at once.
+    """Yield a staging path to write; at the end of the block it becomes `final`, atomically and durably.
 
     If the block raises, `final` stays as it was and the staging file is removed.
 
@@ -20,15 +24,12 @@ def staged(final: Path) -> Iterator[Path]:
     """
     staging = final.with_name(f"{final.stem}.{os.getpid()}{STAGING_MARK}{final.suffix}")
     try:
-        yield staging
-        with staging.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(staging, final)
-        sync_folder(final.parent)
-    except OSError as error:
-        if error.filename is None and error.errno is not None:
-            raise OSError(error.errno, f"{error.strerror}: free space or check permissions", str(final)) from error
-        raise
+        with named_disk_errors(final):
+            yield staging
+            with staging.open("rb+") as file:
+                os.fsync(file.fileno())
+            os.replace(staging, final)
+            sync_folder(final.parent)
     finally:
         staging.unlink(missing_ok=True)
 
@@ -39,10 +40,28 @@ def write_bytes(final: Path, data: bytes) -> None:
         staging.write_bytes(data)
 
 
+def staging_folder(final: Path) -> Path:
+    """Return the path at which to build the folder `final`, for :func:`publish_folder`; several processes may write in it."""
+    return final.with_name(final.name + STAGING_MARK)
+
+
+def publish_folder(final: Path) -> None:
+    """Rename the staging folder of `final`, whose files were written atomically, to `final`; replaces an older folder."""
+    staging = staging_folder(final)
+    sync_folder(staging)
+    if final.exists():
+        shutil.rmtree(final)
+    os.replace(staging, final)
+    sync_folder(final.parent)
+
+
 def remove_stale_staging(folder: Path) -> None:
     """Remove what a killed process left half-written in `folder`. Call it only while holding the folder's lock."""
     for path in folder.glob(f"*{STAGING_MARK}*"):
-        path.unlink(missing_ok=True)
+        if path.is_dir():
+            shutil.rmtree(path)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def sync_folder(folder: Path) -> None:
@@ -57,3 +76,14 @@ def sync_folder(folder: Path) -> None:
             raise
     finally:
         os.close(handle)
+
+
+@contextmanager
+def named_disk_errors(path: Path) -> Iterator[None]:
+    """Name `path` in an OSError of the block that names no file, as that of a full disk."""
+    try:
+        yield
+    except OSError as error:
+        if error.filename is None and error.errno is not None:
+            raise OSError(error.errno, f"{error.strerror}: free space or check permissions", str(path)) from error
+        raise

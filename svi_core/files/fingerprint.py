@@ -1,6 +1,7 @@
 """One hash for any value that determines a clip: numbers, texts, tensors, settings objects, functions, files.
 
 Equal values give equal fingerprints in every process and on every machine; memory addresses and paths never enter.
+Hand-written: `pickle` bytes differ between processes and versions, and `hash` is salted.
 """
 
 import dis
@@ -30,11 +31,6 @@ def fingerprint(*values: object) -> str:
     return digest.hexdigest()
 
 
-def tensor_sha256(tensor: torch.Tensor) -> str:
-    """Return the sha256 of the bytes of `tensor`, with its dtype and shape."""
-    return fingerprint(tensor)
-
-
 def file_sha256(path: Path) -> str:
     """Return the sha256 of a file's bytes as hex digits."""
     with path.open("rb") as file:
@@ -44,7 +40,7 @@ def file_sha256(path: Path) -> str:
 def large_file_fingerprint(path: Path) -> str:
     """Return a hash of a large file's size, its beginning and 64 blocks spread over it.
 
-    Enough to tell two model files apart without reading tens of gigabytes; a copy elsewhere has the same fingerprint.
+    This distinguishes model files without reading tens of gigabytes; a copy elsewhere has the same fingerprint.
     """
     size = path.stat().st_size
     digest = hashlib.sha256(struct.pack("<Q", size))
@@ -110,7 +106,7 @@ def _plain_bytes(value: object) -> bytes:
 
 
 def _parts_of(kind: str, value) -> list:
-    """Return what a compound value consists of, in an order that does not depend on the process."""
+    """Return the parts of a compound value, in an order that does not depend on the process."""
     if kind == "sequence":
         return list(value)
     if kind == "set":
@@ -126,7 +122,7 @@ def _parts_of(kind: str, value) -> list:
 
 
 def _object_parts(value) -> list:
-    """An object is its class and its attributes; private ones are left out, since they hold working state."""
+    """Return class and attributes of an object, without private ones, which hold working state."""
     if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
         return [getattr(value, "__qualname__", getattr(value, "__name__", ""))]
     if isinstance(value, torch.nn.Module):
@@ -140,10 +136,10 @@ def _object_parts(value) -> list:
 
 
 def _module_parts(module: torch.nn.Module) -> list:
-    """A module is its plain attributes, buffers, and the shapes of its parameters.
+    """Return plain attributes, buffers, and parameter shapes of a module.
 
-    Parameter values stay out: they can be tens of gigabytes, and change while a LoRA is patched onto them. Whoever needs a
-    model told apart by its weights hashes the file they came from.
+    Parameter values are left out: they can be tens of gigabytes, and change while a LoRA is patched onto them. To distinguish
+    models by their weights, hash the file of the weights.
     """
     plain = {name: item for name, item in vars(module).items() if isinstance(item, bool | int | float | str)}
     shapes = {name: (str(weight.dtype), tuple(weight.shape)) for name, weight in module.named_parameters()}
@@ -151,9 +147,9 @@ def _module_parts(module: torch.nn.Module) -> list:
 
 
 def _function_parts(value) -> list:
-    """A function is its name, its code and what it closes over; a method also its object; a partial its arguments.
+    """Return name, code and closure of a function; a method's object too; a partial's arguments.
 
-    What it rebinds itself (``nonlocal``) is left out: that is its working state, as of the last step of some other clip.
+    Variables that it rebinds itself (``nonlocal``) are left out: they are working state from some other clip.
     """
     if isinstance(value, functools.partial):
         return ["partial", value.func, list(value.args), dict(value.keywords)]

@@ -1,4 +1,4 @@
-"""Names that users give to files and folders, kept inside ComfyUI's output folder on every system."""
+"""Check names that users give to files and folders: valid on every system, and inside ComfyUI's output folder."""
 
 import re
 from pathlib import Path, PurePosixPath
@@ -25,10 +25,10 @@ def check_output_prefix(prefix: str, name: str = "filename_prefix") -> PurePosix
 
 
 def run_folder(output_root: Path, prefix: str) -> Path:
-    """Return the folder of the run called `prefix` below `output_root`; nothing is created.
+    """Return the folder of the run `prefix` below `output_root`, without creating it.
 
     Raises:
-        ValueError: a prefix that :func:`check_output_prefix` refuses, or a symlink that leads out of `output_root`.
+        ValueError: see :func:`check_output_prefix`; or a symlink leads out of `output_root`.
     """
     folder = output_root / check_output_prefix(prefix)
     if not folder.resolve().is_relative_to(output_root.resolve()):
@@ -37,7 +37,7 @@ def run_folder(output_root: Path, prefix: str) -> Path:
 
 
 def is_file_name(name: str) -> bool:
-    """Whether a file can be called `name` on every system."""
+    """Whether `name` is a valid file name on every system."""
     return bool(name) and "/" not in name and not _SPECIAL.search(name) and _is_plain_name(name)
 
 

@@ -1,43 +1,42 @@
-"""The error bank on disk: a memory-mapped file of entries, and a journal of changes that survives kill -9.
+"""The error bank on disk: a memory-mapped file of entries, whose index is in RAM and in the snapshots.
 
     <folder>/bank.json     what the bank is (shape, grid, capacity, dtype); written once
     <folder>/entries.bin   the entries, each at a multiple of 64 KiB so that it can be mapped alone; grows as the bank fills
-    <folder>/journal.bin   one record of 40 bytes for each change, with a checksum chained to all records before it
 
-An entry is written before the record that names it, and its checksum is in the record, so what was half-written when a process
-was killed is never counted. An entry that a retained snapshot needs is never overwritten: a change goes to a free place
-instead. A snapshot is therefore nothing but a position in the journal, and going back to it brings the bank back bit for bit.
+An entry that a retained snapshot needs is never overwritten: new entries go to free places. So a snapshot is only the index of
+the bank (place and checksum of each entry), and restoring it brings the bank back bit for bit, whenever a process was killed.
+What was added after the last snapshot is lost then, as is everything else of a training run after its last checkpoint.
 """
 
 import errno
 import heapq
+import io
 import json
-import logging
 import math
 import mmap
 import os
 import shutil
 import zlib
-from collections.abc import Mapping, Sequence
+from collections import deque
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import torch
-from filelock import FileLock, Timeout
 
-from ..files.atomic_file import write_bytes
+from ..files.atomic_file import named_disk_errors, write_bytes
+from ..files.folder_lock import lock_folder
 from ..flow.timestep_grid import TimestepGrid
-from .bank_journal import BankJournal, JournalPosition, open_unbuffered, write_at
-from .bank_storage import DEFAULT_CAPACITY, Change, ChangeKind, Entry, removed_entry
+from .bank_storage import DEFAULT_CAPACITY, Entry, index_of
+from .old_journal import read_old_journal
 
 ENTRY_ALIGNMENT = 65_536  # offsets at which every system can map a file
-RESERVED_DISK_BYTES = 1 << 30  # the bank leaves this much of the disk free, so that a checkpoint can still be written
+RESERVED_DISK_BYTES = 1 << 30  # left free on the disk, so that a checkpoint can still be written
 DEFAULT_NUM_SNAPSHOTS = 4
 _FORMAT = 1
-_log = logging.getLogger(__name__)
 
 
 class FileStorage:
-    """Entries in a folder. It holds the folder's lock until it is closed."""
+    """Entries in a folder, which stays locked until the storage is closed."""
 
     def __init__(
         self,
@@ -50,21 +49,19 @@ class FileStorage:
         num_snapshots: int = DEFAULT_NUM_SNAPSHOTS,
         expected_entries: int | None = None,
     ):
-        """Open the bank in `folder` as its journal tells it, or make an empty one.
-
-        Every entry is read and its checksum compared; a damaged one is dropped and counted in the log.
+        """Open the bank in `folder`, empty until a snapshot is restored.
 
         Args:
-            folder: made if it is not there.
+            folder: created if it does not exist.
             entry_shape: [C, F, h, w] of one residual.
             grid: as of the bank.
             capacity: as of the bank.
             dtype: as of the bank.
-            num_snapshots: how many of the latest snapshots can be gone back to; one more than the checkpoints that are kept.
-            expected_entries: how many entries the training will add at most, for the check of the disk; None for a full bank.
+            num_snapshots: how many of the latest snapshots can be restored; one more than the checkpoints that are kept.
+            expected_entries: the most entries that training will add, for the check of the disk; None for a full bank.
 
         Raises:
-            ValueError: the folder holds a bank of other settings or is in use, or the disk is too small.
+            ValueError: the folder holds a bank with other settings or is in use, or the disk is too small.
         """
         if num_snapshots < 1:
             raise ValueError(f"num_snapshots is {num_snapshots}: use at least 1, one more than the checkpoints that are kept.")
@@ -74,123 +71,116 @@ class FileStorage:
         self._stored_shape = (entry_shape[1], entry_shape[0], *entry_shape[2:])  # a window of slots is then one piece
         self._entry_bytes = math.prod(entry_shape) * dtype.itemsize
         self._stride = -(-self._entry_bytes // ENTRY_ALIGNMENT) * ENTRY_ALIGNMENT
+        self._settings = _settings(entry_shape, grid, capacity, dtype)
         self._sound: dict[int, int] = {}  # checksums of the places that this process wrote or compared
+        self.cells: list[list[Entry]] = [[] for _ in range(grid.num_grids)]
+        self.clear()
         folder.mkdir(parents=True, exist_ok=True)
-        self._lock = _locked(folder)
+        in_use = f"the error bank in {folder} is in use by another process: stop it, or use another folder."
+        self._lock = lock_folder(folder, in_use)
         try:
-            settings = _settings(entry_shape, grid, capacity, dtype)
-            _require_settings(folder, settings)
+            _require_settings(folder, self._settings)
             most = capacity * grid.num_grids
             self._require_disk_space(most if expected_entries is None else min(most, expected_entries))
-            self._entries = open_unbuffered(folder / "entries.bin")
-            self._journal = BankJournal(folder / "journal.bin", grid.num_grids, num_snapshots, zlib.crc32(settings))
-            self._go_to(self._journal.position)
-            self._drop_damaged()
+            (folder / "entries.bin").touch()
+            self._entries = (folder / "entries.bin").open("r+b", buffering=0)
         except BaseException:
             self._lock.release()
             raise
 
-    @property
-    def cells(self) -> list[list[Entry]]:
-        """The entries of each grid cell, in their order."""
-        return self._journal.position.cells
-
     def write(self, values: torch.Tensor, sigma: float, square_norm: float) -> Entry:
-        """Write `values` [F, C, h, w] to a free place. The entry counts only once a change names it.
+        """Write `values` [F, C, h, w] to the first free place.
 
         Raises:
             OSError: the disk is full.
         """
-        end = self._journal.position.end
-        place = self._free[0] if self._free else end
-        if place == end:
+        place = self._free[0] if self._free else self._end
+        if not self._free:
             self._require_room_to_grow()
         self._sound.pop(place, None)
         data = _bytes_of(values)
-        write_at(self._entries, place * self._stride, data)
+        with named_disk_errors(self.folder / "entries.bin"):
+            _write_at(self._entries, place * self._stride, data)
         self._sound[place] = zlib.crc32(data)
+        if self._free:
+            heapq.heappop(self._free)
+        else:
+            self._end += 1
         return Entry(place, sigma, square_norm, self._sound[place])
 
     def read(self, entry: Entry) -> torch.Tensor:
-        """Map the values [F, C, h, w] of `entry`; the system reads only the slots that are looked at."""
+        """Map the values [F, C, h, w] of `entry`; the system loads only the slots that are used."""
         mapped = mmap.mmap(
             self._entries.fileno(), self._entry_bytes, access=mmap.ACCESS_COPY, offset=entry.place * self._stride
         )
         return torch.frombuffer(mapped, dtype=self._dtype).reshape(self._stored_shape)
 
-    def commit(self, change: Change) -> None:
-        """Write `change` into the journal and make it.
-
-        Raises:
-            OSError: the disk is full; the change is not made.
-        """
-        removed = removed_entry(self.cells, change)
-        self._journal.append(change)
-        if change.entry is not None and self._free and self._free[0] == change.entry.place:
-            heapq.heappop(self._free)
-        if removed is not None and not any(removed.place in places for places in self._journal.position.kept):
-            heapq.heappush(self._free, removed.place)
+    def release(self, entry: Entry) -> None:
+        """Free the place of `entry`, unless a retained snapshot needs it."""
+        if not any(entry.place in places for places in self._kept):
+            heapq.heappush(self._free, entry.place)
 
     def snapshot(self) -> dict[str, torch.Tensor]:
-        """Make all entries durable and return the position in the journal. What the oldest snapshots needed becomes free."""
+        """Make all entries durable and return their index. Places that only forgotten snapshots needed become free."""
         os.fsync(self._entries.fileno())
-        self.commit(Change(ChangeKind.SNAPSHOT))
-        self._journal.sync()
-        position = self._journal.position
-        self._free = position.free_places()
-        return {"journal": torch.tensor([position.length, position.chain], dtype=torch.int64)}
+        entries = [entry for cell in self.cells for entry in cell]
+        self._go_to(self.cells, [*self._kept, frozenset(entry.place for entry in entries)])
+        return {
+            **index_of(self.cells),
+            "places": torch.tensor([entry.place for entry in entries], dtype=torch.int64),
+            "checksums": torch.tensor([entry.checksum for entry in entries], dtype=torch.int64),
+            **{f"kept.{index:04d}": torch.tensor(sorted(places), dtype=torch.int64) for index, places in enumerate(self._kept)},
+        }
 
     def restore(self, snapshot: Mapping[str, torch.Tensor]) -> None:
-        """Go back to `snapshot`. Later snapshots stay in the journal until the bank changes again.
+        """Go back to `snapshot`; a refused one changes nothing.
 
         Raises:
-            ValueError: it is not a position of this journal, or entries that it needs were overwritten or damaged since.
+            ValueError: it is not of a bank on disk, or entries that it needs were overwritten or damaged since.
         """
-        if "journal" not in snapshot:
-            raise ValueError("this snapshot belongs to an error bank in RAM: restore it in a bank without a folder.")
-        length, chain = snapshot["journal"].tolist()
-        position = self._journal.replay(length)
-        if (position.length, position.chain) != (length, chain):
-            raise ValueError(
-                f"{self.folder} is not the error bank of this snapshot, or has lost its journal's end ({position.length} of "
-                f"{length} records found): resume from the checkpoint before it, or from one of this folder's own run."
-            )
-        damaged = [entry for cell in position.cells for entry in cell if not self._is_sound(entry)]
+        cells, kept = self._read_snapshot(snapshot)
+        damaged = [entry for cell in cells for entry in cell if not self._is_sound(entry)]
         if damaged:
             raise ValueError(
-                f"{len(damaged)} of {sum(map(len, position.cells))} entries of this snapshot were overwritten or damaged in "
-                f"{self.folder}: resume from a later checkpoint (the last {self._num_snapshots} can be gone back to)."
+                f"{len(damaged)} of {sum(map(len, cells))} entries of this snapshot were overwritten or damaged in "
+                f"{self.folder}, or it is the snapshot of another folder: resume from a later checkpoint (the last "
+                f"{self._num_snapshots} can be restored)."
             )
-        self._go_to(position)
+        self._go_to(cells, kept)
 
     def clear(self) -> None:
-        """Go back to the empty bank. Snapshots stay in the journal until the bank changes again."""
-        self._go_to(self._journal.replay(0))
+        """Forget all entries. Snapshots can be restored until their entries are overwritten."""
+        self._go_to([[] for _ in self.cells], [])
 
     def close(self) -> None:
-        """Close the files and give back the folder's lock."""
+        """Close the file and release the folder's lock."""
         self._entries.close()
-        self._journal.close()
         self._lock.release()
 
-    def _go_to(self, position: JournalPosition) -> None:
-        self._journal.position = position
-        self._free = position.free_places()
+    def _read_snapshot(self, snapshot: Mapping[str, torch.Tensor]) -> tuple[list[list[Entry]], list[frozenset[int]]]:
+        """Return (entries of each grid cell, places that each retained snapshot needs)."""
+        if "journal" in snapshot:
+            position = tuple(snapshot["journal"].tolist())
+            path, first_chain = self.folder / "journal.bin", zlib.crc32(self._settings)
+            return read_old_journal(path, len(self.cells), self._num_snapshots, first_chain, position)
+        if "places" not in snapshot:
+            raise ValueError("this snapshot belongs to an error bank in RAM: restore it in a bank without a folder.")
+        cells = [[] for _ in self.cells]
+        facts = (snapshot[name].tolist() for name in ("grids", "places", "sigmas", "square_norms", "checksums"))
+        for grid, *entry in zip(*facts, strict=True):
+            cells[grid].append(Entry(*entry))
+        kept = [frozenset(snapshot[key].tolist()) for key in sorted(snapshot) if key.startswith("kept.")]
+        return cells, kept
 
-    def _drop_damaged(self) -> None:
-        if torn := self._journal.num_bytes_after:
-            _log.warning("SVI error bank: the journal in %s has a torn end; %d bytes are not counted.", self.folder, torn)
-        damaged = 0
-        for grid, cell in enumerate(self.cells):
-            for index in reversed(range(len(cell))):
-                if not self._is_sound(cell[index]):
-                    self.commit(Change(ChangeKind.DROP, grid, index))
-                    damaged += 1
-        if damaged:
-            _log.warning("SVI error bank: %d half-written or damaged entries in %s are not counted.", damaged, self.folder)
+    def _go_to(self, cells: list[list[Entry]], kept: Iterable[frozenset[int]]) -> None:
+        """Take `cells` and the places of retained snapshots, and work out which places are free."""
+        self.cells, self._kept = cells, deque(kept, maxlen=self._num_snapshots)
+        needed = {entry.place for cell in cells for entry in cell}.union(*self._kept)
+        self._end = max(needed, default=-1) + 1
+        self._free = sorted(set(range(self._end)) - needed)  # a sorted list is a heap
 
     def _is_sound(self, entry: Entry) -> bool:
-        """Whether the bytes at the entry's place are the entry's."""
+        """Whether the bytes at the entry's place have its checksum."""
         if self._sound.get(entry.place) == entry.checksum:
             return True
         if (entry.place * self._stride + self._entry_bytes) > os.fstat(self._entries.fileno()).st_size:
@@ -220,13 +210,11 @@ class FileStorage:
             )
 
 
-def _locked(folder: Path) -> FileLock:
-    lock = FileLock(folder / ".lock")
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise ValueError(f"the error bank in {folder} is in use by another process: stop it, or use another folder.") from None
-    return lock
+def _write_at(file: io.FileIO, offset: int, data: memoryview) -> None:
+    """Write all of `data` at byte `offset`; an unbuffered file, which shows a full disk at once, may write less than asked."""
+    file.seek(offset)
+    while data:
+        data = data[file.write(data) :]
 
 
 def _settings(entry_shape: Sequence[int], grid: TimestepGrid, capacity: int, dtype: torch.dtype) -> bytes:
@@ -242,11 +230,9 @@ def _settings(entry_shape: Sequence[int], grid: TimestepGrid, capacity: int, dty
 
 
 def _require_settings(folder: Path, settings: bytes) -> None:
-    """Check that `folder` holds a bank of these settings, or begin one there."""
-    path, journal = folder / "bank.json", folder / "journal.bin"
+    """Check that `folder` holds a bank with these settings, or begin one."""
+    path = folder / "bank.json"
     if not path.exists():
-        if journal.exists() and journal.stat().st_size:
-            raise ValueError(f"{journal} has no bank.json beside it: put it back, or delete the folder to begin a new bank.")
         write_bytes(path, settings)
         return
     wanted = json.loads(settings)

@@ -1,31 +1,20 @@
-"""What the error bank's entries are, the changes it makes to them, and their storage in RAM (on disk: bank_file)."""
+"""The entries of the error bank, and their storage in RAM (on disk: `bank_file`)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import IntEnum
 from typing import Protocol
 
 import torch
 
-DEFAULT_CAPACITY = 500  # entries for each grid value, as trained
-
-
-class ChangeKind(IntEnum):
-    """What a change does to the entries of its grid cell."""
-
-    APPEND = 1  # put the entry at the end
-    REPLACE = 2  # put it where the entry at `position` was
-    SHIFT = 3  # remove the first entry, put the new one at the end
-    DROP = 4  # remove the entry at `position`, which turned out to be damaged
-    SNAPSHOT = 5  # nothing; a snapshot was taken here
+DEFAULT_CAPACITY = 500  # entries for each grid value, as in the released training
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What is known of one stored residual.
+    """One stored residual, without its values.
 
     Attributes:
-        place: where its values lie.
+        place: where its values are stored.
         sigma: noise level it was measured at.
         square_norm: sum of its squared values, as stored.
         checksum: CRC-32 of its bytes; 0 in RAM.
@@ -37,55 +26,35 @@ class Entry:
     checksum: int = 0
 
 
-@dataclass(frozen=True)
-class Change:
-    """One change of the bank, as the journal keeps it. `entry` is None for DROP and SNAPSHOT."""
-
-    kind: ChangeKind
-    grid: int = 0
-    position: int = 0
-    entry: Entry | None = None
-
-
-def apply_change(cells: list[list[Entry]], change: Change) -> None:
-    """Make `change` to `cells`, the entries of each grid cell in their order."""
-    cell = cells[change.grid]
-    if change.kind is ChangeKind.APPEND:
-        cell.append(change.entry)
-    elif change.kind is ChangeKind.REPLACE:
-        cell[change.position] = change.entry
-    elif change.kind is ChangeKind.SHIFT:
-        cell.append(change.entry)
-        del cell[0]
-    elif change.kind is ChangeKind.DROP:
-        del cell[change.position]
-
-
-def removed_entry(cells: list[list[Entry]], change: Change) -> Entry | None:
-    """Return the entry that `change` will remove from `cells`, or None."""
-    if change.kind in (ChangeKind.REPLACE, ChangeKind.DROP):
-        return cells[change.grid][change.position]
-    return cells[change.grid][0] if change.kind is ChangeKind.SHIFT else None
+def index_of(cells: Sequence[Sequence[Entry]]) -> dict[str, torch.Tensor]:
+    """Return the grid cell, noise level and size of all entries of `cells`, in order, as the tensors of a snapshot."""
+    entries = [(grid, entry) for grid, cell in enumerate(cells) for entry in cell]
+    return {
+        "grids": torch.tensor([grid for grid, _ in entries], dtype=torch.int64),
+        "sigmas": torch.tensor([entry.sigma for _, entry in entries], dtype=torch.float64),
+        "square_norms": torch.tensor([entry.square_norm for _, entry in entries], dtype=torch.float64),
+    }
 
 
 class BankStorage(Protocol):
-    """Keeps the values of entries and the order of changes; the bank decides what changes."""
+    """Stores the values of entries; the bank decides which entries there are, and edits `cells`.
 
-    @property
-    def cells(self) -> list[list[Entry]]:
-        """The entries of each grid cell, in their order."""
-        ...
+    Attributes:
+        cells: the entries of each grid cell, in order.
+    """
+
+    cells: list[list[Entry]]
 
     def write(self, values: torch.Tensor, sigma: float, square_norm: float) -> Entry:
-        """Store `values` [F, C, h, w] and return the entry, which counts only once a change names it."""
+        """Store `values` [F, C, h, w] and return their entry."""
         ...
 
     def read(self, entry: Entry) -> torch.Tensor:
-        """Return the values [F, C, h, w] of `entry`, to be read only; slots that are not looked at are not loaded."""
+        """Return the values [F, C, h, w] of `entry`, read-only; slots that are not used are not loaded."""
         ...
 
-    def commit(self, change: Change) -> None:
-        """Make `change` to `cells`."""
+    def release(self, entry: Entry) -> None:
+        """Give up the values of `entry`, which was removed from `cells`."""
 
     def snapshot(self) -> dict[str, torch.Tensor]:
         """Return tensors from which :meth:`restore` brings back contents and order."""
@@ -95,17 +64,17 @@ class BankStorage(Protocol):
         """Go back to `snapshot`."""
 
     def clear(self) -> None:
-        """Go back to the empty bank."""
+        """Forget all entries."""
 
     def close(self) -> None:
-        """Give back what the storage holds."""
+        """Release files and locks."""
 
 
 class MemoryStorage:
-    """Entries in RAM. Its snapshot holds all of them."""
+    """Entries in RAM. A snapshot holds all of them."""
 
     def __init__(self, num_grids: int, entry_shape: Sequence[int], dtype: torch.dtype):
-        """Make an empty storage for residuals of `entry_shape` [C, F, h, w]."""
+        """Create an empty storage for residuals of `entry_shape` [C, F, h, w]."""
         self._stored_shape, self._dtype = (entry_shape[1], entry_shape[0], *entry_shape[2:]), dtype
         self.cells: list[list[Entry]] = [[] for _ in range(num_grids)]
         self._values: dict[int, torch.Tensor] = {}
@@ -122,44 +91,33 @@ class MemoryStorage:
         """Return the stored values themselves."""
         return self._values[entry.place]
 
-    def commit(self, change: Change) -> None:
-        """Make `change`, and forget the entry that it removes."""
-        removed = removed_entry(self.cells, change)
-        apply_change(self.cells, change)
-        if removed is not None:
-            del self._values[removed.place]
+    def release(self, entry: Entry) -> None:
+        """Forget the values of `entry`."""
+        del self._values[entry.place]
 
     def snapshot(self) -> dict[str, torch.Tensor]:
-        """Return all entries, in order, with what is known of them."""
-        entries = [(grid, entry) for grid, cell in enumerate(self.cells) for entry in cell]
-        return {
-            "grids": torch.tensor([grid for grid, _ in entries], dtype=torch.int64),
-            "sigmas": torch.tensor([entry.sigma for _, entry in entries], dtype=torch.float64),
-            "square_norms": torch.tensor([entry.square_norm for _, entry in entries], dtype=torch.float64),
-            **{f"residual.{index}": self._values[entry.place] for index, (_, entry) in enumerate(entries)},
-        }
+        """Return all entries, in order, with their values."""
+        entries = [entry for cell in self.cells for entry in cell]
+        return index_of(self.cells) | {f"residual.{index}": self._values[entry.place] for index, entry in enumerate(entries)}
 
     def restore(self, snapshot: Mapping[str, torch.Tensor]) -> None:
         """Go back to `snapshot`.
 
         Raises:
-            ValueError: it is not the snapshot of a bank in RAM, or of one of another shape, grid or dtype.
+            ValueError: the snapshot is of a bank on disk, or of another shape, grid or dtype.
         """
-        if "grids" not in snapshot:
-            raise ValueError(
-                "this snapshot belongs to an error bank on disk: open the bank with the folder that it was made in."
-            )
+        if "places" in snapshot or "grids" not in snapshot:
+            raise ValueError("this snapshot belongs to an error bank on disk: open the bank with the folder it was made in.")
         kinds = {(tuple(values.shape), values.dtype) for name, values in snapshot.items() if name.startswith("residual.")}
         if kinds - {(self._stored_shape, self._dtype)} or any(grid >= len(self.cells) for grid in snapshot["grids"].tolist()):
             raise ValueError(
                 f"this snapshot holds {kinds}, the bank {self._stored_shape} {self._dtype} in {len(self.cells)} grid cells: "
-                "resume with the settings that the checkpoint was made with."
+                "resume with the settings of the checkpoint."
             )
         self.clear()
         facts = (snapshot[name].tolist() for name in ("grids", "sigmas", "square_norms"))
         for index, (grid, sigma, square_norm) in enumerate(zip(*facts, strict=True)):
-            entry = self.write(snapshot[f"residual.{index}"], sigma, square_norm)
-            apply_change(self.cells, Change(ChangeKind.APPEND, grid, 0, entry))
+            self.cells[grid].append(self.write(snapshot[f"residual.{index}"], sigma, square_norm))
 
     def clear(self) -> None:
         """Forget all entries."""

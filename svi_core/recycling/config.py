@@ -13,14 +13,14 @@ from .error_bank import Replacement, Window
 
 
 class Objective(StrEnum):
-    """Which velocity the model learns for an input with errors."""
+    """The velocity that the model learns for an input with errors."""
 
     RELEASED = "released"  # noise with its error, minus the clean latent
     PAPER = "paper"  # from the noisy input straight to the clean latent (Fig. 4c)
 
 
 class ImageErrorGrids(StrEnum):
-    """From which grid cells image errors are drawn."""
+    """The grid cells that image errors are drawn from."""
 
     ALL = "all"
     CURRENT = "current"  # the cell of the example's own noise level
@@ -28,10 +28,12 @@ class ImageErrorGrids(StrEnum):
 
 
 class StoredSlots(StrEnum):
-    """What of a residual is kept."""
+    """The part of a residual that is stored."""
 
     ALL = "all"
-    IMAGE_WINDOW = "image_window"  # only what an image error needs: 3 of 21 slots make a full bank 13.9 GiB, not 97.6
+    IMAGE_WINDOW = (
+        "image_window"  # only as much as an image error needs: with 3 of 21 slots a full bank takes 13.9 GiB, not 97.6
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,20 +44,20 @@ class ErrorRecyclingConfig:
         noise_prob: probability of adding an error to the noise.
         latent_prob: probability of adding an error to the target latent.
         image_prob: probability of adding an error to the conditioning latent. It matters most (paper, Table 4).
-        clean_prob: probability of adding none, whatever the three others say.
-        clean_update_prob: probability of storing the error of an example that was drawn clean.
+        clean_prob: probability of adding no error; overrides the three others.
+        clean_update_prob: probability of storing the error of a clean example.
         warmup_steps: steps during which processes share all their errors.
-        modulation: f, each error is multiplied by a number drawn from [1 - f, 1 + f].
+        modulation: f; each error is multiplied by a random factor from [1 - f, 1 + f].
         num_image_error_slots: latent slots of the conditioning that an image error covers.
         image_error_grids: noise levels that image errors are drawn from.
-        image_error_range: first grid cell, and one past the last; read with "range" only.
-        image_error_window: which slots of a stored error are used.
-        stored_slots: what of a residual is kept; "image_window" needs noise_prob and latent_prob 0.
-        objective: which velocity is learnt.
+        image_error_range: first grid cell, and one past the last; used only with "range".
+        image_error_window: the slots of a stored error that are used.
+        stored_slots: the part of a residual that is stored; "image_window" requires noise_prob = latent_prob = 0.
+        objective: the velocity that is learned.
         capacity: bank entries for each grid value.
-        num_grids: grid values, the number of inference steps.
+        num_grids: number of grid values, equal to the inference steps.
         grid_shift: shift of the inference schedule.
-        replacement: which entry of a full cell gives way.
+        replacement: which entry of a full cell a new one replaces.
     """
 
     noise_prob: float = 0.01
@@ -107,7 +109,7 @@ class ErrorRecyclingConfig:
 
     @property
     def injects(self) -> bool:
-        """Whether any error can ever be added; if not, no bank is needed and this is plain training."""
+        """Whether any error can be added; if not, no bank is needed and this is plain fine-tuning."""
         return self.clean_prob < 1 and max(self.noise_prob, self.latent_prob, self.image_prob) > 0
 
 

@@ -1,8 +1,8 @@
-"""The replay memory of Error-Recycling Fine-Tuning: errors that the model made, kept by noise level, drawn again later.
+"""The replay memory of Error-Recycling Fine-Tuning: errors of the model, stored by noise level and sampled later.
 
-An entry is a velocity residual r = predicted - target velocity with the noise level it was measured at. One step to either end
-of the line makes of it both errors that the paper keeps in two banks: ``noise_error = (1 - sigma) * r`` and
-``latent_error = -sigma * r``. So one pool serves both, at half the memory.
+An entry is a velocity residual r = predicted - target velocity, with the noise level it was measured at. It gives both errors
+that the paper keeps in two banks: ``noise_error = (1 - sigma) * r`` and ``latent_error = -sigma * r``. So one pool serves both,
+at half the memory.
 Source: SVI (arXiv:2510.09212), Sec. 4.3, Eq. 4 and 5; docs/METHOD.md, 9.1 (both errors from one r), 9.5 and 9.7.
 """
 
@@ -14,11 +14,11 @@ from enum import StrEnum
 import torch
 
 from ..flow.timestep_grid import DEFAULT_NUM_GRIDS, TimestepGrid
-from .bank_storage import DEFAULT_CAPACITY, BankStorage, Change, ChangeKind, Entry, MemoryStorage
+from .bank_storage import DEFAULT_CAPACITY, BankStorage, Entry, MemoryStorage
 
 
 class Replacement(StrEnum):
-    """Which entry of a full grid cell gives way to a new one."""
+    """Which entry of a full grid cell a new one replaces."""
 
     MOST_SIMILAR = "most_similar"  # the one nearest to it (paper)
     RANDOM = "random"
@@ -26,7 +26,7 @@ class Replacement(StrEnum):
 
 
 class Window(StrEnum):
-    """Which slots of a stored error make an image error."""
+    """Which slots of a stored error an image error takes."""
 
     RANDOM = "random"
     LAST = "last"
@@ -34,20 +34,17 @@ class Window(StrEnum):
 
 @dataclass(frozen=True)
 class GridStatistics:
-    """What one grid cell holds.
+    """Statistics of one grid cell.
 
     Attributes:
         sigma: the grid value.
         fill: number of entries.
-        residual_rms: root mean square over all values of its residuals; 0 if it is empty.
-        noise_error_rms: the same of its noise errors.
-        latent_error_rms: the same of its latent errors; over the latents' own RMS, about 1, it is the error-to-signal ratio.
+        latent_error_rms: root mean square over all values of its latent errors, 0 if it is empty. Divided by the RMS of the
+            latents, about 1, it is the error-to-signal ratio.
     """
 
     sigma: float
     fill: int
-    residual_rms: float
-    noise_error_rms: float
     latent_error_rms: float
 
 
@@ -62,9 +59,9 @@ def bank_bytes(
 
 
 class ErrorBank:
-    """Residuals by noise level, at most `capacity` for each value of the grid. The one mutable object of the method.
+    """Residuals by noise level, at most `capacity` for each grid value. The one mutable object of the method.
 
-    All entries have one shape: training on several sizes, or both experts of Wan 2.2, takes a bank for each.
+    All entries have one shape: each training size, and each expert of Wan 2.2, needs its own bank.
     """
 
     def __init__(
@@ -77,18 +74,18 @@ class ErrorBank:
         dtype: torch.dtype = torch.bfloat16,
         storage: BankStorage | None = None,
     ):
-        """Make an empty bank, or one with what `storage` already holds.
+        """Make a bank with the entries of `storage`.
 
         Args:
             entry_shape: [C, F, h, w] of one residual, without the batch.
-            grid: noise levels to keep errors by; None for 50 steps at shift 5.
+            grid: noise levels that errors are stored by; None for 50 steps at shift 5.
             capacity: entries for each grid value, >= 1.
-            replacement: which entry gives way when a cell is full.
+            replacement: which entry of a full cell a new one replaces.
             dtype: in which values are stored: bfloat16, float16 or float32.
-            storage: None for RAM; for disk a `bank_file.FileStorage` of the same shape, grid and dtype.
+            storage: None for an empty one in RAM; for disk a `bank_file.FileStorage` of the same shape, grid and dtype.
 
         Raises:
-            ValueError: a shape, capacity, dtype or storage that does not fit.
+            ValueError: an invalid shape, capacity, dtype or storage.
         """
         self.entry_shape = tuple(entry_shape)
         self.grid = grid or TimestepGrid()
@@ -111,11 +108,11 @@ class ErrorBank:
         return sum(len(cell) for cell in self._storage.cells)
 
     def add(self, residual: torch.Tensor, sigma: float, generator: torch.Generator) -> None:
-        """Store `residual` [C, F, h, w], measured at noise level `sigma`; takes one random number, whatever happens.
+        """Store `residual` [C, F, h, w], measured at noise level `sigma`; always consumes one random number.
 
-        In a full cell the entry gives way that `replacement` names. "Most similar" is the least L2 distance between latent
-        errors, -sigma * r. This is the released trainer's rule for the bank that latent and image errors come from, to the
-        entry. For the bank of noise errors it keeps a choice of its own; with one pool for both there is one choice.
+        In a full cell it replaces the entry that `replacement` names. "Most similar" means the least L2 distance between
+        latent errors, -sigma * r. This is exactly the released trainer's rule for its bank of latent and image errors. Its
+        bank of noise errors chooses separately; our one pool makes one choice.
 
         Raises:
             ValueError: another shape than the bank's, values that are not finite, or `sigma` outside [0, 1].
@@ -133,21 +130,26 @@ class ErrorBank:
             raise ValueError(
                 f"the residual at sigma {sigma:.4f} holds NaN or infinite values in {self.dtype}: stop the training."
             )
+        self._put(self._storage.write(values, sigma, square_norm), values, grid, pick)
+
+    def _put(self, entry: Entry, values: torch.Tensor, grid: int, pick: float) -> None:
+        """Add `entry` to its grid cell, removing another one from a full cell."""
         cell = self._storage.cells[grid]
-        kind, position = ChangeKind.APPEND, 0
-        if len(cell) >= self.capacity:
-            if self.replacement is Replacement.FIFO:
-                kind = ChangeKind.SHIFT
-            else:
-                kind = ChangeKind.REPLACE
-                similar = self.replacement is Replacement.MOST_SIMILAR
-                position = self._most_similar(cell, values, sigma, square_norm) if similar else int(pick * len(cell))
-        self._storage.commit(Change(kind, grid, position, self._storage.write(values, sigma, square_norm)))
+        if len(cell) < self.capacity:
+            cell.append(entry)
+        elif self.replacement is Replacement.FIFO:
+            cell.append(entry)
+            self._storage.release(cell.pop(0))
+        else:
+            similar = self.replacement is Replacement.MOST_SIMILAR
+            position = _most_similar(self._storage, cell, entry, values) if similar else int(pick * len(cell))
+            replaced, cell[position] = cell[position], entry
+            self._storage.release(replaced)
 
     def sample_noise_error(self, sigma: float, generator: torch.Generator) -> torch.Tensor | None:
         """Return a noise error [C, F, h, w] of the cell of `sigma`, fp32, each entry equally likely; None from an empty cell.
 
-        Takes one random number.
+        Consumes one random number.
         """
         entry = self._pick([self.grid.index(sigma)], generator)
         return None if entry is None else (1 - entry.sigma) * self._slots(entry, 0, self.entry_shape[1])
@@ -191,41 +193,37 @@ class ErrorBank:
         start = last_start if Window(window) is Window.LAST else int(place * (last_start + 1))
         return None if entry is None else -entry.sigma * self._slots(entry, start, num_slots)
 
-    def fill(self) -> list[int]:
-        """Return the number of entries of each grid cell."""
-        return [len(cell) for cell in self._storage.cells]
-
     def contents(self, grid: int) -> Iterator[tuple[float, torch.Tensor]]:
         """Yield (sigma, residual [C, F, h, w] as stored) of each entry of a grid cell, in their order."""
         for entry in self._storage.cells[grid]:
             yield entry.sigma, self._storage.read(entry).transpose(0, 1)
 
     def statistics(self) -> list[GridStatistics]:
-        """Return fill and error sizes of each grid cell, from what is kept in memory."""
+        """Return fill and error sizes of each grid cell, without reading values."""
         return [self._statistics(grid, cell) for grid, cell in enumerate(self._storage.cells)]
 
     def snapshot(self) -> dict[str, torch.Tensor]:
-        """Return contents and order as tensors for a safetensors file: all entries from RAM, a journal position from disk."""
+        """Return contents and order as tensors for a safetensors file; values on disk stay in the bank's own file."""
         return self._storage.snapshot()
 
     def restore(self, snapshot: Mapping[str, torch.Tensor]) -> None:
         """Go back to what :meth:`snapshot` returned, bit for bit.
 
         Raises:
-            ValueError: a snapshot of another bank, or one whose entries were overwritten since.
+            ValueError: a snapshot of another bank, or one with entries overwritten since.
         """
         self._storage.restore(snapshot)
 
     def clear(self) -> None:
-        """Forget all entries. A training that begins anew, or goes on from a checkpoint without this bank, begins with this."""
+        """Forget all entries."""
         self._storage.clear()
 
     def close(self) -> None:
-        """Give back files and locks. The bank cannot be used any more."""
+        """Release files and locks. The bank cannot be used afterwards."""
         self._storage.close()
 
     def _pick(self, cells: Iterable[int], generator: torch.Generator) -> Entry | None:
-        """Return an entry of `cells`, each equally likely; takes one random number even if there is none."""
+        """Return an entry of `cells`, each equally likely; consumes one random number even if there is none."""
         pick = _uniform(generator)
         chosen = [self._storage.cells[cell] for cell in cells]
         index = int(pick * sum(len(cell) for cell in chosen))
@@ -238,41 +236,36 @@ class ErrorBank:
     def _slots(self, entry: Entry, start: int, num_slots: int) -> torch.Tensor:
         return self._storage.read(entry)[start : start + num_slots].transpose(0, 1).float()
 
-    def _most_similar(self, cell: list[Entry], values: torch.Tensor, sigma: float, square_norm: float) -> int:
-        """Return the position in `cell` whose latent error is nearest to that of `values`; the first of equally near ones.
-
-        Norms are known and each entry gives one dot product. Its rounding could swap near ties, so whatever comes within a
-        safe margin of the nearest is measured again in fp64.
-        """
-        new = values.float().reshape(-1)
-        distances, margins = [], []
-        for entry in cell:
-            dot = float(torch.dot(self._storage.read(entry).reshape(-1).float(), new))
-            sizes = entry.sigma**2 * entry.square_norm + sigma**2 * square_norm
-            distances.append(sizes - 2 * entry.sigma * sigma * dot)
-            margins.append(1e-4 * sizes)
-        reach = min(distance + margin for distance, margin in zip(distances, margins, strict=True))
-        near = [index for index, distance in enumerate(distances) if distance - margins[index] <= reach]
-        if len(near) == 1:
-            return near[0]
-        return min(near, key=lambda index: self._square_distance(cell[index], values, sigma))
-
-    def _square_distance(self, entry: Entry, values: torch.Tensor, sigma: float) -> float:
-        stored = self._storage.read(entry).double()
-        return float(((entry.sigma * stored - sigma * values.double()) ** 2).sum())
-
     def _statistics(self, grid: int, cell: list[Entry]) -> GridStatistics:
         num_values = max(1, len(cell)) * math.prod(self.entry_shape)
-        rms = [
-            math.sqrt(sum(scale(entry.sigma) ** 2 * entry.square_norm for entry in cell) / num_values)
-            for scale in (lambda sigma: 1.0, lambda sigma: 1 - sigma, lambda sigma: sigma)
-        ]
-        return GridStatistics(self.grid.sigmas[grid], len(cell), *rms)
+        mean_square = sum(entry.sigma**2 * entry.square_norm for entry in cell) / num_values
+        return GridStatistics(self.grid.sigmas[grid], len(cell), math.sqrt(mean_square))
 
 
 def _uniform(generator: torch.Generator) -> float:
     """Return one random number in [0, 1)."""
     return float(torch.rand((), generator=generator, dtype=torch.float64))
+
+
+def _most_similar(storage: BankStorage, cell: Sequence[Entry], added: Entry, values: torch.Tensor) -> int:
+    """Return the position in `cell` whose latent error is nearest to that of `added`; the first of equally near ones.
+
+    Norms are known, so each entry costs one dot product. Its rounding could swap near ties, so whatever comes within a safe
+    margin of the nearest is measured again in fp64.
+    """
+    new = values.float().reshape(-1)
+    distances, margins = [], []
+    for entry in cell:
+        dot = float(torch.dot(storage.read(entry).reshape(-1).float(), new))
+        sizes = entry.sigma**2 * entry.square_norm + added.sigma**2 * added.square_norm
+        distances.append(sizes - 2 * entry.sigma * added.sigma * dot)
+        margins.append(1e-4 * sizes)
+    reach = min(distance + margin for distance, margin in zip(distances, margins, strict=True))
+    near = [index for index, distance in enumerate(distances) if distance - margins[index] <= reach]
+    if len(near) == 1:
+        return near[0]
+    exact = {i: (cell[i].sigma * storage.read(cell[i]).double() - added.sigma * values.double()).square().sum() for i in near}
+    return min(near, key=exact.get)
 
 
 def _square_norm(values: torch.Tensor) -> float:

@@ -1,9 +1,9 @@
 """Error-Recycling Fine-Tuning: feed the model's own errors back to it, and ask for the velocity back to the clean latent.
 
-In the order in which a training step uses it: :func:`draw_injection`, :func:`inject`, `flow_matching.make_flow_sample`, the
-model, :func:`target_velocity`, :func:`residual`, :func:`should_store`, :func:`store`. All of it works on one example; a batch
-is examples stacked by the caller. Random numbers come from an explicit generator, whose position after each function does not
-depend on what was drawn or on what the bank holds.
+In the order of use in a training step: :func:`draw_injection`, :func:`inject`, `flow_matching.make_flow_sample`, the
+model, :func:`target_velocity`, :func:`residual`, :func:`should_store`, :func:`store`. Every function takes one
+example; the caller stacks examples into a batch. Each function consumes a fixed number of random numbers from its explicit
+generator, whatever was drawn and whatever the bank holds.
 Source: SVI (arXiv:2510.09212), Sec. 4, Eq. 3-6; docs/METHOD.md, 9.1 to 9.7 (released trainer).
 """
 
@@ -21,13 +21,13 @@ from .error_bank import ErrorBank, Window
 
 @dataclass(frozen=True)
 class ErrorInjection:
-    """The errors that one example gets; None where it gets none.
+    """The errors added to one example; None where there is none.
 
     Attributes:
         noise_error: [C, F, h, w], added to the noise.
         latent_error: [C, F, h, w], added to the target latent.
         image_error: [C, n, h, w], added to slots of the conditioning latent.
-        is_clean: whether the example was drawn clean, and so has none of the three.
+        is_clean: whether the example was drawn clean, and therefore has none of the three.
     """
 
     noise_error: torch.Tensor | None
@@ -38,7 +38,7 @@ class ErrorInjection:
 
 @dataclass(frozen=True)
 class InjectedInputs:
-    """An example's inputs with errors added. Where there was none to add, the tensor is the caller's own.
+    """The inputs of an example with errors added. Without an error, the tensor is the caller's own.
 
     Attributes:
         latent: [C, F, h, w].
@@ -64,7 +64,7 @@ def make_bank(
     Args:
         latent_shape: of one example, without the batch.
         config: the settings.
-        folder: where the bank lies, or will; None keeps it in RAM, where each snapshot is a copy of all of it.
+        folder: of the bank on disk; None keeps it in RAM, where each snapshot copies all of it.
         num_snapshots: see :class:`bank_file.FileStorage`.
         expected_entries: see :class:`bank_file.FileStorage`.
 
@@ -86,7 +86,7 @@ def make_bank(
 
 
 def entry_shape(latent_shape: Sequence[int], config: ErrorRecyclingConfig) -> tuple[int, ...]:
-    """Return the shape of what the bank keeps of a residual of `latent_shape` [C, F, h, w]."""
+    """Return the shape of a bank entry for residuals of `latent_shape` [C, F, h, w]."""
     channels, slots, height, width = latent_shape
     if config.stored_slots is StoredSlots.IMAGE_WINDOW:
         slots = min(slots, config.num_image_error_slots)
@@ -100,18 +100,18 @@ def draw_injection(
     generator: torch.Generator,
     error_slots: range,
 ) -> ErrorInjection:
-    """Draw which errors the example at noise level `sigma` gets, and the errors themselves.
+    """Draw the errors for an example at noise level `sigma`.
 
-    Four independent numbers decide on noise, image, latent and clean; clean overrides. An error that the bank cannot give yet
+    Four independent numbers decide on noise, image, latent and clean; clean overrides. An error that the bank does not hold yet
     is left out.
 
     Args:
         bank: errors to draw from.
         sigma: the example's noise level.
         config: the probabilities.
-        generator: gives five random numbers, whatever comes out of them.
-        error_slots: slots of the example's conditioning that may get an error; if they are fewer than
-            `num_image_error_slots` the error covers those, and if there is none there is no image error.
+        generator: always consumes five random numbers.
+        error_slots: slots of the example's conditioning that an image error may cover; if there are fewer than
+            `num_image_error_slots`, it covers those; if there are none, there is no image error.
 
     Source: SVI (arXiv:2510.09212), Eq. 3 and 5; docs/METHOD.md, 9.5.
     """
@@ -134,17 +134,17 @@ def draw_injection(
 def inject(
     latent: torch.Tensor, noise: torch.Tensor, y_latent: torch.Tensor, injection: ErrorInjection, error_slots: range
 ) -> InjectedInputs:
-    """Add the errors of `injection` to one example; what gets none is passed through as the same tensor.
+    """Add the errors of `injection` to one example; tensors without an error are returned as they are.
 
     Args:
         latent: [C, F, h, w], the clean target.
         noise: [C, F, h, w].
-        y_latent: [C, F, h, w], the conditioning latent; the mask is never touched.
+        y_latent: [C, F, h, w], the conditioning latent, without the mask.
         injection: the errors.
-        error_slots: slots of `y_latent` that may get the image error; it begins at the first of them.
+        error_slots: slots of `y_latent` that the image error may cover; it begins at the first.
 
     Raises:
-        ValueError: an image error that is longer than `error_slots`.
+        ValueError: the image error is longer than `error_slots`.
     """
     return InjectedInputs(
         _sum(latent, injection.latent_error),
@@ -158,15 +158,15 @@ def target_velocity(
 ) -> torch.Tensor:
     """Return the velocity to learn for an input with errors, [C, F, h, w].
 
-    RELEASED: noise with its error, minus the clean `latent`. It is what the released weights were trained with; with an error
-    in the latent, one step along it does not quite arrive at the clean latent.
-    PAPER: (noisy latent with errors - clean `latent`) / sigma, along which one step arrives exactly there. The error in the
-    latent counts (1 - sigma) / sigma times in it, which is large at low noise. Without that error both are equal, bit for bit.
+    RELEASED: noise with its error, minus the clean `latent`. The released weights were trained with it; with an error in the
+    latent, one step along it misses the clean latent slightly.
+    PAPER: (noisy latent with errors - clean `latent`) / sigma; one step along it reaches the clean latent exactly. It weights
+    the error in the latent by (1 - sigma) / sigma, which is large at low noise. Without that error both are equal, bit for bit.
 
     Source: SVI (arXiv:2510.09212), Eq. 6 and Fig. 4c; docs/METHOD.md, 9.2.
 
     Raises:
-        ValueError: the paper's form at sigma 0, where no step leads anywhere.
+        ValueError: the paper's form at sigma 0, where it is undefined.
     """
     released = injected.noise - latent
     if Objective(objective) is Objective.RELEASED or injected.latent is latent:
@@ -177,32 +177,32 @@ def target_velocity(
 
 
 def residual(predicted: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
-    """Return predicted - target velocity in fp32 without gradient: what the bank keeps."""
+    """Return predicted - target velocity in fp32 without gradient, as the bank stores it."""
     return predicted.detach().float() - target.detach().float()
 
 
 def should_store(injection: ErrorInjection, config: ErrorRecyclingConfig, generator: torch.Generator) -> bool:
-    """Return whether the error of an example goes into the bank: always, but rarely if it was drawn clean.
+    """Return whether to store the error of an example in the bank: always, but rarely for a clean example.
 
-    The errors of clean inputs are not those that a model meets in its own long videos. Takes one random number.
-    Source: docs/METHOD.md, 9.6. This departs from the released code in warm-up: there the receiving process's own draw gates
-    the errors of all processes, so that banks differ from the start; here each error is judged once, where it was made.
+    Errors of clean inputs are unlike those in a model's own long videos. Consumes one random number.
+    Source: docs/METHOD.md, 9.6, from which this departs in warm-up: there the receiving process's own draw gates the errors of all
+    processes, so that banks differ from the start; here each error is judged once, where it was made.
     """
     draw = float(torch.rand((), generator=generator, dtype=torch.float64))
     return not injection.is_clean or draw < config.clean_update_prob
 
 
 def is_shared(step: int, config: ErrorRecyclingConfig) -> bool:
-    """Return whether the errors of `step`, counted from 1, go into the banks of all processes. Source: docs/METHOD.md, 9.6."""
+    """Return whether all processes store the errors of `step`, counted from 1. Source: docs/METHOD.md, 9.6."""
     return step <= config.warmup_steps
 
 
 def store(
     bank: ErrorBank, velocity_residual: torch.Tensor, sigma: float, config: ErrorRecyclingConfig, generator: torch.Generator
 ) -> None:
-    """Add the residual [C, F, h, w] of one example to `bank`, or the window of it that the bank keeps.
+    """Add the residual [C, F, h, w] of one example, or the window of it that the bank stores, to `bank`.
 
-    Takes two random numbers: the window, and the bank's own.
+    Consumes two random numbers: for the window, and in the bank.
 
     Raises:
         ValueError: see :meth:`ErrorBank.add`.
@@ -215,7 +215,7 @@ def store(
 
 
 def _modulated(error: torch.Tensor | None, config: ErrorRecyclingConfig, generator: torch.Generator) -> torch.Tensor | None:
-    """Return `error` times a number from [1 - f, 1 + f]; takes one random number."""
+    """Return `error` times a random factor from [1 - f, 1 + f]; consumes one random number."""
     draw = float(torch.rand((), generator=generator, dtype=torch.float64))
     if error is None or config.modulation == 0:
         return error

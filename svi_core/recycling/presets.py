@@ -1,6 +1,6 @@
 """The hyper-parameters of Error-Recycling Fine-Tuning as data: the released training scripts, the paper's Table 9, and 2.0 Pro.
 
-Where paper and released scripts differ the scripts come first, because the released weights were trained with them.
+Where paper and released scripts differ, the presets follow the scripts, because the released weights were trained with them.
 Source: SVI (arXiv:2510.09212), Table 9; docs/METHOD.md, 9.8 (argparse defaults and shell scripts of the released trainer), 9.9
 (2.0 Pro) and 9.10 (Talk, Dance).
 """
@@ -16,30 +16,30 @@ TILED_PIXELS = 272  # 34 latents of 8 pixels
 
 @dataclass(frozen=True, kw_only=True)
 class ErftPreset:
-    """How one SVI system is trained. The defaults are what all released scripts share.
+    """How one SVI system is trained. The defaults are those that all released scripts share.
 
     Attributes:
         name: as in :data:`PRESETS`.
-        source: where the values were read, and which of them are our own choice.
-        layout_name: how a clip is conditioned, a name of `layouts.LAYOUTS`.
-        p_motion: probability that a clip is conditioned on motion rather than on a single first frame (or anchor).
+        source: where the values come from, and which of them are our own choice.
+        layout_name: the conditioning of a clip, a name in `layouts.LAYOUTS`.
+        p_motion: probability of conditioning a clip on motion rather than on a single first frame (or anchor).
         expert: timestep ids to train on.
         recycling: the settings of error recycling.
         width: pixels.
         height: pixels.
-        vae_tile: side in pixels of the spatial tiles that clips are encoded in; 0: untiled. Tiled scripts use 34 x 34 latents.
+        vae_tile: side in pixels of the spatial tiles for encoding; 0: untiled. Tiled scripts use 34 x 34 latents.
         learning_rate: of AdamW, constant.
         weight_decay: of AdamW.
         num_epochs: passes over the data.
         lora_rank: rank.
-        lora_alpha: the LoRA counts alpha / rank times.
-        lora_targets: module names that get a LoRA, in self- and cross-attention and in the feed-forward.
-        max_gradient_norm: gradients are scaled down to this norm.
-        checkpoint_every: training steps between two checkpoints.
-        default_caption: caption of clips that have none; empty: such clips are not used.
-        audio_drop_prob: probability of leaving out the audio (Talk).
-        pose_drop_prob: probability of leaving out the pose (Dance).
-        conditioning_drop_prob: probability of leaving out conditioning latent and CLIP feature (Dance).
+        lora_alpha: the LoRA is scaled by alpha / rank.
+        lora_targets: names of the modules with a LoRA, in self- and cross-attention and in the feed-forward.
+        max_gradient_norm: gradients are clipped to this norm.
+        checkpoint_every: training steps between checkpoints.
+        default_caption: for clips without a caption; empty: such clips are skipped.
+        audio_drop_prob: probability of dropping the audio (Talk).
+        pose_drop_prob: probability of dropping the pose (Dance).
+        conditioning_drop_prob: probability of dropping conditioning latent and CLIP feature (Dance).
     """
 
     name: str
@@ -66,7 +66,7 @@ class ErftPreset:
 
     @property
     def layout(self) -> Layout:
-        """The layout that clips are conditioned by."""
+        """The layout of the conditioning."""
         return LAYOUTS[self.layout_name]
 
 

@@ -1,7 +1,7 @@
-"""What clips took, to say what clips to come will take.
+"""Estimate how long clips will take from how long earlier clips took.
 
-Every sampled clip notes its time, its size and its steps in its record. The medians of finished runs are also kept in one small
-file, so that a new run in a new folder can be estimated too.
+The record of each sampled clip holds its time, size and steps. One small file also keeps the medians of finished runs, so that
+a new run in a new folder can be estimated too.
 """
 
 import json
@@ -13,7 +13,7 @@ from statistics import median
 
 from ..files.atomic_file import write_bytes
 
-MAX_KEPT = 200  # runs remembered; the oldest are forgotten
+MAX_KEPT = 200  # runs; the oldest are removed
 TRAINED_TOKENS = 32_760  # of 81 frames at 832 x 480
 _LINEAR_SHARE, _ATTENTION_SHARE = 787, 900  # TFLOP of one forward pass of Wan 14B at that size
 _log = logging.getLogger(__name__)
@@ -21,7 +21,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ClipWork:
-    """How much there is to do for one clip.
+    """The amount of work for one clip.
 
     Attributes:
         num_steps: sampler steps, both experts together.
@@ -39,7 +39,7 @@ class ClipWork:
 
     @property
     def amount(self) -> float:
-        """Work in proportion to time: linear layers grow with the tokens, attention with their square.
+        """Work, proportional to time: linear layers grow with the tokens, attention with their square.
 
         Source: operations counted for Wan 14B (docs/METHOD.md, 11.1).
         """
@@ -48,19 +48,19 @@ class ClipWork:
 
     @property
     def same_size(self) -> tuple[int, int]:
-        """What must be equal for a time to be taken over without a caveat."""
+        """The frame size; times of another size are named as such."""
         return self.latent_height, self.latent_width
 
 
 @dataclass(frozen=True)
 class ClipTime:
-    """What one clip, or the median clip of a run, took.
+    """Time and memory that one clip, or the median clip of a run, took.
 
     Attributes:
-        seconds: from the first step to the decoded frames, as far as they were measured.
-        work: how much there was to do.
+        seconds: from the first step to the decoded frames, as far as measured.
+        work: the amount of work.
         models: file names of the diffusion models.
-        peak_bytes: most memory of the accelerator in use meanwhile; 0 if there is none.
+        peak_bytes: peak memory of the accelerator; 0 without one.
     """
 
     seconds: float
@@ -71,7 +71,7 @@ class ClipTime:
 
 @dataclass(frozen=True)
 class TimeEstimate:
-    """Seconds that a clip will take, and where that number comes from; `peak_bytes` as :class:`ClipTime`."""
+    """Seconds that a clip will take, and the source of the estimate; `peak_bytes` as in :class:`ClipTime`."""
 
     seconds: float
     source: str
@@ -79,7 +79,7 @@ class TimeEstimate:
 
 
 def measured_time(measures: Mapping[str, float], models: tuple[str, ...] = ()) -> ClipTime | None:
-    """Return the time that a clip's record holds (see ClipRecord.measures), or None if it lacks a part."""
+    """Return the time in a clip's record (see ClipRecord.measures), or None if it is incomplete."""
     try:
         work = ClipWork(
             int(measures["num_steps"]),
@@ -95,10 +95,10 @@ def measured_time(measures: Mapping[str, float], models: tuple[str, ...] = ()) -
 
 
 def estimate_time(work: ClipWork, of_run: Sequence[ClipTime], of_others: Sequence[ClipTime]) -> TimeEstimate | None:
-    """Return what a clip of `work` will take: from the clips of its own run, else from runs with the same models.
+    """Estimate a clip of `work` from the clips of its own run, else from runs with the same models.
 
-    Times of the same frame size are preferred; steps, passes and frames are scaled by the work. None: nothing comparable
-    was measured.
+    Times of the same frame size are preferred; different steps, passes and frames are scaled by the work. None: no comparable
+    measurement.
     """
     for times, whose in ((of_run, "clips of this run"), (of_others, "earlier runs with these models")):
         same = [time for time in times if time.work.same_size == work.same_size]
@@ -112,7 +112,7 @@ def estimate_time(work: ClipWork, of_run: Sequence[ClipTime], of_others: Sequenc
 
 
 def read_times(book: Path) -> list[ClipTime]:
-    """Return the runs that the file `book` remembers, the newest last; an unreadable file counts as empty and is told."""
+    """Return the runs in the file `book`, newest last; an unreadable file is logged and counts as empty."""
     if not book.exists():
         return []
     try:
@@ -124,7 +124,7 @@ def read_times(book: Path) -> list[ClipTime]:
 
 
 def remember_times(book: Path, times: Iterable[ClipTime]) -> None:
-    """Add the median of a run's `times` to `book`, in place of an earlier one for the same work and models.
+    """Add the median of a run's `times` to `book`; it replaces an earlier one for the same work and models.
 
     Raises:
         OSError: the file cannot be written.

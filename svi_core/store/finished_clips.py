@@ -1,9 +1,9 @@
-"""The list of clips that a run has finished so far: one line of JSON each, appended as they come.
+"""The list of clips that a run has finished so far: one line of JSON per clip.
 
-    <run>/finished.jsonl   of the last run in the folder; a new run begins it anew with its first finished clip
+    <run>/finished.jsonl   of the last run in the folder; the first clip of a new run replaces it
 
-The run's manifest says what a joined video consists of, which may begin with another video and lags behind a little; this
-list says what the schedule's clips became, at any moment, for whoever looks on.
+The manifest describes a joined video, which may begin with another video and is written a little later. This list is current:
+the clip panel shows it while a run is active.
 """
 
 import json
@@ -13,23 +13,23 @@ import re
 from dataclasses import dataclass, fields
 from pathlib import Path
 
-from ..files.atomic_file import write_bytes
+from ..files.atomic_file import named_disk_errors, write_bytes
 
 LIST_NAME = "finished.jsonl"
 
 
 @dataclass(frozen=True)
 class FinishedClip:
-    """One finished clip, as somebody who looks on wants to know it.
+    """One finished clip, for display.
 
     Attributes:
-        index: 0-based place in the schedule.
+        index: 0-based position in the schedule.
         key: of the clip in the run store.
         prompt: its text.
         seed: its noise seed.
-        num_frames: frames that it gives to the video.
-        seconds: that making it took, whenever that was.
-        reused: found in the run store, not made by this run.
+        num_frames: frames that it contributes to the video.
+        seconds: that making it took, in this run or an earlier one.
+        reused: found in the run store rather than made by this run.
         segment: name of the file in ``clips/`` that holds its frames.
     """
 
@@ -44,7 +44,7 @@ class FinishedClip:
 
 
 def note_finished(run_folder: Path, clip: FinishedClip) -> None:
-    """Add `clip` to the run's list; clip 0 begins a new one.
+    """Append `clip` to the run's list; clip 0 starts a new list.
 
     Raises:
         OSError: the list cannot be written; the message names it.
@@ -54,19 +54,16 @@ def note_finished(run_folder: Path, clip: FinishedClip) -> None:
     if clip.index == 0:
         write_bytes(path, line)
         return
-    try:
-        with path.open("ab") as file:
-            file.write(line)
-            file.flush()
-            os.fsync(file.fileno())
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}: free space or check permissions", str(path)) from error
+    with named_disk_errors(path), path.open("ab") as file:
+        file.write(line)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_finished(run_folder: Path) -> list[FinishedClip]:
-    """Return the finished clips of the last run in their order, [] where there is none.
+    """Return the finished clips of the last run in order, [] if there are none.
 
-    Takes no lock. Lines that are not whole or not of this kind are left out, as the last one of a run that was killed.
+    Takes no lock. Incomplete and foreign lines are left out, such as the last one of a killed run.
     """
     path = run_folder / LIST_NAME
     if not path.exists():
@@ -76,7 +73,7 @@ def read_finished(run_folder: Path) -> list[FinishedClip]:
 
 
 def _parse(line: bytes) -> FinishedClip | None:
-    """Return the clip of one line, None if the line is not what this module writes: the folder may come from anywhere."""
+    """Return the clip of one line, or None if this module did not write it: the folder may come from anywhere."""
     try:
         facts = json.loads(line)
         clip = FinishedClip(**facts)

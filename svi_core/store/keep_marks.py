@@ -1,8 +1,7 @@
 """Clips marked "keep", which are never removed to save space: one empty file beside each, ``<run>/clips/<key>.keep``.
 
-A mark is a file of its own, because the run rewrites its clips' records while it goes; so marks are set and cleared at any
-time, without the run's lock. Only removing clips and marking them exclude each other, for a moment, by a lock of their own:
-a clip that was marked is there to stay.
+A mark is a separate file because an active run rewrites its clips' records. So marks can be set and cleared at any time,
+without the run's lock. A second lock, held for a moment, keeps a clip from being removed while it is marked.
 """
 
 import re
@@ -17,10 +16,10 @@ _SUFFIX = ".keep"
 
 
 def require_clip_key(key: object) -> str:
-    """Return `key`, which names files, if it is the key of a clip: 64 hex digits, nothing else.
+    """Return `key`, which becomes part of file names, if it is a clip's key.
 
     Raises:
-        ValueError: it is not.
+        ValueError: it is not 64 hex digits.
     """
     if not isinstance(key, str) or not re.fullmatch(r"[0-9a-f]{64}", key):
         raise ValueError(f"the clip's key is {str(key)[:80]!r}: it should be 64 hex digits, as SVI Generate gave it.")
@@ -38,7 +37,7 @@ def kept_keys(run_folder: Path) -> set[str]:
 
 
 def set_keep(run_folder: Path, key: str, keep: bool) -> None:
-    """Mark clip `key` as never to be removed to save space, or no longer. A run may be going on in the folder.
+    """Mark or unmark clip `key` as never to be removed to save space. A run may be active in the folder.
 
     Raises:
         ValueError: there is no such clip.
@@ -46,7 +45,7 @@ def set_keep(run_folder: Path, key: str, keep: bool) -> None:
     """
     latent = run_folder / "clips" / f"{require_clip_key(key)}.safetensors"
     message = f"there is no clip {key[:12]!r} in {latent.parent}: it may have been removed to save space."
-    if not latent.exists():  # before anything is created in a folder that may not exist
+    if not latent.exists():  # checked first, so that nothing is created in a folder that does not exist
         raise ValueError(message)
     with removal_lock(run_folder):
         if not latent.exists():
@@ -59,7 +58,7 @@ def set_keep(run_folder: Path, key: str, keep: bool) -> None:
 
 
 def removal_lock(run_folder: Path) -> FileLock:
-    """Return the lock to hold, for a moment, while a clip is removed after a look at its mark, or while it is marked."""
+    """Return the lock to hold while a clip is marked, or is removed after its mark was checked."""
     return FileLock(run_folder / ".keep.lock", timeout=_LOCK_SECONDS)
 
 

@@ -1,4 +1,4 @@
-"""What is known of stored clips and of the videos that show them: the JSON files of a run folder."""
+"""Records of stored clips and manifests of videos: the JSON files of a run folder."""
 
 import json
 from dataclasses import dataclass, field
@@ -6,18 +6,16 @@ from pathlib import Path
 
 import torch
 
-from ..files.fingerprint import file_sha256, tensor_sha256
+from ..files.fingerprint import file_sha256, fingerprint
 from ..files.safetensors_file import read_tensors
 
 FORMAT_VERSION = 1
-
-
 MANIFEST = "run.json"
 
 
 @dataclass(frozen=True)
 class ClipRecord:
-    """What is known of one finished clip.
+    """The record of one finished clip.
 
     Attributes:
         key: 64 hex digits; determines the latent.
@@ -26,9 +24,9 @@ class ClipRecord:
         seed: its noise seed.
         segments: by name (which frames, which coding): {"sha256": of the file, "num_frames", "frames_sha256": of the frames,
             "colour": the correction that it ends with}.
-        plan_key: as :attr:`key`, but from what the graph says (see ClipPlan.plan_key), so that no model is needed to know it.
-        measures: what making it took: "sample_seconds", "decode_seconds", "peak_bytes" of GPU memory, and what that depends on:
-            "num_steps", "num_passes" of the model in each, "num_slots", "latent_height", "latent_width".
+        plan_key: as :attr:`key`, but computed from the graph alone (see ClipPlan.plan_key), without a model.
+        measures: "sample_seconds", "decode_seconds", "peak_bytes" of GPU memory, and what these depend on: "num_steps",
+            "num_passes" of the model per step, "num_slots", "latent_height", "latent_width".
     """
 
     key: str
@@ -48,8 +46,8 @@ class ShownClip:
         key: of the clip in the store.
         prompt: its text.
         seed: its noise seed.
-        num_frames: how many frames of the video it gives.
-        whole_end: the clip's own last frame is shown last (or held), so that the video can be continued from its latent.
+        num_frames: frames that it contributes to the video.
+        whole_end: the clip's own last frame is shown last (or held), so the video can be continued from its latent.
     """
 
     key: str
@@ -60,7 +58,7 @@ class ShownClip:
 
 
 def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
-    """Return the clips that make up `video`, from its own manifest or the run's; None if neither is of this video.
+    """Return the clips of `video` from its own manifest or the run's; None if neither describes this video.
 
     Raises:
         ValueError: a damaged manifest.
@@ -76,7 +74,7 @@ def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
 
 
 def read_last_video(run_folder: Path) -> Path | None:
-    """Return the video that a run made last, finished or left by a stop, or None if there is none.
+    """Return the last video of a run, finished or interrupted, or None if there is none.
 
     Raises:
         ValueError: a damaged manifest.
@@ -87,7 +85,7 @@ def read_last_video(run_folder: Path) -> Path | None:
 
 
 def is_intact(video: Path) -> bool:
-    """Whether `video` has the bytes that its own manifest says."""
+    """Whether the bytes of `video` match the hash in its own manifest."""
     try:
         manifest = _manifest(video.with_suffix(".json"))
         return manifest is not None and manifest.get("sha256") == file_sha256(video)
@@ -96,7 +94,7 @@ def is_intact(video: Path) -> bool:
 
 
 def _manifest(path: Path) -> dict | None:
-    """Return the manifest in `path`; None if there is none, or JSON of somebody else.
+    """Return the manifest in `path`; None if the file is absent or is other JSON.
 
     Raises:
         ValueError: not JSON at all.
@@ -115,41 +113,48 @@ def _not_a_manifest(path: Path, error: Exception) -> ValueError:
 
 
 def read_clip_latent(run_folder: Path, key: str) -> torch.Tensor | None:
-    """Return the latent of clip `key` of a run, or None if it is not there or cannot be trusted; nothing is changed."""
+    """Return the latent of clip `key` of a run, or None if it is missing or damaged; changes nothing."""
     try:
-        return _read_latent(run_folder / "clips" / f"{key}.safetensors", key)
+        return read_latent(run_folder / "clips" / f"{key}.safetensors", key)
     except (OSError, ValueError, KeyError):
         return None
 
 
-def _read_latent(path: Path, key: str) -> torch.Tensor:
-    """Return the latent in `path`.
+def read_latent(path: Path, key: str) -> torch.Tensor:
+    """Return the latent of clip `key` from its file `path`.
 
     Raises:
         ValueError: a damaged or foreign file, or one of another clip.
+        KeyError: the file holds no latent.
     """
     tensors, metadata = read_tensors(path)
     latent = tensors["latent"]
-    if metadata.get("svi.key") != key or metadata.get("svi.sha256") != tensor_sha256(latent):
+    if metadata.get("svi.key") != key or metadata.get("svi.sha256") != fingerprint(latent):
         raise ValueError("its key or its bytes are not what its header says")
     return latent
 
 
 def read_records(run_folder: Path) -> list[ClipRecord]:
-    """Return what is known of the stored clips of a run, the video's order first.
+    """Return the records of the stored clips of a run, in the video's order.
 
-    Takes no lock and changes nothing, so that a run may go on meanwhile; what is not whole is left out.
+    Takes no lock and changes nothing, so a run may be active meanwhile; damaged records are left out.
     """
     records = []
     for path in (run_folder / "clips").glob("*.safetensors"):
         try:
-            records.append(_read_record(path.with_suffix(".json")))
+            records.append(read_record(path.with_suffix(".json")))
         except (OSError, ValueError, KeyError, TypeError):
             continue
     return sorted(records, key=lambda record: (record.index, record.key))
 
 
-def _read_record(path: Path) -> ClipRecord:
+def read_record(path: Path) -> ClipRecord:
+    """Return the record in `path`.
+
+    Raises:
+        ValueError: not JSON, or the record of another clip.
+        KeyError, TypeError: it lacks a field.
+    """
     facts = json.loads(path.read_text(encoding="utf-8"))
     if facts["key"] != path.stem:
         raise ValueError(f"it is the record of clip {str(facts['key'])[:12]}")

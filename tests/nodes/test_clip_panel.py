@@ -136,7 +136,7 @@ def test_keep_is_written_while_the_run_goes_on(panel, core, output, news):
         )
         expected = [(keys[0], True), (keys[1], True), (keys[1], False)]
         assert answers == [(200, {"key": key, "kept": kept}) for key, kept in expected]
-        assert set(store.prune(1, set())) == {keys[1], keys[2]}
+        assert set(core("store.space").prune(store.folder, 1, set())) == {keys[1], keys[2]}
     assert [clip["kept"] for clip in clips_of(panel)] == [True, False, False]
 
 

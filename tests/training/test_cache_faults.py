@@ -106,16 +106,16 @@ def test_a_disk_that_is_too_small_stops_the_run_before_it_begins(clips, monkeypa
 
 def test_a_disk_that_fills_up_keeps_what_is_finished(clips, monkeypatch):
     config = settings(clips)
-    real, calls = Path.write_bytes, []
+    real, finals = os.replace, []
 
-    def full(path: Path, data: bytes) -> int:
-        calls.append(path)
-        if sum("windows" in str(call) for call in calls) == 2:
+    def full(staging: Path, final: Path) -> None:
+        finals.append(final)
+        if sum("windows" in str(path) for path in finals) == 2:
             raise OSError(errno.ENOSPC, "No space left on device")
-        return real(path, data)
+        real(staging, final)
 
     with monkeypatch.context() as patch:
-        patch.setattr(Path, "write_bytes", full)
+        patch.setattr(os, "replace", full)
         with pytest.raises(OSError, match="No space left.*free space.*windows"):
             build_cache(config, FakeEncoders())
     assert len(entries(config)) == 1

@@ -1,4 +1,4 @@
-"""The list of the examples that one configuration consists of, as `python -m training.cache` leaves it for the trainer."""
+"""The list of the examples of one configuration, which `python -m training.cache` writes for the trainer."""
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -15,14 +15,14 @@ class IndexedExample:
     """One example of the cache.
 
     Attributes:
-        key: names its latents.
-        text_key: names the embedding of its caption.
+        key: of its latents.
+        text_key: of the embedding of its caption.
         name: clip, window and variant, for messages.
         caption: the clip's caption.
         clip: hash of the clip's bytes.
         width: pixels.
         height: pixels.
-        error_slots: first slot that image errors may be added to, and the slot after the last.
+        error_slots: first slot that image errors may be added to, and one past the last.
     """
 
     key: str
@@ -37,7 +37,7 @@ class IndexedExample:
 
 @dataclass(frozen=True)
 class CacheIndex:
-    """Examples, and what they were made with.
+    """Examples, and the settings and models that made them.
 
     Attributes:
         settings: the settings that cached values depend on.
@@ -51,7 +51,7 @@ class CacheIndex:
 
 
 def write_index(cache: CacheFolder, index: CacheIndex) -> None:
-    """Store `index` under the name that its settings give it."""
+    """Store `index` under a name derived from its settings."""
     cache.write_json(_name(index.settings), {"format": FORMAT_VERSION, **asdict(index)})
 
 
@@ -59,7 +59,7 @@ def read_index(cache: CacheFolder, settings: Mapping[str, object]) -> CacheIndex
     """Return the index of the examples made with `settings`.
 
     Raises:
-        ValueError: the folder holds none; the message says in what the one nearest to it differs.
+        ValueError: there is none; the message names the differences from the most similar one.
     """
     stored = cache.read_json(_name(settings))
     if stored is None or stored.get("format") != FORMAT_VERSION:
@@ -76,7 +76,7 @@ def _name(settings: Mapping[str, object]) -> str:
 
 
 def _difference(cache: CacheFolder, settings: Mapping[str, object]) -> str:
-    """Return in words how the most similar stored index differs from `settings`; nothing if there is none."""
+    """Describe how the most similar stored index differs from `settings`; empty if none is stored."""
     indexes = (cache.read_json(path.name) for path in sorted(cache.folder.glob("index-*.json")))
     found = []
     for stored in (index["settings"] for index in indexes if index and "settings" in index):
@@ -86,6 +86,6 @@ def _difference(cache: CacheFolder, settings: Mapping[str, object]) -> str:
 
 
 def indexed_keys(cache: CacheFolder) -> set[str]:
-    """Return the keys of all entries that any index in the folder names."""
+    """Return the keys of all entries in any index of the folder."""
     indexes = (cache.read_json(path.name) or {} for path in cache.folder.glob("index-*.json"))
     return {entry[key] for index in indexes for entry in index.get("examples", ()) for key in ("key", "text_key")}

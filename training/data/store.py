@@ -1,15 +1,15 @@
-"""The folder of encoded examples: files that are whole or absent, and that know their own checksum.
+"""The folder of encoded examples: files that are complete or absent, and hold their own checksum.
 
 Layout::
 
     texts/KEY.safetensors      the embedding of one caption
     windows/KEY.safetensors    latents of one example
-    clips/HASH.json            what a scan found in one clip
-    index-SETTINGS.json        the examples that one configuration consists of
-    report.json                what the last run used, skipped and why
+    clips/HASH.json            the scan of one clip
+    index-SETTINGS.json        the examples of one configuration
+    report.json                what the last run used and skipped, and why
 
-A key is a hash of all that determines the values: bytes of the clip, frames, crop, caption, model files. So a changed setting
-never meets an old value, several configurations share a folder, and a killed run goes on where it stopped.
+A key is a hash of everything that determines the values: bytes of the clip, frames, crop, caption, model files. So a changed
+setting never finds an old value, several configurations can share a folder, and a killed run resumes where it stopped.
 """
 
 import json
@@ -18,13 +18,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 
-import safetensors.torch
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from torch import Tensor
 
 from svi_core.files.atomic_file import remove_stale_staging, write_bytes
 from svi_core.files.fingerprint import fingerprint
-from svi_core.files.safetensors_file import read_tensors
+from svi_core.files.folder_lock import lock_folder
+from svi_core.files.safetensors_file import read_tensors, write_tensors
 
 TEXTS, WINDOWS, CLIPS = "texts", "windows", "clips"
 REPORT = "report.json"
@@ -32,27 +32,24 @@ _HEADER = "svi_cache"
 
 
 class CacheFolder:
-    """A cache on disk. Reading needs no lock; to write, use it as a context manager, which admits one process."""
+    """A cache on disk. Reading needs no lock; to write, use it as a context manager, which locks the folder."""
 
     def __init__(self, folder: Path):
         self.folder = folder
-        self._lock = FileLock(folder / ".lock")
+        self._lock: FileLock | None = None
 
     def __enter__(self) -> "CacheFolder":
         """Create and lock the folder, and remove what a killed process left half-written.
 
         Raises:
-            ValueError: another process writes here.
+            ValueError: another process writes to the folder.
             OSError: the folder cannot be created or written.
         """
         try:
             for kind in (TEXTS, WINDOWS, CLIPS):
                 (self.folder / kind).mkdir(parents=True, exist_ok=True)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(
-                f"the cache {self.folder} is in use by another process: wait for it, or set data.cache to another folder."
-            ) from None
+            in_use = f"the cache {self.folder} is in use by another process: wait for it, or set data.cache to another folder."
+            self._lock = lock_folder(self.folder, in_use)
         except OSError as error:
             reason = f"{error.strerror}: set data.cache to a folder that can be written"
             raise OSError(error.errno, reason, str(self.folder)) from error
@@ -68,21 +65,19 @@ class CacheFolder:
         return self.folder / kind / f"{key}.safetensors"
 
     def write(self, kind: str, key: str, tensors: Mapping[str, Tensor], about: str) -> None:
-        """Store `tensors` under `key`, atomically and with their checksum; `about` says to a reader what they are.
+        """Store `tensors` under `key`, atomically and with their checksum; `about` describes them to a human reader.
 
         Raises:
-            OSError: the disk is full, say; the message names the file.
+            OSError: the disk is full, for example; the message names the file.
         """
-        tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         header = json.dumps({"key": key, "about": about, "sha256": fingerprint(tensors)})
-        # one entry of metadata: safetensors writes several in any order, and equal entries are to be equal files
-        write_bytes(self.path(kind, key), safetensors.torch.save(tensors, {_HEADER: header}))
+        write_tensors(self.path(kind, key), tensors, {_HEADER: header})
 
     def read(self, kind: str, key: str) -> dict[str, Tensor]:
         """Return the tensors stored under `key`.
 
         Raises:
-            ValueError: there are none, or the file is damaged or another entry's; the message names it.
+            ValueError: the file is missing, damaged or another entry's; the message names it.
         """
         path = self.path(kind, key)
         if not path.is_file():
@@ -91,18 +86,18 @@ class CacheFolder:
         header = _parsed(metadata.get(_HEADER, ""))
         if header.get("key") != key:
             other = header.get("about", "unknown")
-            raise ValueError(f"{path} is the entry of something else ({other}): run python -m training.cache again.")
+            raise ValueError(f"{path} is another entry ({other}): run python -m training.cache again.")
         if header.get("sha256") != fingerprint(tensors):
-            raise ValueError(f"{path} is damaged (its checksum does not fit): run python -m training.cache again.")
+            raise ValueError(f"{path} is damaged (its checksum does not match): run python -m training.cache again.")
         return tensors
 
     def write_json(self, name: str, value: dict) -> None:
-        """Store a JSON object in readable form, atomically and with its checksum."""
+        """Store a JSON object, indented, atomically and with its checksum."""
         text = json.dumps({"checksum": _checksum(value), **value}, indent=1, ensure_ascii=False)
         write_bytes(self.folder / name, text.encode())
 
     def read_json(self, name: str) -> dict | None:
-        """Return a stored JSON object, or None if there is none that can be trusted: then it is made again."""
+        """Return a stored JSON object, or None if it is missing or damaged."""
         try:
             value = _parsed((self.folder / name).read_bytes())
         except OSError:
@@ -115,12 +110,12 @@ class CacheFolder:
             return {Path(entry.name).stem: entry.stat().st_size for entry in found if entry.name.endswith(".safetensors")}
 
     def remove(self, kind: str, key: str) -> None:
-        """Remove an entry, if it is there."""
+        """Remove an entry if it exists."""
         self.path(kind, key).unlink(missing_ok=True)
 
 
 def _parsed(text: str | bytes) -> dict:
-    """Return the JSON object in `text`; an empty one if there is none."""
+    """Return the JSON object in `text`, or an empty one."""
     try:
         value = json.loads(text)
     except (ValueError, RecursionError):
@@ -129,5 +124,5 @@ def _parsed(text: str | bytes) -> dict:
 
 
 def _checksum(value: dict) -> str:
-    """Return a hash of a JSON object as it reads after storing, where tuples are lists."""
+    """Return a hash of a JSON object as read back, where tuples are lists."""
     return fingerprint(json.loads(json.dumps(value)))

@@ -12,19 +12,19 @@ from training.settings.sections import BankConfig, BankStorageKind
 
 
 class Banks:
-    """Banks by latent shape, made when a shape is first seen."""
+    """Banks by latent shape, each created when its shape is first used."""
 
     def __init__(
         self, recycling: ErrorRecyclingConfig, config: BankConfig, folder: Path, *, num_snapshots: int, expected_entries: int
     ):
-        """Describe the banks; nothing is made yet.
+        """Configure the banks; none is created yet.
 
         Args:
-            recycling: what they keep.
-            config: where.
-            folder: of this process's files, where `config.storage` is "file".
-            num_snapshots: snapshots that can be gone back to.
-            expected_entries: how many errors the whole training adds to a bank at most.
+            recycling: what they store.
+            config: where they store it.
+            folder: for this process's files, if `config.storage` is "file".
+            num_snapshots: how many of the latest snapshots can be restored.
+            expected_entries: the most errors that the whole training run adds to one bank.
         """
         self._recycling, self._config, self._folder = recycling, config, folder
         self._num_snapshots, self._expected_entries = num_snapshots, expected_entries
@@ -46,11 +46,10 @@ class Banks:
                 num_snapshots=self._num_snapshots,
                 expected_entries=self._expected_entries,
             )
-            self._banks[shape].clear()  # what a killed process added after its last checkpoint; restore() brings back the rest
         return self._banks[shape]
 
     def memory_bytes(self, latent_shape: Sequence[int]) -> int:
-        """Return the bytes that the bank for `latent_shape` takes at the end of the training, in RAM or on disk."""
+        """Return the size of the bank for `latent_shape` at the end of the training run, in RAM or on disk."""
         kept = entry_shape(latent_shape, self._recycling)
         full = bank_bytes(kept, self._recycling.capacity, self._recycling.num_grids)
         return min(full, bank_bytes(kept, 1, 1) * self._expected_entries)
@@ -63,7 +62,7 @@ class Banks:
         return sum(len(bank) for bank in self._banks.values())
 
     def snapshots(self) -> dict[str, Tensor]:
-        """Return the snapshots of all banks as tensors, each key led by the latent shape, ``16x21x60x104/``."""
+        """Return the snapshots of all banks as tensors, with the latent shape as a prefix of the key: ``16x21x60x104/``."""
         return {
             f"{'x'.join(map(str, shape))}/{key}": tensor
             for shape, bank in self._banks.items()
@@ -71,13 +70,13 @@ class Banks:
         }
 
     def snapshot_bytes(self) -> int:
-        """Return the bytes of :meth:`snapshots`: all entries of banks in RAM, next to nothing for banks on disk."""
+        """Return the size of :meth:`snapshots`: all entries of banks in RAM; the index of banks on disk counts as 0."""
         if self._config.storage is BankStorageKind.FILE:
             return 0
         return sum(bank_bytes(bank.entry_shape, 1, 1, bank.dtype) * len(bank) for bank in self._banks.values())
 
     def restore(self, snapshots: Mapping[str, Tensor]) -> None:
-        """Go back to what :meth:`snapshots` returned; a bank that is not in it is emptied.
+        """Restore what :meth:`snapshots` returned; banks that are not in it become empty.
 
         Raises:
             ValueError: a snapshot of another bank.
@@ -91,12 +90,12 @@ class Banks:
             self.of([int(side) for side in shape.split("x")]).restore(snapshot)
 
     def clear(self) -> None:
-        """Empty the banks. One that an earlier attempt left on disk is emptied when its size is first seen."""
+        """Empty the banks."""
         for bank in self._banks.values():
             bank.clear()
 
     def close(self) -> None:
-        """Give back files and locks."""
+        """Release files and locks."""
         for bank in self._banks.values():
             bank.close()
         self._banks.clear()
@@ -105,7 +104,7 @@ class Banks:
 def error_to_signal(statistics: Iterable[GridStatistics], signal_rms: float) -> list[float | None]:
     """Return, for each grid cell, the RMS of its latent errors over that of the latents; None for an empty cell.
 
-    Near 0 the model makes no errors there that recycling could teach it to mend.
+    Near 0 the model makes no errors there that recycling could teach it to correct.
     """
     assert math.isfinite(signal_rms) and signal_rms > 0, signal_rms
     return [cell.latent_error_rms / signal_rms if cell.fill else None for cell in statistics]

@@ -5,18 +5,17 @@ equal what the adapter computes. A file that fails the check is removed, and sav
 Source: docs/METHOD.md, 6.1 and 6.2 (alpha, key forms), 6.4 (metadata that users' tools read).
 """
 
-import json
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
 from svi_core.conditioning.dance import read_pose_encoder
 from svi_core.files.atomic_file import staged
+from svi_core.files.safetensors_file import write_tensors
 from svi_core.flow.flow_matching import TRAINED_SHIFT
 from svi_core.systems.lora import COMFY_PREFIX, read_lora
 from training.model.adapters import LoraAdapters
@@ -112,8 +111,8 @@ def save_lora(
         OSError: the file could not be written.
     """
     dtype = FILE_DTYPES[file_dtype]
-    tensors = {COMFY_PREFIX + key: value.to("cpu", dtype).contiguous() for key, value in lora.state_dict().items()}
-    tensors |= {key: value.cpu().contiguous() for key, value in poses.state_dict().items()} if poses else {}
+    tensors = {COMFY_PREFIX + key: value.to("cpu", dtype) for key, value in lora.state_dict().items()}
+    tensors |= {key: value.cpu() for key, value in poses.state_dict().items()} if poses else {}
     for key, value in tensors.items():
         if not value.isfinite().all():
             named = file_dtype if value.dtype is dtype else "fp32"
@@ -123,8 +122,7 @@ def save_lora(
     if lora.alpha != lora.rank:
         tensors |= {f"{COMFY_PREFIX}{name}.alpha": torch.tensor(float(lora.alpha)) for name in lora.pairs}
     with staged(path) as staging:
-        safetensors.torch.save_file(tensors, staging, description.metadata(lora, backbone))
-        _sort_header(staging)
+        write_tensors(staging, tensors, description.metadata(lora, backbone))
         require_equal_in_comfyui(staging, lora, backbone, TOLERANCES[file_dtype])
         if poses:
             require_equal_poses(staging, poses)
@@ -162,18 +160,6 @@ def require_equal_poses(path: Path, poses: TrainedPoses) -> None:
     for name, tensor in poses.encoder.state_dict().items():
         if not torch.equal(read[name], tensor.cpu()):
             raise ValueError(f"{name} of the pose encoder in {path.name} differs from the trained one: not saved.")
-
-
-def _sort_header(path: Path) -> None:
-    """Sort the metadata, which safetensors writes in random order, so that the same LoRA gives the same bytes."""
-    with path.open("r+b") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= length, (len(text), length)
-        file.seek(8)
-        file.write(text.ljust(length))
 
 
 @torch.no_grad()

@@ -1,28 +1,25 @@
-"""Checkpoints: folders that are wholly there or not there, and from which training goes on bit for bit.
+"""Checkpoints: folders that are complete or absent, and from which training resumes bit for bit.
 
     <run>/checkpoints/step_00000100/adapters.safetensors     the LoRA's matrices, and the pose encoder of SVI-Dance, fp32
                                     optimizer.safetensors    its state
-                                    bank_0.safetensors       process 0's error banks (their journal position, if on disk)
-                                    state.json               step, what was trained on what, and the sha256 of each file
+                                    bank_0.safetensors       process 0's error banks (only their index, if on disk)
+                                    state.json               step, identity of the training run, and the sha256 of each file
 
-Random numbers and the place in the data need no saving: both are functions of seed and step (`streams`, `data_order`).
-A folder is written under another name and renamed when everything in it is on the disk. One that cannot be read is named,
-and the one before it is used.
+Random numbers and the position in the data are not saved: both are functions of seed and step (`streams`, `data_order`).
+A checkpoint that cannot be read is named in the log, and the one before it is used.
 """
 
 import json
 import logging
-import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import safetensors.torch
 from torch import Tensor
 
-from svi_core.files.atomic_file import STAGING_MARK
+from svi_core.files.atomic_file import STAGING_MARK, publish_folder, remove_stale_staging, staging_folder, write_bytes
 from svi_core.files.fingerprint import file_sha256
-from svi_core.files.safetensors_file import read_tensors
+from svi_core.files.safetensors_file import read_tensors, write_tensors
 from training.method.optimizers import optimizer_tensors, restore_optimizer
 from training.method.trainer import Trainer
 
@@ -32,35 +29,33 @@ _log = logging.getLogger(__name__)
 
 
 def checkpoints(run: Path) -> list[Path]:
-    """Return the finished checkpoints of `run`, the newest first."""
+    """Return the complete checkpoints of `run`, newest first."""
     return sorted((path for path in (run / FOLDER).glob("step_*") if STAGING_MARK not in path.name), reverse=True)
 
 
 def save_checkpoint(trainer: Trainer, run: Path) -> Path:
-    """Write a checkpoint of the present step and remove the oldest ones beyond `loop.keep_checkpoints`.
+    """Write a checkpoint of the current step and remove the oldest ones beyond `loop.keep_checkpoints`.
 
-    All processes call it: each writes its own bank, the first one everything else. The run's folder must be one that they
-    all see.
+    All processes call it: each writes its own bank, the first one everything else. The run folder must be shared by all.
 
     Raises:
         OSError: the disk is too small or cannot be written; earlier checkpoints are untouched.
     """
     final = run / FOLDER / f"step_{trainer.step:08d}"
-    staging = final.with_name(final.name + STAGING_MARK)
+    staging = staging_folder(final)
     if trainer.group.is_first:
-        for stale in (run / FOLDER).glob(f"*{STAGING_MARK}"):
-            shutil.rmtree(stale)
+        remove_stale_staging(run / FOLDER)
     require_disk_space(trainer, run)
     if trainer.group.is_first:
         staging.mkdir(parents=True)
     trainer.group.wait()
-    _write(staging / f"bank_{trainer.group.rank}.safetensors", trainer.banks.snapshots(), {})
+    write_tensors(staging / f"bank_{trainer.group.rank}.safetensors", trainer.banks.snapshots())
     trainer.group.wait()
     if trainer.group.is_first:
-        _write(staging / "adapters.safetensors", trainer.trained_state(), {})
-        _write(staging / "optimizer.safetensors", *optimizer_tensors(trainer.optimizer))
+        write_tensors(staging / "adapters.safetensors", trainer.trained_state())
+        write_tensors(staging / "optimizer.safetensors", *optimizer_tensors(trainer.optimizer))
         _write_state(staging, trainer)
-        _make_final(staging, final)
+        publish_folder(final)
         for old in checkpoints(run)[trainer.config.loop.keep_checkpoints :]:
             shutil.rmtree(old)
     trainer.group.wait()
@@ -68,10 +63,10 @@ def save_checkpoint(trainer: Trainer, run: Path) -> Path:
 
 
 def restore_newest(trainer: Trainer, run: Path) -> bool:
-    """Bring `trainer` to the newest checkpoint of `run` that can be read; return whether there was any checkpoint.
+    """Restore `trainer` from the newest usable checkpoint of `run`; return whether `run` has checkpoints.
 
     Raises:
-        ValueError: there are checkpoints but none can be read, or they are of another training; what differs is named.
+        ValueError: no checkpoint is usable, or they belong to another training run; the message names the differences.
     """
     found = checkpoints(run)
     for folder in found:
@@ -93,7 +88,7 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
 
 
 def _set_aside(damaged: Sequence[Path], trainer: Trainer) -> None:
-    """Rename checkpoints that could not be used, so that they do not count as kept ones; to look at, and to delete."""
+    """Rename unusable checkpoints, so that they do not count as kept ones; the user may inspect and delete them."""
     trainer.group.wait()
     if trainer.group.is_first:
         for folder in damaged:
@@ -104,7 +99,7 @@ def _set_aside(damaged: Sequence[Path], trainer: Trainer) -> None:
 
 
 def checkpoint_bytes(trainer: Trainer) -> int:
-    """Return about how much disk a checkpoint takes now, with LoRA file and all banks in RAM. All processes call it."""
+    """Return the approximate size of a checkpoint with its LoRA file and all banks in RAM. All processes call it."""
     trained = 4 * trainer.num_parameters
     moments = sum(
         value.numel() * value.element_size()
@@ -116,7 +111,7 @@ def checkpoint_bytes(trainer: Trainer) -> int:
 
 
 def training_identity(trainer: Trainer) -> dict[str, object]:
-    """Return what a checkpoint must have in common with a training that goes on from it."""
+    """Return what must be equal in a checkpoint and in the training run that resumes from it."""
     speech = trainer.backbone.speech
     return {
         "base model (model.path)": trainer.backbone.fingerprint,
@@ -131,44 +126,14 @@ def training_identity(trainer: Trainer) -> dict[str, object]:
     }
 
 
-def _write(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write tensors and wait until they are on the disk."""
-    on_host = {key: tensor.detach().cpu().contiguous() for key, tensor in tensors.items()}
-    safetensors.torch.save_file(on_host, path, dict(metadata))
-    with path.open("rb+") as file:
-        os.fsync(file.fileno())
-
-
-def _write_state(staging: Path, trainer: Trainer) -> None:
-    files = {path.name: file_sha256(path) for path in sorted(staging.iterdir())}
+def _write_state(folder: Path, trainer: Trainer) -> None:
+    files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     state = {"step": trainer.step, "identity": training_identity(trainer), "files": files}
-    with (staging / "state.json").open("w", encoding="utf-8") as file:
-        json.dump(state, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _make_final(staging: Path, final: Path) -> None:
-    """Give a written folder its name, durably; a folder of that name, from before a crash, gives way."""
-    _sync_folder(staging)
-    if final.exists():
-        shutil.rmtree(final)
-    os.replace(staging, final)
-    _sync_folder(final.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "nt":  # Windows has no such call and needs none
-        return
-    handle = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    write_bytes(folder / "state.json", json.dumps(state, indent=1).encode())
 
 
 def _state_or_none(folder: Path) -> dict | None:
-    """Return what `folder` says of itself, or None if that cannot be read."""
+    """Return the state.json of `folder`, or None if it cannot be read."""
     try:
         state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         return state if {"step", "identity", "files"} <= state.keys() else None
@@ -177,7 +142,7 @@ def _state_or_none(folder: Path) -> dict | None:
 
 
 def _problem(folder: Path, state: Mapping | None, trainer: Trainer) -> str | None:
-    """Return why this process cannot use the checkpoint `folder`, or None after its banks were restored from it.
+    """Restore the banks from the checkpoint `folder`; return why this process cannot use it, or None.
 
     The first process checks every file, the others what they read.
     """
@@ -201,7 +166,7 @@ def _require_same_training(state: Mapping, trainer: Trainer, folder: Path) -> No
     if differing:
         changes = "; ".join(f"{name}: {_short(state['identity'].get(name))} -> {_short(own[name])}" for name in differing)
         raise ValueError(
-            f"{folder} is of another training ({changes}): resume with what it was begun with, or begin a new run."
+            f"{folder} belongs to another training run ({changes}): resume with what it was begun with, or begin a new run."
         )
 
 
@@ -210,10 +175,10 @@ def _short(value: object) -> str:
 
 
 def require_disk_space(trainer: Trainer, run: Path) -> None:
-    """Refuse to begin a checkpoint that the disk has no room for. All processes call it, and all of them refuse.
+    """Refuse to begin a checkpoint that does not fit on the disk. All processes call it, and all refuse together.
 
     Raises:
-        OSError: with what is needed and what is free.
+        OSError: the disk is too small; the message names the needed and the free space.
     """
     needed, free = checkpoint_bytes(trainer) + DISK_RESERVE_BYTES, shutil.disk_usage(run).free
     if any(trainer.group.largest(needed > free)):

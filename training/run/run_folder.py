@@ -1,12 +1,12 @@
-"""The folder of a run: who may write there, what it was begun with, and its measurements line by line.
+"""The folder of a training run: its lock, its settings, and its measurements.
 
 <run>/config.json      all settings
       metrics.jsonl    one JSON object per line: steps, validations, banks, samples
       checkpoints/     see `checkpoint`
       <name>.safetensors   the LoRA, as of the last checkpoint
-      loras/           LoRA files that are kept for ever
+      loras/           LoRA files that are never removed
       samples/  report.html
-      stop             made by whoever wants the training to save and end, see `stop_signal`
+      stop             create it to make the training run save and end, see `stop_signal`
 """
 
 import json
@@ -15,9 +15,8 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from filelock import FileLock, Timeout
-
 from svi_core.files.atomic_file import remove_stale_staging, write_bytes
+from svi_core.files.folder_lock import lock_folder
 from training.method.distributed import Group
 from training.run.checkpoint import checkpoints
 from training.run.stop_signal import FILE_NAME
@@ -29,57 +28,54 @@ _MAY_CHANGE_IN_LOOP = ("loop.checkpoint_every:", "loop.keep_", "loop.steps:", "l
 
 
 class RunFolder:
-    """An open run. The first process holds its lock; only it writes."""
+    """An open run folder. Only the first process locks it and writes."""
 
     def __init__(self, path: Path, group: Group):
-        """Open `path`, which is made if it is not there.
+        """Open `path`; create it if it does not exist.
 
         Raises:
-            ValueError: another process works in it.
-            OSError: it cannot be made.
+            ValueError: another process uses it.
+            OSError: it cannot be created.
         """
         self.path, self._group = path, group
         path.mkdir(parents=True, exist_ok=True)
-        self._lock = FileLock(path / ".lock")
         if not group.is_first:
             return
-        try:
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise ValueError(f"{path} is in use by another training: stop that one, or choose another run folder.") from None
+        in_use = f"{path} is in use by another training run: stop that one, or choose another run folder."
+        self._lock = lock_folder(path, in_use)
         remove_stale_staging(path)
         remove_stale_staging(path / "loras")
-        (path / FILE_NAME).unlink(missing_ok=True)  # the wish of a time before
+        (path / FILE_NAME).unlink(missing_ok=True)  # of an earlier run
 
     @property
     def metrics(self) -> Path:
-        """The measurements."""
+        """The file of measurements."""
         return self.path / "metrics.jsonl"
 
     def begin(self, config: TrainingConfig) -> None:
-        """Begin a run here: keep its settings, and clear what an attempt that saved no checkpoint left.
+        """Begin a training run: write its settings, and remove what an attempt without a checkpoint left.
 
         Raises:
-            ValueError: there is a run here that has checkpoints.
+            ValueError: the folder holds a run with checkpoints.
         """
         self.require_empty()
         if not self._group.is_first:
             return
         self.metrics.unlink(missing_ok=True)
-        shutil.rmtree(self.path / "bank", ignore_errors=True)  # also of sizes that this run will not see
+        shutil.rmtree(self.path / "bank", ignore_errors=True)  # also banks of sizes that this run does not train on
         self.keep_settings(config)
 
     def require_empty(self) -> None:
-        """Refuse to begin where there is a run. Asked before the model is loaded, too, which takes minutes.
+        """Refuse to begin in the folder of another run. Also called before the model is loaded, which takes minutes.
 
         Raises:
-            ValueError: there is a run here that has checkpoints.
+            ValueError: the folder holds a run with checkpoints.
         """
         if checkpoints(self.path):
             raise ValueError(f"{self.path} holds a run already: go on with --resume {self.path}, or choose another run folder.")
 
     def go_on(self, config: TrainingConfig, step: int) -> None:
-        """Write down what the run goes on with after `step`, and what of it is new."""
+        """Write the settings that the run resumes with after `step`, and record which of them changed."""
         if not self._group.is_first:
             return
         self.go_back_to(step)
@@ -89,18 +85,18 @@ class RunFolder:
         self.keep_settings(config)
 
     def keep_settings(self, config: TrainingConfig) -> None:
-        """Write down the settings of the run."""
+        """Write the settings of the run."""
         if self._group.is_first:
             write_bytes(self.path / "config.json", json.dumps(config_table(config), indent=1).encode())
 
     def record(self, kind: str, step: int, **values: object) -> None:
-        """Append one measurement, in the first process only."""
+        """Append one measurement."""
         if self._group.is_first:
             with self.metrics.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
 
     def go_back_to(self, step: int) -> None:
-        """Forget measurements of later steps, which will be made again, and a line that was cut off."""
+        """Remove measurements of later steps, which will be repeated, and an incomplete line."""
         if not self._group.is_first or not self.metrics.exists():
             return
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
@@ -108,33 +104,33 @@ class RunFolder:
         write_bytes(self.metrics, "".join(line + "\n" for line in kept).encode())
 
     def measurements(self) -> list[dict]:
-        """Return all measurements so far."""
+        """Return all measurements."""
         if not self.metrics.exists():
             return []
         lines = self.metrics.read_text(encoding="utf-8").splitlines()
         return [entry for entry in map(parsed_line, lines) if entry is not None]
 
     def close(self) -> None:
-        """Give the lock back."""
+        """Release the lock."""
         if self._group.is_first:
             self._lock.release()
 
 
 def resumed_config(run: Path, paths: Sequence[Path] = (), overrides: Sequence[str] = ()) -> TrainingConfig:
-    """Return the settings with which the run in `run` goes on.
+    """Return the settings with which the run in `run` resumes.
 
     Args:
         run: its folder.
-        paths: files of --config, which win over the settings of the run in what they say.
-        overrides: ``section.key=value``, for settings that may change: how long, how often, what is seen, memory, and what
-            helps a training that diverged: the learning rate, and clips that are left out.
+        paths: files of --config, which override settings of the run.
+        overrides: ``section.key=value``, for settings that may change: duration, intervals, samples, memory, and what helps a
+            run that diverged: the learning rate, and excluded clips.
 
     Raises:
-        ValueError: no run is there, or a setting differs that would make it another training; each is named.
+        ValueError: there is no run, or settings differ that must not change; the message names each.
     """
     begun = begun_config(run)
     table = merged_table(config_table(begun), paths, overrides)
-    if table["preset"] != begun.preset:  # what a preset says is in the settings since the beginning
+    if table["preset"] != begun.preset:  # the settings already contain the preset's values
         raise ValueError(
             f"--resume {run}: the run has preset {begun.preset!r}, not {table['preset']!r}. Begin a new run for it."
         )
@@ -143,17 +139,17 @@ def resumed_config(run: Path, paths: Sequence[Path] = (), overrides: Sequence[st
     refused = [line for line in config_differences(begun, wanted) if not line.startswith(allowed)]
     if refused:
         raise ValueError(
-            f"--resume {run}: these settings differ from what the run was begun with, and would make it another training: "
+            f"--resume {run}: these settings differ from what the run was begun with, and would make it another training run: "
             f"{'; '.join(refused)}. Leave them, or begin a new run."
         )
     return wanted
 
 
 def begun_config(run: Path) -> TrainingConfig:
-    """Return the settings that the run in `run` was begun with, or went on with last.
+    """Return the latest settings of the run in `run`.
 
     Raises:
-        ValueError: no run is there, or its settings cannot be read.
+        ValueError: there is no run, or its settings cannot be read.
     """
     path = run / "config.json"
     try:
@@ -163,11 +159,11 @@ def begun_config(run: Path) -> TrainingConfig:
             f"--resume {run}: there is no run ({path.name}: {error.strerror}). Begin one with --config."
         ) from error
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as settings ({error}): mend it, or begin a new run.") from error
+        raise ValueError(f"{path} cannot be read as settings ({error}): fix it, or begin a new run.") from error
 
 
 def parsed_line(line: str) -> dict | None:
-    """Return the measurement in a line of metrics.jsonl, or None for one that was cut off."""
+    """Return the measurement in a line of metrics.jsonl, or None for an incomplete one."""
     try:
         entry = json.loads(line)
     except json.JSONDecodeError:

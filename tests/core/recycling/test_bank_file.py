@@ -2,7 +2,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import textwrap
+from itertools import count
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +11,10 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from svi_core.files.safetensors_file import read_tensors, write_tensors
 from svi_core.flow.timestep_grid import TimestepGrid
 from svi_core.recycling import bank_file
 from svi_core.recycling.bank_file import ENTRY_ALIGNMENT, FileStorage
-from svi_core.recycling.bank_journal import RECORD_BYTES
 from svi_core.recycling.error_bank import ErrorBank, Replacement
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,10 +56,13 @@ def contents(bank):
 
 @pytest.mark.parametrize("replacement", Replacement)
 def test_disk_and_ram_hold_the_same(tmp_path, replacement):
-    """Also after closing and opening again, in the middle of it all."""
-    other = in_memory(3, replacement)
+    """Also after closing, opening and restoring, in the middle of it all."""
+    other, snapshot = in_memory(3, replacement), None
     for begin in range(0, 40, 10):
         bank = open_bank(tmp_path / "bänk", 3, replacement)
+        assert len(bank) == 0
+        if snapshot:
+            bank.restore(snapshot)
         add(bank, range(begin, begin + 10))
         add(other, range(begin, begin + 10))
         assert contents(bank) == contents(other) and bank.statistics() == other.statistics()
@@ -67,6 +70,7 @@ def test_disk_and_ram_hold_the_same(tmp_path, replacement):
         for sigma in SIGMAS:
             assert torch.equal(bank.sample_noise_error(sigma, numbers[0]), other.sample_noise_error(sigma, numbers[1]))
             assert torch.equal(bank.sample_image_error(2, numbers[0]), other.sample_image_error(2, numbers[1]))
+        snapshot = bank.snapshot()
         bank.close()
 
 
@@ -97,138 +101,77 @@ def test_the_file_grows_with_the_bank_only(tmp_path):
     bank = open_bank(tmp_path, capacity=500)
     add(bank, range(4))
     assert (tmp_path / "entries.bin").stat().st_size == 3 * ENTRY_ALIGNMENT + ENTRY_BYTES
-    assert (tmp_path / "journal.bin").stat().st_size == 4 * RECORD_BYTES
     bank.close()
 
 
-def saved_states(folder, num_adds, capacity=2):
-    """Make a bank in `folder`; return what it held, and the two files' sizes, after each of `num_adds` additions."""
-    bank = open_bank(folder, capacity)
-    states = [contents(bank)]
-    for seed in range(num_adds):
-        add(bank, [seed])
-        states.append(contents(bank))
+@pytest.mark.parametrize(
+    "length", [0, 1, ENTRY_BYTES - 1, ENTRY_ALIGNMENT + ENTRY_BYTES, 2 * ENTRY_ALIGNMENT + ENTRY_BYTES - 1]
+)
+def test_entries_cut_short_are_refused(tmp_path, length):
+    bank = open_bank(tmp_path, 8)
+    add(bank, range(3))
+    snapshot = bank.snapshot()
     bank.close()
-    return states
-
-
-def test_a_journal_cut_at_any_byte_gives_a_state_that_was(tmp_path):
-    states = saved_states(tmp_path / "whole", 5, capacity=8)
-    journal = (tmp_path / "whole" / "journal.bin").read_bytes()
-    assert len(journal) == 5 * RECORD_BYTES
-    for length in range(len(journal) + 1):
-        folder = tmp_path / "cut"
-        shutil.copytree(tmp_path / "whole", folder)
-        (folder / "journal.bin").write_bytes(journal[:length])
-        bank = open_bank(folder, 8)
-        assert contents(bank) == states[length // RECORD_BYTES]
-        add(bank, [7])
-        bank.close()
-        reopened = open_bank(folder, 8)
-        assert contents(reopened)[1][:-1] == states[length // RECORD_BYTES][1] and len(reopened) == length // RECORD_BYTES + 1
-        reopened.close()
-        shutil.rmtree(folder)
-
-
-def test_a_replacement_that_is_not_in_the_journal_has_not_happened(tmp_path):
-    """In a full cell: the old entry is still whole, since the new one was written elsewhere."""
-    bank = open_bank(tmp_path, 2)
-    add(bank, range(4))
-    bank.snapshot()
-    before, length = contents(bank), (tmp_path / "journal.bin").stat().st_size
-    add(bank, range(4, 12))
-    assert contents(bank) != before
+    entries = (tmp_path / "entries.bin").read_bytes()
+    (tmp_path / "entries.bin").write_bytes(entries[:length])
+    num_whole = sum(length >= place * ENTRY_ALIGNMENT + ENTRY_BYTES for place in range(3))
+    bank = open_bank(tmp_path, 8)
+    with pytest.raises(ValueError, match=f"{3 - num_whole} of 3 entries of this snapshot were overwritten or damaged"):
+        bank.restore(snapshot)
     bank.close()
-    for cut in range(RECORD_BYTES):
-        journal = (tmp_path / "journal.bin").read_bytes()[: length + cut]
-        folder = tmp_path / f"cut {cut}"
-        folder.mkdir()
-        for name in ("bank.json", "entries.bin"):
-            shutil.copy(tmp_path / name, folder / name)
-        (folder / "journal.bin").write_bytes(journal)
-        cut_bank = open_bank(folder, 2)
-        assert contents(cut_bank) == before
-        cut_bank.close()
-
-
-def test_entries_cut_at_any_byte_are_not_counted(tmp_path, caplog):
-    states = saved_states(tmp_path / "whole", 3, capacity=8)
-    entries = (tmp_path / "whole" / "entries.bin").read_bytes()
-    edges = [place * ENTRY_ALIGNMENT + byte for place in range(3) for byte in range(ENTRY_BYTES + 2)]
-    for length in edges:
-        folder = tmp_path / "cut"
-        shutil.copytree(tmp_path / "whole", folder)
-        (folder / "entries.bin").write_bytes(entries[:length])
-        num_whole = sum(length >= place * ENTRY_ALIGNMENT + ENTRY_BYTES for place in range(3))
-        caplog.clear()
-        for _ in range(2):  # what was dropped stays dropped
-            bank = open_bank(folder, 8)
-            assert contents(bank) == states[num_whole]
-            bank.close()
-        assert (f"{3 - num_whole} half-written" in caplog.text) == (num_whole < 3)
-        shutil.rmtree(folder)
 
 
 @settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(place=st.integers(0, 2), byte=st.integers(0, ENTRY_BYTES - 1), bit=st.integers(0, 7))
 def test_a_flipped_bit_in_an_entry_is_found(tmp_path, place, byte, bit):
     folder = tmp_path / f"{place} {byte} {bit}"
-    states = saved_states(folder, 3, capacity=8)
+    bank = open_bank(folder, 8)
+    add(bank, range(3))
+    snapshot = bank.snapshot()
+    bank.close()
     data = bytearray((folder / "entries.bin").read_bytes())
     data[place * ENTRY_ALIGNMENT + byte] ^= 1 << bit
     (folder / "entries.bin").write_bytes(data)
     bank = open_bank(folder, 8)
-    wanted = [list(cell) for cell in states[3]]
-    del wanted[place % 2][place // 2]
-    assert contents(bank) == wanted
+    with pytest.raises(ValueError, match="1 of 3 entries of this snapshot"):
+        bank.restore(snapshot)
     bank.close()
     shutil.rmtree(folder)
 
 
-@settings(max_examples=80, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-@given(byte=st.integers(0, 4 * RECORD_BYTES - 1), bit=st.integers(0, 7))
-def test_a_flipped_bit_in_the_journal_ends_it_there(tmp_path, byte, bit):
-    folder = tmp_path / f"{byte} {bit}"
-    states = saved_states(folder, 4, capacity=8)
-    data = bytearray((folder / "journal.bin").read_bytes())
-    data[byte] ^= 1 << bit
-    (folder / "journal.bin").write_bytes(data)
-    bank = open_bank(folder, 8)
-    assert contents(bank) == states[byte // RECORD_BYTES]
-    bank.close()
-    shutil.rmtree(folder)
+def add_and_save_without_end(folder):
+    """Add 3 entries, save the snapshot, keep the last two, and so on."""
+    bank = open_bank(folder, 2, num_snapshots=3)
+    for step in count():
+        add(bank, range(3 * step, 3 * step + 3))
+        write_tensors(folder / f"{step}.snapshot", bank.snapshot())
+        (folder / f"{step - 2}.snapshot").unlink(missing_ok=True)
+        sys.stdout.write(f"{step}\n")
+        sys.stdout.flush()
 
 
-def test_a_killed_process_loses_nothing_that_was_added(tmp_path):
-    """kill -9 between any two instructions of a process that adds without end."""
-    script = textwrap.dedent(
-        f"""
-        import sys
-        sys.path.insert(0, {str(ROOT)!r}); sys.path.insert(0, {str(Path(__file__).parent)!r})
-        from pathlib import Path
-        from itertools import count
-        import test_bank_file as t
-        bank = t.open_bank(Path(sys.argv[1]), 2)
-        for seed in count():
-            t.add(bank, [seed])
-            sys.stdout.write(f"{{seed}}\\n"); sys.stdout.flush()
-        """
-    )
+def test_a_killed_process_leaves_every_retained_snapshot_whole(tmp_path):
+    """kill -9 between any two instructions of a process that adds and saves without end."""
+    script = f"""
+import sys
+sys.path.insert(0, {str(ROOT)!r}); sys.path.insert(0, {str(Path(__file__).parent)!r})
+from pathlib import Path
+import test_bank_file as t
+t.add_and_save_without_end(Path(sys.argv[1]))
+"""
     for trial in range(3):
         folder = tmp_path / str(trial)
         with subprocess.Popen([sys.executable, "-c", script, str(folder)], stdout=subprocess.PIPE, text=True) as process:
-            lines = [process.stdout.readline() for _ in range(30 + 17 * trial)]
+            [process.stdout.readline() for _ in range(10 + 7 * trial)]
             process.send_signal(signal.SIGKILL)
-            lines += process.stdout.readlines()
-        finished = int(lines[-1] if lines[-1].endswith("\n") else lines[-2]) + 1
-        bank = open_bank(folder)
-        possible = []
-        for num_adds in (finished, finished + 1):  # the kill may have come after an addition and before its line
-            other = in_memory()
-            add(other, range(num_adds))
-            possible.append(contents(other))
-        assert contents(bank) in possible
-        bank.close()
+        saved = sorted((int(path.stem), path) for path in folder.glob("[0-9]*.snapshot") if "staging" not in path.name)
+        assert len(saved) >= 2 and saved[-1][0] >= 9
+        for step, path in saved:
+            bank, other = open_bank(folder, 2, num_snapshots=3), in_memory()
+            bank.restore(read_tensors(path)[0])
+            add(other, range(3 * step + 3))
+            assert contents(bank) == contents(other)
+            bank.close()
 
 
 @pytest.mark.parametrize("replacement", Replacement)
@@ -247,7 +190,7 @@ def test_going_back_to_a_snapshot_replays_bit_for_bit(tmp_path, replacement):
     add(bank, range(15, 30))
     bank.snapshot()
     bank.close()
-    for name in ("journal.bin", "entries.bin", "bank.json"):
+    for name in ("entries.bin", "bank.json"):
         assert (tmp_path / "whole" / name).read_bytes() == (tmp_path / "resumed" / name).read_bytes(), name
 
 
@@ -266,7 +209,7 @@ def test_the_last_snapshots_can_be_gone_back_to_in_any_order(tmp_path):
     bank = open_bank(tmp_path, 2, num_snapshots=3)
     with pytest.raises(ValueError, match="entries of this snapshot were overwritten"):
         bank.restore(taken[0][0])
-    assert contents(bank) == taken[5][1]  # refused, and nothing changed
+    assert len(bank) == 0  # refused, and nothing changed
     bank.close()
 
 
@@ -282,35 +225,19 @@ def test_places_are_used_again(tmp_path):
     assert max(sizes) <= (4 + 2 * 4 + 5) * ENTRY_ALIGNMENT  # 200 entries came and went
 
 
-def test_going_back_and_on_forgets_what_came_after(tmp_path):
+def test_going_back_and_on_overwrites_what_came_after(tmp_path):
     bank = open_bank(tmp_path, 2)
     add(bank, range(6))
     first = bank.snapshot()
+    wanted = contents(bank)
     add(bank, range(6, 12))
     second = bank.snapshot()
     bank.restore(first)
     add(bank, range(20, 26))
-    after = contents(bank)
-    with pytest.raises(ValueError, match="not the error bank of this snapshot"):
+    with pytest.raises(ValueError, match="entries of this snapshot were overwritten"):
         bank.restore(second)
-    bank.close()
-    bank = open_bank(tmp_path, 2)
-    assert contents(bank) == after
-    bank.close()
-
-
-def test_repeating_what_came_after_a_snapshot_brings_back_no_more_than_that(tmp_path):
-    """The repeated record equals the old one, so the old ones after it would count again if they were still there."""
-    bank = open_bank(tmp_path, 8)
-    add(bank, range(4))
-    snapshot = bank.snapshot()
-    add(bank, range(4, 8))
-    bank.restore(snapshot)
-    add(bank, [4])
-    wanted = contents(bank)
-    bank.close()
-    bank = open_bank(tmp_path, 8)
-    assert contents(bank) == wanted and len(bank) == 5
+    bank.restore(first)
+    assert contents(bank) == wanted
     bank.close()
 
 
@@ -324,10 +251,8 @@ def test_a_cleared_bank_begins_anew_and_its_snapshots_wait(tmp_path):
     assert contents(bank) == wanted
     bank.clear()
     add(bank, [1])
-    bank.close()
-    bank = open_bank(tmp_path, 2)
-    assert bank.fill() == [0, 1]
-    with pytest.raises(ValueError, match="not the error bank of this snapshot"):
+    assert [cell.fill for cell in bank.statistics()] == [0, 1]
+    with pytest.raises(ValueError, match="entries of this snapshot were overwritten"):
         bank.restore(snapshot)
     bank.close()
 
@@ -348,14 +273,15 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match="num_snapshots is 0"):
         open_bank(tmp_path / "a", 2, num_snapshots=0)
     other = open_bank(tmp_path / "b", 2)
-    with pytest.raises(ValueError, match="not the error bank of this snapshot"):
+    with pytest.raises(ValueError, match="or it is the snapshot of another folder"):
         other.restore(snapshot)
+    with pytest.raises(ValueError, match="belongs to an error bank on disk"):
+        in_memory().restore(snapshot)
+    with pytest.raises(ValueError, match="b is not the error bank of this snapshot"):
+        other.restore({"journal": torch.tensor([2, 77])})
     other.close()
     (tmp_path / "a" / "bank.json").write_bytes(b"{half")
     with pytest.raises(ValueError, match="cannot be read"):
-        open_bank(tmp_path / "a", 2)
-    (tmp_path / "a" / "bank.json").unlink()
-    with pytest.raises(ValueError, match="no bank.json beside it"):
         open_bank(tmp_path / "a", 2)
 
 
@@ -366,8 +292,10 @@ def test_a_small_disk_is_refused_before_training(tmp_path, monkeypatch):
         open_bank(tmp_path / "too large", 2)
     bank = open_bank(tmp_path / "fits", 2, expected_entries=3)
     add(bank, range(3))
+    snapshot = bank.snapshot()
     bank.close()
     bank = open_bank(tmp_path / "fits", 2)  # 3 of 4 entries are there already
+    bank.restore(snapshot)
     free.free = bank_file.RESERVED_DISK_BYTES
     with pytest.raises(OSError, match="no room for another error"):
         add(bank, [3])
@@ -388,7 +316,7 @@ def test_half_an_entry_over_an_old_snapshots_is_found(tmp_path, monkeypatch):
     add(bank, [2])
     bank.snapshot()  # the place of entry 0 is free now
     with monkeypatch.context() as patch:
-        patch.setattr("svi_core.recycling.bank_file.write_at", half_a_write)
+        patch.setattr("svi_core.recycling.bank_file._write_at", half_a_write)
         with pytest.raises(OSError, match="No space left"):
             add(bank, [4])
     with pytest.raises(ValueError, match="1 of 1 entries of this snapshot were overwritten"):
@@ -401,15 +329,15 @@ def test_a_disk_that_fills_up_in_the_middle_of_a_write_leaves_the_bank_as_it_was
     add(bank, range(3))
     before = contents(bank)
 
-    for module in ("svi_core.recycling.bank_file.write_at", "svi_core.recycling.bank_journal.write_at"):
-        with monkeypatch.context() as patch:
-            patch.setattr(module, half_a_write)
-            with pytest.raises(OSError, match="No space left"):
-                add(bank, [3])
-        assert contents(bank) == before
+    with monkeypatch.context() as patch:
+        patch.setattr("svi_core.recycling.bank_file._write_at", half_a_write)
+        with pytest.raises(OSError, match="No space left.*entries.bin"):
+            add(bank, [3])
+    assert contents(bank) == before
     add(bank, [3])
-    after = contents(bank)
+    after, snapshot = contents(bank), bank.snapshot()
     bank.close()
     bank = open_bank(tmp_path, 2)
+    bank.restore(snapshot)
     assert contents(bank) == after and len(bank) == 4
     bank.close()

@@ -296,8 +296,10 @@ class TestStoring:
         settings = ErrorRecyclingConfig(capacity=2, num_grids=3)
         bank = make_bank(SHAPE, settings, tmp_path, expected_entries=4)
         store(bank, torch.ones(SHAPE), 1.0, settings, generator())
+        snapshot = bank.snapshot()
         bank.close()
         bank = make_bank(SHAPE, settings, tmp_path)
+        bank.restore(snapshot)
         assert len(bank) == 1 and bank.capacity == 2 and bank.grid == TimestepGrid(3)
         bank.close()
 

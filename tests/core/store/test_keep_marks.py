@@ -3,10 +3,11 @@ import threading
 import pytest
 import torch
 
-from svi_core.store import run_store
+from svi_core.store import space
 from svi_core.store.keep_marks import is_kept, kept_keys, require_clip_key, set_keep
 from svi_core.store.records import ClipRecord
 from svi_core.store.run_store import RunStore, chain_key
+from svi_core.store.space import prune
 
 KEYS = [chain_key(None, index) for index in range(12)]
 
@@ -23,11 +24,11 @@ def test_a_mark_is_set_while_a_run_holds_the_folder_and_outlives_its_records(sto
     set_keep(store.folder, KEYS[0], True)
     store.add_measure(KEYS[0], "sample_seconds", 1.0)  # the run rewrites the record
     assert is_kept(store.folder, KEYS[0]) and kept_keys(store.folder) == {KEYS[0]}
-    assert store.prune(1, set()) and store.load_latent(KEYS[0]) is not None
+    assert prune(store.folder, 1, set()) and store.load_latent(KEYS[0]) is not None
     set_keep(store.folder, KEYS[0], True)  # twice is once
     set_keep(store.folder, KEYS[0], False)
     set_keep(store.folder, KEYS[0], False)
-    assert kept_keys(store.folder) == set() and store.prune(1, set()) == [KEYS[0]]
+    assert kept_keys(store.folder) == set() and prune(store.folder, 1, set()) == [KEYS[0]]
 
 
 def test_only_a_clip_that_is_there_can_be_marked(store, tmp_path):
@@ -65,8 +66,8 @@ def test_a_clip_cannot_be_marked_between_the_look_at_its_mark_and_its_removal(st
 
     thread = threading.Thread(target=mark)
     thread.start()
-    monkeypatch.setattr(run_store, "is_kept", look_then_dawdle)
-    removed = store.prune(1, set(KEYS[1:]))
+    monkeypatch.setattr(space, "is_kept", look_then_dawdle)
+    removed = prune(store.folder, 1, set(KEYS[1:]))
     thread.join()
     assert removed == [KEYS[0]] and marked == [] and kept_keys(store.folder) == set()
 
@@ -86,7 +87,7 @@ def test_whatever_was_marked_while_clips_are_removed_is_there_to_stay(store):
     thread = threading.Thread(target=mark_all)
     thread.start()
     begin.wait()
-    removed = store.prune(1, set())
+    removed = prune(store.folder, 1, set())
     thread.join()
     assert set(marked) | set(removed) == set(KEYS) and not set(marked) & set(removed)
     assert all(store.load_latent(key) is not None and store.record(key) is not None for key in marked)

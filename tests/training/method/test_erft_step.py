@@ -159,7 +159,8 @@ def test_the_split_into_micro_batches_does_not_matter(wan_folder, loop):
     expected = make_trainer(wan_folder, settings(loop={"batch_size": 4}))
     trainer = make_trainer(wan_folder, settings(loop=loop))
     assert run(trainer, 3) == pytest.approx(run(expected, 3), rel=1e-4)
-    assert trainer.banks.of(SHAPE).fill() == expected.banks.of(SHAPE).fill()
+    fills = [[cell.fill for cell in each.banks.of(SHAPE).statistics()] for each in (trainer, expected)]
+    assert fills[0] == fills[1]
 
 
 def test_processes_cover_each_slot_once():

@@ -119,12 +119,12 @@ def test_a_file_that_comfyui_reads_otherwise_is_no_save(wan_folder, tmp_path, mo
 
     backbone, lora = trained(wan_folder)
 
-    def save_spoilt(tensors, path, metadata):
+    def save_spoilt(path, tensors, metadata):
         tensors = {key: value.clone() for key, value in tensors.items()}
         spoil(tensors)
         save_file(tensors, path, metadata)
 
-    monkeypatch.setattr(lora_file.safetensors.torch, "save_file", save_spoilt)
+    monkeypatch.setattr(lora_file, "write_tensors", save_spoilt)
     with pytest.raises(ValueError, match=message):
         lora_file.save_lora(tmp_path / "lora.safetensors", lora, backbone, describe())
     assert list(tmp_path.iterdir()) == []

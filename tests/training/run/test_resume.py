@@ -1,5 +1,6 @@
 """A stopped run resumes bit for bit: after kill -9 anywhere, signals, damaged and missing checkpoints."""
 
+import errno
 import importlib
 import json
 import math
@@ -7,6 +8,7 @@ import os
 import re
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -148,14 +150,15 @@ def test_going_on_from_a_checkpoint_is_bit_identical(uninterrupted, wan_folder, 
 
 
 @pytest.mark.parametrize(
-    ("function", "at_call"),
-    [("_write", 1), ("_write", 2), ("_write", 3), ("_write", 5), ("_write_state", 1), ("_write_state", 2), ("_make_final", 1),
-     ("_make_final", 3), ("_sync_folder", 2), ("_sync_folder", 3)],
-)  # fmt: skip
-def test_kill_9_while_a_checkpoint_is_written(uninterrupted, wan_folder, tmp_path, function, at_call):
+    ("module", "function", "at_call"),
+    [("training.run.checkpoint", "write_tensors", call) for call in (1, 2, 3, 5)]
+    + [("training.run.checkpoint", function, call) for function in ("write_bytes", "publish_folder") for call in (1, 2)]
+    + [("svi_core.files.atomic_file", "sync_folder", call) for call in (2, 5, 6, 7)],
+)
+def test_kill_9_while_a_checkpoint_is_written(uninterrupted, wan_folder, tmp_path, module, function, at_call):
     bank, expected = uninterrupted
     config = config_for(tmp_path / "run", wan_folder, bank)
-    assert train_in_a_fork_that_dies(config, "training.run.checkpoint", function, at_call) == -signal.SIGKILL
+    assert train_in_a_fork_that_dies(config, module, function, at_call) == -signal.SIGKILL
     assert train_here(config, resume=True) == 0
     assert outcome(tmp_path / "run") == expected
 
@@ -172,7 +175,7 @@ def test_kill_9_between_a_checkpoint_and_its_lora_files(wan_folder, tmp_path, at
         return {path.relative_to(run).as_posix(): path.read_bytes() for path in run.rglob("*run*.safetensors")}
 
     train_here(begun("whole"))
-    assert train_in_a_fork_that_dies(begun("killed"), "training.model.lora_file", "_sort_header", at_call) == -signal.SIGKILL
+    assert train_in_a_fork_that_dies(begun("killed"), "training.model.lora_file", "write_tensors", at_call) == -signal.SIGKILL
     assert train_here(begun("killed"), resume=True) == 0
     assert sorted(files("whole")) == [*(f"loras/run-step{step:06d}.safetensors" for step in (2, 4, 6)), "run.safetensors"]
     assert files("killed") == files("whole")
@@ -325,9 +328,9 @@ def test_another_base_is_refused_by_name(wan_folder, tmp_path):
     shutil.copy(wan_folder / "fp32.safetensors", moved)
     same = settings(run, model={"expert": "high", "path": str(moved)})
     assert train_here(same, resume=True) == 0  # the same file under another name is the same base
-    with pytest.raises(ValueError, match="another training .*base model"):
+    with pytest.raises(ValueError, match="another training run .*base model"):
         train_here(settings(run, model={"expert": "high", "path": str(wan_folder / "bf16.safetensors")}), resume=True)
-    with pytest.raises(ValueError, match=r"another training \(examples"):
+    with pytest.raises(ValueError, match=r"another training run \(examples"):
         train_here(other, resume=True, data=FakeDataset(5))
 
 
@@ -409,7 +412,7 @@ def test_a_run_is_not_begun_twice(wan_folder, tmp_path):
     with pytest.raises(ValueError, match="holds a run already: go on with --resume"):
         train_here(config_for(run, wan_folder))
     folder = RunFolder(run, Group())
-    with pytest.raises(ValueError, match="in use by another training"):
+    with pytest.raises(ValueError, match="in use by another training run"):
         RunFolder(run, Group())
     folder.close()
 
@@ -457,6 +460,20 @@ def test_a_full_disk_stops_before_the_checkpoint(wan_folder, tmp_path, monkeypat
     monkeypatch.undo()
     assert [folder.name for folder in checkpoints(run)] == ["step_00000002"]
     assert train_here(config_for(run, wan_folder), resume=True) == 0
+
+
+def test_checkpoints_are_written_on_a_mount_without_fsync_of_folders(wan_folder, tmp_path, monkeypatch):
+    """Network and FUSE mounts, as rented machines have them, answer EINVAL."""
+    real = os.fsync
+
+    def refusing(handle):
+        if stat.S_ISDIR(os.fstat(handle).st_mode):
+            raise OSError(errno.EINVAL, "Invalid argument")
+        real(handle)
+
+    monkeypatch.setattr(os, "fsync", refusing)
+    assert train_here(config_for(tmp_path / "run", wan_folder, loop={"steps": 2})) == 0
+    assert [folder.name for folder in checkpoints(tmp_path / "run")] == ["step_00000002"]
 
 
 def test_values_too_small_for_the_file_are_saved_in_fp32(wan_folder, tmp_path, caplog):
