@@ -9,6 +9,7 @@ Source: docs/METHOD.md, 7.1 (loudness, 25 features per second, window of 5, pack
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 

@@ -185,8 +185,8 @@ def should_store(injection: ErrorInjection, config: ErrorRecyclingConfig, genera
     """Return whether to store the error of an example in the bank: always, but rarely for a clean example.
 
     Errors of clean inputs are unlike those in a model's own long videos. Consumes one random number.
-    Source: docs/METHOD.md, 9.6, from which this departs in warm-up: there the receiving process's own draw gates the errors of all
-    processes, so that banks differ from the start; here each error is judged once, where it was made.
+    Source: docs/METHOD.md, 9.6, from which this departs in warm-up: there the receiving process's own draw gates the errors of
+    all processes, so that banks differ from the start; here each error is judged once, where it was made.
     """
     draw = float(torch.rand((), generator=generator, dtype=torch.float64))
     return not injection.is_clean or draw < config.clean_update_prob

@@ -30,7 +30,7 @@ def read_old_journal(
     Raises:
         ValueError: it is not a position of this journal.
     """
-    cells, kept = [[] for _ in range(num_grids)], deque([], maxlen=num_snapshots)
+    cells, kept = [[] for _ in range(num_grids)], deque(maxlen=num_snapshots)
     found, chain = 0, first_chain
     for record, stored_chain in _records(path):
         next_chain = zlib.crc32(record, chain)

@@ -58,7 +58,7 @@ def test_segments_that_a_video_does_not_show_go_before_earlier_takes(store):
     assert not store.segment_path(used, "old").exists() and store.load_latent(used) is not None
     assert store.segment_path(kept, "old").exists() and store.segment_path(take, "old").exists()
     assert prune(store.folder, 1, {kept, used}, shown) == [take]
-    assert {path for path in store.clips.glob("*.mp4")} == shown | {store.segment_path(kept, "old")}
+    assert set(store.clips.glob("*.mp4")) == shown | {store.segment_path(kept, "old")}
 
 
 def test_a_cancelled_run_spares_the_clips_of_the_video_before(store):
