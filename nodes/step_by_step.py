@@ -72,7 +72,7 @@ class SVINextClip(io.ComfyNode):
 
     @classmethod
     def execute(cls, state) -> io.NodeOutput:
-        state.maker.start_progress(0)
+        state.maker.progress.restart(0)
         after, clip = next_clip(state)
         remember(after.segments[-1])
         return io.NodeOutput(after, InputImpl.VideoFromFile(str(after.segments[-1])), {"samples": clip.latent})

@@ -58,7 +58,7 @@ class StepProgress:
 
     def restart(self, num_clips: int) -> None:
         """Count over `num_clips` clips; 0 if their number is open, then over each clip by itself."""
-        self._num_clips, self._done = num_clips, 0
+        self._num_clips, self._done, self._bar = num_clips, 0, None
 
     def end_clip(self, index: int) -> None:
         """Show that the clip `index` is done, also when it was reused and took no step."""
