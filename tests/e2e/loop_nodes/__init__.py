@@ -64,7 +64,8 @@ class LoopEnd:
         def depends(node):
             if node not in found:
                 inputs = dynprompt.get_node(node)["inputs"].values()
-                found[node] = any(depends(entry[0]) for entry in inputs if is_link(entry))
+                followed = [depends(entry[0]) for entry in inputs if is_link(entry)]  # all of them, for what they note
+                found[node] = any(followed)
             return found[node]
 
         depends(end)
