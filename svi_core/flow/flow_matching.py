@@ -109,16 +109,6 @@ def make_flow_sample(latent: torch.Tensor, noise: torch.Tensor, sigma: float | t
     return FlowSample((1 - level) * latent + level * noise, noise - latent, sigma)
 
 
-def to_latent(noisy_latent: torch.Tensor, velocity: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-    """Return the latent that one step along `velocity` from `noisy_latent` arrives at."""
-    return noisy_latent - _per_example(sigma, noisy_latent) * velocity
-
-
-def to_noise(noisy_latent: torch.Tensor, velocity: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-    """Return the noise that one step against `velocity` from `noisy_latent` arrives at."""
-    return noisy_latent + (1 - _per_example(sigma, noisy_latent)) * velocity
-
-
 def require_sigmas(sigmas: torch.Tensor) -> None:
     """Refuse a noise schedule that does not fall from at most 1 towards 0.
 
