@@ -190,7 +190,7 @@ class GrowingVideo:
         if made is not None:
             frames, end = (), ColourCorrection(**made.get("colour", {}))
         else:
-            chunks, end = self._corrected_frames(decoded, begin)
+            chunks, end = _corrected_frames(self.settings, decoded, begin)
             frames = cut_frames(chunks, showing, self._blended_before(showing))
         path = self.store.segment_path(clip.key, name)
 
@@ -211,18 +211,6 @@ class GrowingVideo:
         self.segments.append(path)
         self._writer = writer
         return end, writer
-
-    def _corrected_frames(
-        self, decoded: DecodedClip, begin: ColourCorrection
-    ) -> tuple[Iterator[torch.Tensor], ColourCorrection]:
-        """Return the clip's frames with corrected colours, and the correction of its end, for which all are decoded first."""
-        if not self.settings.colour_strength:
-            return iter(decoded), ColourCorrection()
-        assert self.settings.anchor_frame is not None, "colour_strength needs anchors"
-        clip, chunks = decoded.clip, [chunk.half().cpu() for chunk in decoded]  # one clip, so memory stays bounded
-        tail = torch.cat(chunks[-END_FRAMES:])[-END_FRAMES:].float()
-        end = match_colour(tail, self.settings.anchor_frame(clip.request), self.settings.colour_strength)
-        return corrected((chunk.float() for chunk in chunks), begin, end, clip.request.layout.num_frames), end
 
     def _blended_before(self, showing: Showing) -> torch.Tensor | None:
         """Return the frames of the clip before that are mixed into this one, with the colour correction of its end."""
@@ -260,3 +248,16 @@ def make_video(
         video.end_early()
         raise
     return video.finish(), clip.latent
+
+
+def _corrected_frames(
+    settings: VideoSettings, decoded: DecodedClip, begin: ColourCorrection
+) -> tuple[Iterator[torch.Tensor], ColourCorrection]:
+    """Return the clip's frames with corrected colours, and the correction of its end, for which all are decoded first."""
+    if not settings.colour_strength:
+        return iter(decoded), ColourCorrection()
+    assert settings.anchor_frame is not None, "colour_strength needs anchors"
+    clip, chunks = decoded.clip, [chunk.half().cpu() for chunk in decoded]  # one clip, so memory stays bounded
+    tail = torch.cat(chunks[-END_FRAMES:])[-END_FRAMES:].float()
+    end = match_colour(tail, settings.anchor_frame(clip.request), settings.colour_strength)
+    return corrected((chunk.float() for chunk in chunks), begin, end, clip.request.layout.num_frames), end
