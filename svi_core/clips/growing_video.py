@@ -46,7 +46,7 @@ class GrowingVideo:
     started: float = field(default_factory=time.monotonic)
     join_seconds: float = 0.0
     _file: RunVideo = field(init=False)
-    _writer: BackgroundWriter | None = None
+    _writer: BackgroundWriter[np.ndarray] | None = None
     _before: tuple[int, int, LastClip | None] = (0, 0, None)  # clips, segments and last without the clip being written
     _add_again: Callable[[], object] | None = None  # adds the clip whose decoding was interrupted
 
@@ -179,12 +179,12 @@ class GrowingVideo:
 
     def _start_segment(
         self, decoded: DecodedClip, showing: Showing, begin: ColourCorrection, then: Callable[[], None]
-    ) -> tuple[ColourCorrection, BackgroundWriter]:
+    ) -> tuple[ColourCorrection, BackgroundWriter[np.ndarray]]:
         """Decode a segment's frames for the background writer, unless its file exists; return its last colour correction.
 
         The caller ends the writer's items. The writer then completes the segment and calls `then`.
         """
-        clip, coding, strength, seconds = decoded.clip, self.settings.clip_coding, self.settings.colour_strength, []
+        clip, coding, strength, seconds = decoded.clip, self.settings.clip_coding, self.settings.colour_strength, list[float]()
         name = f"{showing.name}{f'-colour{strength:g}' if strength else ''}-{coding.tag}"
         made, began = self.store.segment(clip.key, name), time.monotonic()
         if made is not None:

@@ -106,7 +106,7 @@ def _disk_line(estimate: RunEstimate) -> str:
 
 def _memory_line(estimate: RunEstimate) -> str:
     files = [(file.num_bytes, file.name) for file in estimate.run.files if file.num_bytes is not None]
-    parts = []
+    parts: list[str] = []
     if files:
         largest, name = max(files, key=lambda file: file[0])
         parts.append(f"model files {size(sum(file[0] for file in files))}, the largest {size(largest)} ({name})")

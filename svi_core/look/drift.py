@@ -80,7 +80,7 @@ class DriftReport:
             )
         return "\n".join(rows)
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, object]:
         """Return the report as plain data."""
         return asdict(self)
 

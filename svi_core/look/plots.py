@@ -24,7 +24,9 @@ def draw_panels(series: Mapping[str, Sequence[float | None]], columns: int = 2, 
     return np.asarray(picture)
 
 
-def _draw_panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, values: Sequence, first: int) -> None:
+def _draw_panel(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, values: Sequence[float | None], first: int
+) -> None:
     left, top = corner[0] + PADDING + 16, corner[1] + PADDING
     right, bottom = corner[0] + PANEL[0] - 16, corner[1] + PANEL[1] - 28
     font = ImageFont.load_default(13)

@@ -254,7 +254,7 @@ def _most_similar(storage: BankStorage, cell: Sequence[Entry], added: Entry, val
     margin of the nearest is measured again in fp64.
     """
     new = values.float().reshape(-1)
-    distances, margins = [], []
+    distances, margins = list[float](), list[float]()
     for entry in cell:
         dot = float(torch.dot(storage.read(entry).reshape(-1).float(), new))
         sizes = entry.sigma**2 * entry.square_norm + added.sigma**2 * added.square_norm

@@ -57,7 +57,7 @@ class _Block:
 
     def piece(self, seed: int | None, repeat: int, *, first: bool, last: bool, comments: bool) -> str:
         """Return it as the text of a paragraph for `repeat` of its clips, with its other options as far as they hold."""
-        dropped = {"x"} | (set() if first else _ONLY_FIRST) | (set() if last else _ONLY_LAST)
+        dropped = {"x", *(() if first else _ONLY_FIRST), *(() if last else _ONLY_LAST)}
         options = [option for option in self.options if _name(option) not in dropped]
         if seed is not None:
             options = _with_seed_option(options, seed)

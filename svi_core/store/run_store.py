@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -130,7 +131,7 @@ class RunStore:
         """Return the path of segment `name` of clip `key`; the name says which frames, and how they are encoded."""
         return self.clips / f"{key}-{name}.mp4"
 
-    def segment(self, key: str, name: str) -> dict | None:
+    def segment(self, key: str, name: str) -> dict[str, Any] | None:
         """Return what is recorded of the finished segment, or None if there is none that can be trusted."""
         path, record = self.segment_path(key, name), self.record(key)
         if not path.exists():

@@ -60,7 +60,7 @@ class BackgroundWriter(Generic[T]):
         if error is not None:
             raise error
 
-    def _put(self, item) -> bool:
+    def _put(self, item: T | StopIteration | Withdrawn) -> bool:
         """Queue `item` and return True, or False if the writer has stopped."""
         while self._thread.is_alive():
             try:

@@ -5,7 +5,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,7 +65,7 @@ class SourceVideo:
 
 
 @contextmanager
-def open_media(path: Path) -> Iterator[InputContainer]:
+def open_media(path: Path) -> Generator[InputContainer]:
     """Open the video or sound file `path` with PyAV for the length of the block.
 
     Raises:
