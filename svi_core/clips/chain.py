@@ -143,7 +143,7 @@ def make_clip(
     if latent is None:
         began = time.monotonic()
         latent = maker.sample(request, previous)
-        require_finite(latent, _describe(request))
+        require_finite(latent, f"clip {request.index + 1} (seed {request.seed}, prompt {request.spec.prompt[:60]!r})")
         measures = {"sample_seconds": round(time.monotonic() - began, 3), **_size_of(latent), **maker.measures(request)}
         record = replace(record, measures=measures)
         store.save_latent(record, latent.cpu())
@@ -154,7 +154,3 @@ def make_clip(
 def _size_of(latent: torch.Tensor) -> dict[str, float]:
     slots, height, width = latent.shape[-3:]
     return {"num_slots": slots, "latent_height": height, "latent_width": width}
-
-
-def _describe(request: ClipRequest) -> str:
-    return f"clip {request.index + 1} (seed {request.seed}, prompt {request.spec.prompt[:60]!r})"

@@ -175,4 +175,4 @@ def open_start(
     if latent is not None:
         return RunEnd(start.clips[-1].key, latent, decode)
     frames = read_tail(start.source, TRAINED_NUM_FRAMES, start.trim_end, frame_rate)
-    return VideoEnd(fingerprint("video", frames), encode(motion_window(frames, TRAINED_NUM_FRAMES)), frames, frame_rate)
+    return VideoEnd(fingerprint("video", frames), encode(motion_window(frames)), frames, frame_rate)

@@ -150,14 +150,10 @@ def _clip_row(estimate: RunEstimate, clip: ExpectedClip) -> str:
     prompt = request.spec.prompt
     prompt = prompt if len(prompt) <= _PROMPT_WIDTH else prompt[: _PROMPT_WIDTH - 1].rstrip() + "…"
     cells = (request.index + 1, begins, clip.num_frames, seed, state, clip.options, prompt)
-    return "| " + " | ".join(_cell(str(cell)) for cell in cells) + " |"
+    texts = (" ".join(str(cell).split()).replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(texts)} |"
 
 
 def _between(clips: Sequence[ExpectedClip]) -> str:
     stored = sum(clip.is_stored is True for clip in clips)
     return f"{_number(stored)} stored" if stored else ""
-
-
-def _cell(text: str) -> str:
-    """Return `text` so that it stays in its cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")

@@ -80,9 +80,9 @@ def shifted_sigmas(num_steps: int, shift: float = TRAINED_SHIFT) -> torch.Tensor
     return (shift * linear / (1 + (shift - 1) * linear)).float()
 
 
-def training_sigmas(num_ids: int = NUM_TRAINING_IDS, shift: float = TRAINED_SHIFT) -> torch.Tensor:
-    """Return the noise level of each training id, [num_ids] falling from 1. Source: docs/METHOD.md, 9.4."""
-    return shifted_sigmas(num_ids, shift)[:-1]
+def training_sigmas() -> torch.Tensor:
+    """Return the noise level of each training id, [1000] falling from 1. Source: docs/METHOD.md, 9.4."""
+    return shifted_sigmas(NUM_TRAINING_IDS)[:-1]
 
 
 def timestep_weights(sigmas: torch.Tensor, weighting: TimestepWeighting = TimestepWeighting.BELL) -> torch.Tensor:

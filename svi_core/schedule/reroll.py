@@ -68,7 +68,7 @@ class _Block:
 
 def _edit(text: str, schedule: Schedule, clip_index: int, seed: int) -> str:
     lines = text.split("\n")
-    blocks = [_block(lines, numbers) for numbers in _line_numbers(text)]
+    blocks = [_block(lines, range(part[0][0] - 1, part[-1][0])) for part in paragraph_lines(text)]
     if clip_index >= len(schedule):
         return _appended(text, blocks[-1], clip_index - len(schedule), seed)
     position = clip_index
@@ -78,11 +78,6 @@ def _edit(text: str, schedule: Schedule, clip_index: int, seed: int) -> str:
             return "\n".join([*lines[: block.start], new, *lines[block.stop :]])
         position -= paragraph.repeat
     raise AssertionError("the schedule is longer than its paragraphs")
-
-
-def _line_numbers(text: str) -> list[range]:
-    """Return for each paragraph the indices of its lines."""
-    return [range(numbered[0][0] - 1, numbered[-1][0]) for numbered in paragraph_lines(text)]
 
 
 def _block(lines: list[str], where: range) -> _Block:
