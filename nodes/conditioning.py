@@ -229,5 +229,5 @@ def _motion_from_images(vae, images, count: int) -> dict:
     frames = images[-count:]
     if count % 4:
         return {"samples": vaes.encode_frames(vae, frames), latents.FRAMES_KEY: frames}
-    encoded = vaes.encode_frames(vae, motion_window(images, TRAINED_NUM_FRAMES))
+    encoded = vaes.encode_frames(vae, motion_window(images))
     return {"samples": encoded[:, :, -num_motion_latents(count) :].clone(), latents.FRAMES_KEY: frames}

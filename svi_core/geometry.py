@@ -52,14 +52,6 @@ def num_motion_latents(num_motion_frames: int) -> int:
     return num_motion_frames // TEMPORAL_STRIDE
 
 
-def num_video_frames(num_clips: int, num_frames: int, overlap: int) -> int:
-    """Return the length in frames of `num_clips` clips that each share `overlap` frames with the one before.
-
-    Source: docs/METHOD.md, 5.2: 80N + 1 with one shared frame (Shot), 76N + 5 with five (Film, 2.0 Pro).
-    """
-    return num_clips * (num_frames - overlap) + overlap
-
-
 def require_frame_size(width: int, height: int, name: str = "image") -> None:
     """Refuse a frame size that Wan cannot take.
 

@@ -1,6 +1,6 @@
 """Memory that runs out: known whatever library says it, and told with what was being made and what helps."""
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 
 import torch
@@ -17,7 +17,7 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 @contextmanager
-def explain_out_of_memory(what: str, remedy: str) -> Iterator[None]:
+def explain_out_of_memory(what: str, remedy: str) -> Generator[None]:
     """Put `what` was made and the `remedy` in front of an out-of-memory error from the block.
 
     The error keeps its type, by which ComfyUI knows that models must be unloaded. Other errors pass through.

@@ -25,8 +25,10 @@ class Predecessor(Protocol):
         latent: [1, 16, F, h, w], un-normalised; its last slots are the motion of a latent-space layout.
     """
 
-    key: str
-    latent: torch.Tensor
+    @property
+    def key(self) -> str: ...
+    @property
+    def latent(self) -> torch.Tensor: ...
 
     def tail(self, num_frames: int) -> torch.Tensor:
         """Return the last `num_frames` frames [n, H, W, 3] in [0, 1]."""
@@ -83,12 +85,11 @@ class DecodedClip:
         self._last: torch.Tensor | None = None
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        last, count = None, self._clip.request.layout.num_motion_frames
+        last, count = [], self._clip.request.layout.num_motion_frames
         for chunk in self._clip.decode(self._clip.latent):
-            last = chunk if last is None else torch.cat([last, chunk])
-            last = last[-count:]
+            last = [torch.cat([*last, chunk])[-count:]]
             yield chunk
-        self._last = last.clone()
+        self._last = torch.cat(last)
 
     @property
     def clip(self) -> Clip:
@@ -142,7 +143,7 @@ def make_clip(
     if latent is None:
         began = time.monotonic()
         latent = maker.sample(request, previous)
-        require_finite(latent, _describe(request))
+        require_finite(latent, f"clip {request.index + 1} (seed {request.seed}, prompt {request.spec.prompt[:60]!r})")
         measures = {"sample_seconds": round(time.monotonic() - began, 3), **_size_of(latent), **maker.measures(request)}
         record = replace(record, measures=measures)
         store.save_latent(record, latent.cpu())
@@ -153,7 +154,3 @@ def make_clip(
 def _size_of(latent: torch.Tensor) -> dict[str, float]:
     slots, height, width = latent.shape[-3:]
     return {"num_slots": slots, "latent_height": height, "latent_width": width}
-
-
-def _describe(request: ClipRequest) -> str:
-    return f"clip {request.index + 1} (seed {request.seed}, prompt {request.spec.prompt[:60]!r})"

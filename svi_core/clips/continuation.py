@@ -96,7 +96,7 @@ def clips_of_video(source: SourceVideo, trim_start: int = 0, trim_end: int = 0) 
     known = read_manifest(path) if (path.parent / MANIFEST).exists() else None
     if known is None or sum(clip.num_frames for clip in known) != source.num_frames:
         known = (ShownClip("", path.name, 0, source.num_frames, whole_end=False),)
-    kept, position = [], 0
+    kept, position = list[ShownClip](), 0
     for clip in known:
         begin = max(position, trim_start)
         end = min(position + clip.num_frames, source.num_frames - trim_end)
@@ -175,4 +175,4 @@ def open_start(
     if latent is not None:
         return RunEnd(start.clips[-1].key, latent, decode)
     frames = read_tail(start.source, TRAINED_NUM_FRAMES, start.trim_end, frame_rate)
-    return VideoEnd(fingerprint("video", frames), encode(motion_window(frames, TRAINED_NUM_FRAMES)), frames, frame_rate)
+    return VideoEnd(fingerprint("video", frames), encode(motion_window(frames)), frames, frame_rate)

@@ -46,9 +46,9 @@ class GrowingVideo:
     started: float = field(default_factory=time.monotonic)
     join_seconds: float = 0.0
     _file: RunVideo = field(init=False)
-    _writer: BackgroundWriter | None = None
+    _writer: BackgroundWriter[np.ndarray] | None = None
     _before: tuple[int, int, LastClip | None] = (0, 0, None)  # clips, segments and last without the clip being written
-    _add_again: Callable[[], None] | None = None  # adds the clip whose decoding was interrupted
+    _add_again: Callable[[], object] | None = None  # adds the clip whose decoding was interrupted
 
     def __post_init__(self):
         self._file = RunVideo(self.store, self.settings)
@@ -102,7 +102,7 @@ class GrowingVideo:
         begin = self.last.end if self.last and not clip.request.starts_anew else ColourCorrection()
         decoded = DecodedClip(clip)
         try:
-            end = self._start_segment(decoded, showing, begin, then)
+            end, writer = self._start_segment(decoded, showing, begin, then)
         except OSError:
             raise  # a full disk, say: a second attempt would fail too
         except BaseException:
@@ -111,7 +111,7 @@ class GrowingVideo:
         num_frames = showing.num_frames
         self.clips.append(ShownClip(clip.key, clip.request.spec.prompt, clip.request.seed, num_frames, showing.is_end))
         self.last = LastClip(decoded.clip, showing.frames.stop, begin, end)
-        self._writer.end()
+        writer.end()
         return decoded.clip
 
     def wait(self) -> None:
@@ -138,8 +138,8 @@ class GrowingVideo:
         if self.last is None or self.clips[-1].whole_end or self.is_full or self.last.clip.request.spec.hold:
             return  # no frame of the clip can follow one that is held
         rest = self._limited(Showing(range(self.last.stop, self.last.clip.request.layout.num_frames)))
-        self._start_segment(DecodedClip(self.last.clip), rest, self.last.begin, lambda: None)
-        self._writer.end()
+        _, writer = self._start_segment(DecodedClip(self.last.clip), rest, self.last.begin, lambda: None)
+        writer.end()
         self.wait()
         shown = self.clips[-1].num_frames + rest.num_frames
         self.clips[-1] = replace(self.clips[-1], num_frames=shown, whole_end=rest.is_end)
@@ -179,23 +179,23 @@ class GrowingVideo:
 
     def _start_segment(
         self, decoded: DecodedClip, showing: Showing, begin: ColourCorrection, then: Callable[[], None]
-    ) -> ColourCorrection:
+    ) -> tuple[ColourCorrection, BackgroundWriter[np.ndarray]]:
         """Decode a segment's frames for the background writer, unless its file exists; return its last colour correction.
 
         The caller ends the writer's items. The writer then completes the segment and calls `then`.
         """
-        clip, coding, strength, seconds = decoded.clip, self.settings.clip_coding, self.settings.colour_strength, []
+        clip, coding, strength, seconds = decoded.clip, self.settings.clip_coding, self.settings.colour_strength, list[float]()
         name = f"{showing.name}{f'-colour{strength:g}' if strength else ''}-{coding.tag}"
-        is_made, began = self.store.segment(clip.key, name) is not None, time.monotonic()
-        if is_made:
-            frames, end = (), ColourCorrection(**self.store.record(clip.key).segments[name].get("colour", {}))
+        made, began = self.store.segment(clip.key, name), time.monotonic()
+        if made is not None:
+            frames, end = (), ColourCorrection(**made.get("colour", {}))
         else:
-            chunks, end = self._corrected_frames(decoded, begin)
+            chunks, end = _corrected_frames(self.settings, decoded, begin)
             frames = cut_frames(chunks, showing, self._blended_before(showing))
         path = self.store.segment_path(clip.key, name)
 
         def write(frames: Iterator[np.ndarray]) -> None:
-            if is_made:
+            if made is not None:
                 next(frames, None)  # returns at the end of the items
             else:
                 written = write_video(path, frames, coding)
@@ -210,22 +210,11 @@ class GrowingVideo:
         seconds.append(time.monotonic() - began)
         self.segments.append(path)
         self._writer = writer
-        return end
-
-    def _corrected_frames(
-        self, decoded: DecodedClip, begin: ColourCorrection
-    ) -> tuple[Iterator[torch.Tensor], ColourCorrection]:
-        """Return the clip's frames with corrected colours, and the correction of its end, for which all are decoded first."""
-        if not self.settings.colour_strength:
-            return iter(decoded), ColourCorrection()
-        clip, chunks = decoded.clip, [chunk.half().cpu() for chunk in decoded]  # one clip, so memory stays bounded
-        tail = torch.cat(chunks[-END_FRAMES:])[-END_FRAMES:].float()
-        end = match_colour(tail, self.settings.anchor_frame(clip.request), self.settings.colour_strength)
-        return corrected((chunk.float() for chunk in chunks), begin, end, clip.request.layout.num_frames), end
+        return end, writer
 
     def _blended_before(self, showing: Showing) -> torch.Tensor | None:
         """Return the frames of the clip before that are mixed into this one, with the colour correction of its end."""
-        if not showing.num_blended:
+        if self.last is None or not showing.num_blended:
             return None
         before = self.last.clip.tail(showing.num_blended)
         return self.last.end(before) if self.settings.colour_strength else before
@@ -247,13 +236,28 @@ def make_video(
     try:
         video.begin()
         clip, request = None, plan.request(0)
-        while request is not None:
+        while True:
             clip = make_clip(plan, maker, video.store, request, clip, start)
             following = plan.following(request)
             clip = video.add(clip, shown_part(request, following), on_written)
             on_clip(clip)
-            request = None if video.is_full else following
+            if video.is_full or following is None:
+                break
+            request = following
     except BaseException:
         video.end_early()
         raise
     return video.finish(), clip.latent
+
+
+def _corrected_frames(
+    settings: VideoSettings, decoded: DecodedClip, begin: ColourCorrection
+) -> tuple[Iterator[torch.Tensor], ColourCorrection]:
+    """Return the clip's frames with corrected colours, and the correction of its end, for which all are decoded first."""
+    if not settings.colour_strength:
+        return iter(decoded), ColourCorrection()
+    assert settings.anchor_frame is not None, "colour_strength needs anchors"
+    clip, chunks = decoded.clip, [chunk.half().cpu() for chunk in decoded]  # one clip, so memory stays bounded
+    tail = torch.cat(chunks[-END_FRAMES:])[-END_FRAMES:].float()
+    end = match_colour(tail, settings.anchor_frame(clip.request), settings.colour_strength)
+    return corrected((chunk.float() for chunk in chunks), begin, end, clip.request.layout.num_frames), end

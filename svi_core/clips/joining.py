@@ -109,7 +109,7 @@ class Joint:
             waiting.append(frame)
             if len(waiting) > self.overlap:
                 yield waiting.popleft()
-        weights = blend_weights(self.seam, self.overlap).tolist()
+        weights = list(map(float, blend_weights(self.seam, self.overlap)))
         for index, frame in enumerate(self.second.frames()):
             if index < self.overlap:
                 mixed = waiting.popleft() * np.float32(1 - weights[index]) + frame * np.float32(weights[index])
@@ -195,7 +195,7 @@ def _join_with_sound(path: Path, files: list[Path], joint: Joint, metadata: dict
 
 def _write_sound(path: Path, joint: Joint) -> float:
     """Write the sound of both pieces as AAC, with silence for a piece without sound; return its seconds."""
-    inputs, filters, total = [], [], 0.0
+    inputs, filters, total = list[object](), list[str](), 0.0
     for index, piece in enumerate((joint.first, joint.second)):
         rate = piece.source.frame_rate
         frames = piece.num_frames - (joint.overlap if index == 1 else 0)  # the cross-fade has the sound of the first piece

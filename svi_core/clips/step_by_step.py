@@ -57,15 +57,16 @@ def next_clip(state: RunState) -> tuple[RunState, Clip]:
     with RunStore(state.folder) as store:
         video = _video_of(state, store)
         before = video.last.clip if video.last else None
-        if video.is_full:
-            return state, before
         if before is None:
             video.begin()
+        elif video.is_full:
+            return state, before
         request = state.following or state.plan.request(0)
         clip = make_clip(state.plan, state.maker, store, request, before, state.start)
         following = state.plan.following(request)
         video.add(clip, shown_part(request, following))
         video.wait()
+    assert video.last is not None
     last = replace(video.last, clip=replace(clip, latent=None, last_frames=None))
     made = {"clips": tuple(video.clips), "segments": tuple(video.segments), "join_seconds": video.join_seconds}
     return replace(state, num_clips=state.num_clips + 1, last=last, following=following, **made), clip

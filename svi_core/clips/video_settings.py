@@ -28,7 +28,7 @@ class VideoSettings:
     """
 
     coding: VideoCoding = VideoCoding()
-    metadata: Mapping[str, object] = field(default_factory=dict)
+    metadata: Mapping[str, object] = field(default_factory=dict[str, object])
     start: VideoStart | None = None
     max_frames: int = 0
     colour_strength: float = 0.0

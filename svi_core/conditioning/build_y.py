@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import torch
 
-from ..geometry import LATENT_CHANNELS, TEMPORAL_STRIDE, num_latent_slots, num_motion_latents
+from ..geometry import LATENT_CHANNELS, TEMPORAL_STRIDE, TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
 from ..systems.layouts import Padding, require_whole_motion
 
 Encode = Callable[[torch.Tensor], torch.Tensor]  # frames [T, H, W, 3] in [0, 1] -> latent [1, 16, F, h, w]
@@ -169,13 +169,13 @@ def motion_tail(latent: torch.Tensor, num_motion_frames: int) -> torch.Tensor:
     return latent[:, :, -count:].clone()
 
 
-def motion_window(frames: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """Return the last 4n + 1 <= `num_frames` of `frames` [T, H, W, 3]: what the VAE encodes to get a motion tail.
+def motion_window(frames: torch.Tensor) -> torch.Tensor:
+    """Return the last 4n + 1 <= 81 of `frames` [T, H, W, 3]: what the VAE encodes to get a motion tail.
 
     The causal VAE gives a slot its meaning from the frames before it, so the whole window is encoded and only its last
     slots are kept (docs/METHOD.md, 9.9: motion = last slot of VAE(the 81 frames before)).
     """
-    usable = (min(frames.shape[0], num_frames) - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
+    usable = (min(frames.shape[0], TRAINED_NUM_FRAMES) - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
     return frames[frames.shape[0] - usable :]
 
 

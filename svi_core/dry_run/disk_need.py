@@ -35,7 +35,7 @@ class DiskNeed:
     @property
     def warnings(self) -> tuple[str, ...]:
         """A warning if the space is too small."""
-        if None in (self.peak_bytes, self.free_bytes) or self.peak_bytes <= self.free_bytes:
+        if self.peak_bytes is None or self.free_bytes is None or self.peak_bytes <= self.free_bytes:
             return ()
         space = f"{self.free_bytes / 1e9:.1f} GB are free, but about {self.peak_bytes / 1e9:.1f} GB are needed"
         return (f"the disk is too small: {space}. Free space, make fewer clips, or raise crf.",)
@@ -50,7 +50,7 @@ def disk_need(run: RequestedRun, clips: Sequence[ExpectedClip], records: Sequenc
     new = [clip for clip in clips if not clip.is_stored]
     slots = sum(clip.request.layout.num_slots for clip in new)
     latent_bytes = slots * LATENT_CHANNELS * (height // 8) * (width // 8) * run.value_bytes
-    measured = _measured_frame_bytes(run, records)
+    measured = run.folder and _measured_frame_bytes(run.folder, run.coding.tag, records)
     bits = _BITS_PER_PIXEL[run.coding.codec] * 2 ** ((18 - run.coding.crf) / 6)
     frame_bytes = measured or width * height * bits / 8
     segments = int(frame_bytes * sum(clip.num_frames for clip in new))
@@ -59,13 +59,13 @@ def disk_need(run: RequestedRun, clips: Sequence[ExpectedClip], records: Sequenc
     return DiskNeed(latent_bytes, segments + joined, peak, measured is not None, free)
 
 
-def _measured_frame_bytes(run: RequestedRun, records: Sequence[ClipRecord]) -> float | None:
-    """Return the bytes per frame of the run's finished segments of the same coding, or None if there are none."""
+def _measured_frame_bytes(folder: Path, tag: str, records: Sequence[ClipRecord]) -> float | None:
+    """Return the bytes per frame of a run's finished segments of the coding `tag`, or None if there are none."""
     total_bytes = total_frames = 0
     for record in records:
         for name, facts in record.segments.items():
-            path = run.folder / "clips" / f"{record.key}-{name}.mp4"
-            if name.endswith(run.coding.tag) and path.is_file():
+            path = folder / "clips" / f"{record.key}-{name}.mp4"
+            if name.endswith(tag) and path.is_file():
                 total_bytes += path.stat().st_size
                 total_frames += facts["num_frames"]
     return total_bytes / total_frames if total_frames else None

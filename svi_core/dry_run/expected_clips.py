@@ -41,7 +41,7 @@ class ExpectedClip:
 
 def expected_clips(run: RequestedRun, records: Sequence[ClipRecord]) -> list[ExpectedClip]:
     """Return the clips of `run` up to its final length; `records` are those of its folder."""
-    clips, position = [], run.num_start_frames
+    clips, position = list[ExpectedClip](), run.num_start_frames
     for request, showing in run.plan.walk():
         if run.max_frames:
             showing = showing.limited(max(1, run.max_frames - position))
@@ -62,7 +62,7 @@ def _options(spec: ClipSpec, before: ClipSpec | None) -> str:
 def _with_stored(run: RequestedRun, clips: list[ExpectedClip], records: Sequence[ClipRecord]) -> list[ExpectedClip]:
     """Return `clips` with `is_stored`, by the keys that the graph alone gives."""
     stored = {record.plan_key for record in records} - {""}
-    marked, key = [], run.plan.continues or None
+    marked, key = list[ExpectedClip](), run.plan.continues or None
     for clip in clips:
         key = run.plan.plan_key(clip.request, None if clip.request.starts_anew else key)
         marked.append(replace(clip, is_stored=key in stored))

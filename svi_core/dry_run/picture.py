@@ -84,7 +84,7 @@ def draw_estimate(estimate: RunEstimate) -> np.ndarray:
 def draw_message(title: str, text: str) -> np.ndarray:
     """Return a picture [H, 1280, 3] uint8 of a message, in place of an estimate that cannot be made."""
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
-    lines = _wrapped(probe, text, _font(16), _RIGHT - _LEFT, 12)
+    lines = _wrapped(probe, text, 16, _RIGHT - _LEFT, 12)
     picture = Image.new("RGB", (WIDTH, 64 + 24 * len(lines)), BACKGROUND)
     draw = ImageDraw.Draw(picture)
     draw.text((_LEFT, 16), title, fill=_EDGE[CUT], font=_font(20))
@@ -186,7 +186,7 @@ def _draw_bar(picture: Image.Image, place: tuple[int, int, int], block: Block, s
         note = fitted(draw, block.note, _font(13), room - beside)
         draw.text((left + 8 + beside, top + 10), note, fill=_EDGE[block.state], font=_font(13))
     if room >= 70:
-        for index, line in enumerate(_wrapped(draw, block.text, _font(13), room, 2)):
+        for index, line in enumerate(_wrapped(draw, block.text, 13, room, 2)):
             draw.text((left + 8, top + 30 + 18 * index), line, fill=(212, 212, 216), font=_font(13))
 
 
@@ -227,9 +227,9 @@ def _draw_legend(draw: ImageDraw.ImageDraw, top: int, blocks: Sequence[Block]) -
         draw.text((left + 24, top), "last frame held", fill=FAINT, font=_font(14))
 
 
-def _wrapped(draw: ImageDraw.ImageDraw, text: str, font, width: float, max_lines: int) -> list[str]:
+def _wrapped(draw: ImageDraw.ImageDraw, text: str, font_size: int, width: float, max_lines: int) -> list[str]:
     """Return `text` in at most `max_lines` lines of `width` pixels, shortened with an ellipsis."""
-    words = text.split()
+    words, font = text.split(), _font(font_size)
     lines: list[str] = []
     while words and len(lines) < max_lines - 1:
         lengths = accumulate(draw.textlength(word + " ", font=font) for word in words)

@@ -122,8 +122,8 @@ class RequestedRun:
     @property
     def model_names(self) -> tuple[str, ...]:
         """File names of the diffusion models; empty unless all are known."""
-        names = tuple(expert.file for expert in self.experts)
-        return names if None not in names else ()
+        names = tuple(expert.file for expert in self.experts if expert.file is not None)
+        return names if len(names) == len(self.experts) else ()
 
     def cfg_of(self, request: ClipRequest) -> float | None:
         """Return the guidance scale of a clip."""
@@ -132,7 +132,7 @@ class RequestedRun:
     def work_of(self, request: ClipRequest) -> ClipWork | None:
         """Return how much work a clip is, or None if steps, size or guidance are not known."""
         cfg = self.cfg_of(request)
-        if None in (cfg, self.num_steps, self.size):
+        if cfg is None or self.num_steps is None or self.size is None:
             return None
         width, height = self.size
         num_passes = (1 if cfg == 1.0 else 2) + self.num_extra_passes

@@ -59,8 +59,8 @@ class RunEstimate:
     @property
     def work_seconds(self) -> float | None:
         """How long making the new clips will take; None if nothing comparable was measured."""
-        times = [clip.seconds for clip in self.new_clips]
-        return None if None in times else float(sum(times))
+        times = [clip.seconds for clip in self.new_clips if clip.seconds is not None]
+        return float(sum(times)) if len(times) == len(self.new_clips) else None
 
 
 def estimate_run(run: RequestedRun, earlier: Sequence[ClipTime] = ()) -> RunEstimate:
@@ -83,16 +83,16 @@ def estimate_run(run: RequestedRun, earlier: Sequence[ClipTime] = ()) -> RunEsti
 
 def _times_by_work(
     run: RequestedRun, clips: Sequence[ExpectedClip], records: list[ClipRecord], earlier: Sequence[ClipTime]
-) -> dict[ClipWork, TimeEstimate | None]:
+) -> dict[ClipWork | None, TimeEstimate | None]:
     """Return how long a clip of each kind of work will take."""
     measured = [measured_time(record.measures) for record in records]
     of_run = [time for time in measured if time is not None]
     of_others = [time for time in earlier if time.models and time.models == run.model_names]
-    kinds = {run.work_of(clip.request) for clip in clips} - {None}
-    return {work: estimate_time(work, of_run, of_others) for work in kinds}
+    kinds = {run.work_of(clip.request) for clip in clips}
+    return {work: estimate_time(work, of_run, of_others) for work in kinds if work is not None}
 
 
-def _seconds_of(run: RequestedRun, clip: ExpectedClip, times: dict[ClipWork, TimeEstimate | None]) -> float | None:
+def _seconds_of(run: RequestedRun, clip: ExpectedClip, times: dict[ClipWork | None, TimeEstimate | None]) -> float | None:
     if clip.is_stored:
         return 0.0
     time = times.get(run.work_of(clip.request))
@@ -100,7 +100,7 @@ def _seconds_of(run: RequestedRun, clip: ExpectedClip, times: dict[ClipWork, Tim
 
 
 def _usual_time(
-    run: RequestedRun, clips: Sequence[ExpectedClip], times: dict[ClipWork, TimeEstimate | None]
+    run: RequestedRun, clips: Sequence[ExpectedClip], times: dict[ClipWork | None, TimeEstimate | None]
 ) -> TimeEstimate | None:
     """Return the time of most of the new clips, or of most clips if all are stored."""
     works = [run.work_of(clip.request) for clip in clips if not clip.is_stored]

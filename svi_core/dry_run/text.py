@@ -76,7 +76,7 @@ def _stored_words(estimate: RunEstimate) -> str:
 
 
 def _stored_line(estimate: RunEstimate) -> str:
-    if estimate.num_stored is None:
+    if estimate.num_stored is None or estimate.run.folder is None:
         return "cannot be told, because folder, seed or beginning are not known yet"
     if not estimate.new_clips:
         return f"all {_number(len(estimate.clips))} clips are in {estimate.run.folder.name}: nothing is sampled"
@@ -98,19 +98,18 @@ def _time_line(estimate: RunEstimate) -> str:
 def _disk_line(estimate: RunEstimate) -> str:
     disk = estimate.disk
     free = "" if disk.free_bytes is None else f"; {size(disk.free_bytes)} free"
-    if disk.latent_bytes is None:
+    if disk.latent_bytes is None or disk.video_bytes is None:
         return f"not known without the frame size{free}"
     source = "measured on this run's clips" if disk.is_measured else "a rough estimate"
     return f"{size(disk.latent_bytes)} of new latents, about {size(disk.video_bytes)} of video ({source}){free}"
 
 
 def _memory_line(estimate: RunEstimate) -> str:
-    files = [file for file in estimate.run.files if file.num_bytes is not None]
-    parts = []
+    files = [(file.num_bytes, file.name) for file in estimate.run.files if file.num_bytes is not None]
+    parts: list[str] = []
     if files:
-        largest = max(files, key=lambda file: file.num_bytes)
-        total = sum(file.num_bytes for file in files)
-        parts.append(f"model files {size(total)}, the largest {size(largest.num_bytes)} ({largest.name})")
+        largest, name = max(files, key=lambda file: file[0])
+        parts.append(f"model files {size(sum(file[0] for file in files))}, the largest {size(largest)} ({name})")
     if estimate.run.size is not None:
         width, height = estimate.run.size
         num_frames = max(clip.request.layout.num_frames for clip in estimate.clips)
@@ -126,7 +125,8 @@ def _sampling_line(estimate: RunEstimate) -> str:
     run = estimate.run
     steps = "steps not known" if run.num_steps is None else count(run.num_steps, "step")
     cfgs = {run.cfg_of(clip.request) for clip in estimate.clips}
-    cfg = "cfg not known" if None in cfgs else "cfg " + ", ".join(f"{value:g}" for value in sorted(cfgs))
+    known = sorted(cfg for cfg in cfgs if cfg is not None)
+    cfg = "cfg not known" if None in cfgs else "cfg " + ", ".join(f"{value:g}" for value in known)
     layout = run.plan.layout
     return f"{steps} a clip, {cfg}; {layout.name}, {layout.num_frames} frames, {layout.num_motion_frames} carry motion"
 
@@ -150,14 +150,10 @@ def _clip_row(estimate: RunEstimate, clip: ExpectedClip) -> str:
     prompt = request.spec.prompt
     prompt = prompt if len(prompt) <= _PROMPT_WIDTH else prompt[: _PROMPT_WIDTH - 1].rstrip() + "…"
     cells = (request.index + 1, begins, clip.num_frames, seed, state, clip.options, prompt)
-    return "| " + " | ".join(_cell(str(cell)) for cell in cells) + " |"
+    texts = (" ".join(str(cell).split()).replace("|", "\\|") for cell in cells)
+    return f"| {' | '.join(texts)} |"
 
 
 def _between(clips: Sequence[ExpectedClip]) -> str:
     stored = sum(clip.is_stored is True for clip in clips)
     return f"{_number(stored)} stored" if stored else ""
-
-
-def _cell(text: str) -> str:
-    """Return `text` so that it stays in its cell of a Markdown table."""
-    return " ".join(text.split()).replace("|", "\\|")

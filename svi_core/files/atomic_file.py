@@ -6,7 +6,7 @@ Hand-written: the standard library has no durable atomic write, and `os.replace`
 import errno
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -14,7 +14,7 @@ STAGING_MARK = ".staging"
 
 
 @contextmanager
-def staged(final: Path) -> Iterator[Path]:
+def staged(final: Path) -> Generator[Path]:
     """Yield a staging path to write; at the end of the block it becomes `final`, atomically and durably.
 
     If the block raises, `final` stays as it was and the staging file is removed.
@@ -79,7 +79,7 @@ def sync_folder(folder: Path) -> None:
 
 
 @contextmanager
-def named_disk_errors(path: Path) -> Iterator[None]:
+def named_disk_errors(path: Path) -> Generator[None]:
     """Name `path` in an OSError of the block that names no file, as that of a full disk."""
     try:
         yield

@@ -52,7 +52,7 @@ def large_file_fingerprint(path: Path) -> str:
     return digest.hexdigest()
 
 
-def _feed(digest, value: object, depth: int, seen: frozenset[int]) -> None:
+def _feed(digest, value, depth: int, seen: frozenset[int]) -> None:
     """Add `value` to `digest`, tagged with its kind so that values of different kinds never collide."""
     kind = "deep" if depth > _MAX_DEPTH or id(value) in seen else _kind_of(value)
     digest.update(kind.encode() + b"\0")

@@ -80,9 +80,9 @@ def shifted_sigmas(num_steps: int, shift: float = TRAINED_SHIFT) -> torch.Tensor
     return (shift * linear / (1 + (shift - 1) * linear)).float()
 
 
-def training_sigmas(num_ids: int = NUM_TRAINING_IDS, shift: float = TRAINED_SHIFT) -> torch.Tensor:
-    """Return the noise level of each training id, [num_ids] falling from 1. Source: docs/METHOD.md, 9.4."""
-    return shifted_sigmas(num_ids, shift)[:-1]
+def training_sigmas() -> torch.Tensor:
+    """Return the noise level of each training id, [1000] falling from 1. Source: docs/METHOD.md, 9.4."""
+    return shifted_sigmas(NUM_TRAINING_IDS)[:-1]
 
 
 def timestep_weights(sigmas: torch.Tensor, weighting: TimestepWeighting = TimestepWeighting.BELL) -> torch.Tensor:
@@ -107,16 +107,6 @@ def make_flow_sample(latent: torch.Tensor, noise: torch.Tensor, sigma: float | t
     """Return the point at noise level `sigma` between `latent` and `noise`, both [B, C, F, h, w] or without the batch."""
     level = _per_example(sigma, latent)
     return FlowSample((1 - level) * latent + level * noise, noise - latent, sigma)
-
-
-def to_latent(noisy_latent: torch.Tensor, velocity: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-    """Return the latent that one step along `velocity` from `noisy_latent` arrives at."""
-    return noisy_latent - _per_example(sigma, noisy_latent) * velocity
-
-
-def to_noise(noisy_latent: torch.Tensor, velocity: torch.Tensor, sigma: float | torch.Tensor) -> torch.Tensor:
-    """Return the noise that one step against `velocity` from `noisy_latent` arrives at."""
-    return noisy_latent + (1 - _per_example(sigma, noisy_latent)) * velocity
 
 
 def require_sigmas(sigmas: torch.Tensor) -> None:

@@ -25,7 +25,7 @@ class TimestepGrid:
     sigmas: tuple[float, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self):
-        object.__setattr__(self, "sigmas", tuple(shifted_sigmas(self.num_grids, self.shift)[:-1].tolist()))
+        object.__setattr__(self, "sigmas", tuple(map(float, shifted_sigmas(self.num_grids, self.shift)[:-1])))
 
     def index(self, sigma: float) -> int:
         """Return the index of the grid value nearest to noise level `sigma`; of two equally near the noisier one.

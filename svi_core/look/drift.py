@@ -80,7 +80,7 @@ class DriftReport:
             )
         return "\n".join(rows)
 
-    def as_dict(self) -> dict:
+    def as_dict(self) -> dict[str, object]:
         """Return the report as plain data."""
         return asdict(self)
 
@@ -179,7 +179,7 @@ def _measure(rows: list, changes: list[float], start: int, end: int) -> ClipMeas
     motion = float(np.median(inner)) if inner else 0.0
     frozen = float(np.mean(np.array(inner) < FROZEN_DIFFERENCE)) if inner else 1.0
     bands = tuple(float(m) for m in medians[-NUM_BANDS:])
-    return ClipMeasure(*(float(m) for m in medians[:-NUM_BANDS]), bands, motion, frozen, seam)
+    return ClipMeasure(*map(float, medians[:-NUM_BANDS]), spectrum=bands, motion=motion, frozen=frozen, seam=seam)
 
 
 def _reasons_invalid(clips: Sequence[ClipMeasure], nearest: float, nearest_reversed: float, seams: list[float]) -> list[str]:

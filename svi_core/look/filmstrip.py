@@ -69,7 +69,7 @@ def draw_filmstrip(rows: Sequence[StripRow], frame_width: int = 240) -> np.ndarr
     return np.asarray(picture)
 
 
-def fitted(draw: ImageDraw.ImageDraw, text: str, font, width: float) -> str:
+def fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
     """Return `text` in one line, shortened with an ellipsis where it is wider than `width` pixels."""
     text = " ".join(text.split())
     if draw.textlength(text, font=font) <= width:

@@ -9,22 +9,23 @@ from PIL import Image, ImageDraw, ImageFont
 BACKGROUND, AXIS, TEXT, LINE = (24, 24, 27), (82, 82, 91), (228, 228, 231), (56, 189, 248)
 PANEL = (420, 200)
 PADDING = 44
+_COLUMNS = 2
 
 
-def draw_panels(series: Mapping[str, Sequence[float | None]], columns: int = 2, first: int = 1) -> np.ndarray:
-    """Return a picture [H, W, 3] uint8 with one chart per entry of `series`: values over clip numbers from `first` on.
+def draw_panels(series: Mapping[str, Sequence[float | None]]) -> np.ndarray:
+    """Return a picture [H, W, 3] uint8 with one chart per entry of `series`: values over clip numbers from 1 on.
 
     None leaves a gap. Each chart has its own scale, with its lowest and highest value written at the axis.
     """
-    rows = -(-len(series) // columns)
-    picture = Image.new("RGB", (PANEL[0] * columns, PANEL[1] * rows), BACKGROUND)
+    rows = -(-len(series) // _COLUMNS)
+    picture = Image.new("RGB", (PANEL[0] * _COLUMNS, PANEL[1] * rows), BACKGROUND)
     for index, (title, values) in enumerate(series.items()):
-        corner = (index % columns * PANEL[0], index // columns * PANEL[1])
-        _draw_panel(ImageDraw.Draw(picture), corner, title, values, first)
+        corner = (index % _COLUMNS * PANEL[0], index // _COLUMNS * PANEL[1])
+        _draw_panel(ImageDraw.Draw(picture), corner, title, values)
     return np.asarray(picture)
 
 
-def _draw_panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, values: Sequence, first: int) -> None:
+def _draw_panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, values: Sequence[float | None]) -> None:
     left, top = corner[0] + PADDING + 16, corner[1] + PADDING
     right, bottom = corner[0] + PANEL[0] - 16, corner[1] + PANEL[1] - 28
     font = ImageFont.load_default(13)
@@ -35,8 +36,8 @@ def _draw_panel(draw: ImageDraw.ImageDraw, corner: tuple[int, int], title: str, 
     draw.line([(left, top), (left, bottom), (right, bottom)], fill=AXIS)
     for value, height in ((high, top), (low, bottom)):
         draw.text((left - 6, height), f"{value:.3g}", fill=TEXT, font=font, anchor="rm")
-    draw.text((left, bottom + 6), f"clip {first}", fill=TEXT, font=font)
-    draw.text((right, bottom + 6), str(first + len(values) - 1), fill=TEXT, font=font, anchor="ra")
+    draw.text((left, bottom + 6), "clip 1", fill=TEXT, font=font)
+    draw.text((right, bottom + 6), str(len(values)), fill=TEXT, font=font, anchor="ra")
     steps = max(1, len(values) - 1)
     points = [
         None if value is None else (left + (right - left) * i / steps, bottom - (bottom - top) * (value - low) / span)

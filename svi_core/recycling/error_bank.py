@@ -254,7 +254,7 @@ def _most_similar(storage: BankStorage, cell: Sequence[Entry], added: Entry, val
     margin of the nearest is measured again in fp64.
     """
     new = values.float().reshape(-1)
-    distances, margins = [], []
+    distances, margins = list[float](), list[float]()
     for entry in cell:
         dot = float(torch.dot(storage.read(entry).reshape(-1).float(), new))
         sizes = entry.sigma**2 * entry.square_norm + added.sigma**2 * added.square_norm
@@ -264,8 +264,8 @@ def _most_similar(storage: BankStorage, cell: Sequence[Entry], added: Entry, val
     near = [index for index, distance in enumerate(distances) if distance - margins[index] <= reach]
     if len(near) == 1:
         return near[0]
-    exact = {i: (cell[i].sigma * storage.read(cell[i]).double() - added.sigma * values.double()).square().sum() for i in near}
-    return min(near, key=exact.get)
+    scaled = added.sigma * values.double()
+    return min(near, key=lambda i: float((cell[i].sigma * storage.read(cell[i]).double() - scaled).square().sum()))
 
 
 def _square_norm(values: torch.Tensor) -> float:

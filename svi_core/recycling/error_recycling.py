@@ -115,7 +115,7 @@ def draw_injection(
 
     Source: SVI (arXiv:2510.09212), Eq. 3 and 5; docs/METHOD.md, 9.5.
     """
-    noise_draw, image_draw, latent_draw, clean_draw = torch.rand(4, generator=generator, dtype=torch.float64).tolist()
+    noise_draw, image_draw, latent_draw, clean_draw = map(float, torch.rand(4, generator=generator, dtype=torch.float64))
     picks = torch.Generator().manual_seed(int(torch.randint(2**62, (), generator=generator)))
     if clean_draw < config.clean_prob:
         return ErrorInjection(None, None, None, is_clean=True)

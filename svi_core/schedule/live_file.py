@@ -1,11 +1,14 @@
 """A schedule in a file that may change while the run goes on."""
 
 import copy
+import logging
 from pathlib import Path
 
 from .prompt_lists import PromptSplit
 from .spec import ClipSpec, Requirement, Schedule
-from .text import _log, parse_schedule
+from .text import parse_schedule
+
+_log = logging.getLogger(__name__)
 
 
 class LiveSchedule:

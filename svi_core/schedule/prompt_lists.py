@@ -72,7 +72,7 @@ def _parse_python_list(text: str) -> list[str]:
     values = [s.value for s in statements if isinstance(s, ast.Assign | ast.AnnAssign | ast.Expr)]
     if len(statements) != 1 or len(values) != 1 or not isinstance(values[0], ast.List | ast.Tuple):
         raise ValueError("the prompt file holds more than one list: keep only `prompts = [...]`, one string per clip.")
-    prompts = []
+    prompts: list[str] = []
     for index, item in enumerate(values[0].elts, start=1):
         if not (isinstance(item, ast.Constant) and isinstance(item.value, str)):
             raise ValueError(f"item {index} of the prompt list (line {item.lineno}) is not a plain string: quote it.")

@@ -57,7 +57,7 @@ class _Block:
 
     def piece(self, seed: int | None, repeat: int, *, first: bool, last: bool, comments: bool) -> str:
         """Return it as the text of a paragraph for `repeat` of its clips, with its other options as far as they hold."""
-        dropped = {"x"} | (set() if first else _ONLY_FIRST) | (set() if last else _ONLY_LAST)
+        dropped = {"x", *(() if first else _ONLY_FIRST), *(() if last else _ONLY_LAST)}
         options = [option for option in self.options if _name(option) not in dropped]
         if seed is not None:
             options = _with_seed_option(options, seed)
@@ -68,7 +68,7 @@ class _Block:
 
 def _edit(text: str, schedule: Schedule, clip_index: int, seed: int) -> str:
     lines = text.split("\n")
-    blocks = [_block(lines, numbers) for numbers in _line_numbers(text)]
+    blocks = [_block(lines, range(part[0][0] - 1, part[-1][0])) for part in paragraph_lines(text)]
     if clip_index >= len(schedule):
         return _appended(text, blocks[-1], clip_index - len(schedule), seed)
     position = clip_index
@@ -78,11 +78,6 @@ def _edit(text: str, schedule: Schedule, clip_index: int, seed: int) -> str:
             return "\n".join([*lines[: block.start], new, *lines[block.stop :]])
         position -= paragraph.repeat
     raise AssertionError("the schedule is longer than its paragraphs")
-
-
-def _line_numbers(text: str) -> list[range]:
-    """Return for each paragraph the indices of its lines."""
-    return [range(numbered[0][0] - 1, numbered[-1][0]) for numbered in paragraph_lines(text)]
 
 
 def _block(lines: list[str], where: range) -> _Block:

@@ -147,7 +147,7 @@ def read_answer(answer: str, story: Storyline) -> tuple[str, ...]:
 
 def _walk(story: Storyline, draw: Random) -> list[Action]:
     """Return one action per clip, each beginning in the pose that the one before ends in; repeated as rarely as can be."""
-    actions, used = ACTIONS[story.kind], Counter()
+    actions, used = ACTIONS[story.kind], Counter[Action]()
     opening = draw.choice([action for action in actions if action.role is Role.OPENING])
     walk = [opening]
     while len(walk) < story.num_clips:

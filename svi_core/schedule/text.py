@@ -20,7 +20,6 @@ before), ``hold N`` (repeat the last frame N times), ``xN`` (N clips from this p
 comments.
 """
 
-import logging
 import re
 from collections.abc import Iterator
 from dataclasses import replace
@@ -30,8 +29,6 @@ from ..geometry import num_latent_slots
 from ..video.seams import Seam
 from .prompt_lists import PromptSplit, is_plain_list, normalised_text, parse_prompts
 from .spec import MAX_CLIPS, MAX_HOLD_FRAMES, MAX_SEED, ClipSpec, LoraStrength, Paragraph, Schedule
-
-_log = logging.getLogger(__name__)
 
 
 class ScheduleError(ValueError):
@@ -132,7 +129,7 @@ def _parse_paragraph(lines: list[tuple[int, str]]) -> Paragraph:
 
 
 def _parse_options(line: str, number: int) -> Paragraph:
-    paragraph, seen = Paragraph(ClipSpec("")), set()
+    paragraph, seen = Paragraph(ClipSpec("")), set[str]()
     body = line[: line.rindex("]")]
     for match in re.finditer(r"[^,]+", body[body.index("[") + 1 :]):
         text = match.group().strip()

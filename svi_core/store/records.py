@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -33,7 +34,7 @@ class ClipRecord:
     index: int
     prompt: str
     seed: int
-    segments: dict[str, dict]
+    segments: dict[str, dict[str, Any]]
     plan_key: str = ""
     measures: dict[str, float] = field(default_factory=dict)
 
@@ -93,7 +94,7 @@ def is_intact(video: Path) -> bool:
         return False
 
 
-def _manifest(path: Path) -> dict | None:
+def _manifest(path: Path) -> dict[str, Any] | None:
     """Return the manifest in `path`; None if the file is absent or is other JSON.
 
     Raises:
@@ -139,7 +140,7 @@ def read_records(run_folder: Path) -> list[ClipRecord]:
 
     Takes no lock and changes nothing, so a run may be active meanwhile; damaged records are left out.
     """
-    records = []
+    records: list[ClipRecord] = []
     for path in (run_folder / "clips").glob("*.safetensors"):
         try:
             records.append(read_record(path.with_suffix(".json")))

@@ -20,6 +20,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import torch
 from filelock import FileLock
@@ -44,7 +45,7 @@ class RunStore:
     def __init__(self, folder: Path):
         self.folder = folder
         self.clips = folder / "clips"
-        self._lock: FileLock | None = None
+        self._lock: FileLock
 
     def __enter__(self) -> "RunStore":
         """Lock the folder and remove what a killed process left half-written.
@@ -130,15 +131,15 @@ class RunStore:
         """Return the path of segment `name` of clip `key`; the name says which frames, and how they are encoded."""
         return self.clips / f"{key}-{name}.mp4"
 
-    def segment(self, key: str, name: str) -> Path | None:
-        """Return the finished segment, or None if there is none that can be trusted."""
+    def segment(self, key: str, name: str) -> dict[str, Any] | None:
+        """Return what is recorded of the finished segment, or None if there is none that can be trusted."""
         path, record = self.segment_path(key, name), self.record(key)
         if not path.exists():
             return None
-        known = record.segments.get(name) if record else None
         if record is None:
             self._set_aside(path, "its clip has no record")
             return None
+        known = record.segments.get(name)
         if known is None:
             _log.info("SVI run store: %s was cut off before it was recorded; it is removed and made again.", path)
             path.unlink()
@@ -146,7 +147,7 @@ class RunStore:
         if known.get("sha256") != file_sha256(path):
             self._set_aside(path, "its bytes are not those of the clip it is named after")
             return None
-        return path
+        return known
 
     def add_segment(self, key: str, name: str, num_frames: int, frames_sha256: str, colour: Mapping[str, object]) -> None:
         """Record the segment file just moved into place, and the colour correction that it ends with."""

@@ -2,7 +2,7 @@
 
 import logging
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,7 +13,7 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def within_budget(run_folder: Path, budget_bytes: int, clips: Sequence[ShownClip], segments: Sequence[Path]) -> Iterator[None]:
+def within_budget(run_folder: Path, budget_bytes: int, clips: Sequence[ShownClip], segments: Sequence[Path]) -> Generator[None]:
     """Make a video of `clips`, shown by `segments` (both grow in the block), and prune the clips at the end.
 
     If the block is interrupted, the clips of the previous video stay too: they may be clips of this one, not reached yet.
@@ -42,7 +42,7 @@ def prune(run_folder: Path, budget_bytes: int, in_use: set[str], shown: set[Path
     by_age = sorted(groups, key=lambda key: max(path.stat().st_mtime for path in groups[key]))
     parts = [(key, _segments_besides(groups[key], shown)) for key in by_age if key in in_use and shown is not None]
     takes = [(key, groups[key]) for key in by_age if key not in in_use]
-    total, removed = sum(map(_size_of, groups.values())), []
+    total, removed = sum(map(_size_of, groups.values())), list[str]()
     for key, paths in parts + takes:
         if total <= budget_bytes:
             break
@@ -67,12 +67,12 @@ def _remove(run_folder: Path, key: str, paths: Sequence[Path]) -> bool:
     with removal_lock(run_folder):
         if is_kept(run_folder, key):
             return False
-        try:
-            for path in sorted(paths, key=lambda path: path.suffix == ".safetensors"):  # the latent last
+        for path in sorted(paths, key=lambda path: path.suffix == ".safetensors"):  # the latent last
+            try:
                 path.unlink()
-        except OSError as error:  # open in a player on Windows, say
-            _log.warning("SVI run store: %s could not be removed (%s); it stays for now.", path, error)
-            return False
+            except OSError as error:  # open in a player on Windows, say
+                _log.warning("SVI run store: %s could not be removed (%s); it stays for now.", path, error)
+                return False
     return True
 
 

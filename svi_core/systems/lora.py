@@ -156,7 +156,7 @@ def report_match(lora: LoraFile, taken: set[str], left: set[str], expert: str, s
             f"{', '.join(lora.original_keys[:3])}. It is a LoRA for another model (not Wan 14B), or in a dialect that is "
             "not known: Wan keys end in blocks.N.self_attn.q, .cross_attn.k, .ffn.0 and so on."
         )
-    warnings = []
+    warnings: list[str] = []
     named = expert_named_in(lora.name, lora.metadata)
     if expert in ("high", "low") and named not in (None, expert):
         warnings.append(f"the file says it is for the {named}-noise expert but was put on the {expert}-noise one: swap them?")

@@ -23,7 +23,7 @@ class BackgroundWriter(Generic[T]):
     def __init__(self, write: Callable[[Iterator[T]], None], capacity: int):
         """Start `write` with an iterator over the items; at most `capacity` of them wait for it."""
         self._write = write
-        self._queue: queue.Queue[T | type[StopIteration] | Withdrawn] = queue.Queue(capacity)
+        self._queue: queue.Queue[T | StopIteration | Withdrawn] = queue.Queue(capacity)
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, name="svi-background-writer", daemon=True)
         self._thread.start()
@@ -47,7 +47,7 @@ class BackgroundWriter(Generic[T]):
 
     def end(self) -> None:
         """Tell the writer that it has all items; it writes those that are queued."""
-        self._put(StopIteration)
+        self._put(StopIteration())
 
     def wait(self) -> None:
         """Return when `write` has returned.
@@ -60,7 +60,7 @@ class BackgroundWriter(Generic[T]):
         if error is not None:
             raise error
 
-    def _put(self, item) -> bool:
+    def _put(self, item: T | StopIteration | Withdrawn) -> bool:
         """Queue `item` and return True, or False if the writer has stopped."""
         while self._thread.is_alive():
             try:
@@ -79,7 +79,7 @@ class BackgroundWriter(Generic[T]):
             self._error = error
 
     def _items(self) -> Iterator[T]:
-        while (item := self._queue.get()) is not StopIteration:
+        while not isinstance(item := self._queue.get(), StopIteration):
             if isinstance(item, Withdrawn):
                 raise item
             yield item

@@ -8,11 +8,11 @@ import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, NoReturn
+from typing import IO, NoReturn
 
 import imageio_ffmpeg
 
-_NO_WINDOW = {"creationflags": getattr(subprocess, "CREATE_NO_WINDOW", 0)}  # Windows would open a console for each call
+_NO_WINDOW = getattr(subprocess, "CREATE_NO_WINDOW", 0)  # Windows would open a console for each call
 
 
 class FfmpegError(OSError):
@@ -32,17 +32,17 @@ def ffmpeg_writing(path: Path, arguments: Sequence[object], named: Path | None =
         FfmpegError: ffmpeg failed.
     """
     failure = f"ffmpeg could not write {named or path}", "check free space and permissions of the folder"
-    with _running([*arguments, path], *failure, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as (process, fail):
+    with _running([*arguments, path], *failure, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as (pipe, fail):
 
         def write(data) -> None:
             try:
-                process.stdin.write(data)
+                pipe.write(data)
             except OSError:  # ffmpeg has exited
                 fail()
 
         yield write
         try:
-            process.stdin.close()
+            pipe.close()
         except OSError:
             fail()
 
@@ -58,7 +58,7 @@ def run_ffmpeg(path: Path, arguments: Sequence[object], named: Path | None = Non
 
 
 @contextmanager
-def ffmpeg_reading(path: Path, arguments: Sequence[object], seek: Sequence[object] = ()) -> Iterator[BinaryIO]:
+def ffmpeg_reading(path: Path, arguments: Sequence[object], seek: Sequence[object] = ()) -> Iterator[IO[bytes]]:
     """Run ffmpeg on the input file `path`; yield its standard output, to be read to its end.
 
     Args:
@@ -70,18 +70,20 @@ def ffmpeg_reading(path: Path, arguments: Sequence[object], seek: Sequence[objec
     """
     failure = f"{path} is not a video that can be read", "choose another one; if it is new, free disk space"
     command = [*seek, "-i", path, *arguments, "-"]
-    with _running(command, *failure, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as (process, _):
-        yield process.stdout
+    with _running(command, *failure, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) as (pipe, _):
+        yield pipe
 
 
 @contextmanager
 def _running(
-    arguments: Sequence[object], failure: str, fix: str, **pipes: int
-) -> Iterator[tuple[subprocess.Popen, Callable[[], NoReturn]]]:
-    """Run ffmpeg and yield its process and a function that raises its failure; wait for its end after the block."""
+    arguments: Sequence[object], failure: str, fix: str, stdin: int, stdout: int
+) -> Iterator[tuple[IO[bytes], Callable[[], NoReturn]]]:
+    """Run ffmpeg and yield its one pipe and a function that raises its failure; wait for its end after the block."""
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-nostdin", "-loglevel", "error", *map(str, arguments)]
     with tempfile.TemporaryFile() as messages:  # a pipe that nobody reads could fill up and block ffmpeg
-        process = subprocess.Popen(command, stderr=messages, **pipes, **_NO_WINDOW)
+        process = subprocess.Popen(command, stdin=stdin, stdout=stdout, stderr=messages, creationflags=_NO_WINDOW)
+        pipe = process.stdin or process.stdout
+        assert pipe is not None
 
         def fail() -> NoReturn:
             process.wait()
@@ -90,13 +92,11 @@ def _running(
             raise FfmpegError(f"{failure} ({lines[-1]}): {fix}.")
 
         try:
-            yield process, fail
+            yield pipe, fail
             if process.wait():
                 fail()
         finally:
             process.kill()
             process.wait()
-            for pipe in (process.stdin, process.stdout):
-                with suppress(OSError):  # what ffmpeg did not take is still in the buffer
-                    if pipe is not None:
-                        pipe.close()
+            with suppress(OSError):  # what ffmpeg did not take is still in the buffer
+                pipe.close()

@@ -84,8 +84,7 @@ def cut_frames(chunks: Iterator[torch.Tensor], showing: Showing, before: torch.T
         before: the last ``showing.num_blended`` frames [n, H, W, 3] of the clip before, if frames are blended.
     """
     weights = blend_weights(showing.seam, showing.num_blended).view(-1, 1, 1, 1)
-    position = done = 0
-    last = None
+    position, done, held = 0, 0, []
     for chunk in chunks:
         kept = chunk[max(0, showing.frames.start - position) : max(0, showing.frames.stop - position)]
         position += len(chunk)
@@ -93,11 +92,11 @@ def cut_frames(chunks: Iterator[torch.Tensor], showing: Showing, before: torch.T
             continue
         num_mixed = max(0, min(len(kept), showing.num_blended - done))
         if num_mixed:
+            assert before is not None, showing
             share = weights[done : done + num_mixed].to(kept)
             mixed = torch.lerp(before[done : done + num_mixed].to(kept), kept[:num_mixed], share)
             kept = torch.cat([mixed, kept[num_mixed:]])
         done += len(kept)
-        last = kept[-1:]
+        held = [kept[-1:]] * showing.hold
         yield kept
-    for _ in range(showing.hold):
-        yield last
+    yield from held

@@ -86,7 +86,7 @@ def sound_seconds(path: Path) -> float:
     with open_media(path) as container:
         stream = next(iter(container.streams.audio), None)
         num_samples = sum(frame.samples for frame in container.decode(stream)) if stream else 0
-        if not num_samples:
+        if stream is None or not num_samples:
             raise OSError(f"{path} has no sound that can be read: choose another file.")
         return num_samples / stream.codec_context.sample_rate
 

@@ -5,7 +5,7 @@
 
 import logging
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +13,8 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
+from av.container import InputContainer
+from av.error import FFmpegError, InvalidDataError
 
 from ..files.atomic_file import staged
 from ..geometry import FRAME_RATE
@@ -63,7 +65,7 @@ class SourceVideo:
 
 
 @contextmanager
-def open_media(path: Path) -> Iterator[av.container.InputContainer]:
+def open_media(path: Path) -> Generator[InputContainer]:
     """Open the video or sound file `path` with PyAV for the length of the block.
 
     Raises:
@@ -72,7 +74,7 @@ def open_media(path: Path) -> Iterator[av.container.InputContainer]:
     try:
         with av.open(str(path), metadata_errors="replace") as container:
             yield container
-    except av.error.FFmpegError as error:
+    except FFmpegError as error:
         raise OSError(f"{path} is not a video or sound that can be read ({error.strerror}): choose another file.") from error
 
 
@@ -89,16 +91,18 @@ def probe_video(path: Path) -> SourceVideo:
         frame, num_frames = None, 0
         for packet in container.demux(stream):
             num_frames += packet.size > 0
-            with suppress(av.error.InvalidDataError):  # a recording may begin between two key frames
+            with suppress(InvalidDataError):  # a recording may begin between two key frames
                 frame = frame or next(iter(packet.decode()), None)
-        if frame is None:
-            raise OSError(f"{path} is not a video that can be read: it has no frame.")
         coding, sound = stream.codec_context, next(iter(container.streams.audio), None)
+        if frame is None or coding.pix_fmt is None:
+            raise OSError(f"{path} is not a video that can be read: it has no frame.")
         size = coding.width, coding.height
+        width, height = size[::-1] if round(frame.rotation / 90) % 2 else size
         tags = coding.colorspace, coding.color_primaries, coding.color_trc  # the first known one counts
         return SourceVideo(
             path,
-            *(size[::-1] if round(frame.rotation / 90) % 2 else size),
+            width,
+            height,
             num_frames,
             round(float(stream.average_rate), 2),  # two decimals, on which the keys of clips of earlier runs depend
             coding.codec.canonical_name,

@@ -7,7 +7,7 @@ loses at most the segment being written (a streaming mp4 would lose all its fram
 import hashlib
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -161,7 +161,7 @@ def frame_hashes(path: Path) -> list[str]:
     return [line.rsplit(",", 1)[1].strip() for line in _frame_lines(path, "framemd5")]
 
 
-def read_frames(path: Path, last_seconds: float | None = None) -> Iterator[np.ndarray]:
+def read_frames(path: Path, last_seconds: float | None = None) -> Generator[np.ndarray]:
     """Yield the frames [H, W, 3] uint8 of a video file in order, each once whatever its duration.
 
     ffmpeg converts them to RGB, since PyAV's pixels of 10-bit videos differ: clip keys depend on every bit.

@@ -13,7 +13,7 @@ from training.settings.data import DropConfig
 
 def drop_conditions(example: TrainingExample, config: DropConfig, random: torch.Generator) -> TrainingExample:
     """Return `example` without the conditions that are dropped this time. It always draws three numbers."""
-    image_draw, pose_draw, sound_draw = torch.rand(3, generator=random, dtype=torch.float64).tolist()
+    image_draw, pose_draw, sound_draw = map(float, torch.rand(3, generator=random, dtype=torch.float64))
     if image_draw < config.image:
         example = replace(
             example,

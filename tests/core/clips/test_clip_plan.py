@@ -6,7 +6,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svi_core.clips.clip_plan import MAX_SEED, ClipPlan, SeedMode
-from svi_core.geometry import num_video_frames
 from svi_core.schedule.live_file import LiveSchedule
 from svi_core.schedule.text import parse_schedule
 from svi_core.store.records import read_records
@@ -76,7 +75,7 @@ def test_the_video_has_the_length_of_the_formula_and_shows_each_moment_once(name
         chunks = iter([moments[:1], *moments[1:].split(8)])
         for chunk in cut_frames(chunks, showing):
             shown += chunk.flatten().tolist()
-    assert shown == list(range(num_video_frames(num_clips, 81, layout.overlap)))
+    assert shown == list(range(num_clips * (81 - layout.overlap) + layout.overlap))
 
 
 def shown(text, layout, num_clips=3, **rest):

@@ -11,7 +11,6 @@ from svi_core.clips.clip_plan import ClipPlan
 from svi_core.clips.growing_video import GrowingVideo, make_video
 from svi_core.clips.step_by_step import RunState, finish_video, next_clip
 from svi_core.clips.video_settings import VideoSettings
-from svi_core.geometry import num_video_frames
 from svi_core.schedule.text import parse_schedule
 from svi_core.store.records import read_last_video, read_manifest
 from svi_core.store.run_store import RunStore
@@ -41,7 +40,7 @@ def moments(path):
 def test_video_shows_every_moment_once_in_order(tmp_path, name):
     layout = make_layout(name, num_frames=13)
     path, latent, _ = run(tmp_path, 4, layout)
-    expected = num_video_frames(4, 13, layout.overlap)
+    expected = 4 * (13 - layout.overlap) + layout.overlap
     assert count_frames(path) == expected
     assert np.abs(moments(path) - np.arange(expected)).max() < 2
     assert latent[0, 0, 0, 0, 0] == 3
@@ -53,7 +52,7 @@ def test_blended_seams_keep_every_moment_in_its_place(tmp_path, name, seam):
     """Both clips show the same moment in a blended frame, so the mix shows it too."""
     layout = make_layout(name, num_frames=13)
     path, _, _ = run(tmp_path, 4, layout, seam=seam)
-    assert np.abs(moments(path) - np.arange(num_video_frames(4, 13, layout.overlap))).max() < 2
+    assert np.abs(moments(path) - np.arange(4 * (13 - layout.overlap) + layout.overlap)).max() < 2
 
 
 def test_changing_the_seam_samples_nothing_and_gives_another_video(tmp_path):
@@ -174,7 +173,7 @@ def test_after_a_stop_the_rest_is_made_and_the_result_is_the_same(tmp_path, name
     with pytest.raises(ValueError, match="clip 3 "):
         run(tmp_path / "broken", 4, layout, broken)
     left = tmp_path / "broken" / "video.mp4"
-    assert count_frames(left) == num_video_frames(2, 13, layout.overlap)
+    assert count_frames(left) == 2 * (13 - layout.overlap) + layout.overlap
     assert np.abs(moments(left) - np.arange(count_frames(left))).max() < 2
     resumed, same, maker = run(tmp_path / "broken", 4, layout)
     assert maker.sampled == [2, 3] and torch.equal(latent, same)

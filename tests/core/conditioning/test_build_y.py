@@ -97,7 +97,7 @@ def test_motion_tail_is_a_copy_and_never_takes_slot_0():
 @pytest.mark.parametrize(("length", "kept"), [(5, 5), (7, 5), (81, 81), (200, 81), (83, 81), (80, 77)])
 def test_motion_window_is_the_last_4n_plus_1_frames(length, kept):
     frames = torch.arange(float(length)).reshape(length, 1, 1, 1)
-    window = motion_window(frames, 81)
+    window = motion_window(frames)
     assert window.shape[0] == kept and window[-1].item() == length - 1
 
 

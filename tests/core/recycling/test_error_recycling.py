@@ -6,7 +6,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svi_core.flow.flow_matching import make_flow_sample, to_latent, to_noise
+from svi_core.flow.flow_matching import make_flow_sample
 from svi_core.flow.timestep_grid import TimestepGrid
 from svi_core.recycling.config import ErrorRecyclingConfig, ImageErrorGrids, Objective, StoredSlots
 from svi_core.recycling.error_bank import ErrorBank, Window
@@ -122,6 +122,14 @@ class TestTarget:
         injected = InjectedInputs(latent + latent_error, noise, latent)
         with pytest.raises(ValueError, match="sigma is 0"):
             target_velocity(latent, injected, 0.0, Objective.PAPER)
+
+
+def to_latent(noisy_latent, velocity, sigma):
+    return noisy_latent - sigma * velocity
+
+
+def to_noise(noisy_latent, velocity, sigma):
+    return noisy_latent + (1 - sigma) * velocity
 
 
 @pytest.mark.parametrize("objective", Objective)
