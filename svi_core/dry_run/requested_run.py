@@ -35,14 +35,14 @@ class LoraUse:
         name: its file.
         strength: as its node says.
         named_for: the expert that its name or header says it is for: "high", "low" or None.
-        claim: the SVI system that it says it was trained for, if any.
-        is_checked: a node of this pack applies it, so the run compares its claim with the layout.
+        variant: the SVI system that it says it was trained for, if any.
+        is_checked: a node of this pack applies it, so the run compares its variant with the layout.
     """
 
     name: str
     strength: float
     named_for: str | None = None
-    claim: LoraVariant | None = None
+    variant: LoraVariant | None = None
     is_checked: bool = True
 
 

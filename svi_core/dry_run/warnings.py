@@ -62,10 +62,10 @@ def _names(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
 
 def _variant(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
     """LoRAs of another SVI system than the layout's; the run refuses those that nodes of this pack apply."""
-    uses = {lora.name: lora for expert in run.experts for lora in expert.loras if lora.strength and lora.claim}
+    uses = {lora.name: lora for expert in run.experts for lora in expert.loras if lora.strength and lora.variant}
     for lora in uses.values():
         try:
-            require_lora_variants(run.plan.layout, [lora.claim])
+            require_lora_variants(run.plan.layout, [lora.variant])
         except ValueError as error:
             yield f"{error} {'The run will fail.' if lora.is_checked else 'Clips will drift or turn to noise.'}"
 

@@ -25,7 +25,7 @@ PRO, TEXT = LAYOUTS["2.0 Pro"], "one\n\ntwo\n\nthree"
 HIGH = ExpertModel("high", "wan2.2_i2v_high_noise_14B.safetensors")
 LOW = ExpertModel("low", "wan2.2_i2v_low_noise_14B.safetensors")
 MODELS = (HIGH.file, LOW.file)
-SHOT = LoraUse("svi-shot.safetensors", 1.0, claim=variant_of_lora("svi-shot.safetensors", {}))
+SHOT = LoraUse("svi-shot.safetensors", 1.0, variant=variant_of_lora("svi-shot.safetensors", {}))
 DISTILLED = LoraUse("lightx2v_HIGH.safetensors", 0.5, "high")
 
 
