@@ -49,7 +49,8 @@ def _actions(table: str) -> tuple[Action, ...]:
     for entry in re.split(r"\n(?=\w)", table.strip()):
         head, _, texts = entry.partition(": ")
         role, before, after = head.split()
-        for text in (" ".join(part.split()) for part in texts.split("|")):
+        for text in texts.split("|"):
+            text = " ".join(text.split())
             actions.append(Action(text if "{subject}" in text else f"{{subject}} {text}", before, after, Role(role)))
     return tuple(actions)
 
