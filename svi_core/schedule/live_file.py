@@ -1,4 +1,4 @@
-"""A schedule in a file that may change while the run goes on."""
+"""A schedule file that may change during the run."""
 
 import copy
 from pathlib import Path
@@ -9,10 +9,9 @@ from .text import _log, parse_schedule
 
 
 class LiveSchedule:
-    """A schedule in a file that is read again before each clip, so that a run can be steered while it goes.
+    """A schedule file that is read again before each clip, so that it can steer a run.
 
-    A file that cannot be read, or has a mistake, leaves the last good schedule in force and says so in the log. What a
-    spec may name and ask for is known to the run only, which passes a function that raises ValueError.
+    If the file cannot be read or has a mistake, the last good schedule stays in force and the log says so.
     """
 
     def __init__(self, path: Path, split: PromptSplit = PromptSplit.PARAGRAPHS):
@@ -29,15 +28,15 @@ class LiveSchedule:
         return len(self.schedule)
 
     def snapshot(self) -> Schedule:
-        """Return the schedule at the last reading."""
+        """Return the schedule as last read."""
         return self.schedule
 
     def for_run(self) -> "LiveSchedule":
-        """Return one for a run of its own: what was in force last in another run may ask for what this one lacks."""
+        """Return a copy for one run: the schedule in force in another run may ask for what this run lacks."""
         return copy.copy(self)
 
     def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
-        """Return what the file says now of clip `clip_index` (0-based), if `require` has nothing against it."""
+        """Return what the file now says of clip `clip_index` (0-based), unless `require` raises ValueError."""
         try:
             schedule = self._read()
             if require is not None:
@@ -49,7 +48,7 @@ class LiveSchedule:
 
     @property
     def prompts(self) -> list[str]:
-        """The different prompts at the last reading."""
+        """The different prompts as last read."""
         return self.schedule.prompts
 
     def _read(self) -> Schedule:

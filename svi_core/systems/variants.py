@@ -8,19 +8,11 @@ Source: docs/METHOD.md, 3.1 to 3.3 (settings of the released scripts and READMEs
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from .layouts import LAYOUTS, Layout, Overlap
 
 WAN21 = "Wan 2.1 I2V 14B 480P"
 WAN22 = "Wan 2.2 I2V A14B"
-
-
-class ClipVision(StrEnum):
-    """Which picture the CLIP vision model sees for a clip, always uncropped."""
-
-    NONE = "none"  # Wan 2.2 has no input for it
-    FIRST_KNOWN_FRAME = "first known frame"  # the reference for a first clip, then the first motion frame
 
 
 _ROUND_TRIP = "Frames go through the VAE between clips: keep it untiled and in fp32 (--fp32-vae)."
@@ -37,12 +29,10 @@ class Variant:
         good_for: its purpose, in a few words.
         base: the model that its LoRA was trained on.
         files: released LoRA files in the authors' repository, vita-video-gen/svi-model; high noise before low noise.
-        clip_vision: which picture goes through CLIP vision.
         cfg: guidance scale of the text.
         audio_cfg: guidance scale of the sound (Talk).
         num_steps: sampler steps of a clip, both experts together; euler.
         shift: of the noise schedule.
-        boundary: sigma below which the low-noise expert takes over; None for a model without experts.
         seed_step: added to the seed from clip to clip; None if the released script draws seeds at random.
         max_width: pixels to which the released script scales wider pictures down.
         also_trained_with: other numbers of motion frames that its authors use it with.
@@ -54,12 +44,10 @@ class Variant:
     good_for: str
     files: tuple[str, ...]
     base: str = WAN21
-    clip_vision: ClipVision = ClipVision.FIRST_KNOWN_FRAME
     cfg: float = 5.0
     audio_cfg: float | None = None
     num_steps: int = 50
     shift: float = 5.0
-    boundary: float | None = None
     seed_step: int | None = 42
     max_width: int = 832
     also_trained_with: tuple[int, ...] = ()
@@ -70,6 +58,16 @@ class Variant:
     def layout(self) -> Layout:
         """How its clips are conditioned and joined."""
         return LAYOUTS[self.name]
+
+    @property
+    def clip_vision(self) -> str:
+        """Which picture CLIP vision sees, uncropped: reference, then first motion frame. Wan 2.2 has no input for it."""
+        return "first known frame" if self.base == WAN21 else "none"
+
+    @property
+    def boundary(self) -> float | None:
+        """Sigma below which the low-noise expert of Wan 2.2 takes over; None for Wan 2.1, a single model."""
+        return 0.875 if self.base == WAN22 else None
 
 
 VARIANTS = {
@@ -82,9 +80,7 @@ VARIANTS = {
             files=tuple(
                 f"version-2.0/SVI_Wan2.2-I2V-A14B_{expert}_noise_lora_v2.0_pro.safetensors" for expert in ("high", "low")
             ),
-            clip_vision=ClipVision.NONE,
             cfg=4.0,
-            boundary=0.875,
             advice="With LightX2V: 4 to 8 steps, cfg 1, its strength 0.5 to 0.6 on the high-noise expert.",
         ),
         Variant(
@@ -92,8 +88,6 @@ VARIANTS = {
             good_for="one scene with much motion",
             base=WAN22,
             files=tuple(f"version-2.0/SVI_Wan2.2-I2V-A14B_{expert}_noise_lora_v2.0.safetensors" for expert in ("high", "low")),
-            clip_vision=ClipVision.NONE,
-            boundary=0.875,
         ),
         Variant(
             name="2.0 (Wan 2.1)",
@@ -156,7 +150,7 @@ def settings_text(layout: Layout) -> str:
         "SVI LoRA, strength 1": ", ".join(file.rpartition("/")[2] for file in variant.files),
         "padding": layout.padding.value,
         "motion frames": _motion(layout, variant),
-        "CLIP vision": variant.clip_vision.value,
+        "CLIP vision": variant.clip_vision,
         "joins": _joins(layout),
         "steps": f"{variant.num_steps}, euler",
         "cfg": guidance,

@@ -4,7 +4,6 @@ from svi_core.geometry import (
     num_latent_slots,
     num_motion_latents,
     num_pixel_frames,
-    num_video_frames,
     require_frame_size,
 )
 
@@ -32,14 +31,6 @@ def test_motion_is_counted_in_frames(frames, slots):
 def test_motion_that_is_not_whole_slots_is_refused(frames):
     with pytest.raises(ValueError, match="4, 8 or 12"):
         num_motion_latents(frames)
-
-
-# docs/METHOD.md, 5.2: Shot 80N + 1, Film and 2.0 Pro 76N + 5; 3.2: shipped 2.0 outputs of 1121 and 321 frames.
-@pytest.mark.parametrize(
-    ("clips", "overlap", "total"), [(1, 5, 81), (3, 5, 233), (14, 1, 1121), (4, 1, 321), (10, 5, 765), (2, 9, 153)]
-)
-def test_video_length(clips, overlap, total):
-    assert num_video_frames(clips, 81, overlap) == total
 
 
 def test_frame_size_is_a_multiple_of_16():

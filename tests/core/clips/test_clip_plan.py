@@ -6,14 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from svi_core.clips.clip_plan import MAX_SEED, ClipPlan, SeedMode
-from svi_core.geometry import num_video_frames
 from svi_core.schedule.live_file import LiveSchedule
 from svi_core.schedule.text import parse_schedule
 from svi_core.store.records import read_records
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, Padding, make_layout
 from svi_core.video.seams import Seam, cut_frames
-from tests.core.fakes import FakeMaker, generate_clips
+from tests.core.fakes import FakeMaker, generate_clips, num_video_frames
 
 PRO = LAYOUTS["2.0 Pro"]
 

@@ -11,7 +11,6 @@ from svi_core.clips.clip_plan import ClipPlan
 from svi_core.clips.growing_video import GrowingVideo, make_video
 from svi_core.clips.step_by_step import RunState, finish_video, next_clip
 from svi_core.clips.video_settings import VideoSettings
-from svi_core.geometry import num_video_frames
 from svi_core.schedule.text import parse_schedule
 from svi_core.store.records import read_last_video, read_manifest
 from svi_core.store.run_store import RunStore
@@ -19,7 +18,7 @@ from svi_core.systems.layouts import LAYOUTS, make_layout
 from svi_core.video.seams import Seam
 from svi_core.video.source_video import probe_video
 from svi_core.video.video_file import VideoCoding, count_frames, read_frames
-from tests.core.fakes import FakeMaker
+from tests.core.fakes import FakeMaker, num_video_frames
 
 STORY = "one\n\ntwo\n\nthree"
 LAYOUT = make_layout("2.0 Pro", num_frames=9)
