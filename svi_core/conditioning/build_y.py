@@ -193,7 +193,9 @@ def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_f
     num_latent_slots(num_frames)
     count, height, width, _ = known.shape
     if count >= num_frames:
-        raise ValueError(f"{count} known frames leave nothing of a clip of {num_frames} frames to generate: use fewer.")
+        raise ValueError(
+            f"{count} known frames fill the clip of {num_frames} frames, and nothing is left to generate: use fewer."
+        )
     if padding_image is None:
         padding_image = torch.full_like(known[:1], 0.5)
     if padding_image.shape[1:3] != (height, width):

@@ -82,7 +82,7 @@ def build_pose_encoder(state: Mapping[str, torch.Tensor], name: str) -> PoseEnco
         found = {key: list(state[key].shape) if key in state else "missing" for key in wrong[:3]}
         raise ValueError(
             f"{name} holds a pose encoder of another kind than SVI-Dance's seven convolutions: {POSE_KEY}* has {found}. "
-            "Get svi-dance anew, or convert the file."
+            "Download svi-dance again, or convert the file."
         )
     encoder.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
     return encoder.requires_grad_(False)

@@ -54,9 +54,7 @@ def encode_speech(wav2vec2: Any, samples: torch.Tensor, num_frames: int) -> torc
     _, layers = wav2vec2.encoder(wav2vec2.feature_projection(features))
     found = torch.stack(layers[1:], dim=2)[0].float().cpu()  # layers[0] is the input of the first layer
     if not bool(found.isfinite().all()):
-        raise ValueError(
-            "the speech encoder made values that are NaN or infinite of the sound: try another file of the encoder."
-        )
+        raise ValueError("the speech encoder returned NaN or infinite values: try another encoder file.")
     return found
 
 

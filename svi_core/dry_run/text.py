@@ -75,7 +75,7 @@ def _stored_words(estimate: RunEstimate) -> str:
 
 def _stored_line(estimate: RunEstimate) -> str:
     if estimate.num_stored is None:
-        return "cannot be told, because folder, seed or beginning are not known yet"
+        return "unknown, because folder, seed or start are not known yet"
     if not estimate.new_clips:
         return f"all {_number(len(estimate.clips))} clips are in {estimate.run.folder.name}: nothing is sampled"
     numbers = listed(clip.request.index + 1 for clip in estimate.new_clips)
@@ -86,10 +86,10 @@ def _time_line(estimate: RunEstimate) -> str:
     if not estimate.new_clips:
         return "none for sampling"
     if estimate.time is None or estimate.work_seconds is None:
-        return "not measured yet: the first run with these models tells"
+        return "not measured yet: the first run with these models will measure it"
     per_clip = duration(estimate.time.seconds)
     return (
-        f"about {duration(estimate.work_seconds)}, {per_clip} a clip ({estimate.time.source}); loading the models comes on top"
+        f"about {duration(estimate.work_seconds)}, {per_clip} a clip ({estimate.time.source}); plus the time to load the models"
     )
 
 

@@ -43,7 +43,7 @@ class LiveSchedule:
                 require(clip_index, schedule.at(clip_index))
             self.schedule = schedule
         except ValueError as error:
-            _log.warning("SVI: %s; going on with the schedule as it was.", error)
+            _log.warning("SVI: %s; continuing with the last valid schedule.", error)
         return self.schedule.at(clip_index)
 
     @property
@@ -55,4 +55,4 @@ class LiveSchedule:
         try:
             return parse_schedule(self.path.read_text(encoding="utf-8-sig"), self.split)
         except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"the schedule file {self.path} cannot be read as UTF-8 text ({error}): save it anew.") from error
+            raise ValueError(f"the schedule file {self.path} cannot be read as UTF-8 text ({error}): save it again.") from error

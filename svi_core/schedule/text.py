@@ -89,7 +89,7 @@ def format_schedule(schedule: Schedule) -> str:
     """
     for prompt in schedule.prompts:
         if not _reads_as_itself(prompt):
-            raise ValueError(f"the prompt {prompt!r} cannot stand in a paragraph, where it has another meaning: reword it.")
+            raise ValueError(f"the prompt {prompt!r} cannot be a paragraph, since it would parse as something else: reword it.")
     return "\n\n".join(_format_paragraph(paragraph) for paragraph in schedule.paragraphs) + "\n"
 
 
@@ -141,7 +141,7 @@ def _parse_options(line: str, number: int) -> Paragraph:
             continue
         name = re.findall(r"x(?=\d)|\S+", text)[0]
         if name in seen and name != "lora":
-            raise ScheduleError(f"{name!r} stands here twice: keep one.", number, column)
+            raise ScheduleError(f"{name!r} appears twice: keep one.", number, column)
         seen.add(name)
         try:
             paragraph = _with_option(paragraph, name, text[len(name) :].strip())

@@ -70,7 +70,7 @@ def test_plain_prompts_are_a_schedule():
         ("[lora svi]\nx", 1, 2, "NAME=STRENGTH"),
         ("[lora svi=11]\nx", 1, 2, "strength is '11'"),
         ("[cut now]\nx", 1, 2, "option 'cut now'"),
-        ("[seed 1, seed 2]\nx", 1, 10, "'seed' stands here twice"),
+        ("[seed 1, seed 2]\nx", 1, 10, "'seed' appears twice"),
         ("a\n\n  [cut]\n\nb", 3, 1, "have no prompt"),
     ],
 )
