@@ -123,7 +123,7 @@ def test_what_cannot_be_told_is_not_guessed(tmp_path, unknown):
     run = stored_run(tmp_path)
     estimate = estimate_run(replace(run, **unknown))
     assert estimate.num_stored is None and len(estimate.new_clips) == 3
-    assert "cannot be told" in estimate_text(estimate) and "3 to make" in estimate_text(estimate)
+    assert "unknown, because" in estimate_text(estimate) and "3 to make" in estimate_text(estimate)
 
 
 def test_time_comes_from_measures_and_only_for_new_clips(tmp_path):
