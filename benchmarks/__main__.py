@@ -8,7 +8,7 @@ FOLDER = Path(__file__).parent
 
 
 def benchmarks(folder: Path = FOLDER) -> dict[str, str]:
-    """Return the first line of what each benchmark says of itself, by the name of its folder."""
+    """Return the first docstring line of each benchmark, by the name of its folder."""
     packages = [path.parent for path in sorted(folder.glob("*/__main__.py"))]
     described = {package.name: ast.get_docstring(ast.parse((package / "__init__.py").read_text())) for package in packages}
     return {name: (text or "").split("\n")[0] for name, text in described.items()}

@@ -1,4 +1,4 @@
-"""Charts drawn with Pillow, which ComfyUI brings: a few lines over a logarithmic axis, and named bars."""
+"""Charts drawn with Pillow, which ComfyUI installs: lines over a logarithmic axis, and named bars."""
 
 import math
 from collections.abc import Mapping, Sequence

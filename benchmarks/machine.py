@@ -1,4 +1,4 @@
-"""What a figure was measured on: hardware, versions, commit, date. Without these it says nothing."""
+"""The conditions of a measurement: hardware, versions, commit, date."""
 
 import datetime
 import os
@@ -13,13 +13,13 @@ import psutil
 
 from dev.environment import REPOSITORY
 
-# what figures depend on
+# code that figures depend on
 CODE = ("svi_core", "nodes", "training", "dev", "demo", "benchmarks", ":!*.md", ":!benchmarks/results")
 PACKAGES = ("torch", "numpy", "safetensors", "av", "imageio-ffmpeg", "pillow")
 
 
 def machine_facts(comfyui: Path) -> dict[str, str]:
-    """Return what to print under every table, in order."""
+    """Return the facts to print under every table, in order."""
     memory = psutil.virtual_memory()
     return {
         "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
@@ -35,9 +35,9 @@ def machine_facts(comfyui: Path) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the short hash of the commit that is checked out, and whether its files were changed since.
+    """Return the short hash of the checked-out commit, and whether its files have changed.
 
-    SVI_COMMIT says it where the files were copied without their history.
+    SVI_COMMIT gives it for files that were copied without their history.
     """
     if told := os.environ.get("SVI_COMMIT"):
         return told
@@ -57,7 +57,7 @@ def _git(*arguments: str) -> str | None:
 
 
 def _processor() -> str:
-    """Return the processor's name; Linux tells it in a file only."""
+    """Return the processor's name, on Linux from /proc/cpuinfo."""
     path = Path("/proc/cpuinfo")
     found = re.search(r"^model name\s*:\s*(.+)$", path.read_text(), re.MULTILINE) if path.exists() else None
     return found[1] if found else platform.processor() or platform.machine()

@@ -1,4 +1,4 @@
-"""What a benchmark has measured so far, on disk after every measurement: a stopped one goes on where it was."""
+"""Measurements of a benchmark, saved after each one, so that a stopped benchmark resumes."""
 
 import json
 from collections.abc import Callable
@@ -9,10 +9,10 @@ from svi_core.files.atomic_file import write_bytes
 
 
 class Results:
-    """Measurements by name, in a JSON file that holds only those made with the same settings at the same commit."""
+    """Measurements by name, in a JSON file for one set of settings and one commit."""
 
     def __init__(self, path: Path, settings: dict[str, Any], facts: dict[str, str], fresh: bool = False):
-        """Open `path`; what it holds of other settings, another commit, or with `fresh` of any, is measured again."""
+        """Open `path`; discard measurements of other settings or of another commit, and with `fresh` all."""
         self.path = path
         self.content: dict[str, Any] = {"settings": settings, "machine": facts, "measured": {}}
         known = json.loads(path.read_text(encoding="utf-8")) if path.exists() and not fresh else None
@@ -25,7 +25,7 @@ class Results:
         return self.content["measured"]
 
     def get(self, name: str, measure: Callable[[], Any]) -> Any:
-        """Return the measurement called `name`, made by `measure` unless it is there already."""
+        """Return the measurement called `name`; make it with `measure` if it is missing."""
         if name not in self.measured:
             self.measured[name] = measure()
             self.path.parent.mkdir(parents=True, exist_ok=True)

@@ -17,14 +17,14 @@ PROBED_NODES = PACK_NODES | {"svi_benchmark_probe": Path(__file__).with_name("pr
 
 @dataclass(frozen=True)
 class Watched:
-    """What one run took.
+    """The cost of one run.
 
     Attributes:
-        wall_seconds: from ComfyUI's own notes of when the execution began and ended.
+        wall_seconds: from ComfyUI's own records of begin and end.
         cpu_seconds: of the server and of the processes that it started (ffmpeg).
-        child_cpu_seconds: of the latter alone.
-        peak_bytes: the most memory of the server's own (see :func:`own_bytes`), looked at every 10 ms.
-        child_peak_bytes: the same of the processes that it started, together.
+        child_cpu_seconds: of these processes alone.
+        peak_bytes: peak of the server's own memory (see :func:`own_bytes`), sampled every 10 ms.
+        child_peak_bytes: the same for all processes that it started.
         bytes_before: the server's own memory before the run.
     """
 
@@ -56,7 +56,7 @@ def run_watched(server: ComfyServer, graph: dict[str, Any]) -> dict[str, float]:
 
 @contextmanager
 def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
-    """Give the most bytes of `process`'s own, and of its children together, during the block."""
+    """Yield the peak of `process`'s own bytes, and of its children together, during the block."""
     peak, ended = [0, 0], threading.Event()
 
     def sample() -> None:
@@ -75,18 +75,18 @@ def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
 
 
 def own_bytes(process: psutil.Process) -> int:
-    """Return the resident memory of `process` without the pages of files (libraries, mapped models) where the system tells.
+    """Return the resident memory of `process`, if possible without file pages (libraries, mapped models).
 
-    The kernel takes file pages away and gives them back as it likes, which moves the whole by several percent.
+    The kernel evicts and reloads file pages as it likes, which changes the total by several percent.
     """
     memory = process.memory_info()
     return memory.rss - getattr(memory, "shared", 0)
 
 
 def bytes_of_children(process: psutil.Process) -> int:
-    """Return the memory of the programs that `process` has started and that still run.
+    """Return the memory of the running programs that `process` has started.
 
-    A child that has not yet become another program shares its parent's pages and is not counted.
+    A forked child that has not yet executed its program shares its parent's pages and is not counted.
     """
     total = 0
     for child in process.children(recursive=True):

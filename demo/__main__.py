@@ -39,13 +39,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on from here")
+        say("interrupted; the same command resumes")
         return 130
     execute_inside(environment, ["-m", "demo.run", str(image), str(prompts), str(options.clips), str(options.seed)])
 
 
 class OneLineParser(argparse.ArgumentParser):
-    """A parser whose errors are one line, as all errors of the demo are."""
+    """A parser with one-line errors, like all errors of the demo."""
 
     def error(self, message: str) -> NoReturn:
         say(f"error: {message}")
@@ -53,7 +53,7 @@ class OneLineParser(argparse.ArgumentParser):
 
 
 def argument_parser() -> argparse.ArgumentParser:
-    """Return the parser of the command line; it exits with 2 on what it refuses."""
+    """Return the parser of the command line; it exits with 2 on bad arguments."""
     parser = OneLineParser(prog="python -m demo", description="Make a long video in a real ComfyUI on CPU.")
     parser.add_argument("--image", type=Path, help="the picture the video starts from (default: the first in demo/images)")
     parser.add_argument("--prompts", type=Path, help="a text file with one prompt per clip, separated by blank lines")
@@ -63,14 +63,14 @@ def argument_parser() -> argparse.ArgumentParser:
 
 
 def num_clips(text: str) -> int:
-    """Return the number of clips. Raises ArgumentTypeError below 1 or if it is no whole number."""
+    """Return the number of clips. Raises ArgumentTypeError unless it is a whole number >= 1."""
     if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a number of clips: give a whole number from 1 on")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of clips: give a whole number from 1")
     return int(text)
 
 
 def seed(text: str) -> int:
-    """Return the seed. Raises ArgumentTypeError outside 0 .. 2^53 - 1 or if it is no whole number."""
+    """Return the seed. Raises ArgumentTypeError unless it is a whole number in 0 .. 2^53 - 1."""
     if not text.isdecimal() or int(text) > MAX_SEED:
         raise argparse.ArgumentTypeError(f"{text!r} is not a seed: give a whole number from 0 to {MAX_SEED}")
     return int(text)
@@ -85,7 +85,7 @@ def default_image() -> Path:
 
 
 def check_file(path: Path, option: str) -> Path:
-    """Return `path` made absolute. Raises ValueError, naming the option, if no file can be read there."""
+    """Return the absolute `path`. Raises ValueError, naming the option, unless it is a readable file."""
     path = path.expanduser().absolute()
     try:
         with path.open("rb") as handle:
@@ -97,7 +97,7 @@ def check_file(path: Path, option: str) -> Path:
 
 
 def check_prompts(path: Path) -> Path:
-    """Return `path` made absolute. Raises ValueError if it is no UTF-8 text or holds nothing but comments."""
+    """Return the absolute `path`. Raises ValueError if it is not UTF-8 text or holds no prompt."""
     path = check_file(path, "--prompts")
     try:
         lines = path.read_text(encoding="utf-8-sig").splitlines()

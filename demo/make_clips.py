@@ -23,7 +23,7 @@ DEFAULT_SEED = 1_000_000  # far from the stories that the demo's models were tra
 
 
 def make_clips(folder: Path, num_clips: int, seed: int) -> None:
-    """Write `num_clips` clips and captions into `folder`; those of an earlier call with the same seed are replaced alike."""
+    """Write `num_clips` clips and captions into `folder`; the same seed gives the same files."""
     from demo.world.scenes import render_clip
     from svi_core.video.video_file import VideoCoding, to_uint8, write_video
 
@@ -36,7 +36,7 @@ def make_clips(folder: Path, num_clips: int, seed: int) -> None:
 
 
 def moving_stories(seed: int) -> Iterator[Story]:
-    """Yield stories of one action from `seed` on, without those in which the object stays where it is."""
+    """Yield stories of one action from `seed` on, without those in which the object stays still."""
     from demo.world.scenes import sample_story
 
     stories = (sample_story(number, 1) for number in count(seed))

@@ -95,7 +95,7 @@ def fill_graph(graph: dict[str, dict[str, Any]], request: Request, image: str) -
     """Put the user's values into the demo's graph, in place.
 
     Raises:
-        ServerError: the graph has not exactly one node of a kind that takes a value.
+        ServerError: the graph does not have exactly one node of each type that takes a value.
     """
     node_of_type(graph, "LoadImage")["inputs"]["image"] = image
     node_of_type(graph, "SVIPromptStream")["inputs"]["text"] = request.prompts
@@ -104,7 +104,7 @@ def fill_graph(graph: dict[str, dict[str, Any]], request: Request, image: str) -
 
 
 def node_of_type(graph: Mapping[str, dict[str, Any]], class_type: str) -> dict[str, Any]:
-    """Return the one node of a type. Raises ServerError if there is none, or more than one."""
+    """Return the only node of a type. Raises ServerError if there is none or more than one."""
     nodes = [node for node in graph.values() if node["class_type"] == class_type]
     if len(nodes) != 1:
         raise ServerError(f"{GRAPH_FILE.name} has {len(nodes)} nodes of type {class_type}, not one")
@@ -112,7 +112,7 @@ def node_of_type(graph: Mapping[str, dict[str, Any]], class_type: str) -> dict[s
 
 
 def make_video(server: ComfyServer, graph: Mapping[str, dict[str, Any]], num_clips: int) -> Path | int:
-    """Run the graph and return the video, or the exit code if there is none; finished clips are told of either way."""
+    """Run the graph and return the video, or the exit code if there is none; report finished clips either way."""
     started = time.time()
     progress = Progress(num_clips, {key for key, node in graph.items() if node["class_type"] == "SVIGenerate"})
     client = uuid.uuid4().hex
@@ -172,7 +172,7 @@ def _shown(path: Path) -> str:
 
 @dataclass
 class Progress:
-    """One line for the whole run: percent, clip and time left; rewritten on a terminal, else a line for each tenth.
+    """One progress line: percent, clip and time left; rewritten on a terminal, elsewhere a new line per 10 %.
 
     Attributes:
         num_clips: clips of the whole run.
@@ -182,12 +182,12 @@ class Progress:
     num_clips: int
     nodes: set[str]
     stream: TextIO = field(default_factory=lambda: sys.stderr)
-    _start: tuple[float, float] | None = None  # when the first step was told, and what was done by then
+    _start: tuple[float, float] | None = None  # time of the first report, and the progress by then
     _shown_tenths: int = -1
     _line_is_open: bool = False
 
     def show(self, events: Iterable[Event]) -> None:
-        """Bring the line up to date with what the server told last."""
+        """Update the line from the latest events of the server."""
         for kind, data in events:
             if kind != "progress_state":
                 continue
@@ -198,7 +198,7 @@ class Progress:
             self.end_line()
 
     def end_line(self) -> None:
-        """Leave the line as it stands; what is told next starts on a new one."""
+        """End the line, so that the next message starts on a new one."""
         if self._line_is_open:
             self.stream.write("\n")
             self._line_is_open = False
@@ -219,7 +219,7 @@ class Progress:
         line = f"{done:4.0%}  clip {clip} of {self.num_clips}"
         now = time.monotonic()
         started, done_at_start = self._start = self._start or (now, done)
-        if done > done_at_start:  # clips that an earlier run left finished cost no time and tell nothing
+        if done > done_at_start:  # clips of an earlier run cost no time and predict nothing
             left = round((now - started) * (1 - done) / (done - done_at_start))
             line += f"  about {left // 60}:{left % 60:02d} left"
         return line

@@ -1,1 +1,1 @@
-"""What only developers run: the environment, a ComfyUI process, and the builders of shipped files."""
+"""Developer tools: the environment, a ComfyUI process, and the builders of shipped files."""

@@ -1,9 +1,9 @@
-"""Write the English locale from the node schemas: the text that other languages start from.
+"""Write the English locale, the source of all translations, from the node schemas.
 
     python -m dev.environment --extra test --run -m dev.build_locales [http://127.0.0.1:8188]
 
-The address is that of a running ComfyUI with this pack in it; without one, one is started. A test holds that the committed
-file is what this gives.
+The address is that of a running ComfyUI with this pack; without it, one is started. A test checks that the committed file is
+up to date.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from dev.object_info import read_object_info
 
 PACK_PREFIX = "SVI"
 NODE_DEFINITIONS = REPOSITORY / "locales" / "en" / "nodeDefs.json"
-_SPECIAL = re.compile(r"[{}@|$]")  # what the front end's message format (vue-i18n) gives a meaning of its own
+_SPECIAL = re.compile(r"[{}@|$]")  # special characters of the front end's message format (vue-i18n)
 
 
 def node_definitions(object_info: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what nodeDefs.json holds: name, description, inputs and outputs of every node of this pack."""
+    """Return the content of nodeDefs.json: name, description, inputs and outputs of every node of this pack."""
     return {
         node_id: _node(definition)
         for node_id, definition in sorted(object_info.items())
@@ -58,7 +58,7 @@ def _escaped(text: str) -> str:
 
 
 def main(url: str | None = None) -> None:
-    """Write the English locale, asking the ComfyUI at `url` what the nodes are."""
+    """Write the English locale from the node definitions of the ComfyUI at `url`."""
     definitions = node_definitions(read_object_info(url))
     NODE_DEFINITIONS.write_text(json.dumps(definitions, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 

@@ -19,11 +19,11 @@ Event = tuple[str, dict[str, Any]]
 
 
 class ServerError(RuntimeError):
-    """The server did not start, died, or answered something that it should not."""
+    """The server did not start, died, or gave an unexpected answer."""
 
 
 class PromptRejected(ServerError):
-    """The server refused a graph before running it; `node_errors` maps node ids to what is wrong with each."""
+    """The server refused a graph before running it; `node_errors` maps node ids to their errors."""
 
     def __init__(self, message: str, node_errors: Mapping[str, Any]) -> None:
         super().__init__(message)
@@ -47,10 +47,10 @@ class ExecutionInterrupted(ServerError):
 
 
 class ComfyClient:
-    """What a ComfyUI process is asked, whoever started it: a base class for those that do.
+    """The HTTP requests to a ComfyUI process; a base class for whoever starts one.
 
     Attributes:
-        url: where it answers, without a slash at the end.
+        url: its address, without a trailing slash.
     """
 
     url: str
@@ -59,21 +59,21 @@ class ComfyClient:
         """Raise ServerError if the process is known to have ended, as `error` suggests."""
 
     def log_tail(self, num_lines: int = 40) -> str:
-        """Return the last lines of the server's log, where that is known."""
+        """Return the last lines of the server's log, if known."""
         return ""
 
     def get_json(self, path: str, timeout: float = 60) -> Any:
-        """Return the JSON that GET `path` answers. Raises OSError if the server does not answer."""
+        """Return the JSON answer to GET `path`. Raises OSError if the server does not answer."""
         return self._request(urllib.request.Request(self.url + path), timeout)
 
     def post_json(self, path: str, body: object, timeout: float = 60) -> Any:
-        """Return the JSON that POST `path` answers (None for an empty answer). Raises OSError as get_json does."""
+        """Return the JSON answer to POST `path`, or None if it is empty. Raises OSError as get_json does."""
         data = json.dumps(body).encode()
         headers = {"Content-Type": "application/json"}
         return self._request(urllib.request.Request(self.url + path, data, headers), timeout)
 
     def _request(self, request: urllib.request.Request, timeout: float) -> Any:
-        # The user's proxy settings are not for a server on this machine.
+        # The user's proxy settings must not apply to a local server.
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(request, timeout=timeout) as answer:
             content = answer.read()
@@ -92,7 +92,7 @@ class ComfyClient:
             raise _rejection(error.read()) from error
 
     def history(self, prompt_id: str) -> dict[str, Any] | None:
-        """Return the history entry of a finished prompt, None while it waits or runs."""
+        """Return the history entry of a finished prompt; None while it waits or runs."""
         entry: dict[str, Any] | None = self.get_json(f"/history/{prompt_id}").get(prompt_id)
         return entry
 
@@ -106,8 +106,8 @@ class ComfyClient:
             on_poll: called several times a second while waiting.
 
         Raises:
-            ExecutionFailed, ExecutionInterrupted: it ended otherwise.
-            ServerError: the server died, or the time is over.
+            ExecutionFailed, ExecutionInterrupted: it did not succeed.
+            ServerError: the server died, or the timeout passed.
         """
         deadline = time.monotonic() + timeout
         while True:
@@ -125,14 +125,14 @@ class ComfyClient:
             return self.history(prompt_id)
         except OSError as error:
             self.require_alive(error)
-            return None  # busy: asked again at once
+            return None  # busy: ask again
 
     def run(self, graph: Graph, timeout: float = 600) -> dict[str, dict[str, Any]]:
         """Queue a graph and return its outputs; raises as queue() and wait() do."""
         return self.wait(self.queue(graph), timeout)
 
     def interrupt(self) -> None:
-        """Stop the prompt that runs now; waiting ones go on."""
+        """Stop the running prompt; waiting ones follow."""
         self.post_json("/interrupt", {})
 
     def object_info(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ class Events:
             raise ServerError(f"no websocket at {url}") from self._error
 
     def drain(self) -> list[Event]:
-        """Return the (type, data) of all events that came since the last call."""
+        """Return the (type, data) of all events since the last call."""
         events = []
         while not self._queue.empty():
             events.append(self._queue.get())

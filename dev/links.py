@@ -8,7 +8,7 @@ from pathlib import Path
 
 from dev.client import ServerError
 
-# Words in the names of model files, and the model folders that they stand for. The first match counts.
+# Words in the names of model files, and their model folders. The first match counts.
 MODEL_KINDS = (
     ("lora", "loras"),
     ("vae", "vae"),
@@ -66,7 +66,7 @@ def _remove_link(link: Path) -> None:
         link.unlink()
     elif link.exists():
         if os.name != "nt":
-            raise ServerError(f"{link} is not a link: move it away, a link is made there")
+            raise ServerError(f"{link} is not a link: move it away, it is in the place of a link")
         try:
             link.rmdir()  # removes a junction, never its target
         except OSError:

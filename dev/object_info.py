@@ -1,4 +1,4 @@
-"""What the nodes are, as a running ComfyUI tells it: the source of the workflows and of the English locale."""
+"""Node definitions from a running ComfyUI: the source of the workflows and of the English locale."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Python packages of the environment: what is pinned, how it is installed, and when it is up to date."""
+"""The Python packages of the environment: pins, installation, and when they are up to date."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ EXTRA_PACKAGES: dict[str, tuple[str, ...]] = {
         "comfy-cli>=1.23,<2",
     ),
 }
-# Importing these proves that the compiled packages are whole; the others are plain Python.
+# These imports prove that the compiled packages are complete; the others are plain Python.
 PROOF_IMPORTS = "import torch, torchvision, torchaudio, aiohttp, av, safetensors, sentencepiece, imageio_ffmpeg"
 
 NEEDED_FREE_GB = 12

@@ -39,8 +39,8 @@ MODEL_FOLDERS = (
 START_SECONDS = 300.0
 STOP_SECONDS = 15.0
 
-# The server's standard input is a pipe from us that nobody writes to. It closes when we end, even by SIGKILL, and then the
-# server exits. os.read takes no lock, so the waiting thread does not disturb a normal exit.
+# The server's standard input is a pipe from us that stays empty. It closes when we end, even by SIGKILL, and then the server
+# exits. os.read takes no lock, so the waiting thread does not disturb a normal exit.
 LAUNCHER = """
 import os, runpy, sys, threading
 def leave_with_parent():
@@ -59,7 +59,7 @@ class ComfyServer(ComfyClient):
 
     Args:
         environment: the Python and the ComfyUI tree to run.
-        base_directory: made if absent; holds input, output, temp, user, models and custom_nodes.
+        base_directory: created if absent; holds input, output, temp, user, models and custom_nodes.
         model_roots: folders that contain any of MODEL_FOLDERS, or model files whose names tell their kind (MODEL_KINDS).
         custom_nodes: name in custom_nodes/ -> folder linked there; by default this pack and the tiny encoders.
         arguments: further command-line arguments of main.py.
@@ -185,7 +185,7 @@ class ComfyServer(ComfyClient):
                 stderr=subprocess.STDOUT,
                 cwd=self.base_directory,  # not the repository root, whose nodes/ would shadow ComfyUI's nodes.py
                 env=process_variables(self.environment),
-                # Ctrl-C is for us: we interrupt the run, keep what is finished and then end the server ourselves.
+                # Ctrl-C is for us: we interrupt the run, keep finished clips, and then stop the server ourselves.
                 start_new_session=os.name != "nt",
                 creationflags=getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0),
             )
@@ -199,7 +199,7 @@ class ComfyServer(ComfyClient):
         return arguments + self.arguments
 
     def _write_model_paths(self) -> Path:
-        """Write the list of model folders; JSON is YAML too, and full paths are taken literally ('$' and '~' as well)."""
+        """Write the list of model folders as JSON, which is YAML too; absolute paths are taken literally ('$', '~')."""
         paths = {
             f"models_{number}": {name: str(root / name) for name in MODEL_FOLDERS if (root / name).is_dir()}
             for number, root in enumerate(self.model_roots)

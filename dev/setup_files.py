@@ -1,4 +1,4 @@
-"""Files of the set-up, using only the standard library: their places, stamps, checked archives, locks, messages."""
+"""Files of the set-up, using only the standard library: paths, stamps, checked archives, locks, messages."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Layout:
 
 
 def say(message: str) -> None:
-    """Write one line for the user to standard error (standard output is kept for results)."""
+    """Write one line for the user to standard error; standard output is for results."""
     sys.stderr.write(f"[svi] {message}\n")
     sys.stderr.flush()
 

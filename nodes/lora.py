@@ -205,10 +205,10 @@ def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[obj
     taken = {name for name in owners.values() if name and {key_map[name], _bias_of(key_map[name])} & accepted}
     left = {module_of(key) for key, owner in owners.items() if owner not in taken}
     report = report_match(lora, taken, left, expert, strength)
-    if warning := _base_warning(model, report.claim):
+    if warning := _base_warning(model, report.variant):
         report = replace(report, warnings=(*report.warnings, warning))
-    if report.claim:
-        patched.set_attachments(CLAIMS_KEY, (*attached_variants(model), report.claim))
+    if report.variant:
+        patched.set_attachments(CLAIMS_KEY, (*attached_variants(model), report.variant))
     return patched, report
 
 

@@ -52,5 +52,5 @@ def preset_row(preset: str, lora: str, lora_low_noise: str) -> LoraRow:
     Raises:
         ValueError: unknown preset.
     """
-    chosen = lora_preset(preset)
-    return LoraRow(lora, chosen.high, lora_low_noise, chosen.low)
+    high, low = lora_preset(preset)
+    return LoraRow(lora, high, lora_low_noise, low)

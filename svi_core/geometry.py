@@ -14,8 +14,8 @@ SPATIAL_STRIDE = 8
 TEMPORAL_STRIDE = 4
 SIZE_MULTIPLE = 16  # VAE stride 8 times the transformer's 2 x 2 patches
 FRAME_RATE = 16  # frames per second of Wan 2.1 / 2.2 14B training data
-DANCE_FRAME_RATE = 25  # frames per second that the released script saves; a pose video's own rate goes before
-TALK_FRAME_RATE = 25  # frames per second at which SVI-Talk and its audio features move
+DANCE_FRAME_RATE = 25  # frames per second that the released script saves; a pose video's own rate wins
+TALK_FRAME_RATE = 25  # frames per second of SVI-Talk and its audio features
 TRAINED_NUM_FRAMES = 81  # SVI is trained on 81-frame clips only
 
 
@@ -40,7 +40,7 @@ def num_pixel_frames(num_slots: int) -> int:
 
 
 def num_motion_latents(num_motion_frames: int) -> int:
-    """Return the latent slots of a motion tail counted in frames: 4, 8, 12 -> 1, 2, 3.
+    """Return the latent slots of `num_motion_frames` pixel frames: 4, 8, 12 -> 1, 2, 3.
 
     Raises:
         ValueError: the count is not a positive multiple of 4.

@@ -33,7 +33,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.bank", description="What the error bank costs a step.")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of bank.json, .md, .png (default: {OUTPUT})")
-    parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured already")
+    parser.add_argument("--fresh", action="store_true", help="measure everything again")
     parser.add_argument("--quick", action="store_true", help="to see that it works, not to publish")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -57,7 +57,7 @@ def main(arguments: list[str] | None = None) -> int:
 def measure(shape: tuple[int, ...], capacity: int, folder: Path | None, backward: float) -> dict[str, float]:
     """Return the milliseconds of draws and insertions with a cell of `capacity` entries, in `folder` or in RAM.
 
-    `backward` is for how many seconds a step goes on beside the insertion.
+    `backward` is the seconds of other work during an insertion.
     """
     if folder is not None:
         shutil.rmtree(folder, ignore_errors=True)
@@ -84,8 +84,8 @@ def time_step(
 ) -> tuple[float, float, float]:
     """Return the milliseconds of a draw, an insertion, and an insertion beside other work.
 
-    The draw is of all three errors and the insertion goes into a full cell; the last number is what remains of the
-    insertion after `backward` seconds of other work beside it.
+    The draw is of all three errors, the insertion into a full cell. The last number is the part of the insertion that
+    outlasts `backward` seconds of other work.
     """
     residual = torch.randn(shape, generator=random)
     began = time.perf_counter()

@@ -2,4 +2,4 @@
 
 
 class StudyError(ValueError):
-    """What was asked for cannot be run; the message says why, and what would help."""
+    """The requested study cannot run; the message gives the reason and the fix."""

@@ -1,7 +1,7 @@
 """Run the drift study, print its tables, look at its bases, or score videos.
 
-python -m benchmarks.drift run [--study real] [--chain one-frame] [--arms main]    # goes on where it was stopped
-python -m benchmarks.drift report                                                  # tables and pictures of what is there
+python -m benchmarks.drift run [--study real] [--chain one-frame] [--arms main]    # resumes after a stop
+python -m benchmarks.drift report                                                  # tables and pictures of the results so far
 python -m benchmarks.drift diagnose [--study real]                                 # does the recipe apply to its bases?
 python -m benchmarks.drift score FOLDER [--clip-length 76]                         # any videos, with VBench's models if any
 """
@@ -22,7 +22,7 @@ CHAINS = {"one-frame": ("ONE_FRAME",), "pro": ("PRO",), "both": ("ONE_FRAME", "P
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Do what the command line says."""
+    """Run the command line."""
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
@@ -70,7 +70,7 @@ def _arm_names(wanted: str, known: list[str]) -> list[str]:
     """Return the arms that --arms names.
 
     Raises:
-        StudyError: one is not known.
+        StudyError: an unknown arm.
     """
     names = {"main": known[:2], "all": known}.get(wanted) or [name.strip() for name in wanted.split(",")]
     if unknown := [name for name in names if name not in known]:

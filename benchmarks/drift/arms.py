@@ -1,4 +1,4 @@
-"""The arms of the study: what each is fine-tuned with. Base, data order, noise, noise levels and initial LoRA are the same."""
+"""The arms of the study: how each is fine-tuned. Base, data order, noise, noise levels and initial LoRA are the same."""
 
 from dataclasses import dataclass, replace
 from enum import StrEnum
@@ -15,15 +15,15 @@ class ErrorSource(StrEnum):
 
     NOTHING = "nothing"  # plain fine-tuning
     OWN = "own errors"  # the bank, filled while training (the method)
-    BASE = "the base's errors"  # the bank, filled by the base before training and then left alone
-    GAUSSIAN = "Gaussian noise"  # of the variance of the error that the bank would have given
+    BASE = "the base's errors"  # the bank, filled by the base before training and then frozen
+    GAUSSIAN = "Gaussian noise"  # with the variance of the error that the bank would have given
     HAND_MADE = "blur and colour"  # of the example's own first frame or motion frames
-    SAME_CLIP = "the model's errors on the clip before"  # where a bank gives those of any clip
+    SAME_CLIP = "the model's errors on the clip before"  # of the example's own clip, where a bank gives those of any clip
     OTHER_CLIP = "the model's errors on clips before other ones"  # the same errors, handed to other examples of the batch
 
     @property
     def is_handed_over(self) -> bool:
-        """Whether errors are made for each batch, on the clips before its examples."""
+        """Whether errors come from the clips before the examples, made for each batch."""
         return self in (ErrorSource.SAME_CLIP, ErrorSource.OTHER_CLIP)
 
 
@@ -43,7 +43,7 @@ class Arm:
 
 
 def make_arms(recycling: ErrorRecyclingConfig) -> dict[str, Arm]:
-    """Return the arms around the full method with settings `recycling`, in the order in which they are run."""
+    """Return the full method with settings `recycling` and its variants, in the order of the runs."""
     own = ErrorSource.OWN
     arms = (
         Arm(PLAIN, ErrorSource.NOTHING, replace(recycling, noise_prob=0.0, latent_prob=0.0, image_prob=0.0)),

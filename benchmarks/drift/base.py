@@ -1,6 +1,6 @@
 """Train a base: flow matching on the study's world, all examples in the layout of the chains, no errors injected.
 
-Places near the object count more in the loss, or a small model learns the scenery and lets the object fade.
+Places near the object weigh more in the loss; otherwise a small model learns the scenery and lets the object fade.
 """
 
 import math
@@ -20,16 +20,16 @@ from .data import Chain, StoryData, true_condition
 from .model import Texts, build_model, predict
 
 PEAK_LEARNING_RATE, WARMUP_STEPS, AVERAGE_DECAY = 2e-3, 30, 0.99
-P_MOTION = 0.9  # of a 2.0 Pro example to be laid out as a later clip
+P_MOTION = 0.9  # that a 2.0 Pro example is laid out as a later clip
 
 
 @dataclass(frozen=True)
 class Example:
-    """One clip to learn from.
+    """One training clip.
 
     Attributes:
-        story, clip: where it is in the data.
-        later: whether it has a clip before in its conditioning.
+        story, clip: its indices in the data.
+        later: whether it is conditioned on a clip before.
         y_latent: [16, S, h, w].
     """
 
@@ -40,7 +40,7 @@ class Example:
 
 
 def draw_example(codec: LinearCodec, data: StoryData, chain: Chain, random: torch.Generator) -> Example:
-    """Draw a clip and how it is conditioned; takes three random numbers."""
+    """Draw a clip and its conditioning; takes three random numbers."""
     story_draw, clip_draw, motion_draw = torch.rand(3, generator=random, dtype=torch.float64).tolist()
     num_stories, num_clips = data.latents.shape[:2]
     story, later = int(story_draw * num_stories), chain is Chain.PRO and motion_draw < P_MOTION
@@ -55,7 +55,7 @@ def stacked(data: StoryData, examples: list[Example]) -> tuple[Tensor, Tensor, T
 
 
 def focused_error(error: Tensor, data: StoryData, examples: list[Example]) -> Tensor:
-    """Return the mean square [B] of `error` [B, 16, S, h, w], in which places near the object count more."""
+    """Return the mean square [B] of `error` [B, 16, S, h, w], with more weight near the object."""
     focus = torch.stack([data.focus[example.story, example.clip] for example in examples])[:, None]
     return (error.square() * focus).flatten(1).mean(1) / focus.flatten(1).mean(1)
 

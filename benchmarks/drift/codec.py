@@ -1,11 +1,11 @@
-"""A linear stand-in for the VAE: causal, 8 x 8 x 4 to one place of 16 channels, as Wan's, but exact to invert and free to run.
+"""A linear stand-in for the VAE: causal, 8 x 8 x 4 to one place of 16 channels, like Wan's, but exact and almost free.
 
 A latent-space study decodes and encodes hundreds of thousands of frames. The first frame has a slot of its own, later ones
-share a slot by fours. A patch of four frames is what stays (their mean) and what moves; the 16 strongest principal components
-of both are kept, scaled to a mean variance of 1. The first slot has those of what stays and zeros for those of what moves. So
-encoding what was decoded gives the same latent, also where the last frame of a later slot at rest becomes the first frame of
-the next clip: whatever drifts here is the model's doing and not the codec's. Errors of later slots, which error recycling adds
-to first ones, mean the same there once `first_slot_error` has taken out what moves, which no frame brings into a first slot.
+share a slot by fours. A patch of four frames splits into mean and motion; the 16 strongest principal components of both are
+kept, scaled to a mean variance of 1. The first slot holds those of the mean, and zeros for the motion. So encoding a decoded
+latent gives the same latent, also where the last frame of a later slot at rest becomes the first frame of the next clip: any
+drift comes from the model and not from the codec. Error recycling adds errors of later slots to first ones; they mean the same
+there after `first_slot_error` has removed their motion, which a first slot cannot hold.
 
 Shapes: N clips, T = 4 n + 1 frames, S = n + 1 slots; frames [N, T, 3, H, W] in [0, 1], latents [N, 16, S, H / 8, W / 8].
 """
@@ -64,11 +64,11 @@ class LinearCodec:
         return torch.cat([_join(first), _join(later)], dim=1)
 
     def at_rest(self, first_slot: Tensor, num_slots: int) -> Tensor:
-        """Return the latent [N, 16, S, h, w] of clips that show one frame all the time, by its slot [N, 16, h, w]: a view."""
+        """Return the latent [N, 16, S, h, w] of still clips, given their slot [N, 16, h, w]: a view."""
         return first_slot[:, :, None].expand(-1, -1, num_slots, -1, -1)
 
     def first_slot_error(self, error: Tensor) -> Tensor:
-        """Return what a first slot can hold of `error` [16, n, h, w]: what decoding and encoding a frame leaves of it."""
+        """Return the part of `error` [16, n, h, w] that a first slot can hold: what survives decoding and encoding a frame."""
         return torch.einsum("cnhw,cp,pd->dnhw", error, self.first.up, self.first.down)
 
     def save(self, path: Path) -> None:
@@ -85,7 +85,7 @@ def load_codec(path: Path) -> LinearCodec:
 
 
 def fit_codec(frames: Tensor) -> LinearCodec:
-    """Return the codec that keeps most of `frames` [N, T, 3, H, W]; shorthand below: P = 192 values of a patch of one frame."""
+    """Return the codec that keeps most of `frames` [N, T, 3, H, W]; below, P = 192 values of a patch of one frame."""
     later = split_patches(frames)[1].flatten(0, -2).double().unflatten(1, (FRAMES_PER_SLOT, -1))
     still = later.mean(1)
     mean = still.mean(0)
@@ -99,7 +99,7 @@ def fit_codec(frames: Tensor) -> LinearCodec:
     deviation = variance[strongest].sqrt()
     scale = deviation.sqrt() * deviation.mean().sqrt()  # between whitening and none; the channels' variances have the mean 1
     down, up = basis / scale, (basis * scale).T
-    first_down = down.unflatten(0, (FRAMES_PER_SLOT, -1)).sum(0)  # of a frame that stays for a slot; what moves gets 0
+    first_down = down.unflatten(0, (FRAMES_PER_SLOT, -1)).sum(0)  # of a frame at rest for a slot; motion gets 0
     first_up = up.unflatten(1, (FRAMES_PER_SLOT, -1)).mean(1)
     return LinearCodec(_as_map(mean, first_down, first_up), _as_map(mean.repeat(FRAMES_PER_SLOT), down, up))
 

@@ -1,4 +1,4 @@
-"""What bases and LoRAs learn from: latents and captions of many stories, encoded once, and how a clip is conditioned.
+"""Training data of bases and LoRAs: latents and captions of many stories, encoded once, and the conditioning of clips.
 
 Shapes: N stories of K clips; latents [16, S, h, w] with S = 6, h = 8, w = 12.
 """
@@ -30,17 +30,17 @@ OBJECT_WEIGHT, OBJECT_REACH = 6.0, 9.0  # of the loss of a base; reach in pixels
 
 
 class Source(StrEnum):
-    """Where true clips come from."""
+    """The source of true clips."""
 
     TINY_WORLD = "tiny world"
     REAL_CLIPS = "real clips"
 
     def draw(self, seed: int, num_clips: int) -> TrueClips:
-        """Return the story of this seed; those from HELD_OUT_SEED on are never learnt from."""
+        """Return the story of this seed; those from HELD_OUT_SEED are never trained on."""
         return true_clips(draw_story(seed, num_clips)) if self is Source.TINY_WORLD else true_window(seed, num_clips)
 
     def clip_names(self) -> list[str]:
-        """Return the files that clips come from, with their sizes."""
+        """Return the source files of the clips, with their sizes."""
         return [] if self is Source.TINY_WORLD else clip_names()
 
 
@@ -56,7 +56,7 @@ class Chain(StrEnum):
         return make_layout("Shot" if self is Chain.ONE_FRAME else "2.0 Pro", NUM_FRAMES)
 
     def error_slots(self, later_clip: bool) -> range:
-        """Return the slots that image errors are added to: the known frame's, from which its padding follows, or motion."""
+        """Return the slots that get image errors: the known frame's, from which its padding follows, or the motion's."""
         return range(1) if self is Chain.ONE_FRAME else error_slots(self.layout, later_clip)
 
 
@@ -80,7 +80,7 @@ class StoryData:
 
 
 def prepare(folder: Path, source: Source, num_stories: int) -> tuple[LinearCodec, StoryData, StoryData]:
-    """Return codec, training and validation stories; they are made once and kept in `folder`."""
+    """Return codec, training and validation stories, made once and cached in `folder`."""
     folder.mkdir(parents=True, exist_ok=True)
     codec_path = folder / "codec.safetensors"
     if not codec_path.exists():
@@ -100,9 +100,9 @@ def condition(
     Args:
         codec: of the latents.
         chain: the layout.
-        first_slot: [B, 16, h, w], latent of the frame that the clip begins with; read with ONE_FRAME.
-        motion_slot: [B, 16, h, w], last slot of the clip before; None for the first clip. Read with PRO.
-        anchor: [B, 16, h, w], latent of the first frame of all. Read with PRO.
+        first_slot: [B, 16, h, w], latent of the clip's first frame; for ONE_FRAME.
+        motion_slot: [B, 16, h, w], last slot of the clip before; None for the first clip; for PRO.
+        anchor: [B, 16, h, w], latent of the video's first frame; for PRO.
         num_slots: S.
     """
     if chain is Chain.ONE_FRAME:

@@ -1,4 +1,4 @@
-"""Does the recipe apply to a base? What its chains hand over, what error recycling would inject, and how they compare.
+"""Does the recipe apply to a base? Compare the errors that its chains hand over with those that error recycling injects.
 
 Measured on validation stories in the one-frame layout. Sizes are root mean squares; the latents' own is about 1.
 """
@@ -24,16 +24,16 @@ BANK_BATCHES, BATCH_SIZE = 60, 16
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What was measured of a base.
+    """The measures of a base.
 
     Attributes:
         codec_loss: of a true last frame, encoded and decoded, that becomes a first one.
         last_frame_error: of the last frame of one generated clip, as the next one gets it.
         bank_error: of the base's one-step errors on clean inputs, slots and noise levels at random.
-        injected_error: of the image errors that would be added to a first frame from such a bank. While a LoRA is trained its
-            bank holds errors on spoilt inputs too, and grows.
-        missing: share of the last frame's variation over scenes that its error takes away, mean over channels that vary.
-        gain: share of another scene's error, added to the first frame, that arrives in the last one.
+        injected_error: of the image errors that such a bank would add to a first frame. During LoRA training the bank also
+            holds errors on corrupted inputs, and grows.
+        missing: share of the last frame's variation over scenes that its error removes, mean over channels that vary.
+        gain: share of another scene's error, added to the first frame, that reaches the last one.
         common: share of the last frame's error (squared) that is the same in all scenes, see :func:`common_share`.
         own: correlation of the error that the base makes in one step from the true clip, in its last slot, with the one that
             its generated clip hands over.
@@ -67,7 +67,7 @@ def diagnose(
     arrived = last_slot(added) - plain
     varying = truth - truth.mean(0)
     variance = varying.square().mean((0, 2, 3))
-    slopes = ((error * varying).mean((0, 2, 3)) / variance)[variance > 1e-4]  # what moves is 0 at rest
+    slopes = ((error * varying).mean((0, 2, 3)) / variance)[variance > 1e-4]  # motion is 0 at rest
     bank = make_bank(data.latents.shape[2:], recycling)
     fill_bank(model, codec, data, chain, recycling, bank, BANK_BATCHES, BATCH_SIZE, 0)
     random, cells = stream(0, 0, 0, "diagnosis"), range(*recycling.image_error_range)
@@ -96,9 +96,9 @@ def diagnose(
 
 
 def common_share(errors: Tensor) -> float:
-    """Return which share of the square of `errors` [N, ...] is the same in all N: 0 for unrelated ones, 1 for equal ones.
+    """Return the share of the squared `errors` [N, ...] that all N have in common: 0 for unrelated ones, 1 for equal ones.
 
-    The square of their mean also holds 1 / N of what is unrelated; that is taken off, so that it can come out below 0.
+    The square of their mean also holds 1 / N of the unrelated part; this is subtracted, so the result can be below 0.
     """
     mean_square, square_mean, num = float(errors.square().mean()), float(errors.mean(0).square().mean()), len(errors)
     return (num * square_mean - mean_square) / ((num - 1) * mean_square)

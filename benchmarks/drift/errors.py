@@ -1,4 +1,4 @@
-"""Errors that are not the model's own, for the arms that ask whether its own are needed."""
+"""Errors that are not the model's own, for the arms that test whether its own are needed."""
 
 import math
 
@@ -10,7 +10,11 @@ from svi_core.recycling.error_bank import ErrorBank
 
 from .codec import LinearCodec
 
-GAIN, SATURATION, BLUR = 0.15, 0.3, 1.0  # largest change of a colour channel, of saturation, and blur's deviation in pixels
+GAIN, SATURATION, BLUR = (
+    0.15,
+    0.3,
+    1.0,
+)  # largest change of a colour channel and of saturation, and standard deviation of the blur in pixels
 
 
 class GaussianErrors:
@@ -40,13 +44,13 @@ def _matched(error: Tensor | None, generator: torch.Generator) -> Tensor | None:
 
 
 def hand_made_error(codec: LinearCodec, slots: Tensor, is_first: bool, generator: torch.Generator) -> Tensor:
-    """Return what blur and a change of colours do to known frames: [16, n, h, w] for latent slots [16, n, h, w].
+    """Return the error of known frames under blur and a change of colours: [16, n, h, w] for latent slots [16, n, h, w].
 
     Args:
         codec: of the latents.
         slots: of the conditioning latent.
         is_first: whether they are first slots, of one frame each, or later ones, of four.
-        generator: decides about strength.
+        generator: draws the strength.
     """
     channel_map = codec.first if is_first else codec.later
     patches = channel_map.decode(slots.permute(1, 2, 3, 0))

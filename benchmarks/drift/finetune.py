@@ -1,4 +1,4 @@
-"""Train one LoRA on a base, as one arm of the study says: the pack's own error recycling in a plain loop."""
+"""Train one LoRA on a base for one arm of the study: the pack's own error recycling in a plain loop."""
 
 import math
 from collections.abc import Sequence
@@ -36,13 +36,13 @@ NOTHING = ErrorInjection(None, None, None, is_clean=True)
 
 @dataclass(frozen=True)
 class FineTuning:
-    """How long and how fast LoRAs are trained; the same in every arm.
+    """The LoRA training settings; the same in every arm.
 
     Attributes:
         num_steps, batch_size: of training.
         learning_rate: of AdamW, after a linear warm-up over a tenth of the steps.
         rank: of the LoRA; alpha is the same.
-        fill_batches: batches of the base's errors in the bank of the arm that leaves it alone.
+        fill_batches: batches of the base's errors in the frozen bank.
     """
 
     num_steps: int
@@ -54,15 +54,15 @@ class FineTuning:
 
 @dataclass(frozen=True)
 class TrainedLora:
-    """What came out.
+    """A trained LoRA and its training record.
 
     Attributes:
         pairs: the LoRA, attached to the model.
         losses: of each step, weighted.
         bank_rms: root mean square of the latent errors in the bank by grid cell; the latents' own is about 1.
         bank_fill: entries by grid cell.
-        injected_rms: root mean square of the image errors that were added, over those examples that got one; 0 without any.
-        injected_focused_rms: the same with each place weighed as in the loss, more near the object.
+        injected_rms: root mean square of the added image errors over the examples that got one; 0 without any.
+        injected_focused_rms: the same with each place weighted as in the loss, more near the object.
     """
 
     pairs: dict[str, LoraPair]
@@ -76,9 +76,9 @@ class TrainedLora:
 def train_lora(
     model: nn.Module, codec: LinearCodec, data: StoryData, chain: Chain, arm: Arm, settings: FineTuning, seed: int
 ) -> TrainedLora:
-    """Attach a LoRA to `model` and train it. Data, noise and its levels depend on `seed` and step, and not on the arm.
+    """Attach a LoRA to `model` and train it. Data, noise and noise levels depend on `seed` and step, not on the arm.
 
-    Which examples get errors is the same in all arms with a bank; arms without one draw it with other random numbers.
+    The same examples get errors in all arms with a bank; arms without one draw them with other random numbers.
 
     Raises:
         RuntimeError: the loss is not finite.
@@ -148,7 +148,7 @@ def _injected_means(squares: list[tuple[float, float]]) -> tuple[float, float]:
 
 
 def _error_squares(data: StoryData, chain: Chain, example: Example, injection: ErrorInjection) -> tuple[float, float]:
-    """Return the mean square of an example's image error, and the same weighed as the loss weighs the slot it is added to."""
+    """Return the mean square of an example's image error, and the same weighted as in the loss."""
     squares = injection.image_error.square().mean((0, 1))
     focus = data.focus[example.story, example.clip, chain.error_slots(example.later).start]
     return float(squares.mean()), float((squares * focus).mean() / focus.mean())
@@ -173,10 +173,10 @@ def handed_over_errors(
     levels: Sequence[float],
     random: torch.Generator,
 ) -> list[Tensor | None]:
-    """Return for each example the error [16, 1, h, w] that the clip before would hand over, if `model` made it in one step.
+    """Return for each example the error [16, 1, h, w] that the clip before would hand over if `model` made it in one step.
 
-    It belongs to what the example shows, as in a chain, while an error out of a bank is some other clip's. None for examples
-    that have no clip before.
+    As in a chain, it belongs to the example's own scene, while an error from a bank is another clip's. None for examples
+    without a clip before.
 
     Args:
         model: with its LoRA as it is now.
@@ -184,8 +184,8 @@ def handed_over_errors(
         data: of the examples.
         chain: how the clip before was conditioned.
         examples: to find errors for.
-        levels: noise levels to make the step from; one is drawn for each example.
-        random: decides about noise and level.
+        levels: noise levels from which the step may start; one is drawn for each example.
+        random: draws noise and level.
     """
     errors: list[Tensor | None] = [None] * len(examples)
     slots = [slot for slot, example in enumerate(examples) if example.clip > 0 and chain.error_slots(example.later)]
@@ -207,10 +207,7 @@ def handed_over_errors(
 
 
 def exchanged(injections: list[ErrorInjection]) -> list[ErrorInjection]:
-    """Hand each image error to the next example that gets one: the same errors at the same examples, but another clip's.
-
-    A lone error stays away, since there is no other one.
-    """
+    """Swap image errors among the examples that get one, so that each gets another clip's; a single error is dropped."""
     slots = [slot for slot, own in enumerate(injections) if own.image_error is not None]
     out = list(injections)
     for slot, other in zip(slots, slots[1:] + slots[:1], strict=True):
@@ -228,7 +225,7 @@ def _draw(
     sigma: float,
     random: torch.Generator,
 ) -> ErrorInjection:
-    """Draw the errors of one example from where the arm takes them; `handed_over` is the clip before's, [16, 1, h, w]."""
+    """Draw the errors of one example from the arm's source; `handed_over` is the clip before's, [16, 1, h, w]."""
     slots = chain.error_slots(example.later)
     if arm.source is ErrorSource.NOTHING:
         return NOTHING

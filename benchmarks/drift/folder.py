@@ -1,4 +1,4 @@
-"""Score videos that are there already: the pack's own drift report for each, and VBench's dimensions where its models are."""
+"""Score existing videos: the pack's own drift report for each, and VBench's dimensions if its models are installed."""
 
 import json
 from pathlib import Path
@@ -16,11 +16,11 @@ def score_folder(folder: Path, clip_length: int, output: Path) -> str:
 
     Args:
         folder: with the videos.
-        clip_length: frames that each clip gives; 0: as the run of each video says.
+        clip_length: frames per clip; 0: as recorded in each video.
         output: folder for drift.json and drift.md.
 
     Raises:
-        ValueError: no video, or one whose clips are not known.
+        ValueError: no video, or one whose clips are unknown.
     """
     paths = sorted(path for path in folder.glob("*.mp4") if path.is_file())
     if not paths:

@@ -60,14 +60,14 @@ def attach_lora(model: nn.Module, rank: int, generator: torch.Generator) -> dict
 
 
 def detach_lora(model: nn.Module) -> None:
-    """Let the model be what it was before :func:`attach_lora`."""
+    """Restore the model from before :func:`attach_lora`."""
     for block in model.blocks:
         for target in TARGETS:
             block.get_submodule(target).low_rank = None
 
 
 def save_base(model: nn.Module, path: Path) -> None:
-    """Write the model's weights; half a file is never left behind."""
+    """Write the model's weights atomically."""
     draft = path.with_suffix(".tmp")
     safetensors.torch.save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, draft)
     draft.replace(path)

@@ -1,7 +1,7 @@
-"""What a clip of the tiny world shows of its thing, read out of the picture: where it is, in which colour, of which shape.
+"""Find the object in a clip of the tiny world and measure its place, colour and shape.
 
-The thing's true look is known, and so is the scenery without it. It is looked for in the whole picture, and what is found is
-compared with the truth. Shapes: N scenes, frames [N, 3, H, W] in [0, 1].
+Its true appearance is known, and so is the scenery without it. The whole picture is searched, and the match is compared with
+the truth. Shapes: N scenes, frames [N, 3, H, W] in [0, 1].
 """
 
 import math
@@ -11,21 +11,21 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-REACH = 16  # pixels around its centre that hold the whole thing, with its shadow
-DIFFERS = 0.05  # of a pixel from the scenery's, in any channel: it belongs to the thing
+REACH = 16  # pixels around its centre that hold the whole object, with its shadow
+DIFFERS = 0.05  # from the scenery's pixel, in any channel, of a pixel of the object
 
 
 @dataclass(frozen=True)
 class ObjectReading:
-    """How far the things that were found are from the true ones, each [N].
+    """How far the found objects are from the true ones, each [N].
 
     Attributes:
-        lost: whether the scenery alone explains the picture as well as the thing does anywhere: it has faded by half or more.
-            Colour and shape are then read where it should be.
-        place: distance in pixels; the picture's diagonal where the thing is lost.
+        lost: whether the scenery alone explains the picture as well: the object has faded by half or more. Colour and shape
+            are then read where it should be.
+        place: distance in pixels; the picture's diagonal for a lost object.
         colour: distance of mean RGB, each in [0, 1].
-        shape: mean squared difference without the difference of mean colours, in multiples of the same between the true thing
-            and the scenery behind it: 0 for the same shape, 1 for none.
+        shape: mean squared difference without the difference of mean colours, in multiples of that between the true
+            object and the scenery behind it: 0 for the same shape, 1 for none.
     """
 
     lost: Tensor
@@ -35,15 +35,13 @@ class ObjectReading:
 
 
 def read_objects(frames: Tensor, truth: Tensor, scenery: Tensor, x: Tensor, y: Tensor) -> ObjectReading:
-    """Find the thing in each of `frames`.
-
-    It is found where painting the true thing over the scenery explains the picture best, compared with the scenery alone.
+    """Find the object in each of `frames`: where painting it over the scenery explains the picture best.
 
     Args:
-        frames: to read.
+        frames: to search.
         truth: what they should show.
-        scenery: the same without the thing.
-        x, y: the thing's true centre in pixels, [N].
+        scenery: the truth without the object.
+        x, y: the object's true centre in pixels, [N].
     """
     centre = torch.stack([y.round().long(), x.round().long()], dim=1)
     looks = _cut(truth, centre)
@@ -68,7 +66,7 @@ def _mean(values: Tensor, mask: Tensor) -> Tensor:
 
 
 def _variance(values: Tensor, mask: Tensor) -> Tensor:
-    """Return the mean square [N] of what is left of `values` [N, 3, k, k] over `mask` without their mean colour."""
+    """Return the mean square [N] of `values` [N, 3, k, k] over `mask`, without their mean colour."""
     rest = values - _mean(values, mask)[..., None, None]
     return _mean(rest.square(), mask).sum(dim=1)
 
@@ -76,13 +74,13 @@ def _variance(values: Tensor, mask: Tensor) -> Tensor:
 def _match(pictures: Tensor, patterns: Tensor) -> Tensor:
     """Return the sum of products [N, H, W] of each picture and its pattern [N, 3, k, k], laid around every pixel."""
     height, width = pictures.shape[-2:]
-    size = height + 2 * REACH, width + 2 * REACH  # so that nothing comes around the border
+    size = height + 2 * REACH, width + 2 * REACH  # so that nothing wraps around the border
     spectrum = (torch.fft.rfft2(pictures, s=size) * torch.fft.rfft2(patterns, s=size).conj()).sum(dim=1)
     return torch.fft.irfft2(spectrum, s=size).roll((REACH, REACH), dims=(-2, -1))[:, :height, :width]
 
 
 def _cut(pictures: Tensor, centres: Tensor) -> Tensor:
-    """Return what lies around `centres` [N, 2] (row, column), [N, 3, k, k], k = 2 REACH + 1; black beyond the border."""
+    """Return the patches around `centres` [N, 2] (row, column), [N, 3, k, k], k = 2 REACH + 1; black beyond the border."""
     padded, size = F.pad(pictures, (REACH,) * 4), 2 * REACH + 1
     places = zip(padded, centres.tolist(), strict=True)
     return torch.stack([own[:, row : row + size, column : column + size] for own, (row, column) in places])

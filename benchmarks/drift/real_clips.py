@@ -1,8 +1,8 @@
-"""The study's second set of data: windows of real clips, a few seconds of which were filmed and no more.
+"""The study's second data set: windows of real clips, which are only a few seconds long.
 
-A window is a part of the picture, seen through the whole clip, mirrored or not. Training windows lie in the left three fifths
-of the picture, those of validation and of the scenes in the right two fifths, so that no pixel of a scene was ever learnt
-from; the clips themselves are the same, since there are few.
+A window is a part of the picture over the whole clip, mirrored or not. Training windows lie in the left three fifths of the
+picture, those of validation and of the scenes in the right two fifths, so that no pixel of a scene was ever trained on; the
+clips are the same, since there are few.
 
 Frames are [T, 3, H, W] float32 in [0, 1], T = 21, H = 64, W = 96.
 """
@@ -26,17 +26,17 @@ from .world import HEIGHT, NUM_FRAMES, WIDTH, TrueClips
 
 FOLDER_VARIABLE = "SVI_DRIFT_CLIPS"
 LEARNT_SHARE = 0.6  # of the picture's width
-BLACK = 0.1  # share of a film's median brightness below which its first frames are a black lead
-LEAST_SIZE = 0.9  # of a window, in the largest that the held-out part of the picture holds
+BLACK = 0.1  # share of a film's median brightness below which its first frames count as black
+LEAST_SIZE = 0.9  # of a window, relative to the largest in the held-out part of the picture
 
 
 def clips_folder() -> Path:
-    """Return where the clips lie: what SVI_DRIFT_CLIPS says, else ../shared/data/train."""
+    """Return the folder of the clips: SVI_DRIFT_CLIPS, else ../shared/data/train."""
     return Path(os.environ.get(FOLDER_VARIABLE) or REPOSITORY.parent / "shared" / "data" / "train")
 
 
 def clip_names() -> list[str]:
-    """Return name and size of each clip with a caption: what a study's data are made of.
+    """Return name and size of each clip with a caption, the source of a study's data.
 
     Raises:
         StudyError: there are none.
@@ -49,13 +49,13 @@ def clip_names() -> list[str]:
 
 
 def true_window(seed: int, num_clips: int) -> TrueClips:
-    """Draw the window of this seed; from HELD_OUT_SEED on it is a held-out one.
+    """Draw the window of this seed; from HELD_OUT_SEED it is a held-out one.
 
-    Each clip begins with the last frame of the one before. As many are shown as the shortest film has, `num_clips` at most;
-    captions go on for all of them.
+    Each clip begins with the last frame of the one before. There are as many as the shortest film has, at most `num_clips`;
+    all `num_clips` have captions.
 
     Args:
-        seed: decides about clip, place, size and mirroring.
+        seed: of clip, place, size and mirroring.
         num_clips: of the story.
 
     Raises:
@@ -81,7 +81,7 @@ def true_window(seed: int, num_clips: int) -> TrueClips:
 
 @cache
 def _films(folder: Path) -> list[tuple[str, Tensor]]:
-    """Return captions and frames [T, 3, h, w] uint8 of all films at half their size, black leads cut off, of equal length."""
+    """Return captions and frames [T, 3, h, w] uint8 of all films at half size and equal length, without black leads."""
     sources = find_clips(folder)[0] if folder.is_dir() else []
     films = []
     for source in sources:

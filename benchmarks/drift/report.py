@@ -1,4 +1,4 @@
-"""DRIFT.md's tables, curves and filmstrips, from the measurements on disk: nothing is written that is not there."""
+"""DRIFT.md's tables, curves and filmstrips, from the measurements on disk alone."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -16,7 +16,7 @@ from .data import Chain, Source
 from .statistics import bootstrap_interval, holm, sign_flip_p
 from .study import Study, Unit, arm_order, base_path, result_path
 
-START_GAP = "rolled - true start"  # how much worse the loss is, given what the chain came to
+START_GAP = "rolled - true start"  # increase of the loss, given the chain's own output
 LEAST_PAIRS = 8  # for the claim
 LOSS_MARGIN = 0.02  # of the plain LoRA's clean validation loss
 BESIDE_THE_METHOD = (OWN_CLIP, OTHER_CLIP)
@@ -25,7 +25,7 @@ ERROR_TO_SIGNAL = 0.5  # bank RMS above which the recipe is not expected to appl
 
 
 def read_results(study: Study, folder: Path, chain: Chain) -> dict[str, dict[Unit, dict]]:
-    """Return what was measured, by arm and unit."""
+    """Return the measurements by arm and unit."""
     found: dict[str, dict[Unit, dict]] = {}
     for name in arm_order(study):
         for unit in study.units:
@@ -55,7 +55,7 @@ def write_report(study: Study, folder: Path, output: Path, machine: Mapping[str,
 
 
 def compare(results: dict[str, dict[Unit, dict]], arm: str, other: str, figure: str = "drift") -> dict | None:
-    """Return how `arm` differs from `other` in `figure` over the units that have both; None if there is none.
+    """Compare `arm` with `other` in `figure` over the units that have both; None if there is none.
 
     "first" and "second" are their means over these units, "mean" that of the difference, "low" and "high" its 95 % interval,
     "p" of the exact sign-flip test, "n" the pairs.
@@ -71,7 +71,7 @@ def compare(results: dict[str, dict[Unit, dict]], arm: str, other: str, figure: 
 
 
 def verdict_of(results: dict[str, dict[Unit, dict]], arm: str) -> str:
-    """Return "valid", or why `arm` cannot be called better: its videos, or its loss on clean conditioning."""
+    """Return "valid", or why `arm` cannot count as better: its videos, or its loss on clean conditioning."""
     runs = results[arm]
     invalid = [unit for unit, own in runs.items() if own["verdict"] != "valid"]
     if invalid:
@@ -152,7 +152,7 @@ def _claim(results: dict) -> list[str]:
 
 
 def _beside(results: dict) -> list[str]:
-    """Return what else is known of ERFT against the plain LoRA: other scenes, other bases, and its own chains as input."""
+    """Return further comparisons of ERFT with the plain LoRA: other scenes, other bases, and its own chains as input."""
     lines = []
     shared = [unit for unit in results[FULL] if unit in results.get(PLAIN, {})]
     scenes = np.mean([np.subtract(*(results[name][unit]["scene_drift"] for name in (FULL, PLAIN))) for unit in shared], axis=0)
@@ -172,7 +172,7 @@ def _beside(results: dict) -> list[str]:
 
 
 def _arms_table(results: dict, cheats: Mapping[str, dict]) -> str:
-    """Return a row for each arm, then for what only looks like a long video, and for the truth."""
+    """Return a row for each arm, for each cheat that only looks like a long video, and for the truth."""
     rows = [_arm_row(name, verdict_of(results, name), len(units), list(units.values())) for name, units in results.items()]
     rows += [_arm_row(name, own["verdict"], "", [own]) for name, own in cheats.items()]
     head = ["arm", "verdict", "units", "drift", "distance", "Frechet", "PSNR", "object error", "lost", "its place, px",
@@ -183,13 +183,13 @@ def _arms_table(results: dict, cheats: Mapping[str, dict]) -> str:
 
 
 def _commits(results: dict) -> str:
-    """Say what code measured the arms."""
+    """Name the code that measured the arms."""
     commits = sorted({own["commit"] for units in results.values() for own in units.values()})
     return f"Measured by the code of {', '.join(commits)}."
 
 
 def _arm_row(name: str, verdict: str, num_units: int | str, runs: Sequence[dict]) -> list:
-    """Return one row, the same for models and for what cheats: no model, no loss and no errors."""
+    """Return one row, for models and for cheats, which have no model, no loss and no errors."""
     return [
         name,
         verdict,
@@ -213,30 +213,30 @@ def _arm_row(name: str, verdict: str, num_units: int | str, runs: Sequence[dict]
 
 
 def _size(value: float) -> str:
-    """Return the size of errors; empty where there are none, or where none was kept."""
+    """Return the size of errors; empty if there are none, or none was recorded."""
     return f"{value:.3f}" if value else ""
 
 
 def _mean(runs: Sequence[dict], figure: str, form: str) -> str:
-    """Return the mean of a figure over those of `runs` that kept it; empty where none did."""
+    """Return the mean of a figure over those `runs` that recorded it; empty if none did."""
     kept = [own[figure] for own in runs if figure in own]
     return _shown(mean(kept), form) if kept else ""
 
 
 def _ends(runs: Sequence[dict], figure: str, form: str) -> str:
-    """Return a figure's mean over those of `runs` that kept it, at the first clip and at the last one; empty where none did."""
+    """Return a figure's mean at the first and the last clip over those `runs` that recorded it; empty if none did."""
     kept = [own[figure] for own in runs if own.get(figure)]
     return " -> ".join(_shown(mean(values[place] for values in kept), form) for place in (0, -1)) if kept else ""
 
 
 def _shown(value: float, form: str) -> str:
-    """Return `value` in this form; what is rounded to 0 has no sign."""
+    """Return `value` in this format; a rounded 0 has no sign."""
     text = f"{value:{form}}"
     return text.removeprefix("-") if float(text) == 0 else text
 
 
 def _tests_table(results: dict) -> str:
-    """Compare every ablation with the full method, Holm's correction over all of them; then what is only looked at."""
+    """Compare every ablation with the full method, with Holm's correction over all of them; then the exploratory ones."""
     pairs = [(name, FULL) for name in results if name not in (BASE, PLAIN, FULL) and name not in BESIDE_THE_METHOD]
     found = {pair: own for pair in pairs if (own := compare(results, *pair)) is not None}
     adjusted = holm({pair: own["p"] for pair, own in found.items()})
@@ -263,13 +263,13 @@ def _units_table(results: dict) -> str:
 
 
 def _cheats(folder: Path, chain: Chain) -> dict[str, dict]:
-    """Return the scores of what cheats, by name; empty if it was not run."""
+    """Return the scores of the cheats by name; empty if they were not run."""
     path = folder / "results" / chain.name.lower() / "cheats.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
 def _bases(study: Study, folder: Path, chain: Chain) -> dict[int, dict]:
-    """Return what is known of each base, by seed."""
+    """Return the facts about each base, by seed."""
     paths = {seed: base_path(folder, chain, seed).with_suffix(".json") for seed in study.base_seeds}
     return {seed: json.loads(path.read_text(encoding="utf-8")) for seed, path in paths.items() if path.exists()}
 

@@ -1,4 +1,4 @@
-"""Chains of clips, many scenes at a time: each clip begins where the one before ended, with nothing but the model in between.
+"""Chains of clips, many scenes at once: each clip begins where the one before ended.
 
 Shapes: N scenes, K clips, S slots; frames [N, T, H, W, 3] uint8.
 """
@@ -26,7 +26,7 @@ class Scenes:
 
     Attributes:
         seeds: one per scene.
-        truth: what they really look like.
+        truth: their true frames.
         texts: K captions for each scene: N * K entries, scene by scene.
     """
 
@@ -49,7 +49,7 @@ class Scenes:
         return self.texts[torch.arange(len(self.seeds)) * self.num_clips + clip]
 
     def first_frames(self) -> Tensor:
-        """Return the pictures that the videos begin with, [N, 1, 3, H, W] in [0, 1]."""
+        """Return the first frames of the videos, [N, 1, 3, H, W] in [0, 1]."""
         return torch.stack([truth.frames[0, :1] for truth in self.truth])
 
     def true_clip(self, clip: int) -> np.ndarray:
@@ -87,7 +87,7 @@ def roll_out(
     seed: int,
     start_error: Tensor | float = 0.0,
 ) -> Iterator[GeneratedClip]:
-    """Yield the clips of all scenes in order. Another noise for each clip and scene, the same ones for the same `seed`.
+    """Yield the clips of all scenes in order. Noise differs by clip and scene and follows from `seed`.
 
     One frame is handed over as 8-bit pixels, as a video file would hold it; 2.0 Pro hands over the latent. `start_error` is
     added to the latent of the frame that the first clip begins with, [N, 16, h, w].
@@ -110,7 +110,7 @@ def roll_out(
 
 
 def coded(codec: LinearCodec, scenes: Scenes, clip: int) -> np.ndarray:
-    """Return the true clip `clip` of all scenes [N, 21, H, W, 3] as the codec shows it."""
+    """Return the true clip `clip` of all scenes [N, 21, H, W, 3], encoded and decoded."""
     return to_uint8(codec.decode(codec.encode(torch.stack([truth.frames[clip] for truth in scenes.truth]))))
 
 

@@ -1,6 +1,6 @@
 """How far a set of chains is from the truth, clip by clip, and whether it cheats. The measures are those of SVI Drift Report.
 
-Of real clips no more is known than was filmed: then all clips of a chain are compared with the filmed ones' mean features.
+Of real clips only the filmed part is known: all clips of a chain are compared with its mean features.
 
 Shapes: N scenes, K clips, M = 11 features of a clip: ten of colour and detail, one of motion.
 """
@@ -27,15 +27,15 @@ MOTION_RANGE = (0.8, 1.25)  # of the truth's motion; outside it a set of videos 
 
 @dataclass(frozen=True)
 class Reference:
-    """The truth as the codec shows it, measured.
+    """The measures of the truth, encoded and decoded.
 
     Attributes:
         features: [N, K, M] that a chain's are compared with: those of each clip where all are known, otherwise for every clip,
-            the known ones included, the scene's mean over its known clips. Then no clip is nearer to it than another by nature.
+            the known ones included, the scene's mean over its known clips. This favours no clip.
         known: [N, known clips, M].
         scale: [M], standard deviation of each feature over all known clips: the unit of distances.
         motion: median motion of true clips.
-        cheats: of each scene, what would make a video invalid that the truth does too: a thing may rest, or go there and back.
+        cheats: of each scene, what would make a video invalid but is true: an object may rest, or go there and back.
         apart: [N, 2, known clips, known clips], which true clips clearly differ from which other ones, forwards and backwards.
         last_frames: [known clips, N, H, W, 3] uint8, of true clips, encoded and decoded.
         scenery: [N, 3, H, W], the picture without the object, encoded and decoded; None for real clips.
@@ -53,10 +53,10 @@ class Reference:
 
 @dataclass(frozen=True)
 class Scores:
-    """What was measured on N chains of K clips.
+    """The measures of N chains of K clips.
 
     Attributes:
-        verdict: "valid", or INVALID with reasons; of an invalid set no other number means anything.
+        verdict: "valid", or INVALID with reasons; then no other number means anything.
         distance: paired distance of features from the truth, mean over scenes, for each clip.
         drift: mean distance of clips 2..K minus that of clip 1: the primary figure.
         scene_drift: the same of each scene.
@@ -196,17 +196,17 @@ def _object_error(difference: np.ndarray, scenes: Scenes, clip: int, new: slice)
 
 
 def _read_objects(last: np.ndarray, scenes: Scenes, reference: Reference, clip: int) -> ObjectReading:
-    """Find the thing in the `last` frames [N, H, W, 3] of a clip."""
+    """Find the object in the `last` frames [N, H, W, 3] of a clip."""
     seen, truth = (torch.from_numpy(frames).movedim(-1, 1).float() / 255 for frames in (last, reference.last_frames[clip]))
     x, y = (torch.tensor([getattr(own, name)[clip, -1] for own in scenes.truth]) for name in ("x", "y"))
     return read_objects(seen, truth, reference.scenery, x, y)
 
 
 def _verdict(reports: list[DriftReport], differences: np.ndarray, reference: Reference, motion_ratio: float) -> str:
-    """Say why the chains cannot be compared, if they cannot: one in ten cheats, or they do not move as the truth does.
+    """Return "valid", or why the chains cannot be compared: one in ten cheats, or they do not move like the truth.
 
-    A chain repeats or reverses clips if two of them look the same that clearly differ in the truth. Of clips that are not known
-    none may look like another one.
+    A chain repeats or reverses clips if two of them look the same that clearly differ in the truth. Unknown clips must all look
+    different.
     """
     apart = np.ones_like(differences, bool)
     num_known = reference.apart.shape[-1]

@@ -9,7 +9,7 @@ CONFIDENCE, NUM_RESAMPLES = 0.95, 20_000
 
 
 def sign_flip_p(differences: Sequence[float]) -> float:
-    """Return the exact two-sided p of `differences` having mean 0: the share of all sign patterns with as large a mean."""
+    """Return the exact two-sided p of the mean of `differences`: the share of all sign patterns with as large a mean."""
     values = np.asarray(differences, np.float64)
     if not 1 <= len(values) <= 20:
         raise ValueError(f"{len(values)} differences: the exact test takes 1 to 20.")
@@ -19,11 +19,11 @@ def sign_flip_p(differences: Sequence[float]) -> float:
 
 
 def bootstrap_interval(values: Sequence[float], groups: Sequence[object], seed: int = 0) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of `values`: bases are drawn again, then the runs within each.
+    """Return the 95 % interval of the mean of `values`, resampling bases, then the runs within each.
 
     Args:
         values: one per run.
-        groups: the base of each run, so that runs of one base are not taken for independent ones.
+        groups: the base of each run, since runs of one base are not independent.
         seed: of the resampling.
     """
     members = [[v for v, g in zip(values, groups, strict=True) if g == name] for name in dict.fromkeys(groups)]

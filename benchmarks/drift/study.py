@@ -1,4 +1,4 @@
-"""A drift study as data: its settings, the folder that holds it, and where its bases and results lie."""
+"""A drift study as data: its settings, its folder, and the paths of its bases and results."""
 
 import json
 from dataclasses import asdict, dataclass, field, replace
@@ -22,20 +22,20 @@ class Unit:
 
     @property
     def name(self) -> str:
-        """As in folders and tables."""
+        """Its name in folders and tables."""
         return f"base {self.base_seed}, LoRA {self.lora_seed}"
 
 
 @dataclass(frozen=True)
 class Study:
-    """Everything that decides what comes out.
+    """All settings of a study.
 
     Attributes:
         name: "full", "real", or "small" to see that it works.
         source: of the clips.
-        num_stories: to learn from.
+        num_stories: for training.
         base_steps, base_batch: of each base.
-        units: in the order in which they are run.
+        units: in the order of the runs.
         fine_tuning: of each LoRA.
         recycling: of the full method.
         num_scenes, num_clips: of each roll-out.
@@ -56,7 +56,7 @@ class Study:
 
     @property
     def chains(self) -> tuple[Chain, ...]:
-        """The layouts in which it can be run: windows of real clips overlap by one frame, and 2.0 Pro needs five."""
+        """The possible layouts: windows of real clips overlap by one frame, and 2.0 Pro needs five."""
         return tuple(Chain) if self.source is Source.TINY_WORLD else (Chain.ONE_FRAME,)
 
     def as_data(self) -> dict:
@@ -65,7 +65,7 @@ class Study:
 
     @property
     def arms(self) -> dict[str, Arm]:
-        """The arms, in the order in which they are run."""
+        """The arms, in the order of the runs."""
         return make_arms(self.recycling)
 
     @property
@@ -114,10 +114,10 @@ STUDIES = {
 
 
 def require_same_study(study: Study, folder: Path) -> None:
-    """Write down what the folder is for, or refuse one that is for something else: bases and results are kept by name only.
+    """Record the study of the folder, or refuse the folder of another one: bases and results are stored by name only.
 
     Raises:
-        StudyError: the folder holds another study, or one of other clips, or of nobody knows what; or there are no clips.
+        StudyError: the folder holds another study, other clips, or no record; or there are no clips.
     """
     wanted = study.as_data() | {"clips": study.source.clip_names()}
     _require_same(folder, wanted)
@@ -126,7 +126,7 @@ def require_same_study(study: Study, folder: Path) -> None:
 
 
 def require_same_settings(study: Study, folder: Path) -> None:
-    """As :func:`require_same_study`, for results that are only read: their clips may be gone."""
+    """Like :func:`require_same_study`, for reading results, whose clips may be gone."""
     _require_same(folder, study.as_data())
 
 
@@ -144,12 +144,12 @@ def _require_same(folder: Path, wanted: dict) -> None:
 
 
 def base_path(folder: Path, chain: Chain, seed: int) -> Path:
-    """Where the weights of a base lie."""
+    """Return the path of a base's weights."""
     return folder / "bases" / chain.name.lower() / f"{seed}.safetensors"
 
 
 def result_path(folder: Path, chain: Chain, unit: Unit, arm: str) -> Path:
-    """Where the measurements of an arm lie."""
+    """Return the path of an arm's measurements."""
     return folder / "results" / chain.name.lower() / f"{unit.base_seed}-{unit.lora_seed}" / f"{arm.replace(' ', '-')}.json"
 
 

@@ -1,7 +1,7 @@
-"""VBench's dimensions, by VBench itself and the models that are on this machine. What is absent is named, never approximated.
+"""VBench's dimensions, by VBench itself and its local models. Missing ones are named, never approximated.
 
 VBench (https://github.com/Vchitect/VBench) pins old versions of its requirements, so it is no requirement of ours: install it
-yourself and put its models where it looks for them, `VBENCH_CACHE_DIR` or ~/.cache/vbench.
+yourself and put its models into `VBENCH_CACHE_DIR` or ~/.cache/vbench.
 """
 
 import importlib.util
@@ -26,12 +26,12 @@ it would download; so nothing is measured whose files are not all there.
 
 
 def cache_folder() -> Path:
-    """Return where VBench looks for its models."""
+    """Return the folder of VBench's models."""
     return Path(os.environ.get("VBENCH_CACHE_DIR") or Path.home() / ".cache" / "vbench")
 
 
 def missing_for(dimension: str) -> str | None:
-    """Return what `dimension` lacks here; None if it can be measured."""
+    """Return what `dimension` lacks on this machine; None if it can be measured."""
     if importlib.util.find_spec("vbench") is None:
         return "the package vbench is not installed"
     absent = [name for name in DIMENSIONS[dimension] if not (cache_folder() / name).exists()]
@@ -44,7 +44,7 @@ def measure(videos: Path, output: Path, evaluate: Callable[..., dict] | None = N
     Args:
         videos: folder of mp4 files.
         output: where VBench writes its own files.
-        evaluate: (dimension, videos, output) -> VBench's result; VBench's own where it is not given.
+        evaluate: (dimension, videos, output) -> VBench's result; by default VBench's own.
     """
     found: dict[str, float | str] = {}
     for dimension in DIMENSIONS:
@@ -57,7 +57,7 @@ def measure(videos: Path, output: Path, evaluate: Callable[..., dict] | None = N
 
 
 def _evaluate(dimension: str, videos: Path, output: Path) -> dict:
-    """Let VBench measure one dimension on videos of one's own."""
+    """Let VBench measure one dimension on custom videos."""
     import torch
     from vbench import VBench
 

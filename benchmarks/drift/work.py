@@ -44,7 +44,7 @@ STRIP_CLIPS = 6
 
 @dataclass(frozen=True)
 class Workshop:
-    """What a process needs of a study, made once; `commit` is of the code that it imported."""
+    """A process's share of a study, made once; `commit` is that of the imported code."""
 
     study: Study
     folder: Path
@@ -67,10 +67,7 @@ def open_workshop(study: Study, folder: Path) -> Workshop:
 
 
 def run_study(study: Study, folder: Path, chains: Iterable[Chain], arm_names: Iterable[str], num_workers: int) -> None:
-    """Do what is missing: the bases, then for each chain and unit the arms called `arm_names`.
-
-    A run that was stopped goes on with what is not there yet.
-    """
+    """Run what is missing: the bases, then for each chain and unit the arms called `arm_names`."""
     open_workshop(study, folder)  # the data is written by one process only
     arm_names = list(arm_names)
     tasks = []
@@ -104,7 +101,7 @@ def _work(task) -> None:
 
 
 def make_base(workshop: Workshop, chain: Chain, seed: int) -> None:
-    """Train a base, unless it is there."""
+    """Train a base, if it is missing."""
     path, study = base_path(workshop.folder, chain, seed), workshop.study
     if path.exists():
         return
@@ -125,7 +122,7 @@ def make_base(workshop: Workshop, chain: Chain, seed: int) -> None:
 
 
 def run_unit(workshop: Workshop, chain: Chain, unit: Unit, arm_names: list[str]) -> None:
-    """Measure the base and the arms called `arm_names` of one unit, as far as they are not there yet."""
+    """Measure the base and the arms called `arm_names` of one unit, if they are missing."""
     study = workshop.study
     missing = [name for name in (BASE, *arm_names) if not result_path(workshop.folder, chain, unit, name).exists()]
     if not missing:
@@ -164,7 +161,7 @@ def measure_arm(workshop: Workshop, model, chain: Chain, unit: Unit, name: str, 
     scores = asdict(score(chain, scenes, reference, clips()))
     write_strip(result_path(workshop.folder, chain, unit, name).with_suffix(".png"), [clip.frames for clip in kept])
     found = {"clean_loss": clean_loss(model, workshop.codec, workshop.validation, chain)}
-    if scenes.num_known > 1:  # otherwise no clip is known that has one before it
+    if scenes.num_known > 1:  # otherwise no known clip has one before it
         losses = condition_losses(workshop.codec, model, chain, scenes, [clip.y_latent for clip in kept])
         found |= {"true_start_loss": losses[0], "rolled_start_loss": losses[1]}
     return {**scores, **found}
@@ -172,7 +169,7 @@ def measure_arm(workshop: Workshop, model, chain: Chain, unit: Unit, name: str, 
 
 @torch.no_grad()
 def condition_losses(codec: LinearCodec, model, chain: Chain, scenes: Scenes, y_latents: list[Tensor]) -> tuple[float, float]:
-    """Return the velocity loss on the last clip that is known, given true conditioning, and given that of the chain."""
+    """Return the velocity loss on the last known clip, given true conditioning, and given the chain's."""
     clip = scenes.num_known - 1
     before, target = (codec.encode(torch.stack([t.frames[k] for t in scenes.truth])) for k in (clip - 1, clip))
     anchor = codec.encode(scenes.first_frames())[:, :, 0]
@@ -188,10 +185,10 @@ def condition_losses(codec: LinearCodec, model, chain: Chain, scenes: Scenes, y_
 
 
 def diagnose_bases(study: Study, folder: Path) -> str:
-    """Return a table of what error recycling has to work with, for the one-frame bases that are there; it is kept as JSON.
+    """Diagnose the existing one-frame bases, save the measures as JSON, and return their table.
 
     Raises:
-        StudyError: there is none.
+        StudyError: there are none.
     """
     paths = {seed: base_path(folder, Chain.ONE_FRAME, seed) for seed in study.base_seeds}
     paths = {seed: path for seed, path in paths.items() if path.exists()}
@@ -209,9 +206,9 @@ def diagnose_bases(study: Study, folder: Path) -> str:
 
 
 def run_cheats(workshop: Workshop, chain: Chain) -> None:
-    """Score what only looks like a long video, with the same code: nothing of it may pass, but a darker truth must.
+    """Score cheats, which only look like a long video, with the same code: none may pass, but a darker truth must.
 
-    The truth itself is valid by construction; its row shows what the codec alone costs.
+    The truth itself is valid by construction; its row shows the cost of the codec alone.
     """
     study = workshop.study
     path = workshop.folder / "results" / chain.name.lower() / "cheats.json"
@@ -247,5 +244,5 @@ def _thinned(values: tuple[float, ...], count: int = 20) -> list[float]:
 
 
 def num_cores() -> int:
-    """Return how many processes are worth starting."""
+    """Return the number of usable cores."""
     return os.cpu_count() or 1

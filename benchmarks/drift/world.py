@@ -3,8 +3,8 @@
 A clip has 21 frames (6 latent slots). Of the 81 frames of the demo's clip it shows the first 5 and the last 5, at rest, and
 every sixth one between them. So clips that share 5 frames (2.0 Pro), and clips that share one, both join without a jump, and
 what a clip shows follows from its first frame and its caption. By day, before one of three plain landscapes, a ball, a star or
-a balloon moves left, right, up or down, or rests; camera and light stay. So little a small model can learn to predict well, and
-error recycling is meant for models that do.
+a balloon moves left, right, up or down, or rests; camera and light stay. A small model can learn to predict this
+well, and error recycling is meant for models that do.
 
 Frames are [T, 3, H, W] float32 in [0, 1], T = 21, H = 64, W = 96.
 """
@@ -52,13 +52,13 @@ SHOWN = (
 
 @dataclass(frozen=True)
 class TrueClips:
-    """What a story really looks like, clip after clip.
+    """The true frames of a story, clip by clip.
 
     Attributes:
-        frames: [clips, 21, 3, 64, 96] in [0, 1]; of a real clip fewer than there are captions, as many as were filmed.
-        x, y: centre of the object in pixels, [clips, 21]; None where nobody knows it.
+        frames: [clips, 21, 3, 64, 96] in [0, 1]; of real films only as many clips as were filmed.
+        x, y: centre of the object in pixels, [clips, 21]; None for real clips.
         captions: one for each clip.
-        scenery: [3, 64, 96], the picture without the object; None where nobody knows it.
+        scenery: [3, 64, 96], the picture without the object; None for real clips.
     """
 
     frames: Tensor

@@ -1,13 +1,13 @@
-"""Each gain in speed by itself, before and after, on CPU: what it saves, and how far its result is from the plain way's.
+"""Each speed-up by itself, before and after, on CPU: what it saves, and how far its result deviates.
 
     python -m benchmarks.gains            # about five minutes
     python -m benchmarks.gains --quick    # small sizes: to see that it works
 
-- Video files written beside sampling: three clips of 81 frames at 832 x 480. A sleep stands for sampling, during which this
-  process waits for a GPU; "before" waits for each file as soon as its frames are decoded.
+- Video files written beside sampling: three clips of 81 frames at 832 x 480. A sleep stands for sampling on a GPU;
+  "before" waits for each file as soon as its frames are decoded.
 - Self-attention kept for the backward pass: forward and backward of two checkpointed blocks, where attention is most of it.
 - A LoRA's term scaled while it is narrow: one layer, forward and backward.
-- A LoRA merged into fp8: which share of it is left, rounded to nearest and stochastically as ComfyUI's Save Model does.
+- A LoRA merged into fp8: the share of it that survives, rounded to nearest and stochastically as ComfyUI's Save Model does.
 
 What only a GPU can show is in benchmarks.gpu, what the bank costs in benchmarks.bank, counts against stock in benchmarks.loop.
 """

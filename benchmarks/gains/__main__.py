@@ -31,7 +31,7 @@ class Sizes:
 
     Attributes:
         width, height, num_frames: of a clip whose file is written.
-        sampling_seconds: that it takes to sample one.
+        sampling_seconds: of a clip.
         num_slots, side: of the latent that a training step goes over.
         num_tokens, dim: of the layer with a LoRA.
         vae_dim, decoded_slots, decoded_side: of the VAE, and of the latent that it decodes.
@@ -61,7 +61,7 @@ def main(arguments: list[str] | None = None) -> int:
     """Measure what is missing and print the table."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gains", description="Each gain, before and after, on CPU.")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of gains.json, .md, .png (default: {OUTPUT})")
-    parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured already")
+    parser.add_argument("--fresh", action="store_true", help="measure everything again")
     parser.add_argument("--quick", action="store_true", help="small sizes: to see that it works, not to publish")
     parser.add_argument("--only", default="", metavar="TEXT", help="measure only the rows whose name contains it")
     options = parser.parse_args(arguments)
@@ -82,9 +82,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def in_turn(make_ways: Callable[[Sizes], tuple[Way, Way]], sizes: Sizes) -> dict[str, Any]:
-    """Return what both ways (before, after) took, in the order before, after, after, before, and how their results differ.
+    """Return the times of both ways, run in the order before, after, after, before, and how their results differ.
 
-    A first run of each is not counted.
+    The first run of each is not counted.
     """
     ways = make_ways(sizes)
     results = [way()[1] for way in ways]

@@ -1,4 +1,4 @@
-"""Gains in a training step, and what fp8 leaves of a LoRA."""
+"""Speed-ups of a training step, and how much of a LoRA survives in fp8."""
 
 import time
 from collections.abc import Callable
@@ -80,7 +80,7 @@ def lora_scaled(sizes) -> tuple[Callable, Callable]:
 
 
 def fp8_share(sizes) -> dict[str, object]:
-    """Return which share of a change of weights is left in fp8: rounded to nearest (before), and stochastically (after)."""
+    """Return the share of a weight change that survives in fp8: rounded to nearest (before), and stochastically (after)."""
     import comfy.float
 
     random = torch.Generator().manual_seed(3)

@@ -1,4 +1,4 @@
-"""A clip's time with its video file written in line, and beside the sampling of the next clip."""
+"""A clip's time with its video file written in line, and in the background while the next clip is sampled."""
 
 import shutil
 import tempfile
@@ -20,7 +20,7 @@ NUM_CLIPS = 3
 
 
 class SleepingMaker:
-    """Clips that take a while to sample, and show a picture that moves."""
+    """Makes clips of a moving picture, and sleeps for the time of sampling."""
 
     def __init__(self, sizes):
         self.sizes = sizes
@@ -35,7 +35,7 @@ class SleepingMaker:
         return request.seed
 
     def sample(self, request: ClipRequest, previous) -> torch.Tensor:
-        """Return an empty latent, after the time of sampling."""
+        """Sleep, then return an empty latent."""
         self.began.append(time.perf_counter())
         time.sleep(self.sizes.sampling_seconds)
         slots = (self.sizes.num_frames - 1) // 4 + 1
@@ -54,7 +54,7 @@ class SleepingMaker:
 
 
 class VideoInLine(GrowingVideo):
-    """Waits for each file before the next clip is begun."""
+    """Waits for each file before the next clip begins."""
 
     def add(self, *arguments, **options) -> None:
         """Add a clip and wait for its file."""

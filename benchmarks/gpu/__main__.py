@@ -1,4 +1,4 @@
-"""Say which GPU benchmarks there are: ``python -m benchmarks.gpu``."""
+"""List the GPU benchmarks: ``python -m benchmarks.gpu``."""
 
 import sys
 

@@ -1,7 +1,7 @@
 """ComfyUI's model code and this pack in the process of a benchmark, without ComfyUI's server.
 
-Nothing of ComfyUI's dynamic memory management is on here (its main.py starts that): models are held as its plain ModelPatcher
-does. The row "stock" and the row "ours" share this, so it does not decide between them.
+ComfyUI's dynamic memory management is off, since its main.py starts it: the plain ModelPatcher holds the models. The rows
+"stock" and "ours" share this.
 """
 
 import importlib
@@ -26,7 +26,7 @@ class _Anything(type):
 
 
 class Unused(metaclass=_Anything):
-    """What stands in :class:`StandInForAv` for everything."""
+    """Every attribute of :class:`StandInForAv`'s modules."""
 
 
 class StandInForAv:
@@ -53,7 +53,7 @@ class StandInForAv:
         return module
 
     def exec_module(self, module: ModuleType) -> None:
-        """There is nothing to execute."""
+        """Execute nothing."""
 
 
 def provide_av() -> None:

@@ -1,4 +1,4 @@
-"""What the GPU benchmarks share: their arguments, results that survive a stop, timing, and the report."""
+"""Shared by the GPU benchmarks: arguments, results that survive a stop, timing, and the report."""
 
 import argparse
 import sys
@@ -26,14 +26,14 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Bench:
-    """One benchmark that is being run.
+    """A running benchmark.
 
     Attributes:
         name: of its files.
         shapes: of model and clip.
         device: where it runs.
         folder: of its files.
-        results: what was measured so far.
+        results: measurements so far.
         chosen: further options.
     """
 
@@ -46,13 +46,13 @@ class Bench:
 
     @property
     def device_name(self) -> str:
-        """As the driver calls it."""
+        """The driver's name for it."""
         return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
 
     def measure(self, row: str, measure: Callable[[], Row]) -> Row:
-        """Return what `measure` found for `row`, unless it was measured before. What cannot run here says why.
+        """Return the measurement of `row`, from an earlier run if there is one, or the reason why it cannot run here.
 
-        Only what the machine lacks is a result (a kernel, memory, diffusers); anything else stops the benchmark.
+        Only what the machine lacks (a kernel, memory, diffusers) is a reason; other errors stop the benchmark.
         """
 
         def measured() -> Row:
@@ -85,7 +85,7 @@ class Bench:
 
 
 def shown(found: Row, column: str, is_first: bool) -> str:
-    """Return a table's cell: a number to three digits; in the first column why there is none."""
+    """Return a cell of a table: a number to three digits; without one, the reason in the first column."""
     if "unavailable" in found:
         return f"not available: {found['unavailable']}" if is_first else ""
     value = found.get(column, "")
@@ -93,7 +93,7 @@ def shown(found: Row, column: str, is_first: bool) -> str:
 
 
 def open_bench(name: str, purpose: str, arguments: Sequence[str] | None = None, **choices: Sequence[str]) -> Bench:
-    """Read the command line and return the benchmark that it asks for.
+    """Return the benchmark of the command line.
 
     `choices` are further options of this benchmark, each with its values, the default first; they end up in its settings.
     """
@@ -101,13 +101,13 @@ def open_bench(name: str, purpose: str, arguments: Sequence[str] | None = None, 
     parser.add_argument("--shapes", choices=SHAPES, default="14b", help="sizes of model and clip (default: 14b)")
     parser.add_argument("--device", default="cuda", help="cuda, or cpu to see that it works")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of its files (default: {OUTPUT})")
-    parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured already")
+    parser.add_argument("--fresh", action="store_true", help="measure everything again")
     for option, values in choices.items():
         parser.add_argument(f"--{option}", choices=values, default=values[0], help=f"default: {values[0]}")
     options = parser.parse_args(arguments)
     device = torch.device(options.device)
     if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("PyTorch sees no CUDA device here: run it on a machine with one, or see it work with --device cpu.")
+        parser.error("PyTorch sees no CUDA device here: use a machine with one, or try it with --device cpu.")
     if device.type == "cpu":
         torch.set_num_threads(1)
     folder = options.output.absolute()
@@ -123,7 +123,7 @@ def open_bench(name: str, purpose: str, arguments: Sequence[str] | None = None, 
 
 
 def gpu_facts(device: torch.device) -> dict[str, str]:
-    """Return what to say of the accelerator."""
+    """Return the facts about the accelerator."""
     if device.type != "cuda":
         return {"GPU": "none: these figures only show that the benchmark works"}
     facts = torch.cuda.get_device_properties(device)
@@ -132,13 +132,13 @@ def gpu_facts(device: torch.device) -> dict[str, str]:
 
 
 def synchronize(device: torch.device) -> None:
-    """Wait until `device` has done what it was asked for."""
+    """Wait until `device` has finished its work."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
 
 
 def milliseconds(run: Callable[[], Any], device: torch.device, runs: int = 5) -> Row:
-    """Return the median, least and most milliseconds of `run`, after one that is not counted."""
+    """Return the median, least and most milliseconds of `run`, after a warm-up."""
     run()
     taken = []
     for _ in range(runs):

@@ -1,7 +1,7 @@
 """The same clips made in three ways: by this pack, by what ComfyUI's stock nodes do, and by diffusers' pipeline.
 
 Every job makes N clips one after the other, each from the last frames of the one before, and ends with a finished video file.
-The text is encoded already in all of them. Models are loaded once before; only making the video is timed.
+Texts are encoded and models loaded beforehand; only making the video is timed.
 """
 
 import functools
@@ -28,7 +28,7 @@ PROMPT = "a cat walks on the grass"
 
 @dataclass(frozen=True)
 class Job:
-    """What all jobs share.
+    """The settings and inputs of all jobs.
 
     Attributes:
         shapes: of model and clip.
@@ -72,7 +72,7 @@ def peak_gib(device: torch.device) -> float | str:
 
 
 def timed_job(job: Job, make: Callable[[Job, int, Stopwatch], int], num_clips: int) -> Row:
-    """Run one job and return what it took: in all, by stage, for each frame that is new, and in memory."""
+    """Run one job and return its time in total, by stage and per new frame, and its memory."""
     if job.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(job.device)
     watch = Stopwatch(job.device)
@@ -140,7 +140,7 @@ def our_sampler(job: Job, plan: Any) -> Any:
 
 @contextmanager
 def _timed_engine(watch: Stopwatch, clip_sampler, run) -> Iterator[None]:
-    """Let the pack's own functions be stages of `watch` for the length of the block."""
+    """Time the pack's own functions as stages of `watch` within the block."""
     sampling, vaes = pack_module("nodes.bridge.sampling"), pack_module("nodes.bridge.vaes")
     places = [
         (clip_sampler.ClipSampler, "build_y", watch.timed("conditioning", clip_sampler.ClipSampler.build_y)),
@@ -161,8 +161,8 @@ def _timed_engine(watch: Stopwatch, clip_sampler, run) -> Iterator[None]:
 def make_stock(job: Job, num_clips: int, watch: Stopwatch) -> int:
     """Make the video as WanImageToVideo, two KSamplerAdvanced, VAEDecode and one IMAGE batch do; return its frames.
 
-    Those nodes cannot be imported without ComfyUI's server, so what they do is written out here. The batch is encoded by the
-    pack's encoder in place of SaveVideo, which needs PyAV.
+    Those nodes need ComfyUI's server, so their work is written out here. The pack's encoder replaces SaveVideo, which needs
+    PyAV.
     """
     high, low, vae = job.models
     start, parts = job.image, []
@@ -245,7 +245,7 @@ def diffusers_pipeline(job: Job):
 
 
 def make_diffusers(job: Job, num_clips: int, watch: Stopwatch) -> int:
-    """Make the video with diffusers' own pipeline, clip after clip; return its frames. Its stages are not told apart."""
+    """Make the video with diffusers' own pipeline, clip by clip, without separate stages; return its frames."""
     pipeline, text = diffusers_pipeline(job), job.text.to(job.device, torch.bfloat16)
     pipeline.set_progress_bar_config(disable=True)
     start, parts = job.image, []

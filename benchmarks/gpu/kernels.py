@@ -1,7 +1,7 @@
-"""What the kernels of one forward pass, of the VAE and of the way to the host take: ``python -m benchmarks.gpu.kernels``.
+"""Time the kernels of a forward pass, of the VAE and of transfers to the host: ``python -m benchmarks.gpu.kernels``.
 
 Matrix products in bf16 and fp8, every attention kernel forward and with its backward pass, the VAE in both memory formats,
-frames to the host in three ways, and whether decoding beside sampling on a second stream gains anything. Where results can
+frames to the host in three ways, and decoding during sampling on a second stream. Where results can
 differ, a row has the largest deviation from the plain way.
 """
 
@@ -44,7 +44,7 @@ def normal(bench: Bench, *shape: int) -> torch.Tensor:
 
 
 def timed(bench: Bench, run: Callable[[], torch.Tensor], tflop: float) -> Row:
-    """Return the times of `run`, and its sums per second."""
+    """Return the times of `run`, and its operations per second."""
     row = milliseconds(run, bench.device)
     return row | {"TFLOP/s": 1e3 * tflop / row["ms"]}
 
@@ -181,7 +181,7 @@ def vae_call(bench: Bench, vae, what: str) -> Callable[[], torch.Tensor]:
 
 
 def measure_transfers(bench: Bench) -> None:
-    """Time the frames of one clip on their way to the host: as ComfyUI's VAE node sends them, as the pack does, and pinned."""
+    """Time the transfer of a clip's frames to the host: as ComfyUI's VAE node does it, as the pack does, and pinned."""
     shapes = bench.shapes
     frames = normal(bench, shapes.num_frames, shapes.height, shapes.width, 3).float().sigmoid()
     to_uint8 = pack_module("svi_core.video.video_file").to_uint8

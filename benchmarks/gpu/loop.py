@@ -2,10 +2,10 @@
 
 Ours and stock share the loaded models and run in the order ours, stock, stock, ours, after one clip each that is not counted
 (the attention probe is in it). diffusers has bf16 weights only, so it is compared with --weights bf16. "% of limit" is the
-least time in which the device could do the transformer's and the VAE's sums (docs/METHOD.md, 11.1), over the time it took.
+lower bound for the transformer's and the VAE's operations (docs/METHOD.md, 11.1), over the time measured.
 
-Two rows show ours otherwise: with each expert fetched from host memory whenever its turn comes, as on a card that holds one
-(what that costs is all that fetching it earlier could gain), and with both compiled as TorchCompileModel does.
+Two rows vary ours: each expert fetched from host memory when its turn comes, as on a card that holds one (prefetching could
+gain at most this cost), and both compiled as TorchCompileModel does.
 """
 
 import sys
@@ -47,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def make_with_swaps(job: Job, num_clips: int, watch: Stopwatch) -> int:
-    """Make the video as ours does, but with an empty card before each expert; return its frames."""
+    """Make the video like ours, but empty the card before each expert; return its frames."""
     import comfy.model_management
 
     sampling = pack_module("nodes.bridge.sampling")
@@ -65,7 +65,7 @@ def make_with_swaps(job: Job, num_clips: int, watch: Stopwatch) -> int:
 
 
 def compiled_row(job: Job) -> Row:
-    """Return what ours takes with compiled experts; what the first clip took, and its largest deviation from the plain way."""
+    """Return the time of ours with compiled experts, of its first clip, and its largest deviation from the plain way."""
     compiled, latents = with_compiled_experts(job), []
     for way in (job, compiled):
         first = timed_job(way, make_ours, num_clips=1)
@@ -75,7 +75,7 @@ def compiled_row(job: Job) -> Row:
 
 
 def with_compiled_experts(job: Job) -> Job:
-    """Return `job` with its experts compiled as ComfyUI's TorchCompileModel does; without a GPU by a backend that is quick."""
+    """Return `job` with its experts compiled as ComfyUI's TorchCompileModel does; without a GPU, by a quick backend."""
     high, low, vae = job.models
     compiled = replace(job)
     vars(compiled)["models"] = (*(compile_expert(model, job.device) for model in (high, low)), vae)
@@ -83,7 +83,7 @@ def with_compiled_experts(job: Job) -> Job:
 
 
 def compile_expert(model: Any, device: torch.device) -> Any:
-    """Return a clone of the MODEL that runs compiled: the transformer is another one while ComfyUI calls it."""
+    """Return a clone of the MODEL whose transformer is compiled while ComfyUI calls it."""
     from comfy.patcher_extension import WrappersMP
 
     backend = "inductor" if device.type == "cuda" else "eager"
@@ -116,7 +116,7 @@ def only_latent(job: Job) -> torch.Tensor:
 
 
 def measure_diffusers(bench: Bench, job: Job) -> None:
-    """Time diffusers' pipeline twice, after one clip that is not counted."""
+    """Time diffusers' pipeline twice, after a warm-up clip."""
 
     def measured() -> Row:
         unload_comfy_models(job)
@@ -130,7 +130,7 @@ def measure_diffusers(bench: Bench, job: Job) -> None:
 
 
 def unload_comfy_models(job: Job) -> None:
-    """Make room on the device for diffusers' two experts."""
+    """Free the device for diffusers' two experts."""
     import comfy.model_management
 
     vars(job).pop("models", None)

@@ -1,4 +1,4 @@
-"""Sizes of Wan 14B and of one clip, what a pass over them costs, and what the hardware could do at most.
+"""Sizes of Wan 14B and of one clip, the cost of a pass over them, and the limits of the hardware.
 
 Source: docs/METHOD.md, 1.1 (architecture) and 11.1 (VAE cost; 787 + 900 TFLOP for one forward pass, which the formulas here
 give within 1 %).
@@ -65,7 +65,7 @@ class Shapes:
         return DECODE_TFLOP * self.num_frames * self.width * self.height / DECODED_PIXELS
 
     def clip_limit(self, device_name: str, num_steps: int, bits: int) -> float | None:
-        """Return the least seconds in which `device_name` could make a clip, all sums in `bits`; None if it is not known.
+        """Return the least seconds in which `device_name` could make a clip with `bits` operands; None if unknown.
 
         The VAE is counted in bf16.
         """
@@ -76,7 +76,7 @@ class Shapes:
         return transformer + self.decode_tflop / peaks[0]
 
     def training_limit(self, device_name: str, keeps_attention: bool) -> float | None:
-        """Return the least seconds of a bf16 training step with checkpointed blocks and a LoRA; None if it is not known.
+        """Return the least seconds of a bf16 training step with checkpointed blocks and a LoRA; None if unknown.
 
         Linear layers: forward, again, and the gradient of their input. Attention: forward, again unless it was kept, and
         a backward pass of 2.5 times as many sums.

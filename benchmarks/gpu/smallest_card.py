@@ -1,6 +1,6 @@
-"""Which cards are large enough, by allowing PyTorch only as much memory: ``python -m benchmarks.gpu.smallest_card``.
+"""Which cards are large enough, by limiting PyTorch's memory: ``python -m benchmarks.gpu.smallest_card``.
 
-Each try is a process of its own that may hold so many GiB (torch.cuda.set_per_process_memory_fraction) and whose ComfyUI is
+Each try is a process of its own that may hold a number of GiB (torch.cuda.set_per_process_memory_fraction) and whose ComfyUI is
 told to leave the rest of the card alone, as --reserve-vram does. A real card of that size has a little less, for its driver and
 the desktop: about 1 GiB. Weights that do not fit wait in host memory, which is not limited here. On a CPU nothing is limited.
 """
@@ -44,10 +44,10 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def tried(bench: Bench, what: str, card: int) -> Row:
-    """Return what one try in a process of its own came to.
+    """Return the result of one try in a process of its own.
 
     Raises:
-        ChildProcessError: it failed for want of something other than memory.
+        ChildProcessError: it failed, but not for lack of memory.
     """
     command = [sys.executable, "-m", "benchmarks.gpu.smallest_card", "--try", what, "--gib", str(card)]
     command += ["--shapes", bench.shapes.name, "--device", str(bench.device), "--output", str(bench.folder)]

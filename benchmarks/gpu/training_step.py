@@ -1,8 +1,8 @@
-"""One optimizer step on one clip: ours as it is trained, and diffusers with peft: ``python -m benchmarks.gpu.training_step``.
+"""One optimizer step on one clip: ours, and diffusers with peft: ``python -m benchmarks.gpu.training_step``.
 
 All train a LoRA of the published rank on all linear layers of the blocks, blocks checkpointed, AdamW, batch 1. Ours includes
-drawing and storing errors. "% of limit" counts bf16 sums only (docs/METHOD.md, 11.2); diffusers and peft have bf16 weights
-only.
+drawing and storing errors. "% of limit" counts bf16 operations only (docs/METHOD.md, 11.2). diffusers and peft have bf16
+weights only.
 """
 
 import sys
@@ -44,7 +44,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def timed_steps(bench: Bench, step: Callable[[], Any], keeps_attention: bool = False) -> Row:
-    """Return what `step` takes, the first one left out."""
+    """Return the times of `step`, without the first one."""
     if bench.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(bench.device)
     step()

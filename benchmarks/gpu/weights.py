@@ -1,6 +1,6 @@
-"""Random weight files of the real shapes, written once: normal and finite, each tensor drawn and written by itself.
+"""Random weight files of the real shapes, written once, tensor by tensor: normal and finite.
 
-Zeros would not do: GPUs draw less power for them and clock higher (788 TFLOP/s on random numbers were 894 on zeros).
+Zeros would mislead: GPUs draw less power for them and clock higher (788 TFLOP/s on random numbers were 894 on zeros).
 Sources: docs/METHOD.md, 1.1 (architecture) and 12.4 (ComfyUI's scaled fp8 files, comfy/ops.py, `_quantization_metadata`).
 """
 
@@ -20,7 +20,7 @@ FIXED_VAE = {"z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_s
 
 
 def expert_files(folder: Path, shapes: Shapes, device: torch.device, kind: str) -> tuple[Path, Path]:
-    """Return the files of the high- and the low-noise expert, written if they are not there; numbers come from `device`.
+    """Return the files of the high- and the low-noise expert, written if missing; `device` draws the numbers.
 
     In bf16 both are one file of 28 GB, loaded twice, so that a disk of 64 GB has room.
     """
@@ -33,7 +33,7 @@ def expert_files(folder: Path, shapes: Shapes, device: torch.device, kind: str) 
 
 
 def vae_file(folder: Path, shapes: Shapes, device: torch.device) -> Path:
-    """Return the VAE's file, bf16, written if it is not there."""
+    """Return the VAE's file, bf16, written if missing."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{shapes.name}-vae.safetensors"
     if not path.exists():

@@ -1,6 +1,6 @@
 """The loop against the same job of stock ComfyUI nodes: exact counts, CPU time, memory versus clips; on CPU with tiny models.
 
-    python -m benchmarks.loop            # under 10 minutes; stopped, the same command goes on where it was
+    python -m benchmarks.loop            # under 10 minutes; resumes after a stop
     python -m benchmarks.loop --fresh    # measure all of it again
 
 Both jobs make N clips of 81 frames with the same two tiny random experts, the same LoRAs, 4 steps and cfg 1, a prompt per clip,

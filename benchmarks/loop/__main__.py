@@ -1,4 +1,4 @@
-"""Check the arguments, set the environment up, and measure in it: ``python -m benchmarks.loop``."""
+"""Check the arguments, set up the environment, and measure in it: ``python -m benchmarks.loop``."""
 
 import argparse
 import os
@@ -11,12 +11,12 @@ OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 
 
 def main() -> int:
-    """Run the measurements in place of this process; return only if there is no environment to run them in."""
+    """Replace this process by the measurements; return only if there is no environment for them."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.loop", description="Our loop against stock nodes, on CPU.")
     parser.add_argument(
         "--output", type=Path, default=OUTPUT, help=f"folder of loop.json, loop.md, loop.png (default: {OUTPUT})"
     )
-    parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured already")
+    parser.add_argument("--fresh", action="store_true", help="measure everything again")
     parser.add_argument("--quick", action="store_true", help="fewer and shorter runs: to see that it works, not to publish")
     options = parser.parse_args()
     flags = [name for name in ("fresh", "quick") if getattr(options, name)]

@@ -1,4 +1,4 @@
-"""The same job as our one node and as stock nodes, in API format."""
+"""The same job with our one node and with stock nodes, in API format."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -16,7 +16,7 @@ MAX_BATCHED = 50  # images that one BatchImagesNode takes
 
 @dataclass(frozen=True)
 class Job:
-    """What both graphs are asked for: clips, frames of each, side of the square picture in pixels, noise seed."""
+    """The job of both graphs: clips, frames of each, side of the square picture in pixels, noise seed."""
 
     num_clips: int
     num_frames: int = 81
@@ -24,7 +24,7 @@ class Job:
     seed: int = 0
 
     def prompt(self, clip: int) -> str:
-        """Return the prompt of clip `clip`: ten in turn, so that kept texts do not hide what clips cost in memory."""
+        """Return the prompt of clip `clip`: ten in turn, so that cached texts do not hide the memory cost of clips."""
         return f"a cat walking on the grass, scene {clip % 10}"
 
 

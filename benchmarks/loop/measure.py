@@ -22,7 +22,7 @@ from dev.environment import REPOSITORY, Environment, ensure_environment, say
 from dev.server import ComfyServer, process_variables
 
 TINY_MODELS = REPOSITORY / "tests" / "e2e" / "tiny_models.py"
-SANE_SHARE = 0.5  # of the free memory that a stock run may be expected to need
+SANE_SHARE = 0.5  # of the free memory that a stock run may need by our estimate
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ QUICK = Settings(num_frames=9, counted_clips=2, timed_clips=1, num_blocks=1, mem
 
 @dataclass(frozen=True)
 class Bench:
-    """Where the measurements are made."""
+    """The place of the measurements."""
 
     environment: Environment
     folder: Path
@@ -64,7 +64,7 @@ class Bench:
         return self.folder / "models"
 
     def prepare(self) -> None:
-        """Write the tiny models and the picture, unless they are there."""
+        """Write the tiny models and the picture, if missing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         Image.linear_gradient("L").resize((96, 64)).convert("RGB").save(self.folder / "reference.png")
         if self.models.is_dir():
@@ -85,14 +85,14 @@ class Bench:
 
 
 def counted_run(server: ComfyServer, graph: dict[str, Any], copies_of: int = 0) -> dict[str, float]:
-    """Run `graph` and return what it took and what was counted; with `copies_of`, also copies of frames of that side."""
+    """Run `graph` and return times and counts; with `copies_of`, also copies of frames of that side."""
     server.post_json("/svi_benchmark/restart", {"height": copies_of, "width": copies_of} if copies_of else {})
     taken = run_watched(server, graph)
     return taken | server.get_json("/svi_benchmark")
 
 
 def measure_counts(bench: Bench, settings: Settings, kind: str) -> dict[str, dict[str, float]]:
-    """Return what is counted in the first run on a fresh server, and when its graph is queued again after ComfyUI forgot all.
+    """Return the counts of the first run on a fresh server, and of its graph queued again with ComfyUI's cache empty.
 
     Counting copies slows the "cold" run, so its times mean nothing; "first" and "again" are timed.
     """
@@ -108,7 +108,7 @@ def measure_counts(bench: Bench, settings: Settings, kind: str) -> dict[str, dic
 
 
 def measure_block(bench: Bench, settings: Settings, block: int) -> list[dict[str, Any]]:
-    """Return the runs ours, stock, stock, ours on one warm server, each with a seed of its own."""
+    """Return the runs ours, stock, stock, ours on one warm server, each with its own seed."""
     runs = []
     with bench.server() as (server, image):
         for kind, graph in GRAPHS.items():
@@ -165,7 +165,7 @@ def main(output: Path, flags: list[str]) -> int:
     try:
         measure_all(bench, settings, results)
     except (ServerError, KeyboardInterrupt) as error:
-        say(f"stopped: {error or 'interrupted'}\nWhat was measured is kept; the same command goes on from here.")
+        say(f"stopped: {error or 'interrupted'}\nMeasurements are saved; the same command resumes.")
         return 1
     sys.stdout.write(write_report(results.content, output) + "\n")
     return 0

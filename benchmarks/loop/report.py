@@ -34,7 +34,7 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def counts_table(settings: dict[str, Any], measured: dict[str, Any]) -> str:
-    """Return how often each thing is done in the first run on a fresh server."""
+    """Return the counts of the first run on a fresh server."""
     job = job_of(settings, settings["counted_clips"])
     rows = [(name, *(measured[f"counts {kind}"]["cold"].get(name, 0) for kind in GRAPHS)) for name in COUNTS]
     shown = {kind: num_shown_frames(kind, job) for kind in GRAPHS}
@@ -104,7 +104,7 @@ def growth(settings: dict[str, Any], measured: dict[str, Any], kind: str) -> flo
 
 
 def children(settings: dict[str, Any], measured: dict[str, Any], kind: str) -> int:
-    """Return the most memory that processes started by the server have held in any run."""
+    """Return the peak memory of the server's child processes over all runs."""
     runs = [measured.get(f"memory {kind} {num_clips}") for num_clips in settings["memory_clips"]]
     return max(run["child_peak_bytes"] for run in runs if run)
 
@@ -115,7 +115,7 @@ def memory_points(settings: dict[str, Any], measured: dict[str, Any], kind: str)
 
 
 def requeue_table(settings: dict[str, Any], measured: dict[str, Any]) -> str:
-    """Return what queueing the same graph again costs once ComfyUI's own cache is empty."""
+    """Return the cost of queueing the same graph again with ComfyUI's own cache empty."""
     rows = []
     for name, unit in (("wall_seconds", "wall s"), ("cpu_seconds", "CPU s"), ("model calls", ""), ("decoded frames", "")):
         for when in ("first", "again"):

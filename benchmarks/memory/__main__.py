@@ -1,4 +1,4 @@
-"""Count what a clip and a training step hold, and say which cards have room for it: ``python -m benchmarks.memory``."""
+"""Count the memory of a clip and of a training step, and name the cards that have it: ``python -m benchmarks.memory``."""
 
 import argparse
 import sys
@@ -18,13 +18,13 @@ from training.model.comfy_runtime import start_comfy
 
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 GIB = 2**30
-GAPS, DRIVER = 1.1, 1.0  # 10 % for gaps and kernels' own room; GiB for driver and desktop
+GAPS, DRIVER = 1.1, 1.0  # 10 % for gaps and kernel workspace; GiB for driver and desktop
 ADAM_STATES = 2
 
 
 @dataclass(frozen=True)
 class Need:
-    """What one way to do a job holds on the card, in bytes.
+    """The memory on the card of one way to do a job, in bytes.
 
     Attributes:
         weights: frozen ones.
@@ -43,7 +43,7 @@ class Need:
 
     @property
     def card(self) -> str:
-        """The smallest usual card in GiB that has room, with a margin."""
+        """The smallest common card in GiB that is large enough, with a margin."""
         fits = (card for card in CARDS if self.total * GAPS / GIB + DRIVER <= card)
         return f"{next(fits, f'more than {CARDS[-1]}')}"
 
@@ -53,7 +53,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.memory", description=__doc__.splitlines()[0])
     parser.add_argument("--shapes", choices=SHAPES, default="14b", help="sizes of model and clip (default: 14b)")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of memory.json, .md, .png (default: {OUTPUT})")
-    parser.add_argument("--fresh", action="store_true", help="count again what an earlier run has counted already")
+    parser.add_argument("--fresh", action="store_true", help="count everything again")
     options = parser.parse_args(arguments)
     shapes, facts = SHAPES[options.shapes], machine_facts(start_comfy())
     results = Results(options.output / "memory.json", asdict(shapes), facts, options.fresh)
@@ -69,7 +69,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def report(found: dict[str, Need], machine: dict[str, str]) -> str:
-    """Return the table, and what it was counted with."""
+    """Return the table and its conditions."""
     rows = [
         (name, *(f"{part / GIB:.1f}" for part in (need.weights, need.trained, need.tensors, need.total)), need.card)
         for name, need in found.items()
@@ -79,7 +79,7 @@ def report(found: dict[str, Need], machine: dict[str, str]) -> str:
 
 
 def needs(shapes: Shapes) -> dict[str, Need]:
-    """Return what each way to do a job holds, weights in fp8."""
+    """Return the memory of each way to do a job, weights in fp8."""
     from benchmarks.memory import models
 
     model = models.transformer(shapes)

@@ -10,7 +10,7 @@ from torch.utils._pytree import tree_iter
 
 
 class LiveBytes(TorchDispatchMode):
-    """Counts the storages of all tensors that operators make inside of it.
+    """Counts the storages of all tensors that operators make within the block.
 
     Attributes:
         now: bytes alive.
@@ -24,7 +24,7 @@ class LiveBytes(TorchDispatchMode):
         self._known = weakref.WeakSet(tensor.untyped_storage() for tensor in not_counted)
 
     def __torch_dispatch__(self, func: Callable, types: Any, args: tuple = (), kwargs: dict | None = None) -> Any:
-        """Run one operator and note what it made."""
+        """Run one operator and note its results."""
         made = func(*args, **(kwargs or {}))
         for value in tree_iter(made):
             if isinstance(value, torch.Tensor) and value.device.type == "meta":

@@ -1,4 +1,4 @@
-"""The jobs whose memory is counted: Wan's transformer and VAE at real shapes on PyTorch's meta device, run by the real code."""
+"""The counted jobs: Wan's transformer and VAE at real shapes on PyTorch's meta device, run by the real code."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,13 +57,13 @@ def decoding_bytes(shapes: Shapes) -> int:
 
 
 class _OnHost:
-    """What block_memory keeps of a block's input in host memory: no bytes of the card until it is asked back."""
+    """A block's input that block_memory keeps in host memory: no bytes on the card until it returns."""
 
     def __init__(self, like: Tensor):
         self.shape, self.dtype = like.shape, like.dtype
 
     def to(self, device: torch.device, non_blocking: bool) -> Tensor:
-        """Return the input on the card again."""
+        """Return the input to the card."""
         return torch.empty(self.shape, dtype=self.dtype, device=device)
 
 
@@ -106,7 +106,7 @@ def _attend(func: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *rest, 
 
 @contextmanager
 def _flash_attention() -> Iterator[None]:
-    """Let attention keep what PyTorch's FlashAttention keeps; for tensors without numbers it would take the plain formula."""
+    """Let attention keep what PyTorch's FlashAttention keeps; on the meta device it would take the plain formula."""
     plain = nn.functional.scaled_dot_product_attention
 
     def flash(q: Tensor, k: Tensor, v: Tensor, attn_mask: None = None) -> Tensor:

@@ -1,8 +1,8 @@
-"""Count what ComfyUI's models and copies of frames cost, inside the server; linked into custom_nodes by benchmarks only.
+"""Count model calls and copies of frames inside ComfyUI's server; only benchmarks link it into custom_nodes.
 
-It wraps ComfyUI's own functions, so our nodes and stock nodes are counted alike and neither knows of it:
+It wraps ComfyUI's own functions, so our nodes and stock nodes are counted alike:
 
-    GET  /svi_benchmark            what was counted
+    GET  /svi_benchmark            the counts
     POST /svi_benchmark/restart    count from 0; {"height": H, "width": W} also counts copies of frames of that size
 """
 
@@ -23,7 +23,7 @@ from aiohttp import web
 from server import PromptServer
 from torch.utils._python_dispatch import TorchDispatchMode
 
-import nodes  # ComfyUI's, whose folder comes first in the server's process
+import nodes  # ComfyUI's, whose folder comes first on the server's path
 
 NODE_CLASS_MAPPINGS: dict[str, type] = {}
 
@@ -50,7 +50,7 @@ def holds_frames(shape: torch.Size) -> bool:
 
 
 def wrapped(owner: type, name: str, note: Callable) -> None:
-    """Replace `owner.name` by itself followed by `note(result, *arguments)`."""
+    """Wrap `owner.name` so that `note(result, *arguments)` follows each call."""
     real = getattr(owner, name)
 
     @functools.wraps(real)

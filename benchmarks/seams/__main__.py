@@ -22,7 +22,7 @@ from svi_core.video.video_file import read_frames
 
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 NEAR = 6  # frames on each side that count as the seam
-FAR = 24  # frames on each side that it is compared with
+FAR = 24  # frames on each side with which it is compared
 STORIES = {
     "boat.png": "the red boat on the blue sea sails to the right.\n\nthe red boat on the blue sea hops up and down.",
     "white_ball.png": "the white ball on the green grass rolls to the right.\n\nthe white ball on the green grass hops.",
@@ -31,7 +31,7 @@ STORIES = {
 
 @dataclass(frozen=True)
 class Request:
-    """What benchmarks.seams gives to demo.run.fill_graph."""
+    """The request for demo.run.fill_graph."""
 
     prompts: str
     num_clips: int
@@ -74,7 +74,7 @@ def main(arguments: list[str]) -> int:
     """Measure the seams that are missing, and print and store table and plot."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.seams", description="Which seam jumps least, on CPU.")
     parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of seams.json, .md, .png (default: {OUTPUT})")
-    parser.add_argument("--fresh", action="store_true", help="measure again what an earlier run has measured already")
+    parser.add_argument("--fresh", action="store_true", help="measure everything again")
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=4)
     options = parser.parse_args(arguments)

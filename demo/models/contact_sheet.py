@@ -1,9 +1,9 @@
-"""Grow a held-out story with the shipped models, in ComfyUI's own sampler, and lay frames of it on one picture.
+"""Generate a held-out story with the shipped models in ComfyUI's own sampler, and arrange its frames on one picture.
 
     python -m demo.models.contact_sheet --seed 1000003 --clips 3 --out sheet.png
     python -m demo.models.contact_sheet --seed 1000004 --expert-pair --actions right,still,stay right,still,night hop,still,day
 
-The upper row of each clip is the ground truth, the lower row what the models made, from the first frame and the captions.
+The upper row of each clip is the ground truth, the lower row the models' output from the first frame and the captions.
 The layout is SVI 2.0 Pro: [first frame, last latent of the clip before, zeros]. Logs the error against the truth.
 """
 
@@ -92,7 +92,7 @@ def _shifted(model):
 
 @torch.inference_mode()
 def grow_story(sampler: Sampler, story: Story, first_seed: int = 0) -> Tensor:
-    """Return the frames `[T, 3, H, W]` of the whole story, clip after clip from its first frame."""
+    """Return the frames `[T, 3, H, W]` of the whole story, generated clip by clip from its first frame."""
     anchor = sampler.vae.encode(render_story(story, 0, 1).permute(0, 2, 3, 1))
     frames, motion = [], None
     for index, caption in enumerate(story.captions):
@@ -104,7 +104,7 @@ def grow_story(sampler: Sampler, story: Story, first_seed: int = 0) -> Tensor:
 
 
 def lay_out(truth: Tensor, made: Tensor, columns: int = 7) -> Tensor:
-    """Lay out frames of every clip, truth above and made below, as `[H, W, 3]` uint8."""
+    """Arrange frames of every clip, truth above and output below, as `[H, W, 3]` uint8."""
     rows = []
     for start in range(0, len(truth) - OVERLAP_FRAMES, SEGMENT_FRAMES):
         picks = torch.linspace(start + 4, start + SEGMENT_FRAMES, columns).long()

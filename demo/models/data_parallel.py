@@ -26,7 +26,7 @@ def launch(worker: Callable[..., None], num_workers: int, *settings: Any) -> Non
 
 
 def _start(rank: int, worker: Callable[..., None], num_workers: int, store: str, settings: tuple) -> None:
-    # a session of its own: the kernel shares the cores out by session first, and two workers are to get two cores
+    # its own session: the kernel divides the cores by session first, and two workers should get two cores
     os.setsid()
     torch.set_num_threads(1)
     distributed.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=num_workers)

@@ -56,7 +56,7 @@ def velocity(
 
 
 def _linear(layer: nn.Module, x: Tensor) -> Tensor:
-    """Apply a layer, and the low-rank term that was attached to it as `layer.low_rank`, if one was."""
+    """Apply a layer and its low-rank term `layer.low_rank`, if it has one."""
     out = F.linear(x, layer.weight.to(x.dtype), layer.bias.to(x.dtype))
     low_rank = getattr(layer, "low_rank", None)
     return out if low_rank is None else out + low_rank(x)

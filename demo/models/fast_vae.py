@@ -58,7 +58,7 @@ def _conv2d(x: Tensor, weight: Tensor, bias: Tensor | None, padding: int, stride
 
 
 def _run(layers: nn.Module, x: Tensor) -> Tensor:
-    """Apply a sequence of VAE modules, told apart by what they hold."""
+    """Apply a sequence of VAE modules, distinguished by their attributes."""
     for layer in layers:
         x = _apply(layer, x)
     return x

@@ -103,7 +103,7 @@ def write_shard(index: int, comfyui: str | None = None, first_seed: int = 0) -> 
 
 
 def read_shards(num_shards: int, first_seed: int = 0, first_shard: int = 0) -> list[StoryLatents]:
-    """Read the shards that are there."""
+    """Read the existing shards."""
     stories = []
     for index in range(first_shard, first_shard + num_shards):
         path = FOLDER / f"shard_{first_seed}_{index:04d}.pt"

@@ -1,9 +1,9 @@
-"""Go on training the decoder of the tiny VAE alone, on the latents that the video models were trained on.
+"""Train the decoder of the tiny VAE further, on the latents of the video models' training data.
 
     python -m demo.models.train_decoder --minutes 6
 
 The encoder stays as it is, so the video models stay valid. Errors near the object count more, and the latents carry
-noise, as those that a video model makes do. Rewrites demo/models/tiny_wan_vae.safetensors.
+noise, as generated ones do. Rewrites demo/models/tiny_wan_vae.safetensors.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def numbered_stories(num_shards: int) -> list:
 
 
 def train(rank: int, minutes: float, num_shards: int, comfyui: str | None) -> None:
-    """Train decoder and latent convolution until the time is used up, then write the file."""
+    """Train decoder and latent convolution for the given time, then write the file."""
     import_comfy(comfyui)
     from demo.models.fast_vae import decode
 

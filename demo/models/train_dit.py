@@ -103,7 +103,7 @@ def with_mask(latent: Tensor) -> Tensor:
 
 
 def drop_caption(caption: str, rng: torch.Generator) -> str:
-    """Replace one caption in ten by an empty or a negative prompt, which classifier-free guidance then leads away from."""
+    """Replace one caption in ten by an empty or a negative prompt, for classifier-free guidance."""
     if float(torch.rand((), generator=rng)) >= CAPTION_DROPOUT:
         return caption
     return ("", "", "", "", NEGATIVE_PROMPTS[1], NEGATIVE_PROMPTS[0])[_randint(6, rng)]
@@ -163,7 +163,7 @@ def held_out_loss(
 
 
 def start_weights(name: str, trunk: nn.Module, run: TrainingRun, moving: MovingAverage, optimizers: list) -> None:
-    """Go on from this run's checkpoint, or let an expert start from the trunk's averaged weights."""
+    """Resume from this run's checkpoint, or start an expert from the trunk's averaged weights."""
     state = run.resume()
     if state is not None:
         trunk.load_state_dict(state["trunk"])
@@ -192,7 +192,7 @@ def load_average(name: str, trunk: nn.Module) -> int:
 
 
 def train(rank: int, name: str, minutes: float, num_shards: int, comfyui: str | None) -> None:
-    """Train one model until its time is used up, as one of several workers; checkpoint every three minutes."""
+    """Train one model for its time, as one of several workers; checkpoint every three minutes."""
     import_comfy(comfyui)
     run = TrainingRun(f"dit_{name}", minutes)
     trunk = build_trunk(SEED)

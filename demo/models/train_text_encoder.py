@@ -119,7 +119,7 @@ def train_tokenizer(rng: np.random.Generator) -> bytes:
 
 
 class AttributeReader(nn.Module):
-    """One learned query over the tokens and one linear classifier for each attribute; thrown away after training."""
+    """One learned query over the tokens and one linear classifier per attribute; discarded after training."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -1,6 +1,6 @@
 """Train the tiny Wan 2.1 VAE on the tiny world and write demo/models/tiny_wan_vae.safetensors.
 
-    python -m demo.models.train_vae --minutes 25          # start, or go on from the last checkpoint
+    python -m demo.models.train_vae --minutes 25          # start, or resume from the last checkpoint
     python -m demo.models.train_vae --export              # only fold, measure and write the file
 
 First single frames, then clips of 5 and 9, then of 17 to 49. The latent carries fixed noise and a penalty on its square
@@ -84,7 +84,7 @@ def reconstruction_loss(vae: nn.Module, frames: Tensor) -> tuple[Tensor, Tensor]
 
 
 def train(rank: int, minutes: float, num_stories: int, comfyui: str | None) -> None:
-    """Train until the time is used up, as one of several workers; checkpoint every three minutes."""
+    """Train for the given time, as one of several workers; checkpoint every three minutes."""
     import_comfy(comfyui)
     run = TrainingRun("vae", minutes)
     vae = build_vae(seed=SEED)

@@ -1,4 +1,4 @@
-"""What the three training scripts share: a folder with a log and a checkpoint, a clock, a moving average."""
+"""Shared by the three training scripts: a folder with log and checkpoint, a clock, a moving average."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ class TrainingRun:
         return True
 
     def resume(self) -> dict | None:
-        """Return the checkpoint, if there is one, and go on from its step and time."""
+        """Return the checkpoint, if there is one, and resume its step and time."""
         path = self.folder / "checkpoint.pt"
         if not path.exists():
             return None
@@ -84,7 +84,7 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self, module: nn.Module) -> None:
-        """Move towards the present parameters."""
+        """Move towards the current parameters."""
         self.num_updates += 1
         decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates))
         names, parameters = zip(*module.named_parameters(), strict=True)
@@ -101,6 +101,6 @@ class MovingAverage:
 
     @torch.no_grad()
     def copy_to(self, module: nn.Module) -> None:
-        """Put the averages in the place of the parameters."""
+        """Replace the parameters by the averages."""
         for name, parameter in module.named_parameters():
             parameter.copy_(self.values[name])

@@ -1,8 +1,8 @@
 """Let ComfyUI's stock CLIPLoader (type wan) and CLIPVisionLoader open small encoders.
 
 The stock loaders know one size of umT5 and a few of CLIP vision. With this package in `custom_nodes` they take any
-size that the file itself shows; files of the stock sizes go through as before. It adds no nodes. The demo and the tests
-use it; nobody needs it for the real models.
+size that the file itself shows; files of the stock sizes load as before. It adds no nodes. Only the demo and the tests need
+it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def read_shapes(path: str) -> Shapes:
 
 
 def count_layers(shapes: Shapes, pattern: str) -> int:
-    """Count the distinct layer numbers that a pattern with one group finds among the tensor names."""
+    """Count the distinct layer numbers that a pattern with one group finds in the tensor names."""
     return len({found.group(1) for name in shapes if (found := re.match(pattern, name))})
 
 

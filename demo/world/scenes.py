@@ -69,7 +69,7 @@ LIGHT_PHRASES = {"stay": "the light stays", "night": "night falls", "day": "day 
 
 @dataclass(frozen=True)
 class Action:
-    """What one clip asks for: an entry of the motion, camera and light vocabularies."""
+    """What happens in one clip: an entry of the motion, camera and light vocabularies."""
 
     motion: str
     camera: str
@@ -107,7 +107,7 @@ class Story:
 
 @dataclass(frozen=True)
 class Track:
-    """Ground truth for each frame: every field is `[T]` float64, named and measured as in `State`."""
+    """Ground truth for each frame: every field is `[T]` float64, as in `State`."""
 
     x: np.ndarray
     y: np.ndarray
@@ -161,7 +161,7 @@ def _vocabulary(kind: str) -> tuple[str, ...]:
 
 
 def fits(motion: str, state: State) -> bool:
-    """Tell whether the object, moved so from this state, stays in the picture."""
+    """Whether the object stays in the picture after this action."""
     left, right, top, bottom = FIELD
     if motion == "loop":
         return state.y + 2.0 * LOOP_RADIUS <= bottom
@@ -192,7 +192,7 @@ def describe(background: str, kind: str, colour: str, action: Action, rng: np.ra
 
 
 def motion_phrase(kind: str, motion: str) -> str:
-    """Say the motion in the object's own verb."""
+    """Return the motion in words, with the object's own verb."""
     return {
         "left": f"{VERBS[kind]} to the left",
         "right": f"{VERBS[kind]} to the right",
@@ -253,7 +253,7 @@ def render_clip(story: Story, index: int) -> Tensor:
 
 
 def render_track(story: Story, track: Track) -> Tensor:
-    """Paint one frame for each entry of the track, whatever its states are."""
+    """Paint one frame for each entry of the track."""
     frames = render_scenery(story, track)
     light, tint = _light(track)
     x, y, spin = (torch.from_numpy(values).float() for values in (track.x, track.y, track.spin))

@@ -77,7 +77,7 @@ def read_layout(reader: GraphReader, loop: str, experts: Sequence[ExpertModel]) 
     if isinstance(asked, Layout):
         return asked  # a LoRA that contradicts it gives a warning
     uses = (use for expert in experts for use in expert.loras if use.is_checked and use.strength)
-    return resolve_layout(asked, dict.fromkeys(use.claim for use in uses if use.claim))
+    return resolve_layout(asked, dict.fromkeys(use.variant for use in uses if use.variant))
 
 
 def _loras_on(reader: GraphReader, loop: str, name: str) -> Iterator[LoraUse]:
@@ -99,4 +99,4 @@ def _uses_of(rows: Sequence[LoraRow], is_low: bool) -> Iterator[LoraUse]:
 
 def _with_header(use: LoraUse, metadata: dict) -> LoraUse:
     """Return `use` with what the file's name and header say."""
-    return replace(use, named_for=expert_named_in(use.name, metadata), claim=variant_of_lora(use.name, metadata))
+    return replace(use, named_for=expert_named_in(use.name, metadata), variant=variant_of_lora(use.name, metadata))

@@ -1,1 +1,1 @@
-"""Clips: what is asked of each, the chain of them, and the video that grows from it."""
+"""Clips: the request of each, the chain of them, and the video that grows from it."""

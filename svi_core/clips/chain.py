@@ -1,4 +1,4 @@
-"""The chain of clips: each is made once, kept under its key, and moves on from the tail of the one before.
+"""The chain of clips: each is made once, stored under its key, and continues from the tail of the one before.
 
 Source: SVI (arXiv:2510.09212), Sec. 4; docs/METHOD.md, 3.1 and 3.3 (what a clip hands to the next).
 """
@@ -18,10 +18,10 @@ from .clip_plan import ClipPlan, ClipRequest
 
 
 class Predecessor(Protocol):
-    """What a clip moves on from: the clip before, or the end of a video that is continued.
+    """What a clip continues from: the clip before, or the end of a video.
 
     Attributes:
-        key: 64 hex digits; determines both of the following.
+        key: 64 hex digits; determines latent and frames.
         latent: [1, 16, F, h, w], un-normalised; its last slots are the motion of a latent-space layout.
     """
 
@@ -36,14 +36,14 @@ class Predecessor(Protocol):
 
 
 def motion_of(layout: Layout, previous: Predecessor) -> KnownPart:
-    """Return the motion that a clip of `layout` takes from the clip before: its last latents (2.0 Pro), or its last frames."""
+    """Return the motion that a clip of `layout` takes from the clip before: its last latent slots (2.0 Pro) or frames."""
     if layout.in_latent_space:
         return KnownPart(latent=motion_tail(previous.latent, layout.num_motion_frames))
     return KnownPart(frames=motion_frames(layout, previous))
 
 
 def motion_frames(layout: Layout, previous: Predecessor) -> torch.Tensor:
-    """Return the frames [n, H, W, 3] of the clip before that carry motion, as they are encoded again."""
+    """Return the motion frames [n, H, W, 3] of the clip before, as they will be encoded again."""
     frames = previous.tail(layout.num_motion_frames)
     return cut_to_8_bits(frames) if layout.cuts_to_8_bits else frames
 
@@ -53,13 +53,13 @@ class Clip:
     """One finished clip.
 
     Attributes:
-        request: what was asked.
+        request: its request.
         key: hash of all that determines it.
         latent: [1, 16, F, h, w], the sampler's output.
-        reused: whether it was found in the run store.
+        reused: it was found in the run store.
         decode: latent -> chunks of frames [t, H, W, 3] in [0, 1].
-        plan_key: as the graph alone tells it, see ClipPlan.plan_key.
-        last_frames: [n, H, W, 3], its last few frames where it was decoded already.
+        plan_key: see ClipPlan.plan_key.
+        last_frames: [n, H, W, 3], its last few frames if it was decoded already.
     """
 
     request: ClipRequest
@@ -78,7 +78,7 @@ class Clip:
 
 
 class DecodedClip:
-    """The frames of a clip in chunks [t, H, W, 3], once; its last few stay for the clip after it."""
+    """Iterates once over the frames of a clip in chunks [t, H, W, 3], and keeps the last few for the next clip."""
 
     def __init__(self, clip: Clip):
         self._clip = clip
@@ -93,15 +93,15 @@ class DecodedClip:
 
     @property
     def clip(self) -> Clip:
-        """The clip, with its last frames where all of it was decoded."""
+        """The clip, with its last frames once it is decoded."""
         return replace(self._clip, last_frames=self._last)
 
 
 class ClipMaker(Protocol):
-    """The model side of the loop, as callables: core knows neither ComfyUI nor weights."""
+    """The model side of the loop; core knows neither ComfyUI nor weights."""
 
     def determinants(self, request: ClipRequest) -> object:
-        """Return everything besides the clip before that determines the clip, for its key."""
+        """Return everything that determines the clip, except the clip before, for its key."""
 
     def sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
         """Return the latent [1, 16, F, h, w] of the clip."""
@@ -112,7 +112,7 @@ class ClipMaker(Protocol):
         ...
 
     def measures(self, request: ClipRequest) -> dict[str, float]:
-        """Return what the time of the clip just sampled depends on besides its size: "num_steps", "num_passes", ..."""
+        """Return what the sampling time depends on besides the size: "num_steps", "num_passes", ..."""
         ...
 
 
@@ -124,14 +124,14 @@ def make_clip(
     before: Clip | None = None,
     start: Predecessor | None = None,
 ) -> Clip:
-    """Return the clip of `request`, from `store` where it is, else sampled and stored.
+    """Return the clip of `request` from `store`, or sample and store it.
 
     Args:
         before: the clip before; None for the first.
-        start: what the first clip moves on from, if the plan continues a video.
+        start: the end of the video that the plan continues, if any.
 
     Raises:
-        ValueError: it came out of the sampler with NaN or infinite values; nothing is stored then.
+        ValueError: the sampler returned NaN or infinite values; nothing is stored.
     """
     previous = None if request.starts_anew else before or start
     plan_key = None if request.starts_anew else before.plan_key if before else plan.continues or None
@@ -144,13 +144,9 @@ def make_clip(
         began = time.monotonic()
         latent = maker.sample(request, previous)
         require_finite(latent, f"clip {request.index + 1} (seed {request.seed}, prompt {request.spec.prompt[:60]!r})")
-        measures = {"sample_seconds": round(time.monotonic() - began, 3), **_size_of(latent), **maker.measures(request)}
+        size = dict(zip(("num_slots", "latent_height", "latent_width"), latent.shape[-3:], strict=True))
+        measures = {"sample_seconds": round(time.monotonic() - began, 3), **size, **maker.measures(request)}
         record = replace(record, measures=measures)
         store.save_latent(record, latent.cpu())
     store.ensure_record(record)
     return Clip(request, key, latent, reused, maker.decode, plan_key)
-
-
-def _size_of(latent: torch.Tensor) -> dict[str, float]:
-    slots, height, width = latent.shape[-3:]
-    return {"num_slots": slots, "latent_height": height, "latent_width": width}

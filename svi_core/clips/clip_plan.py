@@ -1,4 +1,4 @@
-"""What is asked of each clip, and the chain of clips: each moves on from the tail of the one before.
+"""The plan of a run: the request of each clip, and how neighbouring clips join.
 
 Source: SVI (arXiv:2510.09212), Sec. 4; docs/METHOD.md, 4.4 (seeds) and 5.1 (overlap).
 """
@@ -17,27 +17,27 @@ SEED_STEP = 42  # the authors' seed_i = 42 * i
 
 
 class SeedMode(StrEnum):
-    """How the noise seed moves from clip to clip."""
+    """How the noise seed changes from clip to clip."""
 
     PER_CLIP = "per clip"
     FIXED = "fixed"
 
 
 class ScheduleSource(Protocol):
-    """Where a run's clip specs come from: a Schedule, or a LiveSchedule that may change while the run goes."""
+    """The source of a run's clip specs: a Schedule, or a LiveSchedule that may change during the run."""
 
     def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
-        """Return what is said of clip `clip_index` (0-based); what came since the run began only if `require` accepts it."""
+        """Return the spec of clip `clip_index` (0-based); a change during the run counts only if `require` accepts it."""
         ...
 
     def snapshot(self) -> Schedule:
-        """Return the schedule as it is now."""
+        """Return the current schedule."""
         ...
 
 
 @dataclass(frozen=True)
 class ClipRequest:
-    """What one clip is asked to be, with everything that the schedule left open filled in.
+    """The request for one clip: its spec, with everything filled in that the schedule leaves open.
 
     Attributes:
         index: 0-based place in the video.
@@ -45,8 +45,8 @@ class ClipRequest:
         seed: its noise seed.
         layout: its layout, with the schedule's lengths.
         starts_anew: conditioned on the anchor only: the first clip, or a cut.
-        seam: what becomes of the frames that it shares with the clip before.
-        start_frame: where its frame 0 lies on the video's timeline; negative where a continued video's frames come first.
+        seam: how the frames that it shares with the clip before are joined.
+        start_frame: position of its frame 0 in the video; negative if it overlaps a continued video.
     """
 
     index: int
@@ -58,13 +58,13 @@ class ClipRequest:
     start_frame: int = 0
 
     def placed_after(self, before: "ClipRequest | None") -> "ClipRequest":
-        """Return this request on the timeline: after the clip `before`, or first where there is none."""
+        """Return this request placed after the clip `before`, or first."""
         end = before.start_frame + before.layout.num_frames + before.spec.hold if before else 0
         return replace(self, start_frame=end - (0 if self.starts_anew else self.layout.overlap))
 
     @property
     def num_blended(self) -> int:
-        """How many frames are mixed with the clip before; a 2.0 Pro clip's frame 0, which replays its anchor, never is."""
+        """How many frames are blended with the clip before; never frame 0 of a 2.0 Pro clip, which replays its anchor."""
         if self.starts_anew or self.seam is Seam.DROP:
             return 0
         return self.layout.overlap - 1 if self.layout.in_latent_space else self.layout.overlap
@@ -72,19 +72,19 @@ class ClipRequest:
 
 @dataclass(frozen=True)
 class ClipPlan:
-    """What is decided before the first clip is made.
+    """The decisions made before the first clip.
 
     Attributes:
         num_clips: clips of the video, >= 1.
-        schedule: what is said of each clip.
-        layout: how clips are conditioned and joined, where the schedule says nothing else.
-        seed: of the first clip of all, which is clip 0 unless runs are continued.
+        schedule: the source of clip specs.
+        layout: how clips are conditioned and joined, unless the schedule says otherwise.
+        seed: of the first clip; with a continued video, of the first clip of its first run.
         seed_mode: PER_CLIP adds 42 per clip, as the authors do; FIXED repeats the same noise.
-        graph_hash: a hash of everything else that the graph says, which is known before any model loads.
-        seam: what becomes of shared frames, where the schedule says nothing else.
-        continues: a hash of the video that the first clip moves on from; empty if it starts anew.
-        num_clips_before: clips of earlier runs in that video: seeds go on after theirs, since no noise may come twice.
-        accepts: raises ValueError where a spec, of a schedule that changed meanwhile, asks for what the run does not have.
+        graph_hash: a hash of everything else in the graph, known before any model loads.
+        seam: how shared frames are joined, unless the schedule says otherwise.
+        continues: a hash of the video that the run continues; empty if it starts anew.
+        num_clips_before: clips of earlier runs in that video: seeds continue after theirs, so that no noise repeats.
+        accepts: raises ValueError if a spec of a changed schedule asks for what the run does not have.
     """
 
     num_clips: int
@@ -105,20 +105,20 @@ class ClipPlan:
             raise ValueError(f"seed is {self.seed}: use 0 .. 2^53 - 1, the range that a browser stores exactly.")
 
     def seed_of(self, clip_index: int, spec: ClipSpec | None = None) -> int:
-        """Return the noise seed of clip `clip_index` (0-based): the schedule's, or one that wraps at 2^53."""
+        """Return the noise seed of clip `clip_index` (0-based): the schedule's, or a computed one that wraps at 2^53."""
         if spec is not None and spec.seed is not None:
             return spec.seed
         step = SEED_STEP if self.seed_mode is SeedMode.PER_CLIP else 0
         return (self.seed + step * (self.num_clips_before + clip_index)) % (MAX_SEED + 1)
 
     def request(self, clip_index: int, before: ClipRequest | None = None) -> ClipRequest:
-        """Return what the schedule now asks of clip `clip_index`, placed after the clip of `before`.
+        """Return the current request for clip `clip_index`, placed after the clip of `before`.
 
-        A live schedule may answer otherwise the next time. The joint of two clips depends on both, so whoever asked for the
-        following clip to show one must also make that one.
+        A live schedule may answer differently next time. The joint of two clips depends on both requests, so the following
+        clip must be made from the request with which the clip before was shown.
 
         Raises:
-            ValueError: the schedule gives it lengths that its layout cannot take.
+            ValueError: the schedule sets lengths that the layout cannot take.
         """
 
         def require(index: int, spec: ClipSpec) -> None:
@@ -130,11 +130,11 @@ class ClipPlan:
         return self.request_for(clip_index, self.schedule.at(clip_index, require)).placed_after(before)
 
     def following(self, request: ClipRequest) -> ClipRequest | None:
-        """Return what is asked of the clip after `request`, None after the last."""
+        """Return the request after `request`, or None after the last."""
         return self.request(request.index + 1, request) if request.index < self.num_clips - 1 else None
 
     def walk(self) -> Iterator[tuple[ClipRequest, Showing]]:
-        """Yield what is asked of each clip, and what of it is shown, as the schedule is now."""
+        """Yield each clip's request and shown part, by the current schedule."""
         request: ClipRequest | None = self.request(0)
         while request is not None:
             following = self.following(request)
@@ -142,16 +142,12 @@ class ClipPlan:
             request = following
 
     def plan_key(self, request: ClipRequest, previous: str | None) -> str:
-        """Return the key of a clip as far as the graph tells it; `previous` is that of the clip before, None after a cut."""
-        spec = replace(request.spec, hold=0, seam=None)  # these change what is shown of a clip, not the clip
+        """Return a clip's key as far as it follows from the graph; `previous` is that of the clip before, None after a cut."""
+        spec = replace(request.spec, hold=0, seam=None)  # these change what is shown of the clip, not the clip itself
         return chain_key(previous, (self.graph_hash, spec, request.seed, request.layout, request.starts_anew))
 
     def request_for(self, clip_index: int, spec: ClipSpec) -> ClipRequest:
-        """Return what `spec` asks of clip `clip_index`.
-
-        Raises:
-            ValueError: naming the clip, lengths that its layout cannot take.
-        """
+        """Return the request that `spec` makes for clip `clip_index`; raise ValueError for lengths that do not fit."""
         layout = self.layout
         if spec.num_frames is not None or spec.num_motion_frames is not None:
             num_motion = self.layout.num_motion_frames if spec.num_motion_frames is None else spec.num_motion_frames
@@ -164,11 +160,7 @@ class ClipPlan:
         return ClipRequest(clip_index, spec, self.seed_of(clip_index, spec), layout, starts_anew, seam)
 
     def require_joints(self, schedule: Schedule) -> None:
-        """Refuse clips that are too short for what they share with their neighbours.
-
-        Raises:
-            ValueError: naming the clip.
-        """
+        """Raise ValueError, naming the clip, if a clip is too short for what it shares with its neighbours."""
         before = None
         for index in range(min(self.num_clips, len(schedule))):
             request = self.request_for(index, schedule.at(index))
@@ -178,7 +170,7 @@ class ClipPlan:
 
 
 def shown_part(request: ClipRequest, following: ClipRequest | None) -> Showing:
-    """Return what the clip of `request` gives to a video in which `following` comes next, so that each moment is shown once.
+    """Return what the clip of `request` contributes to a video in which `following` comes next; each moment is shown once.
 
     Source: docs/METHOD.md, 5.1 (1.0 keeps the next clip's copy of the overlap, 2.0 and Pro the previous clip's).
     """
@@ -195,11 +187,7 @@ def shown_part(request: ClipRequest, following: ClipRequest | None) -> Showing:
 
 
 def _require_room(before: ClipRequest, request: ClipRequest) -> None:
-    """Refuse a clip whose motion or blend is longer than what the clip before can give.
-
-    Raises:
-        ValueError: naming the clip.
-    """
+    """Raise ValueError, naming the clip, if its motion or blend is longer than the clip before allows."""
     if request.layout.overlap >= before.layout.num_frames:
         raise ValueError(
             f"clip {request.index + 1} of the schedule shares {request.layout.overlap} frames with the clip before, which has "

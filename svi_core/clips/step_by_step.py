@@ -1,4 +1,4 @@
-"""A run between two clips as one value: make one clip, or finish the video."""
+"""A run step by step: make one clip at a time, then finish the video."""
 
 import time
 from dataclasses import dataclass, field, replace
@@ -15,22 +15,22 @@ from .video_settings import LastClip, VideoSettings
 
 @dataclass(frozen=True)
 class RunState:
-    """A run between two clips as one immutable value, small whatever its length: what a generic loop carries round.
+    """The state of a run between two clips, an immutable value of constant size for a generic loop.
 
     Attributes:
-        plan: its number of clips does not matter, the loop decides.
+        plan: its number of clips is ignored: the loop decides.
         maker: the model side.
         folder: of the run store.
         settings: of the video.
-        start: what the first clip moves on from, if it does.
+        start: the end of the continued video, if any.
         num_clips: made so far.
         clips: shown so far.
         segments: files of the video so far.
-        last: the clip made last, by key; its latent lies in the run store.
-        following: what is asked of the next clip, on which the shown part of the last one depends; None for the first.
+        last: the last clip, by key; its latent is in the run store.
+        following: request of the next clip, which decides what of the last one is shown; None before the first.
         budget_bytes: room for stored clips, see `space.prune`.
-        started: when the first clip was begun, in seconds of time.monotonic.
-        join_seconds: that refreshing the growing video took so far.
+        started: time.monotonic() when the first clip began.
+        join_seconds: time spent on refreshing the growing video.
     """
 
     plan: ClipPlan
@@ -49,7 +49,7 @@ class RunState:
 
 
 def next_clip(state: RunState) -> tuple[RunState, Clip]:
-    """Make one clip and return the state after it, and the clip; where the video has its final length, the same again.
+    """Make one clip; return the new state and the clip. A video of final length stays as it is.
 
     Raises:
         ValueError: the clip before is no longer in the run store, or as :func:`make_clip`.
@@ -76,7 +76,7 @@ def finish_video(state: RunState) -> Path:
     """Join the clips of `state` into a finished video and return its path.
 
     Raises:
-        ValueError: there is no clip yet.
+        ValueError: no clip yet.
     """
     if state.last is None:
         raise ValueError("the run has no clip yet: make at least one before the video is finished.")
@@ -89,11 +89,7 @@ def finish_video(state: RunState) -> Path:
 
 
 def _video_of(state: RunState, store: RunStore) -> GrowingVideo:
-    """Return the growing video as it was after the last clip of `state`.
-
-    Raises:
-        ValueError: the last clip is no longer in the run store.
-    """
+    """Return the growing video after the last clip of `state`; raise ValueError if the store no longer has that clip."""
     last = state.last
     if last is not None:
         latent = store.load_latent(last.clip.key)

@@ -1,4 +1,4 @@
-"""How the clips of a run become a video."""
+"""Settings of the video that a run makes."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -15,16 +15,16 @@ from .continuation import VideoStart
 
 @dataclass(frozen=True)
 class VideoSettings:
-    """How a run's clips become a video.
+    """Settings of a run's video.
 
     Attributes:
-        coding: of the clips; colours follow the video that is continued.
+        coding: of the clips; a continued video decides the colours.
         metadata: header entries of the joined file.
         start: the video to continue.
         max_frames: final length in frames, including the continued video; 0 for no limit.
-        colour_strength: 0 (as generated) to 1 (colours fully moved to the anchor's).
-        sound: of the clips, from the first on; a video that is continued keeps its own sound.
-        anchor_frame: request -> its anchor image [1, H, W, 3] in [0, 1]; needed where `colour_strength` is above 0.
+        colour_strength: 0 (as generated) to 1 (the anchor's colours).
+        sound: of the clips, from the first on; a continued video keeps its own sound.
+        anchor_frame: request -> its anchor image [1, H, W, 3] in [0, 1]; needed if `colour_strength` is above 0.
     """
 
     coding: VideoCoding = VideoCoding()
@@ -37,7 +37,7 @@ class VideoSettings:
 
     @property
     def clip_coding(self) -> VideoCoding:
-        """The coding of the clips, which join the video that is continued."""
+        """The coding of the clips, matched to the continued video."""
         if self.start is None:
             return self.coding
         source = self.start.source
@@ -49,7 +49,7 @@ class VideoSettings:
 
 @dataclass(frozen=True)
 class LastClip:
-    """The clip added last, as the next one needs it.
+    """The last clip, as the next one needs it.
 
     Attributes:
         stop: end of its shown frames.

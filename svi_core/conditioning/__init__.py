@@ -1,1 +1,1 @@
-"""What a clip is conditioned on: anchor, motion, padding, speech, and poses."""
+"""The conditioning of a clip: anchor, motion, padding, speech, and poses."""

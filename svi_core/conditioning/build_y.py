@@ -1,4 +1,4 @@
-"""The paper's y: what a clip knows of the anchor and of the clip before, and where it knows nothing.
+"""The paper's y: the anchor and motion that condition a clip, and the mask of what is known.
 
 Source: docs/METHOD.md, 2.1 (mask), 3.1 (pixel-space layouts), 3.3 (2.0 Pro) and 3.5 (end images).
 """
@@ -16,12 +16,12 @@ Encode = Callable[[torch.Tensor], torch.Tensor]  # frames [T, H, W, 3] in [0, 1]
 
 @dataclass(frozen=True)
 class ConditioningLatent:
-    """What conditions a clip.
+    """The paper's y.
 
     Attributes:
-        latent: [B, 16, F, h, w], in whichever latent space its parts came in.
+        latent: [B, 16, F, h, w], in the latent space of its parts.
         mask: [1, 1, F, h, w], 1 = known. Only slot 0 is marked, however many slots carry motion. With an end image
-            [1, 4, F, h, w], a channel per pixel frame of a slot.
+            [1, 4, F, h, w], one channel per pixel frame of a slot.
     """
 
     latent: torch.Tensor
@@ -30,11 +30,11 @@ class ConditioningLatent:
 
 @dataclass(frozen=True)
 class KnownPart:
-    """What a clip is told beforehand: the anchor, or the motion of the clip before. 2.0 Pro reads latents, others frames.
+    """The anchor, or the motion of the clip before. 2.0 Pro reads its latents, the other layouts its frames.
 
     Attributes:
-        latent: [B, 16, n, h, w]; None where there are only frames.
-        frames: [n, H, W, 3] in [0, 1]; None where there are only latents.
+        latent: [B, 16, n, h, w], or None.
+        frames: [n, H, W, 3] in [0, 1], or None.
     """
 
     latent: torch.Tensor | None = None
@@ -49,21 +49,21 @@ def build_y(
     zero_latent: torch.Tensor,
     encode: Encode | None,
 ) -> ConditioningLatent:
-    """Return the paper's y of one clip, the only place where it is put together.
+    """Return the paper's y of one clip.
 
-    `zero latent` padding (2.0 Pro) concatenates latents: ``[anchor | motion | zeros]``. The other two send pixel frames
-    through the VAE in one encode: ``[known frames | grey or anchor frames]``.
+    `zero latent` padding (2.0 Pro) concatenates latents: ``[anchor | motion | zeros]``. The other two encode pixel frames
+    with the VAE at once: ``[known frames | grey or anchor frames]``.
 
     Args:
-        padding: what fills the slots that nothing is known about.
+        padding: what fills the unknown slots.
         num_frames: T of the clip, 4n + 1.
-        anchor: the reference image; None only where grey padding and motion need none.
-        motion: the tail of the clip before; None for a first clip, which knows the anchor only.
+        anchor: the reference image; may be None for grey padding with motion.
+        motion: the tail of the clip before; None for a first clip.
         zero_latent: [1, 16, 1, 1, 1], the zero of normalised space in the latent space of `anchor` and `encode`.
-        encode: the VAE; None is enough for latents.
+        encode: the VAE; not needed for latents.
 
     Raises:
-        ValueError: parts that do not fit together, or that lack the latents or frames which the padding needs.
+        ValueError: parts that do not fit together, or without the latents or frames that the padding needs.
     """
     if padding is Padding.ZERO_LATENT:
         assert anchor is not None and anchor.latent is not None
@@ -82,7 +82,7 @@ def build_y(
 
 
 def known_mask(latent: torch.Tensor) -> torch.Tensor:
-    """Return the mask [1, 1, F, h, w] for `latent`: slot 0 known (1), all others not (0)."""
+    """Return the mask [1, 1, F, h, w] for `latent`: 1 (known) in slot 0, 0 elsewhere."""
     mask = torch.zeros_like(latent[:1, :1])
     mask[:, :, 0] = 1.0
     return mask
@@ -124,20 +124,20 @@ def concat_padding(
 
 
 def fill_slots(known: torch.Tensor, padding: torch.Tensor, num_slots: int) -> ConditioningLatent:
-    """Return y from its known slots [B, 16, n, h, w], with `padding` [1, 16, 1, 1, 1] in the slots up to `num_slots`."""
+    """Return y from its known slots [B, 16, n, h, w], filled up to `num_slots` with `padding` [1, 16, 1, 1, 1]."""
     batch, channels, count, height, width = known.shape
     latent = torch.cat([known, padding.to(known).expand(batch, channels, num_slots - count, height, width)], dim=2)
     return ConditioningLatent(latent, known_mask(latent))
 
 
 def with_end_image(y: ConditioningLatent, end: torch.Tensor) -> ConditioningLatent:
-    """Return `y` with `end` [B, 16, 1, h, w] in its last slot, its last pixel frame marked as known.
+    """Return `y` with `end` [B, 16, 1, h, w] in its last slot, and its last pixel frame marked as known.
+
+    SVI was not trained with end images. Wan's first-last-frame models mark a last frame like this: of the four mask channels
+    of the last slot, one per pixel frame, only the last is set.
 
     Args:
-        end: the last slot of a clip, encoded as a whole, that ends with the image.
-
-    SVI was not trained with end images. Wan's first-last-frame models know a last frame in this form: of the four mask
-    channels of the last slot, one per pixel frame, only the last is set.
+        end: the last slot of a clip that ends with the image, encoded as a whole.
 
     Raises:
         ValueError: an end image of another size than the clip.
@@ -154,7 +154,7 @@ def with_end_image(y: ConditioningLatent, end: torch.Tensor) -> ConditioningLate
 def motion_tail(latent: torch.Tensor, num_motion_frames: int) -> torch.Tensor:
     """Return the last `num_motion_frames` (4, 8, 12) frames of a clip's latent [B, 16, F, h, w] as [B, 16, n, h, w].
 
-    No VAE round trip: the slots are the sampler's own output. Slot 0 is never taken, since it holds one frame, not four.
+    The slots are the sampler's own output, without a VAE round trip. Slot 0 holds one frame, not four, and is never taken.
 
     Raises:
         ValueError: not a video latent, a count that is not 4n, or more slots than the clip has after slot 0.
@@ -170,17 +170,17 @@ def motion_tail(latent: torch.Tensor, num_motion_frames: int) -> torch.Tensor:
 
 
 def motion_window(frames: torch.Tensor) -> torch.Tensor:
-    """Return the last 4n + 1 <= 81 of `frames` [T, H, W, 3]: what the VAE encodes to get a motion tail.
+    """Return the last 4n + 1 <= 81 of `frames` [T, H, W, 3], which the VAE encodes to get a motion tail.
 
-    The causal VAE gives a slot its meaning from the frames before it, so the whole window is encoded and only its last
-    slots are kept (docs/METHOD.md, 9.9: motion = last slot of VAE(the 81 frames before)).
+    In the causal VAE a slot depends on the frames before it, so the whole window is encoded and only its last slots are kept
+    (docs/METHOD.md, 9.9: motion = last slot of VAE(the 81 frames before)).
     """
     usable = (min(frames.shape[0], TRAINED_NUM_FRAMES) - 1) // TEMPORAL_STRIDE * TEMPORAL_STRIDE + 1
     return frames[frames.shape[0] - usable :]
 
 
 def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_frames: int) -> torch.Tensor:
-    """Return ``[known frames | padding frames]`` [T, H, W, 3], the clip that a pixel-space layout sends through the VAE.
+    """Return ``[known frames | padding frames]`` [T, H, W, 3], the clip that a pixel-space layout encodes.
 
     Args:
         known: [n, H, W, 3] in [0, 1], the reference image or the last frames of the previous clip.
@@ -193,7 +193,9 @@ def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_f
     num_latent_slots(num_frames)
     count, height, width, _ = known.shape
     if count >= num_frames:
-        raise ValueError(f"{count} known frames leave nothing of a clip of {num_frames} frames to generate: use fewer.")
+        raise ValueError(
+            f"{count} known frames fill the clip of {num_frames} frames, and nothing is left to generate: use fewer."
+        )
     if padding_image is None:
         padding_image = torch.full_like(known[:1], 0.5)
     if padding_image.shape[1:3] != (height, width):
@@ -205,7 +207,7 @@ def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_f
 
 
 def cut_to_8_bits(frames: torch.Tensor) -> torch.Tensor:
-    """Return `frames` [T, H, W, 3] in [0, 1] as 8-bit pictures hold them: cut, not rounded, as the released code of 1.0 does.
+    """Return `frames` [T, H, W, 3] in [0, 1] truncated, not rounded, to 8 bits, as the released code of 1.0 does.
 
     Source: docs/METHOD.md, 3.1: motion frames are 8-bit pictures, ``((x + 1) * 127.5)`` clipped and cut, x in [-1, 1].
     """
@@ -213,11 +215,7 @@ def cut_to_8_bits(frames: torch.Tensor) -> torch.Tensor:
 
 
 def require_finite(latent: torch.Tensor, where: str) -> None:
-    """Refuse a latent that holds NaN or infinity, which would decode to a silently black clip.
-
-    Raises:
-        ValueError: naming `where` and how many values are bad.
-    """
+    """Raise ValueError, naming `where`, if a latent holds NaN or infinity, which would decode to a black clip."""
     bad = int((~torch.isfinite(latent)).sum())
     if bad:
         raise ValueError(
@@ -227,7 +225,7 @@ def require_finite(latent: torch.Tensor, where: str) -> None:
 
 
 def _motion_latent(motion: KnownPart) -> torch.Tensor:
-    """Return motion slots of 4 frames each; a tail of 1 or 5 frames belongs to the pixel-space layouts."""
+    """Return the motion slots; refuse a tail of 1 or 5 frames, which is for the pixel-space layouts."""
     if motion.frames is not None and len(motion.frames) % TEMPORAL_STRIDE:
         raise ValueError(
             f"motion holds {len(motion.frames)} frames, which is for pixel-space layouts; padding 'zero latent' (2.0 Pro) "

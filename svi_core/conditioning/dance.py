@@ -1,4 +1,4 @@
-"""SVI-Dance's pose encoder: pose frames become tokens that are added to the patch tokens of a Wan transformer.
+"""SVI-Dance's pose encoder: it turns pose frames into tokens that are added to the patch tokens of a Wan transformer.
 
 Source: SVI (arXiv:2510.09212), spatial conditions; docs/METHOD.md, 8.1 and 8.2 (UniAnimate-DiT's encoder, trained further with
 the SVI LoRA).
@@ -18,17 +18,17 @@ POSE_CHANNELS = 16
 _STRIDES = ((1, 1, 1), (1, 1, 1), (1, 1, 1), (1, 2, 2), (2, 2, 2), (2, 2, 2))
 _REPEATS = TEMPORAL_STRIDE - 1  # of the first pose, so that frame 0 fills a slot of its own as in the VAE
 _SLOTS_AT_ONCE = 2
-_SLOTS_SEEN_BEFORE, _SLOTS_SEEN_AFTER = 2, 1  # whose poses a slot's features depend on, through the 3-frame kernels
+_SLOTS_SEEN_BEFORE, _SLOTS_SEEN_AFTER = 2, 1  # neighbours that a slot depends on, through the 3-frame kernels
 
 
 class PoseEncoder(torch.nn.Sequential):
-    """Seven convolutions with SiLU between: [B, 3, 4F, H, W] in [0, 1] -> [B, dim, F, H / 16, W / 16].
+    """Seven convolutions with SiLU in between: [B, 3, 4F, H, W] in [0, 1] -> [B, dim, F, H / 16, W / 16].
 
     Parameters are named "0.weight", "0.bias", "2.weight" ... "12.bias", as behind :data:`POSE_KEY` in the released file.
     """
 
     def __init__(self, dim: int):
-        """Make an encoder for a transformer that is `dim` wide; its weights are random."""
+        """Make an encoder with random weights for a transformer of width `dim`."""
         layers: list[torch.nn.Module] = []
         for index, stride in enumerate(_STRIDES):
             channels = POSE_CHANNELS if index else 3
@@ -51,10 +51,10 @@ def pose_state(tensors: Mapping[str, torch.Tensor]) -> dict[str, torch.Tensor]:
 
 
 def read_pose_encoder(path: Path, name: str | None = None) -> PoseEncoder:
-    """Return the pose encoder in the LoRA file `path`, in fp32; only its own tensors are read.
+    """Return the pose encoder in the LoRA file `path`, in fp32; read only its own tensors.
 
     Raises:
-        ValueError: the file has none, or one that is built differently; the message calls the file `name`.
+        ValueError: no pose encoder, or one of another architecture; the message calls the file `name`.
     """
     name = name or path.name
     keys = [key for key in read_header(path) if is_pose_key(key)]
@@ -71,7 +71,7 @@ def build_pose_encoder(state: Mapping[str, torch.Tensor], name: str) -> PoseEnco
     """Return the pose encoder with the weights `state`, in fp32.
 
     Raises:
-        ValueError: tensors are missing, too many, or of other shapes; the message calls their file `name`.
+        ValueError: missing or surplus tensors, or other shapes; the message calls their file `name`.
     """
     with torch.device("meta"):
         last = state.get(f"{2 * len(_STRIDES)}.weight")
@@ -82,22 +82,22 @@ def build_pose_encoder(state: Mapping[str, torch.Tensor], name: str) -> PoseEnco
         found = {key: list(state[key].shape) if key in state else "missing" for key in wrong[:3]}
         raise ValueError(
             f"{name} holds a pose encoder of another kind than SVI-Dance's seven convolutions: {POSE_KEY}* has {found}. "
-            "Get svi-dance anew, or convert the file."
+            "Download svi-dance again, or convert the file."
         )
     encoder.load_state_dict({key: tensor.float() for key, tensor in state.items()}, assign=True)
     return encoder.requires_grad_(False)
 
 
 def encoding_bytes(width: int, height: int) -> int:
-    """Return about how many bytes :func:`encode_poses` needs on the device at once, beside the weights."""
+    """Estimate the bytes that :func:`encode_poses` needs on the device, without the weights."""
     frames = TEMPORAL_STRIDE * (_SLOTS_SEEN_BEFORE + _SLOTS_AT_ONCE + _SLOTS_SEEN_AFTER)
     return 4 * POSE_CHANNELS * frames * height * width * torch.float32.itemsize  # of a layer: input, output, SiLU, workspace
 
 
 def pose_parts(poses: torch.Tensor) -> Iterator[tuple[torch.Tensor, slice]]:
-    """Yield a clip's `poses` [T, H, W, 3] in parts: the frames of some slots with the neighbours that they depend on.
+    """Yield a clip's `poses` [T, H, W, 3] in parts, each with the neighbours that it depends on and the slots to keep.
 
-    With each come the slots to keep of what the encoder makes of it; all kept slots together are those of the whole clip.
+    The kept slots of all parts together are those of the whole clip.
     """
     frames = [0] * _REPEATS + list(range(len(poses)))
     num_slots = len(frames) // TEMPORAL_STRIDE
@@ -111,8 +111,8 @@ def pose_parts(poses: torch.Tensor) -> Iterator[tuple[torch.Tensor, slice]]:
 def encode_poses(encoder: PoseEncoder, poses: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
     """Return the tokens [1, F * H / 16 * W / 16, dim] of a clip's `poses` [T, H, W, 3] uint8, on the CPU.
 
-    The encoder works in fp32, as in the released code, where it is, and two slots at a time with the neighbours that they
-    depend on: memory does not grow with the clip, and the result is that of the whole clip at once.
+    The encoder runs in fp32 on its own device, as in the released code, two slots at a time: memory does not grow with the
+    clip, and the result is that of the whole clip at once.
     """
     device = next(encoder.parameters()).device
     tokens = []

@@ -12,7 +12,7 @@ from ..geometry import SIZE_MULTIPLE, require_frame_size
 
 
 class SizeRule(StrEnum):
-    """How the size of the video follows from the asked width and height."""
+    """How the size of the video follows from the requested width and height."""
 
     EXACT = "exact"
     FIT_WIDTH = "fit width"
@@ -20,7 +20,7 @@ class SizeRule(StrEnum):
 
 
 class ResizeMode(StrEnum):
-    """How an image of another aspect ratio is brought to the size of the video."""
+    """How an image of another aspect ratio is fitted to the size of the video."""
 
     CROP = "crop"
     STRETCH = "stretch"
@@ -34,7 +34,7 @@ def video_size(image_width: int, image_height: int, width: int, height: int, rul
     portraits. The last two round down to multiples of 16.
 
     Raises:
-        ValueError: the resulting size is not one Wan takes.
+        ValueError: Wan cannot take the resulting size.
     """
     if rule is SizeRule.EXACT:
         require_frame_size(width, height, "video")
@@ -51,8 +51,7 @@ def video_size(image_width: int, image_height: int, width: int, height: int, rul
 def resize_images(images: torch.Tensor, width: int, height: int, mode: ResizeMode) -> torch.Tensor:
     """Resize `images` [N, H, W, 3] in [0, 1] to [N, height, width, 3], bicubic with antialiasing.
 
-    CROP cuts the longer side centrally so that nothing is distorted; STRETCH scales each side on its own.
-    An image that already has the size passes through bit for bit.
+    CROP crops the longer side around the centre; STRETCH distorts. An image of the right size passes through unchanged.
     """
     if mode is ResizeMode.CROP:
         images = _centre_crop(images, width / height)
@@ -64,7 +63,7 @@ def resize_images(images: torch.Tensor, width: int, height: int, mode: ResizeMod
 
 
 def _centre_crop(images: torch.Tensor, aspect: float) -> torch.Tensor:
-    """Cut `images` [N, H, W, 3] to the aspect ratio width / height, keeping the middle."""
+    """Crop `images` [N, H, W, 3] around the centre to the aspect ratio width / height."""
     _, height, width, _ = images.shape
     kept_width = min(width, round(height * aspect))
     kept_height = min(height, round(width / aspect))

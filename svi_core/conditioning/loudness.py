@@ -1,4 +1,4 @@
-"""How loud a sound is, and the same sound as loud as speech features are trained on.
+"""Measure the loudness of a sound and normalise it.
 
 Source: ITU-R BS.1770-4, https://www.itu.int/rec/R-REC-BS.1770 (K-weighting, gating). The standard tabulates its
 filters for 48 kHz; here they are made for any rate from the analogue prototypes behind that table (De Man, 2014), which give
@@ -17,7 +17,7 @@ _ABSOLUTE_GATE = -70.0  # LUFS
 _RELATIVE_GATE = -10.0  # LU below the loudness of what passes the absolute gate
 _OFFSET = -0.691  # dB; a 997 Hz sine of full scale then has -3.01 LUFS
 _TABLE_RATE = 48_000
-_DECAY_SECONDS = 0.5  # after which the filters have long forgotten their input
+_DECAY_SECONDS = 0.5  # after which the filters' response has died away
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Biquad:
 
 
 def head_filter(sample_rate: int) -> Biquad:
-    """Return the first stage of K-weighting: a shelf that lifts high frequencies by 4 dB, as a head does."""
+    """Return the first stage of K-weighting: a shelf that raises high frequencies by 4 dB, as a head does."""
     quality, high = 0.7071752369554196, 10 ** (3.999843853973347 / 20)
     middle = high**0.4996667741545416
     k = math.tan(math.pi * 1681.974450955533 / sample_rate)
@@ -60,7 +60,7 @@ def integrated_loudness(samples: torch.Tensor, sample_rate: int) -> float:
     """Return the loudness in LUFS of one channel `samples` [n] in [-1, 1]; minus infinity for silence.
 
     Raises:
-        ValueError: it is shorter than one block of 0.4 s.
+        ValueError: a sound shorter than one block of 0.4 s.
     """
     block = round(BLOCK_SECONDS * sample_rate)
     if len(samples) < block:
@@ -84,7 +84,7 @@ def with_loudness(samples: torch.Tensor, sample_rate: int, target: float) -> tor
 
 
 def _k_weighted(samples: torch.Tensor, sample_rate: int) -> torch.Tensor:
-    """Return `samples` [n] after both stages; in the frequency domain, with room for the filters to die away."""
+    """Return `samples` [n] after both stages, filtered in the frequency domain and padded for the filters' decay."""
     length = len(samples) + round(_DECAY_SECONDS * sample_rate)
     spectrum = torch.fft.rfft(samples.float(), length)
     angle = torch.arange(len(spectrum), dtype=torch.float64) * (2 * math.pi / length)

@@ -1,7 +1,7 @@
-"""A pose video as SVI-Dance reads it: which of its frames a clip shows, and those frames at the size of the video.
+"""Pose videos for SVI-Dance: which frames a clip shows, fitted to the size of the video.
 
-A file is decoded again for each clip, so a long one is never in memory as a whole. Every frame has a digest. Digests enter the
-clip's key, and they identify frames after a seek into the file.
+A file is decoded again for each clip, so it is never in memory as a whole. Every frame has a digest, which enters the clip's
+key and identifies the frame after a seek.
 
 Source: docs/METHOD.md, 8.1 and 8.4. Departs from the released code at the first seam, where that shows pose frame 80 twice.
 """
@@ -20,7 +20,7 @@ import torch
 
 from ..video.video_file import read_frames, to_uint8
 
-_MARGIN_SECONDS = 2.0  # that a seek lands before the first frame to read
+_MARGIN_SECONDS = 2.0  # by which a seek lands before the first frame to read
 
 
 class WhenPosesEnd(StrEnum):
@@ -43,15 +43,15 @@ class PoseVideo(Protocol):
     frame_rate: float | None
 
     def read(self, indices: Sequence[int], width: int, height: int) -> torch.Tensor:
-        """Return the frames `indices`, fitted as :func:`fit_pose` does: [n, height, width, 3] uint8."""
+        """Return the frames `indices` [n, height, width, 3] uint8, fitted by :func:`fit_pose`."""
         ...
 
 
 def pose_indices(start_frame: int, num_frames: int, num_poses: int, when_poses_end: WhenPosesEnd) -> list[int]:
     """Return the index of the pose for each frame of a clip that begins at `start_frame` of the video.
 
-    A frame before frame 0 (the shared frame of a continued video) has the first pose. STOP repeats the last pose as HOLD
-    does; the video ends there, so those frames are not shown.
+    Frames before frame 0 (the shared frame of a continued video) get the first pose. STOP repeats the last pose as HOLD
+    does; the video ends there, so those frames are never shown.
     """
     frames = [max(0, frame) for frame in range(start_frame, start_frame + num_frames)]
     if when_poses_end is WhenPosesEnd.LOOP:
@@ -60,15 +60,15 @@ def pose_indices(start_frame: int, num_frames: int, num_poses: int, when_poses_e
 
 
 def num_clips_for(num_poses: int, num_frames: int, overlap: int) -> int:
-    """Return how many clips of `num_frames`, neighbours sharing `overlap`, show `num_poses` poses; at least 1."""
+    """Return how many clips of `num_frames` that share `overlap` frames show `num_poses` poses; at least 1."""
     return max(1, -(-(num_poses - overlap) // (num_frames - overlap)))
 
 
 def fit_pose(frame: np.ndarray, width: int, height: int) -> np.ndarray:
     """Return `frame` [h, w, 3] scaled by nearest neighbours to fit [height, width, 3], centred on black.
 
-    Nothing is distorted or cut. Sizes are rounded down, sampled pixels are those at or before the exact place, and an odd
-    pixel of padding goes to the right or bottom, as in the released code.
+    As in the released code, sizes and sample positions are rounded down, and an odd pixel of padding goes to the right or
+    bottom.
     """
     rows, columns = frame.shape[:2]
     if height * columns <= width * rows:
@@ -96,7 +96,6 @@ class PoseImages:
     frame_rate: float | None = None
 
     def read(self, indices: Sequence[int], width: int, height: int) -> torch.Tensor:
-        """Return the frames `indices` [n, height, width, 3] uint8."""
         fitted = {index: fit_pose(self.frames[index], width, height) for index in set(indices)}
         return torch.from_numpy(np.stack([fitted[index] for index in indices]))
 
@@ -128,18 +127,14 @@ class PoseFile:
     num_after: int = 0
 
     def read(self, indices: Sequence[int], width: int, height: int) -> torch.Tensor:
-        """Return the frames `indices` [n, height, width, 3] uint8, decoding each range of the file once.
-
-        Raises:
-            OSError: the file cannot be read, or it has changed.
-        """
+        """Return the frames `indices`, decoding each range of the file once; raise OSError if the file has changed."""
         fitted: dict[int, np.ndarray] = {}
         for part in _ranges(indices):
             fitted.update(zip(part, self._read_range(part, width, height), strict=True))
         return torch.from_numpy(np.stack([fitted[index] for index in indices]))
 
     def _read_range(self, indices: range, width: int, height: int) -> list[np.ndarray]:
-        """Return the frames `indices`, after a seek or, if that fails, from the beginning of the file."""
+        """Return the frames `indices`, after a seek or, failing that, from the beginning of the file."""
         wanted = self.digests[indices.start : indices.stop]
         num_from_end = len(self.digests) - indices.start + self.num_after
         for last_seconds in (num_from_end / self.frame_rate + _MARGIN_SECONDS, None):
@@ -186,12 +181,12 @@ def pose_file(
 
 
 def _digest(frame: np.ndarray) -> str:
-    """Return a hash of a frame's pixels and size."""
+    """Hash a frame's pixels and size."""
     return hashlib.sha256(repr(frame.shape).encode() + np.ascontiguousarray(frame).tobytes()).hexdigest()[:32]
 
 
 def _frames_before(seconds: float, frame_rate: float) -> int:
-    """Return how many frames begin before the time `seconds`, within the rounding of decimal times."""
+    """Return how many frames begin before `seconds`, with a tolerance for rounded decimals."""
     return int(np.ceil(seconds * frame_rate - 1e-3))
 
 

@@ -1,13 +1,13 @@
-"""What a talking clip hears: features of the speech around each frame, and how strongly it follows them.
+"""Speech features around each frame of a talking clip, and guidance by text and sound.
 
-Frame f of the video hears frames f - 2 .. f + 2 of the sound, both at 25 per second. Before the sound begins its first frame
-is heard, after its end silence: features that are zero, which is also what training puts in place of a dropped sound.
+Frame f of the video hears frames f - 2 .. f + 2 of the sound, both at 25 per second. Before the sound begins, its first frame
+is heard; after its end, silence: zero features, which training also uses for a dropped sound.
 
 Source: docs/METHOD.md, 7.1 (loudness, 25 features per second, window of 5, packing into slots) and 7.3 (three-pass guidance).
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,20 +22,20 @@ SAMPLES_PER_FRAME = SAMPLE_RATE // TALK_FRAME_RATE
 SPEECH_LUFS = -23.0
 LOOK_AROUND = 2  # frames heard on either side
 WINDOW = 2 * LOOK_AROUND + 1
-SLOT_WINDOW = WINDOW + TEMPORAL_STRIDE - 1  # what the four frames of a slot hear together
+SLOT_WINDOW = WINDOW + TEMPORAL_STRIDE - 1  # that the four frames of a slot hear together
 
-# A longer sound is encoded in pieces, so that an hour takes no more memory than a minute. The released code encodes it whole.
+# A long sound is encoded in pieces, so that memory does not grow with its length. The released code encodes it whole.
 PIECE_FRAMES = 1000
-MARGIN_FRAMES = 125  # heard on either side of a piece, for the encoder to know what it is in the middle of
+MARGIN_FRAMES = 125  # context on either side of a piece
 
 EncodeSpeech = Callable[[torch.Tensor, int], torch.Tensor]
 
 
 def prepared_speech(samples: torch.Tensor) -> torch.Tensor:
-    """Return what the speech encoder hears of `samples` [n], one channel at 16 kHz: the same at -23 LUFS.
+    """Return `samples` [n], one channel at 16 kHz, at the -23 LUFS of the speech encoder.
 
     Raises:
-        ValueError: it is shorter than the 0.4 s over which loudness is measured.
+        ValueError: a sound shorter than the 0.4 s over which loudness is measured.
     """
     return with_loudness(samples, SAMPLE_RATE, SPEECH_LUFS)
 
@@ -44,7 +44,7 @@ def prepared_speech(samples: torch.Tensor) -> torch.Tensor:
 def encode_speech(wav2vec2: Any, samples: torch.Tensor, num_frames: int) -> torch.Tensor:
     """Return the features [num_frames, layers, channels] of `samples` [n] at 16 kHz, on the model's device, in fp32 on the CPU.
 
-    They are brought to 25 per second before wav2vec2's transformer, not after (docs/METHOD.md, 7.1).
+    They are resampled to 25 per second before wav2vec2's transformer, not after (docs/METHOD.md, 7.1).
 
     Raises:
         ValueError: a result that is not finite.
@@ -52,23 +52,21 @@ def encode_speech(wav2vec2: Any, samples: torch.Tensor, num_frames: int) -> torc
     features = wav2vec2.feature_extractor(samples[None])
     features = torch.nn.functional.interpolate(features.mT, size=num_frames, mode="linear", align_corners=True).mT
     _, layers = wav2vec2.encoder(wav2vec2.feature_projection(features))
-    found = torch.stack(layers[1:], dim=2)[0].float().cpu()  # layers[0] is what goes into the first one
+    found = torch.stack(layers[1:], dim=2)[0].float().cpu()  # layers[0] is the input of the first layer
     if not bool(found.isfinite().all()):
-        raise ValueError(
-            "the speech encoder made values that are NaN or infinite of the sound: try another file of the encoder."
-        )
+        raise ValueError("the speech encoder returned NaN or infinite values: try another encoder file.")
     return found
 
 
 def num_clips_for(seconds: float, layout: Layout) -> int:
-    """Return how many clips of `layout` a sound of `seconds` needs; the last one may end in silence."""
+    """Return how many clips of `layout` a sound of `seconds` needs; the last may end in silence."""
     num_frames = math.ceil(round(seconds * TALK_FRAME_RATE, 6))
     return max(1, math.ceil((num_frames - layout.overlap) / (layout.num_frames - layout.overlap)))
 
 
 @dataclass(frozen=True)
 class Piece:
-    """A part of a sound, in frames: `first` .. `stop` - 1 are its own; it is encoded from `begin` to `end`."""
+    """A part of a sound, in frames: `first` .. `stop` - 1, encoded with context from `begin` to `end`."""
 
     first: int
     stop: int
@@ -77,7 +75,7 @@ class Piece:
 
 
 def piece_of(frame: int, num_frames: int) -> Piece:
-    """Return the piece that `frame` of a sound of `num_frames` belongs to."""
+    """Return the piece that holds `frame` of a sound of `num_frames`."""
     if num_frames <= PIECE_FRAMES + 2 * MARGIN_FRAMES:
         return Piece(0, num_frames, 0, num_frames)
     first = frame // PIECE_FRAMES * PIECE_FRAMES
@@ -87,7 +85,7 @@ def piece_of(frame: int, num_frames: int) -> Piece:
 
 @dataclass(eq=False)
 class SpeechFeatures:
-    """The features of every frame of a sound, encoded when they are first asked for; the last two pieces are kept.
+    """The features of a sound, encoded on demand; the last two pieces are kept.
 
     Attributes:
         samples: [n], as from :func:`prepared_speech`.
@@ -100,20 +98,17 @@ class SpeechFeatures:
 
     @property
     def num_frames(self) -> int:
-        """Frames of the sound; a last one that is not whole is not heard."""
+        """Whole frames of the sound."""
         return len(self.samples) // SAMPLES_PER_FRAME
 
     def heard_by(self, start_frame: int, num_frames: int) -> torch.Tensor:
-        """Return what a clip hears: features [num_frames + 4, layers, channels], two frames more on either side.
+        """Return the features [num_frames + 4, layers, channels] that a clip hears: two frames more on either side.
 
         Args:
             start_frame: where the clip's frame 0 lies on the sound's timeline.
         """
         frames = range(start_frame - LOOK_AROUND, start_frame + num_frames + LOOK_AROUND)
-        return self._at([max(0, frame) for frame in frames])
-
-    def _at(self, frames: Sequence[int]) -> torch.Tensor:
-        heard = [self._features_at(frame) for frame in frames if frame < self.num_frames]  # what is left out comes last
+        heard = [self._features_at(max(0, frame)) for frame in frames if frame < self.num_frames]  # frames left out come last
         silence = torch.zeros_like(heard[0] if heard else self._features_at(self.num_frames - 1))
         return torch.stack(heard + [silence] * (len(frames) - len(heard)))
 
@@ -129,11 +124,10 @@ class SpeechFeatures:
 
 
 def slot_windows(heard: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return `heard` [T + 4, layers, channels] as the slots of a clip hear it, for MultiTalk's audio projection.
+    """Return `heard` [T + 4, layers, channels] grouped by slot, for MultiTalk's audio projection.
 
-    Slot 0 holds one frame and hears its window of 5. A later slot holds four frames; of their windows the projection takes
-    the first three of the first frame, the middles of the two between, and the last three of the last, which together are
-    8 frames in a row.
+    Slot 0 holds one frame and hears its window of 5. A later slot holds four frames; from their windows the projection takes
+    the first three of the first frame, the centres of the middle two, and the last three of the last: 8 frames in a row.
 
     Returns:
         ([1, 1, 5, layers, channels], [1, F - 1, 8, layers, channels])
@@ -145,7 +139,7 @@ def slot_windows(heard: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def guided_pair(
     positive: torch.Tensor, negative: torch.Tensor, silent: torch.Tensor, audio_cfg: float
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the pair (conditional, unconditional) that ordinary guidance turns into guidance by text and sound.
+    """Return the pair (conditional, unconditional) from which ordinary guidance computes guidance by text and sound.
 
     With text scale s_t, ``unconditional + s_t (conditional - unconditional)`` is
     ``v(neg, silence) + s_t [v(pos, sound) - v(neg, sound)] + s_a [v(neg, sound) - v(neg, silence)]``. The sum of the weights

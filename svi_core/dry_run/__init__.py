@@ -1,1 +1,1 @@
-"""What a requested run will do and cost, before any model loads."""
+"""The dry run: what a requested run will do and cost, before any model loads."""

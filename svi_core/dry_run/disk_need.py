@@ -1,29 +1,28 @@
-"""How much disk space a run will take."""
+"""The disk space that a run needs."""
 
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from ..geometry import LATENT_CHANNELS
 from ..store.records import ClipRecord
 from .expected_clips import ExpectedClip
 from .requested_run import RequestedRun
 
-# A very rough rule for video of this kind at crf 18; six steps of crf halve or double it.
+# A very rough rule of thumb at crf 18; six steps of crf halve or double it.
 _BITS_PER_PIXEL = {"h264": 0.4, "h265": 0.25}
 
 
 @dataclass(frozen=True)
 class DiskNeed:
-    """What a run will write, and the free space.
+    """What a run will write, and the free space. Sizes are None if the frame size or the folder is unknown.
 
     Attributes:
-        latent_bytes: exact size of the latents of new clips; None if the frame size is not known.
-        video_bytes: approximate size of their segments and of the joined video; None if the frame size is not known.
-        peak_bytes: most space taken at once: the earlier video stays until the new one is joined.
+        latent_bytes: exact size of the latents of new clips.
+        video_bytes: approximate size of their segments and of the joined video.
+        peak_bytes: most space needed at once: the earlier video stays until the new one is joined.
         is_measured: the video's size follows from segments of this run, not from a rule of thumb.
-        free_bytes: free space on the disk of the run folder; None if the folder is not known.
+        free_bytes: free space on the disk of the run folder.
     """
 
     latent_bytes: int | None
@@ -34,7 +33,6 @@ class DiskNeed:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """A warning if the space is too small."""
         if self.peak_bytes is None or self.free_bytes is None or self.peak_bytes <= self.free_bytes:
             return ()
         space = f"{self.free_bytes / 1e9:.1f} GB are free, but about {self.peak_bytes / 1e9:.1f} GB are needed"
@@ -42,8 +40,11 @@ class DiskNeed:
 
 
 def disk_need(run: RequestedRun, clips: Sequence[ExpectedClip], records: Sequence[ClipRecord]) -> DiskNeed:
-    """Return the disk space that `run` takes; `records` are those of its folder."""
-    free = None if run.folder is None else shutil.disk_usage(_nearest_existing(run.folder)).free
+    """Return the disk space that `run` needs; `records` are those of its folder."""
+    free = None
+    if run.folder is not None:
+        nearest = next(path for path in (run.folder, *run.folder.absolute().parents) if path.exists())
+        free = shutil.disk_usage(nearest).free
     if run.size is None:
         return DiskNeed(None, None, None, False, free)
     width, height = run.size
@@ -60,7 +61,7 @@ def disk_need(run: RequestedRun, clips: Sequence[ExpectedClip], records: Sequenc
 
 
 def _measured_frame_bytes(folder: Path, tag: str, records: Sequence[ClipRecord]) -> float | None:
-    """Return the bytes per frame of a run's finished segments of the coding `tag`, or None if there are none."""
+    """Return the bytes per frame of finished segments with the coding `tag`, or None."""
     total_bytes = total_frames = 0
     for record in records:
         for name, facts in record.segments.items():
@@ -69,8 +70,3 @@ def _measured_frame_bytes(folder: Path, tag: str, records: Sequence[ClipRecord])
                 total_bytes += path.stat().st_size
                 total_frames += facts["num_frames"]
     return total_bytes / total_frames if total_frames else None
-
-
-def _nearest_existing(folder: Path) -> Path:
-    """Return `folder`, or the nearest folder above it that exists."""
-    return next(path for path in (folder, *folder.absolute().parents) if path.exists())

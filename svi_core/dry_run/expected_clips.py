@@ -1,4 +1,4 @@
-"""The clips that a requested run will show, and which of them its folder holds already."""
+"""The clips that a requested run will show, and which of them are already stored."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -16,13 +16,13 @@ class ExpectedClip:
     """One clip of a requested run.
 
     Attributes:
-        request: what is asked of it.
-        showing: what it gives to the video.
-        first_frame: where in the video it begins, 0-based.
+        request: its request.
+        showing: what it contributes to the video.
+        first_frame: where it begins in the video, 0-based.
         begin: the same in seconds.
-        options: its options in the schedule besides prompt and seed, as written there; an anchor only where it changes.
-        is_stored: whether the run folder holds it, so that it is reused; None if that cannot be told.
-        seconds: how long making it will take; 0 for a stored one, None if nothing comparable was measured.
+        options: its options in schedule syntax, without the seed; an anchor only where it changes.
+        is_stored: whether the run folder holds it, so that it is reused; None if unknown.
+        seconds: time to make it; 0 for a stored one, None if nothing comparable was measured.
     """
 
     request: ClipRequest
@@ -35,7 +35,7 @@ class ExpectedClip:
 
     @property
     def num_frames(self) -> int:
-        """Frames of the video that the clip gives, held ones included."""
+        """Frames that the clip contributes, held ones included."""
         return self.showing.num_frames
 
 
@@ -60,7 +60,7 @@ def _options(spec: ClipSpec, before: ClipSpec | None) -> str:
 
 
 def _with_stored(run: RequestedRun, clips: list[ExpectedClip], records: Sequence[ClipRecord]) -> list[ExpectedClip]:
-    """Return `clips` with `is_stored`, by the keys that the graph alone gives."""
+    """Return `clips` with `is_stored`, by the keys that follow from the graph alone."""
     stored = {record.plan_key for record in records} - {""}
     marked, key = list[ExpectedClip](), run.plan.continues or None
     for clip in clips:

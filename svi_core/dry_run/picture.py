@@ -1,4 +1,4 @@
-"""An estimate as a picture: the clips on a time axis, to scale, stored and new ones in different colours."""
+"""An estimate as a picture: the clips to scale on a time axis, stored and new ones in different colours."""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -22,21 +22,22 @@ _CLIPS_A_BAND, _BAR_HEIGHT, _BAND_HEIGHT = 6, 74, 124
 _MAX_BANDS, _FIRST_BANDS, _LAST_BANDS = 12, 5, 3  # of a longer video only the first and the last are drawn
 _TICKS = (0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 14400, 43200, 86400, 604800)
 _LEFT, _RIGHT = MARGIN + 4, WIDTH - MARGIN - 4
+_font = ImageFont.load_default
 
 
 @dataclass(frozen=True)
 class Block:
-    """A stretch of the video.
+    """A section of the video.
 
     Attributes:
         begin: in seconds.
         seconds: its length.
         state: STORED, NEW or UNKNOWN.
-        title: what it is, a clip's number for instance.
-        note: beside the title.
-        text: the lines below.
-        held: seconds at its end in which the picture stands still.
-        is_cut: it begins anew from an anchor, after other clips.
+        title: the number of a clip, or a word.
+        note: text beside the title.
+        text: text below.
+        held: seconds of its last frame held.
+        is_cut: it starts from an anchor, after other clips.
     """
 
     begin: float
@@ -50,12 +51,11 @@ class Block:
 
     @property
     def end(self) -> float:
-        """In seconds."""
         return self.begin + self.seconds
 
 
 def draw_estimate(estimate: RunEstimate) -> np.ndarray:
-    """Return the picture [H, 1280, 3] uint8 of an estimate. A long one shows the first and last clips, and a strip of all."""
+    """Return the picture [H, 1280, 3] uint8 of an estimate. A long one shows the first and last clips below a strip of all."""
     blocks = _blocks(estimate)
     bands = _bands(blocks)
     scale = _usual_scale(bands)
@@ -82,7 +82,7 @@ def draw_estimate(estimate: RunEstimate) -> np.ndarray:
 
 
 def draw_message(title: str, text: str) -> np.ndarray:
-    """Return a picture [H, 1280, 3] uint8 of a message, in place of an estimate that cannot be made."""
+    """Return a picture [H, 1280, 3] uint8 of a message, in place of an estimate."""
     probe = ImageDraw.Draw(Image.new("RGB", (1, 1)))
     lines = _wrapped(probe, text, 16, _RIGHT - _LEFT, 12)
     picture = Image.new("RGB", (WIDTH, 64 + 24 * len(lines)), BACKGROUND)
@@ -94,34 +94,26 @@ def draw_message(title: str, text: str) -> np.ndarray:
 
 
 def _blocks(estimate: RunEstimate) -> list[Block]:
-    """Return the stretches of the video: the continued video, if any, and one per clip."""
+    """Return the continued video, if any, and one block per clip."""
     rate, start = estimate.run.coding.frame_rate, estimate.run.start_seconds
     blocks = [Block(0.0, start, STORED, "beginning", "", "the video that is continued")] if start else []
     for clip in estimate.clips:
         request = clip.request
-        block = Block(
-            clip.begin,
-            clip.num_frames / rate,
-            {True: STORED, False: NEW, None: UNKNOWN}[clip.is_stored],
-            str(request.index + 1),
-            clip.options,
-            request.spec.prompt,
-            clip.showing.hold / rate,
-            request.starts_anew and clip.first_frame > 0,
-        )
-        blocks.append(block)
+        state = {True: STORED, False: NEW, None: UNKNOWN}[clip.is_stored]
+        title, note, text = str(request.index + 1), clip.options, request.spec.prompt
+        held, is_cut = clip.showing.hold / rate, request.starts_anew and clip.first_frame > 0
+        blocks.append(Block(clip.begin, clip.num_frames / rate, state, title, note, text, held, is_cut))
     return blocks
 
 
 def _bands(blocks: Sequence[Block]) -> list[Sequence[Block]]:
-    """Return the blocks line by line, about equally many in each."""
-    num_bands = -(-len(blocks) // _CLIPS_A_BAND)
-    per_band = -(-len(blocks) // num_bands)
+    """Return the blocks line by line, about the same number on each."""
+    per_band = -(-len(blocks) // -(-len(blocks) // _CLIPS_A_BAND))
     return [blocks[start : start + per_band] for start in range(0, len(blocks), per_band)]
 
 
 def _usual_scale(bands: Sequence[Sequence[Block]]) -> float:
-    """Return the pixels per second at which a typical line fills the picture; a longer line gets its own scale."""
+    """Return the pixels per second at which a typical full line fills the picture."""
     full = [band[-1].end - band[0].begin for band in bands if len(band) == len(bands[0])]
     return (_RIGHT - _LEFT) / median(full)
 
@@ -138,7 +130,7 @@ def _draw_head(draw: ImageDraw.ImageDraw, estimate: RunEstimate) -> None:
 
 
 def _draw_strip(picture: Image.Image, top: int, blocks: Sequence[Block]) -> None:
-    """Draw the whole video on one line, one colour per column of pixels."""
+    """Draw the whole video on one line, one state per column of pixels."""
     room, total = _RIGHT - _LEFT, blocks[-1].end
     begins = [block.begin for block in blocks]
     columns = np.empty((16, room, 3), np.uint8)
@@ -191,7 +183,7 @@ def _draw_bar(picture: Image.Image, place: tuple[int, int, int], block: Block, s
 
 
 def _draw_hatching(picture: Image.Image, place: tuple[int, int, int], state: str) -> None:
-    """Mark a still picture: diagonal lines over (left, top, right)."""
+    """Mark a held frame with diagonal lines over (left, top, right)."""
     left, top, right = place
     width = right - left + 1
     patch = Image.new("RGB", (width, _BAR_HEIGHT), _FILL[state])
@@ -215,8 +207,7 @@ def _draw_axis(draw: ImageDraw.ImageDraw, top: int, begin: float, end: float, sc
 
 def _draw_legend(draw: ImageDraw.ImageDraw, top: int, blocks: Sequence[Block]) -> None:
     left = float(_LEFT)
-    entries = [state for state in (STORED, NEW, UNKNOWN) if any(block.state == state for block in blocks)]
-    for state in entries:
+    for state in [state for state in (STORED, NEW, UNKNOWN) if any(block.state == state for block in blocks)]:
         draw.rectangle([left, top + 3, left + 12, top + 14], fill=_FILL[state])
         draw.rectangle([left, top + 3, left + 12, top + 5], fill=_EDGE[state])
         draw.text((left + 19, top), state, fill=FAINT, font=_font(14))
@@ -240,12 +231,8 @@ def _wrapped(draw: ImageDraw.ImageDraw, text: str, font_size: int, width: float,
 
 
 def _clock(seconds: float) -> str:
-    """Return a time as m:ss, with hours where there are any and half seconds where they are."""
+    """Return a time as m:ss, with hours and half seconds if there are any."""
     minutes, rest = divmod(seconds, 60)
     hours, minutes = divmod(int(minutes), 60)
     rest = f"{rest:04.1f}" if rest % 1 else f"{int(rest):02d}"
     return f"{hours}:{minutes:02d}:{rest}" if hours else f"{minutes}:{rest}"
-
-
-def _font(size: int):
-    return ImageFont.load_default(size)

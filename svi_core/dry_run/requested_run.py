@@ -1,4 +1,4 @@
-"""What a queued graph asks for: clips, models and sizes, and which of them only a node that has not run yet can tell."""
+"""What a queued graph requests: clips, models and sizes, and what remains unknown until nodes have run."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,10 +15,10 @@ class ModelFile:
     """A model file that the graph names.
 
     Attributes:
-        name: as its widget says.
-        kind: ComfyUI's folder, "diffusion_models" or "loras" for instance; "" if it is in none.
+        name: as in its widget.
+        kind: ComfyUI's folder, "diffusion_models" or "loras" for instance; "" if none has it.
         num_bytes: its size; None if it is missing.
-        complaint: what is wrong with its header; "" if nothing is.
+        complaint: what is wrong with its header, if anything.
     """
 
     name: str
@@ -33,27 +33,27 @@ class LoraUse:
 
     Attributes:
         name: its file.
-        strength: as its node says.
+        strength: as set in its node.
         named_for: the expert that its name or header says it is for: "high", "low" or None.
-        claim: the SVI system that it says it was trained for, if any.
-        is_checked: a node of this pack applies it, so the run compares its claim with the layout.
+        variant: the SVI system that it says it was trained for, if any.
+        is_checked: a node of this pack applies it, so the run compares its variant with the layout.
     """
 
     name: str
     strength: float
     named_for: str | None = None
-    claim: LoraVariant | None = None
+    variant: LoraVariant | None = None
     is_checked: bool = True
 
 
 @dataclass(frozen=True)
 class ExpertModel:
-    """One model input of the loop.
+    """One model input of SVI Generate.
 
     Attributes:
         expert: "model" for a model without experts, else "high" or "low".
-        file: name of the checkpoint; None if the graph does not tell.
-        loras: what is applied to it, in order.
+        file: name of the checkpoint; None if unknown.
+        loras: its LoRAs, in order.
     """
 
     expert: str
@@ -62,20 +62,20 @@ class ExpertModel:
 
     @property
     def named_for(self) -> str | None:
-        """The expert that the file's name says it is: "high", "low" or None."""
+        """The expert in the file's name: "high", "low" or None."""
         return None if self.file is None else expert_named_in(self.file, {})
 
 
 @dataclass(frozen=True, kw_only=True)
 class RequestedRun:
-    """All that is known of a run before its models load; None where only a node that has not run yet can tell.
+    """All that is known of a run before its models load; None stands for what only a node that runs later can tell.
 
     Attributes:
-        plan: the clips; its seed counts only if `is_seed_known`, its `continues` only if `is_start_known`.
-        num_listed: clips that the schedule describes.
-        until_stopped: clips are made until somebody stops the run; `plan` then holds the listed ones.
-        cfg: guidance scale, unless the schedule gives a clip its own.
-        num_extra_passes: passes of the model that controls add to each step.
+        plan: the clips; its seed is valid only if `is_seed_known`, its `continues` only if `is_start_known`.
+        num_listed: clips that the schedule lists.
+        until_stopped: the run goes on until it is stopped; `plan` then holds the listed clips.
+        cfg: guidance scale, unless the schedule sets another for a clip.
+        num_extra_passes: model passes that controls add to each step.
         num_steps: sampler steps of a clip.
         size: (width, height) in pixels.
         coding: of the video.
@@ -87,8 +87,8 @@ class RequestedRun:
         files: every model file of the graph.
         anchors: names that the schedule may use.
         lora_rows: LoRAs whose strengths the schedule may change.
-        value_bytes: bytes of one value of a stored latent.
-        not_known: what will be known only when nodes have run, and why.
+        value_bytes: bytes per value of a stored latent.
+        not_known: what is unknown until nodes have run, and why.
         remarks: further warnings about the graph.
     """
 
@@ -130,7 +130,7 @@ class RequestedRun:
         return self.cfg if request.spec.cfg is None else request.spec.cfg
 
     def work_of(self, request: ClipRequest) -> ClipWork | None:
-        """Return how much work a clip is, or None if steps, size or guidance are not known."""
+        """Return how much work a clip is, or None if steps, size or guidance are unknown."""
         cfg = self.cfg_of(request)
         if cfg is None or self.num_steps is None or self.size is None:
             return None

@@ -1,7 +1,4 @@
-"""The estimate of a requested run: its clips, which of them are stored, and what the others will cost.
-
-Nothing is loaded and nothing is changed: the estimate follows from the graph and from the files of the run folder.
-"""
+"""The estimate of a requested run, from the graph and the run folder alone: its clips, what is stored, what the rest costs."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -20,11 +17,11 @@ class RunEstimate:
     """What a run will do.
 
     Attributes:
-        run: what the graph asks for.
+        run: what the graph requests.
         clips: in the order of the video.
-        time: for the most frequent kind of new clip, with its source; None if nothing comparable was measured.
-        disk: what it writes.
-        warnings: the gravest first.
+        time: for the most common kind of new clip; None if nothing comparable was measured.
+        disk: disk space needed.
+        warnings: the most serious first.
     """
 
     run: RequestedRun
@@ -46,19 +43,19 @@ class RunEstimate:
 
     @property
     def new_clips(self) -> tuple[ExpectedClip, ...]:
-        """The clips to make: all that are not known to be stored."""
+        """The clips to make: all except those known to be stored."""
         return tuple(clip for clip in self.clips if not clip.is_stored)
 
     @property
     def num_stored(self) -> int | None:
-        """How many clips are stored; None if that cannot be told."""
+        """How many clips are stored; None if unknown."""
         if any(clip.is_stored is None for clip in self.clips):
             return None
         return len(self.clips) - len(self.new_clips)
 
     @property
     def work_seconds(self) -> float | None:
-        """How long making the new clips will take; None if nothing comparable was measured."""
+        """Time to make the new clips; None if nothing comparable was measured."""
         times = [clip.seconds for clip in self.new_clips if clip.seconds is not None]
         return float(sum(times)) if len(times) == len(self.new_clips) else None
 
@@ -70,33 +67,29 @@ def estimate_run(run: RequestedRun, earlier: Sequence[ClipTime] = ()) -> RunEsti
         earlier: clip times of runs in other folders.
 
     Raises:
-        ValueError: clips that cannot follow one another, naming them.
+        ValueError: naming clips that cannot follow one another.
     """
     run.plan.require_joints(run.plan.schedule.snapshot())
     records = [] if run.folder is None else read_records(run.folder)
     clips = expected_clips(run, records)
     times = _times_by_work(run, clips, records, earlier)
-    timed = tuple(replace(clip, seconds=_seconds_of(run, clip, times)) for clip in clips)
+    timed = []
+    for clip in clips:
+        time = times.get(run.work_of(clip.request))
+        timed.append(replace(clip, seconds=0.0 if clip.is_stored else time and time.seconds))
     disk = disk_need(run, timed, records)
-    return RunEstimate(run, timed, _usual_time(run, timed, times), disk, (*disk.warnings, *run_warnings(run, timed)))
+    return RunEstimate(run, tuple(timed), _usual_time(run, timed, times), disk, (*disk.warnings, *run_warnings(run, timed)))
 
 
 def _times_by_work(
     run: RequestedRun, clips: Sequence[ExpectedClip], records: list[ClipRecord], earlier: Sequence[ClipTime]
 ) -> dict[ClipWork | None, TimeEstimate | None]:
-    """Return how long a clip of each kind of work will take."""
+    """Return the time of a clip for each kind of work."""
     measured = [measured_time(record.measures) for record in records]
     of_run = [time for time in measured if time is not None]
     of_others = [time for time in earlier if time.models and time.models == run.model_names]
     kinds = {run.work_of(clip.request) for clip in clips}
     return {work: estimate_time(work, of_run, of_others) for work in kinds if work is not None}
-
-
-def _seconds_of(run: RequestedRun, clip: ExpectedClip, times: dict[ClipWork | None, TimeEstimate | None]) -> float | None:
-    if clip.is_stored:
-        return 0.0
-    time = times.get(run.work_of(clip.request))
-    return time and time.seconds
 
 
 def _usual_time(

@@ -1,17 +1,15 @@
-"""An estimate as text: the totals first, then warnings, then one row per clip."""
-
-from collections.abc import Sequence
+"""An estimate as text: totals, warnings, and one row per clip."""
 
 from .expected_clips import ExpectedClip
 from .run_estimate import RunEstimate
 from .warnings import listed
 
-_FIRST_ROWS, _LAST_ROWS = 24, 8  # of a long table; the rows between become one
+_FIRST_ROWS, _LAST_ROWS = 24, 8  # of a long table; one row stands for those between
 _PROMPT_WIDTH = 80
 
 
 def head_line(estimate: RunEstimate) -> str:
-    """Return the totals of an estimate in one line."""
+    """Return the totals of an estimate on one line."""
     parts = [count(len(estimate.clips), "clip"), count(estimate.num_frames, "frame"), f"{estimate.seconds:.1f} s of video"]
     if estimate.run.size is not None:
         parts.append(f"{estimate.run.size[0]} x {estimate.run.size[1]}")
@@ -19,12 +17,12 @@ def head_line(estimate: RunEstimate) -> str:
 
 
 def estimate_text(estimate: RunEstimate) -> str:
-    """Return an estimate as Markdown; a long table is shortened in the middle."""
+    """Return an estimate as Markdown; a long table is cut in the middle."""
     return "\n".join([estimate_summary(estimate), *_clip_table(estimate)]) + "\n"
 
 
 def estimate_summary(estimate: RunEstimate) -> str:
-    """Return the part of an estimate before its table of clips, as Markdown that is also readable as plain text."""
+    """Return an estimate without its table of clips, as Markdown that reads well as plain text."""
     facts = [
         ("stored", _stored_line(estimate)),
         ("time", _time_line(estimate)),
@@ -45,7 +43,7 @@ def count(number: int, noun: str) -> str:
 
 
 def duration(seconds: float) -> str:
-    """Return a time in the units that a person would use: "40 s", "3 min 20 s", "2 h 5 min", "3 days 4 h"."""
+    """Return a time in handy units: "40 s", "3 min 20 s", "2 h 5 min", "3 days 4 h"."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
@@ -77,7 +75,7 @@ def _stored_words(estimate: RunEstimate) -> str:
 
 def _stored_line(estimate: RunEstimate) -> str:
     if estimate.num_stored is None or estimate.run.folder is None:
-        return "cannot be told, because folder, seed or beginning are not known yet"
+        return "unknown, because folder, seed or start are not known yet"
     if not estimate.new_clips:
         return f"all {_number(len(estimate.clips))} clips are in {estimate.run.folder.name}: nothing is sampled"
     numbers = listed(clip.request.index + 1 for clip in estimate.new_clips)
@@ -88,10 +86,10 @@ def _time_line(estimate: RunEstimate) -> str:
     if not estimate.new_clips:
         return "none for sampling"
     if estimate.time is None or estimate.work_seconds is None:
-        return "not measured yet: the first run with these models tells"
+        return "not measured yet: the first run with these models will measure it"
     per_clip = duration(estimate.time.seconds)
     return (
-        f"about {duration(estimate.work_seconds)}, {per_clip} a clip ({estimate.time.source}); loading the models comes on top"
+        f"about {duration(estimate.work_seconds)}, {per_clip} a clip ({estimate.time.source}); plus the time to load the models"
     )
 
 
@@ -137,7 +135,9 @@ def _clip_table(estimate: RunEstimate) -> list[str]:
     if len(clips) <= _FIRST_ROWS + _LAST_ROWS + 1:
         return rows + [_clip_row(estimate, clip) for clip in clips]
     left_out = clips[_FIRST_ROWS:-_LAST_ROWS]
-    between = f"| ... | | | | {_between(left_out)} | | {count(len(left_out), 'clip')} not shown here |"
+    stored = sum(clip.is_stored is True for clip in left_out)
+    state = f"{_number(stored)} stored" if stored else ""
+    between = f"| ... | | | | {state} | | {count(len(left_out), 'clip')} not shown here |"
     first, last = clips[:_FIRST_ROWS], clips[-_LAST_ROWS:]
     return [*rows, *(_clip_row(estimate, clip) for clip in first), between, *(_clip_row(estimate, clip) for clip in last)]
 
@@ -150,10 +150,4 @@ def _clip_row(estimate: RunEstimate, clip: ExpectedClip) -> str:
     prompt = request.spec.prompt
     prompt = prompt if len(prompt) <= _PROMPT_WIDTH else prompt[: _PROMPT_WIDTH - 1].rstrip() + "…"
     cells = (request.index + 1, begins, clip.num_frames, seed, state, clip.options, prompt)
-    texts = (" ".join(str(cell).split()).replace("|", "\\|") for cell in cells)
-    return f"| {' | '.join(texts)} |"
-
-
-def _between(clips: Sequence[ExpectedClip]) -> str:
-    stored = sum(clip.is_stored is True for clip in clips)
-    return f"{_number(stored)} stored" if stored else ""
+    return "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in cells) + " |"

@@ -21,13 +21,13 @@ _MAX_LISTED = 5
 
 
 def run_warnings(run: RequestedRun, clips: Sequence[ExpectedClip]) -> tuple[str, ...]:
-    """Return the warnings about a run, the gravest first."""
+    """Return the warnings about a run, the most serious first."""
     checks = (_files, _names, _variant, _experts, _loras, _guidance, _schedule_length, _lengths, _motion, _size, _seeds)
     return tuple(warning for check in checks for warning in check(run, clips)) + run.remarks
 
 
 def listed(numbers: Iterable[int]) -> str:
-    """Return ascending `numbers` in words, consecutive ones as ranges: "1 to 3, 7"."""
+    """Return ascending `numbers` as text, consecutive ones as ranges: "1 to 3, 7"."""
     ranges: list[list[int]] = []
     for number in numbers:
         if ranges and number == ranges[-1][1] + 1:
@@ -47,7 +47,7 @@ def _files(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
 
 
 def _names(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
-    """Names in the schedule that no input provides; the run refuses them before its first step."""
+    """Warn of names in the schedule that no input provides; the run refuses them before its first step."""
     specs = [clip.request.spec for clip in clips]
     asked = dict.fromkeys(name for spec in specs for name in (spec.anchor, spec.end) if name is not None)
     known = ", ".join(map(repr, run.anchors)) or "none"
@@ -61,11 +61,13 @@ def _names(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
 
 
 def _variant(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
-    """LoRAs of another SVI system than the layout's; the run refuses those that nodes of this pack apply."""
-    uses = {lora.name: (lora, lora.claim) for expert in run.experts for lora in expert.loras if lora.strength and lora.claim}
-    for lora, claim in uses.values():
+    """Warn of LoRAs of another SVI system; the run refuses those that nodes of this pack apply."""
+    uses = {
+        lora.name: (lora, lora.variant) for expert in run.experts for lora in expert.loras if lora.strength and lora.variant
+    }
+    for lora, variant in uses.values():
         try:
-            require_lora_variants(run.plan.layout, [claim])
+            require_lora_variants(run.plan.layout, [variant])
         except ValueError as error:
             yield f"{error} {'The run will fail.' if lora.is_checked else 'Clips will drift or turn to noise.'}"
 

@@ -1,7 +1,7 @@
-"""Noise levels for a handful of steps, with as many for each expert as asked for.
+"""Noise levels for a handful of steps, with a given number for each expert.
 
-Distilled LoRAs are trained on even steps in unshifted time. Where such steps fall on both sides of the boundary as asked
-for, they are used as they are; else each expert's part is divided evenly.
+Distilled LoRAs are trained on even steps in unshifted time. If such steps already split as requested at the boundary, they are
+used; otherwise each expert's part is divided evenly.
 
 Source: docs/METHOD.md, 4.1 (shift), 4.3 (boundary), 3.2 (the official 2.0 workflow takes 3 + 3 steps at shift 8) and 4.5 (4 to
 8 steps).
@@ -15,13 +15,13 @@ MAX_STEPS = 100  # of one expert
 
 
 def few_step_sigmas(num_high: int, num_low: int, shift: float, boundary: float) -> torch.Tensor:
-    """Return sigmas [num_high + num_low + 1] from 1 to 0, of which `num_high` steps start at or above `boundary`.
+    """Return sigmas [num_high + num_low + 1] from 1 to 0; `num_high` of the steps start at or above `boundary`.
 
     Args:
         num_high: steps of the high-noise expert.
         num_low: steps of the low-noise expert.
         shift: of the noise schedule; sigma = shift * t / (1 + (shift - 1) * t) for t from 1 to 0.
-        boundary: sigma at which the experts change over.
+        boundary: sigma at which the low-noise expert takes over.
 
     Raises:
         ValueError: an expert without steps, a shift that is not positive, or a boundary outside (0, 1).

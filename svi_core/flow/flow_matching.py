@@ -1,7 +1,7 @@
-"""Flow matching as Wan uses it: noise levels, the way from latent to noise and back, and the split between the two experts.
+"""Flow matching as Wan uses it: noise levels, the path between latent and noise, and the two experts.
 
 ``noisy_latent = (1 - sigma) * latent + sigma * noise``; ``velocity = noise - latent``; sigma falls from 1 (noise) to 0;
-``timestep = 1000 * sigma``. Wherever a function takes `sigma`, it is one number for all examples, or a tensor [B].
+``timestep = 1000 * sigma``. A `sigma` argument is one number for all examples, or a tensor [B].
 Source: SVI (arXiv:2510.09212), Eq. 1 and 2; docs/METHOD.md, 1.2 (signs), 4.1 (sampler), 4.3 (expert boundary), 9.4 (training).
 """
 
@@ -17,9 +17,9 @@ TRAINED_SHIFT = 5.0
 
 
 class TimestepWeighting(StrEnum):
-    """How much the loss at a noise level counts."""
+    """The weight of the loss over noise levels."""
 
-    BELL = "bell"  # a bell over the timestep, highest at 500, zero at 1000: the released trainer's
+    BELL = "bell"  # the released trainer's: highest at timestep 500, zero at 1000
     UNIFORM = "uniform"
 
 
@@ -69,7 +69,7 @@ EXPERT_RANGES = {
 
 
 def shifted_sigmas(num_steps: int, shift: float = TRAINED_SHIFT) -> torch.Tensor:
-    """Return the noise levels [num_steps + 1] that a sampler walks, from 1 to exactly 0, in fp32.
+    """Return the noise levels [num_steps + 1] of a sampler, from 1 to exactly 0, in fp32.
 
     Raises:
         ValueError: no step, or a shift that is not positive.
@@ -88,11 +88,11 @@ def training_sigmas() -> torch.Tensor:
 def timestep_weights(sigmas: torch.Tensor, weighting: TimestepWeighting = TimestepWeighting.BELL) -> torch.Tensor:
     """Return the loss weight of each noise level in `sigmas` [N], with mean 1 over them.
 
-    Take it over all training ids and index it, so that each expert of Wan 2.2 keeps its part of the one curve.
+    Pass all training ids and index the result, so that each expert of Wan 2.2 keeps its part of the curve.
     Source: docs/METHOD.md, 9.4: exp(-2 ((t - 500) / 1000)^2), lowered until its least value is 0, scaled to mean 1.
 
     Raises:
-        ValueError: fewer than two noise levels, of which a weight's mean cannot be taken.
+        ValueError: fewer than two noise levels, for which the mean is undefined.
     """
     if sigmas.numel() < 2:
         raise ValueError(f"sigmas holds {sigmas.numel()} value(s): take the weights over the whole table of training_sigmas().")
@@ -110,7 +110,7 @@ def make_flow_sample(latent: torch.Tensor, noise: torch.Tensor, sigma: float | t
 
 
 def require_sigmas(sigmas: torch.Tensor) -> None:
-    """Refuse a noise schedule that does not fall from at most 1 towards 0.
+    """Refuse a noise schedule that does not fall from at most 1 to 0.
 
     Raises:
         ValueError: fewer than two values, values outside [0, 1], or values that do not fall.
@@ -129,7 +129,7 @@ def require_sigmas(sigmas: torch.Tensor) -> None:
 
 
 def num_high_noise_steps(sigmas: torch.Tensor, boundary: float) -> int:
-    """Return how many steps of `sigmas` [S + 1] start at or above `boundary` and so belong to the high-noise expert.
+    """Return how many steps of `sigmas` [S + 1] start at or above `boundary`: those of the high-noise expert.
 
     Raises:
         ValueError: `boundary` is not within (0, 1).
@@ -140,7 +140,7 @@ def num_high_noise_steps(sigmas: torch.Tensor, boundary: float) -> int:
 
 
 def _per_example(sigma: float | torch.Tensor, latent: torch.Tensor) -> float | torch.Tensor:
-    """Return `sigma` so that it multiplies each example of `latent` by its own noise level."""
+    """Return `sigma` in a shape that broadcasts over the examples of `latent`."""
     if not isinstance(sigma, torch.Tensor) or sigma.ndim == 0:
         return sigma
     if sigma.shape != latent.shape[:1]:

@@ -1,4 +1,4 @@
-"""The noise levels that errors are kept by: those that inference visits.
+"""The noise levels by which errors are stored: those that inference visits.
 
 Source: SVI (arXiv:2510.09212), Sec. 4.3 (n(t), the nearest step of the test-time schedule); docs/METHOD.md, 9.7.
 """
@@ -12,7 +12,7 @@ DEFAULT_NUM_GRIDS = 50
 
 @dataclass(frozen=True)
 class TimestepGrid:
-    """A grid of noise levels; an error belongs to the cell of the nearest.
+    """A grid of noise levels; an error belongs to the nearest one.
 
     Attributes:
         num_grids: inference steps, 50 as trained.
@@ -28,7 +28,7 @@ class TimestepGrid:
         object.__setattr__(self, "sigmas", tuple(map(float, shifted_sigmas(self.num_grids, self.shift)[:-1])))
 
     def index(self, sigma: float) -> int:
-        """Return the index of the grid value nearest to noise level `sigma`; of two equally near the noisier one.
+        """Return the index of the grid value nearest to noise level `sigma`; in a tie the noisier one.
 
         Raises:
             ValueError: `sigma` outside [0, 1].

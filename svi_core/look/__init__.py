@@ -1,1 +1,1 @@
-"""Look at a video: drift, single frames, filmstrips, and plots."""
+"""Look at a video: drift, measures of single frames, filmstrips, and plots."""

@@ -1,8 +1,8 @@
-"""Does a long video drift, jump at its seams, or merely stand still? Measured on its frames, without any network.
+"""Measure on its frames whether a long video drifts, jumps at its seams, or stands still; no network needed.
 
-Numbers are per clip and relative to the video's own first clip, so they need no reference. A video that is static, repeated,
-played backwards or has doubled frames at its seams is called INVALID before any other number is shown, because on most
-quality measures such a video would win (paper, Table 5: a copied frame beats SVI on five of six).
+Numbers are per clip and relative to the first clip, so they need no reference. A video that is static, repeated, reversed or
+has doubled frames at its seams is INVALID, because it would win on most quality measures (paper, Table 5: a copied frame beats
+SVI on five of six).
 """
 
 import itertools
@@ -15,11 +15,11 @@ import numpy as np
 from .frame_measures import NUM_BANDS, measure_frames
 
 SAMPLES_PER_CLIP = 16  # thumbnails kept per clip to compare clips with each other
-FROZEN_DIFFERENCE = 0.35 / 255  # mean absolute change below which two frames count as the same
-SEAM_NEIGHBOURS = 6  # in-clip changes on each side that a seam's change is compared with
+FROZEN_DIFFERENCE = 0.35 / 255  # mean absolute change below which two frames count as equal
+SEAM_NEIGHBOURS = 6  # changes on each side with which a seam's change is compared
 STATIC_MOTION = 0.35 / 255  # median change of a video that does not move; real clips have 0.49 / 255 and more
 SEAM_JUMP = 3.0  # a seam's change, in multiples of its neighbours'; real clips stay below 1.2
-_CHUNK_VALUES = 2**22  # of the frames that are measured at a time
+_CHUNK_VALUES = 2**22  # of the frames that are measured at once
 
 
 @dataclass(frozen=True)
@@ -34,8 +34,8 @@ class ClipMeasure:
         red, blue: mean of R and B minus luma.
         spectrum: log10 of luma's energy at details of 1-2, 2-4, 4-8 and 8-16 pixels.
         motion: median change between neighbouring frames, mean absolute RGB difference of box averages.
-        frozen: share of neighbouring frames that do not differ.
-        seam: change from the last frame of the clip before, in multiples of the change around it; None for the first clip.
+        frozen: share of equal neighbouring frames.
+        seam: change from the clip before, in multiples of the changes around it; None for the first clip.
     """
 
     brightness: float
@@ -52,14 +52,14 @@ class ClipMeasure:
 
 @dataclass(frozen=True)
 class DriftReport:
-    """What was measured on a video.
+    """The measures of a video.
 
     Attributes:
         clips: one entry per clip.
         colour_distance: per clip, the distance of (brightness, saturation, red, blue) from the first clip's.
         verdict: "valid", or "INVALID" with the reasons.
-        notes: what a person should look at.
-        reasons: why it is invalid; empty if it is not.
+        notes: findings worth a look.
+        reasons: why it is invalid, if it is.
     """
 
     clips: tuple[ClipMeasure, ...]
@@ -69,7 +69,7 @@ class DriftReport:
     reasons: tuple[str, ...] = ()
 
     def table(self) -> str:
-        """Return the report as a Markdown table, the verdict first."""
+        """Return the verdict, the notes and a table of clips as Markdown."""
         head = "| clip | brightness | contrast | saturation | sharpness | colour distance | motion x255 | frozen | seam |"
         rows = [f"**{self.verdict}**", *(f"- {note}" for note in self.notes), "", head, "|-" * 9 + "|"]
         for index, (clip, distance) in enumerate(zip(self.clips, self.colour_distance, strict=True), start=1):
@@ -86,10 +86,7 @@ class DriftReport:
 
 
 def measure_drift(frames: Iterable[np.ndarray], clip_lengths: Sequence[int]) -> DriftReport:
-    """Measure a video whose `frames` [H, W, 3] uint8 come one by one, clip after clip.
-
-    Args:
-        clip_lengths: how many frames of the video each clip gave.
+    """Measure a video of `frames` [H, W, 3] uint8 whose clips are `clip_lengths` frames long.
 
     Raises:
         ValueError: the video has fewer or more frames than the clips together.
@@ -101,15 +98,14 @@ def measure_drift(frames: Iterable[np.ndarray], clip_lengths: Sequence[int]) -> 
 
 
 class DriftMeter:
-    """Measures a video whose frames come in pieces of any size, and keeps some 25 KB of a clip, not its frames."""
+    """Measures a video whose frames come in pieces of any size; keeps 25 KB per clip, not its frames."""
 
     def __init__(self, clip_lengths: Sequence[int]):
-        """Begin a video whose clips give so many frames each."""
         self._starts = np.cumsum([0, *clip_lengths])
         self._rows: list[np.ndarray] = []
         self._changes: list[float] = []
         self._samples: list[np.ndarray] = []  # thumbnails spread over each finished clip
-        self._thumbnails: list[np.ndarray] = []  # of the clip in work
+        self._thumbnails: list[np.ndarray] = []  # of the current clip
         self._last: np.ndarray | None = None
 
     def add(self, frames: np.ndarray) -> None:
@@ -126,11 +122,7 @@ class DriftMeter:
                 self._thumbnails = []
 
     def report(self) -> DriftReport:
-        """Return what was measured.
-
-        Raises:
-            ValueError: fewer or more frames were added than the clips have together.
-        """
+        """Return the measures; raise ValueError if the number of frames is not that of the clips together."""
         starts = self._starts
         if len(self._rows) != starts[-1]:
             raise ValueError(
@@ -145,9 +137,9 @@ class DriftMeter:
         return DriftReport(clips, distance, verdict, tuple(_notes(clips, distance)), tuple(reasons))
 
     def clip_differences(self, reverse: bool) -> np.ndarray:
-        """Return the mean absolute difference of any two of the K finished clips, the second one optionally played backwards.
+        """Return the mean absolute differences [K, K] of the finished clips in [0, 1], the second optionally reversed.
 
-        [K, K] in [0, 1]; infinite on the diagonal and below it.
+        Infinite on the diagonal and below it.
         """
         differences = np.full((len(self._samples), len(self._samples)), math.inf)
         for index, clip in enumerate(self._samples):
@@ -183,12 +175,11 @@ def _measure(rows: list, changes: list[float], start: int, end: int) -> ClipMeas
 
 
 def _reasons_invalid(clips: Sequence[ClipMeasure], nearest: float, nearest_reversed: float, seams: list[float]) -> list[str]:
-    """Return why the video is no video: it stands still, repeats itself, or doubles frames at its seams.
+    """Return why the video is invalid: it stands still, repeats itself, or doubles frames at its seams.
 
     Args:
-        clips: its clips.
         nearest: smallest difference of two clips.
-        nearest_reversed: the same, one of them played backwards.
+        nearest_reversed: the same with one of them reversed.
         seams: change at each seam.
     """
     if np.median([clip.motion for clip in clips]) < STATIC_MOTION:
@@ -202,7 +193,7 @@ def _reasons_invalid(clips: Sequence[ClipMeasure], nearest: float, nearest_rever
 
 
 def _samples(thumbnails: list[np.ndarray]) -> np.ndarray:
-    """Return thumbnails spread over a clip, the same ones (in reverse order) when the clip is played backwards."""
+    """Return thumbnails spread over a clip; the choice is the same for the reversed clip."""
     half = np.linspace(0, (len(thumbnails) - 1) / 2, SAMPLES_PER_CLIP // 2).astype(int)
     indices = [*half, *(len(thumbnails) - 1 - half[::-1])]
     return np.stack([thumbnails[int(index)] for index in indices]).astype(np.float16)

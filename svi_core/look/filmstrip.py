@@ -1,4 +1,4 @@
-"""A run at a glance: one row per clip with frames spread over it, its prompt and its seed."""
+"""Filmstrips: one row per clip with frames spread over it, its prompt and its seed."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 BACKGROUND, TEXT, FAINT = (24, 24, 27), (228, 228, 231), (161, 161, 170)
 MARGIN = 12
-MAX_ROWS = 100  # of a longer run's clips, spread evenly: no browser shows a higher picture
+MAX_ROWS = 100  # a longer run shows so many clips, spread evenly: browsers refuse higher pictures
 
 
 @dataclass(frozen=True)
@@ -26,26 +26,20 @@ def spread(num_frames: int, count: int) -> list[int]:
 
 
 def pick_frames(frames: Iterable[np.ndarray], wanted: Sequence[int], width: int = 0) -> dict[int, np.ndarray]:
-    """Return the frames with the `wanted` indices of a stream of frames, keeping no others.
-
-    They are scaled to `width` pixels as they come, as :func:`draw_filmstrip` would do it; 0: they keep their size.
-    """
+    """Return the frames with the `wanted` indices of a stream, scaled to `width` pixels (0: unscaled)."""
     indices = set(wanted)
     chosen = ((index, frame) for index, frame in enumerate(frames) if index in indices)
     return {index: _scaled(frame, width) if width else frame.copy() for index, frame in chosen}
 
 
 def _scaled(frame: np.ndarray, width: int) -> np.ndarray:
-    """Return a copy of `frame` [H, W, 3] that is `width` pixels wide, of the same shape."""
+    """Return a copy of `frame` [H, W, 3] that is `width` pixels wide, with the same aspect ratio."""
     size = width, round(width * frame.shape[0] / frame.shape[1])
     return np.array(Image.fromarray(frame).resize(size, Image.Resampling.BICUBIC))
 
 
 def draw_filmstrip(rows: Sequence[StripRow], frame_width: int = 240) -> np.ndarray:
-    """Return the picture [H, W, 3] uint8 of `rows`, each with its frames scaled to `frame_width` pixels and its text above.
-
-    Small frames are enlarged smoothly; the height follows from their aspect ratio.
-    """
+    """Return the picture [H, W, 3] uint8 of `rows`: text above frames that are `frame_width` pixels wide."""
     assert rows and all(row.frames for row in rows)
     frame_height = len(_scaled(rows[0].frames[0], frame_width))
     font_size = max(14, frame_width // 14)
@@ -70,7 +64,7 @@ def draw_filmstrip(rows: Sequence[StripRow], frame_width: int = 240) -> np.ndarr
 
 
 def fitted(draw: ImageDraw.ImageDraw, text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: float) -> str:
-    """Return `text` in one line, shortened with an ellipsis where it is wider than `width` pixels."""
+    """Return `text` on one line of at most `width` pixels, shortened with an ellipsis."""
     text = " ".join(text.split())
     if draw.textlength(text, font=font) <= width:
         return text

@@ -1,4 +1,4 @@
-"""Colour, detail and thumbnails of single frames: what drift is measured on.
+"""Colour, detail and thumbnails of single frames, from which drift is measured.
 
 Shapes: T frames [T, H, W, 3] uint8.
 """
@@ -15,7 +15,7 @@ _LEAST_ENERGY = 1e-10
 
 @dataclass(frozen=True)
 class FrameMeasures:
-    """What was measured on each of T frames.
+    """The measures of T frames.
 
     Attributes:
         thumbnails: [T, 16, 16, 3], box averages in [0, 1].
@@ -51,7 +51,7 @@ def measure_frames(frames: np.ndarray) -> FrameMeasures:
 def spectrum(luma: np.ndarray) -> list[np.ndarray]:
     """Return log10 of the energy of `luma` [T, H, W] at details of 1-2, 2-4, 4-8 and 8-16 pixels, [T] each.
 
-    An octave is what averaging over 2 x 2 boxes takes away from what coarser octaves leave; sides are cut to whole boxes.
+    An octave is the detail that averaging over 2 x 2 boxes removes; sides are cropped to whole boxes.
     """
     size = 2**NUM_BANDS
     level = luma[:, : luma.shape[1] // size * size, : luma.shape[2] // size * size]
@@ -74,7 +74,7 @@ def box_average(pixels: np.ndarray) -> np.ndarray:
 
 
 def _log_energy(values: np.ndarray) -> np.ndarray:
-    """Return log10 of the mean square of `values` [T, H, W]; [T]. Nothing at all counts as 1e-10."""
+    """Return log10 of the mean square of `values` [T, H, W]; [T]. Energy 0 counts as 1e-10."""
     if values.size == 0:
         return np.full(len(values), np.log10(_LEAST_ENERGY), np.float32)
     return np.log10((values.astype(np.float32) ** 2).mean(axis=(1, 2)) + _LEAST_ENERGY)

@@ -1,4 +1,4 @@
-"""Small line charts for reports, drawn with Pillow, which ComfyUI brings."""
+"""Small line charts for reports, drawn with Pillow, which ComfyUI installs."""
 
 import itertools
 from collections.abc import Mapping, Sequence

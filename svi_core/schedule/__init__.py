@@ -1,1 +1,1 @@
-"""What each clip is told: prompts and options, as text."""
+"""The schedule: prompts and options of each clip, as text."""

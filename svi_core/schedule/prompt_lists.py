@@ -10,7 +10,7 @@ from enum import StrEnum
 _LIST = re.compile(
     r'''
     \s* (?: \#.*\n \s* )*                       # comments
-    (?: (?s: """.*?""" | \'{3}.*?\'{3} ) \s* (?: \#.*\n \s* )* )?  # what the file says of itself
+    (?: (?s: """.*?""" | \'{3}.*?\'{3} ) \s* (?: \#.*\n \s* )* )?  # the file's docstring
     (?: \w+ \s* (?: :[^=\n]* )? = \s* [\[(]      # prompts = [, prompts: list[str] = [, prompts = (
       | \[ )                                     # or a bare list
     \s* (?: \#.*\n \s* )*                       # comments behind the bracket
@@ -21,7 +21,7 @@ _LIST = re.compile(
 
 
 class PromptSplit(StrEnum):
-    """What separates two prompts of a text."""
+    """What separates the prompts of a text."""
 
     PARAGRAPHS = "paragraphs"
     LINES = "lines"
@@ -58,7 +58,7 @@ def parse_prompts(text: str) -> tuple[str, ...]:
 
 
 def _parse_python_list(text: str) -> list[str]:
-    """Return the strings of ``name = [...]`` or ``[...]`` in `text`, without executing anything."""
+    """Return the strings of ``name = [...]`` or ``[...]``."""
     try:
         statements = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -68,7 +68,7 @@ def _parse_python_list(text: str) -> list[str]:
             "close every quote and bracket, or write one prompt per paragraph."
         ) from error
     if len(statements) > 1 and isinstance(statements[0], ast.Expr) and isinstance(statements[0].value, ast.Constant):
-        del statements[0]  # what the file says of itself
+        del statements[0]  # the file's docstring
     values = [s.value for s in statements if isinstance(s, ast.Assign | ast.AnnAssign | ast.Expr)]
     if len(statements) != 1 or len(values) != 1 or not isinstance(values[0], ast.List | ast.Tuple):
         raise ValueError("the prompt file holds more than one list: keep only `prompts = [...]`, one string per clip.")

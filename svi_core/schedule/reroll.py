@@ -1,7 +1,7 @@
-"""Another seed for one clip, written into the schedule's text: everything else of the text stays as its author wrote it.
+"""Write another seed for one clip into a schedule's text, and leave the rest of the text as it is.
 
-Only the paragraph of that clip is touched. Where it stands for several clips (``x3``) it becomes up to three paragraphs;
-where the last prompt holds on beyond the end of the text, the clip gets a paragraph of its own at the end.
+Only the paragraph of that clip changes. A paragraph of several clips (``x3``) becomes up to three paragraphs; a clip beyond the
+end of the text, for which the last prompt holds, gets a paragraph at the end.
 """
 
 import re
@@ -11,16 +11,16 @@ from .prompt_lists import PromptSplit, is_plain_list, normalised_text
 from .spec import MAX_CLIPS, Schedule
 from .text import is_options_line, paragraph_lines, parse_schedule
 
-_ONLY_FIRST = {"seed", "cut"}  # of the clips that a paragraph stands for, these hold for the first one only
-_ONLY_LAST = {"end", "hold"}  # and these for the last one
+_ONLY_FIRST = {"seed", "cut"}  # options that hold for the first clip of a paragraph only
+_ONLY_LAST = {"end", "hold"}  # and for the last one only
 
 
 def with_seed(text: str, clip_index: int, seed: int, split: PromptSplit = PromptSplit.PARAGRAPHS) -> str:
-    """Return `text` with the seed of clip `clip_index` (0-based) set to `seed`; every other clip is asked for as before.
+    """Return `text` with the seed of clip `clip_index` (0-based) set to `seed`; all other clips stay as they are.
 
     Raises:
-        ScheduleError: a mistake in the text, with its place, or a seed out of range.
-        ValueError: a text of plain prompts, which holds no options, or a clip that no run reaches.
+        ScheduleError: a mistake in the text, or a seed out of range.
+        ValueError: a text of plain prompts, which takes no options, or a clip that no run reaches.
     """
     if not 0 <= clip_index < MAX_CLIPS:
         raise ValueError(f"clip_index is {clip_index}: clips count from 0, and a run has at most {MAX_CLIPS}.")
@@ -41,13 +41,13 @@ def with_seed(text: str, clip_index: int, seed: int, split: PromptSplit = Prompt
 
 @dataclass(frozen=True)
 class _Block:
-    """One paragraph as it is written.
+    """One paragraph as written.
 
     Attributes:
         start: index of its first line in the text.
         stop: index after its last line.
         options: as written, without commas.
-        prompt: its prompt's lines as written, comments between them included.
+        prompt: lines of its prompt as written, with comments.
     """
 
     start: int
@@ -56,11 +56,12 @@ class _Block:
     prompt: tuple[str, ...]
 
     def piece(self, seed: int | None, repeat: int, *, first: bool, last: bool, comments: bool) -> str:
-        """Return it as the text of a paragraph for `repeat` of its clips, with its other options as far as they hold."""
+        """Return the text of a paragraph for `repeat` of its clips, with those options that hold for them."""
         dropped = {"x", *(() if first else _ONLY_FIRST), *(() if last else _ONLY_LAST)}
         options = [option for option in self.options if _name(option) not in dropped]
         if seed is not None:
-            options = _with_seed_option(options, seed)
+            options = [f"seed {seed}" if _name(option) == "seed" else option for option in options]
+            options += [f"seed {seed}"] if f"seed {seed}" not in options else []
         options += [f"x{repeat}"] if repeat > 1 else []
         prompt = [line for line in self.prompt if comments or not line.lstrip().startswith("#")]
         return "\n".join([f"[{', '.join(options)}]", *prompt] if options else prompt)
@@ -89,7 +90,7 @@ def _block(lines: list[str], where: range) -> _Block:
 
 
 def _reseeded(lines: list[str], block: _Block, seed: int) -> str:
-    """Return a paragraph of one clip with its seed set, otherwise letter by letter as it was."""
+    """Return a paragraph of one clip with its seed set, otherwise letter for letter as it was."""
     first, *others = lines[block.start : block.stop]
     if not is_options_line(first):
         return "\n".join([f"[seed {seed}]", first, *others])
@@ -102,7 +103,7 @@ def _reseeded(lines: list[str], block: _Block, seed: int) -> str:
 
 
 def _divided(block: _Block, repeat: int, position: int, seed: int) -> str:
-    """Return a paragraph of `repeat` clips as the clips before `position`, that clip with its seed, and those after it."""
+    """Return a paragraph of `repeat` clips split into the clips before `position`, that clip, and those after it."""
     after = repeat - position - 1
     pieces = [block.piece(None, position, first=True, last=False, comments=True)] if position else []
     pieces.append(block.piece(seed, 1, first=position == 0, last=after == 0, comments=position == 0))
@@ -115,13 +116,6 @@ def _appended(text: str, last: _Block, gap: int, seed: int) -> str:
     pieces = [last.piece(None, gap, first=False, last=False, comments=False)] if gap else []
     pieces.append(last.piece(seed, 1, first=False, last=False, comments=False))
     return "\n\n".join([text.rstrip(), *pieces]) + "\n"
-
-
-def _with_seed_option(options: list[str], seed: int) -> list[str]:
-    new = f"seed {seed}"
-    if any(_name(option) == "seed" for option in options):
-        return [new if _name(option) == "seed" else option for option in options]
-    return [*options, new]
 
 
 def _name(option: str) -> str:

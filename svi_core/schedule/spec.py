@@ -6,11 +6,7 @@ from dataclasses import dataclass, field, replace
 from ..video.seams import Seam
 
 MAX_CLIPS = 10_000
-
-
 MAX_SEED = 2**53 - 1  # the largest integer that survives a browser's JSON
-
-
 MAX_HOLD_FRAMES = 10_000
 
 
@@ -28,17 +24,17 @@ class ClipSpec:
     """What a schedule says of one clip; None means "as the node says".
 
     Attributes:
-        prompt: its text.
+        prompt: text.
         seed: noise seed.
         num_frames: pixel frames, 4n + 1.
-        num_motion_frames: pixel frames of the clip before that carry motion.
+        num_motion_frames: motion frames taken from the clip before.
         cfg: guidance scale.
-        anchor: name of the anchor, which then holds for later clips too.
+        anchor: name of the anchor, which holds for later clips too.
         end: name of the end image.
-        loras: strengths that differ from the rows' own.
-        cut: start anew from the anchor, without motion and without overlap.
-        seam: what becomes of the frames shared with the clip before.
-        hold: how many times the last frame is repeated.
+        loras: strengths that override those of the LoRA rows.
+        cut: start from the anchor, without motion and overlap.
+        seam: how the frames shared with the clip before are joined.
+        hold: how often the last frame is repeated.
     """
 
     prompt: str
@@ -54,12 +50,12 @@ class ClipSpec:
     hold: int = 0
 
 
-Requirement = Callable[[int, ClipSpec], None]  # raises ValueError where clip `index` cannot be what the spec asks
+Requirement = Callable[[int, ClipSpec], None]  # (clip index, spec): raises ValueError if the run cannot make that clip
 
 
 @dataclass(frozen=True)
 class Paragraph:
-    """One paragraph of a schedule: a clip, and how many clips are made of it."""
+    """One paragraph of a schedule: a clip, and how often it is made."""
 
     spec: ClipSpec
     repeat: int = 1
@@ -79,22 +75,19 @@ class Schedule:
         return len(self._specs)
 
     def snapshot(self) -> "Schedule":
-        """Return the schedule as it is now: itself, since it does not change."""
         return self
 
     def for_run(self) -> "Schedule":
-        """Return the schedule for one run: itself, since it does not change."""
         return self
 
     def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
-        """Return what is said of clip `clip_index` (0-based). After the last one its prompt and anchor hold on.
+        """Return what clip `clip_index` (0-based) shall be; the last prompt and anchor hold beyond the end.
 
-        `require` is not asked: a schedule that does not change is checked before the run.
+        `require` is ignored: a schedule that does not change is checked before the run.
         """
         if clip_index < len(self._specs):
             return self._specs[clip_index]
-        last = self._specs[-1]
-        return replace(last, seed=None, cut=False, end=None, hold=0)
+        return replace(self._specs[-1], seed=None, cut=False, end=None, hold=0)
 
     @property
     def prompts(self) -> list[str]:
@@ -103,7 +96,7 @@ class Schedule:
 
 
 def _expanded(paragraphs: tuple[Paragraph, ...]) -> Iterator[ClipSpec]:
-    """Yield one spec per clip. An anchor holds until the next one; repeats differ in seed and are cut only once."""
+    """Yield one spec per clip. An anchor holds until the next; a seed and a cut hold for the first repeat only."""
     anchor = None
     for paragraph in paragraphs:
         spec = paragraph.spec

@@ -1,7 +1,7 @@
 """The storyline engine: subject and style in, one prompt per clip out.
 
-Two ways to the same thing. Templates (storyline_actions.py) need no model: each clip is one small action that begins in
-the pose that the clip before ended in. A language model gets the rules as an instruction, and its answer is read strictly.
+Templates (storyline_actions.py) need no model: each clip is one small action that begins in the pose that the clip before
+ended in. A language model gets the rules as an instruction instead, and its answer is read strictly.
 
 Source: SVI (arXiv:2510.09212), Appendix A: an automatic engine writes prompt streams from a storyline. Its web images and its
 particular models are left out; templates and rules here are ours.
@@ -32,14 +32,14 @@ class Storyline:
     """What a story is about.
 
     Attributes:
-        subject: who or what, with its looks: "a young woman in a pink dress".
-        kind: what that is.
+        subject: who or what, with its appearance: "a young woman in a pink dress".
+        kind: what the subject is.
         num_clips: prompts to write, 1 to 200.
         style: how the video looks: "watercolour animation, soft light".
         place: where it happens, with its preposition: "on a green hill under a blue sky".
-        prefix: put before every prompt as it is.
-        suffix: put after every prompt as it is.
-        seed: of the choices; the same seed gives the same story.
+        prefix: text before every prompt.
+        suffix: text after every prompt.
+        seed: the same seed gives the same story.
     """
 
     subject: str
@@ -56,11 +56,7 @@ class Storyline:
             raise ValueError(f"num_clips is {self.num_clips}: a story has 1 to {MAX_STORY_CLIPS} clips.")
 
     def require_subject(self) -> None:
-        """Refuse a story without a subject.
-
-        Raises:
-            ValueError: the subject is empty.
-        """
+        """Raise ValueError if the subject is empty."""
         if not self.subject.strip():
             raise ValueError(
                 "subject is empty: say who or what the story is about, 'a young woman in a pink dress' for instance."
@@ -84,7 +80,7 @@ def write_prompts(story: Storyline) -> tuple[str, ...]:
 
 
 def story_text(prompts: tuple[str, ...], origin: str) -> str:
-    """Return `prompts` as the text of a schedule, headed by a comment that says where they come from.
+    """Return `prompts` as the text of a schedule, headed by a comment that names their `origin`.
 
     Raises:
         ValueError: a prompt that a schedule would read as something else.
@@ -100,10 +96,10 @@ def dressed(story: Storyline, prompt: str) -> str:
 
 
 def instruction(story: Storyline, sees_image: bool = False) -> str:
-    """Return what to ask of a language model.
+    """Return the instruction for a language model.
 
     Args:
-        sees_image: a picture goes with it, which the story begins with.
+        sees_image: the model also gets a picture, with which the story begins.
 
     Raises:
         ValueError: neither subject nor picture.
@@ -129,7 +125,7 @@ def instruction(story: Storyline, sees_image: bool = False) -> str:
 def read_answer(answer: str, story: Storyline) -> tuple[str, ...]:
     """Return the prompts that a language model wrote for `story`.
 
-    A prompt that does not name the subject gets it in front, so that no clip forgets who it is about.
+    A prompt that does not name the subject gets it in front.
 
     Raises:
         ValueError: fewer prompts than clips.
@@ -146,7 +142,7 @@ def read_answer(answer: str, story: Storyline) -> tuple[str, ...]:
 
 
 def _walk(story: Storyline, draw: Random) -> list[Action]:
-    """Return one action per clip, each beginning in the pose that the one before ends in; repeated as rarely as can be."""
+    """Return one action per clip, each beginning where the one before ends, with as few repetitions as possible."""
     actions, used = ACTIONS[story.kind], Counter[Action]()
     opening = draw.choice([action for action in actions if action.role is Role.OPENING])
     walk = [opening]
@@ -163,24 +159,24 @@ def _walk(story: Storyline, draw: Random) -> list[Action]:
 
 
 def _camera_moves(actions: list[Action], draw: Random) -> list[str]:
-    """Return what the camera does in each clip: still where the action refers to it, else never as in the clip before."""
+    """Return one camera move per clip: still where the action names the camera, else never the same twice running."""
     moves: list[str] = []
     for action in actions:
-        if action.names_camera:
+        if "camera" in action.text:
             moves.append(STILL_CAMERA)
             continue
-        pool = CAMERA_FOLLOWING if action.moves else CAMERA_AT_REST
+        pool = CAMERA_FOLLOWING if action.after == "moving" else CAMERA_AT_REST
         moves.append(draw.choice([move for move in pool if moves[-1:] != [move]]))
     return moves
 
 
 def _sentence(story: Storyline, action: Action, index: int) -> str:
-    """Return what happens in clip `index`; later clips speak of "the" subject that the first one introduced."""
+    """Return the sentence of clip `index`; later clips say "the" where the first one said "a"."""
     subject = _plain(story.subject)
-    number = 1 if _is_several(subject) else 0
+    number = 1 + _is_several(subject)
     if index or not action.text.startswith("{subject}"):
         subject = re.sub(r"^(a|an)\s+", "the ", subject, flags=re.IGNORECASE)
-    text = re.sub(r"(\w+)/(\w+)", lambda verb: verb[1 + number], action.text).replace("{subject}", subject)
+    text = re.sub(r"(\w+)/(\w+)", lambda verb: verb[number], action.text).replace("{subject}", subject)
     place = _plain(story.place)
     if not place:
         return f"{_upper(text)}."
@@ -190,12 +186,16 @@ def _sentence(story: Storyline, action: Action, index: int) -> str:
 
 
 def _is_several(subject: str) -> bool:
-    """Whether `subject` reads as more than one: "two children", "Tom and Jerry", "a boy and a dog"."""
+    """Whether `subject` is plural: "two children", "Tom and Jerry", "a boy and a dog"."""
     words = subject.split()
     if words[0].lower() in _SEVERAL or (words[0].isdecimal() and words[0] != "1"):
         return True
-    head = re.split(rf"\b(?:{'|'.join(_PREPOSITIONS)})\b|,", subject)[0]
-    return re.search(r"\sand\s+(?:an?\s|the\s|one\s|two\s|[A-Z])", head) is not None
+    return re.search(r"\sand\s+(?:an?\s|the\s|one\s|two\s|[A-Z])", _head(subject)) is not None
+
+
+def _head(subject: str) -> str:
+    """Return `subject` up to its first preposition or comma."""
+    return re.split(rf"\b(?:{'|'.join(_PREPOSITIONS)})\b|,", subject)[0]
 
 
 def _items(answer: str) -> list[str]:
@@ -220,7 +220,7 @@ def _naming(story: Storyline, prompt: str) -> str:
     subject = _plain(story.subject)
     if not subject:
         return prompt
-    head = re.split(rf"\b(?:{'|'.join(_PREPOSITIONS)})\b|,", subject)[0].split()
+    head = _head(subject).split()
     if head and re.search(rf"\b{re.escape(head[-1])}\b", prompt, re.IGNORECASE):
         return prompt
     return f"{_closed(_upper(subject))} {prompt}"

@@ -1,7 +1,7 @@
-"""The schedule: one text that says for every clip what happens, and optionally how it is made.
+"""The text format of a schedule: one prompt per clip, with options.
 
-A schedule is the prompt stream with options. Clips are paragraphs separated by blank lines. A paragraph may begin with one
-line of options in square brackets; the rest is the prompt:
+Clips are paragraphs separated by blank lines. A paragraph may begin with one line of options in square brackets; the rest is
+the prompt:
 
     A woman walks through a sunlit kitchen.
 
@@ -32,7 +32,7 @@ from .spec import MAX_CLIPS, MAX_HOLD_FRAMES, MAX_SEED, ClipSpec, LoraStrength, 
 
 
 class ScheduleError(ValueError):
-    """A mistake in a schedule, with its place."""
+    """A mistake in a schedule, with line and column."""
 
     def __init__(self, message: str, line: int, column: int):
         super().__init__(f"schedule, line {line}, column {column}: {message}")
@@ -41,10 +41,10 @@ class ScheduleError(ValueError):
 
 
 def parse_schedule(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> Schedule:
-    """Read a schedule. Texts split by lines, and ``prompts = [...]`` files, are plain prompts without options.
+    """Parse a schedule. Texts split by lines and ``prompts = [...]`` files hold plain prompts without options.
 
     Raises:
-        ScheduleError: an option that is not known or has a senseless value, or a paragraph without prompt.
+        ScheduleError: an unknown option, an invalid value, or a paragraph without prompt.
         ValueError: no prompt at all, or a broken prompt list.
     """
     text = normalised_text(text)
@@ -59,7 +59,7 @@ def parse_schedule(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> Sc
 
 
 def is_options_line(line: str) -> bool:
-    """Whether `line`, the first of a paragraph, holds its options."""
+    """Whether `line`, the first of a paragraph, is its options line."""
     return re.fullmatch(r"\s*\[[^\[\]]*\]\s*", line) is not None
 
 
@@ -82,16 +82,16 @@ def format_schedule(schedule: Schedule) -> str:
     """Return the text of `schedule`; parsing it by paragraphs gives `schedule` again.
 
     Raises:
-        ValueError: a prompt that would read as a comment, as options, as a list or on one line, as one from a list may.
+        ValueError: a prompt that would parse as something else: a comment, options, a list, several lines.
     """
     for prompt in schedule.prompts:
         if not _reads_as_itself(prompt):
-            raise ValueError(f"the prompt {prompt!r} cannot stand in a paragraph, where it has another meaning: reword it.")
+            raise ValueError(f"the prompt {prompt!r} cannot be a paragraph, since it would parse as something else: reword it.")
     return "\n\n".join(_format_paragraph(paragraph) for paragraph in schedule.paragraphs) + "\n"
 
 
 def format_options(spec: ClipSpec) -> str:
-    """Return the options of a clip as a schedule writes them, without brackets: "cut, seed 7", "" for none."""
+    """Return the options of a clip in schedule syntax without brackets: "cut, seed 7"; "" for none."""
     named = {
         "seed": spec.seed,
         "frames": spec.num_frames,
@@ -109,7 +109,7 @@ def format_options(spec: ClipSpec) -> str:
 
 
 def _reads_as_itself(prompt: str) -> bool:
-    """Whether a paragraph of `prompt` alone is a clip with that prompt."""
+    """Whether `prompt` as a paragraph parses to itself."""
     try:
         return parse_schedule(prompt).paragraphs == (Paragraph(ClipSpec(prompt)),)
     except ValueError:
@@ -138,7 +138,7 @@ def _parse_options(line: str, number: int) -> Paragraph:
             continue
         name = re.findall(r"x(?=\d)|\S+", text)[0]
         if name in seen and name != "lora":
-            raise ScheduleError(f"{name!r} stands here twice: keep one.", number, column)
+            raise ScheduleError(f"{name!r} appears twice: keep one.", number, column)
         seen.add(name)
         try:
             paragraph = _with_option(paragraph, name, text[len(name) :].strip())
@@ -148,11 +148,7 @@ def _parse_options(line: str, number: int) -> Paragraph:
 
 
 def _with_option(paragraph: Paragraph, name: str, value: str) -> Paragraph:
-    """Return `paragraph` with one option applied.
-
-    Raises:
-        ValueError: unknown option or senseless value.
-    """
+    """Return `paragraph` with one option applied; raise ValueError for an unknown option or an invalid value."""
     spec = paragraph.spec
     if name == "x":
         return replace(paragraph, repeat=_integer("x", value, 1, MAX_CLIPS))
@@ -180,9 +176,10 @@ def _with_option(paragraph: Paragraph, name: str, value: str) -> Paragraph:
         known = "seed, frames, motion, cfg, anchor, end, lora, cut, seam, hold, xN"
         raise ValueError(f"option {f'{name} {value}'.strip()!r} is not known: use {known}.")
     attribute, low, high = integers[name]
+    number = _integer(name, value, low, high)
     if name == "frames":
-        num_latent_slots(_integer(name, value, low, high))
-    return replace(paragraph, spec=replace(spec, **{attribute: _integer(name, value, low, high)}))
+        num_latent_slots(number)
+    return replace(paragraph, spec=replace(spec, **{attribute: number}))
 
 
 def _integer(name: str, value: str, low: int, high: int) -> int:
@@ -206,12 +203,11 @@ def _lora(value: str) -> LoraStrength:
 
 
 def _format_paragraph(paragraph: Paragraph) -> str:
-    options = [format_options(paragraph.spec)] if format_options(paragraph.spec) else []
-    options += [f"x{paragraph.repeat}"] if paragraph.repeat > 1 else []
-    return (f"[{', '.join(options)}]\n" if options else "") + paragraph.spec.prompt
+    options = [format_options(paragraph.spec), f"x{paragraph.repeat}" if paragraph.repeat > 1 else ""]
+    return (f"[{', '.join(filter(None, options))}]\n" if any(options) else "") + paragraph.spec.prompt
 
 
 def _plain(number: float) -> str:
-    """Return `number` without exponent and without losing digits."""
+    """Return `number` in full precision, without exponent."""
     text = format(Decimal(repr(number)), "f")
     return text.rstrip("0").rstrip(".") if "." in text else text

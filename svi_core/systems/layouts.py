@@ -1,4 +1,4 @@
-"""What the SVI systems differ in, as data: what pads a clip, how many frames carry motion, how clips are joined.
+"""How the SVI systems differ, as data: padding, motion frames, and which copy of shared frames is kept.
 
 Source: SVI (arXiv:2510.09212), Sec. 4; docs/METHOD.md, 3 (the table, from the released inference code) and 5.1 (overlap).
 """
@@ -13,7 +13,7 @@ MAX_MOTION_FRAMES = 80
 
 
 class Padding(StrEnum):
-    """What fills the part of a clip that nothing is known about. The three are not interchangeable."""
+    """What fills the unknown part of a clip. The three are not interchangeable."""
 
     ZERO_LATENT = "zero latent"  # zero in normalised latent space
     GREY_FRAMES = "grey frames"  # mid-grey pixel frames through the VAE
@@ -28,7 +28,7 @@ class Overlap(StrEnum):
 
 
 class Condition(StrEnum):
-    """What a system's clips follow besides text and image."""
+    """What the clips of a system follow besides text and image."""
 
     SOUND = "sound"
     POSE = "pose"
@@ -44,9 +44,9 @@ class Layout:
         num_motion_frames: pixel frames of the previous clip that carry motion; whole slots of 4 in a latent-space layout.
         overlap_rule: which copy of the shared frames is kept.
         num_frames: pixel frames of a clip, 4n + 1.
-        frame_rate: frames per second at which what it makes moves naturally.
-        condition: what its clips cannot do without, besides text and image.
-        cuts_to_8_bits: motion frames lose what 8 bits cannot hold before they are encoded again, as in the released code.
+        frame_rate: frames per second at which its videos move naturally.
+        condition: what its clips need besides text and image.
+        cuts_to_8_bits: truncate motion frames to 8 bits before they are encoded again, as in the released code.
     """
 
     name: str
@@ -94,11 +94,7 @@ LAYOUTS = {
 
 
 def require_whole_motion(num_motion_frames: int) -> None:
-    """Refuse motion frames that a pixel-space layout cannot take: whole slots of its one encode, 1, 5, 9, ... frames.
-
-    Raises:
-        ValueError: another count.
-    """
+    """Raise ValueError unless a pixel-space layout can take so many motion frames: 1, 5, 9, ... for whole slots."""
     if num_motion_frames < 1 or (num_motion_frames - 1) % 4:
         raise ValueError(
             f"num_motion_frames is {num_motion_frames}, but a layout that is padded with frames takes 4n + 1 of them: "
@@ -109,7 +105,7 @@ def require_whole_motion(num_motion_frames: int) -> None:
 def make_layout(
     name: str, num_frames: int = TRAINED_NUM_FRAMES, num_motion_frames: int = 0, cuts_to_8_bits: bool = False
 ) -> Layout:
-    """Return the layout called `name`, with other clip or motion lengths (in frames) where given.
+    """Return the layout called `name`, with the given clip and motion lengths in frames (0: as trained).
 
     Raises:
         ValueError: unknown name, `num_frames` not 4n + 1, a motion tail that the layout cannot take, or 8 bits for latents.

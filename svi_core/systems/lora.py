@@ -1,4 +1,4 @@
-"""SVI LoRA files: every key dialect in use, brought to the one that ComfyUI knows, and a report of what matched.
+"""SVI LoRA files: convert every key dialect in use to ComfyUI's, and report what matched.
 
 Source: docs/METHOD.md, 6.2 (key forms of the released files) and 6.1 (alpha / rank = 1 where no alpha is stored).
 """
@@ -33,7 +33,7 @@ class LoraFile:
 
     Attributes:
         name: the file's name as the user knows it.
-        tensors: by key, ``diffusion_model.<module>.<suffix>``; keys of no known dialect are kept as they are.
+        tensors: by key, ``diffusion_model.<module>.<suffix>``; keys of an unknown dialect stay as they are.
         metadata: the file's own header entries.
         original_keys: the keys as stored, for error messages.
         num_pose_tensors: tensors of a pose encoder (SVI-Dance, UniAnimate) beside the LoRA; they are not in `tensors`.
@@ -47,11 +47,11 @@ class LoraFile:
 
     @property
     def follows_poses(self) -> bool:
-        """Whether it is UniAnimate's LoRA or one that was trained on from it, as SVI-Dance was."""
+        """Whether it is UniAnimate's LoRA or one fine-tuned from it, as SVI-Dance is."""
         return self.num_pose_tensors > 0 or "unianimate" in self.name.lower()
 
     @property
-    def claim(self) -> LoraVariant | None:
+    def variant(self) -> LoraVariant | None:
         """The SVI system that it was trained for, where header or name tell.
 
         Raises:
@@ -62,10 +62,7 @@ class LoraFile:
 
 @dataclass(frozen=True)
 class LoraReport:
-    """What became of one LoRA file on one model: counts in modules (a pair of matrices each), and the names left over.
-
-    `claim` is the SVI system that the file was trained for, where it tells.
-    """
+    """How one LoRA file matched one model, counted in modules (a pair of matrices each)."""
 
     name: str
     expert: str
@@ -73,14 +70,14 @@ class LoraReport:
     num_matched: int
     unmatched: tuple[str, ...]
     warnings: tuple[str, ...] = ()
-    claim: LoraVariant | None = None
+    variant: LoraVariant | None = None
     num_pose_tensors: int = 0
 
     def __str__(self) -> str:
         total = self.num_matched + len(self.unmatched)
         lines = [f"{self.name} -> {self.expert} at {self.strength:g}: {self.num_matched} of {total} modules matched"]
-        if self.claim:
-            lines.append(f"  for {self.claim}")
+        if self.variant:
+            lines.append(f"  for {self.variant}")
         if self.num_pose_tensors:
             lines.append(f"  pose encoder ({self.num_pose_tensors} tensors): not a LoRA, SVI Dance reads it")
         if self.unmatched:
@@ -90,11 +87,11 @@ class LoraReport:
 
 
 def canonical_key(key: str) -> str:
-    """Return `key` in ComfyUI's dialect, or unchanged where it is in none that is known.
+    """Return `key` in ComfyUI's dialect, or unchanged if its dialect is unknown.
 
     ``pipe.dit.blocks.0.ffn.0.lora_A.default.weight`` (SVI 1.0), ``blocks.0...`` (2.0, DiffSynth),
     ``diffusion_model.blocks.0...`` (ComfyUI, kijai, ours) all become ``diffusion_model.blocks.0.ffn.0.lora_A.weight``;
-    kohya's ``lora_unet_blocks_0_ffn_0...`` is known to ComfyUI and stays.
+    ComfyUI reads kohya's ``lora_unet_blocks_0_ffn_0...``, which stays.
     """
     if key.startswith(_KOHYA_PREFIX):
         return key
@@ -110,7 +107,7 @@ def module_of(key: str) -> str:
 
 
 def read_lora(path: Path, name: str | None = None) -> LoraFile:
-    """Read a LoRA file and bring its keys to ComfyUI's dialect.
+    """Read a LoRA file and convert its keys to ComfyUI's dialect.
 
     Raises:
         ValueError: not a sound safetensors file, or two of its keys mean the same tensor.
@@ -127,7 +124,7 @@ def read_lora(path: Path, name: str | None = None) -> LoraFile:
 
 
 def expert_named_in(name: str, metadata: dict[str, str]) -> str | None:
-    """Return "high" or "low" where the file says which Wan 2.2 expert it was trained for, else None.
+    """Return "high" or "low" if the file names the Wan 2.2 expert that it was trained for, else None.
 
     Metadata (``svi.expert``, ours) wins over the file name (``..._HIGH_...``, ``...-low-noise...``).
     """
@@ -140,15 +137,15 @@ def expert_named_in(name: str, metadata: dict[str, str]) -> str | None:
 
 
 def report_match(lora: LoraFile, taken: set[str], left: set[str], expert: str, strength: float) -> LoraReport:
-    """Say what became of the modules of `lora`.
+    """Report which modules of `lora` matched a model.
 
     Args:
         taken: modules whose patch the model accepted.
-        left: modules of the file that it did not.
-        expert: "model", "high" or "low", where the file was put.
+        left: the file's other modules.
+        expert: "model", "high" or "low": where the file was applied.
 
     Raises:
-        ValueError: nothing was taken; the message shows three of the file's keys.
+        ValueError: nothing matched; the message shows three of the file's keys.
     """
     if not taken:
         raise ValueError(
@@ -160,12 +157,12 @@ def report_match(lora: LoraFile, taken: set[str], left: set[str], expert: str, s
     named = expert_named_in(lora.name, lora.metadata)
     if expert in ("high", "low") and named not in (None, expert):
         warnings.append(f"the file says it is for the {named}-noise expert but was put on the {expert}-noise one: swap them?")
-    left_over, told = tuple(sorted(left)), tuple(warnings)
-    return LoraReport(lora.name, expert, strength, len(taken), left_over, told, lora.claim, lora.num_pose_tensors)
+    unmatched = tuple(sorted(left))
+    return LoraReport(lora.name, expert, strength, len(taken), unmatched, tuple(warnings), lora.variant, lora.num_pose_tensors)
 
 
 def stacking_warning(lora: LoraFile, before: Iterable[LoraFile]) -> str | None:
-    """Return what speaks against adding `lora` to the files `before`, or None.
+    """Return a warning about adding `lora` to the files `before`, or None.
 
     Source: docs/METHOD.md, 6.3: users report poor results of SVI-Dance with a UniAnimate LoRA, which svi-dance holds already.
     """

@@ -4,38 +4,17 @@ Source: docs/METHOD.md, 4.5 (the authors' tips: LightX2V 0.5 to 0.6 on the high-
 LightX2V at 1.5 on both). SVI itself is trained and released at 1.
 """
 
-from dataclasses import dataclass
-
-
-@dataclass(frozen=True)
-class LoraPreset:
-    """Strengths for the two experts; the first is also that of a model without experts.
-
-    Attributes:
-        name: what it is for, with its strengths.
-        high: for the high-noise expert, or the only model.
-        low: for the low-noise expert.
-    """
-
-    name: str
-    high: float
-    low: float
-
-
-LORA_PRESETS = {
-    preset.name: preset
-    for preset in (
-        LoraPreset("SVI or style, as trained: 1 and 1", 1.0, 1.0),
-        LoraPreset("distilled, with motion: 0.6 and 1", 0.6, 1.0),
-        LoraPreset("distilled, more motion: 0.5 and 1", 0.5, 1.0),
-        LoraPreset("distilled, as trained: 1 and 1", 1.0, 1.0),
-        LoraPreset("distilled for Wan 2.1, on Wan 2.2: 1.5 and 1.5", 1.5, 1.5),
-    )
+LORA_PRESETS = {  # strengths for the high-noise (or only) and for the low-noise expert
+    "SVI or style, as trained: 1 and 1": (1.0, 1.0),
+    "distilled, with motion: 0.6 and 1": (0.6, 1.0),
+    "distilled, more motion: 0.5 and 1": (0.5, 1.0),
+    "distilled, as trained: 1 and 1": (1.0, 1.0),
+    "distilled for Wan 2.1, on Wan 2.2: 1.5 and 1.5": (1.5, 1.5),
 }
 
 
-def lora_preset(name: str) -> LoraPreset:
-    """Return the preset called `name`.
+def lora_preset(name: str) -> tuple[float, float]:
+    """Return the strengths of the preset called `name`.
 
     Raises:
         ValueError: unknown name.

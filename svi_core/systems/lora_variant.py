@@ -1,7 +1,7 @@
-"""Which SVI system a LoRA file was trained for, as the file says, and whether that fits the layout of a run.
+"""Which SVI system a LoRA file was trained for, and whether that fits the layout of a run.
 
-Our trainer writes it into the header (``svi.*``); of released files the name tells. Wrong padding was the main cause of
-SVI's failures in ComfyUI, so a file that contradicts the layout stops a run before its first step.
+Our trainer writes the system into the header (``svi.*``); released files have it in their name. Wrong padding was the main
+cause of SVI's failures in ComfyUI, so a file that contradicts the layout stops a run before its first step.
 
 Source: docs/METHOD.md, 6.3 (file names), 6.4 (header), 2.2 and 10 (what wrong padding does).
 """
@@ -16,8 +16,8 @@ from .layouts import LAYOUTS, Layout, make_layout
 
 AUTO = "auto"
 _CONDITIONED_ALIKE = ("Film", "Film-transitions")  # one layout, two LoRAs
-_TRAINED_AS = {"talk": "Talk", "dance": "Dance"}  # presets whose files of old named the layout that they share
-_NAMED = {  # words in the names of released files, and the layouts that such a file goes with, its own first
+_TRAINED_AS = {"talk": "Talk", "dance": "Dance"}  # presets whose older files name the layout that they share
+_NAMED = {  # words in the names of released files, and the layouts that such a file fits, its own first
     "shot": ("Shot",),
     "transitions": ("Film-transitions", "Film"),
     "transition": ("Film-transitions", "Film"),
@@ -32,14 +32,14 @@ _VERSION_2 = {"2", "v2", "v20", "svi2", "svi20"}
 
 @dataclass(frozen=True)
 class LoraVariant:
-    """What one LoRA file says of the SVI system that it was trained for.
+    """The SVI system that one LoRA file says it was trained for.
 
     Attributes:
         file: its name.
-        layouts: names of the layouts that it goes with, its own first.
-        is_certain: its header says so; otherwise its name does.
-        num_motion_frames: motion frames that it was trained with, where the header says.
-        is_ambiguous: the name leaves open which of `layouts` is its own.
+        layouts: names of the layouts that it fits, its own first.
+        is_certain: taken from its header, not from its name.
+        num_motion_frames: motion frames that it was trained with, if the header says.
+        is_ambiguous: the name does not tell which of `layouts` is its own.
     """
 
     file: str
@@ -55,7 +55,7 @@ class LoraVariant:
 
 @dataclass(frozen=True)
 class AutoLayout:
-    """A layout that the LoRA decides: what a run puts in its place is known when its models are.
+    """A layout that the LoRA decides, resolved once the models are known.
 
     Attributes:
         num_frames: pixel frames of a clip, 4n + 1.
@@ -69,14 +69,14 @@ class AutoLayout:
 
 
 def variant_of_lora(name: str, metadata: Mapping[str, str]) -> LoraVariant | None:
-    """Return what a LoRA file says of itself, or None if it is no SVI LoRA as far as header and name tell.
+    """Return the SVI system of a LoRA file, or None if neither header nor name says that it is an SVI LoRA.
 
     Args:
-        name: file name, folders included.
+        name: file name, with folders.
         metadata: the header's entries.
 
     Raises:
-        ValueError: the header names a layout that this version does not know.
+        ValueError: the header names an unknown layout.
     """
     layout = metadata.get("svi.layout")
     if layout is None:
@@ -92,50 +92,50 @@ def variant_of_lora(name: str, metadata: Mapping[str, str]) -> LoraVariant | Non
     return LoraVariant(name, layouts, True, int(motion) if motion.isdecimal() else None)
 
 
-def require_lora_variants(layout: Layout, claims: Iterable[LoraVariant]) -> None:
+def require_lora_variants(layout: Layout, variants: Iterable[LoraVariant]) -> None:
     """Refuse a layout that a LoRA of the run was not trained for.
 
     Raises:
-        ValueError: naming the file, what it says, and the way out.
+        ValueError: with the file, its system, and how to fix it.
     """
-    for claim in claims:
-        if layout.name in claim.layouts:
+    for variant in variants:
+        if layout.name in variant.layouts:
             continue
-        own = " or ".join(map(repr, claim.layouts if claim.is_ambiguous else claim.layouts[:1]))
-        doubt = "" if claim.is_certain else " If its name is wrong, rename the file."
+        own = " or ".join(map(repr, variant.layouts if variant.is_ambiguous else variant.layouts[:1]))
+        doubt = "" if variant.is_certain else " If its name is wrong, rename the file."
         raise ValueError(
-            f"LoRA {claim.file} is for {claim}, but the layout is {layout.name!r}: choose variant {own} or 'auto' in SVI "
+            f"LoRA {variant.file} is for {variant}, but the layout is {layout.name!r}: choose variant {own} or 'auto' in SVI "
             f"Layout, or load the LoRA of {layout.name!r}.{doubt}"
         )
 
 
-def resolve_layout(asked: Layout | AutoLayout, claims: Iterable[LoraVariant]) -> Layout:
-    """Return the layout of a run: the one asked for, or the one that its LoRA was trained with.
+def resolve_layout(asked: Layout | AutoLayout, variants: Iterable[LoraVariant]) -> Layout:
+    """Return the layout of a run: the requested one, or the one that its LoRA was trained with.
 
     Raises:
-        ValueError: the LoRAs contradict it or one another, or none of them tells.
+        ValueError: the LoRAs contradict it or one another, or none of them names a system.
     """
-    claims = tuple(claims)
-    layout = asked if isinstance(asked, Layout) else _layout_of(claims, asked)
-    require_lora_variants(layout, claims)
+    variants = tuple(variants)
+    layout = asked if isinstance(asked, Layout) else _layout_of(variants, asked)
+    require_lora_variants(layout, variants)
     return layout
 
 
-def _layout_of(claims: tuple[LoraVariant, ...], asked: AutoLayout) -> Layout:
-    claim = next((claim for claim in claims if not claim.is_ambiguous), None)
-    if claim is None:
-        told = "; ".join(f"{claim.file} may be {' or '.join(claim.layouts)}" for claim in claims)
+def _layout_of(variants: tuple[LoraVariant, ...], asked: AutoLayout) -> Layout:
+    variant = next((variant for variant in variants if not variant.is_ambiguous), None)
+    if variant is None:
+        told = "; ".join(f"{variant.file} may be {' or '.join(variant.layouts)}" for variant in variants)
         raise ValueError(
             "variant 'auto' needs a LoRA that says which SVI system it is for, "
             + (f"but {told}" if told else "but none does, or it was not applied by SVI LoRA Stack")
             + ": choose the variant in SVI Layout."
         )
-    num_motion_frames = asked.num_motion_frames or claim.num_motion_frames or 0
-    return make_layout(claim.layouts[0], asked.num_frames, num_motion_frames, asked.cuts_to_8_bits)
+    num_motion_frames = asked.num_motion_frames or variant.num_motion_frames or 0
+    return make_layout(variant.layouts[0], asked.num_frames, num_motion_frames, asked.cuts_to_8_bits)
 
 
 def _variant_of_name(name: str) -> LoraVariant | None:
-    """Return what the name of a released file, or of a copy of one, tells."""
+    """Return the system that the name of a released file, or of a copy, tells."""
     stem = re.sub(r"wan[ _-]?2[._]([12])", r" wan2\1 ", PurePath(name.replace("\\", "/")).stem.lower())
     words = [re.sub(r"^(svi)?v?\d*(?=pro$)", "", word) for word in re.split(r"[^a-z0-9]+", stem)]
     if not any(re.fullmatch(r"svi\d*", word) for word in words) and "stable video infinity" not in " ".join(words):

@@ -1,14 +1,13 @@
-"""The SVI family beyond its layouts: what each system runs on, how it is sampled, which released files it is, what to show it.
+"""The SVI systems as their authors run them: base model, LoRA files, sampling settings, advice.
 
-A layout (layouts.py) decides how a clip is made; a variant adds what nobody but the user can provide: base model, LoRA,
-settings. None of it enters a clip by itself, so none of it is part of a clip's key.
+A layout (layouts.py) decides how a clip is made; a variant lists what the user has to provide. None of it is part of a clip's
+key.
 
 Source: docs/METHOD.md, 3.1 to 3.3 (settings of the released scripts and READMEs), 7 and 8 (Talk, Dance), 10 (advice) and 6.3
 (files).
 """
 
 from dataclasses import dataclass
-from enum import StrEnum
 
 from .layouts import LAYOUTS, Layout, Overlap
 
@@ -16,11 +15,9 @@ WAN21 = "Wan 2.1 I2V 14B 480P"
 WAN22 = "Wan 2.2 I2V A14B"
 
 
-class ClipVision(StrEnum):
-    """Which picture the CLIP vision model sees for a clip. Always the whole picture, without cropping."""
-
-    NONE = "none"  # Wan 2.2 has no input for it
-    FIRST_KNOWN_FRAME = "first known frame"  # the reference for a first clip, then the first motion frame
+_ROUND_TRIP = "Frames go through the VAE between clips: keep it untiled and in fp32 (--fp32-vae)."
+_HORIZONTAL = f"Trained at 832 x 480 only; portraits work less well. {_ROUND_TRIP}"
+_FORGETS = f"No anchor: who leaves the picture is forgotten. {_HORIZONTAL}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,46 +26,49 @@ class Variant:
 
     Attributes:
         name: a name of :data:`LAYOUTS`.
-        good_for: what it is made for, in a few words.
+        good_for: its purpose, in a few words.
         base: the model that its LoRA was trained on.
         files: released LoRA files in the authors' repository, vita-video-gen/svi-model; high noise before low noise.
-        clip_vision: which picture goes through CLIP vision.
         cfg: guidance scale of the text.
         audio_cfg: guidance scale of the sound (Talk).
         num_steps: sampler steps of a clip, both experts together; euler.
         shift: of the noise schedule.
-        boundary: sigma below which the low-noise expert takes over; None for a model without experts.
-        seed_step: what is added to the seed from clip to clip; None where the released script draws seeds at random.
-        max_width: the released script scales wider pictures down to this many pixels.
+        seed_step: added to the seed from clip to clip; None if the released script draws seeds at random.
+        max_width: pixels to which the released script scales wider pictures down.
         also_trained_with: other numbers of motion frames that its authors use it with.
-        prompts: what the released script feeds it, as advice.
-        advice: what else to know.
+        prompts: how the released script prompts it.
+        advice: further advice.
     """
 
     name: str
     good_for: str
-    base: str
     files: tuple[str, ...]
-    clip_vision: ClipVision = ClipVision.FIRST_KNOWN_FRAME
+    base: str = WAN21
     cfg: float = 5.0
     audio_cfg: float | None = None
     num_steps: int = 50
     shift: float = 5.0
-    boundary: float | None = None
     seed_step: int | None = 42
     max_width: int = 832
     also_trained_with: tuple[int, ...] = ()
     prompts: str = "one per clip"
-    advice: str = ""
+    advice: str = _HORIZONTAL
 
     @property
     def layout(self) -> Layout:
         """How its clips are conditioned and joined."""
         return LAYOUTS[self.name]
 
+    @property
+    def clip_vision(self) -> str:
+        """Which picture CLIP vision sees, uncropped: reference, then first motion frame. Wan 2.2 has no input for it."""
+        return "first known frame" if self.base == WAN21 else "none"
 
-_ROUND_TRIP = "Frames go through the VAE between clips: keep it untiled and in fp32 (--fp32-vae)."
-_HORIZONTAL = "Trained at 832 x 480 only; portraits work less well."
+    @property
+    def boundary(self) -> float | None:
+        """Sigma below which the low-noise expert of Wan 2.2 takes over; None for Wan 2.1, a single model."""
+        return 0.875 if self.base == WAN22 else None
+
 
 VARIANTS = {
     variant.name: variant
@@ -77,69 +77,47 @@ VARIANTS = {
             name="2.0 Pro",
             good_for="long stories, much motion, no VAE round trip",
             base=WAN22,
-            files=(
-                "version-2.0/SVI_Wan2.2-I2V-A14B_high_noise_lora_v2.0_pro.safetensors",
-                "version-2.0/SVI_Wan2.2-I2V-A14B_low_noise_lora_v2.0_pro.safetensors",
+            files=tuple(
+                f"version-2.0/SVI_Wan2.2-I2V-A14B_{expert}_noise_lora_v2.0_pro.safetensors" for expert in ("high", "low")
             ),
-            clip_vision=ClipVision.NONE,
             cfg=4.0,
-            boundary=0.875,
             advice="With LightX2V: 4 to 8 steps, cfg 1, its strength 0.5 to 0.6 on the high-noise expert.",
         ),
         Variant(
             name="2.0",
             good_for="one scene with much motion",
             base=WAN22,
-            files=(
-                "version-2.0/SVI_Wan2.2-I2V-A14B_high_noise_lora_v2.0.safetensors",
-                "version-2.0/SVI_Wan2.2-I2V-A14B_low_noise_lora_v2.0.safetensors",
-            ),
-            clip_vision=ClipVision.NONE,
-            boundary=0.875,
-            advice=f"{_HORIZONTAL} {_ROUND_TRIP}",
+            files=tuple(f"version-2.0/SVI_Wan2.2-I2V-A14B_{expert}_noise_lora_v2.0.safetensors" for expert in ("high", "low")),
         ),
         Variant(
             name="2.0 (Wan 2.1)",
             good_for="one scene, some changes of scenery",
-            base=WAN21,
             files=("version-2.0/SVI_Wan2.1-I2V-14B_lora_v2.0.safetensors",),
             also_trained_with=(1,),
             prompts="one per clip, each for two clips in the authors' sample",
-            advice=f"{_HORIZONTAL} {_ROUND_TRIP}",
         ),
         Variant(
             name="Shot",
             good_for="one scene without end",
-            base=WAN21,
             files=("version-1.0/svi-shot.safetensors",),
             prompts="a single one for the whole video; one per clip works too",
-            advice=f"{_HORIZONTAL} {_ROUND_TRIP}",
         ),
         Variant(
             name="Film",
             good_for="several scenes, a story",
-            base=WAN21,
             files=("version-1.0/svi-film-opt-10212025.safetensors", "version-1.0/svi-film.safetensors"),
-            advice=f"No anchor: who leaves the picture is forgotten. {_HORIZONTAL} {_ROUND_TRIP}",
+            advice=_FORGETS,
         ),
         Variant(
             name="Film-transitions",
             good_for="as Film, with more transitions between scenes",
-            base=WAN21,
             files=("version-1.0/svi-film-transitions.safetensors",),
-            advice=f"No anchor: who leaves the picture is forgotten. {_HORIZONTAL} {_ROUND_TRIP}",
+            advice=_FORGETS,
         ),
-        Variant(
-            name="Tom & Jerry",
-            good_for="cartoons",
-            base=WAN21,
-            files=("version-1.0/svi-tom.safetensors",),
-            advice=f"{_HORIZONTAL} {_ROUND_TRIP}",
-        ),
+        Variant(name="Tom & Jerry", good_for="cartoons", files=("version-1.0/svi-tom.safetensors",)),
         Variant(
             name="Talk",
             good_for="a person who speaks as a sound says",
-            base=WAN21,
             files=("version-1.0/svi-talk.safetensors",),
             cfg=2.0,
             audio_cfg=5.0,
@@ -151,7 +129,6 @@ VARIANTS = {
         Variant(
             name="Dance",
             good_for="a person who moves as poses say",
-            base=WAN21,
             files=("version-1.0/svi-dance.safetensors",),
             cfg=2.0,
             seed_step=None,
@@ -164,7 +141,7 @@ VARIANTS = {
 
 
 def settings_text(layout: Layout) -> str:
-    """Return what the authors use with `layout`, as Markdown for a person to read beside the graph."""
+    """Return the authors' settings for `layout`, as Markdown to read beside the graph."""
     variant = VARIANTS[layout.name]
     guidance = f"{variant.cfg:g}" + ("" if variant.audio_cfg is None else f" for the text, {variant.audio_cfg:g} for the sound")
     rows = {
@@ -173,7 +150,7 @@ def settings_text(layout: Layout) -> str:
         "SVI LoRA, strength 1": ", ".join(file.rpartition("/")[2] for file in variant.files),
         "padding": layout.padding.value,
         "motion frames": _motion(layout, variant),
-        "CLIP vision": variant.clip_vision.value,
+        "CLIP vision": variant.clip_vision,
         "joins": _joins(layout),
         "steps": f"{variant.num_steps}, euler",
         "cfg": guidance,

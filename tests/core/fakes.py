@@ -50,3 +50,8 @@ def generate_clips(plan, maker, store, start=None):
         clip = make_clip(plan, maker, store, request, clip, start)
         yield clip
         request = plan.following(request)
+
+
+def num_video_frames(num_clips: int, num_frames: int, overlap: int) -> int:
+    """Return the frames of a video of clips that each share `overlap` frames with the one before."""
+    return num_clips * (num_frames - overlap) + overlap

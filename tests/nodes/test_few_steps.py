@@ -49,8 +49,8 @@ def test_a_preset_row_has_the_strengths_of_its_name(pack, preset, high, low):
 
 def test_every_presets_name_tells_its_strengths(pack):
     presets = sys.modules[f"{pack.__name__}.svi_core.systems.lora_presets"].LORA_PRESETS
-    for name, preset in presets.items():
-        assert name.endswith(f": {preset.high:g} and {preset.low:g}")
+    for name, (high, low) in presets.items():
+        assert name.endswith(f": {high:g} and {low:g}")
     with pytest.raises(ValueError, match="preset is 'none'"):
         pack.nodes.SVILoraPreset.execute("none", "x.safetensors", "none")
 

@@ -25,7 +25,7 @@ PRO, TEXT = LAYOUTS["2.0 Pro"], "one\n\ntwo\n\nthree"
 HIGH = ExpertModel("high", "wan2.2_i2v_high_noise_14B.safetensors")
 LOW = ExpertModel("low", "wan2.2_i2v_low_noise_14B.safetensors")
 MODELS = (HIGH.file, LOW.file)
-SHOT = LoraUse("svi-shot.safetensors", 1.0, claim=variant_of_lora("svi-shot.safetensors", {}))
+SHOT = LoraUse("svi-shot.safetensors", 1.0, variant=variant_of_lora("svi-shot.safetensors", {}))
 DISTILLED = LoraUse("lightx2v_HIGH.safetensors", 0.5, "high")
 
 
@@ -123,7 +123,7 @@ def test_what_cannot_be_told_is_not_guessed(tmp_path, unknown):
     run = stored_run(tmp_path)
     estimate = estimate_run(replace(run, **unknown))
     assert estimate.num_stored is None and len(estimate.new_clips) == 3
-    assert "cannot be told" in estimate_text(estimate) and "3 to make" in estimate_text(estimate)
+    assert "unknown, because" in estimate_text(estimate) and "3 to make" in estimate_text(estimate)
 
 
 def test_time_comes_from_measures_and_only_for_new_clips(tmp_path):

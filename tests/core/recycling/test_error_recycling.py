@@ -39,6 +39,11 @@ def config(**settings):
     return ErrorRecyclingConfig(**{**always, **settings})
 
 
+def to_latent(noisy_latent, velocity, sigma):
+    """Return where one step along `velocity` from `noisy_latent` ends."""
+    return noisy_latent - sigma * velocity
+
+
 def randoms(count, seed=0, shape=SHAPE):
     numbers = generator(seed)
     return [torch.randn(shape, generator=numbers, dtype=torch.float64) for _ in range(count)]
@@ -115,7 +120,7 @@ class TestTarget:
         noisy = make_flow_sample(injected.latent, injected.noise, sigma).noisy_latent
         target = target_velocity(latent, injected, sigma)
         assert torch.allclose(to_latent(noisy, target, sigma), latent + (1 - sigma) * latent_error, atol=1e-9)
-        assert torch.allclose(to_noise(noisy, target, sigma), injected.noise + (1 - sigma) * latent_error, atol=1e-9)
+        assert torch.allclose(to_latent(noisy, target, sigma) + target, injected.noise + (1 - sigma) * latent_error, atol=1e-9)
 
     def test_no_step_from_sigma_0(self):
         latent, noise, latent_error = randoms(3)
@@ -144,7 +149,7 @@ def test_what_the_bank_gives_is_prediction_minus_target_at_either_end(objective,
     bank = ErrorBank(SHAPE, dtype=torch.float32)
     bank.add(residual(predicted, target), sigma, generator())
     at_latent = to_latent(noisy, predicted, sigma) - to_latent(noisy, target, sigma)
-    at_noise = to_noise(noisy, predicted, sigma) - to_noise(noisy, target, sigma)
+    at_noise = to_latent(noisy, predicted, sigma) + predicted - (to_latent(noisy, target, sigma) + target)
     size = float((predicted - target).abs().max())
     assert torch.allclose(bank.sample_latent_error(sigma, generator()).double(), at_latent, atol=1e-5 * size)
     assert torch.allclose(bank.sample_noise_error(sigma, generator()).double(), at_noise, atol=1e-5 * size)

@@ -70,7 +70,7 @@ def test_plain_prompts_are_a_schedule():
         ("[lora svi]\nx", 1, 2, "NAME=STRENGTH"),
         ("[lora svi=11]\nx", 1, 2, "strength is '11'"),
         ("[cut now]\nx", 1, 2, "option 'cut now'"),
-        ("[seed 1, seed 2]\nx", 1, 10, "'seed' stands here twice"),
+        ("[seed 1, seed 2]\nx", 1, 10, "'seed' appears twice"),
         ("a\n\n  [cut]\n\nb", 3, 1, "have no prompt"),
     ],
 )
@@ -138,7 +138,7 @@ def test_a_live_schedule_is_read_again_and_survives_mistakes(tmp_path, caplog):
         path.write_bytes(broken)
         assert live.at(1) == ClipSpec("another", seed=5)
     path.unlink()
-    assert live.at(1).prompt == "another" and caplog.text.count("going on with the schedule") == 4
+    assert live.at(1).prompt == "another" and caplog.text.count("continuing with the last valid schedule") == 4
 
 
 def test_a_live_schedule_keeps_out_what_the_run_cannot_do(tmp_path, caplog):

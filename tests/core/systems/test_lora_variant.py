@@ -34,8 +34,8 @@ NOT_SVI = [
 
 @pytest.mark.parametrize("name", RELEASED)
 def test_released_files_are_known_by_name(name):
-    claim = variant_of_lora(name, {})
-    assert claim.layouts[0] == RELEASED[name] and not claim.is_certain and not claim.is_ambiguous
+    variant = variant_of_lora(name, {})
+    assert variant.layouts[0] == RELEASED[name] and not variant.is_certain and not variant.is_ambiguous
 
 
 @pytest.mark.parametrize("name", [file for variant in VARIANTS.values() for file in variant.files])
@@ -45,7 +45,7 @@ def test_the_files_of_the_table_are_known_as_what_the_table_says(name):
 
 
 @pytest.mark.parametrize("name", NOT_SVI)
-def test_other_files_claim_nothing(name):
+def test_other_files_name_no_system(name):
     assert variant_of_lora(name, {}) is None
 
 
@@ -54,8 +54,8 @@ def header(layout="Shot", variant="shot", motion="1"):
 
 
 def test_the_header_comes_before_the_name():
-    claim = variant_of_lora("svi-film.safetensors", header())
-    assert claim.layouts == ("Shot",) and claim.is_certain and claim.num_motion_frames == 1
+    variant = variant_of_lora("svi-film.safetensors", header())
+    assert variant.layouts == ("Shot",) and variant.is_certain and variant.num_motion_frames == 1
     assert variant_of_lora("x.safetensors", header(variant="talk")).layouts == ("Talk",)
     with pytest.raises(ValueError, match="svi.layout 'Opera'.*update the pack"):
         variant_of_lora("x.safetensors", header("Opera"))
@@ -63,13 +63,13 @@ def test_the_header_comes_before_the_name():
 
 @pytest.mark.parametrize("file", [name for name in RELEASED if "film" not in name.lower()])
 def test_each_other_layout_is_refused_with_the_way_out(file):
-    claim = variant_of_lora(file, {})
+    variant = variant_of_lora(file, {})
     for name, layout in LAYOUTS.items():
         if name == RELEASED[file]:
-            require_lora_variants(layout, [claim])
+            require_lora_variants(layout, [variant])
         else:
             with pytest.raises(ValueError) as caught:
-                require_lora_variants(layout, [claim])
+                require_lora_variants(layout, [variant])
             message = str(caught.value)
             assert file in message and f"layout is {name!r}" in message and f"variant {RELEASED[file]!r} or 'auto'" in message
             assert "rename the file" in message
@@ -90,12 +90,12 @@ def test_a_header_is_certain_so_that_renaming_is_not_offered():
 
 
 def test_auto_takes_layout_and_motion_from_the_lora():
-    claims = [variant_of_lora("svi-film.safetensors", {})]
-    assert resolve_layout(AutoLayout(41), claims) == make_layout("Film", 41)
+    variants = [variant_of_lora("svi-film.safetensors", {})]
+    assert resolve_layout(AutoLayout(41), variants) == make_layout("Film", 41)
     trained = [variant_of_lora("mine.safetensors", header("2.0 Pro", "pro-high", "8"))]
     assert resolve_layout(AutoLayout(), trained) == make_layout("2.0 Pro", 81, 8)
     assert resolve_layout(AutoLayout(81, 4), trained) == make_layout("2.0 Pro", 81, 4)
-    assert resolve_layout(AutoLayout(cuts_to_8_bits=True), claims).cuts_to_8_bits
+    assert resolve_layout(AutoLayout(cuts_to_8_bits=True), variants).cuts_to_8_bits
     with pytest.raises(ValueError, match="hands over latents"):
         resolve_layout(AutoLayout(cuts_to_8_bits=True), trained)
 
@@ -113,12 +113,12 @@ def test_auto_never_guesses(files, words):
         resolve_layout(AutoLayout(), [variant_of_lora(file, {}) for file in files])
 
 
-def test_a_layout_without_claims_is_taken_as_it_is():
+def test_a_layout_without_variants_is_taken_as_it_is():
     assert resolve_layout(LAYOUTS["Shot"], []) is LAYOUTS["Shot"]
 
 
 def test_an_ambiguous_name_leaves_the_choice_between_its_layouts():
-    claim = variant_of_lora("svi_lora_v2.0.safetensors", {})
-    assert resolve_layout(LAYOUTS["2.0"], [claim]) and resolve_layout(LAYOUTS["2.0 (Wan 2.1)"], [claim])
+    variant = variant_of_lora("svi_lora_v2.0.safetensors", {})
+    assert resolve_layout(LAYOUTS["2.0"], [variant]) and resolve_layout(LAYOUTS["2.0 (Wan 2.1)"], [variant])
     with pytest.raises(ValueError, match="variant '2.0' or '2.0 "):
-        resolve_layout(LAYOUTS["Shot"], [claim])
+        resolve_layout(LAYOUTS["Shot"], [variant])

@@ -404,7 +404,7 @@ def test_a_lora_of_another_system_is_noted_for_the_advice(graph, read_run, folde
     save_file({"weight": torch.zeros(16)}, folders / "loras" / "mine.safetensors", {"svi.layout": "Film"})
     for stock in (False, True):
         (use,) = read_run(with_lora(graph, "mine.safetensors", stock)).experts[0].loras
-        assert use.claim.layouts[0] == "Film" and use.claim.is_certain and use.is_checked is not stock
+        assert use.variant.layouts[0] == "Film" and use.variant.is_certain and use.is_checked is not stock
 
 
 def test_a_vae_in_half_precision_is_told_where_frames_go_through_it(graph, read_run, monkeypatch):

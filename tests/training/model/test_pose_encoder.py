@@ -215,7 +215,7 @@ def test_the_saved_file_holds_both_and_everybody_reads_it(wan_folder, tmp_path, 
     assert same(read_pose_encoder(path).state_dict(), trainer.poses.encoder.state_dict())
     read = read_lora(path)
     assert len(read.tensors) == 2 * len(trainer.lora.pairs) and read.num_pose_tensors == 14
-    assert "Dance" in str(read.claim)
+    assert "Dance" in str(read.variant)
     again = dance_trainer(wan_folder, path)  # and it can be trained on from
     assert same(again.poses.state_dict(), trainer.poses.state_dict())
 
