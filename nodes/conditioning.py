@@ -10,9 +10,9 @@ from ..svi_core.conditioning.images import ResizeMode, SizeRule, resize_images, 
 from ..svi_core.geometry import TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
 from ..svi_core.systems.layouts import Padding
 from .bridge import latents, sampling, vaes
+from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 
-CATEGORY = "SVI"
 Anchors = io.Custom("SVI_ANCHORS")
 _MAX_SIDE = 16384
 
@@ -22,12 +22,11 @@ class SVIAnchorEncode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIAnchorEncode",
             display_name="SVI Anchor Encode",
-            category=CATEGORY,
             description="Bring a reference image to the size of the video and encode it alone, as a video of one frame.",
-            search_aliases=["stable video infinity", "anchor latent", "reference image"],
+            search_aliases=["anchor latent", "reference image"],
             inputs=[
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE. Wan 2.2 14B uses it too."),
                 io.Image.Input(
@@ -75,12 +74,11 @@ class SVINamedAnchor(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVINamedAnchor",
             display_name="SVI Named Anchor",
-            category=CATEGORY,
             description="Name an anchor so that a schedule can switch to it: [cut, anchor garden] or [end garden].",
-            search_aliases=["stable video infinity", "several anchors", "scene change", "end image"],
+            search_aliases=["several anchors", "scene change", "end image"],
             inputs=[
                 io.String.Input(
                     "name",
@@ -119,13 +117,12 @@ class SVIMotionLatent(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIMotionLatent",
             display_name="SVI Motion Latent",
-            category=CATEGORY,
             description="The last frames of the clip before, which the next clip moves on from. From the sampler's "
             "latent there is no VAE round trip; from images (an existing video) the VAE encodes them.",
-            search_aliases=["stable video infinity", "last latent", "motion frames", "extend video"],
+            search_aliases=["last latent", "motion frames", "extend video"],
             inputs=[
                 io.Combo.Input(
                     "num_motion_frames",
@@ -158,13 +155,12 @@ class SVIConditioning(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIConditioning",
             display_name="SVI Conditioning",
-            category=CATEGORY,
             description="Padding concatenation: [anchor | motion | padding], only slot 0 marked as known. Put it before any "
             "sampler. The padding must be the one that the SVI LoRA was trained with.",
-            search_aliases=["stable video infinity", "padding", "image to video", "svi pro"],
+            search_aliases=["padding", "image to video", "svi pro"],
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The clip's encoded prompt."),
                 io.Conditioning.Input("negative", tooltip="The encoded negative prompt; it gets the same anchor and motion."),

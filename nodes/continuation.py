@@ -10,9 +10,9 @@ from ..svi_core.clips.continuation import VideoStart
 from ..svi_core.files.output_folder import check_output_prefix, run_folder
 from ..svi_core.store.records import read_last_video
 from ..svi_core.video.source_video import probe_video
+from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 
-CATEGORY = "SVI"
 StartType = io.Custom("SVI_START")
 
 
@@ -21,13 +21,12 @@ class SVIContinueVideo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIContinueVideo",
             display_name="SVI Continue Video",
-            category=CATEGORY,
             description="An existing video as the beginning of the next: its frames stay exactly as they are, new clips come "
             "after them and move on from its end. A video from SVI Generate goes on from its last clip's latent.",
-            search_aliases=["stable video infinity", "extend video", "continue", "append"],
+            search_aliases=["extend video", "continue", "append"],
             inputs=[
                 io.Video.Input(
                     "video",

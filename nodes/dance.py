@@ -24,9 +24,9 @@ from ..svi_core.systems.lora_variant import AutoLayout
 from ..svi_core.video.sound import SoundTrack
 from .bridge import models
 from .bridge.control import Control, ControlType
+from .bridge.schemas import svi_schema
 from .layouts import LayoutType
 
-CATEGORY = "SVI"
 BLOCK_0 = ("double_block", 0)  # ComfyUI's name of a Wan transformer's first block
 _POSITIVE = 0  # ComfyUI's number of the positive pass in cond_or_uncond
 
@@ -36,13 +36,12 @@ class SVIDance(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIDance",
             display_name="SVI Dance",
-            category=CATEGORY,
             description="A pose video (DWPose: body, feet and hands in colour on black) that the clips follow, for SVI-Dance. "
             "The pose encoder is read from the svi-dance file; its LoRA is applied with SVI LoRA Stack as usual.",
-            search_aliases=["stable video infinity", "pose", "dwpose", "unianimate", "svi-dance"],
+            search_aliases=["pose", "dwpose", "unianimate", "svi-dance"],
             inputs=[
                 io.MultiType.Input(
                     "poses",

@@ -3,9 +3,8 @@
 from comfy_api.latest import io
 
 from ..svi_core.flow.few_steps import MAX_STEPS, few_step_sigmas
+from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
-
-CATEGORY = "SVI"
 
 
 class SVIFewStepSigmas(io.ComfyNode):
@@ -14,13 +13,12 @@ class SVIFewStepSigmas(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         steps = {"min": 1, "max": MAX_STEPS}
-        return io.Schema(
+        return svi_schema(
             node_id="SVIFewStepSigmas",
             display_name="SVI Few-Step Sigmas",
-            category=CATEGORY,
             description="Noise levels for distilled LoRAs on Wan 2.2: you say how many steps each expert makes. Needs no model "
             "and no shift node.",
-            search_aliases=["stable video infinity", "lightx2v", "lightning", "4 steps", "split sigmas", "scheduler"],
+            search_aliases=["lightx2v", "lightning", "4 steps", "split sigmas", "scheduler"],
             inputs=[
                 io.Int.Input("steps_high_noise", default=2, tooltip="Steps of the high-noise expert: motion, layout.", **steps),
                 io.Int.Input("steps_low_noise", default=2, tooltip="Steps of the low-noise expert: detail.", **steps),

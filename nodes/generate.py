@@ -24,6 +24,7 @@ from .bridge import queued_graph
 from .bridge.clip_times import note_run
 from .bridge.control import ControlType, earliest_end, frame_rate_of
 from .bridge.queued_graph import graph_hash
+from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 from .check_run import check_run, check_spec
 from .clip_panel import tell_browsers
@@ -35,21 +36,18 @@ from .lora import LoraRows
 from .output import OutputSettings, OutputType
 from .schedule import EncodedPrompts, Prompts
 
-CATEGORY = "SVI"
-
 
 class SVIGenerate(io.ComfyNode):
     """Make a video of any length, clip by clip, in constant memory."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIGenerate",
             display_name="SVI Generate",
-            category=CATEGORY,
             description="The whole loop: each clip is conditioned on the anchor and on the end of the clip before, "
             "sampled, decoded and written. The video on disk is playable after every clip.",
-            search_aliases=["stable video infinity", "long video", "infinite video", "loop"],
+            search_aliases=["long video", "infinite video", "loop"],
             inputs=_with_num_clips(run_inputs()),
             outputs=[
                 io.Video.Output("video", tooltip="The finished video, a file: Save Video copies it without re-encoding."),

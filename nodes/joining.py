@@ -7,12 +7,11 @@ from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.video.seams import Seam
 from ..svi_core.video.source_video import probe_video
 from .bridge import queued_graph
+from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 from .continuation import video_path
 from .generate import changed_if_gone, remember, run_path
 from .output import OutputSettings, OutputType
-
-CATEGORY = "SVI"
 
 
 class SVIJoinVideos(io.ComfyNode):
@@ -21,13 +20,12 @@ class SVIJoinVideos(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         frames = {"default": 0, "min": 0, "max": 1_000_000}
-        return io.Schema(
+        return svi_schema(
             node_id="SVIJoinVideos",
             display_name="SVI Join Videos",
-            category=CATEGORY,
             description="Two videos, or runs, one after the other: a plain cut or a cross-fade, ends trimmed as you like. "
             "Whole videos of one codec in a plain cut are copied without encoding.",
-            search_aliases=["stable video infinity", "concatenate videos", "merge videos", "crossfade", "trim"],
+            search_aliases=["concatenate videos", "merge videos", "crossfade", "trim"],
             inputs=[
                 io.Video.Input("first", tooltip="The video that comes first."),
                 io.Video.Input("second", tooltip="The video that comes after it, of the same size."),

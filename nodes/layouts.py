@@ -6,9 +6,9 @@ from ..svi_core.geometry import TRAINED_NUM_FRAMES, num_latent_slots
 from ..svi_core.systems.layouts import LAYOUTS, Layout, make_layout
 from ..svi_core.systems.lora_variant import AUTO, AutoLayout
 from ..svi_core.systems.variants import settings_text
+from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 
-CATEGORY = "SVI"
 LayoutType = io.Custom("SVI_LAYOUT")
 
 
@@ -17,13 +17,12 @@ class SVILayout(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVILayout",
             display_name="SVI Layout",
-            category=CATEGORY,
             description="Which SVI system the LoRA belongs to. Without this node SVI Generate uses 2.0 Pro with 81 frames. A "
             "LoRA that was trained for another system stops the run before its first step.",
-            search_aliases=["stable video infinity", "svi shot", "svi film", "svi pro", "variant", "recommended settings"],
+            search_aliases=["svi shot", "svi film", "svi pro", "variant", "recommended settings"],
             inputs=[
                 io.Combo.Input(
                     "variant",

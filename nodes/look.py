@@ -12,9 +12,9 @@ from ..svi_core.look.filmstrip import MAX_ROWS, StripRow, draw_filmstrip, pick_f
 from ..svi_core.look.plots import draw_panels
 from ..svi_core.store.records import ShownClip, read_manifest
 from ..svi_core.video.video_file import count_frames, read_frames
+from .bridge.schemas import svi_schema
 from .continuation import video_path
 
-CATEGORY = "SVI"
 _CLIP_LENGTH_TOOLTIP = (
     "Frames that each clip gives to the video. 0: as its run says, for videos from SVI Generate. For other videos the first "
     "clip may be longer: 76 for 2.0 Pro, 80 for Shot."
@@ -26,13 +26,12 @@ class SVIDriftReport(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIDriftReport",
             display_name="SVI Drift Report",
-            category=CATEGORY,
             description="Brightness, contrast, saturation, sharpness, colour, motion and seams, clip by clip. A video that "
             "stands still, repeats or runs backwards is called invalid first. No network is needed.",
-            search_aliases=["stable video infinity", "quality", "colour shift", "seam"],
+            search_aliases=["quality", "colour shift", "seam"],
             inputs=[
                 io.Video.Input("video", tooltip="A video file, from SVI Generate or Load Video."),
                 io.Int.Input("clip_length", default=0, min=0, max=100_000, tooltip=_CLIP_LENGTH_TOOLTIP),
@@ -56,12 +55,11 @@ class SVIFilmstrip(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIFilmstrip",
             display_name="SVI Filmstrip",
-            category=CATEGORY,
             description="One picture of a whole run: a row per clip with frames from its first to its last, prompt and seed.",
-            search_aliases=["stable video infinity", "contact sheet", "overview"],
+            search_aliases=["contact sheet", "overview"],
             inputs=[
                 io.Video.Input("video", tooltip="A video file, from SVI Generate or Load Video."),
                 io.Int.Input("columns", default=3, min=1, max=20, tooltip="Frames shown of each clip."),

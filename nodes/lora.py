@@ -19,8 +19,8 @@ from ..svi_core.systems.lora import LoraFile, LoraReport, lora_shapes, module_of
 from ..svi_core.systems.lora_variant import LoraVariant, variant_of_lora
 from ..svi_core.systems.variants import VARIANTS, WAN21, WAN22
 from .bridge import models
+from .bridge.schemas import svi_schema
 
-CATEGORY = "SVI"
 NONE = "none"
 LoraRows = io.Custom("SVI_LORAS")
 CLAIMS_KEY = "svi_claims"  # attachment of a MODEL: what the LoRAs on it were trained for; it survives clones
@@ -49,12 +49,11 @@ class SVILora(io.ComfyNode):
     def define_schema(cls) -> io.Schema:
         files = folder_paths.get_filename_list("loras")
         strength = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.01}
-        return io.Schema(
+        return svi_schema(
             node_id="SVILora",
             display_name="SVI LoRA",
-            category=CATEGORY,
             description="One row of a LoRA stack. Chain as many as you like, then connect the last one to SVI LoRA Stack.",
-            search_aliases=["stable video infinity", "lora row", "high low lora"],
+            search_aliases=["lora row", "high low lora"],
             inputs=[
                 io.Combo.Input("lora", options=[NONE, *files], tooltip="LoRA of the model, or of the high-noise expert."),
                 io.Float.Input(
@@ -86,13 +85,12 @@ class SVILoraStack(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVILoraStack",
             display_name="SVI LoRA Stack",
-            category=CATEGORY,
             description="Apply any number of LoRAs to one Wan model or to both Wan 2.2 experts. Reads official SVI "
             "1.0 and 2.x files, kijai's repacks, DiffSynth and kohya files. A file of which nothing matches is an error.",
-            search_aliases=["stable video infinity", "load lora", "svi lora", "lora key not loaded"],
+            search_aliases=["load lora", "svi lora", "lora key not loaded"],
             inputs=[
                 io.Model.Input("model", tooltip="The Wan model, or the high-noise expert of Wan 2.2."),
                 LoraRows.Input("loras", tooltip="From SVI LoRA."),

@@ -4,9 +4,8 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..svi_core.systems.lora_presets import LORA_PRESETS, lora_preset
+from .bridge.schemas import svi_schema
 from .lora import NONE, LoraRow, LoraRows
-
-CATEGORY = "SVI"
 
 
 class SVILoraPreset(io.ComfyNode):
@@ -15,13 +14,12 @@ class SVILoraPreset(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         files = folder_paths.get_filename_list("loras")
-        return io.Schema(
+        return svi_schema(
             node_id="SVILoraPreset",
             display_name="SVI LoRA Preset",
-            category=CATEGORY,
             description="One row of a LoRA stack, at strengths known to work for what the LoRA is for. Use SVI LoRA instead to "
             "type strengths; rows of both kinds can be chained.",
-            search_aliases=["stable video infinity", "lora strength", "lightx2v", "lightning", "distilled", "slow motion"],
+            search_aliases=["lora strength", "lightx2v", "lightning", "distilled", "slow motion"],
             inputs=[
                 io.Combo.Input(
                     "preset",

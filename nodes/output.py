@@ -7,8 +7,8 @@ from comfy_api.latest import io
 from ..svi_core.clips.continuation import VideoStart
 from ..svi_core.video.seams import Seam
 from ..svi_core.video.video_file import CODECS, PIXEL_FORMATS, VideoCoding
+from .bridge.schemas import svi_schema
 
-CATEGORY = "SVI"
 AUTO = "auto"
 OutputType = io.Custom("SVI_OUTPUT")
 
@@ -56,12 +56,11 @@ class SVIOutput(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIOutput",
             display_name="SVI Output",
-            category=CATEGORY,
             description="How SVI Generate writes its video, and how much disk space a run's clips may take.",
-            search_aliases=["stable video infinity", "codec", "quality", "disk space"],
+            search_aliases=["codec", "quality", "disk space"],
             inputs=[
                 io.Combo.Input(
                     "codec", options=list(CODECS), default="h264", tooltip="h264 plays almost everywhere; h265 is smaller."

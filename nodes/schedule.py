@@ -10,9 +10,9 @@ from ..svi_core.schedule.live_file import LiveSchedule
 from ..svi_core.schedule.prompt_lists import PromptSplit
 from ..svi_core.schedule.spec import Schedule
 from ..svi_core.schedule.text import parse_schedule
+from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 
-CATEGORY = "SVI"
 MAX_ENCODED = 64  # texts kept encoded; umT5's output is 8.4 MB each
 Prompts = io.Custom("SVI_PROMPTS")
 
@@ -51,13 +51,12 @@ class SVIPromptStream(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIPromptStream",
             display_name="SVI Prompt Stream",
-            category=CATEGORY,
             description="One prompt per clip, and in square brackets above it what else should change for that clip: [seed 7, "
             "cfg 3.5, cut, anchor garden, hold 16, x2]. The last prompt holds for all clips after it.",
-            search_aliases=["stable video infinity", "multi prompt", "storyline", "schedule"],
+            search_aliases=["multi prompt", "storyline", "schedule"],
             inputs=[
                 io.Clip.Input("clip", tooltip="The umT5 text encoder (Load CLIP, type wan)."),
                 io.String.Input(
@@ -95,13 +94,12 @@ class SVILiveSchedule(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVILiveSchedule",
             display_name="SVI Live Schedule",
-            category=CATEGORY,
             description="A prompt stream in a text file of ComfyUI's input folder, read again before each clip: edit and save "
             "the file while the video is being made, and the next clip follows it.",
-            search_aliases=["stable video infinity", "steer", "interactive", "live prompt"],
+            search_aliases=["steer", "interactive", "live prompt"],
             inputs=[
                 io.Clip.Input("clip", tooltip="The umT5 text encoder (Load CLIP, type wan)."),
                 io.String.Input(

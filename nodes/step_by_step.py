@@ -8,10 +8,10 @@ from comfy_api.latest import InputImpl, io
 from ..svi_core.clips.step_by_step import RunState, finish_video, next_clip
 from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.schedule.spec import MAX_CLIPS
+from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 from .generate import changed_if_gone, prepare_run, remember, run_inputs
 
-CATEGORY = "SVI"
 StateType = io.Custom("SVI_STATE")
 _MAX_UNROLLED = 200  # each becomes a node of its own
 
@@ -21,13 +21,12 @@ class SVIBeginVideo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIBeginVideo",
             display_name="SVI Begin Video",
-            category=CATEGORY,
             description="The start of a loop that you build yourself: SVI Begin Video, then SVI Next Clip as often as you "
             "like, then SVI Finish Video. The same inputs as SVI Generate; the number of clips is the loop's.",
-            search_aliases=["stable video infinity", "loop start", "for loop", "while loop"],
+            search_aliases=["loop start", "for loop", "while loop"],
             inputs=run_inputs(),
             outputs=[StateType.Output("state", tooltip="For SVI Next Clip, or as the initial value of a loop.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
@@ -49,12 +48,11 @@ class SVINextClip(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVINextClip",
             display_name="SVI Next Clip",
-            category=CATEGORY,
             description="The body of a loop: takes the state, makes one clip (or finds it stored), gives the state after it.",
-            search_aliases=["stable video infinity", "loop body", "one clip"],
+            search_aliases=["loop body", "one clip"],
             inputs=[StateType.Input("state", tooltip="From SVI Begin Video, or the state after the clip before.")],
             outputs=[
                 StateType.Output(
@@ -83,12 +81,11 @@ class SVIFinishVideo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIFinishVideo",
             display_name="SVI Finish Video",
-            category=CATEGORY,
             description="The end of a loop: joins the clips made so far into one video, without encoding them again.",
-            search_aliases=["stable video infinity", "loop end"],
+            search_aliases=["loop end"],
             inputs=[StateType.Input("state", tooltip="The state after the last clip.")],
             outputs=[io.Video.Output("video", tooltip="The finished video, a file.")],
         )
@@ -109,13 +106,12 @@ class SVIUnrollClips(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIUnrollClips",
             display_name="SVI Unroll Clips",
-            category=CATEGORY,
             description="Becomes so many SVI Next Clip nodes while the graph runs, each cached by ComfyUI itself and shown "
             "with its own progress. SVI Generate does the same in one node.",
-            search_aliases=["stable video infinity", "node expansion", "loop"],
+            search_aliases=["node expansion", "loop"],
             inputs=[
                 StateType.Input("state", raw_link=True, tooltip="From SVI Begin Video."),
                 io.Int.Input("num_clips", default=3, min=1, max=_MAX_UNROLLED, tooltip="How many clips are made."),

@@ -13,8 +13,8 @@ from ..svi_core.schedule.storyline import (
     write_prompts,
 )
 from ..svi_core.schedule.storyline_actions import SubjectKind
+from .bridge.schemas import svi_schema
 
-CATEGORY = "SVI"
 BY_TEMPLATES = "Written by SVI Storyline from templates, without a language model"
 BY_MODEL = "Written by the language model at text_model of SVI Storyline"
 
@@ -25,13 +25,12 @@ class SVIStoryline(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         line = {"default": "", "multiline": False}
-        return io.Schema(
+        return svi_schema(
             node_id="SVIStoryline",
             display_name="SVI Storyline",
-            category=CATEGORY,
             description="Write a prompt stream: one action and one camera move per clip, each beginning where the one before "
             "ended. From templates, or by any text-generation model that ComfyUI can load. Edit the result as you like.",
-            search_aliases=["stable video infinity", "prompt generator", "story", "llm", "write prompts"],
+            search_aliases=["prompt generator", "story", "llm", "write prompts"],
             inputs=[
                 io.String.Input(
                     "subject",

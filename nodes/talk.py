@@ -36,9 +36,9 @@ from ..svi_core.systems.lora_variant import AutoLayout
 from ..svi_core.video.sound import SoundTrack
 from .bridge import models
 from .bridge.control import ControlType
+from .bridge.schemas import svi_schema
 from .layouts import LayoutType
 
-CATEGORY = "SVI"
 MAX_AUDIO_CFG = 20.0
 _SILENT_PASS = 2  # in ComfyUI's numbering of passes 0 is the positive one, 1 the negative one
 _GUIDANCE = "sampler_calc_cond_batch_function"  # ComfyUI's name for who runs the passes of a step
@@ -49,13 +49,12 @@ class SVITalk(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVITalk",
             display_name="SVI Talk",
-            category=CATEGORY,
             description="Makes the clips of SVI Generate speak: lips and head follow the sound, which is heard in the video. "
             "Needs the SVI-Talk LoRA, MultiTalk's audio layers and the layout Talk.",
-            search_aliases=["stable video infinity", "svi talk", "multitalk", "lip sync", "audio", "speech"],
+            search_aliases=["svi talk", "multitalk", "lip sync", "audio", "speech"],
             inputs=[
                 io.Audio.Input("audio", tooltip="The speech of one person, from Load Audio."),
                 io.AudioEncoder.Input("audio_encoder", tooltip="chinese-wav2vec2-base, from Load Audio Encoder."),

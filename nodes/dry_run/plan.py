@@ -12,9 +12,8 @@ from ...svi_core.dry_run.picture import draw_estimate, draw_message
 from ...svi_core.dry_run.run_estimate import estimate_run
 from ...svi_core.dry_run.text import estimate_summary, estimate_text
 from ..bridge.clip_times import earlier_times
+from ..bridge.schemas import svi_schema
 from .read_graph import read_requested_run
-
-CATEGORY = "SVI"
 
 
 class SVIPlan(io.ComfyNode):
@@ -22,13 +21,12 @@ class SVIPlan(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIPlan",
             display_name="SVI Plan",
-            category=CATEGORY,
             description="A dry run: clips, frames, what is stored already, time, memory, disk and warnings, read from the "
             "graph and the run's folder before any model loads. Put it between SVI Generate and Save Video.",
-            search_aliases=["stable video infinity", "dry run", "estimate", "preview", "how long"],
+            search_aliases=["dry run", "estimate", "preview", "how long"],
             inputs=[
                 io.Video.Input("video", lazy=True, tooltip="From SVI Generate, which does not run while plan_only is on."),
                 io.Boolean.Input(
