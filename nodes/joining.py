@@ -1,4 +1,4 @@
-"""Two videos, one after the other."""
+"""Join two videos."""
 
 from comfy_api.latest import InputImpl, io
 
@@ -7,7 +7,7 @@ from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.video.seams import Seam
 from ..svi_core.video.source_video import probe_video
 from .bridge import queued_graph
-from .bridge.schemas import svi_schema
+from .bridge.schemas import prefix_input, svi_schema
 from .bridge.validation import complaint
 from .continuation import video_path
 from .generate import changed_if_gone, remember, run_path
@@ -15,7 +15,7 @@ from .output import OutputSettings, OutputType
 
 
 class SVIJoinVideos(io.ComfyNode):
-    """Put one video after another."""
+    """Append one video to another."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -23,12 +23,12 @@ class SVIJoinVideos(io.ComfyNode):
         return svi_schema(
             node_id="SVIJoinVideos",
             display_name="SVI Join Videos",
-            description="Two videos, or runs, one after the other: a plain cut or a cross-fade, ends trimmed as you like. "
-            "Whole videos of one codec in a plain cut are copied without encoding.",
+            description="Join two videos with a plain cut or a cross-fade, and trim their ends. Whole videos of one codec in a "
+            "plain cut are copied without re-encoding.",
             search_aliases=["concatenate videos", "merge videos", "crossfade", "trim"],
             inputs=[
                 io.Video.Input("first", tooltip="The video that comes first."),
-                io.Video.Input("second", tooltip="The video that comes after it, of the same size."),
+                io.Video.Input("second", tooltip="The video that follows, of the same size."),
                 io.Combo.Input(
                     "seam",
                     options=Seam,
@@ -36,14 +36,10 @@ class SVIJoinVideos(io.ComfyNode):
                     tooltip="drop: a plain cut. linear, eased: a cross-fade of blend_frames frames.",
                 ),
                 io.Int.Input("blend_frames", tooltip="Frames of the cross-fade, taken from both videos.", **frames),
-                io.Int.Input("trim_end", tooltip="Frames cut off the end of the first video.", **frames),
-                io.Int.Input("trim_start", tooltip="Frames cut off the start of the second video.", **frames),
-                OutputType.Input(
-                    "output", optional=True, tooltip="From SVI Output: how the video is encoded where it must be."
-                ),
-                io.String.Input(
-                    "filename_prefix", default="svi/joined", tooltip="The folder of the result inside ComfyUI's output folder."
-                ),
+                io.Int.Input("trim_end", tooltip="Frames to cut off the end of the first video.", **frames),
+                io.Int.Input("trim_start", tooltip="Frames to cut off the start of the second video.", **frames),
+                OutputType.Input("output", optional=True, tooltip="From SVI Output: codec and quality for re-encoding."),
+                prefix_input("svi/joined", "The result's folder in ComfyUI's output folder."),
             ],
             outputs=[io.Video.Output("video", tooltip="The joined video, a file.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
@@ -55,8 +51,8 @@ class SVIJoinVideos(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, filename_prefix=None, **_) -> float | str:
-        """Run again, instead of answering from ComfyUI's cache, when the video made before is gone."""
-        return "" if filename_prefix is None else changed_if_gone(run_path(filename_prefix))
+        """Run again if the cached video is gone."""
+        return changed_if_gone(run_path(filename_prefix)) if filename_prefix else ""  # None: linked, not known yet
 
     @classmethod
     def execute(cls, first, second, seam, blend_frames, trim_end, trim_start, filename_prefix, output=None) -> io.NodeOutput:

@@ -28,3 +28,8 @@ def boundary_input(tooltip: str, advanced: bool | None = None) -> io.Input:
     """Return the input for the sigma at which Wan 2.2 switches experts."""
     limits = {"default": 0.9, "min": 0.01, "max": 0.99, "step": 0.005}
     return io.Float.Input("boundary", tooltip=tooltip, advanced=advanced, **limits)
+
+
+def prefix_input(default: str, tooltip: str) -> io.Input:
+    """Return the input for a folder in ComfyUI's output folder."""
+    return io.String.Input("filename_prefix", default=default, tooltip=tooltip)
