@@ -47,7 +47,7 @@ class SVIAnchorEncode(io.ComfyNode):
                     "resize",
                     options=ResizeMode,
                     default=ResizeMode.CROP,
-                    tooltip="crop: crop the center. stretch: scale each side, as the released code does.",
+                    tooltip="crop: crop the centre. stretch: scale each side, as the released code does.",
                 ),
             ],
             outputs=[

@@ -20,12 +20,7 @@ class SVIFewStepSigmas(io.ComfyNode):
             "shift node.",
             search_aliases=["lightx2v", "lightning", "4 steps", "split sigmas", "scheduler"],
             inputs=[
-                io.Int.Input(
-                    "steps_high_noise",
-                    default=2,
-                    tooltip="Steps of the high-noise expert: motion, layout.",
-                    **steps,
-                ),
+                io.Int.Input("steps_high_noise", default=2, tooltip="Steps of the high-noise expert: motion, layout.", **steps),
                 io.Int.Input("steps_low_noise", default=2, tooltip="Steps of the low-noise expert: detail.", **steps),
                 io.Float.Input(
                     "shift",

@@ -62,7 +62,9 @@ class SVIOutput(io.ComfyNode):
             description="How SVI Generate encodes its video, and how much disk space a run's clips may use.",
             search_aliases=["codec", "quality", "disk space"],
             inputs=[
-                io.Combo.Input("codec", options=list(CODECS), default="h264", tooltip="h264: plays everywhere. h265: smaller."),
+                io.Combo.Input(
+                    "codec", options=list(CODECS), default="h264", tooltip="h264: plays almost anywhere. h265: smaller."
+                ),
                 io.Int.Input("crf", default=18, min=0, max=51, tooltip="0: best, very large. 18: no visible loss. 51: worst."),
                 io.Combo.Input(
                     "pixel_format",

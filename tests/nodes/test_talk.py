@@ -363,16 +363,16 @@ def test_layouts_and_models_that_do_not_fit_are_refused(make, core, model, comfy
         make(model_patch=narrow).check(model, layout, 64, 64)
     other = model.clone()
     other.set_model_sampler_calc_cond_batch_function(lambda args: [])
-    with pytest.raises(ValueError, match="guidance of its own"):
+    with pytest.raises(ValueError, match="carries a guidance function"):
         control.check(other, layout, 64, 64)
 
 
 def test_a_talk_layout_without_sound_and_a_second_sound_are_refused(pack, talk, make, core, audio_encoder, model_patch):
     control = sys.modules[f"{pack.__name__}.nodes.bridge.control"]
-    with pytest.raises(ValueError, match="layout 'Talk' follows a sound, but control brings none: connect SVI Talk"):
+    with pytest.raises(ValueError, match="layout 'Talk' follows a sound, but control has none: connect SVI Talk"):
         control.require_condition(core.layouts.LAYOUTS["Talk"], ())
     control.require_condition(core.layouts.LAYOUTS["Talk"], (make(),))
-    with pytest.raises(ValueError, match="brings a sound already"):
+    with pytest.raises(ValueError, match="already has a sound"):
         talk.SVITalk.execute(audio_of(), audio_encoder, model_patch, 5.0, control=(make(),))
     other = SimpleNamespace(frame_rate=30.0)
     with pytest.raises(ValueError, match="move at 25 and 30 frames per second"):
