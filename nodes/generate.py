@@ -37,7 +37,20 @@ from .output import OutputSettings, OutputType
 from .schedule import EncodedPrompts, Prompts
 
 
-class SVIGenerate(io.ComfyNode):
+class VideoNode(io.ComfyNode):
+    """A node that writes a video into the folder `filename_prefix`."""
+
+    @classmethod
+    def validate_inputs(cls, filename_prefix=None) -> bool | str:
+        return complaint(check_output_prefix, filename_prefix)
+
+    @classmethod
+    def fingerprint_inputs(cls, filename_prefix=None, **_) -> float | str:
+        """Run again if the cached video is gone."""
+        return changed_if_gone(run_path(filename_prefix)) if filename_prefix else ""  # None: linked, not known yet
+
+
+class SVIGenerate(VideoNode):
     """Make a video of any length, clip by clip, in constant memory."""
 
     @classmethod
@@ -55,15 +68,6 @@ class SVIGenerate(io.ComfyNode):
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
         )
-
-    @classmethod
-    def validate_inputs(cls, filename_prefix=None) -> bool | str:
-        return complaint(check_output_prefix, filename_prefix)
-
-    @classmethod
-    def fingerprint_inputs(cls, filename_prefix=None, **_) -> float | str:
-        """Run again if the cached video is gone."""
-        return changed_if_gone(run_path(filename_prefix)) if filename_prefix else ""  # None: linked, not known yet
 
     @classmethod
     def execute(cls, num_clips, prompts, **inputs) -> io.NodeOutput:

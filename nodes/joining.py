@@ -3,18 +3,16 @@
 from comfy_api.latest import InputImpl, io
 
 from ..svi_core.clips.joining import Joint, Piece, join_into_folder
-from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.video.seams import Seam
 from ..svi_core.video.source_video import probe_video
 from .bridge import queued_graph
 from .bridge.schemas import prefix_input, svi_schema
-from .bridge.validation import complaint
 from .continuation import video_path
-from .generate import changed_if_gone, remember, run_path
+from .generate import VideoNode, remember, run_path
 from .output import OutputSettings, OutputType
 
 
-class SVIJoinVideos(io.ComfyNode):
+class SVIJoinVideos(VideoNode):
     """Append one video to another."""
 
     @classmethod
@@ -44,15 +42,6 @@ class SVIJoinVideos(io.ComfyNode):
             outputs=[io.Video.Output("video", tooltip="The joined video, a file.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
-
-    @classmethod
-    def validate_inputs(cls, filename_prefix=None) -> bool | str:
-        return complaint(check_output_prefix, filename_prefix)
-
-    @classmethod
-    def fingerprint_inputs(cls, filename_prefix=None, **_) -> float | str:
-        """Run again if the cached video is gone."""
-        return changed_if_gone(run_path(filename_prefix)) if filename_prefix else ""  # None: linked, not known yet
 
     @classmethod
     def execute(cls, first, second, seam, blend_frames, trim_end, trim_start, filename_prefix, output=None) -> io.NodeOutput:
