@@ -214,7 +214,7 @@ def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[obj
 
 
 def _base_warning(model, claim: LoraVariant | None) -> str | None:
-    """Return a warning about a LoRA that was trained on the other version of Wan by its name, or None.
+    """Return a warning if a LoRA's name says that it was trained on the other version of Wan.
 
     Source: docs/METHOD.md, 6.3: do not apply a Wan 2.1 SVI LoRA to Wan 2.2; each needs its own training.
     """

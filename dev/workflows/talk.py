@@ -31,7 +31,7 @@ SPEECH = "speech.wav"
 
 
 def talk_loop(graph: GraphLayout) -> None:
-    """Wan 2.1 with SVI-Talk: a person speaks to a sound of any length."""
+    """Wan 2.1 with SVI-Talk: a person who speaks audio of any length."""
     notes = graph.column(430).group("Read me", NOTES)
     notes.note("Start here", note("talk_loop"), 620)
     files = (WAN21_I2V, SVI_TALK, MULTITALK, WAV2VEC2, CLIP_VISION, TEXT_ENCODER, VAE)
