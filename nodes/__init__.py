@@ -1,4 +1,4 @@
-"""The nodes: each file pairs by stem with the svi_core file whose idea it exposes."""
+"""The nodes; a file is named after the svi_core file that it exposes."""
 
 from comfy_api.latest import ComfyExtension, io
 
@@ -22,7 +22,7 @@ from .talk import SVITalk
 
 
 class StableVideoInfinity(ComfyExtension):
-    """The extension object that ComfyUI asks for its nodes."""
+    """The extension that gives ComfyUI our nodes."""
 
     async def on_load(self) -> None:
         serve_clips()

@@ -1,7 +1,4 @@
-"""What a run would fail on, found before its first step: inputs, schedule, LoRAs.
-
-The functions raise ValueError with the input's name, its value, and the fix.
-"""
+"""Check inputs, schedule and LoRAs before the first step; a ValueError names the input, its value and the fix."""
 
 import logging
 
@@ -24,7 +21,7 @@ def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
             _check_model(name, model, sampler.clip_vision)
             require_uncompiled(name, model, sampler.control)
     if sampler.loras and sampler.model.patches:
-        logging.warning("SVI Generate: model carries LoRAs already; those of the loras input are added to them.")
+        logging.warning("SVI Generate: model already carries LoRAs; those of the loras input are added on top.")
     vaes.require_wan_vae(sampler.vae)
     require_sigmas(sampler.sigmas)
     num_high_noise_steps(sampler.sigmas, sampler.boundary)
@@ -42,7 +39,7 @@ def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
 
 
 def check_spec(sampler: ClipSampler, spec: ClipSpec, layout: Layout) -> None:
-    """Refuse names in a clip's spec that nothing is connected for, and LoRAs that `layout` contradicts."""
+    """Refuse a clip whose spec names an input that is not connected, or whose LoRAs contradict `layout`."""
     sampler.anchor_named(spec.anchor)
     if spec.end is not None and latents.FRAMES_KEY not in sampler.anchor_named(spec.end):
         raise ValueError(f"the end image {spec.end!r} holds only latents: make it from an image with SVI Anchor Encode.")
@@ -59,7 +56,7 @@ def _check_model(name: str, model, clip_vision) -> None:
 
 
 def _check_schedule(sampler: ClipSampler, plan: ClipPlan) -> None:
-    """Refuse lengths, names and strengths of the schedule that this run has nothing for."""
+    """Refuse a schedule with lengths, names or strengths that do not fit this run."""
     schedule = plan.schedule.snapshot()
     plan.require_joints(schedule)
     for index in range(min(plan.num_clips, len(schedule))):
@@ -68,11 +65,7 @@ def _check_schedule(sampler: ClipSampler, plan: ClipPlan) -> None:
 
 
 def _check_anchor(name: str, anchor: dict, layout: Layout, like: dict | None = None) -> None:
-    """Refuse an anchor that is not one image of a size that Wan takes, or lacks the frames that the layout needs.
-
-    Raises:
-        ValueError: naming the anchor.
-    """
+    """Refuse an anchor that is not one image of a valid size, or lacks the frames that the layout needs."""
     batch, _, slots, height, width = latents.samples_of(anchor, name).shape
     if batch != 1 or slots != 1:
         raise ValueError(

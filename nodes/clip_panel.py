@@ -1,13 +1,13 @@
-"""The server's side of the clip panel in the browser (web/js/clip_panel.js): news of finished clips, and what it may ask.
+"""The server side of the clip panel (web/js/clip_panel.js): an event for each finished clip, and three routes.
 
-    event svi.clip           a clip was finished: {"node", "run", ...as in the list below}
+    event svi.clip           a clip is finished: {"node", "run", and the fields of a clip below}
     GET  /svi/clips?run=R    {"run", "clips": [{"index", "key", "prompt", "seed", "num_frames", "seconds", "reused", "kept",
                              "file"}]}
     POST /svi/keep           {"run", "key", "keep"} -> {"key", "kept"}
     POST /svi/reroll         {"text", "split", "index"} -> {"text", "seed"}
 
-Every answer comes from the run's folder, so the panel is the same after a reload or a restart. What cannot be done is answered
-with status 400 and {"error": why}; names from the browser reach the disk only through run_folder and require_clip_key.
+All answers come from the run's folder, so the panel survives a reload or a restart. A bad request gets status 400 and
+{"error": reason}. Names from the browser reach the disk only through run_folder and require_clip_key.
 """
 
 import asyncio
@@ -34,14 +34,14 @@ Asked = Mapping[str, object]
 
 
 def tell_browsers(video: GrowingVideo, node_id: str) -> Callable[[Clip], None]:
-    """Return a function, for any thread, that lists the clip whose file `video` has just got and tells every browser."""
+    """Return a thread-safe function that records the clip just added to `video` and notifies every browser."""
 
     def tell(clip: Clip) -> None:
         finished = _finished(clip, video)
         try:
             note_finished(video.store.folder, finished)
-        except OSError as error:  # only the panel reads the list; the run goes on without it
-            _log.warning("SVI: the list of finished clips could not be written (%s).", error)
+        except OSError as error:  # only the panel reads the list, so the run goes on
+            _log.warning("SVI: cannot write the list of finished clips (%s).", error)
         run = _run_name(video.store.folder)
         _send({"node": node_id, "run": run, **_described(finished, run, is_kept(video.store.folder, clip.key))})
 
@@ -49,7 +49,7 @@ def tell_browsers(video: GrowingVideo, node_id: str) -> Callable[[Clip], None]:
 
 
 def serve_clips() -> None:
-    """Let ComfyUI's server answer what the panel asks."""
+    """Add the panel's routes to ComfyUI's server."""
     if server := _server():
         add_clip_routes(server.routes)
 
@@ -62,10 +62,10 @@ def add_clip_routes(routes: web.RouteTableDef) -> None:
 
 
 def list_clips(asked: Asked) -> dict:
-    """Return the finished clips of the last run in the folder `run`, in their order; none if there is no such folder.
+    """Return the finished clips of the last run in the folder `run`, in order; none if the folder does not exist.
 
     Raises:
-        ValueError: `run` is no name of a folder inside the output folder.
+        ValueError: `run` is not a folder inside the output folder.
     """
     folder = _asked_folder(asked)
     run, kept = _run_name(folder), kept_keys(folder)
@@ -73,10 +73,10 @@ def list_clips(asked: Asked) -> dict:
 
 
 def keep_clip(asked: Asked) -> dict:
-    """Mark the clip `key` of `run` as never to be removed to save space, or no longer.
+    """Set whether the clip `key` of `run` is protected from removal to save space.
 
     Raises:
-        ValueError: a bad name, or there is no such clip.
+        ValueError: a bad name, or no such clip.
     """
     key, keep = require_clip_key(asked.get("key")), _typed(asked, "keep", bool)
     set_keep(_asked_folder(asked), key, keep)
@@ -87,7 +87,7 @@ def reroll_clip(asked: Asked) -> dict:
     """Return the schedule `text` with a new seed for clip `index` (0-based), and that seed.
 
     Raises:
-        ValueError: a mistake in the text, or one that holds no options.
+        ValueError: a mistake in the text, or a text that cannot hold options.
     """
     seed = secrets.randbelow(_NEW_SEEDS)
     split = PromptSplit(_typed(asked, "split", str))
@@ -95,7 +95,7 @@ def reroll_clip(asked: Asked) -> dict:
 
 
 def _answered(answer: Callable[[Asked], dict]) -> Callable:
-    """Return the request handler of `answer`, which may touch the disk and so runs in a thread."""
+    """Return a request handler that runs `answer` in a thread, since it reads the disk."""
 
     async def handle(request: web.Request) -> web.Response:
         try:
@@ -120,11 +120,7 @@ async def _body(request: web.Request) -> Asked:
 
 
 def _typed(asked: Asked, name: str, kind: type):
-    """Return `asked[name]`, which has to be there and of type `kind`.
-
-    Raises:
-        ValueError: it is not.
-    """
+    """Return `asked[name]`, or raise ValueError if it is missing or not of type `kind`."""
     if type(asked.get(name)) is not kind:
         raise ValueError(f"{name} is {str(asked.get(name))[:80]!r}: send a value of type {kind.__name__}.")
     return asked[name]
@@ -135,7 +131,7 @@ def _asked_folder(asked: Asked) -> Path:
 
 
 def _run_name(folder: Path) -> str:
-    """Return how a run is called everywhere: its folder below the output folder, with slashes on every system."""
+    """Return a run's name: its folder relative to the output folder, with forward slashes."""
     return folder.relative_to(folder_paths.get_output_directory()).as_posix()
 
 
@@ -154,20 +150,20 @@ def _finished(clip: Clip, video: GrowingVideo) -> FinishedClip:
 
 
 def _described(clip: FinishedClip, run: str, kept: bool) -> dict:
-    """Return what the browser gets to know of a clip; `file` is what ComfyUI's own /view route takes."""
+    """Return a clip as the browser gets it; `file` holds the arguments of ComfyUI's /view route."""
     facts = dict(vars(clip))
     file = {"filename": facts.pop("segment"), "subfolder": f"{run}/clips", "type": "output"}
     return {**facts, "kept": kept, "file": file}
 
 
 def _send(news: dict) -> None:
-    """Send `news` to every connected browser: a run may be watched in another tab, and after a reload."""
+    """Send `news` to every connected browser."""
     if server := _server():
         server.send_sync(EVENT, news)
 
 
 def _server():
-    """Return ComfyUI's running server, None where graphs are executed without one."""
+    """Return ComfyUI's running server, or None if there is none."""
     from server import PromptServer  # imports ComfyUI's nodes.py, which only ComfyUI's own process can
 
     return getattr(PromptServer, "instance", None)

@@ -1,4 +1,4 @@
-"""The model side of the clip loop: one clip sampled with ComfyUI's own samplers, its key, and its frames."""
+"""The model side of the clip loop: sample a clip with ComfyUI's samplers, decode it, and list what its key depends on."""
 
 import functools
 from collections.abc import Iterator
@@ -27,10 +27,9 @@ MAIN_ANCHOR = "main"  # what a schedule calls the anchor input
 
 @dataclass(kw_only=True)
 class ClipSampler:
-    """Everything that stays the same from clip to clip, and how a clip is made from it (svi_core's ClipMaker).
+    """The inputs that all clips of a run share, and the methods that make a clip from them (svi_core's ClipMaker).
 
-    Attributes carry the names of SVI Generate's inputs; `model_low_noise` is None for a model without experts. `progress` is
-    what the steps are counted on.
+    Attributes are named after SVI Generate's inputs. `model_low_noise` is None for a model without experts.
     """
 
     model: object
@@ -55,32 +54,24 @@ class ClipSampler:
         self._patched = PatchedModels(self.model, self.model_low_noise, self.loras)
 
     def lora_variants(self, spec: ClipSpec | None = None) -> tuple[LoraVariant, ...]:
-        """Return what the LoRAs were trained for: those on the models, and rows with a strength (as `spec` changes them)."""
+        """Return what the LoRAs in use were trained for: those on the models, and the rows at the strengths of `spec`."""
         rows = with_strengths(self.loras, spec.loras) if spec else self.loras
         of_models = [found for model in (self.model, self.model_low_noise) if model for found in attached_variants(model)]
         used = {name for row in rows for name, strength in row.sides if strength}
         return (*of_models, *(found for name, found in self._variants_of_rows.items() if name in used))
 
     def determinants(self, request: ClipRequest) -> object:
-        """Return everything besides the clip before that the clip of `request` depends on."""
+        """Return everything that the clip of `request` depends on, except the previous clip."""
         spec = request.spec
         prompt = fingerprint(self.prompts.encode(spec.prompt))
         pictures = [fingerprint(self.anchor_named(spec.anchor)), spec.end and fingerprint(self.anchor_named(spec.end))]
         strengths = [(row.strength, row.strength_low_noise) for row in with_strengths(self.loras, spec.loras)]
         controls = [control.determinants(request) for control in self.control]
-        return (
-            self._fixed_determinants,
-            prompt,
-            pictures,
-            request.seed,
-            self._cfg(request),
-            request.layout,
-            strengths,
-            controls,
-        )
+        of_clip = (request.seed, self._cfg(request), request.layout)
+        return (self._fixed_determinants, prompt, pictures, *of_clip, strengths, controls)
 
     def sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
-        """Return the latent [1, 16, F, h, w] of a clip, made by the high-noise expert first, then the low-noise one."""
+        """Return the latent [1, 16, F, h, w] of a clip; Wan 2.2 samples with the high-noise expert, then the low-noise one."""
         size = latents.clip_size(request.layout.num_slots, self.anchor["samples"])
         sampling.reset_peak_memory()
         with explain_out_of_memory(f"clip {request.index + 1} of {size}", vaes.MORE_MEMORY):
@@ -98,9 +89,8 @@ class ClipSampler:
             for control in self.control:
                 model = control.patched(model, request, samples)
             callback = self.progress.callback(model)
-            samples = sampling.sample_stage(
-                model, noise, cfg, self.sampler, sigmas, positive, negative, samples, seed, callback
-            )
+            conditions = (positive, negative)
+            samples = sampling.sample_stage(model, noise, cfg, self.sampler, sigmas, *conditions, samples, seed, callback)
             noise = torch.zeros_like(noise)
         return samples
 
@@ -109,7 +99,7 @@ class ClipSampler:
         return vaes.decode_chunks(self.vae, latent)
 
     def measures(self, request: ClipRequest) -> dict[str, float]:
-        """Return what the time of the clip just sampled depends on besides its size, and the memory it took."""
+        """Return the steps and passes of the clip just sampled, and its peak memory in bytes."""
         num_passes = (1 if self._cfg(request) == 1.0 else 2) + sum(control.num_extra_passes for control in self.control)
         return {"num_steps": len(self.sigmas) - 1, "num_passes": num_passes, "peak_bytes": sampling.peak_memory()}
 
@@ -120,16 +110,16 @@ class ClipSampler:
         return next(self.decode(anchor["samples"])) if frames is None else frames
 
     def open_start(self, start: VideoStart, frame_rate: float) -> VideoEnd | RunEnd:
-        """Return the end of a video, encoded, for the first clip, of `frame_rate` frames per second, to move on from.
+        """Return the encoded end of a video, read at `frame_rate` frames per second, as the predecessor of the first clip.
 
         Raises:
-            ValueError: the video has another size than the anchor.
+            ValueError: the video and the anchor differ in size.
         """
         source = start.source
         width, height = latents.pixel_size(self.anchor)
         if (source.width, source.height) != (width, height):
             raise ValueError(
-                f"the video to continue ({source.path.name}) has {source.width} x {source.height} pixels, but the anchor "
+                f"the video to continue ({source.path.name}) has {source.width} x {source.height} pixels, but the anchor has "
                 f"{width} x {height}: encode the anchor at the video's size, or scale the video first."
             )
         return open_start(start, self._encode, self.decode, frame_rate)
@@ -150,7 +140,7 @@ class ClipSampler:
         return fingerprint(experts, vision, models.weights_identity(self.vae.patcher), self.negative, settings)
 
     def _stages(self, request: ClipRequest) -> list[tuple[object, torch.Tensor]]:
-        """Return (model, sigmas) of each stage; a stage without steps is left out."""
+        """Return (model, sigmas) of each stage that has steps."""
         model, low = self._patched.for_clip(request.spec)
         if low is None:
             return [(model, self.sigmas)]
@@ -161,11 +151,7 @@ class ClipSampler:
         return self.cfg if request.spec.cfg is None else request.spec.cfg
 
     def anchor_named(self, name: str | None) -> dict:
-        """Return the anchor called `name`, or the anchor input.
-
-        Raises:
-            ValueError: no anchor has that name.
-        """
+        """Return the anchor called `name`, or the anchor input; raise ValueError for an unknown name."""
         if name in (None, MAIN_ANCHOR):
             return self.anchor
         if name not in self.anchors:
@@ -174,7 +160,7 @@ class ClipSampler:
         return self.anchors[name]
 
     def build_y(self, request: ClipRequest, previous: Predecessor | None) -> ConditioningLatent:
-        """Return the paper's y of the clip of `request`, in ComfyUI's latent space, with its end image if it has one."""
+        """Return y of the clip of `request` in ComfyUI's latent space, including its end image if it has one."""
         layout = request.layout
         anchor = latents.known_part(self.anchor_named(request.spec.anchor), "anchor")
         motion = None if previous is None else motion_of(layout, previous)
@@ -185,7 +171,7 @@ class ClipSampler:
         return with_end_image(y, end)
 
     def _clip_vision_features(self, request: ClipRequest, previous: Predecessor | None):
-        """Encode the first known frame of the clip, as SVI does: the reference, then the first motion frame."""
+        """Encode the first known frame: the reference in the first clip, the first motion frame in later ones."""
         if self.clip_vision is None or not models.needs_clip_vision(self.model):
             return None
         if previous is not None:

@@ -1,4 +1,4 @@
-"""Building blocks: anchor, motion tail, and their concatenation into what conditions a clip."""
+"""Building blocks: anchor, motion tail, and the conditioning made of both."""
 
 import re
 from functools import partial
@@ -7,32 +7,29 @@ from comfy_api.latest import io
 
 from ..svi_core.conditioning.build_y import build_y, motion_tail, motion_window
 from ..svi_core.conditioning.images import ResizeMode, SizeRule, resize_images, video_size
-from ..svi_core.geometry import TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
+from ..svi_core.geometry import num_latent_slots, num_motion_latents
 from ..svi_core.systems.layouts import Padding
 from .bridge import latents, sampling, vaes
+from .bridge.schemas import num_frames_input, svi_schema
 from .bridge.validation import complaint
 
-CATEGORY = "SVI"
 Anchors = io.Custom("SVI_ANCHORS")
 _MAX_SIDE = 16384
 
 
 class SVIAnchorEncode(io.ComfyNode):
-    """Encode reference images, each alone, into anchor latents."""
+    """Encode each reference image into an anchor latent of its own."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIAnchorEncode",
             display_name="SVI Anchor Encode",
-            category=CATEGORY,
-            description="Bring a reference image to the size of the video and encode it alone, as a video of one frame.",
-            search_aliases=["stable video infinity", "anchor latent", "reference image"],
+            description="Resize a reference image to the video size and encode it as a video of one frame.",
+            search_aliases=["anchor latent", "reference image"],
             inputs=[
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE. Wan 2.2 14B uses it too."),
-                io.Image.Input(
-                    "image", tooltip="Reference image in [0, 1]. Several images give one anchor each, on the batch."
-                ),
+                io.Image.Input("image", tooltip="Reference image. A batch gives one anchor per image."),
                 io.Int.Input(
                     "width", default=832, min=16, max=_MAX_SIDE, step=16, tooltip="Width in pixels, a multiple of 16."
                 ),
@@ -43,19 +40,19 @@ class SVIAnchorEncode(io.ComfyNode):
                     "size_rule",
                     options=SizeRule,
                     default=SizeRule.EXACT,
-                    tooltip="exact: width x height. fit width: keep the image's size, at most width (as SVI 1.0 does). "
-                    "fit area: keep the aspect ratio at about width x height pixels. The last two round down to 16.",
+                    tooltip="exact: width x height. fit width: the image's size, at most width (as in SVI 1.0). fit area: the "
+                    "image's aspect ratio, about width x height pixels. The last two round down to multiples of 16.",
                 ),
                 io.Combo.Input(
                     "resize",
                     options=ResizeMode,
                     default=ResizeMode.CROP,
-                    tooltip="crop: cut the longer side centrally. stretch: scale both sides, as the released code does.",
+                    tooltip="crop: crop the centre. stretch: scale each side, as the released code does.",
                 ),
             ],
             outputs=[
                 io.Latent.Output("anchor", tooltip="One latent slot per image, [N, 16, 1, height / 8, width / 8]."),
-                io.Image.Output("resized_image", display_name="image", tooltip="The images at the size of the video."),
+                io.Image.Output("resized_image", display_name="image", tooltip="The images at the video size."),
                 io.Int.Output("video_width", display_name="width", tooltip="Width of the video in pixels."),
                 io.Int.Output("video_height", display_name="height", tooltip="Height of the video in pixels."),
             ],
@@ -71,24 +68,23 @@ class SVIAnchorEncode(io.ComfyNode):
 
 
 class SVINamedAnchor(io.ComfyNode):
-    """Give an anchor a name that a schedule can use."""
+    """Name an anchor for use in a schedule."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVINamedAnchor",
             display_name="SVI Named Anchor",
-            category=CATEGORY,
-            description="Name an anchor so that a schedule can switch to it: [cut, anchor garden] or [end garden].",
-            search_aliases=["stable video infinity", "several anchors", "scene change", "end image"],
+            description="Name an anchor so that a schedule can refer to it: [cut, anchor garden] or [end garden].",
+            search_aliases=["several anchors", "scene change", "end image"],
             inputs=[
                 io.String.Input(
                     "name",
                     default="garden",
-                    tooltip="Letters, digits, '_', '-', '.'; as written in the schedule: anchor NAME, or end NAME for an end "
-                    "image, which no SVI LoRA was trained with.",
+                    tooltip="Name for the schedule (anchor NAME, end NAME): letters, digits, '_', '-', '.'. No SVI LoRA was "
+                    "trained with end images.",
                 ),
-                io.Latent.Input("anchor", tooltip="From SVI Anchor Encode, at the size of the video."),
+                io.Latent.Input("anchor", tooltip="From SVI Anchor Encode, at the video size."),
                 Anchors.Input("anchors", optional=True, tooltip="Anchors named before this one."),
             ],
             outputs=[Anchors.Output("named", display_name="anchors", tooltip="All anchors named so far.")],
@@ -98,7 +94,7 @@ class SVINamedAnchor(io.ComfyNode):
     def execute(cls, name, anchor, anchors=None) -> io.NodeOutput:
         name = anchor_name(name)
         if name in (anchors or {}):
-            raise ValueError(f"name is {name!r}, which another anchor of this chain has already: choose a different one.")
+            raise ValueError(f"name is {name!r}, but another anchor of this chain already has it: choose a different one.")
         return io.NodeOutput({**(anchors or {}), name: anchor})
 
 
@@ -115,30 +111,26 @@ def anchor_name(name: str) -> str:
 
 
 class SVIMotionLatent(io.ComfyNode):
-    """Take the tail of the previous clip, from its latent or from its frames."""
+    """Take the tail of the previous clip from its latent or its frames."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIMotionLatent",
             display_name="SVI Motion Latent",
-            category=CATEGORY,
-            description="The last frames of the clip before, which the next clip moves on from. From the sampler's "
-            "latent there is no VAE round trip; from images (an existing video) the VAE encodes them.",
-            search_aliases=["stable video infinity", "last latent", "motion frames", "extend video"],
+            description="The last frames of the previous clip, which the next clip continues. A latent from the sampler is "
+            "used as it is; images (an existing video) are encoded by the VAE.",
+            search_aliases=["last latent", "motion frames", "extend video"],
             inputs=[
                 io.Combo.Input(
                     "num_motion_frames",
                     options=["4", "8", "12", "1", "5"],
                     default="4",
-                    tooltip="Frames taken from the end. 4, 8, 12 (1, 2, 3 latent slots): 2.0 Pro. 1 (Shot, 2.0) and 5 (Film) "
-                    "need images.",
+                    tooltip="Frames taken from the end. 2.0 Pro: 4, 8 or 12. Shot and 2.0: 1, Film: 5; both need images.",
                 ),
-                io.Latent.Input("samples", optional=True, tooltip="The previous clip's latent, straight from the sampler."),
-                io.Image.Input(
-                    "images", optional=True, tooltip="Frames of an existing video, 16 per second, instead of samples."
-                ),
-                io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; needed with images only."),
+                io.Latent.Input("samples", optional=True, tooltip="The previous clip's latent from the sampler."),
+                io.Image.Input("images", optional=True, tooltip="Instead of samples: frames of a video, 16 per second."),
+                io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; only needed with images."),
             ],
             outputs=[io.Latent.Output("motion", tooltip="The tail, [B, 16, 1 | 2 | 3, height / 8, width / 8].")],
         )
@@ -158,38 +150,29 @@ class SVIConditioning(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIConditioning",
             display_name="SVI Conditioning",
-            category=CATEGORY,
-            description="Padding concatenation: [anchor | motion | padding], only slot 0 marked as known. Put it before any "
-            "sampler. The padding must be the one that the SVI LoRA was trained with.",
-            search_aliases=["stable video infinity", "padding", "image to video", "svi pro"],
+            description="Condition a clip on [anchor | motion | padding]; only slot 0 is marked as known. Works with any "
+            "sampler. Use the padding that the SVI LoRA was trained with.",
+            search_aliases=["padding", "image to video", "svi pro"],
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The clip's encoded prompt."),
-                io.Conditioning.Input("negative", tooltip="The encoded negative prompt; it gets the same anchor and motion."),
+                io.Conditioning.Input("negative", tooltip="The encoded negative prompt."),
                 io.Latent.Input("anchor", tooltip="From SVI Anchor Encode: one latent slot."),
-                io.Int.Input(
-                    "num_frames",
-                    default=TRAINED_NUM_FRAMES,
-                    min=5,
-                    max=1001,
-                    step=4,
-                    tooltip="Frames of the clip, 4n + 1. SVI is trained on 81; more fades the colours.",
-                ),
+                num_frames_input(),
                 io.Combo.Input(
                     "padding",
                     options=Padding,
                     default=Padding.ZERO_LATENT,
-                    tooltip="zero latent: 2.0 Pro. anchor frames: Shot, Talk, Dance, 2.0. grey frames: Film. The "
-                    "last two need vae.",
+                    tooltip="zero latent: 2.0 Pro. anchor frames: 2.0, Shot, Talk, Dance. grey frames: Film. Frames need vae.",
                 ),
                 io.Latent.Input("motion", optional=True, tooltip="From SVI Motion Latent; leave empty for the first clip."),
-                io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; needed for grey frames and anchor frames."),
+                io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; only needed for anchor and grey frames."),
                 io.ClipVisionOutput.Input(
                     "clip_vision_output",
                     optional=True,
-                    tooltip="Wan 2.1 only: CLIP vision features of the first known frame, encoded with crop none.",
+                    tooltip="Wan 2.1 only: CLIP vision features of the first known frame (crop none).",
                 ),
             ],
             outputs=[
@@ -215,14 +198,14 @@ class SVIConditioning(io.ComfyNode):
 
 
 def _motion_from_images(vae, images, count: int) -> dict:
-    """Encode the tail of `images` [T, H, W, 3]; whole slots are cut from a clip-long window, 1 and 5 frames stand alone.
+    """Encode the tail of `images` [T, H, W, 3]: whole slots within the last clip's length, 1 and 5 frames alone.
 
     Raises:
         ValueError: fewer images than asked for.
     """
     vaes.require_wan_vae(vae)
-    if images.shape[0] < count + (count % 4 == 0):
-        needed = count + (count % 4 == 0)
+    needed = count + (count % 4 == 0)
+    if images.shape[0] < needed:
         raise ValueError(
             f"images holds {images.shape[0]} frame(s), but {count} motion frames need {needed}: use a longer video."
         )

@@ -1,4 +1,4 @@
-"""Go on from a video that is there already: one of our own runs, or any video file."""
+"""Continue an existing video: one of our runs, or any video file."""
 
 import logging
 from pathlib import Path
@@ -10,39 +10,36 @@ from ..svi_core.clips.continuation import VideoStart
 from ..svi_core.files.output_folder import check_output_prefix, run_folder
 from ..svi_core.store.records import read_last_video
 from ..svi_core.video.source_video import probe_video
+from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 
-CATEGORY = "SVI"
 StartType = io.Custom("SVI_START")
 
 
 class SVIContinueVideo(io.ComfyNode):
-    """Choose the video that a run begins with."""
+    """Choose the video that a run continues."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIContinueVideo",
             display_name="SVI Continue Video",
-            category=CATEGORY,
-            description="An existing video as the beginning of the next: its frames stay exactly as they are, new clips come "
-            "after them and move on from its end. A video from SVI Generate goes on from its last clip's latent.",
-            search_aliases=["stable video infinity", "extend video", "continue", "append"],
+            description="Continue an existing video: its frames stay unchanged, and new clips follow its end. A video from SVI "
+            "Generate continues from the latent of its last clip.",
+            search_aliases=["extend video", "continue", "append"],
             inputs=[
                 io.Video.Input(
                     "video",
                     optional=True,
-                    tooltip="A video file, from Load Video or SVI Generate, at the size of the anchor; or name a run instead.",
+                    tooltip="A video file of the anchor's size, from Load Video or SVI Generate. Or name a run instead.",
                 ),
                 io.String.Input(
                     "run",
                     default="",
-                    tooltip="Instead of video: the filename_prefix of a run, whose last video is continued from its stored "
-                    "latent. A copy made by Save Video knows nothing of it.",
+                    tooltip="Instead of video: the filename_prefix of a run. Its last video continues from the stored latent, "
+                    "which a copy made by Save Video lacks.",
                 ),
-                io.Int.Input(
-                    "trim_end", default=0, min=0, max=1_000_000, tooltip="Frames cut off its end first, if the end went wrong."
-                ),
+                io.Int.Input("trim_end", default=0, min=0, max=1_000_000, tooltip="Frames to cut off the end first."),
             ],
             outputs=[StartType.Output("start", tooltip="For continue_from of SVI Generate.")],
         )
@@ -53,19 +50,19 @@ class SVIContinueVideo(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, run=None, **_) -> str:
-        """Look again when the run has another last video."""
+        """Run again when the run has a new last video."""
         return str(last_video(Path(folder_paths.get_output_directory()), run)) if run else ""
 
     @classmethod
     def execute(cls, run, trim_end, video=None) -> io.NodeOutput:
         start = video_start(None if video is None else video_path(video), run, trim_end)
         origin = "its frames, encoded" if start.is_foreign else "its last latent"
-        logging.info("SVI: %s goes on from %s.", start.source.path.name, origin)
+        logging.info("SVI: %s continues from %s.", start.source.path.name, origin)
         return io.NodeOutput(start)
 
 
 def video_start(path: Path | None, run: str, trim_end: int) -> VideoStart:
-    """Return the start at the end of the video file `path`, or of the last video of the run called `run`.
+    """Return the end of the video file `path`, or of the last video of `run`, as the start of a run.
 
     Raises:
         ValueError: both or neither, a run without a video, or nothing left after `trim_end`.
@@ -82,7 +79,7 @@ def last_video(output_root: Path, run: str) -> Path:
     """Return the last finished video of the run called `run`.
 
     Raises:
-        ValueError: there is no such run, or it has no video.
+        ValueError: no such run, or a run without a video.
     """
     folder = run_folder(output_root, run)
     video = read_last_video(folder)
@@ -95,7 +92,7 @@ def video_path(video) -> Path:
     """Return the file of a VIDEO.
 
     Raises:
-        ValueError: a VIDEO that is not a file, or only a part of one.
+        ValueError: a VIDEO in memory, or a part of a file.
     """
     source = video.get_stream_source()
     if not isinstance(source, str):
@@ -105,6 +102,6 @@ def video_path(video) -> Path:
         shown = f"from {begin:g} s on" + (f", for {length:g} s" if length else "")
         raise ValueError(
             f"video is a part of {Path(source).name} ({shown}), but SVI reads whole files: save the part with Save Video, then "
-            "load that file with Load Video. Ends can be cut off with trim_end (SVI Continue Video, SVI Join Videos)."
+            "load that file with Load Video. trim_end of SVI Continue Video and SVI Join Videos cuts off ends."
         )
     return Path(source)

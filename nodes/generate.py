@@ -1,4 +1,4 @@
-"""The loop as one node: prompts in, one video out."""
+"""The clip loop as one node: prompts in, one video out."""
 
 import time
 from dataclasses import dataclass, replace
@@ -14,7 +14,7 @@ from ..svi_core.clips.continuation import VideoStart
 from ..svi_core.clips.growing_video import GrowingVideo, make_video
 from ..svi_core.clips.video_settings import VideoSettings
 from ..svi_core.files.output_folder import check_output_prefix, run_folder
-from ..svi_core.schedule.spec import MAX_CLIPS, MAX_SEED
+from ..svi_core.schedule.spec import MAX_CLIPS
 from ..svi_core.store.run_store import RunStore
 from ..svi_core.store.space import within_budget
 from ..svi_core.systems.layouts import LAYOUTS, Layout
@@ -24,6 +24,7 @@ from .bridge import queued_graph
 from .bridge.clip_times import note_run
 from .bridge.control import ControlType, earliest_end, frame_rate_of
 from .bridge.queued_graph import graph_hash
+from .bridge.schemas import boundary_input, prefix_input, seed_input, svi_schema
 from .bridge.validation import complaint
 from .check_run import check_run, check_spec
 from .clip_panel import tell_browsers
@@ -35,28 +36,9 @@ from .lora import LoraRows
 from .output import OutputSettings, OutputType
 from .schedule import EncodedPrompts, Prompts
 
-CATEGORY = "SVI"
 
-
-class SVIGenerate(io.ComfyNode):
-    """Make a video of any length, clip by clip, in constant memory."""
-
-    @classmethod
-    def define_schema(cls) -> io.Schema:
-        return io.Schema(
-            node_id="SVIGenerate",
-            display_name="SVI Generate",
-            category=CATEGORY,
-            description="The whole loop: each clip is conditioned on the anchor and on the end of the clip before, "
-            "sampled, decoded and written. The video on disk is playable after every clip.",
-            search_aliases=["stable video infinity", "long video", "infinite video", "loop"],
-            inputs=_with_num_clips(run_inputs()),
-            outputs=[
-                io.Video.Output("video", tooltip="The finished video, a file: Save Video copies it without re-encoding."),
-                io.Latent.Output("last_latent", tooltip="Latent of the last clip, to go on from."),
-            ],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
-        )
+class VideoNode(io.ComfyNode):
+    """A node that writes a video into the folder `filename_prefix`."""
 
     @classmethod
     def validate_inputs(cls, filename_prefix=None) -> bool | str:
@@ -64,10 +46,28 @@ class SVIGenerate(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, filename_prefix=None, **_) -> float | str:
-        """Run again, instead of answering from ComfyUI's cache, when the video made before is gone."""
-        if filename_prefix is None:  # linked, not known yet
-            return ""
-        return changed_if_gone(run_path(filename_prefix))
+        """Run again if the cached video is gone."""
+        return changed_if_gone(run_path(filename_prefix)) if filename_prefix else ""  # None: linked, not known yet
+
+
+class SVIGenerate(VideoNode):
+    """Make a video of any length, clip by clip, in constant memory."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return svi_schema(
+            node_id="SVIGenerate",
+            display_name="SVI Generate",
+            description="Make a video of any length, clip by clip. Each clip continues the previous one and is conditioned on "
+            "the anchor. The video on disk is playable after every clip.",
+            search_aliases=["long video", "infinite video", "loop"],
+            inputs=_with_num_clips(run_inputs()),
+            outputs=[
+                io.Video.Output("video", tooltip="The finished video, a file. Save Video copies it without re-encoding."),
+                io.Latent.Output("last_latent", tooltip="Latent of the last clip, to continue from."),
+            ],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
+        )
 
     @classmethod
     def execute(cls, num_clips, prompts, **inputs) -> io.NodeOutput:
@@ -85,7 +85,7 @@ class SVIGenerate(io.ComfyNode):
 
 @dataclass(frozen=True)
 class PreparedRun:
-    """Everything that a run needs, checked before its first step."""
+    """A checked run, ready for its first step."""
 
     plan: ClipPlan
     sampler: ClipSampler
@@ -111,10 +111,10 @@ def prepare_run(
     continue_from: VideoStart | None = None,
     **inputs,
 ) -> PreparedRun:
-    """Return the run that the inputs of SVI Generate, and of SVI Begin Video, describe.
+    """Return the run that the inputs of SVI Generate or SVI Begin Video describe.
 
     Raises:
-        ValueError: naming the input that cannot work.
+        ValueError: an input that cannot work.
     """
     output = output or OutputSettings()
     folder = run_path(filename_prefix)
@@ -147,24 +147,24 @@ def prepare_run(
     return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
 
 
-_made_files: set[Path] = set()  # results of this process, to notice when a cached one is gone
-_losses: dict[Path, float] = {}  # folder: when a result in it was last found gone
+_made_files: set[Path] = set()  # results of this process; ComfyUI may cache one that is gone
+_losses: dict[Path, float] = {}  # folder: when a result in it was last found missing
 
 
 def run_path(filename_prefix: str) -> Path:
-    """Return the folder of the run called `filename_prefix` in ComfyUI's output folder; nothing is created."""
+    """Return the folder of the run `filename_prefix` in ComfyUI's output folder, without creating it."""
     return run_folder(Path(folder_paths.get_output_directory()), filename_prefix)
 
 
 def remember(file: Path, instead_of: str | None = None) -> None:
-    """Note `file` as a result, in place of those of its folder that match the pattern `instead_of`."""
+    """Record `file` as a result, in place of those in its folder that match the pattern `instead_of`."""
     if instead_of:
         _made_files.difference_update([old for old in _made_files if old.parent == file.parent and old.match(instead_of)])
     _made_files.add(file)
 
 
 def changed_if_gone(folder: Path | None = None) -> float | str:
-    """Return when a result (of `folder`) was last found gone, "" if none was: a new value makes a node run again, once."""
+    """Return when a result (in `folder`) was last found missing, or "". A new value makes ComfyUI run a node again."""
     for file in [file for file in _made_files if not file.exists()]:
         _made_files.discard(file)
         _losses[file.parent] = time.time()
@@ -172,68 +172,42 @@ def changed_if_gone(folder: Path | None = None) -> float | str:
 
 
 def run_inputs() -> list[io.Input]:
-    """Return what SVI Generate and SVI Begin Video have in common: links first, then widgets."""
+    """Return the inputs that SVI Generate and SVI Begin Video share: links first, then widgets."""
     return [
         io.Model.Input("model", tooltip="Wan I2V model, or the high-noise expert of Wan 2.2, with the SVI LoRA applied."),
         Prompts.Input("prompts", tooltip="From SVI Prompt Stream."),
         io.Conditioning.Input("negative", tooltip="Negative prompt; not used at cfg 1."),
         io.Vae.Input("vae", tooltip="The Wan 2.1 VAE."),
-        io.Latent.Input("anchor", tooltip="From SVI Anchor Encode; its size is the size of the video."),
-        io.Sampler.Input("sampler", tooltip="From KSamplerSelect; euler as the authors do."),
-        io.Sigmas.Input("sigmas", tooltip="From BasicScheduler: the steps of each clip, both experts together."),
+        io.Latent.Input("anchor", tooltip="From SVI Anchor Encode. Sets the video size."),
+        io.Sampler.Input("sampler", tooltip="From KSamplerSelect; the authors use euler."),
+        io.Sigmas.Input("sigmas", tooltip="From BasicScheduler: the steps of a clip, both experts together."),
         io.Model.Input("model_low_noise", optional=True, tooltip="The low-noise expert of Wan 2.2."),
         LayoutType.Input("layout", optional=True, tooltip="From SVI Layout; 2.0 Pro with 81 frames if empty."),
         io.ClipVision.Input("clip_vision", optional=True, tooltip="CLIP vision model; Wan 2.1 I2V needs it."),
-        Anchors.Input(
-            "anchors",
-            optional=True,
-            tooltip="From SVI Named Anchor: images that the schedule names. As end images ([end NAME]) they are untrained.",
-        ),
+        Anchors.Input("anchors", optional=True, tooltip="From SVI Named Anchor: further images for the schedule."),
         LoraRows.Input(
-            "loras",
-            optional=True,
-            tooltip="From SVI LoRA, for strengths that the schedule changes between clips; leave out SVI LoRA Stack then.",
+            "loras", optional=True, tooltip="From SVI LoRA, in place of SVI LoRA Stack, if the schedule changes strengths."
         ),
-        OutputType.Input("output", optional=True, tooltip="From SVI Output; H.264 at crf 18 without a space limit if empty."),
-        ControlType.Input("control", optional=True, tooltip="Audio or pose that the clips follow, for SVI-Talk and SVI-Dance."),
-        StartType.Input("continue_from", optional=True, tooltip="From SVI Continue Video: begin after an existing video."),
-        io.Float.Input("cfg", default=4.0, min=0.0, max=100.0, step=0.1, tooltip="4 to 5 as trained; 1 with a distilled LoRA."),
-        io.Int.Input(
-            "seed",
-            default=0,
-            min=0,
-            max=MAX_SEED,
-            control_after_generate=io.ControlAfterGenerate.fixed,
-            tooltip="Noise seed of the first clip, 0 to 2^53 - 1; per clip it grows by 42.",
-        ),
+        OutputType.Input("output", optional=True, tooltip="From SVI Output; H.264, crf 18, no space limit if empty."),
+        ControlType.Input("control", optional=True, tooltip="From SVI Talk or SVI Dance: sound or poses to follow."),
+        StartType.Input("continue_from", optional=True, tooltip="From SVI Continue Video: the video to continue."),
+        io.Float.Input("cfg", default=4.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance: 4 to 5; 1 with a distilled LoRA."),
+        seed_input("Noise seed of the first clip, 0 to 2^53 - 1. Each later clip adds 42."),
         io.Combo.Input(
             "seed_mode",
             options=SeedMode,
             default=SeedMode.PER_CLIP,
             advanced=True,
-            tooltip="per clip: seed + 42 for each clip, as the authors do. fixed: the same noise for every clip.",
+            tooltip="per clip: seed + 42 for each clip, as the authors do. fixed: the same noise for all.",
         ),
-        io.Float.Input(
-            "boundary",
-            default=0.9,
-            min=0.01,
-            max=0.99,
-            step=0.005,
-            advanced=True,
-            tooltip="Noise level (sigma) below which the low-noise expert takes over: 0.9 for Wan 2.2 I2V, the "
-            "authors use 0.875.",
-        ),
-        io.String.Input(
-            "filename_prefix",
-            default="svi/video",
-            tooltip="The run's folder inside ComfyUI's output folder. Run again under the same name to reuse its clips.",
-        ),
+        boundary_input("Sigma below which the low-noise expert takes over: 0.9 for Wan 2.2 I2V; the authors use 0.875.", True),
+        prefix_input("svi/video", "The run's folder in ComfyUI's output folder. Another run in it reuses finished clips."),
     ]
 
 
 def _with_num_clips(inputs: list[io.Input]) -> list[io.Input]:
     """Return `inputs` with num_clips as the first widget."""
-    tooltip = "How many clips; with 2.0 Pro each adds 76 frames (4.75 s)."
+    tooltip = "Number of clips. With 2.0 Pro each adds 76 frames (4.75 s)."
     first_widget = next(index for index, entry in enumerate(inputs) if isinstance(entry, io.WidgetInput))
     return [
         *inputs[:first_widget],

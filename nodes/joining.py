@@ -1,36 +1,32 @@
-"""Two videos, one after the other."""
+"""Join two videos."""
 
 from comfy_api.latest import InputImpl, io
 
 from ..svi_core.clips.joining import Joint, Piece, join_into_folder
-from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.video.seams import Seam
 from ..svi_core.video.source_video import probe_video
 from .bridge import queued_graph
-from .bridge.validation import complaint
+from .bridge.schemas import prefix_input, svi_schema
 from .continuation import video_path
-from .generate import changed_if_gone, remember, run_path
+from .generate import VideoNode, remember, run_path
 from .output import OutputSettings, OutputType
 
-CATEGORY = "SVI"
 
-
-class SVIJoinVideos(io.ComfyNode):
-    """Put one video after another."""
+class SVIJoinVideos(VideoNode):
+    """Append one video to another."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
         frames = {"default": 0, "min": 0, "max": 1_000_000}
-        return io.Schema(
+        return svi_schema(
             node_id="SVIJoinVideos",
             display_name="SVI Join Videos",
-            category=CATEGORY,
-            description="Two videos, or runs, one after the other: a plain cut or a cross-fade, ends trimmed as you like. "
-            "Whole videos of one codec in a plain cut are copied without encoding.",
-            search_aliases=["stable video infinity", "concatenate videos", "merge videos", "crossfade", "trim"],
+            description="Join two videos with a plain cut or a cross-fade, and trim their ends. Whole videos of one codec in a "
+            "plain cut are copied without re-encoding.",
+            search_aliases=["concatenate videos", "merge videos", "crossfade", "trim"],
             inputs=[
                 io.Video.Input("first", tooltip="The video that comes first."),
-                io.Video.Input("second", tooltip="The video that comes after it, of the same size."),
+                io.Video.Input("second", tooltip="The video that follows, of the same size."),
                 io.Combo.Input(
                     "seam",
                     options=Seam,
@@ -38,27 +34,14 @@ class SVIJoinVideos(io.ComfyNode):
                     tooltip="drop: a plain cut. linear, eased: a cross-fade of blend_frames frames.",
                 ),
                 io.Int.Input("blend_frames", tooltip="Frames of the cross-fade, taken from both videos.", **frames),
-                io.Int.Input("trim_end", tooltip="Frames cut off the end of the first video.", **frames),
-                io.Int.Input("trim_start", tooltip="Frames cut off the start of the second video.", **frames),
-                OutputType.Input(
-                    "output", optional=True, tooltip="From SVI Output: how the video is encoded where it must be."
-                ),
-                io.String.Input(
-                    "filename_prefix", default="svi/joined", tooltip="The folder of the result inside ComfyUI's output folder."
-                ),
+                io.Int.Input("trim_end", tooltip="Frames to cut off the end of the first video.", **frames),
+                io.Int.Input("trim_start", tooltip="Frames to cut off the start of the second video.", **frames),
+                OutputType.Input("output", optional=True, tooltip="From SVI Output: codec and quality for re-encoding."),
+                prefix_input("svi/joined", "The result's folder in ComfyUI's output folder."),
             ],
             outputs=[io.Video.Output("video", tooltip="The joined video, a file.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
         )
-
-    @classmethod
-    def validate_inputs(cls, filename_prefix=None) -> bool | str:
-        return complaint(check_output_prefix, filename_prefix)
-
-    @classmethod
-    def fingerprint_inputs(cls, filename_prefix=None, **_) -> float | str:
-        """Run again, instead of answering from ComfyUI's cache, when the video made before is gone."""
-        return "" if filename_prefix is None else changed_if_gone(run_path(filename_prefix))
 
     @classmethod
     def execute(cls, first, second, seam, blend_frames, trim_end, trim_start, filename_prefix, output=None) -> io.NodeOutput:

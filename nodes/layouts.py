@@ -1,14 +1,14 @@
-"""The choice of the SVI system: how clips are conditioned and joined."""
+"""Choose the SVI system, which decides how clips are conditioned and joined."""
 
 from comfy_api.latest import io
 
-from ..svi_core.geometry import TRAINED_NUM_FRAMES, num_latent_slots
+from ..svi_core.geometry import num_latent_slots
 from ..svi_core.systems.layouts import LAYOUTS, Layout, make_layout
 from ..svi_core.systems.lora_variant import AUTO, AutoLayout
 from ..svi_core.systems.variants import settings_text
+from .bridge.schemas import num_frames_input, svi_schema
 from .bridge.validation import complaint
 
-CATEGORY = "SVI"
 LayoutType = io.Custom("SVI_LAYOUT")
 
 
@@ -17,51 +17,41 @@ class SVILayout(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVILayout",
             display_name="SVI Layout",
-            category=CATEGORY,
-            description="Which SVI system the LoRA belongs to. Without this node SVI Generate uses 2.0 Pro with 81 frames. A "
-            "LoRA that was trained for another system stops the run before its first step.",
-            search_aliases=["stable video infinity", "svi shot", "svi film", "svi pro", "variant", "recommended settings"],
+            description="Choose the SVI system of the LoRA. Without this node SVI Generate uses 2.0 Pro with 81 frames. A LoRA "
+            "for another system stops the run before its first step.",
+            search_aliases=["svi shot", "svi film", "svi pro", "variant", "recommended settings"],
             inputs=[
                 io.Combo.Input(
                     "variant",
                     options=[*LAYOUTS, AUTO],
                     default="2.0 Pro",
-                    tooltip="The system of the LoRA; this node's help compares them, its second output shows the settings "
-                    "that its authors use. auto: as the LoRA's header or file name says (put it on with SVI LoRA Stack).",
+                    tooltip="The SVI system that the LoRA was trained for; the help page compares them. auto: read it from the "
+                    "LoRA's header or file name (needs SVI LoRA Stack).",
                 ),
-                io.Int.Input(
-                    "num_frames",
-                    default=TRAINED_NUM_FRAMES,
-                    min=5,
-                    max=1001,
-                    step=4,
-                    tooltip="Frames of each clip, 4n + 1. SVI is trained on 81 only; more fades the colours.",
-                ),
+                num_frames_input(),
                 io.Int.Input(
                     "num_motion_frames",
                     default=0,
                     min=0,
                     max=80,
-                    tooltip="Frames of the clip before that carry motion. 0: as the variant was trained. 2.0 Pro "
-                    "takes 4, 8 or 12; systems that hand over frames 1, 5, 9.",
+                    tooltip="Frames of the previous clip that carry motion. 0: the variant's own number. 2.0 Pro: 4, 8 or 12. "
+                    "Others: 1, 5, 9.",
                 ),
                 io.Boolean.Input(
                     "cut_to_8_bits",
                     default=False,
                     optional=True,
                     advanced=True,
-                    tooltip="Cut motion frames to 8 bits before they are encoded again, as the released code of SVI 1.0 does. "
-                    "Not for 2.0 Pro, which hands over latents.",
+                    tooltip="Cut motion frames to 8 bits before re-encoding, as the released SVI 1.0 code does. Not for 2.0 "
+                    "Pro.",
                 ),
             ],
             outputs=[
                 LayoutType.Output("layout", tooltip="For layout of SVI Generate."),
-                io.String.Output(
-                    "settings", tooltip="What the authors use with it, as Markdown; show it with Preview as Text."
-                ),
+                io.String.Output("settings", tooltip="The authors' settings in Markdown, for Preview as Text."),
             ],
         )
 
@@ -72,12 +62,12 @@ class SVILayout(io.ComfyNode):
     @classmethod
     def execute(cls, variant, num_frames, num_motion_frames, cut_to_8_bits=False) -> io.NodeOutput:
         layout = ask_layout(variant, num_frames, num_motion_frames, cut_to_8_bits)
-        told = settings_text(layout) if isinstance(layout, Layout) else "The LoRA decides when SVI Generate starts.\n"
-        return io.NodeOutput(layout, told)
+        settings = settings_text(layout) if isinstance(layout, Layout) else "The LoRA decides when SVI Generate starts.\n"
+        return io.NodeOutput(layout, settings)
 
 
 def ask_layout(variant: str, num_frames: int, num_motion_frames: int, cut_to_8_bits: bool) -> Layout | AutoLayout:
-    """Return the layout that the widgets of SVI Layout describe, or what is known of it where the LoRA decides.
+    """Return the layout that the widgets of SVI Layout describe; with auto, the LoRA completes it.
 
     Raises:
         ValueError: as :func:`make_layout`.

@@ -1,4 +1,4 @@
-"""See a run: a filmstrip, and a report of drift and seams."""
+"""Look at a run: a filmstrip, and a report of drift and seams."""
 
 import json
 from itertools import accumulate
@@ -12,35 +12,31 @@ from ..svi_core.look.filmstrip import MAX_ROWS, StripRow, draw_filmstrip, pick_f
 from ..svi_core.look.plots import draw_panels
 from ..svi_core.store.records import ShownClip, read_manifest
 from ..svi_core.video.video_file import count_frames, read_frames
+from .bridge.schemas import svi_schema
 from .continuation import video_path
 
-CATEGORY = "SVI"
-_CLIP_LENGTH_TOOLTIP = (
-    "Frames that each clip gives to the video. 0: as its run says, for videos from SVI Generate. For other videos the first "
-    "clip may be longer: 76 for 2.0 Pro, 80 for Shot."
-)
+_CLIP_LENGTH_TOOLTIP = "Frames per clip. 0: as recorded by SVI Generate. Other videos: 76 for 2.0 Pro, 80 for Shot."
 
 
 class SVIDriftReport(io.ComfyNode):
-    """Measure drift and seams of a video."""
+    """Measure the drift and the seams of a video."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIDriftReport",
             display_name="SVI Drift Report",
-            category=CATEGORY,
-            description="Brightness, contrast, saturation, sharpness, colour, motion and seams, clip by clip. A video that "
-            "stands still, repeats or runs backwards is called invalid first. No network is needed.",
-            search_aliases=["stable video infinity", "quality", "colour shift", "seam"],
+            description="Measure brightness, contrast, saturation, sharpness, colour, motion and seams of each clip. Flags a "
+            "video that stands still, repeats or runs backwards as invalid. Needs no model.",
+            search_aliases=["quality", "colour shift", "seam"],
             inputs=[
                 io.Video.Input("video", tooltip="A video file, from SVI Generate or Load Video."),
                 io.Int.Input("clip_length", default=0, min=0, max=100_000, tooltip=_CLIP_LENGTH_TOOLTIP),
             ],
             outputs=[
-                io.String.Output("report", tooltip="A Markdown table, the verdict first; show it with Preview as Text."),
+                io.String.Output("report", tooltip="A verdict and a table in Markdown, for Preview as Text."),
                 io.String.Output("data", tooltip="The same as JSON."),
-                io.Image.Output("plot", tooltip="One chart per measure over the clips."),
+                io.Image.Output("plot", tooltip="One chart per measure, over the clips."),
             ],
         )
 
@@ -48,7 +44,7 @@ class SVIDriftReport(io.ComfyNode):
     def execute(cls, video, clip_length) -> io.NodeOutput:
         path = video_path(video)
         report = measure_drift(read_frames(path), [clip.num_frames for clip in _clips_of(path, clip_length)])
-        return io.NodeOutput(report.table(), json.dumps(report.as_dict()), _as_image(draw_panels(_series(report))))
+        return io.NodeOutput(report.table(), json.dumps(report.as_dict()), as_image(draw_panels(_series(report))))
 
 
 class SVIFilmstrip(io.ComfyNode):
@@ -56,15 +52,14 @@ class SVIFilmstrip(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIFilmstrip",
             display_name="SVI Filmstrip",
-            category=CATEGORY,
-            description="One picture of a whole run: a row per clip with frames from its first to its last, prompt and seed.",
-            search_aliases=["stable video infinity", "contact sheet", "overview"],
+            description="Show a whole run as one picture: a row per clip with some of its frames, its prompt and seed.",
+            search_aliases=["contact sheet", "overview"],
             inputs=[
                 io.Video.Input("video", tooltip="A video file, from SVI Generate or Load Video."),
-                io.Int.Input("columns", default=3, min=1, max=20, tooltip="Frames shown of each clip."),
+                io.Int.Input("columns", default=3, min=1, max=20, tooltip="Frames to show of each clip."),
                 io.Int.Input("frame_width", default=240, min=32, max=1024, tooltip="Width of each frame in pixels."),
                 io.Int.Input("clip_length", default=0, min=0, max=100_000, tooltip=_CLIP_LENGTH_TOOLTIP),
             ],
@@ -75,14 +70,14 @@ class SVIFilmstrip(io.ComfyNode):
     def execute(cls, video, columns, frame_width, clip_length) -> io.NodeOutput:
         path = video_path(video)
         rows = _strip_rows(path, _clips_of(path, clip_length), columns, frame_width)
-        return io.NodeOutput(_as_image(draw_filmstrip(rows, frame_width)))
+        return io.NodeOutput(as_image(draw_filmstrip(rows, frame_width)))
 
 
 def _clips_of(path: Path, clip_length: int) -> tuple[ShownClip, ...]:
-    """Return the clips of a video: as its run says, or pieces of `clip_length` frames (the last one may be shorter).
+    """Return the clips of a video: those of its run, or pieces of `clip_length` frames (the last may be shorter).
 
     Raises:
-        ValueError: no clip length was given and the video is not one of a run.
+        ValueError: `clip_length` is 0 and the video is not the last of a run.
     """
     if clip_length == 0:
         clips = read_manifest(path)
@@ -100,13 +95,8 @@ def _strip_rows(path: Path, clips: tuple[ShownClip, ...], columns: int, width: i
     wanted = [[starts[k] + i for i in spread(clips[k].num_frames, columns)] for k in shown]
     frames = pick_frames(read_frames(path), [index for row in wanted for index in row], width)
     titles = [f"{k + 1}  {clips[k].prompt}" for k in shown]
-    notes = [_take(clips[k]) for k in shown]
+    notes = [f"seed {c.seed}, {c.num_frames} frames, take {c.key[:8]}" if c.key else "" for c in (clips[k] for k in shown)]
     return [StripRow(tuple(frames[i] for i in row), *texts) for row, *texts in zip(wanted, titles, notes, strict=True)]
-
-
-def _take(clip: ShownClip) -> str:
-    """Return what is known of a clip that a run made."""
-    return f"seed {clip.seed}, {clip.num_frames} frames, take {clip.key[:8]}" if clip.key else ""
 
 
 def _series(report: DriftReport) -> dict[str, list]:
@@ -117,6 +107,6 @@ def _series(report: DriftReport) -> dict[str, list]:
     }
 
 
-def _as_image(picture) -> torch.Tensor:
+def as_image(picture) -> torch.Tensor:
     """Return a picture [H, W, 3] uint8 as a ComfyUI IMAGE [1, H, W, 3] in [0, 1]."""
     return torch.from_numpy(picture.copy()).float().div(255.0)[None]

@@ -1,4 +1,4 @@
-"""LoRA files of every dialect on one Wan model or on a pair of experts, with a report of what matched."""
+"""Apply LoRA files of any dialect to a Wan model or a pair of experts, and report what matched."""
 
 import logging
 import math
@@ -19,17 +19,17 @@ from ..svi_core.systems.lora import LoraFile, LoraReport, lora_shapes, module_of
 from ..svi_core.systems.lora_variant import LoraVariant, variant_of_lora
 from ..svi_core.systems.variants import VARIANTS, WAN21, WAN22
 from .bridge import models
+from .bridge.schemas import svi_schema
 
-CATEGORY = "SVI"
 NONE = "none"
 LoraRows = io.Custom("SVI_LORAS")
-CLAIMS_KEY = "svi_claims"  # attachment of a MODEL: what the LoRAs on it were trained for; it survives clones
+CLAIMS_KEY = "svi_claims"  # attachment of a MODEL, kept by its clones: what its LoRAs were trained for
 ReadLora = Callable[[Path, str], LoraFile]
 
 
 @dataclass(frozen=True)
 class LoraRow:
-    """One line of a LoRA stack: a file and a strength for each expert."""
+    """One row of a LoRA stack: a file and a strength for each expert."""
 
     name: str
     strength: float
@@ -38,42 +38,46 @@ class LoraRow:
 
     @property
     def sides(self) -> tuple[tuple[str, float], tuple[str, float]]:
-        """(file, strength) for the model or the high-noise expert, and for the low-noise one."""
+        """(file, strength) for the model or the high-noise expert, then for the low-noise one."""
         return (self.name, self.strength), (self.name_low_noise, self.strength_low_noise)
 
 
+def row_inputs() -> tuple[io.Input, io.Input, io.Input]:
+    """Return the inputs that every row has: two files, and the rows before it."""
+    files = [NONE, *folder_paths.get_filename_list("loras")]
+    low = {"display_name": "low-noise LoRA", "tooltip": "LoRA of the low-noise expert (Wan 2.2); none for Wan 2.1."}
+    return (
+        io.Combo.Input("lora", options=files, tooltip="LoRA of the model, or of the high-noise expert."),
+        io.Combo.Input("lora_low_noise", options=files, **low),
+        LoraRows.Input("loras", optional=True, tooltip="The rows before this one. All rows add up."),
+    )
+
+
+def rows_output() -> io.Output:
+    """Return the output of every row."""
+    return LoraRows.Output("stack", display_name="loras", tooltip="All rows so far, for the next row or SVI LoRA Stack.")
+
+
 class SVILora(io.ComfyNode):
-    """Add one LoRA (or one high / low pair) to a stack."""
+    """Add a LoRA, or a high / low pair, to a stack."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = folder_paths.get_filename_list("loras")
+        high_file, low_file, earlier_rows = row_inputs()
         strength = {"default": 1.0, "min": -10.0, "max": 10.0, "step": 0.01}
-        return io.Schema(
+        return svi_schema(
             node_id="SVILora",
             display_name="SVI LoRA",
-            category=CATEGORY,
-            description="One row of a LoRA stack. Chain as many as you like, then connect the last one to SVI LoRA Stack.",
-            search_aliases=["stable video infinity", "lora row", "high low lora"],
+            description="One row of a LoRA stack. Chain any number of rows and connect the last one to SVI LoRA Stack.",
+            search_aliases=["lora row", "high low lora"],
             inputs=[
-                io.Combo.Input("lora", options=[NONE, *files], tooltip="LoRA of the model, or of the high-noise expert."),
-                io.Float.Input(
-                    "strength", tooltip="1 = as trained. LightX2V on the high-noise expert: 0.5 to 0.6.", **strength
-                ),
-                io.Combo.Input(
-                    "lora_low_noise",
-                    display_name="low-noise LoRA",
-                    options=[NONE, *files],
-                    tooltip="LoRA of the low-noise expert (Wan 2.2); none for a model without experts.",
-                ),
-                io.Float.Input("strength_low_noise", display_name="its strength", tooltip="1 = as trained.", **strength),
-                LoraRows.Input("loras", optional=True, tooltip="The rows before this one; all are added up."),
+                high_file,
+                io.Float.Input("strength", tooltip="1: as in training. LightX2V, high noise: 0.5 to 0.6.", **strength),
+                low_file,
+                io.Float.Input("strength_low_noise", display_name="its strength", tooltip="1: as in training.", **strength),
+                earlier_rows,
             ],
-            outputs=[
-                LoraRows.Output(
-                    "stack", display_name="loras", tooltip="All rows so far, for the next SVI LoRA or for SVI LoRA Stack."
-                )
-            ],
+            outputs=[rows_output()],
         )
 
     @classmethod
@@ -82,27 +86,24 @@ class SVILora(io.ComfyNode):
 
 
 class SVILoraStack(io.ComfyNode):
-    """Apply a stack of LoRAs and say what matched."""
+    """Apply a stack of LoRAs and report what matched."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVILoraStack",
             display_name="SVI LoRA Stack",
-            category=CATEGORY,
-            description="Apply any number of LoRAs to one Wan model or to both Wan 2.2 experts. Reads official SVI "
-            "1.0 and 2.x files, kijai's repacks, DiffSynth and kohya files. A file of which nothing matches is an error.",
-            search_aliases=["stable video infinity", "load lora", "svi lora", "lora key not loaded"],
+            description="Apply LoRAs to one Wan model or to both Wan 2.2 experts. Reads official SVI 1.0 and 2.x files, "
+            "kijai's repacks, DiffSynth and kohya files. A file none of whose keys match is an error.",
+            search_aliases=["load lora", "svi lora", "lora key not loaded"],
             inputs=[
                 io.Model.Input("model", tooltip="The Wan model, or the high-noise expert of Wan 2.2."),
                 LoraRows.Input("loras", tooltip="From SVI LoRA."),
                 io.Model.Input("model_low_noise", optional=True, tooltip="The low-noise expert of Wan 2.2."),
             ],
             outputs=[
-                io.Model.Output("model_out", display_name="model", tooltip="The model with the LoRAs on it."),
-                io.Model.Output(
-                    "model_low_noise_out", display_name="model_low_noise", tooltip="The low-noise expert with its LoRAs."
-                ),
+                io.Model.Output("model_out", display_name="model", tooltip="The model with its LoRAs."),
+                io.Model.Output("model_low_noise_out", display_name="model_low_noise", tooltip="The expert with its LoRAs."),
                 io.String.Output("report", tooltip="Matched and unmatched modules of each file."),
             ],
         )
@@ -121,7 +122,7 @@ def lora_row(lora: str, strength: float, lora_low_noise: str, strength_low_noise
     """
     for name, value in (("strength", strength), ("strength_low_noise", strength_low_noise)):
         if not math.isfinite(value):
-            raise ValueError(f"{name} is {value}: use a number, 1 as trained.")
+            raise ValueError(f"{name} is {value}: use a number, 1 as in training.")
     return LoraRow(lora, strength, lora_low_noise, strength_low_noise)
 
 
@@ -130,7 +131,7 @@ def apply_rows(
 ) -> tuple[object, object, list[LoraReport]]:
     """Return clones of both models (the second may be None) with `rows` applied in order, and a report per file.
 
-    `read` opens a file; a caller that applies the same files several times passes one that remembers them.
+    `read` opens a file; pass a caching one to apply the same files several times.
 
     Raises:
         ValueError: a low-noise file without a low-noise model, or a file that :func:`apply_lora` refuses.
@@ -151,7 +152,7 @@ def apply_rows(
 
 
 def with_strengths(rows: tuple[LoraRow, ...], changes: tuple[LoraStrength, ...]) -> tuple[LoraRow, ...]:
-    """Return `rows` with the strengths that a schedule gives for one clip; a name is any part of a row's file name.
+    """Return `rows` with the strengths of one clip's schedule, where a name is any part of a row's file name.
 
     Raises:
         ValueError: a name that no row's file name contains.
@@ -173,10 +174,10 @@ def attached_variants(model) -> tuple[LoraVariant, ...]:
 
 
 def variants_of_rows(rows: tuple[LoraRow, ...]) -> dict[str, LoraVariant]:
-    """Return, by file, what the files of `rows` were trained for, where they tell; only headers are read.
+    """Return, by file, what the files of `rows` were trained for, where their headers or names say.
 
     Raises:
-        ValueError: a file that is not sound safetensors, or is for a system that is not known.
+        ValueError: a damaged safetensors file, or an unknown SVI system.
     """
     names = dict.fromkeys(name for row in rows for name, _ in row.sides if name != NONE)
     claims = {name: variant_of_lora(name, read_header(_lora_path(name)).get("__metadata__", {})) for name in names}
@@ -213,7 +214,7 @@ def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[obj
 
 
 def _base_warning(model, claim: LoraVariant | None) -> str | None:
-    """Return what speaks against a LoRA whose name says that it was trained on the other version of Wan.
+    """Return a warning if a LoRA's name says that it was trained on the other version of Wan.
 
     Source: docs/METHOD.md, 6.3: do not apply a Wan 2.1 SVI LoRA to Wan 2.2; each needs its own training.
     """
@@ -225,7 +226,7 @@ def _base_warning(model, claim: LoraVariant | None) -> str | None:
 
 
 def _owner(key: str, key_map: dict[str, str]) -> str | None:
-    """Return the module of the model that `key` of a file belongs to, whatever kind of adapter it is a part of."""
+    """Return the model's module that `key` of a file belongs to, whatever the kind of adapter."""
     while key not in key_map:
         key, dot, _ = key.rpartition(".")
         if not dot:
@@ -259,7 +260,7 @@ def _require_shapes(model, lora: LoraFile, key_map: dict[str, str]) -> None:
         if name not in key_map:
             continue
         num_out, *inputs = comfy.utils.get_attr(model.model, key_map[name]).shape
-        expected = num_out, math.prod(inputs)  # trainers flatten what a convolution takes in
+        expected = num_out, math.prod(inputs)  # trainers flatten a convolution's input
         if shape != expected:
             raise ValueError(
                 f"LoRA {lora.name}: {name} is {shape[0]} x {shape[1]}, but the model's is {expected[0]} x "

@@ -1,44 +1,33 @@
-"""A row of a LoRA stack with strengths that are known to work."""
+"""A row of a LoRA stack with proven strengths."""
 
-import folder_paths
 from comfy_api.latest import io
 
 from ..svi_core.systems.lora_presets import LORA_PRESETS, lora_preset
-from .lora import NONE, LoraRow, LoraRows
-
-CATEGORY = "SVI"
+from .bridge.schemas import svi_schema
+from .lora import LoraRow, row_inputs, rows_output
 
 
 class SVILoraPreset(io.ComfyNode):
-    """Add one LoRA (or one high / low pair) to a stack at strengths chosen by what it is for."""
+    """Add a LoRA, or a high / low pair, to a stack at the strengths for its purpose."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        files = folder_paths.get_filename_list("loras")
-        return io.Schema(
+        return svi_schema(
             node_id="SVILoraPreset",
             display_name="SVI LoRA Preset",
-            category=CATEGORY,
-            description="One row of a LoRA stack, at strengths known to work for what the LoRA is for. Use SVI LoRA instead to "
-            "type strengths; rows of both kinds can be chained.",
-            search_aliases=["stable video infinity", "lora strength", "lightx2v", "lightning", "distilled", "slow motion"],
+            description="One row of a LoRA stack, at proven strengths for its purpose. To type strengths use SVI LoRA; both "
+            "kinds of rows can be chained.",
+            search_aliases=["lora strength", "lightx2v", "lightning", "distilled", "slow motion"],
             inputs=[
                 io.Combo.Input(
                     "preset",
                     options=list(LORA_PRESETS),
-                    tooltip="What the LoRA is for; the numbers are its strengths on the high-noise (or only) model and on the "
-                    "low-noise expert. Distilled at full strength on the high-noise expert slows motion down.",
+                    tooltip="The LoRA's purpose, with its strengths on the high-noise (or only) model and on the low-noise "
+                    "expert. A distilled LoRA at full strength on the high-noise expert slows motion down.",
                 ),
-                io.Combo.Input("lora", options=[NONE, *files], tooltip="LoRA of the model, or of the high-noise expert."),
-                io.Combo.Input(
-                    "lora_low_noise",
-                    display_name="low-noise LoRA",
-                    options=[NONE, *files],
-                    tooltip="LoRA of the low-noise expert (Wan 2.2); none for a model without experts.",
-                ),
-                LoraRows.Input("loras", optional=True, tooltip="The rows before this one; all are added up."),
+                *row_inputs(),
             ],
-            outputs=[LoraRows.Output("stack", display_name="loras", tooltip="For the next row, or for SVI LoRA Stack.")],
+            outputs=[rows_output()],
         )
 
     @classmethod

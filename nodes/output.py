@@ -1,4 +1,4 @@
-"""The output of a run: how its video is encoded and how much disk space its clips may take."""
+"""The output of a run: video encoding and disk space."""
 
 from dataclasses import dataclass
 
@@ -7,22 +7,22 @@ from comfy_api.latest import io
 from ..svi_core.clips.continuation import VideoStart
 from ..svi_core.video.seams import Seam
 from ..svi_core.video.video_file import CODECS, PIXEL_FORMATS, VideoCoding
+from .bridge.schemas import svi_schema
 
-CATEGORY = "SVI"
 AUTO = "auto"
 OutputType = io.Custom("SVI_OUTPUT")
 
 
 @dataclass(frozen=True)
 class OutputSettings:
-    """How a run's files are written and how much room they may take.
+    """How a run writes its files.
 
     Attributes:
         coding: of the video.
-        budget_bytes: room for stored clips; 0 for no limit.
-        seam: what becomes of shared frames, where the schedule says nothing else; None for what measured best.
-        colour_strength: 0 to 1, how far the shown colours are moved to the anchor's.
-        length_seconds: final length of the video; 0 for all that the clips give.
+        budget_bytes: disk space for stored clips; 0 for no limit.
+        seam: how shared frames are joined, unless the schedule overrides it; None for the layout's best.
+        colour_strength: 0 to 1, how far displayed colours move to the anchor's.
+        length_seconds: final length of the video; 0 for the full length.
     """
 
     coding: VideoCoding = VideoCoding()
@@ -32,48 +32,45 @@ class OutputSettings:
     length_seconds: float = 0.0
 
     def max_frames(self, start: VideoStart | None, frame_rate: float) -> int:
-        """Return the final length in frames, 0 for no limit; a video that is continued counts by its own duration.
+        """Return the final length in frames, 0 for no limit; a continued video counts with its own duration.
 
         Args:
             frame_rate: of the clips.
 
         Raises:
-            ValueError: that video is longer already.
+            ValueError: the continued video is already longer.
         """
         if self.length_seconds == 0.0:
             return 0
         begun = start.num_frames / start.source.frame_rate if start else 0.0
         if begun >= self.length_seconds:
             raise ValueError(
-                f"length_seconds is {self.length_seconds:g}, but the video to continue lasts {begun:.2f} seconds already: "
-                "use more, or cut its end off in SVI Continue Video."
+                f"length_seconds is {self.length_seconds:g}, but the video to continue already lasts {begun:.2f} seconds: "
+                "use more, or cut off its end in SVI Continue Video."
             )
         return (start.num_frames if start else 0) + max(1, round((self.length_seconds - begun) * frame_rate))
 
 
 class SVIOutput(io.ComfyNode):
-    """Choose how the video is encoded and how much room a run may take."""
+    """Choose how the video is encoded and how much disk space a run may use."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIOutput",
             display_name="SVI Output",
-            category=CATEGORY,
-            description="How SVI Generate writes its video, and how much disk space a run's clips may take.",
-            search_aliases=["stable video infinity", "codec", "quality", "disk space"],
+            description="How SVI Generate encodes its video, and how much disk space a run's clips may use.",
+            search_aliases=["codec", "quality", "disk space"],
             inputs=[
                 io.Combo.Input(
-                    "codec", options=list(CODECS), default="h264", tooltip="h264 plays almost everywhere; h265 is smaller."
+                    "codec", options=list(CODECS), default="h264", tooltip="h264: plays almost anywhere. h265: smaller."
                 ),
-                io.Int.Input(
-                    "crf", default=18, min=0, max=51, tooltip="Quality: 0 best and very large, 18 no visible loss, 51 worst."
-                ),
+                io.Int.Input("crf", default=18, min=0, max=51, tooltip="0: best, very large. 18: no visible loss. 51: worst."),
                 io.Combo.Input(
                     "pixel_format",
                     options=list(PIXEL_FORMATS),
                     default="yuv420p",
-                    tooltip="yuv420p plays almost everywhere; yuv444p keeps full colour resolution; yuv420p10le has 10 bits.",
+                    tooltip="yuv420p plays almost everywhere, yuv444p has full colour resolution, yuv420p10le 10 bits.",
                 ),
                 io.Float.Input(
                     "budget_gb",
@@ -81,16 +78,15 @@ class SVIOutput(io.ComfyNode):
                     min=0.0,
                     max=100_000.0,
                     step=0.5,
-                    tooltip="Gigabytes that stored clips may take; earlier takes not used for longest are removed first, the "
-                    "current video's never. Finished videos are not counted. 0: no limit.",
+                    tooltip="Gigabytes for stored clips; 0: no limit. Removes the least recently used takes first, never clips "
+                    "of the current video. Finished videos do not count.",
                 ),
                 io.Combo.Input(
                     "seam",
                     options=[AUTO, *Seam],
                     default=AUTO,
-                    tooltip="Frames that two clips share. drop: one copy is shown. linear, eased: cross-fade between both; the "
-                    "replayed anchor frame is never mixed in. auto: linear for 2.0 Pro, which measured best on the demo's "
-                    "models, drop for others.",
+                    tooltip="Frames that two clips share. drop: show one copy. linear, eased: cross-fade. auto: linear for 2.0 "
+                    "Pro (best on the demo's models), drop for others.",
                 ),
                 io.Float.Input(
                     "colour_match",
@@ -98,8 +94,8 @@ class SVIOutput(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="Lead the colours of the shown frames back to the anchor's: 0 not at all, 1 fully. What conditions "
-                    "the next clip stays as it is.",
+                    tooltip="Move displayed colours back to the anchor's: 0 not at all, 1 fully. Does not change what the next "
+                    "clip is conditioned on.",
                 ),
                 io.Float.Input(
                     "length_seconds",
@@ -107,7 +103,7 @@ class SVIOutput(io.ComfyNode):
                     min=0.0,
                     max=1_000_000.0,
                     step=0.5,
-                    tooltip="Final length: the video is cut there and no further clip is made. 0: all that the clips give.",
+                    tooltip="Final length in seconds; generation stops there. 0: the length of all clips.",
                 ),
             ],
             outputs=[OutputType.Output("output", tooltip="For output of SVI Generate.")],

@@ -1,6 +1,6 @@
-"""The prompt stream: one text for the whole video, each prompt encoded once."""
+"""Schedules: one text for the whole video; each prompt is encoded once."""
 
-from dataclasses import dataclass, field
+import functools
 from pathlib import Path
 
 import folder_paths
@@ -10,73 +10,64 @@ from ..svi_core.schedule.live_file import LiveSchedule
 from ..svi_core.schedule.prompt_lists import PromptSplit
 from ..svi_core.schedule.spec import Schedule
 from ..svi_core.schedule.text import parse_schedule
+from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 
-CATEGORY = "SVI"
-MAX_ENCODED = 64  # texts kept encoded; umT5's output is 8.4 MB each
+MAX_ENCODED = 64  # prompts to keep encoded; umT5's output is 8.4 MB each
 Prompts = io.Custom("SVI_PROMPTS")
 
 
-@dataclass(frozen=True)
 class EncodedPrompts:
-    """A schedule and the CONDITIONING of its texts: the first ones encoded beforehand, others when their clip comes."""
+    """A schedule and the CONDITIONING of its prompts: the first 64 are encoded at once, others when needed."""
 
-    schedule: Schedule | LiveSchedule
-    clip: object
-    conditionings: dict[str, list] = field(default_factory=dict)
-    until_stopped: bool = False
+    def __init__(self, schedule: Schedule | LiveSchedule, clip, until_stopped: bool = False):
+        self.schedule, self.until_stopped = schedule, until_stopped
+        self._encoded = functools.lru_cache(MAX_ENCODED)(functools.partial(_encode, clip))
+        for prompt in schedule.prompts[:MAX_ENCODED]:
+            self.encode(prompt)
 
     def encode(self, prompt: str) -> list:
-        """Return the CONDITIONING of `prompt`; the ones used longest ago are forgotten."""
-        known = self.conditionings
-        conditioning = known.pop(prompt, None)
-        if conditioning is None:
-            conditioning = self.clip.encode_from_tokens_scheduled(self.clip.tokenize(prompt))
-        known[prompt] = conditioning
-        if len(known) > MAX_ENCODED:
-            del known[next(iter(known))]
-        return conditioning
+        """Return the CONDITIONING of `prompt`."""
+        return self._encoded(prompt)
 
 
-def encode_schedule(schedule: Schedule | LiveSchedule, clip, until_stopped: bool = False) -> EncodedPrompts:
-    """Encode every different prompt of `schedule` once, or the first 64 of a long one."""
-    prompts = EncodedPrompts(schedule, clip, until_stopped=until_stopped)
-    for prompt in schedule.prompts[:MAX_ENCODED]:
-        prompts.encode(prompt)
-    return prompts
+def _encode(clip, prompt: str) -> list:
+    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+
+
+def _clip_input() -> io.Input:
+    return io.Clip.Input("clip", tooltip="The umT5 text encoder (Load CLIP, type wan).")
 
 
 class SVIPromptStream(io.ComfyNode):
-    """Read one prompt per clip, with options, from a text and encode each once."""
+    """Read one prompt per clip, with options, from a text."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIPromptStream",
             display_name="SVI Prompt Stream",
-            category=CATEGORY,
-            description="One prompt per clip, and in square brackets above it what else should change for that clip: [seed 7, "
-            "cfg 3.5, cut, anchor garden, hold 16, x2]. The last prompt holds for all clips after it.",
-            search_aliases=["stable video infinity", "multi prompt", "storyline", "schedule"],
+            description="One prompt per clip, with options for that clip in square brackets above it: [seed 7, cfg 3.5, cut, "
+            "anchor garden, hold 16, x2]. The last prompt applies to all remaining clips.",
+            search_aliases=["multi prompt", "storyline", "schedule"],
             inputs=[
-                io.Clip.Input("clip", tooltip="The umT5 text encoder (Load CLIP, type wan)."),
+                _clip_input(),
                 io.String.Input(
                     "text",
                     multiline=True,
-                    tooltip="One prompt per paragraph (separated by a blank line) or per line; lines that start with # are "
-                    "comments. A whole SVI prompt file, prompts = [...], can be pasted as it is. Options in the first "
-                    "line of a paragraph: see this node's help.",
+                    tooltip="One prompt per paragraph or line. A paragraph may start with [options] (see the help page); lines "
+                    "with # are comments. An SVI prompt file, prompts = [...], can be pasted as it is.",
                 ),
                 io.Combo.Input(
                     "split",
                     options=PromptSplit,
                     default=PromptSplit.PARAGRAPHS,
-                    tooltip="What separates two prompts. Options need paragraphs.",
+                    tooltip="What separates prompts. Options need paragraphs.",
                 ),
             ],
             outputs=[
                 Prompts.Output("prompts", tooltip="For prompts of SVI Generate."),
-                io.Int.Output("num_prompts", tooltip="How many clips the text describes; connect it to num_clips if you like."),
+                io.Int.Output("num_prompts", tooltip="Number of clips that the text describes, for num_clips."),
             ],
         )
 
@@ -87,32 +78,27 @@ class SVIPromptStream(io.ComfyNode):
     @classmethod
     def execute(cls, clip, text, split) -> io.NodeOutput:
         schedule = read_prompts(text, split)
-        return io.NodeOutput(encode_schedule(schedule, clip), len(schedule))
+        return io.NodeOutput(EncodedPrompts(schedule, clip), len(schedule))
 
 
 class SVILiveSchedule(io.ComfyNode):
-    """Read the schedule from a file, again before every clip."""
+    """Read the schedule from a file before every clip."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVILiveSchedule",
             display_name="SVI Live Schedule",
-            category=CATEGORY,
-            description="A prompt stream in a text file of ComfyUI's input folder, read again before each clip: edit and save "
-            "the file while the video is being made, and the next clip follows it.",
-            search_aliases=["stable video infinity", "steer", "interactive", "live prompt"],
+            description="Read the prompt stream from a text file in ComfyUI's input folder before each clip. Edit and save the "
+            "file during a run to change the next clip.",
+            search_aliases=["steer", "interactive", "live prompt"],
             inputs=[
-                io.Clip.Input("clip", tooltip="The umT5 text encoder (Load CLIP, type wan)."),
-                io.String.Input(
-                    "file",
-                    default="schedule.txt",
-                    tooltip="A UTF-8 text file in ComfyUI's input folder, one prompt per paragraph.",
-                ),
+                _clip_input(),
+                io.String.Input("file", default="schedule.txt", tooltip="A UTF-8 text file in ComfyUI's input folder."),
                 io.Boolean.Input(
                     "until_stopped",
                     default=False,
-                    tooltip="Make clips until you press Cancel, whatever num_clips says. Finished clips are kept.",
+                    tooltip="Ignore num_clips and make clips until you press Cancel. Finished clips are kept.",
                 ),
             ],
             outputs=[Prompts.Output("prompts", tooltip="For prompts of SVI Generate.")],
@@ -124,7 +110,7 @@ class SVILiveSchedule(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, file=None, **_) -> str:
-        """Run again when the file has changed since; a linked name is not known yet."""
+        """Run again when the file has changed; a linked name is not known yet."""
         if file is None:
             return ""
         path = input_text_file(file)
@@ -132,7 +118,7 @@ class SVILiveSchedule(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, file, until_stopped) -> io.NodeOutput:
-        return io.NodeOutput(encode_schedule(live_schedule(file), clip, until_stopped))
+        return io.NodeOutput(EncodedPrompts(live_schedule(file), clip, until_stopped))
 
 
 def read_prompts(text: str, split: str) -> Schedule:
@@ -157,7 +143,7 @@ def input_text_file(name: str) -> Path:
     """Return the path of a file in ComfyUI's input folder.
 
     Raises:
-        ValueError: the name leads out of that folder.
+        ValueError: a path outside that folder.
     """
     root = Path(folder_paths.get_input_directory()).resolve()
     if not name or "\0" in name or not (root / name).resolve().is_relative_to(root):

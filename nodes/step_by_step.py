@@ -1,6 +1,6 @@
-"""The loop taken apart: begin, one clip, finish; for ComfyUI's generic loop nodes, and unrolled by node expansion.
+"""The clip loop as separate nodes (begin, next clip, finish), for generic loop nodes and node expansion.
 
-The whole state of a run between two clips is one value. It is immutable and small, so ComfyUI may keep every one of them.
+The state of a run between two clips is one small immutable value, so ComfyUI may cache each of them.
 """
 
 from comfy_api.latest import InputImpl, io
@@ -8,26 +8,25 @@ from comfy_api.latest import InputImpl, io
 from ..svi_core.clips.step_by_step import RunState, finish_video, next_clip
 from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.schedule.spec import MAX_CLIPS
+from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 from .generate import changed_if_gone, prepare_run, remember, run_inputs
 
-CATEGORY = "SVI"
 StateType = io.Custom("SVI_STATE")
-_MAX_UNROLLED = 200  # each becomes a node of its own
+_MAX_UNROLLED = 200  # each clip becomes a node
 
 
 class SVIBeginVideo(io.ComfyNode):
-    """Check everything and give the state before the first clip."""
+    """Check the inputs and return the state before the first clip."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIBeginVideo",
             display_name="SVI Begin Video",
-            category=CATEGORY,
-            description="The start of a loop that you build yourself: SVI Begin Video, then SVI Next Clip as often as you "
-            "like, then SVI Finish Video. The same inputs as SVI Generate; the number of clips is the loop's.",
-            search_aliases=["stable video infinity", "loop start", "for loop", "while loop"],
+            description="Start a loop of your own: SVI Begin Video, any number of SVI Next Clip, SVI Finish Video. Takes the "
+            "inputs of SVI Generate, except the number of clips.",
+            search_aliases=["loop start", "for loop", "while loop"],
             inputs=run_inputs(),
             outputs=[StateType.Output("state", tooltip="For SVI Next Clip, or as the initial value of a loop.")],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
@@ -49,25 +48,22 @@ class SVINextClip(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVINextClip",
             display_name="SVI Next Clip",
-            category=CATEGORY,
-            description="The body of a loop: takes the state, makes one clip (or finds it stored), gives the state after it.",
-            search_aliases=["stable video infinity", "loop body", "one clip"],
-            inputs=[StateType.Input("state", tooltip="From SVI Begin Video, or the state after the clip before.")],
+            description="The body of a loop: makes one clip, or reuses a stored one, and returns the state after it.",
+            search_aliases=["loop body", "one clip"],
+            inputs=[StateType.Input("state", tooltip="From SVI Begin Video or the previous SVI Next Clip.")],
             outputs=[
-                StateType.Output(
-                    "next_state", display_name="state", tooltip="For the next SVI Next Clip, or SVI Finish Video."
-                ),
-                io.Video.Output("clip", tooltip="The frames that this clip gives to the video, a file."),
-                io.Latent.Output("latent", tooltip="The clip's latent, as the sampler made it."),
+                StateType.Output("next_state", display_name="state", tooltip="For SVI Next Clip or SVI Finish Video."),
+                io.Video.Output("clip", tooltip="The frames that this clip adds to the video, a file."),
+                io.Latent.Output("latent", tooltip="The clip's latent from the sampler."),
             ],
         )
 
     @classmethod
     def fingerprint_inputs(cls, **_) -> float | str:
-        """Run again, instead of answering from ComfyUI's cache, when a clip made before is gone from its folder."""
+        """Run again if the file of a cached clip is gone."""
         return changed_if_gone()
 
     @classmethod
@@ -79,16 +75,15 @@ class SVINextClip(io.ComfyNode):
 
 
 class SVIFinishVideo(io.ComfyNode):
-    """Join the clips."""
+    """Join the clips of a loop."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIFinishVideo",
             display_name="SVI Finish Video",
-            category=CATEGORY,
-            description="The end of a loop: joins the clips made so far into one video, without encoding them again.",
-            search_aliases=["stable video infinity", "loop end"],
+            description="The end of a loop: joins the clips into one video without re-encoding.",
+            search_aliases=["loop end"],
             inputs=[StateType.Input("state", tooltip="The state after the last clip.")],
             outputs=[io.Video.Output("video", tooltip="The finished video, a file.")],
         )
@@ -109,16 +104,15 @@ class SVIUnrollClips(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIUnrollClips",
             display_name="SVI Unroll Clips",
-            category=CATEGORY,
-            description="Becomes so many SVI Next Clip nodes while the graph runs, each cached by ComfyUI itself and shown "
-            "with its own progress. SVI Generate does the same in one node.",
-            search_aliases=["stable video infinity", "node expansion", "loop"],
+            description="Expands into one SVI Next Clip per clip, each cached by ComfyUI and shown with its own progress. SVI "
+            "Generate does the same in one node.",
+            search_aliases=["node expansion", "loop"],
             inputs=[
                 StateType.Input("state", raw_link=True, tooltip="From SVI Begin Video."),
-                io.Int.Input("num_clips", default=3, min=1, max=_MAX_UNROLLED, tooltip="How many clips are made."),
+                io.Int.Input("num_clips", default=3, min=1, max=_MAX_UNROLLED, tooltip="Number of clips."),
             ],
             outputs=[StateType.Output("last_state", display_name="state", tooltip="For SVI Finish Video.")],
             hidden=[io.Hidden.unique_id],
@@ -129,7 +123,5 @@ class SVIUnrollClips(io.ComfyNode):
     def execute(cls, state, num_clips) -> io.NodeOutput:
         names = [f"{cls.hidden.unique_id}.clip{number}" for number in range(1, num_clips + 1)]
         links = [state, *([name, 0] for name in names)]
-        nodes = {
-            name: {"class_type": "SVINextClip", "inputs": {"state": link}} for name, link in zip(names, links, strict=False)
-        }
+        nodes = {n: {"class_type": "SVINextClip", "inputs": {"state": link}} for n, link in zip(names, links, strict=False)}
         return io.NodeOutput(links[-1], expand=nodes)

@@ -1,8 +1,7 @@
-"""The storyline engine as a node: subject and style in, the text of a schedule out."""
+"""The storyline engine as a node: write a schedule about a subject."""
 
 from comfy_api.latest import io
 
-from ..svi_core.schedule.spec import MAX_SEED
 from ..svi_core.schedule.storyline import (
     MAX_STORY_CLIPS,
     TOKENS_PER_CLIP,
@@ -13,8 +12,8 @@ from ..svi_core.schedule.storyline import (
     write_prompts,
 )
 from ..svi_core.schedule.storyline_actions import SubjectKind
+from .bridge.schemas import seed_input, svi_schema
 
-CATEGORY = "SVI"
 BY_TEMPLATES = "Written by SVI Storyline from templates, without a language model"
 BY_MODEL = "Written by the language model at text_model of SVI Storyline"
 
@@ -25,49 +24,35 @@ class SVIStoryline(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         line = {"default": "", "multiline": False}
-        return io.Schema(
+        return svi_schema(
             node_id="SVIStoryline",
             display_name="SVI Storyline",
-            category=CATEGORY,
-            description="Write a prompt stream: one action and one camera move per clip, each beginning where the one before "
-            "ended. From templates, or by any text-generation model that ComfyUI can load. Edit the result as you like.",
-            search_aliases=["stable video infinity", "prompt generator", "story", "llm", "write prompts"],
+            description="Write a prompt stream: one action and one camera move per clip, each starting where the previous one "
+            "ended. Uses templates, or any text-generation model that ComfyUI can load.",
+            search_aliases=["prompt generator", "story", "llm", "write prompts"],
             inputs=[
                 io.String.Input(
                     "subject",
                     default="a young woman in a pink dress",
-                    tooltip="Who or what, with its looks; every prompt names it. May stay empty if text_model sees image.",
+                    tooltip="Who or what, with its looks; every prompt names it. May be empty if text_model sees image.",
                 ),
-                io.Combo.Input(
-                    "kind", options=SubjectKind, default=SubjectKind.PERSON, tooltip="Decides which actions templates use."
-                ),
-                io.String.Input(
-                    "place", tooltip="Where, with its preposition: on a green hill under a blue sky. May be empty.", **line
-                ),
-                io.String.Input("style", tooltip="How it looks, at the end of every prompt. May be empty.", **line),
-                io.Int.Input("num_clips", default=3, min=1, max=MAX_STORY_CLIPS, tooltip="Prompts to write."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=MAX_SEED,
-                    control_after_generate=io.ControlAfterGenerate.fixed,
-                    tooltip="Another seed, another story; the same seed, the same.",
-                ),
-                io.String.Input("prefix", tooltip="Put before every prompt as it is: a style or character line.", **line),
-                io.String.Input("suffix", tooltip="Put after every prompt as it is.", **line),
+                io.Combo.Input("kind", options=SubjectKind, default=SubjectKind.PERSON, tooltip="For the templates."),
+                io.String.Input("place", tooltip="Where, with its preposition: on a green hill. May be empty.", **line),
+                io.String.Input("style", tooltip="Ends every prompt: watercolour, soft light. May be empty.", **line),
+                io.Int.Input("num_clips", default=3, min=1, max=MAX_STORY_CLIPS, tooltip="Number of prompts to write."),
+                seed_input("Selects the story. The same seed gives the same story."),
+                io.String.Input("prefix", tooltip="Text before every prompt: a style or character line.", **line),
+                io.String.Input("suffix", tooltip="Text after every prompt.", **line),
                 io.Clip.Input(
                     "text_model",
                     optional=True,
-                    tooltip="A text-generation model from Load CLIP (Qwen, Gemma; not umT5), which then writes the prompts.",
+                    tooltip="A text-generation model from Load CLIP (Qwen, Gemma; not umT5) that writes the prompts.",
                 ),
-                io.Image.Input("image", optional=True, tooltip="The reference image, for a text_model that can see."),
+                io.Image.Input("image", optional=True, tooltip="The reference image, for a text_model with vision."),
             ],
             outputs=[
-                io.String.Output(
-                    "text", tooltip="For text of SVI Prompt Stream; show it with Preview as Text and edit it there."
-                ),
-                io.Int.Output("num_prompts", tooltip="How many prompts; for num_clips of SVI Generate."),
+                io.String.Output("text", tooltip="For text of SVI Prompt Stream. Preview as Text shows it."),
+                io.Int.Output("num_prompts", tooltip="Number of prompts, for num_clips of SVI Generate."),
             ],
         )
 
@@ -82,13 +67,13 @@ class SVIStoryline(io.ComfyNode):
 def read_story(
     subject: str, kind: str, place: str, style: str, num_clips: int, seed: int, prefix: str, suffix: str
 ) -> Storyline:
-    """Return the story that the widgets of SVI Storyline ask for."""
+    """Return the story that the widgets of SVI Storyline describe."""
     looks = {"style": style, "place": place, "prefix": prefix, "suffix": suffix}
     return Storyline(subject=subject, kind=SubjectKind(kind), num_clips=num_clips, seed=seed, **looks)
 
 
 def write_story(story: Storyline, text_model=None, image=None) -> str:
-    """Return the text of a schedule, written by `text_model` where there is one, else from templates.
+    """Return the text of a schedule, written by `text_model` or, without one, from templates.
 
     Raises:
         ValueError: an image without a model, a model that writes no text, or an answer without enough prompts.
@@ -102,15 +87,15 @@ def write_story(story: Storyline, text_model=None, image=None) -> str:
 
 
 def _ask(text_model, question: str, image, story: Storyline) -> str:
-    """Return what `text_model` answers, as ComfyUI's own text node asks it.
+    """Return the answer of `text_model`, called as ComfyUI's own text node does.
 
     Raises:
-        ValueError: it is a text encoder that writes nothing.
+        ValueError: a text encoder that cannot write.
     """
     if not _writes_text(text_model):
         raise ValueError(
-            f"text_model ({type(text_model.cond_stage_model).__name__}) is a text encoder that writes no text: load a "
-            "text-generation model with Load CLIP, or disconnect it for the templates."
+            f"text_model ({type(text_model.cond_stage_model).__name__}) is a text encoder that cannot write text: load a "
+            "text-generation model with Load CLIP, or disconnect it to use templates."
         )
     tokens = text_model.tokenize(question, image=image, skip_template=False, min_length=1, thinking=False)
     length = TOKENS_PER_CLIP * story.num_clips + TOKENS_PER_CLIP
@@ -119,7 +104,7 @@ def _ask(text_model, question: str, image, story: Storyline) -> str:
 
 
 def _writes_text(text_model) -> bool:
-    """Whether the network behind a CLIP can generate; every CLIP has the method, few have what it calls."""
+    """Whether the network behind a CLIP can generate; every CLIP has the method, but few networks do."""
     stage = text_model.cond_stage_model
     encoder = getattr(stage, getattr(stage, "clip", ""), stage)
     network = getattr(encoder, "transformer", encoder)

@@ -1,9 +1,8 @@
-"""SVI-Talk: a person who speaks what a sound says, by the audio layers of MultiTalk and the SVI-Talk LoRA.
+"""SVI-Talk: a person speaks the given audio, with MultiTalk's audio layers and the SVI-Talk LoRA.
 
-ComfyUI loads the weights (Load Model Patch, Load Audio Encoder) and runs each block's audio cross-attention
-(MultiTalkCrossAttnPatch), in the place where SVI-Talk has it. What its own Infinite Talk node does around that is another
-method, and not used here: it resamples features after the encoder instead of before, leaves the loudness as it is, pads with
-grey, marks several slots as known, and overwrites the motion slots in every step.
+ComfyUI loads the weights (Load Model Patch, Load Audio Encoder) and runs the audio cross-attention of each block
+(MultiTalkCrossAttnPatch) where SVI-Talk has it. ComfyUI's Infinite Talk node is another method: it resamples features after
+the encoder, keeps the loudness, pads with grey, marks several slots as known, and overwrites the motion slots in every step.
 
 Source: docs/METHOD.md, 7.
 """
@@ -36,45 +35,44 @@ from ..svi_core.systems.lora_variant import AutoLayout
 from ..svi_core.video.sound import SoundTrack
 from .bridge import models
 from .bridge.control import ControlType
+from .bridge.schemas import svi_schema
 from .layouts import LayoutType
 
-CATEGORY = "SVI"
 MAX_AUDIO_CFG = 20.0
-_SILENT_PASS = 2  # in ComfyUI's numbering of passes 0 is the positive one, 1 the negative one
-_GUIDANCE = "sampler_calc_cond_batch_function"  # ComfyUI's name for who runs the passes of a step
+_SILENT_PASS = 2  # ComfyUI numbers the positive pass 0 and the negative pass 1
+_GUIDANCE = "sampler_calc_cond_batch_function"  # ComfyUI's option for the function that runs the passes of a step
 
 
 class SVITalk(io.ComfyNode):
-    """Let the clips follow a speech."""
+    """Make the clips follow speech."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVITalk",
             display_name="SVI Talk",
-            category=CATEGORY,
-            description="Makes the clips of SVI Generate speak: lips and head follow the sound, which is heard in the video. "
-            "Needs the SVI-Talk LoRA, MultiTalk's audio layers and the layout Talk.",
-            search_aliases=["stable video infinity", "svi talk", "multitalk", "lip sync", "audio", "speech"],
+            description="Make the person speak: lips and head follow the audio, which becomes the video's sound. Needs the "
+            "SVI-Talk LoRA, MultiTalk's audio layers and the layout Talk.",
+            search_aliases=["svi talk", "multitalk", "lip sync", "audio", "speech"],
             inputs=[
                 io.Audio.Input("audio", tooltip="The speech of one person, from Load Audio."),
                 io.AudioEncoder.Input("audio_encoder", tooltip="chinese-wav2vec2-base, from Load Audio Encoder."),
                 io.ModelPatch.Input("model_patch", tooltip="multitalk, from Load Model Patch."),
-                LayoutType.Input("layout", optional=True, tooltip="From SVI Layout, where clips have other than 81 frames."),
-                ControlType.Input("control", optional=True, tooltip="From another node, where clips follow that too."),
+                LayoutType.Input("layout", optional=True, tooltip="From SVI Layout; 81-frame clips if empty."),
+                ControlType.Input("control", optional=True, tooltip="Another control to combine with this one."),
                 io.Float.Input(
                     "audio_cfg",
                     default=5.0,
                     min=0.0,
                     max=MAX_AUDIO_CFG,
                     step=0.1,
-                    tooltip="How strongly lips follow the sound: 5 as the authors do, with cfg 2 in SVI Generate. 1: no extra "
-                    "pass, for distilled LoRAs.",
+                    tooltip="How strongly lips follow the audio: 5, with cfg 2, as the authors do. 1: no extra pass, for "
+                    "distilled LoRAs.",
                 ),
             ],
             outputs=[
                 ControlType.Output("controls", display_name="control", tooltip="For control of SVI Generate."),
-                io.Int.Output("num_clips", tooltip="As many clips as the sound needs, for num_clips of SVI Generate."),
+                io.Int.Output("num_clips", tooltip="Clips that cover the audio, for num_clips of SVI Generate."),
             ],
         )
 
@@ -88,14 +86,14 @@ class SVITalk(io.ComfyNode):
 
 @dataclass(frozen=True)
 class TalkControl:
-    """The speech that all clips of a run follow (control.Control).
+    """The speech that the clips of a run follow (bridge/control.py).
 
     Attributes:
-        sound: as it was loaded; this is what is heard.
-        speech: what the clips hear of it.
-        model_patch: MultiTalk's audio layers, as ComfyUI loads them.
-        weights_key: a hash of those and of the audio encoder.
-        audio_cfg: guidance scale of the sound; 1 for none.
+        sound: the audio as loaded, for the video's sound track.
+        speech: its features, for the model.
+        model_patch: MultiTalk's audio layers.
+        weights_key: a hash of the audio layers and the audio encoder.
+        audio_cfg: guidance scale of the audio; 1 for none.
     """
 
     sound: SoundTrack
@@ -109,15 +107,11 @@ class TalkControl:
 
     @property
     def num_extra_passes(self) -> int:
-        """One, in silence, unless the sound is not strengthened."""
+        """1, without audio, if the audio is guided."""
         return num_silent_passes(self.audio_cfg)
 
     def check(self, model, layout: Layout, width: int, height: int) -> None:
-        """Refuse another layout, and a model that the audio layers do not belong to; any size will do.
-
-        Raises:
-            ValueError: naming what does not fit and the fix.
-        """
+        """Refuse another layout, and a model that the audio layers do not fit; any frame size will do."""
         _talk_layout(layout)
         if not models.needs_clip_vision(model):
             raise ValueError("model is not a Wan 2.1 I2V model, which SVI-Talk is trained on: load Wan 2.1 I2V 480p 14B.")
@@ -130,22 +124,21 @@ class TalkControl:
             )
         if _GUIDANCE in model.model_options:
             raise ValueError(
-                "model brings a guidance of its own from another node, in place of SVI Talk's: disconnect that node."
+                "model already carries a guidance function from another node, in place of SVI Talk's: disconnect that node."
             )
 
     def determinants(self, request: ClipRequest) -> object:
-        """Return what the clip hears, and by which weights.
+        """Return the audio of the clip and the weights that process it.
 
-        The samples themselves stand for their features, so that a sound that changes later leaves earlier clips as they are.
-        That change does reach earlier features, through the encoder's view of the whole, but weakly; and their scale, which
-        loudness decides, the encoder's first layer normalises away.
+        Samples represent their features, so a later change of the audio does not invalidate earlier clips. It does reach
+        earlier features through the encoder's attention, but weakly; loudness is normalised by the encoder's first layer.
         """
         first, stop = request.start_frame - LOOK_AROUND, request.start_frame + request.layout.num_frames + LOOK_AROUND
         heard = self.sound.between(first / TALK_FRAME_RATE, (stop + 1) / TALK_FRAME_RATE)
         return (heard, self.sound.sample_rate, self.weights_key, self.audio_cfg)
 
     def patched(self, model, request: ClipRequest, samples: torch.Tensor):
-        """Return a clone of `model` whose blocks hear the sound of the clip, and whose guidance strengthens it."""
+        """Return a clone of `model` that attends to the audio of the clip and guides with it."""
         heard = self.speech.heard_by(request.start_frame, request.layout.num_frames)
         project = self.model_patch.model.audio_proj
         tokens, silence = (project(*slot_windows(features)) for features in (heard, torch.zeros_like(heard)))
@@ -157,11 +150,11 @@ class TalkControl:
 
 
 class AudioAttention(MultiTalkCrossAttnPatch):
-    """ComfyUI's audio cross-attention, with silence in the pass that guidance measures the sound against.
+    """ComfyUI's audio cross-attention, with silence in the extra pass of the guidance.
 
     Args:
-        tokens: [1, F, 32, channels], what each slot hears.
-        silence: the same of no sound.
+        tokens: audio tokens of each slot [1, F, 32, channels].
+        silence: tokens of silence, of the same shape.
     """
 
     def __init__(self, model_patch, tokens: torch.Tensor, silence: torch.Tensor):
@@ -169,16 +162,16 @@ class AudioAttention(MultiTalkCrossAttnPatch):
         self.tokens, self.silence = tokens, silence
 
     def __call__(self, kwargs: dict) -> torch.Tensor:
-        """Return the tokens "x" of all passes of this step with what they hear added.
+        """Return the tokens "x" of all passes plus their attention to the audio.
 
         Raises:
-            ValueError: the model works on another part of the clip than all of it.
+            ValueError: the model does not process the whole clip at once.
         """
         options, num_slots = kwargs["transformer_options"], self.tokens.shape[1]
         if options["grid_sizes"][0] != num_slots:
             raise ValueError(
                 f"the sound is for {num_slots} slots of a clip, but the model works on {options['grid_sizes'][0]} of them: "
-                "disconnect nodes that cut clips apart, such as context windows."
+                "disconnect nodes that split clips, such as context windows."
             )
         passes = options["cond_or_uncond"]
         rows = kwargs["x"].shape[0] // len(passes)
@@ -186,7 +179,7 @@ class AudioAttention(MultiTalkCrossAttnPatch):
         return super().__call__({**kwargs, "transformer_options": {**options, "audio_embeds": torch.cat(heard, dim=1)}})
 
     def to(self, device_or_dtype) -> "AudioAttention":
-        """Return this on a device. ComfyUI asks for the weights' dtype too, which may be fp8: the attention casts by itself."""
+        """Return a copy on a device. Ignore a dtype: it may be fp8, and the attention casts by itself."""
         if not isinstance(device_or_dtype, torch.device):
             return self
         return AudioAttention(self.model_patch, self.tokens.to(device_or_dtype), self.silence.to(device_or_dtype))
@@ -194,9 +187,9 @@ class AudioAttention(MultiTalkCrossAttnPatch):
 
 @dataclass(frozen=True)
 class AudioGuidance:
-    """Runs the passes of a step, one more of them in silence; ComfyUI's own guidance by cfg does the rest.
+    """Run the passes of a step plus one in silence; ComfyUI then applies cfg.
 
-    At cfg 1, where ComfyUI leaves the negative prompt out, the sound is measured with the prompt instead, in two passes.
+    At cfg 1 ComfyUI leaves out the negative prompt, so the silent pass uses the positive prompt.
     """
 
     audio_cfg: float
@@ -212,13 +205,13 @@ class AudioGuidance:
 
 
 def make_control(audio: dict, audio_encoder, model_patch, audio_cfg: float) -> TalkControl:
-    """Return the control that lets clips follow `audio`, a ComfyUI AUDIO.
+    """Return the control for `audio`, a ComfyUI AUDIO.
 
     Raises:
-        ValueError: naming what is missing or of another kind.
+        ValueError: an input that is missing or of another kind.
     """
     if not 0.0 <= audio_cfg <= MAX_AUDIO_CFG:
-        raise ValueError(f"audio_cfg is {audio_cfg}: use 0 to {MAX_AUDIO_CFG:g}, 5 as the authors do.")
+        raise ValueError(f"audio_cfg is {audio_cfg}: use 0 to {MAX_AUDIO_CFG:g}; the authors use 5.")
     sound = _sound_of(audio)
     projection = getattr(getattr(model_patch, "model", None), "audio_proj", None)
     if not isinstance(projection, MultiTalkAudioProjModel):
@@ -233,7 +226,7 @@ def make_control(audio: dict, audio_encoder, model_patch, audio_cfg: float) -> T
 
 @dataclass(frozen=True)
 class SpeechEncoder:
-    """ComfyUI's wav2vec2 as SVI-Talk uses it: brought to 25 features per second before its transformer, not after."""
+    """ComfyUI's wav2vec2, resampled to 25 features per second before its transformer, as in SVI-Talk."""
 
     audio_encoder: object
 
@@ -244,25 +237,17 @@ class SpeechEncoder:
 
 
 def num_talk_clips(seconds: float, layout: Layout | AutoLayout | None) -> int:
-    """Return how many clips of `layout` a sound of `seconds` needs.
-
-    Raises:
-        ValueError: the layout is not made for a sound.
-    """
+    """Return how many clips of `layout` cover `seconds` of audio; raise ValueError for a layout without audio."""
     return num_clips_for(seconds, _talk_layout(layout))
 
 
 def num_silent_passes(audio_cfg: float) -> int:
-    """Return how many passes without sound a step takes: one, unless the sound is not strengthened."""
+    """Return the silent passes per step: none without guidance by the audio."""
     return 0 if audio_cfg == 1.0 else 1
 
 
 def _require_speech_encoder(audio_encoder, projection: MultiTalkAudioProjModel) -> None:
-    """Refuse an audio encoder whose features the audio layers cannot read.
-
-    Raises:
-        ValueError: naming what it is.
-    """
+    """Raise ValueError for an audio encoder whose features the audio layers cannot read."""
     model = getattr(audio_encoder, "model", audio_encoder)
     found = type(model).__name__
     if isinstance(model, Wav2Vec2Model):
@@ -278,19 +263,15 @@ def _require_speech_encoder(audio_encoder, projection: MultiTalkAudioProjModel) 
 
 def _sound_of(audio: dict | None) -> SoundTrack:
     if audio is None:
-        raise ValueError("audio is empty: connect Load Audio with a file that has sound in it.")
+        raise ValueError("audio is empty: connect Load Audio with a file that has sound.")
     waveform = audio["waveform"]
     if waveform.shape[0] != 1:
-        raise ValueError(f"audio holds {waveform.shape[0]} sounds, but a video has one: pick one.")
+        raise ValueError(f"audio holds a batch of {waveform.shape[0]} sounds, but a video has one: pick one.")
     return SoundTrack(waveform[0], audio["sample_rate"])
 
 
 def _talk_layout(layout: Layout | AutoLayout | None) -> Layout:
-    """Return the layout of the clips, which may be left to the LoRA to decide.
-
-    Raises:
-        ValueError: it is not made for a sound.
-    """
+    """Return `layout` as a Talk layout, the default if None; raise ValueError for a layout without audio."""
     if layout is None:
         return LAYOUTS["Talk"]
     if isinstance(layout, AutoLayout):
@@ -302,4 +283,4 @@ def _talk_layout(layout: Layout | AutoLayout | None) -> Layout:
 
 def _require_one_sound(controls: tuple) -> None:
     if any(control.condition is Condition.SOUND for control in controls):
-        raise ValueError("control brings a sound already, but a video has one: use one SVI Talk.")
+        raise ValueError("control already has a sound, but a video has one: use one SVI Talk.")

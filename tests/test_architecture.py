@@ -60,7 +60,6 @@ FILES_WITH_COMFYUI = {
     "nodes/dry_run/read_graph.py",
     "nodes/generate.py",
     "nodes/lora.py",
-    "nodes/lora_presets.py",
     "nodes/schedule.py",
     "nodes/talk.py",
     "training/model/comfy_runtime.py",

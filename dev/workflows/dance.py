@@ -21,7 +21,7 @@ POSE_VIDEO = "pose.mp4"
 
 
 def dance_loop(graph: GraphLayout) -> None:
-    """Wan 2.1 with SVI-Dance: a person who follows a pose video, as long as that is."""
+    """Wan 2.1 with SVI-Dance: a person who follows a pose video."""
     notes = graph.column(430).group("Read me", NOTES)
     notes.note("Start here", note("dance_loop"), 620)
     notes.note("Weight files", weight_files(WAN21_I2V, SVI_DANCE, CLIP_VISION, TEXT_ENCODER, VAE), 300)

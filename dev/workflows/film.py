@@ -1,4 +1,4 @@
-"""The workflow of SVI-Film on Wan 2.1, which Film-transitions and Tom & Jerry share."""
+"""The workflow of SVI-Film on Wan 2.1, also used for Film-transitions and Tom & Jerry."""
 
 from dev.workflows.graph_layout import GraphLayout
 from dev.workflows.texts import paragraphs

@@ -21,12 +21,12 @@ WIDGET_HEIGHT = 24
 NODE_PADDING = 16
 TEXT_HEIGHT = 110  # of a multi-line text, unless the description says otherwise
 NODE_GAP = 26  # between two nodes of a group
-FOOTER_HEIGHT = 38  # by which the newer renderer makes the nodes of a pack taller: it shows the pack's name below them
+FOOTER_HEIGHT = 38  # extra height of a pack's nodes in the newer renderer, which shows the pack's name below them
 GROUP_PADDING = 18
 GROUP_TITLE_HEIGHT = 44
 GROUP_GAP = 36
 COLUMN_GAP = 44
-# SVI Generate shows its finished clips from the first one on; the others grow a little in the newer renderer.
+# SVI Generate grows with its clip panel; the others grow a little in the newer renderer.
 PREVIEW_HEIGHTS = {"SVIGenerate": 310, "SVIStoryline": 60, "ModelPatchLoader": 30}
 NOTE_TYPE = "MarkdownNote"
 NOTE_COLOURS = {"color": "#222", "bgcolor": "#000"}
@@ -76,7 +76,7 @@ class Node:
 
 @dataclass
 class Group:
-    """A titled, coloured frame around nodes that stand below each other."""
+    """A titled, coloured frame around a stack of nodes."""
 
     graph: GraphLayout
     title: str
@@ -144,7 +144,7 @@ class Group:
 
 @dataclass
 class Column:
-    """Groups of equal width below each other."""
+    """A stack of groups of equal width."""
 
     graph: GraphLayout
     width: float
@@ -216,7 +216,7 @@ class GraphLayout:
 
 
 def execution_order(nodes: Sequence[Node]) -> dict[int, int]:
-    """Return node id -> place in an order in which every node comes after the nodes that it reads."""
+    """Return the position of each node id in a topological order."""
     done: dict[int, int] = {}
 
     def visit(node: Node) -> None:

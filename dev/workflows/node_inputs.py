@@ -21,12 +21,12 @@ class Input:
 
     @property
     def is_widget(self) -> bool:
-        """Whether the value is typed in on the node; otherwise it comes over a link only."""
+        """Whether the value can be typed in; otherwise the input is a socket."""
         return self.type in WIDGET_TYPES and not self.options.get("forceInput")
 
     @property
     def is_text(self) -> bool:
-        """Whether it is a text of several lines."""
+        """Whether it is a multi-line text."""
         return bool(self.options.get("multiline"))
 
     def companion_values(self) -> list[str]:

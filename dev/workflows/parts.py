@@ -1,4 +1,4 @@
-"""Parts that several workflows have in common."""
+"""Parts that several workflows share."""
 
 from typing import Any
 
@@ -81,7 +81,7 @@ def svi_layout(group: Any, variant: str) -> Node:
 
 
 def generate(group: Any, links: dict[str, Node], prefix: str, **settings: Any) -> Node:
-    """Add SVI Generate and, beside it, the node that saves its video; `settings` win over what most workflows have."""
+    """Add SVI Generate and, beside it, the node that saves its video; `settings` override the usual values."""
     usual = {"seed": 42, "seed_mode": "per clip", "boundary": 0.9}
     video = group.add("SVIGenerate", **usual | links | settings, filename_prefix=prefix)
     save_video(group, video, prefix)
@@ -89,6 +89,6 @@ def generate(group: Any, links: dict[str, Node], prefix: str, **settings: Any) -
 
 
 def save_video(group: Any, video: Node, prefix: str) -> Node:
-    """Add the node that saves the video and shows it, beside `group`: SVI Generate grows with what it shows."""
+    """Add the node that saves and shows the video beside `group`, since SVI Generate grows with its panel."""
     beside = group.graph.column(420).group("Saved video", VIDEO)
     return beside.add("SaveVideo", preview_height=340, video=video, filename_prefix=prefix, format="auto", codec="auto")

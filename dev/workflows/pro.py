@@ -29,7 +29,7 @@ def loop_2_0_pro(graph: GraphLayout) -> None:
 
 
 def long_story(graph: GraphLayout) -> None:
-    """A minute of story: cuts to other anchors, a held frame, an end image; the plan before, filmstrip and report after."""
+    """A story of a minute with cuts, a held frame, an end image, a plan, a filmstrip and a report."""
     links = _until_video(graph, "long_story_2.0_pro", 560, LONG_STORY)
     scenes = graph.column(400)
     anchors: dict[str, Node] = {}
@@ -53,7 +53,7 @@ def long_story(graph: GraphLayout) -> None:
 
 
 def extend_2_0_pro(graph: GraphLayout) -> None:
-    """Two more clips after a video that is there already."""
+    """Two more clips after an existing video."""
     links = _until_video(graph, "extend_2.0_pro", 470, paragraphs(SEQUEL))
     before = graph.column(520).group("The video to continue", REFERENCE)
     loaded = before.add("LoadVideo", preview_height=640, file=EXAMPLE_VIDEO)
@@ -63,7 +63,7 @@ def extend_2_0_pro(graph: GraphLayout) -> None:
 
 
 def reroll_2_0_pro(graph: GraphLayout) -> None:
-    """The loop with a filmstrip beside it: find the clip that went wrong, give it another seed."""
+    """The loop with a filmstrip, to find a bad clip and give it another seed."""
     story = "\n\n".join((STORY[0], f"[seed 1234]\n{STORY[1]}", STORY[2]))
     links = _until_video(graph, "reroll_2.0_pro", 470, story)
     video = generate(graph.column(520).group("5 - Video", VIDEO), links, "svi/reroll", num_clips=3, cfg=1.0)
@@ -73,7 +73,7 @@ def reroll_2_0_pro(graph: GraphLayout) -> None:
 
 
 def unrolled_2_0_pro(graph: GraphLayout) -> None:
-    """Wan 2.2 with SVI 2.0 Pro: two clips of building blocks and stock samplers."""
+    """Wan 2.2 with SVI 2.0 Pro: two clips from building blocks and stock samplers."""
     notes = graph.column(430).group("Read me", NOTES)
     notes.note("Start here", note("unrolled_2.0_pro"), 460)
     notes.note("Weight files", weight_files(HIGH, LOW, SVI_HIGH, SVI_LOW, LIGHT_HIGH, LIGHT_LOW, TEXT_ENCODER, VAE), 350)

@@ -1,4 +1,4 @@
-"""A story of 15 seconds: prompts from a storyline, a character line in front of each, distilled sampling in five steps."""
+"""A story of 15 seconds: storyline prompts with a character line, distilled sampling in five steps."""
 
 from dev.workflows.graph_layout import GraphLayout, Node
 from dev.workflows.parts import MODELS, NOTES, PROMPTS, SAMPLING, VIDEO, encoders, generate, prompt_texts, reference, svi_layout
@@ -61,7 +61,7 @@ def _experts(graph: GraphLayout) -> Node:
 
 
 def _storyline(column) -> Node:
-    """Add the storyline, and what shows it; return the former."""
+    """Add the storyline and a preview of it; return the storyline."""
     group = column.group("3 - Storyline", PROMPTS)
     written = group.add(
         "SVIStoryline",

@@ -31,7 +31,7 @@ SPEECH = "speech.wav"
 
 
 def talk_loop(graph: GraphLayout) -> None:
-    """Wan 2.1 with SVI-Talk: a person who says what a sound says, as long as that is."""
+    """Wan 2.1 with SVI-Talk: a person who speaks audio of any length."""
     notes = graph.column(430).group("Read me", NOTES)
     notes.note("Start here", note("talk_loop"), 620)
     files = (WAN21_I2V, SVI_TALK, MULTITALK, WAV2VEC2, CLIP_VISION, TEXT_ENCODER, VAE)
@@ -49,7 +49,7 @@ def talk_loop(graph: GraphLayout) -> None:
 
 
 def _speech(graph: GraphLayout, layout: Node) -> Node:
-    """Add the sound, what hears it, and SVI Talk."""
+    """Add the audio, its encoder and SVI Talk."""
     group = graph.column(460).group("5 - Speech", REFERENCE)
     sound = group.add("LoadAudio", preview_height=90, audio=SPEECH)
     encoder = group.add("AudioEncoderLoader", models=downloads(WAV2VEC2), audio_encoder_name=WAV2VEC2)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 _NOTES = Path(__file__).resolve().parent / "notes"
 
-# Wan's own default negative prompts: the Chinese one of 2.2 (and SVI 2.x), the English translation that SVI 1.0 uses.
+# Wan's default negative prompts: Chinese for 2.2 and SVI 2.x, English for SVI 1.0.
 NEGATIVE_CHINESE = (
     "色调艳丽，过曝，静态，细节模糊不清，字幕，风格，作品，画作，画面，静止，整体发灰，最差质量，低质量，JPEG压缩残留，丑陋的，残缺的，"
     "多余的手指，画得不好的手部，画得不好的脸部，畸形的，毁容的，形态畸形的肢体，手指融合，静止不动的画面，杂乱的背景，三条腿，"
@@ -69,7 +69,7 @@ SEQUEL = (
 
 
 def note(name: str) -> str:
-    """Return the note of that name, in Markdown."""
+    """Return the note `name` in Markdown."""
     return (_NOTES / f"{name}.md").read_text(encoding="utf-8")
 
 

@@ -1,4 +1,4 @@
-"""Workflows of SVI 2.0: on Wan 2.1, and on both experts of Wan 2.2 as the authors' own ComfyUI workflow sets them."""
+"""Workflows of SVI 2.0: on Wan 2.1, and on Wan 2.2 with the settings of the authors' ComfyUI workflow."""
 
 from dev.workflows.graph_layout import GraphLayout, Node
 from dev.workflows.parts import (
@@ -37,7 +37,7 @@ def loop_2_0_wan21(graph: GraphLayout) -> None:
 
 
 def loop_2_0_wan22(graph: GraphLayout) -> None:
-    """Wan 2.2 with SVI 2.0: one scene with much motion, frames instead of latents between clips."""
+    """Wan 2.2 with SVI 2.0: one scene with much motion, passing frames instead of latents between clips."""
     notes = graph.column(430).group("Read me", NOTES)
     notes.note("Start here", note("loop_2.0_wan22"), 620)
     notes.note("Weight files", weight_files(HIGH, LOW, SVI_2_HIGH, SVI_2_LOW, LIGHT_HIGH, LIGHT_LOW, TEXT_ENCODER, VAE), 350)

@@ -1,4 +1,4 @@
-"""The loop on Wan 2.1 with one SVI LoRA: what the workflows of Film and 2.0 have in common."""
+"""The loop on Wan 2.1 with one SVI LoRA: shared by the workflows of Film and 2.0."""
 
 from dev.workflows.graph_layout import GraphLayout, Node
 from dev.workflows.parts import (

@@ -1,4 +1,4 @@
-"""The files of published weights that the workflows load, and where they are downloaded from."""
+"""The published weights that the workflows load, and their download addresses."""
 
 WAN22 = "https://huggingface.co/Comfy-Org/Wan_2.2_ComfyUI_Repackaged/resolve/main/split_files"
 WAN21 = "https://huggingface.co/Comfy-Org/Wan_2.1_ComfyUI_repackaged/resolve/main/split_files"
@@ -49,7 +49,7 @@ URLS = {  # file name: (folder below models/, address)
 
 
 def downloads(*names: str) -> list[dict[str, str]]:
-    """Return what the front end offers to download for these weight files."""
+    """Return the download list of these weight files for the front end."""
     return [{"name": name, "url": URLS[name][1], "directory": URLS[name][0]} for name in names if name in URLS]
 
 

@@ -1,1 +1,1 @@
-"""The translators between ComfyUI and svi_core."""
+"""Translate between ComfyUI and svi_core."""

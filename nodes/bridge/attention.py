@@ -1,12 +1,10 @@
-"""The fastest exact attention kernel of the device for each shape, found by timing PyTorch's own kernels once.
+"""Choose the fastest exact attention kernel for each shape by timing PyTorch's kernels once.
 
-ComfyUI asks PyTorch for FlashAttention 2 first, on every GPU. On some (Hopper) cuDNN's kernel does the same sum much faster.
-Which one it is depends on GPU, driver and shape, so it is measured: the first attention of each shape runs every kernel on
-its real queries, keys and values, the winner is kept for the life of the process. Attention that the user chose otherwise
-(--use-sage-attention, --use-flash-attention, xformers, an override of another node) is left alone, and so is the CPU.
-
-In a compiled model (ComfyUI's TorchCompileModel) the choice is one operator that the compiler does not look into. Otherwise it
-would compile the timing too, and cut every block into pieces around it.
+ComfyUI asks PyTorch for FlashAttention 2 first, but on some GPUs (Hopper) cuDNN's kernel is much faster. The best kernel
+depends on GPU, driver and shape. So the first attention of each shape times every kernel on its real inputs, and the process
+keeps the winner. Attention that the user chose (--use-sage-attention, --use-flash-attention, xformers, another node's
+override) is left alone, and so is the CPU. For torch.compile (TorchCompileModel) the choice is one opaque operator; otherwise
+the timing would be compiled too and would break the graph in every block.
 
 Source: docs/METHOD.md, 11.1 (what the wrong kernel costs); ComfyUI's comfy/ldm/modules/attention.py, wrap_attn.
 """
@@ -24,16 +22,16 @@ from torch.nn.functional import scaled_dot_product_attention
 OVERRIDE = "optimized_attention_override"
 EXACT_KERNELS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
 COMFYUI = "ComfyUI's"
-MIN_TOKENS = 1024  # below, the kernel does not matter
-DTYPES = (torch.bfloat16, torch.float16)  # that the exact kernels take
-CLEAR_GAIN = 0.95  # of ComfyUI's time: results differ in the last bit between kernels, so a close race must not decide
+MIN_TOKENS = 1024  # below this the kernel does not matter
+DTYPES = (torch.bfloat16, torch.float16)  # of the exact kernels
+CLEAR_GAIN = 0.95  # of ComfyUI's time; kernels differ in the last bits, so small gains must not switch
 _TIMED_RUNS = 2
 _log = logging.getLogger(__name__)
 Attend = Callable[[], torch.Tensor]
 
 
 def gpu_milliseconds(attend: Attend) -> float:
-    """Return the mean time of `attend` on the current CUDA stream, after one run that is not counted."""
+    """Return the mean time of `attend` on the current CUDA stream, after a warm-up run."""
     attend()
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     begin.record()
@@ -46,13 +44,13 @@ def gpu_milliseconds(attend: Attend) -> float:
 
 @dataclass
 class FastestAttention:
-    """ComfyUI's override of attention: calls the kernel that was fastest for the shape at hand.
+    """An attention override for ComfyUI that calls the fastest kernel for each shape.
 
     Attributes:
-        kernels: what is compared with ComfyUI's own choice; all of them exact.
-        milliseconds: how a kernel is timed.
-        device_type: where kernels are compared at all.
-        chosen: the name of the winner by (device, dtype, heads, shape of q, shape of k).
+        kernels: exact kernels to compare with ComfyUI's choice.
+        milliseconds: times a kernel.
+        device_type: the device on which kernels are compared.
+        chosen: the winner's name by (device, dtype, heads, shape of q, shape of k).
     """
 
     kernels: Mapping[str, SDPBackend] = field(default_factory=lambda: EXACT_KERNELS)
@@ -61,12 +59,12 @@ class FastestAttention:
     chosen: dict[tuple, str] = field(default_factory=dict)
 
     def __call__(self, func: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, *rest, **options):
-        """Attend with q, k, v [B, tokens, heads * width]; `func` is the attention that ComfyUI was about to call."""
+        """Attend with q, k, v [B, tokens, heads * width]; `func` is ComfyUI's own choice."""
         theirs = functools.partial(func, q, k, v, heads, *rest, **options)
         if not self._may_choose(func, q, rest, options):
             return theirs()
         if torch.compiler.is_compiling():
-            return _not_looked_into(q, k, v, heads)
+            return _opaque_attention(q, k, v, heads)
         shape = (q.device, q.dtype, heads, q.shape, k.shape)
         ways = {name: functools.partial(_attend, kernel, q, k, v, heads) for name, kernel in self.kernels.items()}
         if shape not in self.chosen:
@@ -74,34 +72,31 @@ class FastestAttention:
         return ways.get(self.chosen[shape], theirs)()
 
     def _may_choose(self, func: Callable, q: torch.Tensor, rest: tuple, options: dict) -> bool:
-        """Whether this is plain attention that ComfyUI would give to PyTorch, on a GPU, and large enough to matter."""
+        """Whether ComfyUI would call PyTorch's plain attention, on a GPU, with enough tokens to matter."""
         plain = not rest and all(value is None or name in _KNOWN for name, value in options.items())
         is_large = q.ndim == 3 and q.shape[1] >= MIN_TOKENS and q.dtype in DTYPES
         return plain and is_large and q.device.type == self.device_type and func is _pytorchs()
 
     def _fastest(self, ways: Mapping[str, Attend], shape: tuple) -> str:
-        """Return the name of the fastest of `ways`; ComfyUI's, unless another is clearly faster."""
+        """Return the name of the fastest of `ways`, or ComfyUI's unless another is clearly faster."""
         times = {}
         for name, attend in ways.items():
             try:
                 times[name] = self.milliseconds(attend)
-            except RuntimeError as error:  # a kernel that this GPU or this shape does not have, or that needs too much memory
+            except RuntimeError as error:  # unsupported by the GPU or for this shape, or out of memory
                 if name == COMFYUI:
                     raise
                 _log.debug("SVI: the %s attention kernel cannot be used here (%s)", name, error)
         best = min(times, key=times.get)
         if times[best] > CLEAR_GAIN * times[COMFYUI]:
             best = COMFYUI
-        told = ", ".join(f"{name} {time:.2f} ms" for name, time in times.items())
-        _log.info("SVI: attention over %d x %d tokens: %s; using %s.", shape[3][1], shape[4][1], told, best)
+        listed = ", ".join(f"{name} {time:.2f} ms" for name, time in times.items())
+        _log.info("SVI: attention over %d x %d tokens: %s; using %s.", shape[3][1], shape[4][1], listed, best)
         return best
 
 
 def with_fastest_attention(model):
-    """Return a clone of the MODEL that uses :data:`FASTEST`, or `model` itself where another override is on it already.
-
-    The clone has the patches of `model`, so ComfyUI keeps its weights as they are.
-    """
+    """Return a clone of the MODEL that uses :data:`FASTEST`, or `model` itself if it already has an override."""
     if OVERRIDE in model.model_options["transformer_options"] or model.load_device.type != FASTEST.device_type:
         return model
     clone = model.clone()
@@ -109,11 +104,11 @@ def with_fastest_attention(model):
     return clone
 
 
-_KNOWN = {"transformer_options", "_inside_attn_wrapper", "attn_precision"}  # keywords that PyTorch's attention does not read
+_KNOWN = {"transformer_options", "_inside_attn_wrapper", "attn_precision"}  # keywords that PyTorch's attention ignores
 
 
 def _pytorchs() -> Callable:
-    """Return what ComfyUI hands to an override when it is about to use PyTorch's attention."""
+    """Return the function that ComfyUI passes to an override for PyTorch's attention."""
     return comfy.ldm.modules.attention.attention_pytorch.__wrapped__
 
 
@@ -121,7 +116,7 @@ def _attend(kernel: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tenso
     """Return attention [B, tokens, heads * width] by one kernel.
 
     Raises:
-        RuntimeError: the kernel cannot be used for this device or shape.
+        RuntimeError: the kernel does not support this device or shape.
     """
     split = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
     with sdpa_kernel(kernel):
@@ -133,12 +128,12 @@ FASTEST = FastestAttention()
 
 
 @torch.library.custom_op("svi::fastest_attention", mutates_args=())
-def _not_looked_into(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
-    """Return what :data:`FASTEST` makes of q, k, v [B, tokens, heads * width]; to a compiler this is one operator."""
+def _opaque_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
+    """Return the attention of :data:`FASTEST` for q, k, v [B, tokens, heads * width] as one operator of a compiled graph."""
     return FASTEST(_pytorchs(), q, k, v, heads).contiguous()
 
 
-@_not_looked_into.register_fake
+@_opaque_attention.register_fake
 def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
-    """Return a tensor like the result, for a compiler that only asks for its shape."""
+    """Return a tensor of the result's shape, for the compiler."""
     return q.new_empty(q.shape)

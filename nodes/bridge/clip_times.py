@@ -1,4 +1,4 @@
-"""Clip times of earlier runs, kept in ComfyUI's user folder to estimate later ones."""
+"""Clip times of earlier runs, kept in ComfyUI's user folder for estimates."""
 
 import logging
 from collections.abc import Iterable
@@ -18,10 +18,7 @@ def earlier_times() -> list[ClipTime]:
 
 
 def note_run(hidden, store: RunStore, clips: Iterable[ShownClip]) -> None:
-    """Remember the clip times of a finished run, for the models that its graph names.
-
-    If they cannot be written, only the log says so: the run itself has succeeded.
-    """
+    """Save the clip times of a finished run with its model names; a failure is only logged."""
     names = checkpoint_names(QueuedGraph(hidden.prompt or {}), hidden.unique_id)
     if not names or None in names:
         return

@@ -1,4 +1,4 @@
-"""ComfyUI's LATENT: un-normalised, so that the zero of normalised space is a constant per channel there.
+"""ComfyUI's LATENT, which is un-normalised: the zero of normalised space is a constant per channel.
 
 Source: docs/METHOD.md, 2.1 and 2.4; ComfyUI's comfy/model_base.py, class WAN21 (concat_cond, extra_conds).
 """
@@ -10,15 +10,11 @@ import torch
 from ...svi_core.conditioning.build_y import ConditioningLatent, KnownPart
 from ...svi_core.geometry import LATENT_CHANNELS, SPATIAL_STRIDE, num_pixel_frames
 
-FRAMES_KEY = "svi_frames"  # pixel frames [n, H, W, 3] that an SVI LATENT was encoded from, for pixel-space layouts
+FRAMES_KEY = "svi_frames"  # pixel frames [n, H, W, 3] of an SVI LATENT, for pixel-space layouts
 
 
 def samples_of(latent: dict, name: str) -> torch.Tensor:
-    """Return the tensor [B, 16, F, h, w] of a ComfyUI LATENT.
-
-    Raises:
-        ValueError: the LATENT is not a Wan 2.1 video latent.
-    """
+    """Return the tensor [B, 16, F, h, w] of a LATENT; raise ValueError if it is not a Wan 2.1 video latent."""
     samples = latent["samples"]
     if samples.is_nested or samples.ndim != 5 or samples.shape[1] != LATENT_CHANNELS:
         shape = "nested" if samples.is_nested else list(samples.shape)
@@ -30,18 +26,18 @@ def samples_of(latent: dict, name: str) -> torch.Tensor:
 
 
 def empty_latent(y: ConditioningLatent) -> dict:
-    """Return the all-zero LATENT that a sampler starts from for a clip conditioned on `y`."""
+    """Return the all-zero LATENT from which to sample a clip conditioned on `y`."""
     return {"samples": torch.zeros_like(y.latent, device=comfy.model_management.intermediate_device())}
 
 
 def pixel_size(latent: dict) -> tuple[int, int]:
-    """Return (width, height) in pixels of what a LATENT decodes to."""
+    """Return the decoded (width, height) of a LATENT in pixels."""
     height, width = latent["samples"].shape[-2:]
     return width * SPATIAL_STRIDE, height * SPATIAL_STRIDE
 
 
 def clip_size(num_slots: int, samples: torch.Tensor) -> str:
-    """Return in words the size of a clip of `num_slots` latent slots, each as large as those of `samples`."""
+    """Return the size of a clip of `num_slots` slots as text; `samples` gives width and height."""
     width, height = pixel_size({"samples": samples})
     return f"{num_pixel_frames(num_slots)} frames of {width} x {height} pixels"
 
@@ -52,9 +48,5 @@ def zero_latent_slot() -> torch.Tensor:
 
 
 def known_part(latent: dict, name: str) -> KnownPart:
-    """Return an anchor or a motion LATENT as svi_core knows it; one that SVI nodes made from images carries its frames.
-
-    Raises:
-        ValueError: the LATENT is not a Wan 2.1 video latent.
-    """
+    """Return an anchor or motion LATENT for svi_core, with its frames if SVI nodes made it from images."""
     return KnownPart(samples_of(latent, name), latent.get(FRAMES_KEY))

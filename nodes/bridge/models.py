@@ -1,7 +1,4 @@
-"""ComfyUI's MODEL and CLIP_VISION: what they are, and hashes of all that their output depends on.
-
-What ComfyUI would accept and SVI cannot use is refused here by name, before sampling starts.
-"""
+"""ComfyUI's MODEL and CLIP_VISION: checks before sampling, and hashes of everything their output depends on."""
 
 from pathlib import Path
 
@@ -12,11 +9,7 @@ from ...svi_core.files.fingerprint import fingerprint, large_file_fingerprint
 
 
 def require_i2v(model, name: str) -> None:
-    """Refuse a model that does not take SVI's 36 input channels (16 noise + 4 mask + 16 latent).
-
-    Raises:
-        ValueError: naming the input and what to load instead.
-    """
+    """Raise ValueError for a model without SVI's 36 input channels (16 noise + 4 mask + 16 latent)."""
     channels = _in_channels(model)
     if channels != 36:
         found = "not a Wan model" if channels is None else f"a model with {channels} input channels"
@@ -32,52 +25,39 @@ def needs_clip_vision(model) -> bool:
 
 
 def model_fingerprint(model) -> str:
-    """Return a hash of all that a MODEL's output depends on: its file and dtype, the patches on it, its settings.
-
-    A model that came from a loader with a file is identified by that file; any other by samples of its weights.
-    """
+    """Return a hash of everything a MODEL's output depends on: file (or samples of its weights), dtype, patches, settings."""
     source = _source_file(model)
     weights = large_file_fingerprint(source) if source else _weight_samples(model)
     loading = (getattr(model, "cached_patcher_init", None) or (None, ()))[1][1:]
     patches = {key: [tuple(map(_sampled, patch)) for patch in entries] for key, entries in model.patches.items()}
-    others = [
-        getattr(model, name, None)
-        for name in (
-            "object_patches",
-            "model_options",
-            "wrappers",
-            "callbacks",
-            "injections",
-            "weight_wrapper_patches",
-            "hook_patches",
-        )
-    ]
+    names = "object_patches model_options wrappers callbacks injections weight_wrapper_patches hook_patches"
+    others = [getattr(model, name, None) for name in names.split()]
     more = {key: [model_fingerprint(m) for m in models] for key, models in model.additional_models.items()}
     return fingerprint(type(model.model).__name__, str(model.model.get_dtype()), weights, loading, patches, others, more)
 
 
 def weights_identity(patcher) -> str:
-    """Return a hash of the file that a patcher's weights came from, or of samples of them."""
+    """Return a hash of the file of a patcher's weights, or of samples of them."""
     source = _source_file(patcher)
     return large_file_fingerprint(source) if source else weights_fingerprint(patcher)
 
 
 def weights_fingerprint(patcher) -> str:
-    """Return a hash of what a patcher carries, by samples of its weights."""
+    """Return a hash of samples of a patcher's weights."""
     return fingerprint(_weight_samples(patcher))
 
 
 def _source_file(patcher) -> Path | None:
-    """Return the file that ComfyUI's loader read this model from, where it says so."""
+    """Return the file that ComfyUI's loader read this model from, if known."""
     arguments = (getattr(patcher, "cached_patcher_init", None) or (None, ()))[1]
     paths = [Path(argument) for argument in arguments[:1] if isinstance(argument, str)]
     return next((path for path in paths if path.is_file()), None)
 
 
 def _weight_samples(patcher) -> dict[str, tuple]:
-    """Return a sample of each weight, as it was before any patch.
+    """Return a sample of each unpatched weight.
 
-    GGUF loaders fill the state dict with meta tensors, some of which are no weights: stored bytes are sampled in their place.
+    GGUF loaders put meta tensors into the state dict, and some are not weights: sample the stored bytes instead.
     """
     weights = patcher.model.state_dict()
     for key in [key for key, weight in weights.items() if weight.is_meta]:
@@ -90,7 +70,7 @@ def _weight_samples(patcher) -> dict[str, tuple]:
 
 
 def _sampled(value):
-    """Return dtype, shape and 64 spread values in place of a tensor, also of those inside a weight adapter or a tuple."""
+    """Replace tensors, also inside a weight adapter or a tuple, by their dtype, shape and 64 evenly spaced values."""
     if isinstance(value, torch.Tensor):
         flat = value.detach().reshape(-1)
         count = min(64, flat.numel())
@@ -102,7 +82,7 @@ def _sampled(value):
 
 
 def _in_channels(model) -> int | None:
-    """Return the channels that the patch embedding takes, or None for a model without one."""
+    """Return the input channels of the patch embedding, or None for a model without one."""
     embedding = getattr(getattr(model.model, "diffusion_model", None), "patch_embedding", None)
     weight = getattr(embedding, "weight", None)
     return None if weight is None or weight.ndim != 5 else weight.shape[1]

@@ -1,6 +1,6 @@
-"""The queued graph as data: it says what a run is asked to do before any node executes.
+"""The queued graph as data, readable before any node executes.
 
-ComfyUI hands a node the whole graph in API format, {node id: {"class_type": ..., "inputs": {name: value or [node id, slot]}}}.
+ComfyUI gives a node the whole graph in API format, {node id: {"class_type": ..., "inputs": {name: value or [node id, slot]}}}.
 """
 
 from collections.abc import Collection, Iterator, Mapping
@@ -15,14 +15,14 @@ from ...svi_core.files.fingerprint import fingerprint, large_file_fingerprint
 GENERATE, LORA_STACK = "SVIGenerate", "SVILoraStack"
 MODEL_INPUTS = ("model", "model_low_noise")
 MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
-# Inputs of SVI Generate that a clip's own key holds already, or that change a run's files but not its clips.
+# Inputs of SVI Generate that are part of a clip's own key, or that change a run's files but not its clips.
 _NOT_IN_HASH = {"num_clips", "seed", "seed_mode", "filename_prefix", "output", "layout", "continue_from"}
 _SCHEDULE_WIDGETS = {"text", "split", "file", "until_stopped"}
 _NOT_MODELS = {"custom_nodes", "configs"}
 
 
 class NotKnown(ValueError):
-    """A value that another node makes: it is known once that node has run."""
+    """A value that is only known after another node has run."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +40,7 @@ class QueuedGraph:
     nodes: Mapping[str, Mapping]
 
     def class_of(self, node_id: str) -> str:
-        """Return the class of a node, "" where the graph has no such node."""
+        """Return the class of a node, or "" if it is not in the graph."""
         return self.nodes.get(node_id, {}).get("class_type", "")
 
     def inputs(self, node_id: str) -> Mapping[str, object]:
@@ -48,24 +48,24 @@ class QueuedGraph:
         return self.nodes.get(node_id, {}).get("inputs", {})
 
     def title(self, node_id: str) -> str:
-        """Return a node's title, or its class if it has none, with its id, for messages."""
+        """Return a node's title (or its class) with its id, for messages."""
         title = (self.nodes.get(node_id, {}).get("_meta") or {}).get("title") or self.class_of(node_id)
         return f"{title} (node {node_id})"
 
     def link(self, node_id: str, name: str) -> Link | None:
-        """Return where the input `name` of a node comes from, or None if it is a literal or empty."""
+        """Return the source of the input `name` of a node, or None for a literal or an empty input."""
         return as_link(self.inputs(node_id).get(name))
 
     def links(self, node_id: str, left_out: Collection[str] = ()) -> list[Link]:
-        """Return where the inputs of a node come from, those with names in `left_out` and literals excepted."""
+        """Return the sources of a node's linked inputs, except those in `left_out`."""
         links = (as_link(value) for name, value in self.inputs(node_id).items() if name not in left_out)
         return [link for link in links if link is not None]
 
     def value(self, node_id: str, name: str, default: object = None) -> object:
-        """Return the literal of a widget, also one that comes from a node that only holds a value (a primitive).
+        """Return the literal of a widget or of a linked primitive node.
 
         Raises:
-            NotKnown: it comes from any other node.
+            NotKnown: any other node is linked.
         """
         value = self.inputs(node_id).get(name, default)
         source = as_link(value)
@@ -76,14 +76,14 @@ class QueuedGraph:
         raise NotKnown(f"{name}: comes from {self.title(source.node_id)}")
 
     def upstream(self, node_id: str) -> list[str]:
-        """Return `node_id` and all nodes that it depends on, the nearest first."""
+        """Return `node_id` and all nodes that it depends on, nearest first."""
         found = [node_id]
-        for current in found:  # grows while it is walked: breadth first
+        for current in found:  # grows during the loop: breadth first
             found += dict.fromkeys(link.node_id for link in self.links(current) if link.node_id not in found)
         return [node for node in found if node in self.nodes]
 
     def chain(self, node_id: str, name: str) -> Iterator[str]:
-        """Yield the nodes of a chain that is linked by inputs called `name`, from `node_id`'s own input on."""
+        """Yield the nodes of a chain that is linked by inputs called `name`, starting behind `node_id`."""
         seen = {node_id}
         link = self.link(node_id, name)
         while link is not None and link.node_id not in seen:
@@ -92,7 +92,7 @@ class QueuedGraph:
             link = self.link(link.node_id, name)
 
     def model_chain(self, node_id: str, name: str) -> Iterator[Link]:
-        """Yield the outputs that a MODEL passes through on its way to the input `name` of a node; its loader's comes last."""
+        """Yield the outputs that a MODEL passes on its way to the input `name` of a node, the loader's last."""
         seen = {node_id}
         link = self.link(node_id, name)
         while link is not None and link.node_id not in seen:
@@ -102,7 +102,7 @@ class QueuedGraph:
             link = self.link(link.node_id, "model_low_noise" if is_second else "model")
 
     def other_users(self, node_id: str, besides: set[str]) -> list[str]:
-        """Return the nodes that take an output of `node_id`, other than those in `besides`."""
+        """Return the nodes that use an output of `node_id`, except those in `besides`."""
         takers = (taker for taker in self.nodes if taker not in besides)
         return [taker for taker in takers if node_id in (link.node_id for link in self.links(taker))]
 
@@ -113,9 +113,9 @@ class FileName:
 
     Attributes:
         node_id: the node.
-        name: as its widget says.
-        kind: ComfyUI's folder it is in, "diffusion_models" for instance; "" if it is in none.
-        path: the file, or None if it is missing.
+        name: the widget's value.
+        kind: ComfyUI's folder, such as "diffusion_models"; "" if missing.
+        path: the file, or None if missing.
     """
 
     node_id: str
@@ -146,10 +146,10 @@ def checkpoint_names(graph: QueuedGraph, node_id: str) -> tuple[str | None, ...]
 
 
 def graph_hash(prompt: Mapping[str, Mapping], node_id: str) -> str:
-    """Return a hash of everything in the graph that shapes the clips of the SVI Generate `node_id`, for ClipPlan.graph_hash.
+    """Return a hash of everything in the graph that affects the clips of the SVI Generate `node_id`, for ClipPlan.graph_hash.
 
-    Prompts, seeds and lengths are left out, since each clip's own key holds them. Files enter with their present content. A
-    node that is not in the graph (one made by node expansion) has the hash "".
+    Prompts, seeds and lengths are part of each clip's own key instead. Files enter with their current content. A node that is
+    not in the graph (made by node expansion) has the hash "".
     """
     graph = QueuedGraph(prompt or {})
     if node_id not in graph.nodes:
@@ -172,7 +172,7 @@ def _hash_part(value: object, hashes: Mapping[str, str]) -> object:
 
 
 def _ancestors_first(graph: QueuedGraph, node_id: str, left_out: Mapping[str, set[str]]) -> list[str]:
-    """Return `node_id` and what it depends on, except through inputs `left_out`, each node after those that it needs."""
+    """Return `node_id` and its dependencies, except through inputs `left_out`, each node after those that it needs."""
     order: list[str] = []
     seen: set[str] = set()
     waiting = [(node_id, False)]
@@ -189,7 +189,7 @@ def _ancestors_first(graph: QueuedGraph, node_id: str, left_out: Mapping[str, se
 
 
 def as_link(value: object) -> Link | None:
-    """Return the link that an input's value is, or None for a literal."""
+    """Return an input's value as a link, or None for a literal."""
     if isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str) and isinstance(value[1], int):
         return Link(value[0], value[1])
     return None
@@ -210,10 +210,7 @@ def _find_model(name: str) -> tuple[str, Path | None]:
 
 
 def _stamp(value: object) -> object:
-    """Return what identifies the present content of the file that a literal names; None if it names no file.
-
-    For a model that is its size and time of change, for a picture or another input a hash of its content.
-    """
+    """Return the size and time of the model file, or a hash of the input file, that a literal names; None if no file."""
     if not isinstance(value, str) or not 0 < len(value) <= 255 or "\n" in value or "\0" in value:
         return None
     try:
@@ -222,12 +219,12 @@ def _stamp(value: object) -> object:
             return path and (path.stat().st_size, path.stat().st_mtime_ns)
         path = find_input(value)
         return path and large_file_fingerprint(path)
-    except OSError:  # deleted meanwhile, or unreadable: its loader will report it
+    except OSError:  # deleted or unreadable: its loader will report it
         return None
 
 
 def find_input(name: str) -> Path | None:
-    """Return the file in ComfyUI's input folder (or, as ``name [output]``, in another of its folders) called `name`."""
+    """Return the file `name` in ComfyUI's input folder (or, as ``name [output]``, in another folder), or None."""
     try:
         path = Path(folder_paths.get_annotated_filepath(name))
     except ValueError:
@@ -236,7 +233,7 @@ def find_input(name: str) -> Path | None:
 
 
 def embedded_graph(hidden) -> dict[str, object]:
-    """Return what a video file says of the graph that made it; nothing if ComfyUI was told not to embed it."""
+    """Return the graph to embed into a video file; nothing with ComfyUI's --disable-metadata."""
     if comfy.cli_args.args.disable_metadata:
         return {}
     return {"prompt": hidden.prompt, **(hidden.extra_pnginfo or {})}

@@ -1,6 +1,6 @@
 """ComfyUI's sampler: conditioning, noise, one stage of sampling, its progress and its memory.
 
-ComfyUI's ``concat_mask`` is inverted (0 = known), svi_core's is not (1 = known): it is turned round in :func:`set_y` only.
+ComfyUI's ``concat_mask`` is 0 where svi_core's mask is 1 (known); only :func:`set_y` inverts it.
 Source: docs/METHOD.md, 2.4; ComfyUI's comfy/model_base.py, class WAN21 (concat_cond, extra_conds).
 """
 
@@ -15,20 +15,20 @@ from ...svi_core.conditioning.build_y import ConditioningLatent
 
 
 def reset_peak_memory() -> None:
-    """Begin to measure anew for :func:`peak_memory`."""
+    """Restart the measurement of :func:`peak_memory`."""
     device = comfy.model_management.get_torch_device()
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory() -> int:
-    """Return the most bytes that torch had in use on the GPU since :func:`reset_peak_memory`; 0 without a CUDA device."""
+    """Return torch's peak GPU memory in bytes since :func:`reset_peak_memory`; 0 without a CUDA device."""
     device = comfy.model_management.get_torch_device()
     return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
 
 
 def set_y(conditioning: list, y: ConditioningLatent, clip_vision_output=None) -> list:
-    """Return a copy of a CONDITIONING that carries `y` and, where given, the CLIP vision features."""
+    """Return a copy of a CONDITIONING with `y` and, if given, CLIP vision features."""
     values = {"concat_latent_image": y.latent, "concat_mask": 1.0 - y.mask}
     if clip_vision_output is not None:
         values["clip_vision_output"] = clip_vision_output
@@ -36,7 +36,7 @@ def set_y(conditioning: list, y: ConditioningLatent, clip_vision_output=None) ->
 
 
 def sample_stage(model, noise, cfg, sampler, sigmas, positive, negative, samples, seed, callback) -> torch.Tensor:
-    """Run `sampler` over `sigmas` exactly as ComfyUI's own SamplerCustom node does, with our progress callback."""
+    """Run `sampler` over `sigmas` exactly as ComfyUI's SamplerCustom node, with our progress callback."""
     return comfy.sample.sample_custom(
         model, noise, cfg, sampler, sigmas, positive, negative, samples, callback=callback, disable_pbar=True, seed=seed
     )
@@ -57,11 +57,11 @@ class StepProgress:
         self._bar: comfy.utils.ProgressBar | None = None
 
     def restart(self, num_clips: int) -> None:
-        """Count over `num_clips` clips; 0 if their number is open, then over each clip by itself."""
+        """Start over, for `num_clips` clips; 0 if unknown, to count each clip by itself."""
         self._num_clips, self._done, self._bar = num_clips, 0, None
 
     def end_clip(self, index: int) -> None:
-        """Show that the clip `index` is done, also when it was reused and took no step."""
+        """Show that the clip `index` is done, even if it was reused without a step."""
         if self._num_clips:
             self._show((index + 1) * self._steps_per_clip)
         else:
@@ -80,5 +80,5 @@ class StepProgress:
     def _show(self, done: int, preview=None) -> None:
         self._done, total = done, (self._num_clips or 1) * self._steps_per_clip
         if self._bar is None:
-            self._bar = comfy.utils.ProgressBar(total)  # now, since it belongs to the node that is running
+            self._bar = comfy.utils.ProgressBar(total)  # created late, since it attaches to the running node
         self._bar.update_absolute(done, total, preview)

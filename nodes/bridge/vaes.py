@@ -14,7 +14,7 @@ from ...svi_core.systems.layouts import Layout
 from .latents import clip_size, samples_of
 
 MORE_MEMORY = (
-    "Clips finished so far are stored, and Run goes on from there: choose a smaller size or fewer frames a clip, fp8 weights, "
+    "Finished clips are stored, and Run continues from there: choose a smaller size, fewer frames per clip or fp8 weights, "
     "or start ComfyUI with --lowvram or a larger --reserve-vram."
 )
 
@@ -23,7 +23,7 @@ def encode_frames(vae, frames: torch.Tensor) -> torch.Tensor:
     """Encode `frames` [T, H, W, 3] as one video: [1, 16, F, h, w], un-normalised.
 
     Raises:
-        ValueError: a frame size that is not a multiple of 16, or a VAE that is not Wan 2.1's.
+        ValueError: a frame size that is not a multiple of 16, or another VAE than Wan 2.1's.
     """
     require_frame_size(frames.shape[2], frames.shape[1])
     require_wan_vae(vae)
@@ -31,15 +31,15 @@ def encode_frames(vae, frames: torch.Tensor) -> torch.Tensor:
 
 
 def encode_images(vae, images: torch.Tensor) -> torch.Tensor:
-    """Encode each of `images` [N, H, W, 3] alone, as a video of one frame: [N, 16, 1, h, w], un-normalised."""
+    """Encode each of `images` [N, H, W, 3] as a video of one frame: [N, 16, 1, h, w], un-normalised."""
     return torch.cat([encode_frames(vae, image[None]) for image in images])
 
 
 def decode_chunks(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the frames [t, H, W, 3] in [0, 1] of one clip [1, 16, F, h, w], bit for bit those of a whole VAE decode.
+    """Yield the frames [t, H, W, 3] in [0, 1] of one clip [1, 16, F, h, w], bit for bit as a whole VAE decode.
 
-    The causal VAE keeps its state between chunks of 8 frames, so a clip is never in memory as a whole. When memory runs
-    out the rest of the clip is decoded in spatial tiles over its full length (temporal tiles would restart the state).
+    The causal VAE keeps its state between chunks of 8 frames, so a clip never has to fit in memory. If memory runs out, the
+    rest is decoded in spatial tiles over the full length (temporal tiles would restart the state).
     """
     position = 0
     try:
@@ -50,7 +50,7 @@ def decode_chunks(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
     except Exception as error:
         if not (comfy.model_management.is_oom(error) or is_out_of_memory(error)):
             raise
-    logging.warning("SVI: out of memory while decoding; frames from %d on are decoded in spatial tiles.", position)
+    logging.warning("SVI: out of memory while decoding; using spatial tiles from frame %d on.", position)
     comfy.model_management.soft_empty_cache()
     tile = {"tile_x": 32, "tile_y": 32, "overlap": 8}
     what = f"decoding a clip of {clip_size(samples.shape[2], samples)}, even in spatial tiles"
@@ -60,7 +60,7 @@ def decode_chunks(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def _decode_causally(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield frames of slot 0, then of two slots at a time, as ComfyUI's WanVAE.decode walks through them."""
+    """Yield the frames of slot 0, then of two slots at a time, in the order of ComfyUI's WanVAE.decode."""
     decoder = vae.first_stage_model
     if not isinstance(decoder, comfy.ldm.wan.vae.WanVAE):
         yield vae.decode(samples)[0]
@@ -79,13 +79,13 @@ def _decode_causally(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
 
 
 def encode_end_image(vae, frames: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """Return the last slot [1, 16, 1, h, w] of a clip that is grey but for its last frame, the image [1, H, W, 3]."""
+    """Return the last slot [1, 16, 1, h, w] of a grey clip that ends with the image [1, H, W, 3]."""
     clip = torch.full((num_frames - 1, *frames.shape[1:]), 0.5, dtype=frames.dtype, device=frames.device)
     return encode_frames(vae, torch.cat([clip, frames[:1]]))[:, :, -1:]
 
 
 def warn_of_rounding(vae, layout: Layout) -> None:
-    """Tell the log where frames that go through `vae` between clips are rounded by it more than SVI has seen.
+    """Log a warning if frames pass between clips through a `vae` of lower precision than in SVI.
 
     Source: docs/METHOD.md, 5.3: in bf16, and in tiles, still backgrounds gather artefacts that SVI cannot correct.
     """
@@ -94,7 +94,7 @@ def warn_of_rounding(vae, layout: Layout) -> None:
 
 
 def rounding_warning(layout: Layout, vae_dtype: torch.dtype) -> str:
-    """Return what to say of a VAE of `vae_dtype` under a layout that hands over frames."""
+    """Return the warning about a VAE of `vae_dtype` under a layout that passes frames between clips."""
     dtype = str(vae_dtype).removeprefix("torch.")
     return (
         f"layout {layout.name!r} sends frames through the VAE between clips, and it runs in {dtype}: its rounding adds up in "
@@ -103,11 +103,7 @@ def rounding_warning(layout: Layout, vae_dtype: torch.dtype) -> str:
 
 
 def require_wan_vae(vae) -> None:
-    """Refuse a VAE that does not make Wan 2.1's 16-channel video latents.
-
-    Raises:
-        ValueError: naming what the VAE makes.
-    """
+    """Raise ValueError for a VAE that does not make Wan 2.1's 16-channel video latents."""
     if vae is None:
         raise ValueError("vae is missing: connect Load VAE with wan_2.1_vae.")
     known = isinstance(vae.first_stage_model, comfy.ldm.wan.vae.WanVAE | comfy.taesd.taehv.TAEHV)

@@ -1,12 +1,12 @@
-"""Checks of widget values when a graph is queued, before any model loads."""
+"""Check widget values when a graph is queued, before any model loads."""
 
 from collections.abc import Callable
 
 
 def complaint(check: Callable[..., object], *values: object) -> bool | str:
-    """Return what `check` has against `values`, or True.
+    """Return the error message of `check(*values)`, or True.
 
-    ComfyUI passes None for an input that is linked, whose value is not known yet; `execute` checks it later.
+    A linked input is None, since its value is not known yet; `execute` checks it later.
     """
     if any(value is None for value in values):
         return True

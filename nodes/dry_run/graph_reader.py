@@ -1,7 +1,7 @@
-"""Read the widgets of a queued graph by their nodes' own schemas.
+"""Read the widgets of a queued graph by their nodes' schemas.
 
-A widget's name and default stand in its node's schema alone. The functions that turn widget values into what a run uses stand
-beside the node, where `execute` calls them; their parameters are named after the widgets.
+Names and defaults of widgets come from the node's schema. The functions that convert widget values belong to the node, whose
+`execute` calls them too; their parameters are named after the widgets.
 """
 
 import inspect
@@ -12,18 +12,13 @@ from comfy_api.latest import io
 
 from ..bridge.queued_graph import NotKnown, QueuedGraph
 
-STOCK = None  # in place of a node class: a node of ComfyUI's own, whose defaults are not needed
+STOCK = None  # in place of a node class: a node of ComfyUI, whose defaults are not needed
 NodeClass = type[io.ComfyNode] | None
 Read = TypeVar("Read")
 
 
 class GraphReader:
-    """Reads one queued graph.
-
-    Attributes:
-        graph: the graph.
-        not_known: the values met so far that only another node can tell.
-    """
+    """Reads one queued graph and collects in `not_known` the values that other nodes will make."""
 
     def __init__(self, graph: QueuedGraph):
         self.graph = graph
@@ -44,7 +39,7 @@ class GraphReader:
         return "nothing" if link is None else self.graph.title(link.node_id)
 
     def read(self, node_id: str, node_class: NodeClass, function: Callable[..., Read], *given: object) -> Read:
-        """Return `function(*given, **widgets)`, with the widgets of the node that the other parameters are named after.
+        """Return `function(*given, **widgets)`; its other parameters name widgets of the node.
 
         Raises:
             NotKnown: another node makes one of them.
@@ -58,15 +53,15 @@ class GraphReader:
         """Return as :meth:`read`.
 
         Raises:
-            ValueError: another node makes one of the widgets, without which no clip is known.
+            ValueError: another node makes one of the widgets.
         """
         try:
             return self.read(node_id, node_class, function, *given)
         except NotKnown as error:
-            raise ValueError(f"{error}, so that the clips cannot be known before it runs: type the value in.") from error
+            raise ValueError(f"{error}, so the clips are not known before it runs: type the value in.") from error
 
     def known(self, node_id: str, node_class: NodeClass, function: Callable[..., Read]) -> Read | None:
-        """Return as :meth:`read`, or None, noted, if another node makes one of the widgets."""
+        """Return as :meth:`read`; record a widget that another node makes, and return None."""
         try:
             return self.read(node_id, node_class, function)
         except NotKnown as error:
@@ -74,7 +69,7 @@ class GraphReader:
             return None
 
     def or_default(self, node_id: str, node_class: NodeClass, function: Callable[..., Read]) -> Read:
-        """Return as :meth:`read`; a widget whose value another node makes is noted and counts as its default."""
+        """Return as :meth:`read`; record a widget that another node makes, and use its default."""
         values, not_known = self._widgets(node_id, node_class, function)
         self.not_known += not_known
         return function(**values)
@@ -82,7 +77,7 @@ class GraphReader:
     def _widgets(
         self, node_id: str, node_class: NodeClass, function: Callable, given: tuple = ()
     ) -> tuple[dict[str, object], list[str]]:
-        """Return the widgets that `function` takes after `given`, with defaults for those not known, and why they are not."""
+        """Return the widgets that `function` takes after `given`, defaults for unknown ones, and why they are unknown."""
         defaults = {entry.id: _default_of(entry) for entry in node_class.define_schema().inputs} if node_class else {}
         values, not_known = {}, []
         for name in list(inspect.signature(function).parameters)[len(given) :]:
@@ -95,6 +90,6 @@ class GraphReader:
 
 
 def _default_of(entry: io.Input) -> object:
-    """Return the value of an input in a new node; None for one that needs a wire."""
+    """Return the value of an input in a new node; None for a socket."""
     default = getattr(entry, "default", None)
     return next(iter(entry.options), None) if default is None and isinstance(entry, io.Combo.Input) else default

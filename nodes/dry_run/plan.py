@@ -1,10 +1,9 @@
-"""SVI Plan: a dry run, which says what a video will be and cost before any model loads."""
+"""SVI Plan: a dry run that estimates a video and its cost before any model loads."""
 
 import time
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from comfy_api.latest import io, ui
 from comfy_execution.graph_utils import ExecutionBlocker
 
@@ -12,36 +11,33 @@ from ...svi_core.dry_run.picture import draw_estimate, draw_message
 from ...svi_core.dry_run.run_estimate import estimate_run
 from ...svi_core.dry_run.text import estimate_summary, estimate_text
 from ..bridge.clip_times import earlier_times
+from ..bridge.schemas import svi_schema
+from ..look import as_image
 from .read_graph import read_requested_run
-
-CATEGORY = "SVI"
 
 
 class SVIPlan(io.ComfyNode):
-    """Show what a run will do, and start it only on request."""
+    """Show what a run will do; start it only on request."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return io.Schema(
+        return svi_schema(
             node_id="SVIPlan",
             display_name="SVI Plan",
-            category=CATEGORY,
-            description="A dry run: clips, frames, what is stored already, time, memory, disk and warnings, read from the "
-            "graph and the run's folder before any model loads. Put it between SVI Generate and Save Video.",
-            search_aliases=["stable video infinity", "dry run", "estimate", "preview", "how long"],
+            description="A dry run: shows clips, frames, stored clips, time, memory, disk space and warnings before any model "
+            "loads. Put it between SVI Generate and Save Video.",
+            search_aliases=["dry run", "estimate", "preview", "how long"],
             inputs=[
-                io.Video.Input("video", lazy=True, tooltip="From SVI Generate, which does not run while plan_only is on."),
+                io.Video.Input("video", lazy=True, tooltip="From SVI Generate, which only runs when plan_only is off."),
                 io.Boolean.Input(
                     "plan_only",
                     default=True,
-                    tooltip="On: only plan; nothing before or after this node runs. Off: make the video and pass it on.",
+                    tooltip="On: plan only; the video is not made. Off: make the video and pass it on.",
                 ),
             ],
             outputs=[
-                io.Video.Output(
-                    "planned_video", display_name="video", tooltip="The finished video; nothing while plan_only is on."
-                ),
-                io.String.Output("plan", tooltip="The plan as Markdown; show it with Preview as Text."),
+                io.Video.Output("planned_video", display_name="video", tooltip="The finished video, if plan_only is off."),
+                io.String.Output("plan", tooltip="The plan in Markdown, for Preview as Text."),
                 io.Image.Output("picture", tooltip="The clips on a time axis."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.unique_id],
@@ -54,21 +50,20 @@ class SVIPlan(io.ComfyNode):
 
     @classmethod
     def fingerprint_inputs(cls, plan_only=True, **_) -> float | str:
-        """Plan again each time, since folder and disk change; but do not pass on the same video twice."""
+        """Plan on every run, since folder and disk change; with plan_only off, let ComfyUI cache the video."""
         return time.time() if plan_only else ""
 
     @classmethod
     def execute(cls, plan_only, video=None) -> io.NodeOutput:
         run = describe_run(cls.hidden.prompt, cls.hidden.unique_id, plan_only)
         _show_on_node(cls.hidden.unique_id, run.summary)
-        picture = torch.from_numpy(run.picture.copy()).float().div(255.0)[None]
         passed_on = ExecutionBlocker(None) if plan_only else video
-        return io.NodeOutput(passed_on, run.text, picture, ui=ui.PreviewText(run.text))
+        return io.NodeOutput(passed_on, run.text, as_image(run.picture), ui=ui.PreviewText(run.text))
 
 
 @dataclass(frozen=True)
 class DescribedRun:
-    """An estimate, or why there is none: in short and in full (both Markdown), and as a picture [H, W, 3] uint8."""
+    """An estimate or an error: a summary and a full text in Markdown, and a picture [H, W, 3] uint8."""
 
     summary: str
     text: str
@@ -76,7 +71,7 @@ class DescribedRun:
 
 
 def describe_run(prompt: dict, plan_id: str, plan_only: bool) -> DescribedRun:
-    """Return the estimate of the run whose video goes into the SVI Plan `plan_id`, or what is wrong with that run."""
+    """Return the estimate of the run whose video enters the SVI Plan `plan_id`, or its error."""
     try:
         estimate = estimate_run(read_requested_run(prompt, plan_id, plan_only), earlier_times())
     except (ValueError, OSError) as error:
@@ -86,7 +81,7 @@ def describe_run(prompt: dict, plan_id: str, plan_only: bool) -> DescribedRun:
 
 
 def _show_on_node(node_id: str, text: str) -> None:
-    """Write `text` on the node in the browser, where ui.PreviewText alone is shown only by nodes of ComfyUI's own."""
+    """Show `text` on the node in the browser, which shows ui.PreviewText on ComfyUI's own nodes only."""
     from server import PromptServer  # not above: it imports ComfyUI's `nodes`, which our folder shadows in tests
 
     PromptServer.instance.send_progress_text(text, node_id)

@@ -1,4 +1,4 @@
-"""What the queued graph, and the files that it names, say of a run's controls."""
+"""Read a run's controls from the queued graph and the files that it names."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -21,11 +21,9 @@ class RequestedControl:
     """What is known of a control before its node runs.
 
     Attributes:
-        clip_count: the output that gives the number of clips that the control needs.
-        num_clips: that number.
-        frame_rate: as in Control.
-        num_frames: as in Control.
-        num_extra_passes: as in Control.
+        clip_count: the node's output for the number of clips.
+        num_clips: the value of that output.
+        frame_rate, num_frames, num_extra_passes: as in Control.
     """
 
     clip_count: Link
@@ -36,10 +34,10 @@ class RequestedControl:
 
 
 def read_controls(reader: GraphReader, loop: str) -> Iterator[RequestedControl]:
-    """Yield what is known of the controls of the SVI Generate `loop`; what is not is noted.
+    """Yield the controls of the SVI Generate `loop` as far as they are known; record the rest.
 
     Raises:
-        OSError: a pose video or a sound that cannot be read.
+        OSError: an unreadable pose video or sound.
         ValueError: a layout that does not fit.
     """
     for node in reader.graph.chain(loop, "control"):
@@ -53,13 +51,13 @@ def read_controls(reader: GraphReader, loop: str) -> Iterator[RequestedControl]:
 
 
 def _read_dance(reader: GraphReader, node: str) -> RequestedControl:
-    """Return what is known of an SVI Dance whose poses are a file."""
+    """Return an SVI Dance whose poses are a file."""
     link = reader.graph.link(node, "poses")
     are_loose = link is not None and reader.graph.class_of(link.node_id) == "GetVideoComponents"
     video = reader.graph.link(link.node_id, "video") if are_loose else link
     path = _input_file(reader, video, "LoadVideo", lambda file: file)
     if path is None:
-        raise NotKnown(f"poses of {reader.graph.title(node)}: their number is known once they are made")
+        raise NotKnown(f"poses of {reader.graph.title(node)}: their number is not known yet")
     source = probe_video(path)
     num_clips = num_dance_clips(source.num_frames, _read_layout(reader, node))
     rate = None if are_loose else source.frame_rate
@@ -67,17 +65,17 @@ def _read_dance(reader: GraphReader, node: str) -> RequestedControl:
 
 
 def _read_talk(reader: GraphReader, node: str) -> RequestedControl:
-    """Return what is known of an SVI Talk whose sound is a file."""
+    """Return an SVI Talk whose sound is a file."""
     path = _input_file(reader, reader.graph.link(node, "audio"), "LoadAudio", lambda audio: audio)
     if path is None:
-        raise NotKnown(f"audio of {reader.graph.title(node)}: its length is known once it is made")
+        raise NotKnown(f"audio of {reader.graph.title(node)}: its length is not known yet")
     num_clips = num_talk_clips(sound_seconds(path), _read_layout(reader, node))
     num_extra_passes = reader.read(node, SVITalk, num_silent_passes)
     return RequestedControl(Link(node, 1), num_clips, TALK_FRAME_RATE, num_extra_passes=num_extra_passes)
 
 
 def _read_layout(reader: GraphReader, node: str) -> Layout | AutoLayout | None:
-    """Return the layout that is connected to a control; None if none is."""
+    """Return the layout that is connected to a control, or None."""
     if reader.graph.link(node, "layout") is None:
         return None
     layout = reader.source(node, "layout", SVILayout)
@@ -87,7 +85,7 @@ def _read_layout(reader: GraphReader, node: str) -> Layout | AutoLayout | None:
 
 
 def _input_file(reader: GraphReader, link: Link | None, loader: str, widget: Callable[..., str]) -> Path | None:
-    """Return the file that a stock `loader` at the end of `link` names by its `widget`; None without such a loader."""
+    """Return the file in the `widget` of the stock `loader` behind `link`, or None without such a loader."""
     if link is None or reader.graph.class_of(link.node_id) != loader:
         return None
     return find_input(reader.read(link.node_id, STOCK, widget))

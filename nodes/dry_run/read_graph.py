@@ -1,7 +1,4 @@
-"""Read from the queued graph what a run is asked to do, without executing any node.
-
-Values that other nodes make are never guessed: they are listed as not known yet.
-"""
+"""Read a run from the queued graph without executing any node; values that other nodes make are listed as not known."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -29,13 +26,13 @@ from .read_video import read_num_steps, read_output, read_size, read_start
 
 
 def read_requested_run(prompt: dict, plan_id: str, plan_only: bool) -> RequestedRun:
-    """Return what the graph asks of the run whose video goes into the SVI Plan `plan_id`.
+    """Return the run whose video enters the SVI Plan `plan_id`.
 
     Args:
-        plan_only: the widget of that node; without it, the run may give results to other nodes.
+        plan_only: widget of that node; if on, warn of nodes that would start the run.
 
     Raises:
-        ValueError: what the run itself would refuse, or a graph whose clips cannot be known without executing it.
+        ValueError: an input that the run would refuse, or clips that depend on values of other nodes.
     """
     graph = QueuedGraph(prompt)
     link = graph.link(plan_id, "video")
@@ -47,7 +44,7 @@ def read_requested_run(prompt: dict, plan_id: str, plan_only: bool) -> Requested
 
 
 def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
-    """Return what the inputs of the SVI Generate `loop` ask for."""
+    """Return the run that the SVI Generate `loop` describes."""
     schedule, until_stopped = read_schedule(reader, loop)
     output, asked_start = read_output(reader, loop), read_start(reader, loop)
     start = asked_start if isinstance(asked_start, VideoStart) else None
@@ -103,16 +100,16 @@ def _anchor_names(reader: GraphReader, loop: str) -> Iterator[str]:
 
 
 def _results_past(graph: QueuedGraph, loop: str, plan_id: str) -> Iterator[str]:
-    """Yield a warning for each node that takes a result of the run, though not through SVI Plan."""
+    """Yield a warning for each node that uses a result of the run directly, past SVI Plan."""
     for node in graph.other_users(loop, besides=set(graph.upstream(plan_id))):
         yield (
-            f"{graph.title(node)} takes its input from SVI Generate and not from SVI Plan: if a result depends on it, "
-            "the run starts although plan_only is on."
+            f"{graph.title(node)} is connected to SVI Generate, not to SVI Plan: if a result depends on it, the run "
+            "starts although plan_only is on."
         )
 
 
 def _vae_warnings(layout: Layout) -> Iterator[str]:
-    """Yield a warning if ComfyUI would run the VAE in too low a precision here; it is not loaded."""
+    """Yield a warning if ComfyUI would run the VAE in low precision; this does not load it."""
     management = comfy.model_management
     dtype = management.vae_dtype(management.vae_device(), [torch.bfloat16, torch.float16, torch.float32])  # as for Wan's VAE
     if not layout.in_latent_space and dtype is not torch.float32:

@@ -1,4 +1,4 @@
-"""What the queued graph, and the headers of the files that it names, say of a run's models, LoRAs and layout."""
+"""Read a run's models, LoRAs and layout from the queued graph and the headers of its files."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -16,7 +16,7 @@ from .graph_reader import STOCK, GraphReader
 
 
 def read_model_files(reader: GraphReader, loop: str) -> tuple[dict[str, dict], tuple[ModelFile, ...]]:
-    """Return the metadata, by name, and the facts of every model file that the graph names; only headers are read."""
+    """Return the metadata (by name) and the description of every model file in the graph; reads headers only."""
     metadata, files = {}, []
     for file in model_files(reader.graph, loop):
         complaint = ""
@@ -33,12 +33,7 @@ def read_model_files(reader: GraphReader, loop: str) -> tuple[dict[str, dict], t
 def read_experts(
     reader: GraphReader, loop: str, rows: Sequence[LoraRow], metadata: Mapping[str, dict]
 ) -> tuple[ExpertModel, ...]:
-    """Return the models of the SVI Generate `loop` with their LoRAs.
-
-    Args:
-        rows: at its input loras.
-        metadata: of the model files, by name.
-    """
+    """Return the models of the SVI Generate `loop` with their LoRAs: those on the models, and `rows` of its input loras."""
     names = checkpoint_names(reader.graph, loop)
     sides = ("model",) if len(names) == 1 else ("high", "low")
     experts = []
@@ -49,10 +44,7 @@ def read_experts(
 
 
 def read_rows(reader: GraphReader, node: str) -> list[LoraRow]:
-    """Return the LoRA rows at the input loras of a node, the last of the chain first.
-
-    A file that is not known is left out, and a strength that is not known counts as 1.
-    """
+    """Return the LoRA rows at the input loras of a node, last first, without unknown files; unknown strengths are 1."""
     rows = []
     for row in reader.graph.chain(node, "loras"):
         if reader.is_a(row, SVILora):
@@ -63,7 +55,7 @@ def read_rows(reader: GraphReader, node: str) -> list[LoraRow]:
 
 
 def read_layout(reader: GraphReader, loop: str, experts: Sequence[ExpertModel]) -> Layout:
-    """Return the layout of the SVI Generate `loop`; `experts` decide where SVI Layout leaves it to the LoRA.
+    """Return the layout of the SVI Generate `loop`; for auto, the LoRAs of `experts` decide.
 
     Raises:
         ValueError: no LoRA decides, or SVI Layout's values do not fit.
@@ -72,16 +64,16 @@ def read_layout(reader: GraphReader, loop: str, experts: Sequence[ExpertModel]) 
         return LAYOUTS["2.0 Pro"]
     layout = reader.source(loop, "layout", SVILayout)
     if layout is None:
-        raise ValueError(f"layout: comes from {reader.origin(loop, 'layout')}: use SVI Layout, which can be read beforehand.")
+        raise ValueError(f"layout: comes from {reader.origin(loop, 'layout')}: connect SVI Layout directly.")
     asked = reader.required(layout, SVILayout, ask_layout)
     if isinstance(asked, Layout):
-        return asked  # a LoRA that contradicts it gives a warning
+        return asked  # a LoRA that contradicts it only causes a warning
     uses = (use for expert in experts for use in expert.loras if use.is_checked and use.strength)
     return resolve_layout(asked, dict.fromkeys(use.variant for use in uses if use.variant))
 
 
 def _loras_on(reader: GraphReader, loop: str, name: str) -> Iterator[LoraUse]:
-    """Yield the LoRAs that the model passes on its way to the input `name`."""
+    """Yield the LoRAs on the model at the input `name`."""
     for link in list(reader.graph.model_chain(loop, name))[:-1]:
         if reader.is_a(link.node_id, SVILoraStack):
             yield from _uses_of(read_rows(reader, link.node_id), link.slot == 1)
@@ -98,5 +90,5 @@ def _uses_of(rows: Sequence[LoraRow], is_low: bool) -> Iterator[LoraUse]:
 
 
 def _with_header(use: LoraUse, metadata: dict) -> LoraUse:
-    """Return `use` with what the file's name and header say."""
+    """Return `use` with the expert and the SVI system that the file's name or header states."""
     return replace(use, named_for=expert_named_in(use.name, metadata), variant=variant_of_lora(use.name, metadata))

@@ -1,4 +1,4 @@
-"""What the queued graph says of a run's prompts and of the number of its clips."""
+"""Read a run's schedule and number of clips from the queued graph."""
 
 from collections.abc import Sequence
 
@@ -12,10 +12,10 @@ from .read_controls import RequestedControl
 
 
 def read_schedule(reader: GraphReader, loop: str) -> tuple[Schedule, bool]:
-    """Return the schedule of the SVI Generate `loop` as it is now, and whether clips are made until somebody stops the run.
+    """Return the current schedule of the SVI Generate `loop`, and whether it runs until stopped.
 
     Raises:
-        ValueError: it comes from another node, or has a mistake.
+        ValueError: a schedule from another node, or with a mistake.
     """
     if stream := reader.source(loop, "prompts", SVIPromptStream):
         return _read_stream(reader, stream), False
@@ -24,11 +24,11 @@ def read_schedule(reader: GraphReader, loop: str) -> tuple[Schedule, bool]:
         return schedule, reader.required(live, SVILiveSchedule, lambda until_stopped: until_stopped)
     link = reader.graph.link(loop, "prompts")
     origin = reader.graph.title(link.node_id) if link else "nowhere"
-    raise ValueError(f"prompts: comes from {origin}, so that the clips cannot be known: use SVI Prompt Stream.")
+    raise ValueError(f"prompts: comes from {origin}, so the clips are not known: use SVI Prompt Stream.")
 
 
 def read_num_clips(reader: GraphReader, loop: str, schedule: Schedule, controls: Sequence[RequestedControl]) -> int:
-    """Return how many clips the SVI Generate `loop` is to make.
+    """Return how many clips the SVI Generate `loop` will make.
 
     Raises:
         ValueError: another node decides.
@@ -41,12 +41,12 @@ def read_num_clips(reader: GraphReader, loop: str, schedule: Schedule, controls:
         return reader.required(story, SVIStoryline, lambda num_clips: num_clips)
     prompts = reader.graph.link(loop, "prompts")
     if prompts is not None and link == Link(prompts.node_id, 1):
-        return len(schedule)  # the prompt stream's own count
+        return len(schedule)  # the prompt stream's count
     return reader.required(loop, SVIGenerate, lambda num_clips: num_clips)
 
 
 def _read_stream(reader: GraphReader, stream: str) -> Schedule:
-    """Return the schedule of an SVI Prompt Stream, whose text may be written by the templates of SVI Storyline."""
+    """Return the schedule of an SVI Prompt Stream, whose text may come from templates of SVI Storyline."""
     story = reader.source(stream, "text", SVIStoryline)
     if story is None or reader.graph.link(story, "text_model"):
         return reader.required(stream, SVIPromptStream, read_prompts)

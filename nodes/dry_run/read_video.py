@@ -1,4 +1,4 @@
-"""What the queued graph says of a run's video: its coding, its beginning, its size, and the steps of a clip."""
+"""Read a run's output settings, start, size and steps from the queued graph."""
 
 from PIL import Image, UnidentifiedImageError
 
@@ -11,7 +11,7 @@ from ..few_steps import SVIFewStepSigmas, num_few_steps
 from ..output import OutputSettings, SVIOutput, output_settings
 from .graph_reader import STOCK, GraphReader
 
-_STEPPED_SCHEDULERS = {  # stock nodes that make as many steps as their widget says
+_STEPPED_SCHEDULERS = {  # stock nodes whose widget `steps` is exact
     "BasicScheduler", "BetaSamplingScheduler", "ExponentialScheduler", "KarrasScheduler", "LaplaceScheduler",
     "PolyexponentialScheduler", "SDTurboScheduler", "VPScheduler",
 }  # fmt: skip
@@ -19,7 +19,7 @@ NOT_KNOWN = "not known"  # a start that another node makes
 
 
 def read_output(reader: GraphReader, loop: str) -> OutputSettings:
-    """Return the settings of SVI Output; a value that is not known counts as its default."""
+    """Return the settings of SVI Output, with defaults for unknown values."""
     output = reader.source(loop, "output", SVIOutput)
     if output is not None:
         return reader.or_default(output, SVIOutput, output_settings)
@@ -32,7 +32,7 @@ def read_start(reader: GraphReader, loop: str) -> VideoStart | str:
     """Return the video that the run continues: "" for none, NOT_KNOWN for one that another node makes.
 
     Raises:
-        ValueError: the file is missing, or nothing of it is left after trim_end.
+        ValueError: a missing file, or nothing left after trim_end.
     """
     link = reader.graph.link(loop, "continue_from")
     if link is None:
@@ -40,7 +40,7 @@ def read_start(reader: GraphReader, loop: str) -> VideoStart | str:
     video = reader.graph.link(link.node_id, "video")
     if video is None or reader.graph.class_of(video.node_id) != "LoadVideo":
         origin = reader.graph.title((video or link).node_id)
-        reader.not_known.append(f"continue_from: its length, and which stored clips follow it, are known once {origin} has run")
+        reader.not_known.append(f"continue_from: its length and its stored clips are not known before {origin} has run")
         return NOT_KNOWN
     path = find_input(reader.required(video.node_id, STOCK, lambda file: file))
     if path is None:
@@ -49,7 +49,7 @@ def read_start(reader: GraphReader, loop: str) -> VideoStart | str:
 
 
 def read_num_steps(reader: GraphReader, loop: str) -> int | None:
-    """Return the sampler steps of a clip, or None, noted, if another node decides."""
+    """Return the sampler steps of a clip, or record them as not known and return None."""
     link = reader.graph.link(loop, "sigmas")
     if link is None:
         return None
@@ -62,10 +62,10 @@ def read_num_steps(reader: GraphReader, loop: str) -> int | None:
 
 
 def read_size(reader: GraphReader, loop: str) -> tuple[int, int] | None:
-    """Return (width, height) of the video in pixels, or None, noted, if another node decides.
+    """Return (width, height) of the video in pixels, or record it as not known and return None.
 
     Raises:
-        ValueError: a size that Wan cannot take.
+        ValueError: an invalid size.
     """
     anchor = reader.source(loop, "anchor", SVIAnchorEncode)
     if anchor is None:
@@ -83,7 +83,7 @@ def read_size(reader: GraphReader, loop: str) -> tuple[int, int] | None:
 
 
 def _image_size(reader: GraphReader, link: Link | None) -> tuple[int, int] | None:
-    """Return the size of a Load Image's file from its header; None for other nodes, and for pictures stored turned."""
+    """Return the size of a Load Image's file from its header; None for other nodes and for rotated pictures."""
     if link is None or reader.graph.class_of(link.node_id) != "LoadImage":
         return None
     path = find_input(str(reader.known(link.node_id, STOCK, lambda image: image)))

@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from ..geometry import LATENT_CHANNELS
 from ..store.records import ClipRecord

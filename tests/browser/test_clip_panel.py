@@ -154,7 +154,7 @@ def keep_first_clip(panel: Panel, folder: Path, clips: list[dict]) -> None:
 def reroll_second_clip(panel: Panel) -> None:
     panel.tile(2).click()
     panel.reroll.click()
-    panel.notice.get_by_text("Press Run; the clips before it are reused.").wait_for()
+    panel.notice.get_by_text("Press Run; earlier clips are reused.").wait_for()
     seed = panel.notice.inner_text().split("seed ")[1].split()[0]
     old, new = "the boat <img", f"[seed {seed}]\nthe boat <img"
     assert panel.text() == STORY.replace(old, new)
@@ -187,7 +187,7 @@ def test_a_thousand_clips_are_as_light_as_ten(panel, front_end, comfy_server, re
     front_end.set_widgets("SVIGenerate", {"filename_prefix": run})
     panel.tile(1000).wait_for()
     front_end.fit_view()
-    panel.notice.get_by_text("Clip 1000 cannot be played here").wait_for()
+    panel.notice.get_by_text("Clip 1000 cannot be played").wait_for()
     keys = {"Home": 1, "ArrowRight": 2, "ArrowLeft": 1, "End": 1000, "PageUp": None, " ": None}
     panel.tile(1000).click()
     for key, number in keys.items():
@@ -250,7 +250,7 @@ def test_a_clip_that_is_gone_and_a_schedule_that_cannot_be_written_are_told(pane
     assert panel.text() == "a\nb"
     panel.page.evaluate(f"() => {GENERATE}.disconnectInput('prompts')")
     panel.reroll.click()
-    panel.notice.get_by_text("does not come straight from SVI Prompt Stream").wait_for()
+    panel.notice.get_by_text("does not come directly from SVI Prompt Stream").wait_for()
 
 
 @ONCE

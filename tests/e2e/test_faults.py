@@ -85,7 +85,7 @@ def test_memory_that_runs_out_while_decoding_gives_tiles(server, whole):
     """The latents are those of the undisturbed run; tiles differ from a whole decode in their frames only."""
     with fault(server, "decoder", 2, "RuntimeError"):
         server.run(story(server, whole[0], "tiles"))
-    assert "decoded in spatial tiles" in server.log_path.read_text()
+    assert "using spatial tiles" in server.log_path.read_text()
     assert [clip[:2] for clip in result(server, "tiles")] == [clip[:2] for clip in whole[1]]
 
 

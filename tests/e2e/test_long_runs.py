@@ -91,7 +91,7 @@ def test_a_continued_run_is_bit_for_bit_the_run_gone_on(comfy_server, reference_
 def test_a_video_of_another_size_is_refused_before_the_first_step(comfy_server, reference_image, tmp_path):
     source = picture_video(tmp_path / "wide.mp4", size="128x64", seconds=0.5)
     graph = loop_graph(comfy_server.add_input(reference_image), num_frames=13, filename_prefix="svi/wide")
-    with pytest.raises(ExecutionFailed, match=r"wide.mp4\) has 128 x 64 pixels, but the anchor 64 x 64"):
+    with pytest.raises(ExecutionFailed, match=r"wide.mp4\) has 128 x 64 pixels, but the anchor has 64 x 64"):
         comfy_server.run(with_start(graph, comfy_server.add_input(source)))
     assert not (comfy_server.output_directory / "svi" / "wide").exists()
 

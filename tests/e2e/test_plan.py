@@ -101,5 +101,5 @@ def test_a_result_past_the_plan_is_warned_of(comfy_server, reference_image):
     graph = planned(comfy_server, reference_image, "past", True, clips=1)
     graph["latent"] = node("SaveLatent", samples=["generate", 1], filename_prefix="latents/past")
     outputs, executed = run(comfy_server, graph)
-    assert "SaveLatent (node latent) takes its input from SVI Generate" in text_of(outputs)
+    assert "SaveLatent (node latent) is connected to SVI Generate" in text_of(outputs)
     assert "generate" in executed and "saved" not in outputs

@@ -161,7 +161,7 @@ def test_the_final_length_counts_in_25_frames_per_second(server, reference_image
     ("options", "without", "words"),
     [
         ({"variant": "Shot"}, (), "layout is 'Shot', but SVI Talk is connected to control"),
-        ({}, ("control",), "layout 'Talk' follows a sound, but control brings none: connect SVI Talk"),
+        ({}, ("control",), "layout 'Talk' follows a sound, but control has none: connect SVI Talk"),
         ({"model": WAN21}, (), "model has 2 blocks of width 64, but model_patch has audio layers for 40 blocks of width 80"),
         ({"model": T2V_TALK}, (), "not a Wan 2.1 I2V model"),
     ],

@@ -275,7 +275,7 @@ def test_controls_are_chained_but_poses_once(pack, core, loras):
     other = object()
     controls, _ = execute(pack, poses_of(9), control=(other,))
     assert controls[0] is other and len(controls) == 2
-    with pytest.raises(ValueError, match="follows a pose video already: use one SVI Dance"):
+    with pytest.raises(ValueError, match="already follows a pose video: use one SVI Dance"):
         execute(pack, poses_of(9), control=controls)
 
 

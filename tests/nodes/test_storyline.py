@@ -79,7 +79,7 @@ def test_a_text_encoder_that_writes_nothing_is_refused_by_name(pack, comfy):
     import comfy.text_encoders.t5
 
     stage = SimpleNamespace(clip="umt5xxl", umt5xxl=SimpleNamespace(transformer=object.__new__(comfy.text_encoders.t5.T5)))
-    with pytest.raises(ValueError, match="text encoder that writes no text"):
+    with pytest.raises(ValueError, match="text encoder that cannot write text"):
         run(pack, text_model=SimpleNamespace(cond_stage_model=stage))
 
 

@@ -330,7 +330,7 @@ def test_wrong_parts_are_refused_by_name(make, model_patch, comfy):
         ({"audio_encoder": encoder_like(operations=comfy.ops.disable_weight_init)}, "wav2vec2 of 3 layers of width 16"),
         ({"audio_encoder": SimpleNamespace(model=Whisper())}, "audio_encoder is Whisper.*chinese-wav2vec2-base"),
         ({"model_patch": patcher_of(Whisper())}, r"model_patch \(Whisper\) has no audio layers of MultiTalk"),
-        ({"audio": {"waveform": torch.zeros(2, 1, RATE), "sample_rate": RATE}}, "audio holds 2 sounds"),
+        ({"audio": {"waveform": torch.zeros(2, 1, RATE), "sample_rate": RATE}}, "audio holds a batch of 2 sounds"),
         ({"audio": {"waveform": torch.zeros(1, 1, 0), "sample_rate": RATE}}, "has shape"),
         ({"audio": audio_of(0.2)}, "lasts 0.20 seconds"),
         ({"audio_cfg": float("nan")}, "audio_cfg is nan"),
@@ -363,19 +363,19 @@ def test_layouts_and_models_that_do_not_fit_are_refused(make, core, model, comfy
         make(model_patch=narrow).check(model, layout, 64, 64)
     other = model.clone()
     other.set_model_sampler_calc_cond_batch_function(lambda args: [])
-    with pytest.raises(ValueError, match="guidance of its own"):
+    with pytest.raises(ValueError, match="carries a guidance function"):
         control.check(other, layout, 64, 64)
 
 
 def test_a_talk_layout_without_sound_and_a_second_sound_are_refused(pack, talk, make, core, audio_encoder, model_patch):
     control = sys.modules[f"{pack.__name__}.nodes.bridge.control"]
-    with pytest.raises(ValueError, match="layout 'Talk' follows a sound, but control brings none: connect SVI Talk"):
+    with pytest.raises(ValueError, match="layout 'Talk' follows a sound, but control has none: connect SVI Talk"):
         control.require_condition(core.layouts.LAYOUTS["Talk"], ())
     control.require_condition(core.layouts.LAYOUTS["Talk"], (make(),))
-    with pytest.raises(ValueError, match="brings a sound already"):
+    with pytest.raises(ValueError, match="already has a sound"):
         talk.SVITalk.execute(audio_of(), audio_encoder, model_patch, 5.0, control=(make(),))
     other = SimpleNamespace(frame_rate=30.0)
-    with pytest.raises(ValueError, match="move at 25 and 30 frames per second"):
+    with pytest.raises(ValueError, match="have 25 and 30 frames per second"):
         control.frame_rate_of(core.layouts.LAYOUTS["Talk"], (make(), other))
 
 

@@ -1,8 +1,8 @@
 /**
- * The finished clips of a run on its SVI Generate node: watch, keep, re-roll. The server's side is nodes/clip_panel.py.
+ * The clip panel on SVI Generate: watch, keep and re-roll the finished clips of a run. Server side: nodes/clip_panel.py.
  *
- * What is shown comes from the run's folder, so it is there again after a reload. The widget appears with the first clip and is
- * saved neither in the workflow nor in the prompt.
+ * The panel shows the run's folder, so it survives a reload. The widget appears with the first clip and is saved neither in the
+ * workflow nor in the prompt.
  */
 
 import { api } from "../../../scripts/api.js";
@@ -11,9 +11,9 @@ import { ClipView } from "./clip_view.js";
 
 const NODE = "SVIGenerate";
 const WIDGET = "svi_clips";
-const HEIGHT = 292; // px, the view's least height and the margin of a DOM widget
-const SETTLE_MS = 150; // a name that is being typed, a graph that is being loaded
-const LINKED_RUN = "svi_run"; // property of a node whose filename_prefix is linked: the folder of its last run
+const HEIGHT = 292; // px, the view's minimum height plus the margin of a DOM widget
+const SETTLE_MS = 150; // delay while a name is typed or a graph loads
+const LINKED_RUN = "svi_run"; // node property for a linked filename_prefix: the folder of the last run
 
 /** @type {Set<ClipPanel>} */
 const panels = new Set();
@@ -21,7 +21,7 @@ const panels = new Set();
 class ClipPanel {
   constructor(node) {
     this.node = node;
-    this.run = null; // as the server calls it; null until it has answered
+    this.run = null; // the server's name of the run; null until it answers
     this.request = 0;
     this.view = new ClipView({
       urlOf: (clip) => api.apiURL(`/view?${new URLSearchParams(clip.file)}`),
@@ -30,7 +30,7 @@ class ClipPanel {
     });
   }
 
-  /** Show what lies in the run's folder, once the node has settled. */
+  /** Show the run's folder after a short delay. */
   refresh() {
     const request = ++this.request;
     this.loading = true;
@@ -40,13 +40,13 @@ class ClipPanel {
 
   async #load(request) {
     const name = this.#runName();
-    let answer = { run: null, clips: [] }; // of a name that is still being typed, say
+    let answer = { run: null, clips: [] }; // for an incomplete name, for instance
     try {
       answer = await ask(`/svi/clips?${new URLSearchParams({ run: name })}`);
     } catch (error) {
       console.debug(`SVI: no clips of ${name}:`, error.message);
     }
-    if (request !== this.request) return; // another one is under way
+    if (request !== this.request) return; // superseded by a newer request
     this.loading = false;
     this.run = answer.run;
     if (answer.clips.length) this.#appear();
@@ -54,13 +54,13 @@ class ClipPanel {
     if (!answer.clips.length) this.view.say("No finished clips in this folder yet.");
   }
 
-  /** Take the news of a finished clip, if it is of this node's run. */
+  /** Add a finished clip if it belongs to this node's run. */
   onClip({ node, run, ...clip }) {
     if (this.#prefixIsLinked() && String(node).split(":").at(-1) === String(this.node.id)) {
       this.node.properties[LINKED_RUN] = run;
       if (this.run !== run) return this.refresh();
     }
-    if (this.loading) return this.refresh(); // the list that is on its way may lack it
+    if (this.loading) return this.refresh(); // the requested list may lack it
     if (run !== this.run) return;
     this.#appear();
     this.view.addClip(clip);
@@ -85,8 +85,8 @@ class ClipPanel {
       text.callback?.(answer.text);
       app.canvas.emitAfterChange();
       app.canvas.setDirty(true, true);
-      const others = clip.index ? "; the clips before it are reused" : "";
-      this.view.say(`Clip ${clip.index + 1} has seed ${answer.seed} in the schedule now. Press Run${others}.`);
+      const others = clip.index ? "; earlier clips are reused" : "";
+      this.view.say(`Clip ${clip.index + 1} now has seed ${answer.seed} in the schedule. Press Run${others}.`);
     } catch (error) {
       this.view.say(error.message, true);
     }
@@ -124,14 +124,14 @@ class ClipPanel {
 }
 
 /**
- * Return the SVI Prompt Stream that feeds `node` and can be written to.
- * @throws {Error} with what to do instead
+ * Return the SVI Prompt Stream of `node`, if its text can be changed.
+ * @throws {Error} with instructions
  */
 function promptStream(node) {
   let origin = node.getInputNode(node.findInputSlot("prompts"));
   while (origin?.type === "Reroute") origin = origin.getInputNode(0);
   if (origin?.type !== "SVIPromptStream") {
-    throw new Error("The schedule does not come straight from SVI Prompt Stream: write [seed N] above this clip's prompt there.");
+    throw new Error("The schedule does not come directly from SVI Prompt Stream: write [seed N] above this clip's prompt there.");
   }
   if (origin.inputs?.some((input) => ["text", "split"].includes(input.name) && input.link != null)) {
     throw new Error("The text of SVI Prompt Stream comes from another node: write [seed N] above this clip's prompt there.");
@@ -140,7 +140,7 @@ function promptStream(node) {
 }
 
 /**
- * Return what one of the pack's routes answers: GET without a body, else POST.
+ * Return the answer of one of the pack's routes: GET without a body, else POST.
  * @throws {Error} with the server's reason
  */
 async function ask(route, body) {

@@ -1,13 +1,13 @@
 /**
- * The picture of a run's finished clips: a player, what is known of the clip in it, and a strip of all clips.
+ * The view of a run's finished clips: a player, the facts of the selected clip, and a strip of all clips.
  *
- * Knows the DOM only. Texts from outside (prompts) enter through textContent and attributes, never as HTML. The strip holds
- * elements for the tiles in sight alone, so a thousand clips cost as much as ten.
+ * Uses the DOM only. Prompts enter through textContent and attributes, never as HTML. The strip only has elements for visible
+ * tiles, so a thousand clips cost as much as ten.
  */
 
 const TILE_STEP = 90; // px from tile to tile, see .svi-clips-tile
-const TILES_BEYOND = 2; // kept on either side of what is in sight
-const UNMEASURED_WIDTH = 400; // px, before the strip is laid out
+const TILES_BEYOND = 2; // extra tiles on either side of the visible ones
+const UNMEASURED_WIDTH = 400; // px, before the strip has a layout
 
 /**
  * @typedef {object} Clip
@@ -15,9 +15,9 @@ const UNMEASURED_WIDTH = 400; // px, before the strip is laid out
  * @property {string} key of the clip in the run's folder
  * @property {string} prompt
  * @property {number} seed
- * @property {number} num_frames that it gives to the video
- * @property {number} seconds that making it took; 0 if that is not known
- * @property {boolean} reused found finished, not made by this run
+ * @property {number} num_frames in the video
+ * @property {number} seconds to make it; 0 if unknown
+ * @property {boolean} reused from an earlier run
  * @property {boolean} kept never removed to save space
  * @property {{filename: string, subfolder: string, type: string}} file for ComfyUI's /view route
  */
@@ -26,7 +26,7 @@ export class ClipView {
   /**
    * @param {object} given
    * @param {(clip: Clip) => string} given.urlOf address of a clip's video
-   * @param {(clip: Clip, keep: boolean) => void} given.onKeep the user marks a clip, or takes the mark away
+   * @param {(clip: Clip, keep: boolean) => void} given.onKeep the user marks or unmarks a clip
    * @param {(clip: Clip) => void} given.onReroll the user wants another take from this clip on
    */
   constructor({ urlOf, onKeep, onReroll }) {
@@ -45,7 +45,7 @@ export class ClipView {
     return this.clips[this.position];
   }
 
-  /** Show the clips of a run as they lie on disk; the last one stands still in the player. */
+  /** Show the clips of a run, with the last one paused in the player. */
   setClips(clips) {
     const before = this.selected;
     this.clips = clips;
@@ -55,8 +55,8 @@ export class ClipView {
   }
 
   /**
-   * Add a clip that was just finished. Later ones belong to the video before and go; whoever watched the last clip sees the
-   * new one play.
+   * Add a clip that was just finished and remove later ones, which belong to the previous video. If the last clip was
+   * selected, play the new one.
    */
   addClip(clip) {
     const following = this.position === this.clips.length - 1;
@@ -68,7 +68,7 @@ export class ClipView {
     this.select(next, { play: next === this.clips.length - 1 });
   }
 
-  /** Note whether the clip `key` is kept; a refrain may show it at several places. */
+  /** Set whether the clip `key` is kept; it may appear several times. */
   setKept(key, kept) {
     this.clips = this.clips.map((known) => (known.key === key ? { ...known, kept } : known));
     this.#layOut();
@@ -85,7 +85,7 @@ export class ClipView {
     if (focus) this.tiles.get(this.position)?.focus({ preventScroll: true });
   }
 
-  /** Tell the user something about what was done; "" takes it away. */
+  /** Show a notice to the user; "" clears it. */
   say(text, isError = false) {
     this.notice.textContent = text;
     this.notice.hidden = !text;
@@ -122,7 +122,7 @@ export class ClipView {
     this.strip.addEventListener("wheel", (event) => this.#scrollByWheel(event), { passive: false });
     this.strip.addEventListener("keydown", (event) => this.#moveByKey(event));
     this.resizing = new ResizeObserver(() => {
-      this.#reveal(); // also when the strip comes into the page, where scrolling begins anew
+      this.#reveal(); // also when the strip enters the page, which resets scrolling
       this.#drawTiles();
     });
     this.resizing.observe(this.strip);
@@ -139,7 +139,7 @@ export class ClipView {
     this.track.style.width = `${this.clips.length * TILE_STEP}px`;
   }
 
-  /** Scroll the strip so far that the selected tile is in sight. */
+  /** Scroll the strip to the selected tile. */
   #reveal() {
     const left = Math.max(0, this.position) * TILE_STEP;
     const width = this.strip.clientWidth || UNMEASURED_WIDTH;
@@ -209,10 +209,10 @@ export class ClipView {
     this.keepButton.textContent = clip.kept ? "\u2605 Kept" : "\u2606 Keep";
     this.keepButton.setAttribute("aria-pressed", String(clip.kept));
     this.keepButton.title = clip.kept
-      ? "This clip is never removed to save disk space. Click to take the mark away."
+      ? "This clip is never removed to save disk space. Click to unmark it."
       : "Never remove this clip to save disk space (budget_gb of SVI Output).";
     this.rerollButton.title =
-      `Give clip ${clip.index + 1} a new seed in the schedule's text. At the next Run this clip and those after it are made ` +
+      `Give clip ${clip.index + 1} a new seed in the schedule's text. The next Run makes this clip and the following ones ` +
       "again; this take stays on disk.";
   }
 
@@ -229,13 +229,13 @@ export class ClipView {
       this.video.controls = true;
       this.video.src = this.urlOf(clip);
     }
-    if (play) this.video.play().catch(() => {}); // a browser may forbid it, or the next clip came at once
+    if (play) this.video.play().catch(() => {}); // the browser may forbid it, or the next clip may interrupt it
   }
 
   #cannotPlay() {
     if (!this.selected) return;
     this.video.controls = false;
-    this.say(`Clip ${this.selected.index + 1} cannot be played here: its file is gone, or this browser lacks its codec.`, true);
+    this.say(`Clip ${this.selected.index + 1} cannot be played: its file is gone, or this browser lacks its codec.`, true);
   }
 
   #scrollByWheel(event) {
@@ -264,7 +264,7 @@ export class ClipView {
   }
 }
 
-/** Return what is known of a clip in words, its name first. */
+/** Return the facts of a clip as texts, its name first. */
 function factsOf(clip) {
   const facts = [`Clip ${clip.index + 1}`, `seed ${clip.seed}`];
   if (clip.seconds) facts.push(`made in ${duration(clip.seconds)}`);
@@ -286,7 +286,7 @@ function element(tag, className, properties = {}) {
   return Object.assign(made, properties);
 }
 
-/** Let go of a video's file and decoder. */
+/** Release a video's file and decoder. */
 function unload(video) {
   video.removeAttribute("src");
   video.load();

@@ -129,14 +129,6 @@ class TestTarget:
             target_velocity(latent, injected, 0.0, Objective.PAPER)
 
 
-def to_latent(noisy_latent, velocity, sigma):
-    return noisy_latent - sigma * velocity
-
-
-def to_noise(noisy_latent, velocity, sigma):
-    return noisy_latent + (1 - sigma) * velocity
-
-
 @pytest.mark.parametrize("objective", Objective)
 @given(seed=st.integers(0, 2**32), cell=st.integers(0, 49))
 def test_what_the_bank_gives_is_prediction_minus_target_at_either_end(objective, seed, cell):

@@ -74,10 +74,11 @@ def sampler(module, vae):
         random = torch.Generator().manual_seed(1)
         image, texts = torch.rand(1, 64, 64, 3, generator=random), torch.randn(4, 1, 12, 32, generator=random)
         prompts = {name: [[text, {}]] for name, text in zip("abc", texts, strict=False)}
+        text_encoder = SimpleNamespace(tokenize=str, encode_from_tokens_scheduled=prompts.get)
         return plan, module("nodes.clip_sampler").ClipSampler(
             model=high,
             model_low_noise=low,
-            prompts=module("nodes.schedule").EncodedPrompts(schedule, None, prompts),
+            prompts=module("nodes.schedule").EncodedPrompts(schedule, text_encoder),
             negative=[[texts[3], {}]],
             vae=vae,
             anchor={"samples": bridge.vaes.encode_images(vae, image), bridge.latents.FRAMES_KEY: image},
@@ -151,7 +152,7 @@ def test_poses_or_sound_on_a_compiled_model_are_refused(module, sampler, experts
     module("nodes.check_run").check_run(maker, plan)
     models[place] = compiled(models[place])
     plan, maker = sampler(*models, (control,))
-    with pytest.raises(ValueError, match=f"{('model', 'model_low_noise')[place]} is compiled.*take out TorchCompileModel"):
+    with pytest.raises(ValueError, match=f"{('model', 'model_low_noise')[place]} is compiled.*remove TorchCompileModel"):
         module("nodes.check_run").check_run(maker, plan)
 
 

@@ -34,7 +34,7 @@ def test_memory_that_runs_out_in_the_middle_gives_the_rest_in_tiles(bridge, vae,
     with torch.inference_mode():  # as ComfyUI executes nodes
         frames = torch.cat(list(bridge.vaes.decode_chunks(vae, latent)))
         expected = vae.decode(latent)[0]
-    assert frames.shape == (21, 32, 48, 3) and "from 9 on are decoded in spatial tiles" in caplog.text
+    assert frames.shape == (21, 32, 48, 3) and "using spatial tiles from frame 9 on" in caplog.text
     assert torch.allclose(frames, expected, atol=0.05)
 
 

@@ -178,7 +178,7 @@ def test_poses_that_another_node_makes_are_not_known(dancing, read_run):
 def test_without_these_no_clip_is_known(graph, read_run, target, name):
     graph["source"] = node("Compute", a=1, b=1)
     graph[target]["inputs"][name] = ["source", 0]
-    with pytest.raises(ValueError, match=f"{name}: comes from Compute .node source., so that the clips cannot be known"):
+    with pytest.raises(ValueError, match=f"{name}: comes from Compute .node source., so the clips are not known"):
         read_run(graph)
 
 
@@ -250,8 +250,8 @@ def test_a_continued_video_that_the_run_would_refuse_is_refused(graph, read_run,
     for target, inputs, words in (
         ("start", {"run": "svi/other"}, "either video or run"),
         ("start", {"trim_end": 20}, "trim_end is 20, but before.mp4 has 20 frames"),
-        ("start", {"trim_end": ["source", 0]}, "trim_end: comes from Compute .* so that the clips cannot be known"),
-        ("loaded", {"file": ["source", 0]}, "file: comes from Compute .* so that the clips cannot be known"),
+        ("start", {"trim_end": ["source", 0]}, "trim_end: comes from Compute .* so the clips are not known"),
+        ("loaded", {"file": ["source", 0]}, "file: comes from Compute .* so the clips are not known"),
         ("loaded", {"file": "gone.mp4"}, "is not in ComfyUI's input folder"),
     ):
         with pytest.raises(ValueError, match=words):
@@ -289,12 +289,12 @@ def test_files_that_are_missing_or_cut_off_are_found(graph, read_run, folders):
     path.write_bytes(path.read_bytes()[:-4])
     files = {file.name: file for file in read_run(graph).files}
     assert files["wan_2.1_vae.safetensors"].num_bytes is None
-    assert "cut off" in files[HIGH].complaint and files[LOW].complaint == ""
+    assert "cannot be read as safetensors" in files[HIGH].complaint and files[LOW].complaint == ""
 
 
 def test_results_past_the_plan_are_told_only_for_a_dry_run(graph, read_run):
     graph["latent"] = node("SaveLatent", samples=["generate", 1], filename_prefix="x")
-    assert "SaveLatent (node latent) takes its input from SVI Generate" in read_run(graph).remarks[0]
+    assert "SaveLatent (node latent) is connected to SVI Generate" in read_run(graph).remarks[0]
     graph["plan"]["inputs"]["plan_only"] = False
     assert read_run(graph).remarks == ()
 

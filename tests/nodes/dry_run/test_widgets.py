@@ -102,7 +102,7 @@ def test_names_and_defaults_are_the_schemas(reader, example):
 def test_what_another_node_makes_is_refused_noted_or_its_default(reader, example):
     graph = {"a": node("Example", count=["other", 0]), "other": node("Compute", a=1, b=2)}
     told = "count: comes from Compute (node other)"
-    with pytest.raises(ValueError, match="so that the clips cannot be known before it runs"):
+    with pytest.raises(ValueError, match="so the clips are not known before it runs"):
         reader(graph).required("a", example, lambda count: count)
     for method, expected in (("known", None), ("or_default", 3)):
         asked = reader(graph)
