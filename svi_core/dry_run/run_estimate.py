@@ -73,7 +73,7 @@ def estimate_run(run: RequestedRun, earlier: Sequence[ClipTime] = ()) -> RunEsti
     records = [] if run.folder is None else read_records(run.folder)
     clips = expected_clips(run, records)
     times = _times_by_work(run, clips, records, earlier)
-    timed = []
+    timed: list[ExpectedClip] = []
     for clip in clips:
         time = times.get(run.work_of(clip.request))
         timed.append(replace(clip, seconds=0.0 if clip.is_stored else time and time.seconds))

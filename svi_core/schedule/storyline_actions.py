@@ -45,7 +45,7 @@ class Action:
 
 def _actions(table: str) -> tuple[Action, ...]:
     """Return the actions of lines ``role before after: text | text``; a text without ``{subject}`` begins with it."""
-    actions = []
+    actions: list[Action] = []
     for entry in re.split(r"\n(?=\w)", table.strip()):
         head, _, texts = entry.partition(": ")
         role, before, after = head.split()
