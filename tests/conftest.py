@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
 
+import hypothesis
 import pytest
 
 from dev.environment import Environment, Layout, SetupError, find_environment
@@ -21,6 +22,9 @@ TINY_MODELS_SCRIPT = REPOSITORY / "tests" / "e2e" / "tiny_models.py"
 TINY_TALK_MODELS_SCRIPT = TINY_MODELS_SCRIPT.with_name("tiny_talk_models.py")
 DEMO_MODELS = REPOSITORY / "demo" / "models"
 SLOWEST_ROOMS = ("browser", "e2e", "benchmarks", "training")
+
+hypothesis.settings.register_profile("svi", deadline=None)  # a busy machine is slow, not wrong
+hypothesis.settings.load_profile("svi")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
