@@ -55,7 +55,7 @@ def test_a_workflow_opens_from_the_template_browser(front_end, object_info, name
 def test_the_help_page_of_a_node_is_shown(front_end, tmp_path):
     front_end.open_template(shipped.DEMO)
     front_end.show_help("SVIGenerate")
-    front_end.page.get_by_text("Memory does not grow with the number of clips").wait_for()
+    front_end.page.get_by_text("Memory use does not grow with the number of clips").wait_for()
     front_end.page.screenshot(path=tmp_path / "help.png")
 
 

@@ -75,7 +75,7 @@ def test_memory_that_runs_out_while_sampling_names_the_clip_its_size_and_what_he
     with fault(server, "model", IN_CLIP_2, kind), pytest.raises(ExecutionFailed) as caught:
         server.run(story(server, whole[0], kind))
     assert caught.value.exception_type.endswith(kind)
-    assert "clip 2 of 9 frames of 64 x 64 pixels: memory ran out. Clips finished" in caught.value.exception_message
+    assert "clip 2 of 9 frames of 64 x 64 pixels: memory ran out. Finished clips" in caught.value.exception_message
     assert "--lowvram" in caught.value.exception_message
     require_sound(folder_of(server, kind), 1)
     goes_on(server, whole, kind)

@@ -187,7 +187,7 @@ def test_a_final_length_shorter_than_the_video_to_continue_is_refused(comfy_serv
     source = picture_video(tmp_path / "long.mp4")
     graph = loop_graph(comfy_server.add_input(reference_image), num_frames=13, filename_prefix="svi/short")
     graph = with_output(graph, length_seconds=2.0)
-    with pytest.raises(ExecutionFailed, match="length_seconds is 2, but the video to continue lasts 2.00 seconds"):
+    with pytest.raises(ExecutionFailed, match="length_seconds is 2, but the video to continue already lasts 2.00 seconds"):
         comfy_server.run(with_start(graph, comfy_server.add_input(source)))
 
 

@@ -176,5 +176,5 @@ def test_speech_is_brought_to_25_features_per_second_before_the_transformer(comf
         torch.testing.assert_close(found[:, layer], layers[layer + 1][0], rtol=1e-3, atol=1e-4)
     with torch.no_grad():
         model.feature_projection.projection.bias[0] = float("nan")
-    with pytest.raises(ValueError, match="the speech encoder made values that are NaN or infinite"):
+    with pytest.raises(ValueError, match="the speech encoder returned NaN or infinite values"):
         encode_speech(model, samples, 25)
