@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from svi_core.clips.chain import Clip
 from svi_core.clips.clip_plan import ClipPlan, ClipRequest
 from svi_core.clips.growing_video import GrowingVideo, make_video
 from svi_core.schedule.text import parse_schedule
@@ -56,10 +57,11 @@ class SleepingMaker:
 class VideoInLine(GrowingVideo):
     """Waits for each file before the next clip begins."""
 
-    def add(self, *arguments, **options) -> None:
-        """Add a clip and wait for its file."""
-        super().add(*arguments, **options)
+    def add(self, *arguments, **options) -> Clip:
+        """Add a clip, wait for its file and return the clip."""
+        clip = super().add(*arguments, **options)
         self.wait()
+        return clip
 
 
 def clip_seconds(sizes) -> tuple[Callable, Callable]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import torch
@@ -122,12 +123,13 @@ def our_sampler(job: Job, plan: Any) -> Any:
     bridge, prompts = pack_module("nodes.bridge"), pack_module("nodes.schedule")
     high, low, vae = job.models
     conditioning = [[job.text, {}]]
+    text_encoder = SimpleNamespace(tokenize=str, encode_from_tokens_scheduled=lambda prompt: conditioning)
     sigmas = comfy.samplers.calculate_sigmas(high.get_model_object("model_sampling"), SCHEDULER, STEPS)
     anchor = {"samples": bridge.vaes.encode_images(vae, job.image), bridge.latents.FRAMES_KEY: job.image}
     return pack_module("nodes.clip_sampler").ClipSampler(
         model=high,
         model_low_noise=low,
-        prompts=prompts.EncodedPrompts(plan.schedule, None, {PROMPT: conditioning}),
+        prompts=prompts.EncodedPrompts(plan.schedule, text_encoder),
         negative=conditioning,
         vae=vae,
         anchor=anchor,

@@ -224,7 +224,7 @@ def test_a_reroll_is_undone_as_any_edit(panel, front_end, comfy_server, renderer
     panel.tile(3).wait_for()
     front_end.fit_view()
     panel.reroll.click()
-    panel.notice.get_by_text("Clip 3 has seed").wait_for()
+    panel.notice.get_by_text("Clip 3 now has seed").wait_for()
     assert "\n\n[seed " in panel.text()
     panel.page.keyboard.press("Control+z")
     panel.page.wait_for_function(f"() => ({TEXT}) === {json.dumps(STORY)}")

@@ -110,7 +110,7 @@ def test_padded_frames_of_the_pixel_space_layouts():
     assert torch.equal(repeated[0], known[0]) and torch.equal(repeated[1:], image.expand(80, -1, -1, -1))
     with pytest.raises(ValueError, match="bring both to one size"):
         padded_frames(known, torch.rand(1, 32, 32, 3), 81)
-    with pytest.raises(ValueError, match="leave nothing"):
+    with pytest.raises(ValueError, match="nothing is left"):
         padded_frames(known, None, 5)
 
 

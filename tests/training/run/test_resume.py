@@ -199,10 +199,9 @@ def test_kill_9_between_steps(uninterrupted, wan_folder, tmp_path, comfyui_path)
     bank, expected = uninterrupted
     run = tmp_path / "run"
     config = config_for(run, wan_folder, bank)
-    process = start(config, tmp_path, comfyui_path)
-    wait_for_steps(run, 3, process)
-    process.kill()
-    process.wait(60)
+    with start(config, tmp_path, comfyui_path) as process:
+        wait_for_steps(run, 3, process)
+        process.kill()
     assert train_here(config, resume=True) == 0
     assert outcome(run) == expected
 
@@ -213,10 +212,10 @@ def test_a_signal_saves_and_ends(uninterrupted, wan_folder, tmp_path, comfyui_pa
     bank, expected = uninterrupted
     run = tmp_path / "run"
     config = config_for(run, wan_folder, bank, loop={"steps": 6, "checkpoint_every": 1000})
-    process = start(config, tmp_path, comfyui_path)
-    wait_for_steps(run, 1, process)
-    process.send_signal(number)
-    assert process.wait(60) == number, process.stderr.read()
+    with start(config, tmp_path, comfyui_path) as process:
+        wait_for_steps(run, 1, process)
+        process.send_signal(number)
+        assert process.wait(60) == number, process.stderr.read()
     done = int(checkpoints(run)[0].name.removeprefix("step_"))
     assert 1 <= done < 6
     assert not list((run / "checkpoints").glob("*staging*"))

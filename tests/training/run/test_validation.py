@@ -116,8 +116,9 @@ def test_the_report_shows_all_of_it(wan_folder, tmp_path):
 
     train_and_read(wan_folder, tmp_path, validation={"every": 3, "quantiles": 2}, loop={"steps": 3})
     run = tmp_path / "run"
-    (run / "metrics.jsonl").open("a").write('{"kind": "sample", "step": 3, "path": "samples/step_00000003.mp4"}\n')
-    (run / "metrics.jsonl").open("a").write('{"kind": "step", "st')  # cut off by a kill
+    with (run / "metrics.jsonl").open("a") as metrics:
+        metrics.write('{"kind": "sample", "step": 3, "path": "samples/step_00000003.mp4"}\n')
+        metrics.write('{"kind": "step", "st')  # cut off by a kill
     assert main([str(run)]) == 0
     page = (run / "report.html").read_text()
     for part in (
