@@ -61,7 +61,7 @@ def next_clip(state: RunState) -> tuple[RunState, Clip]:
             video.begin()
         elif video.is_full:
             return state, before
-        request = state.following or state.plan.request(0)
+        request = state.following or state.plan.request(state.num_clips, before and before.request)
         clip = make_clip(state.plan, state.maker, store, request, before, state.start)
         following = state.plan.following(request)
         video.add(clip, shown_part(request, following))

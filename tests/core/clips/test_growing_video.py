@@ -1,4 +1,5 @@
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -443,3 +444,15 @@ def test_a_clip_whose_decoding_is_stopped_is_finished_and_shown(tmp_path):
         run(tmp_path, 4, maker=maker)
     assert maker.sampled == [0, 1, 2, "stopped"] and count_frames(tmp_path / "video.mp4") == 17
     assert np.abs(moments(tmp_path / "video.mp4") - np.arange(17)).max() < 2
+
+
+def test_a_loop_may_make_more_clips_than_its_plan_counts(tmp_path):
+    """The loop decides how many: after the plan's last clip comes the following one, not the first one again."""
+    state = state_of(tmp_path)
+    state = replace(state, plan=replace(state.plan, num_clips=1))
+    clips = []
+    for _ in range(3):
+        state, clip = next_clip(state)
+        clips.append(clip)
+    assert [clip.request.index for clip in clips] == [0, 1, 2]
+    assert [clip.request.start_frame for clip in clips] == [index * (LAYOUT.num_frames - LAYOUT.overlap) for index in range(3)]
