@@ -27,7 +27,8 @@ class ErftPreset:
         recycling: the settings of error recycling.
         width: pixels.
         height: pixels.
-        vae_tile: side in pixels of the spatial tiles for encoding; 0: untiled. Tiled scripts use 34 x 34 latents.
+        vae_tile: side in pixels of the spatial tiles for encoding; 0: untiled. Tiled scripts use 34 x 34 latents, blended;
+            ours give the latent of a whole encode.
         learning_rate: of AdamW, constant.
         weight_decay: of AdamW.
         num_epochs: passes over the data.

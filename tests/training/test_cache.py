@@ -112,7 +112,7 @@ def test_a_second_run_encodes_nothing(clips):
         ({"held_out": 1}, {}, 0),
         ({"layout": "Film"}, {}, 3),
         ({"storage": "bfloat16"}, {}, 3),
-        ({"vae_tile": 32}, {}, 3),
+        ({"vae_tile": 32}, {}, 0),  # tiles give the same latents
         ({"seed": 1}, {}, 2),  # the clip of 9 frames has one window
         ({}, {"vae": "vae B"}, 3),
         ({}, {"clip_vision": "vision B"}, 3),

@@ -112,6 +112,9 @@ def _scan(cache: CacheFolder, path: Path, content: str, rate: int) -> ClipScan:
 
 
 def _window_key(hashes: tuple[str, ...], plan: WindowPlan, config: DataConfig, models: Mapping[str, str]) -> str:
-    """Return an example's cache key: a hash of everything that its tensors depend on. `hashes` are those of its files."""
-    made_with = (models["vae"], models["clip_vision"], config.storage, config.vae_tile, config.frame_rate)
+    """Return an example's cache key: a hash of everything that its tensors depend on. `hashes` are those of its files.
+
+    The 0 stands for the side of the VAE's tiles, which changed latents in older versions: examples made so are encoded again.
+    """
+    made_with = (models["vae"], models["clip_vision"], config.storage, 0, config.frame_rate)
     return fingerprint("svi example", FORMAT_VERSION, *hashes, plan, config.svi_layout, made_with)

@@ -7,6 +7,7 @@ alone, motion from the last slots of the encoded motion window; the padding is z
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Protocol, TypeVar
 
@@ -109,19 +110,32 @@ def encode_window(plan: WindowPlan, config: DataConfig, found: WindowFiles, enco
         packed poses, and "heard" [T + 4, layers, channels], the features of the sound.
 
     Raises:
-        ValueError: a latent is not finite.
+        ValueError: a tensor is not finite; the message names the part and the stage that made it.
     """
     layout, pictures = config.svi_layout, found.pictures
     reference = None if plan.anchor is None else pictures[plan.anchor][None]
-    known = _known_slots(plan, layout, pictures, reference, encoders)
-    encoded = {"latent": encoders.video(_stacked(pictures, plan.target)), "known": known}
+    with _naming("the conditioning latent"):
+        known = _known_slots(plan, layout, pictures, reference, encoders)
+    with _naming("the target clip"):
+        encoded = {"latent": encoders.video(_stacked(pictures, plan.target)), "known": known}
     vision = encoders.vision(reference[0] if layout.in_latent_space else pictures[plan.motion[0]])
     if vision is not None:
+        if not bool(vision.isfinite().all()):
+            raise ValueError("the CLIP vision encoder returned NaN or infinite values: try another encoder file.")
         encoded["clip_vision"] = vision
     if found.speech is not None:
         encoded["heard"] = SpeechFeatures(found.speech, encoders.speech).heard_by(plan.target[0], layout.num_frames)
     stored = {part: tensor.to(stored_dtype(config)) for part, tensor in encoded.items()}
     return stored if found.poses is None else {**stored, **packed_poses(found.poses)}
+
+
+@contextmanager
+def _naming(part: str) -> Iterator[None]:
+    """Put `part` of an example before the message of a ValueError."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{part}: {error}") from error
 
 
 def _known_slots(

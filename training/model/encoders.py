@@ -2,7 +2,7 @@
 
 The only file that knows how ComfyUI encodes. Latents are fp32 and *normalised* (``latent_format.process_in``) on both sides.
 A clip is always encoded over its whole length: the VAE is causal, so a tile in time would restart its state and change
-every slot after the first. Small cards can use tiles in space.
+every slot after the first. Small cards can use tiles in space, which give the same latent.
 Source: docs/METHOD.md, 3.1 (one causal fp32 encode), 2.3 (CLIP vision without crop, penultimate tokens) and 5.3 (VAE).
 """
 
@@ -13,13 +13,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from svi_core.conditioning.build_y import require_finite
 from svi_core.conditioning.talk import encode_speech
 from svi_core.files.safetensors_file import read_header, read_tensors
 from svi_core.geometry import LATENT_CHANNELS, num_latent_slots, require_frame_size
 from svi_core.out_of_memory import explain_out_of_memory
 from training.model.comfy_runtime import start_comfy
 from training.model.encoder_files import EncoderFiles
+from training.model.vae_tiles import MARGIN, encode_in_tiles
 
 start_comfy()  # before the first import of comfy
 
@@ -168,7 +168,7 @@ def encode_video(vae, frames: Tensor, tile: int = 0) -> Tensor:
     Args:
         vae: what :func:`load_vae` returned.
         frames: [T, H, W, 3] in [0, 1], T = 4n + 1; a single frame is an anchor.
-        tile: side in pixels of spatial tiles, which overlap by a quarter and are blended; 0: none.
+        tile: side in pixels of the spatial tiles, a multiple of 8; 0: none. The latent is the same up to rounding.
 
     Raises:
         ValueError: Wan cannot take this size or length, or the result is not finite.
@@ -179,9 +179,10 @@ def encode_video(vae, frames: Tensor, tile: int = 0) -> Tensor:
     require_frame_size(width, height, "frame")
     pixels = frames[..., :3].movedim(-1, 0)[None]
     with explain_out_of_memory(f"encoding {count} frames of {width} x {height}", MORE_MEMORY):
-        _move_to_device(vae, vae.memory_used_encode((1, 3, count, tile or height, tile or width), vae.vae_dtype))
-        latent = _encode_tiles(vae, pixels, tile) if tile else _encode_whole(vae, pixels)
-    require_finite(latent, "the VAE's output")
+        read = tile + 2 * MARGIN if tile else max(height, width)
+        _move_to_device(vae, vae.memory_used_encode((1, 3, count, min(height, read), min(width, read)), vae.vae_dtype))
+        latent = _encode(vae, pixels, tile)
+    _require_finite(latent, pixels)
     return comfy.latent_formats.Wan21().process_in(latent.float().cpu())[0]
 
 
@@ -205,18 +206,22 @@ def _move_to_device(vae, memory: float) -> None:
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
 
 
-def _encode_whole(vae, pixels: Tensor) -> Tensor:
-    """Encode [1, 3, T, H, W] without `VAE.encode`, which falls back to tiles without being asked."""
+def _encode(vae, pixels: Tensor, tile: int) -> Tensor:
+    """Encode [1, 3, T, H, W] without `VAE.encode`, which falls back to blended tiles without being asked."""
     with comfy.model_management.cuda_device_context(vae.device):
-        return vae.first_stage_model.encode(vae.process_input(pixels).to(vae.device, vae.vae_dtype))
+        pixels = vae.process_input(pixels).to(vae.device, vae.vae_dtype)
+        return encode_in_tiles(vae.first_stage_model, pixels, tile) if tile else vae.first_stage_model.encode(pixels)
 
 
-def _encode_tiles(vae, pixels: Tensor, tile: int) -> Tensor:
-    """Encode [1, 3, T, H, W] in blended spatial tiles of T frames each."""
-    overlap = tile // 4
-    with comfy.model_management.cuda_device_context(vae.device):
-        latent = vae.encode_tiled_3d(pixels, tile_t=pixels.shape[2], tile_x=tile, tile_y=tile, overlap=(1, overlap, overlap))
-    return latent.clone()  # ComfyUI tiles in inference mode, and autograd refuses inference tensors
+def _require_finite(latent: Tensor, pixels: Tensor) -> None:
+    bad = int((~latent.isfinite()).sum())
+    if not bad:
+        return
+    if bool(pixels.isfinite().all()):
+        made_by = "the VAE's encoder, from finite frames: its file may be damaged (use another), or the card's memory is faulty"
+    else:
+        made_by = "the frames before the VAE, which are not finite themselves"
+    raise ValueError(f"{bad} of {latent.numel()} latent values are NaN or infinite. They come from {made_by}.")
 
 
 def _umt5_sizes(shapes: dict[str, tuple[int, ...]], heads: int) -> dict[str, int]:

@@ -64,23 +64,6 @@ def test_the_vae_is_causal(encoders, vae):
     assert torch.allclose(encoders.encode_video(vae, frames[:1]), whole[:, :1], atol=1e-5)
 
 
-def test_tiles_are_spatial_only_and_differ_little(encoders, vae, monkeypatch):
-    frames = moving_picture(9, 128, 96)
-    whole = encoders.encode_video(vae, frames)
-    shapes = []
-    real = vae.first_stage_model.encode
-    monkeypatch.setattr(vae.first_stage_model, "encode", lambda pixels: shapes.append(tuple(pixels.shape)) or real(pixels))
-    errors = {}
-    for tile in (32, 64, 96, 128):
-        tiled = encoders.encode_video(vae, frames, tile)
-        assert tiled.shape == whole.shape and not tiled.is_inference()
-        errors[tile] = float((tiled - whole).abs().mean() / whole.abs().mean())
-    assert all(shape[2] == 9 for shape in shapes), "a tile without the whole length restarts the causal encoder"
-    assert {shape[3:] for shape in shapes} >= {(32, 32), (64, 64), (96, 96), (96, 128)}
-    assert errors[128] == 0.0
-    assert errors[96] < errors[32] and errors[64] < 0.25, errors
-
-
 def test_frames_come_back_in_chunks(encoders, vae):
     frames = moving_picture(13)
     latent = encoders.encode_video(vae, frames)
@@ -148,10 +131,16 @@ def test_memory_that_runs_out_says_what_helps(encoders, vae, monkeypatch):
         encoders.encode_video(vae, moving_picture(5))
 
 
-def test_values_that_are_not_finite_are_refused(encoders, vae, monkeypatch):
-    monkeypatch.setattr(vae.first_stage_model, "encode", lambda pixels: torch.full((1, 16, 2, 4, 8), torch.nan))
-    with pytest.raises(ValueError, match="the VAE.s output"):
-        encoders.encode_video(vae, moving_picture(5))
+@pytest.mark.parametrize(
+    ("pixel", "stage"),
+    [(0.5, "8192 of 8192 latent values.*the VAE's encoder, from finite frames"), (torch.nan, "the frames before")],
+)
+def test_values_that_are_not_finite_are_refused_with_the_stage_that_made_them(encoders, vae, monkeypatch, pixel, stage):
+    monkeypatch.setattr(vae.first_stage_model, "encode", lambda pixels: torch.full((1, 16, 2, 8, 32), torch.nan))
+    frames = torch.full((5, 64, 256, 3), 0.5)
+    frames[0, 0, 0, 0] = pixel
+    with pytest.raises(ValueError, match=stage):
+        encoders.encode_video(vae, frames)
 
 
 def command(tmp_path: Path, *more: str) -> list[str]:
