@@ -15,6 +15,8 @@ from ..bridge.schemas import svi_schema
 from ..look import as_image
 from .read_graph import read_requested_run
 
+SUMMARY_KEY = "svi_summary"  # web/js/plan_text.js shows it on the node
+
 
 class SVIPlan(io.ComfyNode):
     """Show what a run will do; start it only on request."""
@@ -56,9 +58,9 @@ class SVIPlan(io.ComfyNode):
     @classmethod
     def execute(cls, plan_only, video=None) -> io.NodeOutput:
         run = describe_run(cls.hidden.prompt, cls.hidden.unique_id, plan_only)
-        _show_on_node(cls.hidden.unique_id, run.summary)
         passed_on = ExecutionBlocker(None) if plan_only else video
-        return io.NodeOutput(passed_on, run.text, as_image(run.picture), ui=ui.PreviewText(run.text))
+        shown = ui.PreviewText(run.text).as_dict() | {SUMMARY_KEY: (run.summary,)}
+        return io.NodeOutput(passed_on, run.text, as_image(run.picture), ui=shown)
 
 
 @dataclass(frozen=True)
@@ -78,10 +80,3 @@ def describe_run(prompt: dict, plan_id: str, plan_only: bool) -> DescribedRun:
         text = f"This run cannot be planned: {error}\n"
         return DescribedRun(text, text, draw_message("This run cannot be planned", str(error)))
     return DescribedRun(estimate_summary(estimate), estimate_text(estimate), draw_estimate(estimate))
-
-
-def _show_on_node(node_id: str, text: str) -> None:
-    """Show `text` on the node in the browser, which shows ui.PreviewText on ComfyUI's own nodes only."""
-    from server import PromptServer  # not above: it imports ComfyUI's `nodes`, which our folder shadows in tests
-
-    PromptServer.instance.send_progress_text(text, node_id)

@@ -100,7 +100,7 @@ class ClipPanel {
   }
 
   #prefixIsLinked() {
-    return this.node.inputs?.some((input) => input.name === "filename_prefix" && input.link != null) ?? false;
+    return isLinked(this.node, "filename_prefix");
   }
 
   #runName() {
@@ -133,10 +133,16 @@ function promptStream(node) {
   if (origin?.type !== "SVIPromptStream") {
     throw new Error("The schedule does not come directly from SVI Prompt Stream: write [seed N] above this clip's prompt there.");
   }
-  if (origin.inputs?.some((input) => ["text", "split"].includes(input.name) && input.link != null)) {
+  if (isLinked(origin, "text") || isLinked(origin, "split")) {
     throw new Error("The text of SVI Prompt Stream comes from another node: write [seed N] above this clip's prompt there.");
   }
   return origin;
+}
+
+/** Whether the widget called `name` takes its value from another node. */
+function isLinked(node, name) {
+  const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
+  return slot >= 0 && node.isInputConnected(slot);
 }
 
 /**
