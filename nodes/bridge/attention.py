@@ -64,7 +64,7 @@ class FastestAttention:
         if not self._may_choose(func, q, rest, options):
             return theirs()
         if torch.compiler.is_compiling():
-            return _opaque_attention(q, k, v, heads)
+            return torch.ops.svi.fastest_attention(q, k, v, heads)
         shape = (q.device, q.dtype, heads, q.shape, k.shape)
         ways = {name: functools.partial(_attend, kernel, q, k, v, heads) for name, kernel in self.kernels.items()}
         if shape not in self.chosen:
@@ -99,6 +99,7 @@ def with_fastest_attention(model):
     """Return a clone of the MODEL that uses :data:`FASTEST`, or `model` itself if it already has an override."""
     if OVERRIDE in model.model_options["transformer_options"] or model.load_device.type != FASTEST.device_type:
         return model
+    _operator()
     clone = model.clone()
     clone.model_options["transformer_options"][OVERRIDE] = FASTEST
     return clone
@@ -127,13 +128,14 @@ def _attend(kernel: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tenso
 FASTEST = FastestAttention()
 
 
-@torch.library.custom_op("svi::fastest_attention", mutates_args=())
+@functools.cache
+def _operator() -> torch.library.CustomOpDef:
+    """Register :data:`FASTEST` for the compiler as one operator. It takes as long as importing the whole pack."""
+    operator = torch.library.custom_op("svi::fastest_attention", _opaque_attention, mutates_args=())
+    operator.register_fake(lambda q, k, v, heads: q.new_empty(q.shape))
+    return operator
+
+
 def _opaque_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
-    """Return the attention of :data:`FASTEST` for q, k, v [B, tokens, heads * width] as one operator of a compiled graph."""
+    """Return the attention of :data:`FASTEST` for q, k, v [B, tokens, heads * width]."""
     return FASTEST(_pytorchs(), q, k, v, heads).contiguous()
-
-
-@_opaque_attention.register_fake
-def _(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
-    """Return a tensor of the result's shape, for the compiler."""
-    return q.new_empty(q.shape)

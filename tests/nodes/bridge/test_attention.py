@@ -114,6 +114,19 @@ def test_the_attention_that_the_user_chose_is_respected(attention, comfy):
     assert torch.equal(fastest(sub_quad, q, k, v, HEADS), sub_quad(q, k, v, HEADS)) and not fastest.chosen
 
 
+def test_the_attention_that_a_model_file_prefers_is_respected(attention, monkeypatch):
+    """Newer ComfyUI hands the preference to the attention function as a keyword."""
+    fastest, seen = chooser(attention, ()), []
+
+    def newer(*tensors, preferred_attention=None, **options):
+        seen.append(preferred_attention)
+        return tensors[0]
+
+    monkeypatch.setattr(attention, "_pytorchs", lambda: newer)
+    fastest(newer, *qkv(), HEADS, preferred_attention="comfy_kitchen_int8")
+    assert seen == ["comfy_kitchen_int8"] and not fastest.chosen
+
+
 def test_a_failure_of_comfyuis_own_attention_is_its_own(attention, pytorchs):
     def fails(attend):
         raise torch.OutOfMemoryError("CUDA out of memory")
@@ -154,7 +167,7 @@ def test_a_compiler_is_told_rightly_what_the_operator_makes(attention, keys):
     """Shape, dtype and strides, and that it changes none of its inputs; PyTorch's own check of operators."""
     q, k, v = qkv(keys=keys)
     checks = ("test_schema", "test_faketensor", "test_aot_dispatch_static")
-    found = torch.library.opcheck(attention._opaque_attention, (q, k, v, HEADS), test_utils=checks)
+    found = torch.library.opcheck(attention._operator(), (q, k, v, HEADS), test_utils=checks)
     assert set(found.values()) == {"SUCCESS"}
 
 
