@@ -15,6 +15,7 @@ from ..conditioning.build_y import motion_window
 from ..files.fingerprint import fingerprint, large_file_fingerprint
 from ..geometry import FRAME_RATE, TRAINED_NUM_FRAMES
 from ..store.records import MANIFEST, ShownClip, read_clip_latent, read_manifest
+from ..video.colour_tags import require_ordinary
 from ..video.source_video import SourceVideo, read_tail
 from ..video.video_file import Sound
 
@@ -39,6 +40,7 @@ class VideoStart:
             raise ValueError(
                 f"trim_end is {self.trim_end}, but {self.source.path.name} has {self.source.num_frames} frames: keep some."
             )
+        require_ordinary(self.source.path, self.source.colours)
 
     @property
     def num_frames(self) -> int:

@@ -44,7 +44,7 @@ class VideoSettings:
         pixel_format = source.pixel_format.replace("yuvj", "yuv")
         if pixel_format not in PIXEL_FORMATS:
             pixel_format = self.coding.pixel_format
-        return replace(self.coding, pixel_format=pixel_format, **source.colours)
+        return replace(self.coding, pixel_format=pixel_format, colours=source.colours)
 
 
 @dataclass(frozen=True)

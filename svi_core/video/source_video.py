@@ -18,13 +18,12 @@ from av.error import FFmpegError, InvalidDataError
 
 from ..files.atomic_file import staged
 from ..geometry import FRAME_RATE
+from .colour_tags import Colours, declared_colours
 from .ffmpeg import run_ffmpeg
 from .video_file import CODECS, TIMESCALE, VideoCoding, frame_hashes, join_videos, read_frames, write_video
 
 _log = logging.getLogger(__name__)
 _STREAM_CODECS = {"h264": "h264", "hevc": "h265"}
-_MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601"}  # by the numbers of H.273, as _FULL_RANGE by ffmpeg's own
-_FULL_RANGE = 2
 _COPY = ("-map", "0:v:0", "-c", "copy", "-video_track_timescale", TIMESCALE)
 
 
@@ -40,8 +39,7 @@ class SourceVideo:
         frame_rate: average frames per second.
         codec: ffmpeg's name of it.
         pixel_format: ffmpeg's name of it.
-        matrix: of its colours: "bt709", "bt601" or "unspecified".
-        full_range: luma 0 .. 255 instead of 16 .. 235.
+        colours: as the file declares them.
         rotated: its metadata has players turn or mirror it.
         sound_codec: ffmpeg's name, or None for a silent video.
     """
@@ -53,15 +51,9 @@ class SourceVideo:
     frame_rate: float
     codec: str
     pixel_format: str
-    matrix: str = "unspecified"
-    full_range: bool = False
+    colours: Colours
     rotated: bool = False
     sound_codec: str | None = None
-
-    @property
-    def colours(self) -> dict[str, object]:
-        """The fields of a VideoCoding that give clips joined to this video the same colours."""
-        return {"matrix": self.matrix, "full_range": self.full_range}
 
 
 @contextmanager
@@ -98,7 +90,6 @@ def probe_video(path: Path) -> SourceVideo:
             raise OSError(f"{path} is not a video that can be read: it has no frame.")
         size = coding.width, coding.height
         width, height = size[::-1] if round(frame.rotation / 90) % 2 else size
-        tags = coding.colorspace, coding.color_primaries, coding.color_trc  # the first known one counts
         return SourceVideo(
             path,
             width,
@@ -107,8 +98,7 @@ def probe_video(path: Path) -> SourceVideo:
             round(float(stream.average_rate), 2),  # two decimals, on which the keys of clips of earlier runs depend
             coding.codec.canonical_name,
             coding.pix_fmt,
-            next((_MATRICES[tag] for tag in tags if tag in _MATRICES), "unspecified"),
-            coding.color_range == _FULL_RANGE or coding.pix_fmt.startswith("yuvj"),
+            declared_colours(frame),
             frame.side_data.get("DISPLAYMATRIX") is not None,
             sound and sound.codec_context.codec.canonical_name,
         )
