@@ -137,12 +137,14 @@ def conversion(path: Path, colours: Colours) -> str:
 
 def _filters_to_bt709(colours: Colours) -> str:
     matrix = colours.matrix if colours.matrix != UNKNOWN else BT2020 if colours.transfer in _HDR else BT601
-    transfer = BT709 if colours.transfer in (UNKNOWN, 12) else colours.transfer  # zscale does not know 12, which is nearly BT.709
+    transfer = (
+        BT709 if colours.transfer in (UNKNOWN, 12) else colours.transfer
+    )  # zscale does not know 12, which is nearly BT.709
     read = f"zscale=pin={colours.shown_primaries}:tin={transfer}"
     read += f":min={matrix}:rin={'full' if colours.full_range else 'limited'}"
     if colours.matrix == RGB:
         read = f"format=gbrp,zscale=pin={colours.shown_primaries}:tin={transfer}"
-    mapped = ":t=linear:npl=100,format=gbrpf32le,zscale=p=bt709,tonemap=hable:desat=0,zscale=" if colours.transfer in _HDR else ":"
+    mapped = ":p=bt709:t=linear:npl=100,format=gbrpf32le,tonemap=hable:desat=0,zscale=" if colours.transfer in _HDR else ":"
     return f"{read}{mapped}p=bt709:t=bt709:m=bt709:r=limited,format=yuv420p"
 
 

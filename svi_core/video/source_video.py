@@ -160,7 +160,7 @@ def write_beginning(path: Path, source: SourceVideo, num_frames: int, coding: Vi
             _log.info("SVI: %s cannot begin a video by %s (%s).", source.path, " ".join(arguments), error)
     raise OSError(
         f"{source.path} ({source.codec}, {source.pixel_format}) cannot begin a {coding.codec} video with its frames unchanged: "
-        "convert it to H.264, yuv420p, first."
+        f"{'choose h264 in SVI Output, or ' if coding.codec == 'h265' else ''}convert it to H.264, yuv420p, first."
     )
 
 
@@ -184,7 +184,7 @@ def copy_to_timescale(source: Path, path: Path) -> None:
 
 
 def _require_good_join(beginning: Path, hashes: list[str], source: SourceVideo, coding: VideoCoding, exact_times: bool) -> None:
-    """Check that `beginning` and a clip of `coding` join to a file whose first frames have `hashes`.
+    """Check that `beginning` and a clip of `coding` join to a file with the frames of both; those of `beginning` have `hashes`.
 
     Args:
         exact_times: also check times, which copied packets with B-frames can shift by some frames: the seam would show.
@@ -194,11 +194,14 @@ def _require_good_join(beginning: Path, hashes: list[str], source: SourceVideo, 
     """
     clip, trial = (beginning.with_name(f"{beginning.stem}-{name}.mp4") for name in ("clip", "trial"))
     try:
-        write_video(clip, [np.zeros((2, source.height, source.width, 3), np.uint8)], coding)
+        pattern = np.arange(2 * source.height * source.width * 3) % 251  # plain frames would look right by luck
+        write_video(clip, [pattern.reshape(2, source.height, source.width, 3).astype(np.uint8)], coding)
         join_videos(trial, [beginning, clip], len(hashes) + 2)
         found = frame_hashes(trial)
         if len(found) != len(hashes) + 2 or found[: len(hashes)] != hashes:
             raise OSError("its frames would change")
+        if found[len(hashes) :] != frame_hashes(clip):  # an H.265 file has one set of headers, here those of the beginning
+            raise OSError("players would misread the clips after it")
         seconds = len(hashes) / source.frame_rate + 2 / coding.frame_rate
         if exact_times and abs(video_seconds(trial) - seconds) > 0.6 / source.frame_rate:
             raise OSError("its times would change")

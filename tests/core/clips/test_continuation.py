@@ -228,3 +228,15 @@ def test_an_earlier_take_still_goes_on_from_its_latent(tmp_path):
     first, _, _ = run(tmp_path / "run", 2)
     run(tmp_path / "run", 2, text="another\n\nstory")
     assert not VideoStart(probe_video(first)).is_foreign
+
+
+def test_an_h265_video_whose_headers_differ_is_never_followed_by_clips_that_players_misread(tmp_path):
+    """Joined H.265 has one set of headers. Those of another encoder's settings turned the new clips into noise."""
+    source = foreign_video(
+        tmp_path / "a.mp4", "-c:v", "libx265", "-pix_fmt", "yuv420p", "-x265-params", "qp=20:log-level=error"
+    )
+    with pytest.raises(OSError, match="cannot begin a h265 video.*choose h264 in SVI Output"):
+        write_beginning(tmp_path / "begin.mp4", probe_video(source), 48, VideoCoding("h265"))
+    path, _, _ = run(tmp_path / "run", 1, VideoStart(probe_video(source)))
+    grey = list(read_frames(path))[-1]
+    assert frame_hashes(path)[:48] == frame_hashes(source) and np.ptp(grey.reshape(-1, 3), axis=0).max() <= 2

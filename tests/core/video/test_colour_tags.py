@@ -12,7 +12,7 @@ import torch
 from svi_core.clips.continuation import VideoStart
 from svi_core.clips.joining import Joint, Piece, write_joint
 from svi_core.systems.layouts import make_layout
-from svi_core.video.colour_tags import BT709, Colours, with_primaries
+from svi_core.video.colour_tags import Colours, with_primaries
 from svi_core.video.seams import Seam
 from svi_core.video.source_video import probe_video, read_tail
 from svi_core.video.video_file import VideoCoding, read_frames, write_video
@@ -20,7 +20,7 @@ from tests.core.clips.test_continuation import run
 from tests.core.fakes import FakeMaker
 
 PATCHES = np.array([[192, 48, 32], [40, 150, 60], [50, 60, 190], [128, 128, 128], [235, 200, 40], [16, 120, 130]], np.float64)
-WEIGHTS = {  # of red and blue in luma: ITU-R BT.709, FCC, BT.601 (5, 6, and what ffmpeg takes an unknown matrix for), 240M, BT.2020
+WEIGHTS = {  # of red and blue in luma, by the matrix; ffmpeg takes an unknown one for BT.601
     1: (0.2126, 0.0722),
     2: (0.299, 0.114),
     4: (0.30, 0.11),
@@ -29,6 +29,8 @@ WEIGHTS = {  # of red and blue in luma: ITU-R BT.709, FCC, BT.601 (5, 6, and wha
     7: (0.212, 0.087),
     9: (0.2627, 0.0593),
 }
+X264 = ("-c:v", "libx264", "-qp", "4")
+X265 = ("-c:v", "libx265", "-preset", "medium", "-crf", "4", "-bf", "0", "-x265-params", "log-level=error:bframes=0")
 HDR_HLG, HDR_PQ = Colours(9, 9, 18), Colours(9, 9, 16)
 
 
@@ -60,7 +62,7 @@ def to_rgb(yuv, colours, bits):
     return 255.0 * np.stack([r, g, b], axis=1)
 
 
-def patch_video(path, colours, coder=("-c:v", "libx264", "-qp", "4"), bits=8, num_frames=8, patches=PATCHES):
+def patch_video(path, colours, coder=X264, bits=8, num_frames=8, patches=PATCHES):
     """Write a video of six patches, 32 x 48 pixels, whose luma and chroma this file computes."""
     planes = to_yuv(patches, colours, bits).reshape(3, 2, 3).transpose(2, 0, 1)  # three rows of two patches, 16 x 16 each
     form = "yuv420p" if bits == 8 else f"yuv420p{bits}le"
@@ -68,7 +70,20 @@ def patch_video(path, colours, coder=("-c:v", "libx264", "-qp", "4"), bits=8, nu
     raw = b"".join(plane.astype("u1" if bits == 8 else "<u2").tobytes() for plane in large) * num_frames
     declared = f"colorspace={colours.matrix}:color_primaries={colours.primaries}:color_trc={colours.transfer}"
     extent = "pc" if colours.full_range else "tv"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", "-f", "rawvideo", "-pix_fmt", form, "-s", "32x48", "-r", "16"]
+    command = [
+        imageio_ffmpeg.get_ffmpeg_exe(),
+        "-y",
+        "-v",
+        "error",
+        "-f",
+        "rawvideo",
+        "-pix_fmt",
+        form,
+        "-s",
+        "32x48",
+        "-r",
+        "16",
+    ]
     command += ["-i", "-", "-vf", f"setparams=range={extent}:{declared}", *coder, "-pix_fmt", form, str(path)]
     subprocess.run(command, input=raw, check=True)
     return path
@@ -118,23 +133,29 @@ class PatchMaker(FakeMaker):
     ],
     ids=lambda colours: colours.tag.strip("-") or "bt709",
 )
-@pytest.mark.parametrize(("codec", "bits"), [("h264", 8), ("h265", 10)])
-def test_known_patches_arrive_on_both_sides_of_the_seam(tmp_path, colours, codec, bits):
-    coder = {"h264": ("-c:v", "libx264", "-qp", "4"), "h265": ("-c:v", "libx265", "-x265-params", "qp=4:log-level=error")}[codec]
+@pytest.mark.parametrize(("coder", "codec", "bits"), [(X264, "h264", 8), (X265, "h264", 10), (X265, "h265", 10)])
+def test_known_patches_arrive_on_both_sides_of_the_seam(tmp_path, colours, coder, codec, bits):
+    """ffmpeg's fast conversion to RGB, on whose bits clip keys depend, is up to 3 levels off; what is written is not."""
     source = probe_video(patch_video(tmp_path / "a.mp4", colours, coder, bits))
     assert source.colours == colours
     start = VideoStart(source)
-    maker = PatchMaker(read_tail(source, 1))
+    tail = read_tail(source, 1)
+    shown = tail[0, 8::16, 8::16].reshape(-1, 3).numpy() * 255
+    assert np.abs(shown - PATCHES).max() < 3.5
+    maker = PatchMaker(tail)
     path, _, _ = run(tmp_path / "run", 1, start, maker=maker, layout=maker.layout, coding=VideoCoding(codec, crf=4))
     values, seen = decoded(path, bits)
     assert seen == {(colours.matrix, colours.primaries, colours.transfer, colours.full_range)}
     assert len(values) == 8 + 4
-    for yuv in values:
-        assert np.abs(to_rgb(yuv, colours, bits) - PATCHES).max() <= 2
+    for index, yuv in enumerate(values):
+        assert np.abs(to_rgb(yuv, colours, bits) - (PATCHES if index < 8 else shown)).max() <= (2 if bits == 10 else 2.6)
 
 
 def test_tags_of_colours_differ_and_those_of_earlier_files_stay():
-    names = {colours.tag for colours in (Colours(9, 9, 14), Colours(9, 9, 1), Colours(9, 9, 1, True), Colours(2, 1, 1), Colours(5, 5, 6))}
+    names = {
+        colours.tag
+        for colours in (Colours(9, 9, 14), Colours(9, 9, 1), Colours(9, 9, 1, True), Colours(2, 1, 1), Colours(5, 5, 6))
+    }
     assert len(names) == 5
     kept = [VideoCoding().tag, VideoCoding(colours=Colours(2, 2, 2)).tag, VideoCoding(colours=Colours(6, 6, 6, True)).tag]
     assert kept == ["h264-yuv420p-crf18", "h264-yuv420p-crf18-unspecified", "h264-yuv420p-crf18-bt601-full"]
@@ -156,7 +177,9 @@ def test_other_colours_are_refused_with_a_command_that_works(tmp_path, colours, 
     coded = Colours(9 if colours.matrix in (8, 10) else colours.matrix, 9, 9, colours.full_range)  # for this file's arithmetic
     path = patch_video(tmp_path / "my clip.mov", coded, ("-c:v", "libx265", "-x265-params", "log-level=error"), 10)
     tagged = path.with_name("my tagged clip.mov")
-    declared = f"colour_primaries={colours.primaries}:transfer_characteristics={colours.transfer}:matrix_coefficients={colours.matrix}"
+    declared = (
+        f"colour_primaries={colours.primaries}:transfer_characteristics={colours.transfer}:matrix_coefficients={colours.matrix}"
+    )
     bits = f"hevc_metadata=video_full_range_flag={int(colours.full_range)}:{declared}"
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-c", "copy", "-bsf:v", bits, str(tagged)]
     subprocess.run(command, check=True)
@@ -186,29 +209,28 @@ def test_hdr_is_not_joined_anew_but_copied_whole(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("first", "second"), [(Colours(), Colours(9, 9, 14)), (Colours(9, 9, 14), Colours()), (Colours(6, 6, 6, True), Colours(2, 2, 2))]
+    ("first", "second"),
+    [(Colours(), Colours(9, 9, 14)), (Colours(9, 9, 14), Colours()), (Colours(6, 6, 6, True), Colours(2, 2, 2))],
 )
 def test_a_join_converts_the_second_video_to_the_colours_of_the_first(tmp_path, first, second):
-    """The patches mean the same colours in both files: ffmpeg's colorspace filter, not this pack, computed the second's."""
-    reds = {1: PATCHES, 2: PATCHES}
-    for number, colours in enumerate((first, second), 1):
-        reds[number] = PATCHES if colours.shown_primaries == BT709 else in_primaries(PATCHES, colours.shown_primaries)
-    pieces = [
-        Piece(probe_video(patch_video(tmp_path / f"{number}.mp4", colours, patches=reds[number])))
-        for number, colours in enumerate((first, second), 1)
-    ]
+    """The patches are the same light in both files. ffmpeg's conversion to RGB is up to 3 levels off, more for dark red."""
+    pieces = []
+    for number, colours in enumerate((first, second)):
+        path = patch_video(tmp_path / f"{number}.mp4", colours, patches=in_primaries(PATCHES, colours.shown_primaries))
+        pieces.append(Piece(probe_video(path)))
     assert not write_joint(tmp_path / "joined.mp4", Joint(*pieces), VideoCoding(crf=4), {})
     values, seen = decoded(tmp_path / "joined.mp4")
-    assert seen == {(first.matrix, first.primaries, first.transfer, first.full_range)}
+    assert seen == {(first.matrix, first.primaries, first.transfer, first.full_range)} and len(values) == 16
     for yuv in values:
-        assert np.abs(to_rgb(yuv, first, 8) - reds[1]).max() <= 2
+        assert np.abs(to_rgb(yuv, first, 8) - in_primaries(PATCHES, first.shown_primaries)).max() < 6
 
 
 def in_primaries(rgb, primaries):
     """Return `rgb` [n, 3] of BT.709 in other primaries, with the published matrices of linear RGB."""
     matrix = {
+        1: np.eye(3),
         9: [[0.6274, 0.3293, 0.0433], [0.0691, 0.9195, 0.0114], [0.0164, 0.0880, 0.8956]],  # ITU-R BT.2087
-        6: [[1.0654, -0.0554, -0.0100], [-0.0196, 1.0364, -0.0167], [0.0016, 0.0044, 0.9940]],
+        6: [[1.0654, -0.0554, -0.0100], [-0.0196, 1.0364, -0.0167], [0.0016, 0.0044, 0.9940]],  # of the standards' x and y,
     }[primaries]
     return 255.0 * ((rgb / 255.0) ** 2.4 @ np.array(matrix).T).clip(0, 1) ** (1 / 2.4)
 

@@ -17,7 +17,6 @@ from tests.core.clips.test_continuation import CODINGS, ffmpeg, foreign_video
 from tests.core.video.test_video_file import moving_ramp
 
 
-
 def colours(matrix, primaries, transfer, full_range=False):
     return dataclasses.asdict(Colours(matrix, primaries, transfer, full_range))
 
