@@ -46,6 +46,20 @@ class VideoSettings:
             pixel_format = self.coding.pixel_format
         return replace(self.coding, pixel_format=pixel_format, colours=source.colours)
 
+    @property
+    def clip_tag(self) -> str:
+        """A short name for how the clips are shown and encoded."""
+        if self.start is None or self.start.shown_size == self.start.clip_size:
+            return self.clip_coding.tag
+        return f"{self.clip_coding.tag}-{'x'.join(map(str, self.start.shown_size))}"
+
+    def shown(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the part of `frames` [T, H, W, 3] that is shown: as large as the continued video."""
+        if self.start is None:
+            return frames
+        width, height = self.start.shown_size
+        return frames[:, :height, :width]
+
 
 @dataclass(frozen=True)
 class LastClip:

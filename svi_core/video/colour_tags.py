@@ -154,7 +154,7 @@ def named_primaries(colours: Colours) -> str:
 
 
 def with_primaries(frames: np.ndarray, old: Colours, new: Colours) -> np.ndarray:
-    """Return `frames` [..., 3], uint8 RGB with the primaries of `old`, with those of `new`. What these cannot show is clipped."""
+    """Return `frames` [..., 3], uint8 RGB, from the primaries of `old` to those of `new`; clip what these cannot show."""
     if old.shown_primaries == new.shown_primaries:
         return frames
     matrix = np.linalg.inv(_to_xyz(new.shown_primaries)) @ _to_xyz(old.shown_primaries)
