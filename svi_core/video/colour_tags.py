@@ -31,7 +31,7 @@ _CHROMATICITIES = {  # of red, green and blue; all these have the same white
     BT2020: ((0.708, 0.292), (0.170, 0.797), (0.131, 0.046)),
     12: ((0.680, 0.320), (0.265, 0.690), (0.150, 0.060)),
 }
-_PRIMARIES = {BT709: "BT.709", 5: "BT.601 (625 lines)", BT601: "BT.601", 7: "SMPTE 240M", BT2020: "BT.2020", 12: "P3"}
+_WIDE = {BT2020: "BT.2020", 12: "P3"}  # primaries with more saturated colours than screens of ordinary video have
 _WHITE = (0.3127, 0.3290)
 _GAMMA = 2.4  # of a display (Recommendation ITU-R BT.1886)
 
@@ -78,6 +78,11 @@ class Colours:
         if self.primaries != UNKNOWN:
             return self.primaries
         return BT2020 if self.matrix == BT2020 or self.transfer in _HDR else BT709
+
+    @property
+    def wide(self) -> str:
+        """The name of wide primaries, which look pale where they are taken for BT.709; empty for others."""
+        return _WIDE.get(self.shown_primaries, "")
 
     @property
     def fault(self) -> str:
@@ -146,11 +151,6 @@ def _filters_to_bt709(colours: Colours) -> str:
         read = f"format=gbrp,zscale=pin={colours.shown_primaries}:tin={transfer}"
     mapped = ":p=bt709:t=linear:npl=100,format=gbrpf32le,tonemap=hable:desat=0,zscale=" if colours.transfer in _HDR else ":"
     return f"{read}{mapped}p=bt709:t=bt709:m=bt709:r=limited,format=yuv420p"
-
-
-def named_primaries(colours: Colours) -> str:
-    """Return the name of the primaries."""
-    return _PRIMARIES.get(colours.shown_primaries, f"primaries {colours.shown_primaries}")
 
 
 def with_primaries(frames: np.ndarray, old: Colours, new: Colours) -> np.ndarray:

@@ -89,6 +89,16 @@ def patch_video(path, colours, coder=X264, bits=8, num_frames=8, patches=PATCHES
     return path
 
 
+def retag(path, target, colours):
+    """Copy the H.264 or H.265 video `path` to `target` with other declared colours."""
+    kind = {"h264": "h264", "hevc": "hevc"}[probe_video(path).codec]
+    declared = f"colour_primaries={colours.primaries}:transfer_characteristics={colours.transfer}"
+    bits = f"{kind}_metadata=video_full_range_flag={int(colours.full_range)}:{declared}:matrix_coefficients={colours.matrix}"
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-c", "copy", "-bsf:v", bits, str(target)]
+    subprocess.run(command, check=True)
+    return target
+
+
 def decoded(path, bits=8):
     """Return PyAV's luma and chroma of the middle of each patch in every frame [T, 6, 3], and all sets of colours it saw."""
     values, seen = [], set()
@@ -176,13 +186,7 @@ def test_tags_of_colours_differ_and_those_of_earlier_files_stay():
 def test_other_colours_are_refused_with_a_command_that_works(tmp_path, colours, name):
     coded = Colours(9 if colours.matrix in (8, 10) else colours.matrix, 9, 9, colours.full_range)  # for this file's arithmetic
     path = patch_video(tmp_path / "my clip.mov", coded, ("-c:v", "libx265", "-x265-params", "log-level=error"), 10)
-    tagged = path.with_name("my tagged clip.mov")
-    declared = (
-        f"colour_primaries={colours.primaries}:transfer_characteristics={colours.transfer}:matrix_coefficients={colours.matrix}"
-    )
-    bits = f"hevc_metadata=video_full_range_flag={int(colours.full_range)}:{declared}"
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path), "-c", "copy", "-bsf:v", bits, str(tagged)]
-    subprocess.run(command, check=True)
+    tagged = retag(path, path.with_name("my tagged clip.mov"), colours)
     source = probe_video(tagged)
     assert source.colours == colours
     with pytest.raises(ValueError) as refusal:
