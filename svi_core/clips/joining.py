@@ -156,7 +156,7 @@ def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[st
     """Write the joined video to `path`; return whether it is a stream copy.
 
     Raises:
-        ValueError: the videos need encoding, and differ in frame rate or have colours that cannot be converted.
+        ValueError: the videos need encoding, and differ in frame rate, have colours that cannot be converted or an odd size.
         OSError: a file cannot be read or written.
     """
     if joint.is_plain and _try_copy(path, joint, metadata):
@@ -167,6 +167,11 @@ def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[st
         raise ValueError(
             f"{first.path.name} has {first.frame_rate:g} frames per second and {second.path.name} {second.frame_rate:g}: "
             "convert one of them, or join them whole and without a blend."
+        )
+    if (first.width % 2 or first.height % 2) and coding.pixel_format != "yuv444p":
+        raise ValueError(
+            f"{first.path.name} has {first.width} x {first.height} pixels, but {coding.pixel_format} takes even sizes only: "
+            "choose yuv444p in SVI Output, or crop both videos."
         )
     coding = replace(coding, frame_rate=first.frame_rate, colours=joint.colours)
     silent = path.with_name(f"{path.stem}-frames.mp4")

@@ -67,7 +67,10 @@ def open_media(path: Path) -> Generator[InputContainer]:
         with av.open(str(path), metadata_errors="replace") as container:
             yield container
     except FFmpegError as error:
-        raise OSError(f"{path} is not a video or sound that can be read ({error.strerror}): choose another file.") from error
+        raise OSError(
+            f"{path} is not a video or sound that can be read ({error.strerror}): it is cut off, damaged, or of another kind. "
+            "Copy it again, or choose another one."
+        ) from error
 
 
 def probe_video(path: Path) -> SourceVideo:

@@ -212,8 +212,27 @@ def test_clips_after_a_video_whose_sides_are_no_multiples_of_16_have_its_size(tm
     assert frame_hashes(again)[: len(shown)] == frame_hashes(path) and probe_video(again).height == 44
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "ts", "webm"])
+def test_a_video_that_is_cut_off_is_continued_after_the_frames_that_are_left(tmp_path, suffix):
+    coder = ("-c:v", "libvpx-vp9" if suffix == "webm" else "libx264", "-pix_fmt", "yuv420p")
+    whole = foreign_video(tmp_path / f"a.{suffix}", *coder)
+    (tmp_path / f"cut.{suffix}").write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    source = probe_video(tmp_path / f"cut.{suffix}")
+    assert 5 < source.num_frames == count_frames(source.path, decode=True) < 48
+    path, _, _ = run(tmp_path / "run", 1, VideoStart(source))
+    hashes = frame_hashes(path)
+    assert hashes[: source.num_frames] == frame_hashes(source.path) and len(hashes) == source.num_frames + 4
+
+
+def test_an_mp4_without_its_index_is_named(tmp_path):
+    whole = foreign_video(tmp_path / "a.mp4")
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(OSError, match="cut.mp4 is not a video.*it is cut off, damaged, or of another kind"):
+        probe_video(tmp_path / "cut.mp4")
+
+
 def test_a_video_with_an_odd_side_is_refused_with_the_size_to_take(tmp_path):
-    source = probe_video(foreign_video(tmp_path / "a.webm", "-c:v", "libvpx-vp9", "-pix_fmt", "yuv420p", size="31x48"))
+    source = probe_video(foreign_video(tmp_path / "a.webm", "-c:v", "libvpx-vp9", "-vf", "scale=31:48,format=yuv420p"))
     with pytest.raises(ValueError, match="a.webm has 31 x 48 pixels.*crop or scale it to 30 x 48"):
         VideoStart(source)
 
