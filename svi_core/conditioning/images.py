@@ -45,14 +45,14 @@ def video_size(image_width: int, image_height: int, width: int, height: int, rul
         scale = min(1.0, width / image_width)
     else:
         scale = (width * height / (image_width * image_height)) ** 0.5
-    fitted = tuple(int(side * scale + 1e-6) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in (image_width, image_height))
-    if not SIZE_MULTIPLE <= min(fitted) <= max(fitted) <= MAX_SIDE:
+    width, height = (int(side * scale + 1e-6) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in (image_width, image_height))
+    if not SIZE_MULTIPLE <= min(width, height) <= max(width, height) <= MAX_SIDE:
         raise ValueError(
             f"the image has {image_width} x {image_height} pixels, which {rule.value!r} makes a video of "
             f"{image_width * scale:.0f} x {image_height * scale:.0f}, but Wan needs sides of {SIZE_MULTIPLE} to {MAX_SIDE}: "
             "crop the image, or choose size_rule exact."
         )
-    return fitted
+    return width, height
 
 
 def resize_images(images: torch.Tensor, width: int, height: int, mode: ResizeMode) -> torch.Tensor:
