@@ -116,13 +116,7 @@ class ClipSampler:
         Raises:
             ValueError: the anchor has not the size that clips after this video need.
         """
-        name, shown, size, found = start.source.path.name, start.shown_size, start.clip_size, latents.pixel_size(self.anchor)
-        if size != found:
-            raise ValueError(
-                f"the video to continue ({name}) has {shown[0]} x {shown[1]} pixels, "
-                f"but the anchor has {found[0]} x {found[1]}: "
-                f"encode the anchor at {size[0]} x {size[1]}, or scale the video to {found[0]} x {found[1]} first."
-            )
+        start.require_clip_size(*latents.pixel_size(self.anchor))
         needed = layout.num_motion_frames + layout.in_latent_space  # slot 0 of a latent, one frame, is never motion
         return open_start(start, self._encode, self.decode, frame_rate, needed)
 

@@ -87,6 +87,19 @@ class VideoStart:
         """The number of those that SVI runs made."""
         return sum(bool(clip.key) for clip in self.clips)
 
+    def require_clip_size(self, width: int, height: int) -> None:
+        """Refuse clips of another size than :attr:`clip_size`, in pixels.
+
+        Raises:
+            ValueError: the message names the size to encode the anchor at.
+        """
+        source, size = self.source, self.clip_size
+        if (width, height) != size:
+            raise ValueError(
+                f"the video to continue ({source.path.name}) has {source.width} x {source.height} pixels, but the anchor has "
+                f"{width} x {height}: encode the anchor at {size[0]} x {size[1]}, or scale the video to the anchor's size first."
+            )
+
     def require_another_folder(self, folder: Path) -> None:
         """Refuse to continue the run in `folder` itself, whose latest video changes each time it is queued.
 

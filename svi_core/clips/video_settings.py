@@ -51,7 +51,7 @@ class VideoSettings:
         """A short name for how the clips are shown and encoded."""
         if self.start is None or self.start.shown_size == self.start.clip_size:
             return self.clip_coding.tag
-        return f"{self.clip_coding.tag}-{'x'.join(map(str, self.start.shown_size))}"
+        return f"{'x'.join(map(str, self.start.shown_size))}-{self.clip_coding.tag}"
 
     def shown(self, frames: torch.Tensor) -> torch.Tensor:
         """Return the part of `frames` [T, H, W, 3] that is shown: as large as the continued video."""

@@ -6,6 +6,7 @@ Source: Recommendation ITU-T H.273, https://www.itu.int/rec/T-REC-H.273 (numbers
 """
 
 import os
+import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
@@ -136,8 +137,12 @@ def conversion(path: Path, colours: Colours) -> str:
     target = path.with_name(f"{path.stem}-bt709.mp4")
     filters = _filters_to_bt709(colours)
     command = [imageio_ffmpeg.get_ffmpeg_exe(), "-i", str(path), "-vf", filters, "-c:v", "libx264", "-crf", "14", str(target)]
-    quoted = shlex.join(command) if os.name != "nt" else " ".join(f'"{word}"' if " " in word else word for word in command)
+    quoted = shlex.join(command) if os.name != "nt" else " ".join(map(_quoted_for_windows, command))
     return f"convert it with the following command, then use {target.name}.\n{quoted}"
+
+
+def _quoted_for_windows(word: str) -> str:
+    return word if re.fullmatch(r"[\w@%+=:,./\\-]+", word) else f'"{word}"'
 
 
 def _filters_to_bt709(colours: Colours) -> str:

@@ -197,8 +197,8 @@ def _require_good_join(beginning: Path, hashes: list[str], source: SourceVideo, 
     """
     clip, trial = (beginning.with_name(f"{beginning.stem}-{name}.mp4") for name in ("clip", "trial"))
     try:
-        pattern = np.arange(2 * source.height * source.width * 3) % 251  # plain frames would look right by luck
-        write_video(clip, [pattern.reshape(2, source.height, source.width, 3).astype(np.uint8)], coding)
+        pattern = np.arange(251, dtype=np.uint8)  # plain frames would look right by luck
+        write_video(clip, [np.resize(pattern, (2, source.height, source.width, 3))], coding)
         join_videos(trial, [beginning, clip], len(hashes) + 2)
         found = frame_hashes(trial)
         if len(found) != len(hashes) + 2 or found[: len(hashes)] != hashes:
