@@ -97,7 +97,7 @@ class VideoStart:
         if (width, height) != size:
             raise ValueError(
                 f"the video to continue ({source.path.name}) has {source.width} x {source.height} pixels, but the anchor has "
-                f"{width} x {height}: encode the anchor at {size[0]} x {size[1]}, or scale the video to the anchor's size first."
+                f"{width} x {height}: encode the anchor at {size[0]} x {size[1]}, or scale the video first."
             )
 
     def require_another_folder(self, folder: Path) -> None:

@@ -171,8 +171,9 @@ def _lossless_arguments(source: SourceVideo, coding: VideoCoding) -> Sequence[st
     quality = (
         ("-qp", "0") if coding.codec == "h264" else ("-x265-params", "lossless=1:log-level=error:bframes=0", "-tag:v", "hvc1")
     )
-    return (
+    return (  # after lossless H.264 ffmpeg's decoder misreads chroma at low crf, unless another pixel aspect makes it begin anew
         "-map", "0:v:0", "-fps_mode", "passthrough", "-c:v", CODECS[coding.codec], *quality,
+        "-vf", "setsar=sar",
         "-preset", "veryfast", "-bf", "0", "-pix_fmt", source.pixel_format, "-video_track_timescale", TIMESCALE,
     )  # fmt: skip
 
@@ -197,8 +198,7 @@ def _require_good_join(beginning: Path, hashes: list[str], source: SourceVideo, 
     """
     clip, trial = (beginning.with_name(f"{beginning.stem}-{name}.mp4") for name in ("clip", "trial"))
     try:
-        pattern = np.arange(251, dtype=np.uint8)  # plain frames would look right by luck
-        write_video(clip, [np.resize(pattern, (2, source.height, source.width, 3))], coding)
+        write_video(clip, [_coloured_blocks(source.width, source.height)], coding)
         join_videos(trial, [beginning, clip], len(hashes) + 2)
         found = frame_hashes(trial)
         if len(found) != len(hashes) + 2 or found[: len(hashes)] != hashes:
@@ -211,3 +211,9 @@ def _require_good_join(beginning: Path, hashes: list[str], source: SourceVideo, 
     finally:
         clip.unlink(missing_ok=True)
         trial.unlink(missing_ok=True)
+
+
+def _coloured_blocks(width: int, height: int) -> np.ndarray:
+    """Return two frames [2, height, width, 3] of blocks, in which a decoder that mixes up headers shows other colours."""
+    blocks = np.random.default_rng(0).integers(256, size=(2, height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    return blocks.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]

@@ -161,6 +161,24 @@ def test_known_patches_arrive_on_both_sides_of_the_seam(tmp_path, colours, coder
         assert np.abs(to_rgb(yuv, colours, bits) - (PATCHES if index < 8 else shown)).max() <= (2 if bits == 10 else 2.6)
 
 
+@pytest.mark.parametrize("suffix", ["webm", "mkv", "mov"])
+def test_colours_that_only_the_container_declares_are_carried(tmp_path, suffix):
+    colours = Colours(9, 9, 14)
+    coder = {
+        "webm": ("-c:v", "libvpx-vp9", "-lossless", "1"),
+        "mkv": ("-c:v", "ffv1"),
+        "mov": ("-c:v", "mpeg4", "-q:v", "1"),
+    }[suffix]
+    source = probe_video(patch_video(tmp_path / f"a.{suffix}", colours, coder))
+    assert source.colours == colours
+    tail = read_tail(source, 1)
+    path, _, _ = run(tmp_path / "run", 1, VideoStart(source), maker=PatchMaker(tail), coding=VideoCoding(crf=4))
+    values, seen = decoded(path)
+    assert seen == {(9, 9, 14, False)} and len(values) == 8 + 4
+    assert np.abs(to_rgb(values[0], colours, 8) - PATCHES).max() <= 3
+    assert np.abs(to_rgb(values[-1], colours, 8) - tail[0, 8::16, 8::16].reshape(-1, 3).numpy() * 255).max() <= 2.6
+
+
 def test_tags_of_colours_differ_and_those_of_earlier_files_stay():
     names = {
         colours.tag
