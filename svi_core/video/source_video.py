@@ -171,7 +171,7 @@ def _lossless_arguments(source: SourceVideo, coding: VideoCoding) -> Sequence[st
     quality = (
         ("-qp", "0") if coding.codec == "h264" else ("-x265-params", "lossless=1:log-level=error:bframes=0", "-tag:v", "hvc1")
     )
-    return (  # after lossless H.264 ffmpeg's decoder misreads chroma at low crf, unless another pixel aspect makes it begin anew
+    return (  # after lossless H.264 ffmpeg misreads chroma at low crf, unless another pixel aspect makes its decoder begin anew
         "-map", "0:v:0", "-fps_mode", "passthrough", "-c:v", CODECS[coding.codec], *quality,
         "-vf", "setsar=sar",
         "-preset", "veryfast", "-bf", "0", "-pix_fmt", source.pixel_format, "-video_track_timescale", TIMESCALE,
