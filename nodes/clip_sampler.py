@@ -15,6 +15,7 @@ from ..svi_core.files.fingerprint import fingerprint
 from ..svi_core.flow.flow_matching import num_high_noise_steps
 from ..svi_core.out_of_memory import explain_out_of_memory
 from ..svi_core.schedule.spec import ClipSpec
+from ..svi_core.systems.layouts import Layout
 from ..svi_core.systems.lora_variant import LoraVariant
 from .bridge import latents, models, sampling, vaes
 from .bridge.control import Control
@@ -109,20 +110,15 @@ class ClipSampler:
         frames = anchor.get(latents.FRAMES_KEY)
         return next(self.decode(anchor["samples"])) if frames is None else frames
 
-    def open_start(self, start: VideoStart, frame_rate: float) -> VideoEnd | RunEnd:
+    def open_start(self, start: VideoStart, layout: Layout, frame_rate: float) -> VideoEnd | RunEnd:
         """Return the encoded end of a video, read at `frame_rate` frames per second, as the predecessor of the first clip.
 
         Raises:
-            ValueError: the video and the anchor differ in size.
+            ValueError: the anchor has not the size that clips after this video need.
         """
-        source = start.source
-        width, height = latents.pixel_size(self.anchor)
-        if (source.width, source.height) != (width, height):
-            raise ValueError(
-                f"the video to continue ({source.path.name}) has {source.width} x {source.height} pixels, but the anchor has "
-                f"{width} x {height}: encode the anchor at the video's size, or scale the video first."
-            )
-        return open_start(start, self._encode, self.decode, frame_rate)
+        start.require_clip_size(*latents.pixel_size(self.anchor))
+        needed = layout.num_motion_frames + layout.in_latent_space  # slot 0 of a latent, one frame, is never motion
+        return open_start(start, self._encode, self.decode, frame_rate, needed)
 
     @property
     def _encode(self):

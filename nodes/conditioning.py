@@ -6,7 +6,7 @@ from functools import partial
 from comfy_api.latest import io
 
 from ..svi_core.conditioning.build_y import build_y, motion_tail, motion_window
-from ..svi_core.conditioning.images import ResizeMode, SizeRule, resize_images, video_size
+from ..svi_core.conditioning.images import MAX_SIDE, ResizeMode, SizeRule, resize_images, video_size
 from ..svi_core.geometry import num_latent_slots, num_motion_latents
 from ..svi_core.systems.layouts import Padding
 from .bridge import latents, sampling, vaes
@@ -14,7 +14,6 @@ from .bridge.schemas import num_frames_input, svi_schema
 from .bridge.validation import complaint
 
 Anchors = io.Custom("SVI_ANCHORS")
-_MAX_SIDE = 16384
 
 
 class SVIAnchorEncode(io.ComfyNode):
@@ -30,11 +29,9 @@ class SVIAnchorEncode(io.ComfyNode):
             inputs=[
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE. Wan 2.2 14B uses it too."),
                 io.Image.Input("image", tooltip="Reference image. A batch gives one anchor per image."),
+                io.Int.Input("width", default=832, min=16, max=MAX_SIDE, step=16, tooltip="Width in pixels, a multiple of 16."),
                 io.Int.Input(
-                    "width", default=832, min=16, max=_MAX_SIDE, step=16, tooltip="Width in pixels, a multiple of 16."
-                ),
-                io.Int.Input(
-                    "height", default=480, min=16, max=_MAX_SIDE, step=16, tooltip="Height in pixels, a multiple of 16."
+                    "height", default=480, min=16, max=MAX_SIDE, step=16, tooltip="Height in pixels, a multiple of 16."
                 ),
                 io.Combo.Input(
                     "size_rule",

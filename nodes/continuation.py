@@ -31,7 +31,8 @@ class SVIContinueVideo(io.ComfyNode):
                 io.Video.Input(
                     "video",
                     optional=True,
-                    tooltip="A video file of the anchor's size, from Load Video or SVI Generate. Or name a run instead.",
+                    tooltip="A video file from Load Video or SVI Generate. Encode the anchor at its size, rounded up to "
+                    "multiples of 16. Or name a run instead.",
                 ),
                 io.String.Input(
                     "run",

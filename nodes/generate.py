@@ -139,7 +139,7 @@ def prepare_run(
     rate = frame_rate_of(layout, sampler.control)
     num_start_frames = continue_from.num_frames if continue_from else 0
     max_frames = earliest_end(output.max_frames(continue_from, rate), num_start_frames, sampler.control)
-    start = sampler.open_start(continue_from, rate) if continue_from else None
+    start = sampler.open_start(continue_from, layout, rate) if continue_from else None
     graph = queued_graph.embedded_graph(hidden)
     sound = next((control.sound for control in sampler.control if control.sound), None)
     coding = replace(output.coding, frame_rate=rate)

@@ -52,6 +52,11 @@ def num_motion_latents(num_motion_frames: int) -> int:
     return num_motion_frames // TEMPORAL_STRIDE
 
 
+def enclosing_size(width: int, height: int) -> tuple[int, int]:
+    """Return the smallest size (width, height) that Wan can take and that holds a picture of `width` x `height` pixels."""
+    return -(-width // SIZE_MULTIPLE) * SIZE_MULTIPLE, -(-height // SIZE_MULTIPLE) * SIZE_MULTIPLE
+
+
 def require_frame_size(width: int, height: int, name: str = "image") -> None:
     """Refuse a frame size that Wan cannot take.
 

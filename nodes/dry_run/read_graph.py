@@ -69,6 +69,9 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
     )
     num_start_frames = start.num_frames if start else 0
     is_start_known = start is not None or not asked_start
+    size = read_size(reader, loop)
+    if start and size:
+        start.require_clip_size(*size)
     return RequestedRun(
         plan=plan,
         num_listed=len(schedule),
@@ -82,7 +85,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         cfg=reader.known(loop, SVIGenerate, lambda cfg: cfg),
         num_extra_passes=sum(control.num_extra_passes for control in controls),
         num_steps=read_num_steps(reader, loop),
-        size=read_size(reader, loop),
+        size=size,
         folder=reader.known(loop, SVIGenerate, run_path),
         experts=experts,
         files=files,

@@ -5,6 +5,7 @@ video is encoded: a whole clip's window of frames, because in a causal VAE a slo
 Source: docs/METHOD.md, 3.3 (motion latent) and 9.9 (motion = last slot of the frames before).
 """
 
+import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -13,11 +14,13 @@ import torch
 
 from ..conditioning.build_y import motion_window
 from ..files.fingerprint import fingerprint, large_file_fingerprint
-from ..geometry import FRAME_RATE, TRAINED_NUM_FRAMES
+from ..geometry import FRAME_RATE, TEMPORAL_STRIDE, TRAINED_NUM_FRAMES, enclosing_size
 from ..store.records import MANIFEST, ShownClip, read_clip_latent, read_manifest
+from ..video.colour_tags import require_ordinary
 from ..video.source_video import SourceVideo, read_tail
 from ..video.video_file import Sound
 
+_log = logging.getLogger(__name__)
 Decode = Callable[[torch.Tensor], Iterator[torch.Tensor]]
 
 
@@ -39,11 +42,28 @@ class VideoStart:
             raise ValueError(
                 f"trim_end is {self.trim_end}, but {self.source.path.name} has {self.source.num_frames} frames: keep some."
             )
+        require_ordinary(self.source.path, self.source.colours)
+        source = self.source
+        if (source.width % 2 or source.height % 2) and "444" not in source.pixel_format:
+            raise ValueError(
+                f"{source.path.name} has {source.width} x {source.height} pixels, but clips can be joined to even sizes only: "
+                f"crop or scale it to {source.width // 2 * 2} x {source.height // 2 * 2} first."
+            )
 
     @property
     def num_frames(self) -> int:
         """Frames of the video that are kept."""
         return self.source.num_frames - self.trim_end
+
+    @property
+    def clip_size(self) -> tuple[int, int]:
+        """(width, height) of the clips: the video's, rounded up to multiples of 16. What is too much is not shown."""
+        return enclosing_size(self.source.width, self.source.height)
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """(width, height) of the joined video, in pixels."""
+        return self.source.width, self.source.height
 
     @property
     def plan_key(self) -> str:
@@ -66,6 +86,19 @@ class VideoStart:
     def num_clips_made(self) -> int:
         """The number of those that SVI runs made."""
         return sum(bool(clip.key) for clip in self.clips)
+
+    def require_clip_size(self, width: int, height: int) -> None:
+        """Refuse clips of another size than :attr:`clip_size`, in pixels.
+
+        Raises:
+            ValueError: the message names the size to encode the anchor at.
+        """
+        source, size = self.source, self.clip_size
+        if (width, height) != size:
+            raise ValueError(
+                f"the video to continue ({source.path.name}) has {source.width} x {source.height} pixels, but the anchor has "
+                f"{width} x {height}: encode the anchor at {size[0]} x {size[1]}, or scale the video first."
+            )
 
     def require_another_folder(self, folder: Path) -> None:
         """Refuse to continue the run in `folder` itself, whose latest video changes each time it is queued.
@@ -123,17 +156,8 @@ class VideoEnd:
     frame_rate: float = FRAME_RATE
 
     def tail(self, num_frames: int) -> torch.Tensor:
-        """Return the last `num_frames` frames [n, H, W, 3].
-
-        Raises:
-            ValueError: the video is shorter.
-        """
-        if len(self.frames) < num_frames:
-            raise ValueError(
-                f"the video to continue has {len(self.frames)} frame(s) at {self.frame_rate:g} per second, but {num_frames} "
-                "carry motion: use a longer video or fewer motion frames."
-            )
-        return self.frames[-num_frames:]
+        """Return the last `num_frames` frames [n, H, W, 3]; before the first frame it stands still."""
+        return still_before(self.frames, num_frames)[-num_frames:]
 
 
 @dataclass(frozen=True)
@@ -160,13 +184,15 @@ def open_start(
     encode: Callable[[torch.Tensor], torch.Tensor],
     decode: Decode,
     frame_rate: float = FRAME_RATE,
+    num_frames: int = TEMPORAL_STRIDE + 1,
 ) -> VideoEnd | RunEnd:
-    """Return the end of `start`, which the first clip continues.
+    """Return the end of `start`, which the first clip continues, with frames of :attr:`VideoStart.clip_size`.
 
     Args:
         encode: frames [T, H, W, 3] -> latent [1, 16, F, h, w], un-normalised; only called for foreign videos.
         decode: latent -> chunks of frames.
         frame_rate: frames per second of the first clip.
+        num_frames: frames that the first clip needs; in a shorter video the first frame stands still before it.
 
     Raises:
         OSError: the file cannot be read.
@@ -175,4 +201,25 @@ def open_start(
     if latent is not None:
         return RunEnd(start.clips[-1].key, latent, decode)
     frames = read_tail(start.source, TRAINED_NUM_FRAMES, start.trim_end, frame_rate)
-    return VideoEnd(fingerprint("video", frames), encode(motion_window(frames)), frames, frame_rate)
+    key = fingerprint("video", frames)
+    frames = _enlarged(frames, *start.clip_size)
+    if len(frames) < num_frames:
+        _log.warning(
+            "SVI: %s has %d frame(s) at %g per second, but motion needs %d: the first one stands still before them.",
+            *(start.source.path.name, len(frames), frame_rate, num_frames),
+        )
+    window = still_before(frames, num_frames)
+    return VideoEnd(key, encode(motion_window(window)), frames, frame_rate)
+
+
+def still_before(frames: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Return `frames` [T, H, W, 3] with the first one repeated before them, so that there are at least `num_frames`."""
+    return torch.cat([frames[:1].expand(max(0, num_frames - len(frames)), -1, -1, -1), frames])
+
+
+def _enlarged(frames: torch.Tensor, width: int, height: int) -> torch.Tensor:
+    """Return `frames` [T, H, W, 3] with their last row and column repeated up to [T, height, width, 3]."""
+    rows, columns = (
+        torch.arange(side).clamp_max(have - 1) for side, have in ((height, frames.shape[1]), (width, frames.shape[2]))
+    )
+    return frames[:, rows][:, :, columns]

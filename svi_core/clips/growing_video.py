@@ -185,7 +185,7 @@ class GrowingVideo:
         The caller ends the writer's items. The writer then completes the segment and calls `then`.
         """
         clip, coding, strength, seconds = decoded.clip, self.settings.clip_coding, self.settings.colour_strength, list[float]()
-        name = f"{showing.name}{f'-colour{strength:g}' if strength else ''}-{coding.tag}"
+        name = f"{showing.name}{f'-colour{strength:g}' if strength else ''}-{self.settings.clip_tag}"
         made, began = self.store.segment(clip.key, name), time.monotonic()
         if made is not None:
             frames, end = (), ColourCorrection(**made.get("colour", {}))
@@ -206,7 +206,7 @@ class GrowingVideo:
 
         self._before = len(self.clips), len(self.segments), self.last
         writer = BackgroundWriter(write, WAITING_CHUNKS)
-        writer.give(map(to_uint8, frames))
+        writer.give(to_uint8(self.settings.shown(chunk)) for chunk in frames)
         seconds.append(time.monotonic() - began)
         self.segments.append(path)
         self._writer = writer

@@ -15,6 +15,7 @@ import numpy as np
 from ..files.atomic_file import staged
 from ..files.fingerprint import fingerprint, large_file_fingerprint
 from ..store.run_store import RunStore
+from ..video.colour_tags import BT709, RGB, Colours, require_convertible, with_primaries
 from ..video.ffmpeg import run_ffmpeg
 from ..video.seams import Seam, blend_weights
 from ..video.source_video import SourceVideo, copy_to_timescale, video_seconds
@@ -55,11 +56,11 @@ class Piece:
         """Whether nothing is cut off."""
         return self.trim_start == self.trim_end == 0
 
-    def frames(self) -> Iterator[np.ndarray]:
-        """Yield its frames [H, W, 3] uint8."""
+    def frames(self, colours: Colours) -> Iterator[np.ndarray]:
+        """Yield its frames [H, W, 3] uint8, with the primaries of `colours`."""
         for index, frame in enumerate(read_frames(self.source.path)):
             if self.trim_start <= index < self.trim_start + self.num_frames:
-                yield frame
+                yield with_primaries(frame, self.source.colours, colours)
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,24 @@ class Joint:
                 f"blend_frames is {self.num_blended}, but the pieces have {self.first.num_frames} and {self.second.num_frames} "
                 "frames: use fewer."
             )
+        if not self.is_plain:
+            self.require_encodable()
+
+    def require_encodable(self) -> None:
+        """Refuse videos whose frames cannot be encoded anew in one file.
+
+        Raises:
+            ValueError: HDR or other colours that cannot be converted.
+        """
+        first, second = self.first.source, self.second.source
+        require_convertible(second.path, second.colours, self.colours)
+        require_convertible(first.path, first.colours, second.colours)
+
+    @property
+    def colours(self) -> Colours:
+        """The colours of the joined video where it is encoded anew: those of the first; RGB becomes BT.709."""
+        colours = self.first.source.colours
+        return replace(colours, matrix=BT709, full_range=False) if colours.matrix == RGB else colours
 
     @property
     def is_plain(self) -> bool:
@@ -105,12 +124,12 @@ class Joint:
     def frames(self) -> Iterator[np.ndarray]:
         """Yield the joined frames [H, W, 3] uint8 in order; no more than a cross-fade is in memory."""
         waiting: deque[np.ndarray] = deque()
-        for frame in self.first.frames():
+        for frame in self.first.frames(self.colours):
             waiting.append(frame)
             if len(waiting) > self.overlap:
                 yield waiting.popleft()
         weights = list(map(float, blend_weights(self.seam, self.overlap)))
-        for index, frame in enumerate(self.second.frames()):
+        for index, frame in enumerate(self.second.frames(self.colours)):
             if index < self.overlap:
                 mixed = waiting.popleft() * np.float32(1 - weights[index]) + frame * np.float32(weights[index])
                 frame = np.rint(mixed).astype(np.uint8)
@@ -137,18 +156,24 @@ def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[st
     """Write the joined video to `path`; return whether it is a stream copy.
 
     Raises:
-        ValueError: the videos need encoding and differ in frame rate.
+        ValueError: the videos need encoding, and differ in frame rate, have colours that cannot be converted or an odd size.
         OSError: a file cannot be read or written.
     """
     if joint.is_plain and _try_copy(path, joint, metadata):
         return True
+    joint.require_encodable()
     first, second = joint.first.source, joint.second.source
     if abs(first.frame_rate - second.frame_rate) > 0.01 * first.frame_rate:
         raise ValueError(
             f"{first.path.name} has {first.frame_rate:g} frames per second and {second.path.name} {second.frame_rate:g}: "
             "convert one of them, or join them whole and without a blend."
         )
-    coding = replace(coding, frame_rate=first.frame_rate, **first.colours)
+    if (first.width % 2 or first.height % 2) and coding.pixel_format != "yuv444p":
+        raise ValueError(
+            f"{first.path.name} has {first.width} x {first.height} pixels, but {coding.pixel_format} takes even sizes only: "
+            "choose yuv444p in SVI Output, or crop both videos."
+        )
+    coding = replace(coding, frame_rate=first.frame_rate, colours=joint.colours)
     silent = path.with_name(f"{path.stem}-frames.mp4")
     try:
         write_video(silent, (frame[None] for frame in joint.frames()), coding)
@@ -161,7 +186,9 @@ def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[st
 def _try_copy(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
     """Join by stream copy; return False, and leave no file, if that would change a frame or its time."""
     sources = [joint.first.source, joint.second.source]
-    if len({(source.codec, source.pixel_format, source.colours["matrix"]) for source in sources}) > 1:
+    if len({(source.codec, source.pixel_format) for source in sources}) > 1:
+        return False
+    if not sources[0].colours.shown_like(sources[1].colours):
         return False
     parts = [path.with_name(f"{path.stem}-part{number}.mp4") for number in (1, 2)]
     try:

@@ -44,7 +44,21 @@ class VideoSettings:
         pixel_format = source.pixel_format.replace("yuvj", "yuv")
         if pixel_format not in PIXEL_FORMATS:
             pixel_format = self.coding.pixel_format
-        return replace(self.coding, pixel_format=pixel_format, **source.colours)
+        return replace(self.coding, pixel_format=pixel_format, colours=source.colours)
+
+    @property
+    def clip_tag(self) -> str:
+        """A short name for how the clips are shown and encoded."""
+        if self.start is None or self.start.shown_size == self.start.clip_size:
+            return self.clip_coding.tag
+        return f"{'x'.join(map(str, self.start.shown_size))}-{self.clip_coding.tag}"
+
+    def shown(self, frames: torch.Tensor) -> torch.Tensor:
+        """Return the part of `frames` [T, H, W, 3] that is shown: as large as the continued video."""
+        if self.start is None:
+            return frames
+        width, height = self.start.shown_size
+        return frames[:, :height, :width]
 
 
 @dataclass(frozen=True)

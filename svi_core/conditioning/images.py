@@ -10,6 +10,8 @@ from torch.nn.functional import interpolate
 
 from ..geometry import SIZE_MULTIPLE, require_frame_size
 
+MAX_SIDE = 16384  # pixels; no GPU has room for more
+
 
 class SizeRule(StrEnum):
     """How the size of the video follows from the requested width and height."""
@@ -34,7 +36,7 @@ def video_size(image_width: int, image_height: int, width: int, height: int, rul
     portraits. The last two round down to multiples of 16.
 
     Raises:
-        ValueError: Wan cannot take the resulting size.
+        ValueError: Wan cannot take the resulting size; the message names both sizes.
     """
     if rule is SizeRule.EXACT:
         require_frame_size(width, height, "video")
@@ -44,7 +46,12 @@ def video_size(image_width: int, image_height: int, width: int, height: int, rul
     else:
         scale = (width * height / (image_width * image_height)) ** 0.5
     width, height = (int(side * scale + 1e-6) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in (image_width, image_height))
-    require_frame_size(width, height, name="fitted video")
+    if not SIZE_MULTIPLE <= min(width, height) <= max(width, height) <= MAX_SIDE:
+        raise ValueError(
+            f"the image has {image_width} x {image_height} pixels, which {rule.value!r} makes a video of "
+            f"{image_width * scale:.0f} x {image_height * scale:.0f}, but Wan needs sides of {SIZE_MULTIPLE} to {MAX_SIDE}: "
+            "crop the image, or choose size_rule exact."
+        )
     return width, height
 
 
@@ -65,7 +72,7 @@ def resize_images(images: torch.Tensor, width: int, height: int, mode: ResizeMod
 def _centre_crop(images: torch.Tensor, aspect: float) -> torch.Tensor:
     """Crop `images` [N, H, W, 3] around the centre to the aspect ratio width / height."""
     _, height, width, _ = images.shape
-    kept_width = min(width, round(height * aspect))
-    kept_height = min(height, round(width / aspect))
+    kept_width = max(1, min(width, round(height * aspect)))
+    kept_height = max(1, min(height, round(width / aspect)))
     left, top = (width - kept_width) // 2, (height - kept_height) // 2
     return images[:, top : top + kept_height, left : left + kept_width]

@@ -18,13 +18,12 @@ from av.error import FFmpegError, InvalidDataError
 
 from ..files.atomic_file import staged
 from ..geometry import FRAME_RATE
+from .colour_tags import Colours, declared_colours
 from .ffmpeg import run_ffmpeg
 from .video_file import CODECS, TIMESCALE, VideoCoding, frame_hashes, join_videos, read_frames, write_video
 
 _log = logging.getLogger(__name__)
 _STREAM_CODECS = {"h264": "h264", "hevc": "h265"}
-_MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601"}  # by the numbers of H.273, as _FULL_RANGE by ffmpeg's own
-_FULL_RANGE = 2
 _COPY = ("-map", "0:v:0", "-c", "copy", "-video_track_timescale", TIMESCALE)
 
 
@@ -40,8 +39,7 @@ class SourceVideo:
         frame_rate: average frames per second.
         codec: ffmpeg's name of it.
         pixel_format: ffmpeg's name of it.
-        matrix: of its colours: "bt709", "bt601" or "unspecified".
-        full_range: luma 0 .. 255 instead of 16 .. 235.
+        colours: as the file declares them.
         rotated: its metadata has players turn or mirror it.
         sound_codec: ffmpeg's name, or None for a silent video.
     """
@@ -53,15 +51,9 @@ class SourceVideo:
     frame_rate: float
     codec: str
     pixel_format: str
-    matrix: str = "unspecified"
-    full_range: bool = False
+    colours: Colours
     rotated: bool = False
     sound_codec: str | None = None
-
-    @property
-    def colours(self) -> dict[str, object]:
-        """The fields of a VideoCoding that give clips joined to this video the same colours."""
-        return {"matrix": self.matrix, "full_range": self.full_range}
 
 
 @contextmanager
@@ -75,7 +67,10 @@ def open_media(path: Path) -> Generator[InputContainer]:
         with av.open(str(path), metadata_errors="replace") as container:
             yield container
     except FFmpegError as error:
-        raise OSError(f"{path} is not a video or sound that can be read ({error.strerror}): choose another file.") from error
+        raise OSError(
+            f"{path} is not a video or sound that can be read ({error.strerror}): it is cut off, damaged, or of another kind. "
+            "Copy it again, or choose another one."
+        ) from error
 
 
 def probe_video(path: Path) -> SourceVideo:
@@ -98,7 +93,6 @@ def probe_video(path: Path) -> SourceVideo:
             raise OSError(f"{path} is not a video that can be read: it has no frame.")
         size = coding.width, coding.height
         width, height = size[::-1] if round(frame.rotation / 90) % 2 else size
-        tags = coding.colorspace, coding.color_primaries, coding.color_trc  # the first known one counts
         return SourceVideo(
             path,
             width,
@@ -107,8 +101,7 @@ def probe_video(path: Path) -> SourceVideo:
             round(float(stream.average_rate), 2),  # two decimals, on which the keys of clips of earlier runs depend
             coding.codec.canonical_name,
             coding.pix_fmt,
-            next((_MATRICES[tag] for tag in tags if tag in _MATRICES), "unspecified"),
-            coding.color_range == _FULL_RANGE or coding.pix_fmt.startswith("yuvj"),
+            declared_colours(frame),
             frame.side_data.get("DISPLAYMATRIX") is not None,
             sound and sound.codec_context.codec.canonical_name,
         )
@@ -170,7 +163,7 @@ def write_beginning(path: Path, source: SourceVideo, num_frames: int, coding: Vi
             _log.info("SVI: %s cannot begin a video by %s (%s).", source.path, " ".join(arguments), error)
     raise OSError(
         f"{source.path} ({source.codec}, {source.pixel_format}) cannot begin a {coding.codec} video with its frames unchanged: "
-        "convert it to H.264, yuv420p, first."
+        f"{'choose h264 in SVI Output, or ' if coding.codec == 'h265' else ''}convert it to H.264, yuv420p, first."
     )
 
 
@@ -178,8 +171,9 @@ def _lossless_arguments(source: SourceVideo, coding: VideoCoding) -> Sequence[st
     quality = (
         ("-qp", "0") if coding.codec == "h264" else ("-x265-params", "lossless=1:log-level=error:bframes=0", "-tag:v", "hvc1")
     )
-    return (
+    return (  # after lossless H.264 ffmpeg misreads chroma at low crf, unless another pixel aspect makes its decoder begin anew
         "-map", "0:v:0", "-fps_mode", "passthrough", "-c:v", CODECS[coding.codec], *quality,
+        "-vf", "setsar=sar",
         "-preset", "veryfast", "-bf", "0", "-pix_fmt", source.pixel_format, "-video_track_timescale", TIMESCALE,
     )  # fmt: skip
 
@@ -194,7 +188,7 @@ def copy_to_timescale(source: Path, path: Path) -> None:
 
 
 def _require_good_join(beginning: Path, hashes: list[str], source: SourceVideo, coding: VideoCoding, exact_times: bool) -> None:
-    """Check that `beginning` and a clip of `coding` join to a file whose first frames have `hashes`.
+    """Check that `beginning` and a clip of `coding` join to a file with the frames of both; those of `beginning` have `hashes`.
 
     Args:
         exact_times: also check times, which copied packets with B-frames can shift by some frames: the seam would show.
@@ -204,14 +198,22 @@ def _require_good_join(beginning: Path, hashes: list[str], source: SourceVideo, 
     """
     clip, trial = (beginning.with_name(f"{beginning.stem}-{name}.mp4") for name in ("clip", "trial"))
     try:
-        write_video(clip, [np.zeros((2, source.height, source.width, 3), np.uint8)], coding)
+        write_video(clip, [_coloured_blocks(source.width, source.height)], coding)
         join_videos(trial, [beginning, clip], len(hashes) + 2)
         found = frame_hashes(trial)
         if len(found) != len(hashes) + 2 or found[: len(hashes)] != hashes:
             raise OSError("its frames would change")
+        if found[len(hashes) :] != frame_hashes(clip):  # an H.265 file has one set of headers, here those of the beginning
+            raise OSError("players would misread the clips after it")
         seconds = len(hashes) / source.frame_rate + 2 / coding.frame_rate
         if exact_times and abs(video_seconds(trial) - seconds) > 0.6 / source.frame_rate:
             raise OSError("its times would change")
     finally:
         clip.unlink(missing_ok=True)
         trial.unlink(missing_ok=True)
+
+
+def _coloured_blocks(width: int, height: int) -> np.ndarray:
+    """Return two frames [2, height, width, 3] of blocks, in which a decoder that mixes up headers shows other colours."""
+    blocks = np.random.default_rng(0).integers(256, size=(2, height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    return blocks.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]

@@ -16,6 +16,7 @@ import torch
 
 from ..files.atomic_file import staged
 from ..geometry import FRAME_RATE
+from .colour_tags import Colours
 from .ffmpeg import ffmpeg_reading, ffmpeg_writing, run_ffmpeg
 
 TIMESCALE = "90000"  # ticks per second, divisible by every usual frame rate, so that joined clips keep exact frame times
@@ -33,17 +34,14 @@ class VideoCoding:
         crf: constant rate factor, 0 (best, very large) to 51; 18 shows no loss.
         pixel_format: "yuv420p" plays everywhere (with crf above 0); the others need newer players.
         frame_rate: frames per second.
-        matrix: of the conversion to luma and chroma, and its tag in the file: "bt709", "bt601", or "unspecified" (BT.601
-            without a tag, since players read untagged files so).
-        full_range: luma 0 .. 255 instead of 16 .. 235.
+        colours: of the conversion to luma and chroma, as the file declares them.
     """
 
     codec: str = "h264"
     crf: int = 18
     pixel_format: str = "yuv420p"
     frame_rate: float = FRAME_RATE
-    matrix: str = "bt709"
-    full_range: bool = False
+    colours: Colours = Colours()
 
     def __post_init__(self):
         if self.codec not in CODECS:
@@ -56,9 +54,8 @@ class VideoCoding:
     @property
     def tag(self) -> str:
         """A short name, different for every coding."""
-        colours = "" if self.matrix == "bt709" else f"-{self.matrix}"
         rate = "" if self.frame_rate == FRAME_RATE else f"-{self.frame_rate:g}fps"
-        return f"{self.codec}-{self.pixel_format}-crf{self.crf}{colours}{'-full' if self.full_range else ''}{rate}"
+        return f"{self.codec}-{self.pixel_format}-crf{self.crf}{self.colours.tag}{rate}"
 
 
 @dataclass(frozen=True)
@@ -187,21 +184,11 @@ def _encode_arguments(width: int, height: int, coding: VideoCoding) -> list[str]
     """Return ffmpeg's arguments: raw RGB on standard input to video without B-frames, which joins frame-exactly."""
     return [
         "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(coding.frame_rate), "-i", "-",
-        "-vf", _colour_filter(coding), "-c:v", CODECS[coding.codec], "-preset", "medium",
+        "-vf", coding.colours.encode_filter, "-c:v", CODECS[coding.codec], "-preset", "medium",
         "-crf", str(coding.crf), "-pix_fmt", coding.pixel_format, "-bf", "0",
         *(["-x265-params", "log-level=error:bframes=0", "-tag:v", "hvc1"] if coding.codec == "h265" else []),
         "-video_track_timescale", TIMESCALE, "-movflags", "+faststart",
     ]  # fmt: skip
-
-
-def _colour_filter(coding: VideoCoding) -> str:
-    """Return the ffmpeg filter that converts RGB to the coding's luma and chroma and tags the frames."""
-    matrix, tag = {"bt709": ("bt709", "bt709"), "bt601": ("bt601", "smpte170m")}.get(coding.matrix, ("bt601", "unknown"))
-    extent = "pc" if coding.full_range else "tv"
-    return (
-        f"scale=out_color_matrix={matrix}:out_range={extent},"
-        f"setparams=range={extent}:colorspace={tag}:color_primaries={tag}:color_trc={tag}"
-    )
 
 
 def _join_arguments(listing: Path, header: Path, sound: Sound | None) -> list[object]:

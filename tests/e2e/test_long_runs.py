@@ -73,6 +73,19 @@ def test_any_video_goes_on_with_its_own_frames_unchanged(comfy_server, reference
     assert sum(clip.num_frames for clip in read_manifest(video)[:1]) == 45 and len(read_manifest(video)) == 3
 
 
+@pytest.mark.parametrize(("variant", "overlap"), [("2.0 Pro", 5), ("Film", 5)])
+def test_one_frame_whose_sides_are_no_multiples_of_16_goes_on_at_its_size(
+    comfy_server, reference_image, tmp_path, variant, overlap
+):
+    source = picture_video(tmp_path / "one.mp4", size="62x60", seconds=0.05)
+    name = f"svi/one frame {variant}"
+    graph = loop_graph(comfy_server.add_input(reference_image), clips=1, variant=variant, num_frames=13, filename_prefix=name)
+    comfy_server.run(with_start(graph, comfy_server.add_input(source)))
+    video = video_of(comfy_server, name)
+    assert frame_hashes(video)[:1] == frame_hashes(source) and count_frames(video) == 1 + 13 - overlap
+    assert {frame.shape for frame in read_frames(video)} == {(60, 62, 3)}
+
+
 def test_a_continued_run_is_bit_for_bit_the_run_gone_on(comfy_server, reference_image, tmp_path):
     image = comfy_server.add_input(reference_image)
     whole = latent(comfy_server, comfy_server.run(loop_graph(image, filename_prefix="svi/gone on")))

@@ -11,6 +11,8 @@ import pytest
 import torch
 from PIL import Image
 
+from svi_core.video.colour_tags import Colours
+from tests.core.video.test_colour_tags import HDR_HLG, retag
 from tests.training.fake_encoders import GREY, FakeEncoders
 from tests.training.small_cache import only_example, settings
 from tests.training.synthetic_clips import picture, write_clip, write_numbered, write_sound
@@ -212,6 +214,19 @@ def test_what_is_true_of_anchors_is_told(clips):
     notes = {clip.name: "; ".join(clip.notes) for clip in report.used}
     assert notes == {"long.mp4": "", "other.mp4": "", "exact.mp4": notes["exact.mp4"]}
     assert "2 of 2 anchors from inside the clip" in notes["exact.mp4"] and "motion windows of 5 frames" in notes["exact.mp4"]
+
+
+def test_the_report_says_which_colours_were_converted_and_which_refused(tmp_path):
+    """A cache of before holds examples of such clips in wrong colours: converted ones have keys of their own."""
+    folder, kinds = tmp_path / "clips", {"wide.mp4": Colours(9, 9, 14), "plain.mp4": Colours(), "hdr.mp4": HDR_HLG}
+    folder.mkdir()
+    for seed, (name, colours) in enumerate(kinds.items()):
+        retag(write_numbered(tmp_path / f"{seed}.mp4", 9 + seed), folder / name, colours)
+        (folder / name).with_suffix(".txt").write_text("A number")
+    report = build_cache(settings(folder), FakeEncoders())
+    notes = {clip.name: [note for note in clip.notes if "colours" in note] for clip in report.used}
+    assert notes == {"plain.mp4": [], "wide.mp4": ["colours converted from BT.2020 to BT.709"]}
+    assert [item.where for item in report.rejected] == ["hdr.mp4"] and "has HDR (HLG) colours" in report.rejected[0].reason
 
 
 def test_a_clip_that_vanishes_while_it_is_encoded_is_named_and_skipped(clips):

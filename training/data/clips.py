@@ -14,6 +14,7 @@ from training.data.sound import require_sound
 from training.data.sources import ClipSource, find_clips
 from training.data.store import CLIPS, CacheFolder
 from training.data.tables import Rejected
+from training.data.video_reading import usual_colours
 from training.data.windows import WindowPlan, plan_windows
 from training.settings.data import DataConfig
 
@@ -57,15 +58,17 @@ def find_usable_clips(
             content = _hash_of(source.path)
             if content in clips:
                 raise ValueError(f"holds the same video as {clips[content].source.name}")
+            wide = usual_colours(source.path).wide
             scan = _scan(cache, source.path, content, config.frame_rate)
-            hashes = (content, *_condition_hashes(source, config, models))
+            converted = ("converted from", wide) if wide else ()  # which earlier versions took for ordinary colours
+            hashes = (content, *converted, *_condition_hashes(source, config, models))
             plans = {_window_key(hashes, plan, config, models): plan for plan in plan_windows(scan, content, config)}
         except ValueError as error:
             report.rejected.append(Rejected(source.name, str(error)))
             continue
         text_key = fingerprint("svi text", FORMAT_VERSION, source.caption, models["text_encoder"], config.storage)
         clips[content] = UsableClip(source, content, plans, text_key)
-        report.used.append(used_clip(source.name, scan, list(plans.values()), config.svi_layout, config.frame_rate))
+        report.used.append(used_clip(source.name, scan, list(plans.values()), config.svi_layout, config.frame_rate, wide))
     return list(clips.values())
 
 

@@ -79,9 +79,9 @@ class CacheReport:
         return "\n".join(lines)
 
 
-def used_clip(name: str, scan: ClipScan, plans: Sequence[WindowPlan], layout: Layout, rate: int) -> UsedClip:
-    """Return the report's entry for a clip that gave `plans`."""
-    notes = []
+def used_clip(name: str, scan: ClipScan, plans: Sequence[WindowPlan], layout: Layout, rate: int, wide: str = "") -> UsedClip:
+    """Return the report's entry for a clip that gave `plans`; `wide` names primaries that were converted."""
+    notes = [f"colours converted from {wide} to BT.709"] if wide else []
     if scan.lead_in:
         notes.append(f"begins after {scan.lead_in} plain or frozen frames")
     held = max(sum(plan.target[-1] == frame for frame in plan.target) - 1 for plan in plans)

@@ -16,6 +16,8 @@ import av
 import numpy as np
 from av.video.reformatter import Colorspace
 
+from svi_core.video.colour_tags import Colours, conversion, declared_colours, with_primaries
+
 Item = TypeVar("Item")
 _EARLY = 0.25  # of a tick: how early a frame may count, so that time stamps rounded to milliseconds do not jitter
 _SEEK_MARGIN = 1.0  # seconds before the first wanted frame where reading starts
@@ -42,9 +44,11 @@ class Frame:
         return size[::-1] if self.raw.rotation % 180 else size
 
     def to_rgb(self) -> np.ndarray:
-        """Return the picture as shown, [H, W, 3] uint8."""
+        """Return the picture as shown, [H, W, 3] uint8, wide primaries converted to BT.709."""
         width = round(self.raw.width * self.pixel_aspect)
-        return self._turned(width=width, height=self.raw.height, interpolation="BICUBIC")
+        picture = self._turned(width=width, height=self.raw.height, interpolation="BICUBIC")
+        colours = declared_colours(self.raw)
+        return with_primaries(picture, colours, Colours()) if colours.wide else picture
 
     def to_thumbnail(self, side: int) -> np.ndarray:
         """Return the picture stretched to [side, side, 3] uint8, every pixel the mean of its area."""
@@ -74,6 +78,20 @@ def on_ticks(timed: Iterable[tuple[float, float, Item]], rate: float, first_tick
             tick += 1
 
 
+def usual_colours(path: Path) -> Colours:
+    """Return the colours of a clip, of its first frame.
+
+    Raises:
+        ValueError: no frame can be read, or a model cannot learn from the colours, HDR for example; the message gives the
+            reason without the file's name.
+    """
+    with _naming_faults(path) as container:
+        colours = declared_colours(_first_frame(container.decode(_video_stream(container))))
+    if colours.fault:
+        raise ValueError(f"has {colours.fault} colours, but SVI makes ordinary video: {conversion(path, colours)}")
+    return colours
+
+
 def read_ticks(path: Path, rate: float, first_tick: int = 0) -> Iterator[tuple[int, Frame]]:
     """Yield (tick, frame) of a clip from `first_tick` to its end. Ticks that show one picture get the same object.
 
@@ -83,9 +101,7 @@ def read_ticks(path: Path, rate: float, first_tick: int = 0) -> Iterator[tuple[i
     with _naming_faults(path) as container:
         stream = _video_stream(container)
         frames = container.decode(stream)
-        first = next(frames, None)
-        if first is None:
-            raise ValueError("holds no picture")
+        first = _first_frame(frames)
         origin = first.time or 0.0
         frames = itertools.chain([first], frames)
         if first.pts is not None and first_tick / rate > 2 * _SEEK_MARGIN:
@@ -128,6 +144,13 @@ def _timed(frames: Iterable[av.VideoFrame], stream: av.VideoStream, origin: floa
             raise ValueError(f"is damaged at {start + usual:.2f} s: copy it again from its source")
         start = max(start, frame.time - origin) if frame.pts is not None else start + usual
         yield start, float(frame.duration * frame.time_base) if frame.duration else usual, Frame(frame, aspect)
+
+
+def _first_frame(frames: Iterator[av.VideoFrame]) -> av.VideoFrame:
+    first = next(frames, None)
+    if first is None:
+        raise ValueError("holds no picture")
+    return first
 
 
 def _video_stream(container: av.container.InputContainer) -> av.VideoStream:

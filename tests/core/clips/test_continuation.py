@@ -169,12 +169,72 @@ def test_a_trimmed_run_is_continued_from_its_frames(tmp_path):
     assert measure_drift(read_frames(path), [9, 1, 4])
 
 
-def test_a_short_video_is_refused_by_the_frames_it_lacks(tmp_path):
-    source = foreign_video(tmp_path / "a.mp4", seconds=0.125)
-    end = open_start(VideoStart(probe_video(source)), encode_fake, None)
-    assert len(end.tail(2)) == 2
-    with pytest.raises(ValueError, match="2 frame.*5 carry motion"):
-        end.tail(5)
+@pytest.mark.parametrize(("seconds", "num_frames"), [(1 / 16, 1), (4 / 16, 4)])
+@pytest.mark.parametrize("name", ["2.0 Pro", "Film", "Shot"])
+def test_before_the_first_frame_of_a_short_video_that_frame_stands_still(tmp_path, caplog, seconds, num_frames, name):
+    source = probe_video(foreign_video(tmp_path / "a.mp4", seconds=seconds))
+    assert source.num_frames == num_frames
+    layout, seen = make_layout(name, num_frames=9), []
+    needed = layout.num_motion_frames + layout.in_latent_space
+    end = open_start(VideoStart(source), lambda frames: seen.append(frames) or encode_fake(frames), None, num_frames=needed)
+    true = read_tail(source, num_frames)
+    motion = seen[0] if layout.in_latent_space else end.tail(layout.num_motion_frames)
+    assert len(motion) == needed and torch.equal(motion[-min(needed, num_frames) :], true[-needed:])
+    assert all(torch.equal(frame, true[0]) for frame in motion[: max(0, needed - num_frames)])
+    assert ("stands still" in caplog.text) == (num_frames < needed)
+    path, _, _ = run(tmp_path / "run", 1, VideoStart(source), layout=layout)
+    assert count_frames(path) == num_frames + 9 - layout.overlap
+
+
+def test_clips_after_a_video_whose_sides_are_no_multiples_of_16_have_its_size(tmp_path):
+    """As 1920 x 1080: the last row and column are repeated for the model, and what is too much of a clip is not shown."""
+    source = probe_video(foreign_video(tmp_path / "a.mp4", size="30x44"))
+    start, seen = VideoStart(source), []
+    assert start.clip_size == (32, 48)
+    frames = open_start(start, lambda frames: seen.append(frames) or encode_fake(frames), None).frames
+    assert seen[0].shape[1:] == (48, 32, 3) and torch.equal(frames[:, :44, :30], read_tail(source, 81))
+    assert torch.equal(frames[:, 44:], frames[:, 43:44].expand(-1, 4, -1, -1)) and torch.equal(
+        frames[:, :, 31], frames[:, :, 29]
+    )
+
+    class CornerMaker(FakeMaker):
+        def decode(self, latent):
+            for chunk in super().decode(latent):
+                marked = chunk.clone()
+                marked[:, :8, :8], marked[:, 44:], marked[:, :, 30:] = 1.0, 1.0, 1.0
+                yield marked
+
+    path, _, _ = run(tmp_path / "run", 2, start, maker=CornerMaker(LAYOUT, height=48, width=32))
+    shown = list(read_frames(path))
+    assert frame_hashes(path)[:48] == frame_hashes(source.path) and {frame.shape for frame in shown} == {(44, 30, 3)}
+    assert shown[-1][4, 4].min() > 200 and shown[-1][-8:].max() < 120 and shown[-1][:, -8:].max() < 120
+    again, _, _ = run(tmp_path / "again", 1, VideoStart(probe_video(path)), maker=CornerMaker(LAYOUT, height=48, width=32))
+    assert frame_hashes(again)[: len(shown)] == frame_hashes(path) and probe_video(again).height == 44
+
+
+@pytest.mark.parametrize("suffix", ["mkv", "ts", "webm"])
+def test_a_video_that_is_cut_off_is_continued_after_the_frames_that_are_left(tmp_path, suffix):
+    coder = ("-c:v", "libvpx-vp9" if suffix == "webm" else "libx264", "-pix_fmt", "yuv420p")
+    whole = foreign_video(tmp_path / f"a.{suffix}", *coder)
+    (tmp_path / f"cut.{suffix}").write_bytes(whole.read_bytes()[: whole.stat().st_size * 6 // 10])
+    source = probe_video(tmp_path / f"cut.{suffix}")
+    assert 5 < source.num_frames == count_frames(source.path, decode=True) < 48
+    path, _, _ = run(tmp_path / "run", 1, VideoStart(source))
+    hashes = frame_hashes(path)
+    assert hashes[: source.num_frames] == frame_hashes(source.path) and len(hashes) == source.num_frames + 4
+
+
+def test_an_mp4_without_its_index_is_named(tmp_path):
+    whole = foreign_video(tmp_path / "a.mp4")
+    (tmp_path / "cut.mp4").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    with pytest.raises(OSError, match="cut.mp4 is not a video.*it is cut off, damaged, or of another kind"):
+        probe_video(tmp_path / "cut.mp4")
+
+
+def test_a_video_with_an_odd_side_is_refused_with_the_size_to_take(tmp_path):
+    source = probe_video(foreign_video(tmp_path / "a.webm", "-c:v", "libvpx-vp9", "-vf", "scale=31:48,format=yuv420p"))
+    with pytest.raises(ValueError, match="a.webm has 31 x 48 pixels.*crop or scale it to 30 x 48"):
+        VideoStart(source)
 
 
 @pytest.mark.parametrize("content", [b"", b"no video at all", b"\x00" * 4096])
@@ -228,3 +288,15 @@ def test_an_earlier_take_still_goes_on_from_its_latent(tmp_path):
     first, _, _ = run(tmp_path / "run", 2)
     run(tmp_path / "run", 2, text="another\n\nstory")
     assert not VideoStart(probe_video(first)).is_foreign
+
+
+def test_an_h265_video_whose_headers_differ_is_never_followed_by_clips_that_players_misread(tmp_path):
+    """Joined H.265 has one set of headers. Those of another encoder's settings turned the new clips into noise."""
+    source = foreign_video(
+        tmp_path / "a.mp4", "-c:v", "libx265", "-pix_fmt", "yuv420p", "-x265-params", "qp=20:log-level=error"
+    )
+    with pytest.raises(OSError, match="cannot begin a h265 video.*choose h264 in SVI Output"):
+        write_beginning(tmp_path / "begin.mp4", probe_video(source), 48, VideoCoding("h265"))
+    path, _, _ = run(tmp_path / "run", 1, VideoStart(probe_video(source)))
+    grey = list(read_frames(path))[-1]
+    assert frame_hashes(path)[:48] == frame_hashes(source) and np.ptp(grey.reshape(-1, 3), axis=0).max() <= 2

@@ -96,3 +96,13 @@ def test_a_copied_join_plays_as_long_as_its_parts(tmp_path, order):
     assert probe_video(tmp_path / "joined.mp4").frame_rate == pytest.approx(16, abs=1.2)
     hashes = [h for piece in pieces for h in frame_hashes(piece.source.path)]
     assert (frame_hashes(tmp_path / "joined.mp4") == hashes) == copied
+
+
+def test_an_odd_size_is_refused_where_the_coding_cannot_have_it(tmp_path):
+    coder = ("-c:v", "libvpx-vp9", "-vf", "scale=31:48,format=yuv420p")
+    pieces = [Piece(probe_video(foreign_video(tmp_path / name, *coder, seconds=0.5))) for name in ("a.webm", "b.webm")]
+    joint = Joint(pieces[0], Piece(pieces[1].source, 1))
+    with pytest.raises(ValueError, match="a.webm has 31 x 48 pixels, but yuv420p takes even sizes only: choose yuv444p"):
+        write_joint(tmp_path / "joined.mp4", joint, VideoCoding(), {})
+    assert not write_joint(tmp_path / "joined.mp4", joint, VideoCoding(pixel_format="yuv444p"), {})
+    assert count_frames(tmp_path / "joined.mp4") == 15 and probe_video(tmp_path / "joined.mp4").width == 31

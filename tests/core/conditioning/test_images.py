@@ -21,8 +21,37 @@ def test_size_rules(image, asked, rule, size):
 def test_sizes_that_wan_cannot_take_are_refused():
     with pytest.raises(ValueError, match="video width is 830"):
         video_size(100, 100, 830, 480, SizeRule.EXACT)
-    with pytest.raises(ValueError, match="fitted video"):
-        video_size(2000, 20, 832, 480, SizeRule.FIT_WIDTH)
+
+
+@pytest.mark.parametrize(
+    ("image", "rule", "made"),
+    [
+        ((8000, 100), SizeRule.FIT_WIDTH, "832 x 10"),
+        ((100_000, 10), SizeRule.FIT_AREA, "63195 x 6"),
+        ((20_000, 20), SizeRule.FIT_AREA, "19984 x 20"),
+        ((10, 100_000), SizeRule.FIT_WIDTH, "10 x 100000"),
+        ((1, 1), SizeRule.FIT_WIDTH, "1 x 1"),
+    ],
+)
+def test_an_image_whose_shape_no_video_can_have_is_refused_with_both_sizes(image, rule, made):
+    message = (
+        f"the image has {image[0]} x {image[1]} pixels, which '{rule.value}' makes a video of {made}, .* sides of 16 to 16384"
+    )
+    with pytest.raises(ValueError, match=message):
+        video_size(*image, 832, 480, rule)
+
+
+@pytest.mark.parametrize("image", [(1, 1), (8000, 100), (100, 8000), (1, 8000), (3, 2)])
+@pytest.mark.parametrize("size", [(832, 480), (16, 480), (1024, 16)])
+def test_images_of_any_shape_are_brought_to_the_size(image, size):
+    columns = torch.linspace(0, 1, image[0])[None, None, :, None].expand(1, image[1], -1, 3)
+    resized = resize_images(columns, *size, ResizeMode.CROP)
+    assert resized.shape == (1, size[1], size[0], 3) and resized.isfinite().all()
+    assert abs(float(resized.mean()) - float(columns.mean())) < 0.3  # the middle, not an edge
+
+
+def test_a_video_of_an_image_of_8000_x_100_pixels_keeps_its_shape():
+    assert video_size(8000, 100, 832, 480, SizeRule.FIT_AREA) == (5648, 64)
 
 
 def test_right_size_passes_bit_for_bit():

@@ -10,38 +10,44 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from svi_core.video.colour_tags import Colours
 from svi_core.video.source_video import probe_video, video_seconds
 from svi_core.video.video_file import VideoCoding, count_frames, frame_hashes, read_frames, write_video
 from tests.core.clips.test_continuation import CODINGS, ffmpeg, foreign_video
 from tests.core.video.test_video_file import moving_ramp
 
+
+def colours(matrix, primaries, transfer, full_range=False):
+    return dataclasses.asdict(Colours(matrix, primaries, transfer, full_range))
+
+
 H264 = ("-c:v", "libx264", "-pix_fmt")
-PLAIN = {"codec": "h264", "pixel_format": "yuv420p", "matrix": "unspecified", "full_range": False, "frame_rate": 16.0}
+PLAIN = {"codec": "h264", "pixel_format": "yuv420p", "colours": colours(2, 2, 2), "frame_rate": 16.0}
 FOREIGN = {
     "B-frames": (CODINGS["B-frames"], {}),
     "444": (CODINGS["444"], {"pixel_format": "yuv444p"}),
     "h265": (CODINGS["h265"], {"codec": "hevc"}),
     "mpeg4": (CODINGS["mpeg4"], {"codec": "mpeg4"}),
-    "full range": (CODINGS["full range"], {"pixel_format": "yuvj420p", "full_range": True}),
-    "bt709": (CODINGS["bt709"], {"matrix": "bt709"}),
+    "full range": (CODINGS["full range"], {"pixel_format": "yuvj420p", "colours": colours(2, 2, 2, True)}),
+    "bt709": (CODINGS["bt709"], {"colours": colours(1, 2, 2)}),
     "10 bit": ((*H264, "yuv420p10le"), {"pixel_format": "yuv420p10le"}),
-    "bt601": ((*H264, "yuv420p", "-colorspace", "smpte170m"), {"matrix": "bt601"}),
-    "bt470": ((*H264, "yuv420p", "-colorspace", "bt470bg", "-color_primaries", "bt470m"), {"matrix": "bt601"}),
+    "bt601": ((*H264, "yuv420p", "-colorspace", "smpte170m"), {"colours": colours(6, 2, 2)}),
+    "bt470": ((*H264, "yuv420p", "-colorspace", "bt470bg", "-color_primaries", "bt470m"), {"colours": colours(5, 2, 2)}),
     "only primaries": ((*H264, "yuv420p", "-color_primaries", "bt709"), {}),
-    "bt2020": ((*H264, "yuv420p10le", "-colorspace", "bt2020nc"), {"pixel_format": "yuv420p10le"}),
+    "bt2020": ((*H264, "yuv420p10le", "-colorspace", "bt2020nc"), {"pixel_format": "yuv420p10le", "colours": colours(9, 2, 2)}),
 }
 OURS = {
-    "h264": (VideoCoding(), {"matrix": "bt709"}),
+    "h264": (VideoCoding(), {"colours": colours(1, 1, 1)}),
     "h265 10 bit": (
         VideoCoding("h265", pixel_format="yuv420p10le"),
-        {"codec": "hevc", "pixel_format": "yuv420p10le", "matrix": "bt709"},
+        {"codec": "hevc", "pixel_format": "yuv420p10le", "colours": colours(1, 1, 1)},
     ),
-    "444": (VideoCoding(pixel_format="yuv444p"), {"pixel_format": "yuv444p", "matrix": "bt709"}),
+    "444": (VideoCoding(pixel_format="yuv444p"), {"pixel_format": "yuv444p", "colours": colours(1, 1, 1)}),
     "bt601 full": (
-        VideoCoding(matrix="bt601", full_range=True),
-        {"pixel_format": "yuvj420p", "matrix": "bt601", "full_range": True},
+        VideoCoding(colours=Colours(6, 6, 6, True)),
+        {"pixel_format": "yuvj420p", "colours": colours(6, 6, 6, True)},
     ),
-    "unmarked": (VideoCoding(matrix="unspecified"), {}),
+    "unmarked": (VideoCoding(colours=Colours(2, 2, 2)), {}),
 }
 
 

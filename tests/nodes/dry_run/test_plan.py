@@ -12,6 +12,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from svi_core.video.colour_tags import Colours
 from svi_core.video.video_file import VideoCoding, write_video
 from tests.e2e.graphs import HIGH, LOW, loop_graph, node
 
@@ -247,7 +248,11 @@ def test_a_continued_video_that_the_run_would_refuse_is_refused(graph, read_run,
     graph["start"] = node("SVIContinueVideo", video=["loaded", 0], run="", trim_end=0)
     graph = change(graph, "generate", continue_from=["start", 0])
     graph["source"] = node("Compute", a=1, b=1)
+    write_video(folders / "input" / "wide.mp4", [np.zeros((2, 62, 128, 3), np.uint8)], VideoCoding())
+    write_video(folders / "input" / "hdr.mp4", [np.zeros((2, 64, 64, 3), np.uint8)], VideoCoding(colours=Colours(9, 9, 18)))
     for target, inputs, words in (
+        ("loaded", {"file": "wide.mp4"}, r"wide.mp4\) has 128 x 62 pixels, .* 64 x 64: encode the anchor at 128 x 64"),
+        ("loaded", {"file": "hdr.mp4"}, r"hdr.mp4 has HDR \(HLG\) colours"),
         ("start", {"run": "svi/other"}, "either video or run"),
         ("start", {"trim_end": 20}, "trim_end is 20, but before.mp4 has 20 frames"),
         ("start", {"trim_end": ["source", 0]}, "trim_end: comes from Compute .* so the clips are not known"),

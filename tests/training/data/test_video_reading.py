@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from svi_core.video.colour_tags import Colours
+from tests.core.video.test_colour_tags import HDR_HLG, HDR_PQ, PATCHES, in_primaries, patch_video, retag
 from tests.training.synthetic_clips import number_of, picture, write_clip, write_numbered, write_sound
-from training.data.video_reading import on_ticks, read_pictures, read_ticks
+from training.data.video_reading import on_ticks, read_pictures, read_ticks, usual_colours
 
 
 def numbers(path: Path, rate: float = 16, first_tick: int = 0) -> list[int]:
@@ -149,3 +151,23 @@ def test_a_picture_under_a_video_name_gives_one_tick(tmp_path):
     path = tmp_path / "a.mp4"
     Image.fromarray(picture(7)).save(path, format="PNG")
     assert numbers(path) == [7]
+
+
+@pytest.mark.parametrize("colours", [Colours(), Colours(2, 2, 2), Colours(6, 6, 6, True), Colours(7, 7, 7), Colours(9, 9, 14)])
+def test_pictures_have_the_colours_of_bt709_whatever_matrix_and_wide_primaries_the_file_has(tmp_path, colours):
+    """PyAV's fast conversion to RGB is up to 3 levels off, more for dark red."""
+    patches = in_primaries(PATCHES, colours.shown_primaries) if colours.wide else PATCHES
+    path = patch_video(tmp_path / "a.mp4", colours, bits=10, patches=patches)
+    assert usual_colours(path) == colours
+    (_, found), *_ = read_pictures(path, 16, [2])
+    off = np.abs(found[8::16, 8::16].reshape(-1, 3) - PATCHES).max(axis=1)
+    assert off[:5].max() < 6 and off[5] < 12 if colours.wide else off.max() < 3.5  # the last patch has dark red
+
+
+@pytest.mark.parametrize(("colours", "name"), [(HDR_HLG, "HDR (HLG)"), (HDR_PQ, "HDR (PQ)"), (Colours(8, 1, 1), "YCgCo")])
+def test_colours_that_no_model_learns_are_refused_by_name(tmp_path, colours, name):
+    path = patch_video(tmp_path / "a.mp4", Colours(9, 9, 9), bits=10)
+    tagged = retag(path, tmp_path / "tagged.mp4", colours)
+    with pytest.raises(ValueError) as refusal:
+        usual_colours(tagged)
+    assert str(refusal.value).startswith(f"has {name} colours") and "use tagged-bt709.mp4" in str(refusal.value)
