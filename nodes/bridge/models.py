@@ -8,7 +8,7 @@ import torch
 
 from ...svi_core.files.fingerprint import fingerprint, large_file_fingerprint
 from ...svi_core.files.safetensors_file import read_header
-from ...svi_core.systems.base_model import require_plain_i2v, require_text_width
+from ...svi_core.systems.base_model import require_plain_i2v, require_text_width, require_vision_width
 
 
 def require_i2v(model, name: str) -> None:
@@ -36,12 +36,13 @@ def require_vision_fits(model, name: str, clip_vision) -> None:
     """Raise ValueError for a CLIP_VISION that is missing, or whose features `model` cannot read, where it reads any."""
     if not needs_clip_vision(model):
         return
-    fitting = "Load CLIP Vision (clip_vision_h) to clip_vision."
     if clip_vision is None:
-        raise ValueError(f"{name} is a Wan 2.1 I2V model, which reads CLIP vision features: connect {fitting}")
-    found, expected = clip_vision.config["hidden_size"], model.model.diffusion_model.img_emb.proj[0].normalized_shape[0]
-    if found != expected:
-        raise ValueError(f"clip_vision makes features {found} wide, but {name} reads them {expected} wide: connect {fitting}")
+        raise ValueError(
+            f"{name} is a Wan 2.1 I2V model, which reads CLIP vision features: connect Load CLIP Vision "
+            "(clip_vision_h) to clip_vision."
+        )
+    expected = model.model.diffusion_model.img_emb.proj[0].normalized_shape[0]
+    require_vision_width("clip_vision", clip_vision.config["hidden_size"], name, expected)
 
 
 def needs_clip_vision(model) -> bool:

@@ -1,4 +1,4 @@
-"""Which base models SVI runs on and is trained on: the plain Wan image-to-video transformers.
+"""Which base models SVI runs on and is trained on: the plain Wan image-to-video transformers, their text and their VAE.
 
 Wan's relatives (HuMo, Animate, Fun-Camera, WanDancer) may have the same 36 input channels, but they expect conditions that SVI
 does not give. So the classes that ComfyUI loads a file as decide, and its input channels after them.
@@ -64,4 +64,31 @@ def require_text_width(name: str, found: int, model: str, expected: int) -> None
         raise ValueError(
             f"{name} is {found} wide, but {model} reads text embeddings {expected} wide: use the text encoder of Wan, umT5-XXL "
             "(4096 wide; Load CLIP with type wan)."
+        )
+
+
+def require_vision_width(name: str, found: int, model: str, expected: int) -> None:
+    """Refuse CLIP vision features that a model cannot read; the arguments are those of :func:`require_text_width`."""
+    if found != expected:
+        raise ValueError(
+            f"{name} makes features {found} wide, but {model} reads CLIP vision features {expected} wide: use clip_vision_h "
+            "(1280 wide)."
+        )
+
+
+def require_rgb(name: str, channels_in: int, channels_out: int) -> None:
+    """Refuse relatives of Wan 2.1's VAE that make its latents, but of layered or for upscaled pictures.
+
+    Args:
+        name: what the message calls the VAE.
+        channels_in: colour channels that it encodes.
+        channels_out: colour channels that it decodes to.
+
+    Raises:
+        ValueError: either is not 3.
+    """
+    if (channels_in, channels_out) != (3, 3):
+        raise ValueError(
+            f"{name} encodes {channels_in} and decodes to {channels_out} colour channels, but a video has 3: use wan_2.1_vae, "
+            "not the VAE of Qwen-Image-Layered or one that upscales."
         )

@@ -118,7 +118,10 @@ def test_a_negative_prompt_of_another_width_is_refused_with_both_widths(check):
     ("vision", "words"),
     [
         (None, "reads CLIP vision features: connect Load CLIP Vision"),
-        (SimpleNamespace(config={"hidden_size": 1024}), "makes features 1024 wide, but model reads them 1280 wide"),
+        (
+            SimpleNamespace(config={"hidden_size": 1024}),
+            "makes features 1024 wide, but model reads CLIP vision features 1280 wide",
+        ),
     ],
 )
 def test_clip_vision_that_wan21_cannot_read_is_refused(check, load, vision, words):
