@@ -3,7 +3,7 @@
 import logging
 
 from ..svi_core.clips.clip_plan import ClipPlan
-from ..svi_core.flow.flow_matching import num_high_noise_steps, require_sigmas
+from ..svi_core.flow.flow_matching import late_start_warning, num_high_noise_steps, require_sigmas
 from ..svi_core.geometry import require_frame_size
 from ..svi_core.schedule.spec import ClipSpec
 from ..svi_core.systems.layouts import Layout
@@ -28,6 +28,8 @@ def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
         logging.warning("SVI Generate: model already carries LoRAs; those of the loras input are added on top.")
     vaes.require_wan_vae(sampler.vae)
     require_sigmas(sampler.sigmas)
+    if warning := late_start_warning(sampler.sigmas):
+        logging.warning("SVI Generate: %s", warning)
     num_high_noise_steps(sampler.sigmas, sampler.boundary)
     if not 0.0 <= sampler.cfg <= 100.0:
         raise ValueError(f"cfg is {sampler.cfg}: use 1 with a distilled LoRA, 4 to 5 without.")

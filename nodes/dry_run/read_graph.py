@@ -13,7 +13,7 @@ from ...svi_core.dry_run.requested_run import RequestedRun
 from ...svi_core.systems.layouts import Layout
 from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
-from ..bridge.queued_graph import GENERATE, QueuedGraph, graph_hash
+from ..bridge.queued_graph import GENERATE, QueuedGraph, graph_hash, require_full_denoise
 from ..bridge.vaes import rounding_warning
 from ..conditioning import SVINamedAnchor, anchor_name
 from ..generate import SVIGenerate, run_path
@@ -45,6 +45,7 @@ def read_requested_run(prompt: dict, plan_id: str, plan_only: bool) -> Requested
 
 def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
     """Return the run that the SVI Generate `loop` describes."""
+    require_full_denoise(reader.graph, loop)
     schedule, until_stopped = read_schedule(reader, loop)
     output, asked_start = read_output(reader, loop), read_start(reader, loop)
     start = asked_start if isinstance(asked_start, VideoStart) else None

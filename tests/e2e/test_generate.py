@@ -223,6 +223,23 @@ def test_wrong_vae_is_refused(comfy_server, reference_image):
         comfy_server.run(graph)
 
 
+def test_a_scheduler_that_leaves_noise_out_is_refused_before_sampling(comfy_server, reference_image):
+    graph = loop_graph(comfy_server.add_input(reference_image), filename_prefix="svi/refused")
+    graph["sigmas"]["inputs"]["denoise"] = 0.5
+    with pytest.raises(ExecutionFailed, match="denoise of BasicScheduler .* is 0.5, but every clip begins as pure noise"):
+        comfy_server.run(graph)
+
+
+def test_a_second_run_of_uni_pc_gets_the_sigmas_of_the_first(comfy_server, reference_image):
+    """uni_pc wrote into the sigmas that ComfyUI caches, so the second run of a session was refused."""
+    image = comfy_server.add_input(reference_image)
+    first, second = (loop_graph(image, clips=2, filename_prefix=f"svi/uni_pc{number}") for number in range(2))
+    for graph in (first, second):
+        graph["sampler"]["inputs"]["sampler_name"] = "uni_pc"
+    latents = [latent(comfy_server, comfy_server.run(graph), "latent") for graph in (first, second)]
+    assert torch.equal(*latents)
+
+
 def test_an_expert_without_steps_is_not_used(comfy_server, reference_image):
     """One step from sigma 1 belongs to the high-noise expert alone; with only low sigmas the low-noise one is alone."""
     image = comfy_server.add_input(reference_image)

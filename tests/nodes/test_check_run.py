@@ -132,3 +132,15 @@ def test_clip_vision_that_wan21_cannot_read_is_refused(check, load, vision, word
 def test_clip_vision_that_fits_is_let_through_and_wan22_reads_none(check, load):
     check(model=load(WAN21), model_low_noise=None, clip_vision=SimpleNamespace(config={"hidden_size": 1280}), layout="Shot")
     check(clip_vision=SimpleNamespace(config={"hidden_size": 1024}))
+
+
+def test_sigmas_of_every_scheduler_are_taken_and_only_a_late_start_is_told(check, load, caplog):
+    import comfy.samplers
+
+    sampling = load(HIGH).get_model_object("model_sampling")
+    told = set()
+    for name in comfy.samplers.SCHEDULER_NAMES:
+        caplog.clear()
+        check(sigmas=comfy.samplers.calculate_sigmas(sampling, name, 4).cpu())
+        told |= {name} if "every clip begins as pure noise" in caplog.text else set()
+    assert told == {"ddim_uniform"}  # at 0.96 here

@@ -216,6 +216,28 @@ def test_output_settings_and_unknown_sigmas(graph, read_run):
     assert found.not_known == ("steps: sigmas come from SplitSigmas (node sigmas)",)
 
 
+def split(graph, denoise):
+    graph["split"] = node("SplitSigmasDenoise", sigmas=["sigmas", 0], denoise=denoise)
+    return change(graph, "generate", sigmas=["split", 1])
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_scheduler_that_leaves_noise_out_is_refused_by_name(graph, read_run, is_split, is_linked):
+    graph["number"] = node("PrimitiveFloat", value=0.5)
+    graph = change(graph, "sigmas", denoise=["number", 0] if is_linked else 0.5)
+    with pytest.raises(
+        ValueError, match=r"denoise of BasicScheduler \(node sigmas\) is 0.5, but every clip begins as pure noise"
+    ):
+        read_run(split(graph, 0.34) if is_split else graph)
+
+
+def test_sigmas_that_are_split_on_purpose_or_not_known_are_taken(graph, read_run):
+    read_run(split(graph, 0.34))
+    graph["source"] = node("Compute", a=1, b=1)
+    read_run(change(graph, "sigmas", denoise=["source", 0]))
+
+
 def test_output_settings_that_are_not_known_count_as_their_defaults(graph, read_run):
     graph["source"] = node("Compute", a=1, b=1)
     graph["output"] = node("SVIOutput", codec="h265", crf=["source", 0])
