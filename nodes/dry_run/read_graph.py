@@ -111,7 +111,7 @@ def _results_past(graph: QueuedGraph, loop: str, plan_id: str) -> Iterator[str]:
 
 def _vae_warnings(layout: Layout) -> Iterator[str]:
     """Yield a warning if ComfyUI would run the VAE in low precision; this does not load it."""
-    management = comfy.model_management
-    dtype = management.vae_dtype(management.vae_device(), [torch.bfloat16, torch.float16, torch.float32])  # as for Wan's VAE
+    working_dtypes = [torch.bfloat16, torch.float16, torch.float32]  # of Wan's VAE
+    dtype = comfy.model_management.vae_dtype(comfy.model_management.vae_device(), working_dtypes)
     if not layout.in_latent_space and dtype is not torch.float32:
         yield rounding_warning(layout, dtype)
