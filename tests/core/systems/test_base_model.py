@@ -2,7 +2,7 @@
 
 import pytest
 
-from svi_core.systems.base_model import require_plain_i2v, require_text_width
+from svi_core.systems.base_model import require_plain_i2v, require_rgb, require_text_width, require_vision_width
 
 
 def test_the_plain_image_to_video_model_is_taken():
@@ -37,3 +37,18 @@ def test_text_of_another_width_is_refused_with_both_widths():
     require_text_width("prompts", 4096, "model", 4096)
     with pytest.raises(ValueError, match="prompts is 768 wide, but model reads text embeddings 4096 wide: .*umT5-XXL"):
         require_text_width("prompts", 768, "model", 4096)
+
+
+def test_clip_vision_of_another_width_is_refused_with_both_widths():
+    require_vision_width("clip_vision", 1280, "model", 1280)
+    with pytest.raises(
+        ValueError, match="clip_vision makes features 1024 wide, but model reads CLIP vision features 1280 wide"
+    ):
+        require_vision_width("clip_vision", 1024, "model", 1280)
+
+
+@pytest.mark.parametrize("channels", [(4, 3), (3, 12), (4, 4)])
+def test_a_vae_of_other_pictures_is_refused_with_its_channels(channels):
+    require_rgb("vae", 3, 3)
+    with pytest.raises(ValueError, match="vae encodes {} and decodes to {} colour channels".format(*channels)):
+        require_rgb("vae", *channels)
