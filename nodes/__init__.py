@@ -1,5 +1,10 @@
 """The nodes; a file is named after the svi_core file that it exposes."""
 
+from .bridge.requirements import require_surroundings
+
+require_surroundings()
+
+# ruff: noqa: E402
 from comfy_api.latest import ComfyExtension, io
 
 from .clip_panel import serve_clips

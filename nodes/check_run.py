@@ -3,7 +3,7 @@
 import logging
 
 from ..svi_core.clips.clip_plan import ClipPlan
-from ..svi_core.flow.flow_matching import num_high_noise_steps, require_sigmas
+from ..svi_core.flow.flow_matching import late_start_warning, num_high_noise_steps, require_sigmas
 from ..svi_core.geometry import require_frame_size
 from ..svi_core.schedule.spec import ClipSpec
 from ..svi_core.systems.layouts import Layout
@@ -16,14 +16,20 @@ from .clip_sampler import ClipSampler
 
 def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
     """Refuse a run that cannot work."""
+    first_prompt = sampler.prompts.encode(plan.schedule.snapshot().at(0).prompt)
     for name, model in (("model", sampler.model), ("model_low_noise", sampler.model_low_noise)):
         if model is not None:
-            _check_model(name, model, sampler.clip_vision)
+            models.require_i2v(model, name)
+            models.require_vision_fits(model, name, sampler.clip_vision)
+            models.require_text_fits(model, name, first_prompt, "prompts")
+            models.require_text_fits(model, name, sampler.negative, "negative")
             require_uncompiled(name, model, sampler.control)
     if sampler.loras and sampler.model.patches:
         logging.warning("SVI Generate: model already carries LoRAs; those of the loras input are added on top.")
     vaes.require_wan_vae(sampler.vae)
     require_sigmas(sampler.sigmas)
+    if warning := late_start_warning(sampler.sigmas):
+        logging.warning("SVI Generate: %s", warning)
     num_high_noise_steps(sampler.sigmas, sampler.boundary)
     if not 0.0 <= sampler.cfg <= 100.0:
         raise ValueError(f"cfg is {sampler.cfg}: use 1 with a distilled LoRA, 4 to 5 without.")
@@ -44,15 +50,6 @@ def check_spec(sampler: ClipSampler, spec: ClipSpec, layout: Layout) -> None:
     if spec.end is not None and latents.FRAMES_KEY not in sampler.anchor_named(spec.end):
         raise ValueError(f"the end image {spec.end!r} holds only latents: make it from an image with SVI Anchor Encode.")
     require_lora_variants(layout, sampler.lora_variants(spec))
-
-
-def _check_model(name: str, model, clip_vision) -> None:
-    models.require_i2v(model, name)
-    if models.needs_clip_vision(model) and clip_vision is None:
-        raise ValueError(
-            f"{name} is a Wan 2.1 I2V model, which reads CLIP vision features: connect Load CLIP Vision "
-            "(clip_vision_h) to clip_vision."
-        )
 
 
 def _check_schedule(sampler: ClipSampler, plan: ClipPlan) -> None:

@@ -23,7 +23,7 @@ from ..svi_core.video.seams import measured_seam
 from .bridge import queued_graph
 from .bridge.clip_times import note_run
 from .bridge.control import ControlType, earliest_end, frame_rate_of
-from .bridge.queued_graph import graph_hash
+from .bridge.queued_graph import QueuedGraph, graph_hash
 from .bridge.schemas import boundary_input, prefix_input, seed_input, svi_schema
 from .bridge.validation import complaint
 from .check_run import check_run, check_spec
@@ -118,6 +118,7 @@ def prepare_run(
     """
     output = output or OutputSettings()
     folder = run_path(filename_prefix)
+    queued_graph.require_full_denoise(QueuedGraph(hidden.prompt or {}), hidden.unique_id)
     if continue_from:
         continue_from.require_another_folder(folder)
     sampler = ClipSampler(prompts=prompts, **inputs)

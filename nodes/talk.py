@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 import comfy.model_management
 import comfy.samplers
 import torch
-import torchaudio
 from comfy.audio_encoders.wav2vec2 import Wav2Vec2Model
 from comfy.ldm.wan.model_multitalk import MultiTalkAudioProjModel, MultiTalkCrossAttnPatch
 from comfy_api.latest import io
@@ -20,7 +19,6 @@ from comfy_api.latest import io
 from ..svi_core.clips.clip_plan import ClipRequest
 from ..svi_core.conditioning.talk import (
     LOOK_AROUND,
-    SAMPLE_RATE,
     SpeechFeatures,
     encode_speech,
     guided_pair,
@@ -218,10 +216,10 @@ def make_control(audio: dict, audio_encoder, model_patch, audio_cfg: float) -> T
         found = type(getattr(model_patch, "model", model_patch)).__name__
         raise ValueError(f"model_patch ({found}) has no audio layers of MultiTalk: load multitalk with Load Model Patch.")
     _require_speech_encoder(audio_encoder, projection)
-    mono = torchaudio.functional.resample(sound.waveform.float().mean(dim=0), sound.sample_rate, SAMPLE_RATE)
-    speech = SpeechFeatures(prepared_speech(mono), SpeechEncoder(audio_encoder))
+    speech = prepared_speech(sound.waveform.float().mean(dim=0), sound.sample_rate)
+    features = SpeechFeatures(speech, SpeechEncoder(audio_encoder))
     weights = [models.weights_fingerprint(patcher) for patcher in (audio_encoder.patcher, model_patch)]
-    return TalkControl(sound, speech, model_patch, fingerprint(weights), audio_cfg)
+    return TalkControl(sound, features, model_patch, fingerprint(weights), audio_cfg)
 
 
 @dataclass(frozen=True)

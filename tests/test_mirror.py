@@ -69,8 +69,6 @@ TESTED_ELSEWHERE = {
     "nodes/bridge/control.py": "nodes/test_talk.py",
     "nodes/bridge/queued_graph.py": "nodes/dry_run/test_plan.py",
     "nodes/bridge/latents.py": "nodes/test_conditioning.py",
-    "nodes/bridge/sampling.py": "e2e/test_generate.py",
-    "nodes/check_run.py": "nodes/dry_run/test_plan.py",
     "nodes/clip_sampler.py": "golden/test_layout_y.py",
     "nodes/output.py": "e2e/test_generate.py",
     "nodes/patched_models.py": "nodes/bridge/test_compiled.py",

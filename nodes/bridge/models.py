@@ -2,21 +2,47 @@
 
 from pathlib import Path
 
+import comfy.model_detection
 import comfy.utils
 import torch
 
 from ...svi_core.files.fingerprint import fingerprint, large_file_fingerprint
+from ...svi_core.files.safetensors_file import read_header
+from ...svi_core.systems.base_model import require_plain_i2v, require_text_width, require_vision_width
 
 
 def require_i2v(model, name: str) -> None:
-    """Raise ValueError for a model without SVI's 36 input channels (16 noise + 4 mask + 16 latent)."""
-    channels = _in_channels(model)
-    if channels != 36:
-        found = "not a Wan model" if channels is None else f"a model with {channels} input channels"
+    """Raise ValueError for a MODEL that is not a plain Wan image-to-video model."""
+    _require_i2v(model.model, name)
+
+
+def require_i2v_file(path: Path, name: str) -> None:
+    """Raise ValueError for a safetensors file of another model, without reading its weights.
+
+    A file that ComfyUI cannot tell is left to its loader.
+    """
+    model = _model_without_weights(path)
+    if model is not None:
+        _require_i2v(model, name)
+
+
+def require_text_fits(model, name: str, conditioning: list, what: str) -> None:
+    """Raise ValueError for a CONDITIONING that is not as wide as the text embeddings that `model` reads."""
+    for embedding, _ in conditioning:
+        require_text_width(what, embedding.shape[-1], name, model.model.diffusion_model.text_dim)
+
+
+def require_vision_fits(model, name: str, clip_vision) -> None:
+    """Raise ValueError for a CLIP_VISION that is missing, or whose features `model` cannot read, where it reads any."""
+    if not needs_clip_vision(model):
+        return
+    if clip_vision is None:
         raise ValueError(
-            f"{name} is {found}, but SVI needs a Wan image-to-video model (36 input channels): load Wan 2.1 I2V 14B "
-            "or a Wan 2.2 I2V A14B expert, not a T2V, 5B or VACE file."
+            f"{name} is a Wan 2.1 I2V model, which reads CLIP vision features: connect Load CLIP Vision "
+            "(clip_vision_h) to clip_vision."
         )
+    expected = model.model.diffusion_model.img_emb.proj[0].normalized_shape[0]
+    require_vision_width("clip_vision", clip_vision.config["hidden_size"], name, expected)
 
 
 def needs_clip_vision(model) -> bool:
@@ -81,8 +107,22 @@ def _sampled(value):
     return tuple(map(_sampled, value)) if isinstance(value, list | tuple) else value
 
 
-def _in_channels(model) -> int | None:
-    """Return the input channels of the patch embedding, or None for a model without one."""
-    embedding = getattr(getattr(model.model, "diffusion_model", None), "patch_embedding", None)
-    weight = getattr(embedding, "weight", None)
-    return None if weight is None or weight.ndim != 5 else weight.shape[1]
+def _require_i2v(model, name: str) -> None:
+    transformer = model.diffusion_model
+    embedding = getattr(transformer, "patch_embedding", None)
+    channels = 0 if embedding is None else embedding.weight.shape[1]
+    require_plain_i2v(name, type(model).__name__, type(transformer).__name__, channels)
+
+
+def _model_without_weights(path: Path):
+    """Return ComfyUI's model object for a safetensors file, with meta tensors in place of weights; None if it cannot tell."""
+    header = read_header(path)
+    metadata = header.pop("__metadata__", None)
+    tensors = {key: torch.empty(entry["shape"], device="meta") for key, entry in header.items()}
+    prefix = comfy.model_detection.unet_prefix_from_state_dict(tensors)
+    tensors = comfy.utils.state_dict_prefix_replace(tensors, {prefix: ""}, filter_keys=True) or tensors
+    try:
+        config = comfy.model_detection.model_config_from_unet(tensors, "", metadata=metadata)
+    except (IndexError, KeyError, TypeError, ValueError):  # keys of a model, but not all, or of other shapes
+        return None
+    return None if config is None else config.get_model(tensors, "", device="meta")

@@ -107,6 +107,23 @@ class QueuedGraph:
         return [taker for taker in takers if node_id in (link.node_id for link in self.links(taker))]
 
 
+def require_full_denoise(graph: QueuedGraph, node_id: str) -> None:
+    """Raise ValueError if the scheduler behind the input `sigmas` of a node leaves out a part of the noise.
+
+    Nodes that split finished sigmas on purpose are passed over, and a value that another node makes is not known.
+    """
+    *_, scheduler = ("", *graph.chain(node_id, "sigmas"))
+    try:
+        denoise = graph.value(scheduler, "denoise", 1.0)
+    except NotKnown:
+        return
+    if isinstance(denoise, int | float) and denoise < 1.0:
+        raise ValueError(
+            f"denoise of {graph.title(scheduler)} is {denoise:g}, but every clip begins as pure noise, not as a picture: set "
+            "denoise to 1."
+        )
+
+
 @dataclass(frozen=True)
 class FileName:
     """A model file that a node names.

@@ -36,7 +36,11 @@ def set_y(conditioning: list, y: ConditioningLatent, clip_vision_output=None) ->
 
 
 def sample_stage(model, noise, cfg, sampler, sigmas, positive, negative, samples, seed, callback) -> torch.Tensor:
-    """Run `sampler` over `sigmas` exactly as ComfyUI's SamplerCustom node, with our progress callback."""
+    """Run `sampler` over `sigmas` exactly as ComfyUI's SamplerCustom node, with our progress callback.
+
+    The sampler gets its own sigmas: uni_pc writes into them, and ComfyUI keeps those of the input for the next run.
+    """
+    sigmas = sigmas.clone()
     return comfy.sample.sample_custom(
         model, noise, cfg, sampler, sigmas, positive, negative, samples, callback=callback, disable_pbar=True, seed=seed
     )

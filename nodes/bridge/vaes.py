@@ -10,6 +10,7 @@ import torch
 
 from ...svi_core.geometry import LATENT_CHANNELS, require_frame_size
 from ...svi_core.out_of_memory import explain_out_of_memory, is_out_of_memory
+from ...svi_core.systems.base_model import require_rgb
 from ...svi_core.systems.layouts import Layout
 from .latents import clip_size, samples_of
 
@@ -103,12 +104,15 @@ def rounding_warning(layout: Layout, vae_dtype: torch.dtype) -> str:
 
 
 def require_wan_vae(vae) -> None:
-    """Raise ValueError for a VAE that does not make Wan 2.1's 16-channel video latents."""
+    """Raise ValueError for a VAE that does not turn RGB frames into Wan 2.1's 16-channel video latents and back."""
     if vae is None:
         raise ValueError("vae is missing: connect Load VAE with wan_2.1_vae.")
-    known = isinstance(vae.first_stage_model, comfy.ldm.wan.vae.WanVAE | comfy.taesd.taehv.TAEHV)
+    coder = vae.first_stage_model
+    known = isinstance(coder, comfy.ldm.wan.vae.WanVAE | comfy.taesd.taehv.TAEHV)
     if vae.latent_channels != LATENT_CHANNELS or vae.latent_dim != 3 or not known:
         raise ValueError(
-            f"vae ({type(vae.first_stage_model).__name__}) makes {vae.latent_channels}-channel {vae.latent_dim}-dimensional "
+            f"vae ({type(coder).__name__}) makes {vae.latent_channels}-channel {vae.latent_dim}-dimensional "
             "latents, but SVI needs those of Wan 2.1's VAE (16-channel video): load wan_2.1_vae (Wan 2.2 14B uses it too)."
         )
+    if isinstance(coder, comfy.ldm.wan.vae.WanVAE):
+        require_rgb("vae", coder.encoder.conv1.weight.shape[1], coder.decoder.head[-1].weight.shape[0])

@@ -13,7 +13,7 @@ from ...svi_core.dry_run.requested_run import RequestedRun
 from ...svi_core.systems.layouts import Layout
 from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
-from ..bridge.queued_graph import GENERATE, QueuedGraph, graph_hash
+from ..bridge.queued_graph import GENERATE, QueuedGraph, graph_hash, require_full_denoise
 from ..bridge.vaes import rounding_warning
 from ..conditioning import SVINamedAnchor, anchor_name
 from ..generate import SVIGenerate, run_path
@@ -45,6 +45,7 @@ def read_requested_run(prompt: dict, plan_id: str, plan_only: bool) -> Requested
 
 def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
     """Return the run that the SVI Generate `loop` describes."""
+    require_full_denoise(reader.graph, loop)
     schedule, until_stopped = read_schedule(reader, loop)
     output, asked_start = read_output(reader, loop), read_start(reader, loop)
     start = asked_start if isinstance(asked_start, VideoStart) else None
@@ -113,7 +114,7 @@ def _results_past(graph: QueuedGraph, loop: str, plan_id: str) -> Iterator[str]:
 
 def _vae_warnings(layout: Layout) -> Iterator[str]:
     """Yield a warning if ComfyUI would run the VAE in low precision; this does not load it."""
-    management = comfy.model_management
-    dtype = management.vae_dtype(management.vae_device(), [torch.bfloat16, torch.float16, torch.float32])  # as for Wan's VAE
+    working_dtypes = [torch.bfloat16, torch.float16, torch.float32]  # of Wan's VAE
+    dtype = comfy.model_management.vae_dtype(comfy.model_management.vae_device(), working_dtypes)
     if not layout.in_latent_space and dtype is not torch.float32:
         yield rounding_warning(layout, dtype)

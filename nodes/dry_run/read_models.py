@@ -8,6 +8,7 @@ from ...svi_core.files.safetensors_file import read_header
 from ...svi_core.systems.layouts import LAYOUTS, Layout
 from ...svi_core.systems.lora import expert_named_in
 from ...svi_core.systems.lora_variant import resolve_layout, variant_of_lora
+from ..bridge.models import require_i2v_file
 from ..bridge.queued_graph import MODEL_INPUTS, checkpoint_names, model_files, names_a_model
 from ..layouts import SVILayout, ask_layout
 from ..lora import NONE, LoraRow, SVILora, SVILoraStack, lora_row
@@ -17,12 +18,14 @@ from .graph_reader import STOCK, GraphReader
 
 def read_model_files(reader: GraphReader, loop: str) -> tuple[dict[str, dict], tuple[ModelFile, ...]]:
     """Return the metadata (by name) and the description of every model file in the graph; reads headers only."""
-    metadata, files = {}, []
+    metadata, files, checkpoints = {}, [], checkpoint_names(reader.graph, loop)
     for file in model_files(reader.graph, loop):
         complaint = ""
         if file.path is not None and file.path.suffix in (".safetensors", ".sft"):
             try:
                 metadata[file.name] = read_header(file.path).get("__metadata__", {})
+                if file.name in checkpoints:
+                    require_i2v_file(file.path, file.name)
             except ValueError as error:
                 complaint = str(error)
         num_bytes = None if file.path is None else file.path.stat().st_size

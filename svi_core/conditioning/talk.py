@@ -31,13 +31,27 @@ MARGIN_FRAMES = 125  # context on either side of a piece
 EncodeSpeech = Callable[[torch.Tensor, int], torch.Tensor]
 
 
-def prepared_speech(samples: torch.Tensor) -> torch.Tensor:
-    """Return `samples` [n], one channel at 16 kHz, at the -23 LUFS of the speech encoder.
+def prepared_speech(samples: torch.Tensor, rate: int = SAMPLE_RATE) -> torch.Tensor:
+    """Return `samples` [n], one channel at `rate` per second, at the 16 kHz and -23 LUFS of the speech encoder.
 
     Raises:
-        ValueError: a sound shorter than the 0.4 s over which loudness is measured.
+        ValueError: a sound shorter than the 0.4 s over which loudness is measured, or torchaudio is missing.
     """
+    if rate != SAMPLE_RATE:
+        samples = _resampled(samples, rate)
     return with_loudness(samples, SAMPLE_RATE, SPEECH_LUFS)
+
+
+def _resampled(samples: torch.Tensor, rate: int) -> torch.Tensor:
+    """Return `samples` at 16 kHz; torchaudio is imported here, since ComfyUI does without it, and only Talk needs it."""
+    try:
+        from torchaudio.functional import resample
+    except (ImportError, OSError, RuntimeError) as error:  # the last two: it was built for another PyTorch or CUDA
+        raise ValueError(
+            f"SVI Talk needs torchaudio to bring a sound of {rate} Hz to {SAMPLE_RATE} Hz, but it cannot be imported "
+            f"({error}): install the torchaudio of your PyTorch version."
+        ) from error
+    return resample(samples, rate, SAMPLE_RATE)
 
 
 @torch.no_grad()

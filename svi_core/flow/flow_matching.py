@@ -14,6 +14,7 @@ import torch
 
 NUM_TRAINING_IDS = 1000
 TRAINED_SHIFT = 5.0
+_PURE_NOISE = 0.998  # some schedulers begin a rounding error below 1
 
 
 class TimestepWeighting(StrEnum):
@@ -126,6 +127,16 @@ def require_sigmas(sigmas: torch.Tensor) -> None:
             f"sigmas are {[round(value, 3) for value in values]}, but Wan's noise levels fall from at most 1 to exactly 0: "
             "make them with Basic Scheduler from the same Wan model."
         )
+
+
+def late_start_warning(sigmas: torch.Tensor) -> str:
+    """Return a warning if `sigmas` [S + 1] begin below pure noise, as which every clip begins; else ""."""
+    if sigmas[0] >= _PURE_NOISE:
+        return ""
+    return (
+        f"sigmas begin at {float(sigmas[0]):.3f}, but every clip begins as pure noise, at 1, so the model takes noise for a "
+        "picture: set denoise of the scheduler to 1, and use another scheduler than ddim_uniform."
+    )
 
 
 def num_high_noise_steps(sigmas: torch.Tensor, boundary: float) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dev.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
 from dev.server import ComfyServer
@@ -221,6 +221,45 @@ def test_wrong_vae_is_refused(comfy_server, reference_image):
     graph["vae"] = node("VAELoader", vae_name="pixel_space")
     with pytest.raises(ExecutionFailed, match="makes 3-channel"):
         comfy_server.run(graph)
+
+
+def test_a_scheduler_that_leaves_noise_out_is_refused_before_sampling(comfy_server, reference_image):
+    graph = loop_graph(comfy_server.add_input(reference_image), filename_prefix="svi/refused")
+    graph["sigmas"]["inputs"]["denoise"] = 0.5
+    with pytest.raises(ExecutionFailed, match="denoise of BasicScheduler .* is 0.5, but every clip begins as pure noise"):
+        comfy_server.run(graph)
+
+
+def wider_text_encoder(tiny_models: Path, width: int) -> str:
+    """Write the tiny text encoder with `width` columns in place of 32, the others random, and return its name."""
+    folder = tiny_models / "text_encoders"
+    tensors = load_file(folder / "umt5_xxl_fp8_e4m3fn_scaled.safetensors")
+    inner = {"q": 0, "k": 0, "v": 0, "o": 1}  # the side of a projection that is as long as the heads are wide
+    for key, tensor in tensors.items():
+        part = key.split(".")[-2] if "." in key else ""
+        sides = [side for side in range(tensor.ndim) if tensor.shape[side] == 32 and inner.get(part) != side]
+        if sides and "bias" not in part:
+            shape = [width if side in sides else length for side, length in enumerate(tensor.shape)]
+            tensors[key] = torch.randn(shape, generator=torch.Generator().manual_seed(1)).to(tensor.dtype)
+    save_file(tensors, folder / "umt5_wider.safetensors")
+    return "umt5_wider.safetensors"
+
+
+def test_a_text_encoder_of_another_width_is_refused_before_sampling(comfy_server, reference_image, tiny_models):
+    graph = loop_graph(comfy_server.add_input(reference_image), filename_prefix="svi/refused")
+    graph["clip"]["inputs"]["clip_name"] = wider_text_encoder(tiny_models, 48)
+    with pytest.raises(ExecutionFailed, match="prompts is 48 wide, but model reads text embeddings 32 wide"):
+        comfy_server.run(graph)
+
+
+def test_a_second_run_of_uni_pc_gets_the_sigmas_of_the_first(comfy_server, reference_image):
+    """uni_pc wrote into the sigmas that ComfyUI caches, so the second run of a session was refused."""
+    image = comfy_server.add_input(reference_image)
+    first, second = (loop_graph(image, clips=2, filename_prefix=f"svi/uni_pc{number}") for number in range(2))
+    for graph in (first, second):
+        graph["sampler"]["inputs"]["sampler_name"] = "uni_pc"
+    latents = [latent(comfy_server, comfy_server.run(graph), "latent") for graph in (first, second)]
+    assert torch.equal(*latents)
 
 
 def test_an_expert_without_steps_is_not_used(comfy_server, reference_image):

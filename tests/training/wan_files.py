@@ -12,12 +12,15 @@ STORAGES = ("fp32", "bf16", "fp8", "fp8_scaled")
 NUM_LAYERS = SIZES["num_layers"] * 10
 
 
-def transformer_weights(model_type: str = "t2v", in_dim: int = 36, seed: int = 1) -> dict[str, torch.Tensor]:
+def transformer_weights(
+    model_type: str = "t2v", in_dim: int = 36, seed: int = 1, transformer: str = "WanModel"
+) -> dict[str, torch.Tensor]:
     """Return random fp32 weights of unit gain; "i2v" adds Wan 2.1's image embedding."""
+    import comfy.ldm.wan.model
     import comfy.ops
-    from comfy.ldm.wan.model import WanModel
 
-    model = WanModel(model_type=model_type, in_dim=in_dim, out_dim=16, operations=comfy.ops.disable_weight_init, **SIZES)
+    make = getattr(comfy.ldm.wan.model, transformer)
+    model = make(model_type=model_type, in_dim=in_dim, out_dim=16, operations=comfy.ops.disable_weight_init, **SIZES)
     generator = torch.Generator().manual_seed(seed)
     filled = {}
     for name, parameter in model.state_dict().items():

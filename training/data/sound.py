@@ -8,10 +8,9 @@ from pathlib import Path
 import av
 import numpy as np
 import torch
-import torchaudio
 from torch import Tensor
 
-from svi_core.conditioning.talk import SAMPLE_RATE, prepared_speech
+from svi_core.conditioning.talk import prepared_speech
 
 
 def require_sound(path: Path) -> None:
@@ -42,7 +41,7 @@ def read_speech(path: Path) -> Tensor:
         raise ValueError(f"{path.name} cannot be read as a sound ({error.strerror})") from error
     first = round(late * rate)
     mono = torch.nn.functional.pad(waveform.mean(dim=0), (max(0, first), 0))[max(0, -first) :]
-    return prepared_speech(torchaudio.functional.resample(mono, rate, SAMPLE_RATE))
+    return prepared_speech(mono, rate)
 
 
 def _decoded(container: av.container.InputContainer) -> tuple[Tensor, int, float]:

@@ -17,6 +17,7 @@ from svi_core.conditioning.talk import encode_speech
 from svi_core.files.safetensors_file import read_header, read_tensors
 from svi_core.geometry import LATENT_CHANNELS, num_latent_slots, require_frame_size
 from svi_core.out_of_memory import explain_out_of_memory
+from svi_core.systems.base_model import require_rgb
 from training.model.comfy_runtime import start_comfy
 from training.model.encoder_files import EncoderFiles
 from training.model.vae_tiles import MARGIN, encode_in_tiles
@@ -27,7 +28,6 @@ import comfy.audio_encoders.audio_encoders  # noqa: E402
 import comfy.audio_encoders.wav2vec2  # noqa: E402
 import comfy.clip_vision  # noqa: E402
 import comfy.latent_formats  # noqa: E402
-import comfy.ldm.wan.vae  # noqa: E402
 import comfy.model_management  # noqa: E402
 import comfy.sd  # noqa: E402
 import comfy.utils  # noqa: E402
@@ -38,28 +38,26 @@ _STOCK_TEXT_ENCODER = (256384, 4096)  # vocabulary and width of umT5-XXL, the si
 
 
 class WanEncoders:
-    """The encoders of one cache. Each is loaded when it is first used."""
+    """The encoders of one cache.
+
+    All files are checked at once, before hours of work. Only the text encoder, the largest, is loaded when it is first used.
+
+    Raises:
+        ValueError: a file is damaged or holds another model.
+    """
 
     def __init__(self, files: EncoderFiles, vae_tile: int = 0):
         self.files = files
         self.vae_tile = vae_tile
         self.fingerprints: Mapping[str, str] = files.fingerprints()
+        _text_encoder_options(files.text_encoder)
+        self._vae = load_vae(files.vae)
+        self._clip_vision = None if files.clip_vision is None else load_clip_vision(files.clip_vision)
+        self._audio_encoder = None if files.audio_encoder is None else load_audio_encoder(files.audio_encoder)
 
     @cached_property
     def _text_encoder(self):
         return load_text_encoder(self.files.text_encoder)
-
-    @cached_property
-    def _vae(self):
-        return load_vae(self.files.vae)
-
-    @cached_property
-    def _clip_vision(self):
-        return None if self.files.clip_vision is None else load_clip_vision(self.files.clip_vision)
-
-    @cached_property
-    def _audio_encoder(self):
-        return load_audio_encoder(self.files.audio_encoder)
 
     def text(self, prompt: str) -> Tensor:
         """Return the embedding [L, D] of `prompt`."""
@@ -97,15 +95,15 @@ def load_vae(path: Path) -> comfy.sd.VAE:
     Raises:
         ValueError: the file is not a safetensors file, or holds another VAE.
     """
-    read_header(path)
-    tensors, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
-    vae = comfy.sd.VAE(sd=tensors, dtype=torch.float32, metadata=metadata)
-    if not isinstance(vae.first_stage_model, comfy.ldm.wan.vae.WanVAE) or vae.latent_channels != LATENT_CHANNELS:
+    shapes = {key: entry["shape"] for key, entry in read_header(path).items() if key != "__metadata__"}
+    if "decoder.middle.0.residual.0.gamma" not in shapes or shapes["conv2.weight"][0] != LATENT_CHANNELS:
         raise ValueError(
             f"{path} is not the VAE of Wan 2.1 (16-channel video latents): use wan_2.1_vae.safetensors, which the Wan 2.2 14B "
             "models use too. The VAE of the 5B model and TAE files do not fit."
         )
-    return vae
+    require_rgb(str(path), shapes["encoder.conv1.weight"][1], shapes["decoder.head.2.weight"][0])
+    tensors, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
+    return comfy.sd.VAE(sd=tensors, dtype=torch.float32, metadata=metadata)
 
 
 def load_text_encoder(path: Path) -> comfy.sd.CLIP:
@@ -114,15 +112,7 @@ def load_text_encoder(path: Path) -> comfy.sd.CLIP:
     Raises:
         ValueError: the file is not a safetensors file, or holds another text encoder.
     """
-    shapes = {key: tuple(entry["shape"]) for key, entry in read_header(path).items() if key != "__metadata__"}
-    bias = "encoder.block.{}.layer.0.SelfAttention.relative_attention_bias.weight"
-    if "shared.weight" not in shapes or bias.format(1) not in shapes:  # T5 has the bias in its first block only
-        raise ValueError(
-            f"{path} is not the text encoder of Wan (umT5): use umt5_xxl_fp8_e4m3fn_scaled.safetensors or similar."
-        )
-    options = {}
-    if shapes["shared.weight"] != _STOCK_TEXT_ENCODER:
-        options["umt5xxl_model_config"] = _umt5_sizes(shapes, heads=shapes[bias.format(0)][1])
+    options = _text_encoder_options(path)
     return comfy.sd.load_clip([str(path)], clip_type=comfy.sd.CLIPType.WAN, model_options=options)
 
 
@@ -222,6 +212,23 @@ def _require_finite(latent: Tensor, pixels: Tensor) -> None:
     else:
         made_by = "the frames before the VAE, which are not finite themselves"
     raise ValueError(f"{bad} of {latent.numel()} latent values are NaN or infinite. They come from {made_by}.")
+
+
+def _text_encoder_options(path: Path) -> dict[str, dict[str, int]]:
+    """Return the options with which ComfyUI loads the umT5 in `path`; reads its header only.
+
+    Raises:
+        ValueError: see :func:`load_text_encoder`.
+    """
+    shapes = {key: tuple(entry["shape"]) for key, entry in read_header(path).items() if key != "__metadata__"}
+    bias = "encoder.block.{}.layer.0.SelfAttention.relative_attention_bias.weight"
+    if "shared.weight" not in shapes or bias.format(1) not in shapes:  # T5 has the bias in its first block only
+        raise ValueError(
+            f"{path} is not the text encoder of Wan (umT5): use umt5_xxl_fp8_e4m3fn_scaled.safetensors or similar."
+        )
+    if shapes["shared.weight"] == _STOCK_TEXT_ENCODER:
+        return {}
+    return {"umt5xxl_model_config": _umt5_sizes(shapes, heads=shapes[bias.format(0)][1])}
 
 
 def _umt5_sizes(shapes: dict[str, tuple[int, ...]], heads: int) -> dict[str, int]:

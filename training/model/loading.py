@@ -14,15 +14,13 @@ from torch import Tensor, nn
 from svi_core.conditioning.talk import SLOT_WINDOW, WINDOW
 from svi_core.files.fingerprint import large_file_fingerprint
 from svi_core.files.safetensors_file import read_header, read_tensors
-from svi_core.geometry import LATENT_CHANNELS
+from svi_core.systems.base_model import require_plain_i2v
 from training.model.backbone import ATTENTION, Backbone
 from training.model.comfy_runtime import start_comfy
 from training.model.speech_layers import SpeechLayers
 
 start_comfy()  # before the first import of comfy
 
-import comfy.ldm.wan.model  # noqa: E402
-import comfy.model_base  # noqa: E402
 import comfy.model_management  # noqa: E402
 import comfy.ops  # noqa: E402
 import comfy.sd  # noqa: E402
@@ -32,8 +30,6 @@ from comfy.ldm.wan.model_multitalk import (  # noqa: E402
     WanMultiTalkAttentionBlock,
 )
 from comfy.quant_ops import QuantizedTensor  # noqa: E402
-
-I2V_CHANNELS = 36  # 16 noisy + 4 mask + 16 conditioning
 
 WEIGHT_DTYPES = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8_e4m3fn": torch.float8_e4m3fn}
 
@@ -99,21 +95,9 @@ def _load_model(path: Path, options: dict) -> nn.Module:
     except RuntimeError as error:
         raise ValueError(f"{path} is not a diffusion model that ComfyUI knows ({error}): use a Wan I2V 14B file.") from error
     model, transformer = patcher.model, patcher.model.diffusion_model
-    if type(model) is not comfy.model_base.WAN21 or type(transformer) is not comfy.ldm.wan.model.WanModel:
-        raise ValueError(
-            f"{path} is a {type(model).__name__} model; SVI trains the plain Wan 2.1 or 2.2 14B image-to-video model only "
-            "(control models such as VACE, Fun-Camera or Animate would need a training method of their own)."
-        )
-    channels = transformer.patch_embedding.weight.shape[1]
-    if channels == LATENT_CHANNELS:
-        raise ValueError(
-            f"{path} is a text-to-video model (16 input channels): it has no input for the anchor and the motion frames. "
-            "Use the image-to-video file (I2V, 36 channels)."
-        )
-    if channels != I2V_CHANNELS:
-        raise ValueError(
-            f"{path} has {channels} input channels, but Wan's image-to-video models have {I2V_CHANNELS}: use one of those."
-        )
+    embedding = getattr(transformer, "patch_embedding", None)
+    channels = 0 if embedding is None else embedding.weight.shape[1]
+    require_plain_i2v(str(path), type(model).__name__, type(transformer).__name__, channels)
     return model
 
 

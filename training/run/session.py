@@ -12,11 +12,13 @@ from svi_core.files.fingerprint import large_file_fingerprint
 from svi_core.files.output_folder import is_file_name
 from svi_core.out_of_memory import explain_out_of_memory
 from svi_core.recycling.presets import PRESETS
+from svi_core.systems.base_model import require_text_width
 from svi_core.systems.layouts import Condition
 from training.data.dataset import CachedDataset
 from training.method.distributed import Group, join_group
 from training.method.trainer import ExampleSource, Trainer
-from training.model.encoder_files import ENCODER_FOLDERS, find_encoder
+from training.model.comfy_runtime import find_model
+from training.model.encoder_files import ENCODER_FOLDERS, find_encoder, width_read_by
 from training.run.assembly import assemble, load_configured_backbone
 from training.run.checkpoint import require_disk_space, restore_newest
 from training.run.dry_run import dry_run_text
@@ -95,10 +97,14 @@ def open_cache(config: TrainingConfig, per_step: int) -> CachedDataset:
     """Return the examples that `python -m training.cache` encoded.
 
     Raises:
-        ValueError: there is no cache for these settings, or it was encoded with other models.
+        ValueError: there is no cache for these settings, or it was encoded with other models or for another one.
     """
     data = CachedDataset(config.data.cache_folder, config.data, per_step)
     _require_same_encoders(config, data.models)
+    model = find_model("diffusion_models", config.model.path, "model.path")
+    if width := width_read_by(model, "text_encoder"):
+        found = data.example(config.seed, 0).text.shape[-1]
+        require_text_width(f"the text in the cache {config.data.cache_folder}", found, str(model), width)
     return data
 
 

@@ -9,6 +9,7 @@ from svi_core.flow.flow_matching import (
     EXPERT_RANGES,
     ExpertRange,
     TimestepWeighting,
+    late_start_warning,
     make_flow_sample,
     num_high_noise_steps,
     require_sigmas,
@@ -43,6 +44,11 @@ def test_sigmas_must_fall_within_0_and_1():
     for bad in ([1.0], [], [0.0, 1.0], [14.6, 2.0, 0.0], [1.0, float("nan"), 0.0], [1.0, 0.5, 0.5, 0.0]):
         with pytest.raises(ValueError, match="sigmas"):
             require_sigmas(torch.tensor(bad))
+
+
+def test_sigmas_that_begin_below_pure_noise_are_told():
+    assert late_start_warning(shifted_sigmas(20)) == late_start_warning(torch.tensor([0.9995, 0.5, 0.0])) == ""
+    assert "sigmas begin at 0.833, but every clip begins as pure noise" in late_start_warning(shifted_sigmas(40)[20:])
 
 
 def test_inference_grid_of_50_steps_at_shift_5():

@@ -1,5 +1,9 @@
 """Frames from latents on ComfyUI's own VAE: chunked decode, and memory that runs out."""
 
+import importlib
+import sys
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -58,3 +62,51 @@ def test_other_errors_in_the_decode_are_not_swallowed(bridge, vae, monkeypatch):
     monkeypatch.setattr(bridge.vaes, "_decode_causally", failing)
     with pytest.raises(RuntimeError, match="a bug"):
         list(bridge.vaes.decode_chunks(vae, torch.zeros(1, 16, 2, 4, 4)))
+
+
+def other_vae(room: str, name: str, latent_channels: int, latent_dim: int = 3) -> SimpleNamespace:
+    """Return a VAE of one of ComfyUI's classes, as far as it is looked at."""
+    kind = getattr(importlib.import_module(room), name)
+    return SimpleNamespace(first_stage_model=kind.__new__(kind), latent_channels=latent_channels, latent_dim=latent_dim)
+
+
+def relative_of_the_vae(colours_in: int, colours_out: int) -> SimpleNamespace:
+    """Return a VAE that makes Wan 2.1's latents of other pictures: layered ones (Qwen-Image-Layered), or upscaled ones."""
+    from comfy.ldm.wan.vae import WanVAE
+
+    sizes = {"dim": 2, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
+    sizes |= {"temperal_downsample": [False, True, True], "image_channels": colours_in, "conv_out_channels": colours_out}
+    return SimpleNamespace(first_stage_model=WanVAE(**sizes), latent_channels=16, latent_dim=3)
+
+
+WRONG_VAES = {
+    "5B": (lambda: other_vae("comfy.ldm.wan.vae2_2", "WanVAE", 48), "makes 48-channel 3-dimensional"),
+    "image": (lambda: other_vae("comfy.ldm.models.autoencoder", "AutoencoderKL", 16, 2), "makes 16-channel 2-dimensional"),
+    "tiny image": (lambda: other_vae("comfy.taesd.taesd", "TAESD", 16, 2), "makes 16-channel 2-dimensional"),
+    "HunyuanVideo": (lambda: other_vae("comfy.ldm.models.autoencoder", "AutoencoderKL", 16), r"vae \(AutoencoderKL\)"),
+    "tiny 5B": (lambda: other_vae("comfy.taesd.taehv", "TAEHV", 48), "makes 48-channel"),
+    "layered": (lambda: relative_of_the_vae(4, 4), "vae encodes 4 and decodes to 4 colour channels, but a video has 3"),
+    "upscaling": (lambda: relative_of_the_vae(3, 12), "vae encodes 3 and decodes to 12 colour channels, but a video has 3"),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG_VAES)
+def test_every_node_refuses_a_wrong_vae_before_it_is_used(bridge, pack, comfy, kind):
+    conditioning = sys.modules[f"{pack.__name__}.nodes.conditioning"]
+    vae, message = WRONG_VAES[kind][0](), WRONG_VAES[kind][1]
+    image, anchor = torch.zeros(1, 64, 64, 3), {"samples": torch.zeros(1, 16, 1, 8, 8)}
+    anchor[bridge.latents.FRAMES_KEY] = image
+    uses = (
+        lambda: bridge.vaes.require_wan_vae(vae),
+        lambda: conditioning.SVIAnchorEncode.execute(vae, image, 64, 64, "exact", "crop"),
+        lambda: conditioning.SVIMotionLatent.execute("1", images=image, vae=vae),
+        lambda: conditioning.SVIConditioning.execute([], [], anchor, 9, "grey frames", vae=vae),
+    )
+    for use in uses:
+        with pytest.raises(ValueError, match=message):
+            use()
+
+
+def test_the_vae_of_wan_and_its_tiny_form_are_taken(bridge, vae, comfy):
+    bridge.vaes.require_wan_vae(vae)
+    bridge.vaes.require_wan_vae(other_vae("comfy.taesd.taehv", "TAEHV", 16))

@@ -1,6 +1,7 @@
 """What SVI Plan reads from a queued graph, with ComfyUI's own folders and no node executed."""
 
 import os
+import re
 import shutil
 import sys
 import wave
@@ -216,6 +217,28 @@ def test_output_settings_and_unknown_sigmas(graph, read_run):
     assert found.not_known == ("steps: sigmas come from SplitSigmas (node sigmas)",)
 
 
+def split(graph, denoise):
+    graph["split"] = node("SplitSigmasDenoise", sigmas=["sigmas", 0], denoise=denoise)
+    return change(graph, "generate", sigmas=["split", 1])
+
+
+@pytest.mark.parametrize("is_split", [False, True])
+@pytest.mark.parametrize("is_linked", [False, True])
+def test_a_scheduler_that_leaves_noise_out_is_refused_by_name(graph, read_run, is_split, is_linked):
+    graph["number"] = node("PrimitiveFloat", value=0.5)
+    graph = change(graph, "sigmas", denoise=["number", 0] if is_linked else 0.5)
+    with pytest.raises(
+        ValueError, match=r"denoise of BasicScheduler \(node sigmas\) is 0.5, but every clip begins as pure noise"
+    ):
+        read_run(split(graph, 0.34) if is_split else graph)
+
+
+def test_sigmas_that_are_split_on_purpose_or_not_known_are_taken(graph, read_run):
+    read_run(split(graph, 0.34))
+    graph["source"] = node("Compute", a=1, b=1)
+    read_run(change(graph, "sigmas", denoise=["source", 0]))
+
+
 def test_output_settings_that_are_not_known_count_as_their_defaults(graph, read_run):
     graph["source"] = node("Compute", a=1, b=1)
     graph["output"] = node("SVIOutput", codec="h265", crf=["source", 0])
@@ -295,6 +318,26 @@ def test_files_that_are_missing_or_cut_off_are_found(graph, read_run, folders):
     files = {file.name: file for file in read_run(graph).files}
     assert files["wan_2.1_vae.safetensors"].num_bytes is None
     assert "cannot be read as safetensors" in files[HIGH].complaint and files[LOW].complaint == ""
+
+
+@pytest.mark.parametrize(
+    ("model", "in_dim", "found"),
+    [
+        ("CameraWanModel", 36, "is Wan Fun-Camera .*, but SVI needs a Wan image-to-video model"),
+        ("WanModel", 16, "a text-to-video model"),
+        ("WanModel", 36, None),
+    ],
+)
+def test_a_model_that_the_run_refuses_is_found_in_its_header(graph, read_run, folders, model, in_dim, found):
+    import comfy.ldm.wan.model
+    import comfy.ops
+
+    sizes = {"dim": 128, "ffn_dim": 8, "num_heads": 1, "num_layers": 1, "text_dim": 8}
+    made = getattr(comfy.ldm.wan.model, model)("t2v", in_dim=in_dim, operations=comfy.ops.disable_weight_init, **sizes)
+    prefixed = {f"model.diffusion_model.{key}": value for key, value in made.state_dict().items()}  # as in a checkpoint
+    save_file(prefixed, folders / "diffusion_models" / LOW)
+    (complaint,) = [file.complaint for file in read_run(graph).files if file.name == LOW]
+    assert re.search(found, complaint) and complaint.startswith(LOW) if found else complaint == ""
 
 
 def test_results_past_the_plan_are_told_only_for_a_dry_run(graph, read_run):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.training.fakes import without_lora
-from tests.training.wan_files import NUM_LAYERS, STORAGES
+from tests.training.wan_files import HEADER, NUM_LAYERS, STORAGES, transformer_weights
 from training.settings.sections import MemoryConfig
 
 pytestmark = pytest.mark.usefixtures("training_mode")
@@ -277,13 +277,21 @@ def test_clip_vision_is_required_where_the_model_has_an_image_embedding(loaded):
 
 @pytest.mark.parametrize(
     ("name", "message"),
-    [("t2v", "text-to-video model"), ("pickle", "pickle"), ("vae", "not a diffusion model"), ("gone", "cannot be read")],
+    [
+        ("t2v", "text-to-video model"),
+        ("camera", "is Wan Fun-Camera .*SVI needs a Wan image-to-video model"),
+        ("pickle", "pickle"),
+        ("vae", "not a diffusion model"),
+        ("gone", "cannot be read"),
+    ],
 )
 def test_wrong_files_are_refused_by_name(loaded, wan_folder, name, message):
     from safetensors.torch import save_file
 
     if name == "pickle":
         torch.save({"a": torch.zeros(1)}, wan_folder / "pickle.safetensors")
+    if name == "camera":  # 36 input channels as well
+        save_file(transformer_weights("camera_2.2", transformer="CameraWanModel"), wan_folder / "camera.safetensors", HEADER)
     if name == "vae":
         save_file({"decoder.conv1.weight": torch.zeros(1)}, wan_folder / "vae.safetensors")
     with pytest.raises(ValueError, match=message) as error:

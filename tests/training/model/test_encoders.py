@@ -1,12 +1,16 @@
 """Encoders for training: ComfyUI's own values, whole clips only, and wrong files refused by name."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from tests.training.fake_encoders import FakeEncoders
+from tests.training.small_cache import settings
 from training import cache as cache_module
+from training.data.build_cache import build_cache
 from training.data.dataset import CachedDataset
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -186,3 +190,92 @@ def test_the_command_says_what_is_wrong(comfy, tmp_path, capsys, monkeypatch, ov
     (tmp_path / "clips" / "a.txt").write_text("A boat")
     assert cache_module.main([*command(tmp_path, f"data.folder={tmp_path}/clips"), override]) == 2
     assert reason in capsys.readouterr().err
+
+
+def wan_header(path: Path, text: int, vision: int = 1280) -> Path:
+    """Write what tells the widths that a video model reads."""
+    save_file({"text_embedding.0.weight": torch.zeros(8, text), "img_emb.proj.0.weight": torch.zeros(vision)}, path)
+    return path
+
+
+def relative_of_the_vae(path: Path, colours_in: int, colours_out: int) -> Path:
+    """Write a VAE that makes Wan 2.1's latents of other pictures: layered ones (Qwen-Image-Layered), or upscaled ones."""
+    from comfy.ldm.wan.vae import WanVAE
+
+    sizes = {"dim": 2, "z_dim": 16, "dim_mult": [1, 2, 4, 4], "num_res_blocks": 2, "attn_scales": []}
+    made = WanVAE(**sizes, temperal_downsample=[False, True, True], image_channels=colours_in, conv_out_channels=colours_out)
+    save_file({key: torch.zeros(value.shape) for key, value in made.state_dict().items()}, path)
+    return path
+
+
+def other_vae(path: Path, **shapes: tuple[int, ...]) -> Path:
+    """Write some tensors of another VAE; dots in their names are "__" here."""
+    save_file({key.replace("__", "."): torch.zeros(shape) for key, shape in shapes.items()}, path)
+    return path
+
+
+def image_vae(path: Path) -> Path:
+    return other_vae(path, decoder__conv_in__weight=(512, 4, 3, 3), encoder__conv_in__weight=(128, 3, 3, 3))
+
+
+def vae_of_wan22_5b(path: Path) -> Path:
+    upsampler = {"decoder__upsamples__0__upsamples__0__residual__2__weight": (8, 8, 3, 3, 3)}
+    return other_vae(path, decoder__middle__0__residual__0__gamma=(8, 1, 1, 1), conv2__weight=(48, 48, 1, 1, 1), **upsampler)
+
+
+def tiny_autoencoder(path: Path) -> Path:
+    return other_vae(path, decoder__1__weight=(256, 16, 3, 3), encoder__0__weight=(64, 3, 3, 3))
+
+
+def refused(tmp_path, monkeypatch, capsys, *overrides: str) -> str:
+    """Return the message of a command that must not come to look at any clip."""
+    monkeypatch.setattr(cache_module, "build_cache", lambda *_, **__: pytest.fail("clips were read"))
+    assert cache_module.main(command(tmp_path, *overrides)) == 2
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (image_vae, "is not the VAE of Wan 2.1"),
+        (vae_of_wan22_5b, "is not the VAE of Wan 2.1"),
+        (tiny_autoencoder, "is not the VAE of Wan 2.1"),
+        (lambda path: relative_of_the_vae(path, 4, 4), "encodes 4 and decodes to 4 colour channels, but a video has 3"),
+        (lambda path: relative_of_the_vae(path, 3, 12), "encodes 3 and decodes to 12 colour channels, but a video has 3"),
+        (lambda path: DEMO_TEXT, "is not the VAE of Wan 2.1"),
+    ],
+    ids=["image", "5B", "TAE", "layered", "upscaling", "text encoder"],
+)
+def test_a_wrong_vae_is_refused_before_any_clip_is_read(comfy, tmp_path, monkeypatch, capsys, make, reason):
+    path = make(tmp_path / "other.safetensors")
+    message = refused(tmp_path, monkeypatch, capsys, f"model.vae={path}")
+    assert str(path) in message and reason in message
+
+
+@pytest.mark.parametrize(("role", "words"), [("text_encoder", "not the text encoder"), ("clip_vision", "not a CLIP vision")])
+def test_any_other_wrong_encoder_is_refused_before_any_clip_is_read(comfy, tmp_path, monkeypatch, capsys, role, words):
+    assert words in refused(tmp_path, monkeypatch, capsys, f"model.clip_vision={DEMO_VAE}", f"model.{role}={DEMO_VAE}")
+
+
+def test_text_that_the_video_model_cannot_read_is_refused_with_both_widths(comfy, tmp_path, monkeypatch, capsys):
+    model = wan_header(tmp_path / "wan.safetensors", text=4096)
+    message = refused(tmp_path, monkeypatch, capsys, f"model.path={model}", f"model.clip_vision={DEMO_VAE}")
+    assert f"{DEMO_TEXT} is 64 wide, but {model} reads text embeddings 4096 wide" in message
+
+
+def test_clip_vision_that_the_video_model_cannot_read_is_refused_with_both_widths(comfy, tmp_path, monkeypatch, capsys):
+    model, vision = wan_header(tmp_path / "wan.safetensors", text=64), tmp_path / "clip_vision_l.safetensors"
+    save_file({"vision_model.embeddings.patch_embedding.weight": torch.zeros(1024, 3, 14, 14)}, vision)
+    message = refused(tmp_path, monkeypatch, capsys, f"model.path={model}", f"model.clip_vision={vision}")
+    assert f"{vision} makes features 1024 wide, but {model} reads CLIP vision features 1280 wide" in message
+
+
+def test_training_refuses_a_cache_of_text_that_the_model_cannot_read(clips, tmp_path):
+    from training.run.session import open_cache
+    from training.settings.reader import config_from
+
+    data = settings(clips)
+    build_cache(data, FakeEncoders())
+    config = config_from({"model": {"expert": "high", "path": str(wan_header(tmp_path / "wan.safetensors", text=4096))}})
+    with pytest.raises(ValueError, match="cache .* is 4 wide, but .*wan.safetensors reads text embeddings 4096 wide"):
+        open_cache(replace(config, data=data), 1)

@@ -1,0 +1,146 @@
+"""What a run is refused for before its first step, on real models of ComfyUI: relatives of Wan, text, CLIP vision, VAEs."""
+
+import importlib
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from tests.nodes.conftest import PACK, load_diffusion_model
+
+HIGH = "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors"
+LOW = "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors"
+WAN21 = "wan2.1_i2v_480p_14B_fp16.safetensors"
+T2V = "wan2.1_t2v_14B_fp16.safetensors"
+
+
+@pytest.fixture(scope="module")
+def module(pack):
+    """Return modules of the pack by name."""
+    return lambda name: sys.modules[f"{PACK}.{name}"]
+
+
+@pytest.fixture(scope="module")
+def load(comfy, tiny_models):
+    return lambda name: load_diffusion_model(tiny_models, name)
+
+
+@pytest.fixture(scope="module")
+def check(module, load, vae):
+    """Check a run of two clips; keywords replace its inputs, `text` the width of its prompts."""
+    import comfy.samplers
+
+    bridge, schedule = module("nodes.bridge"), module("svi_core.schedule.text").parse_schedule("a cat")
+    image = torch.full((1, 64, 64, 3), 0.5)
+    anchor = {"samples": bridge.vaes.encode_images(vae, image), bridge.latents.FRAMES_KEY: image}
+    experts = {"model": load(HIGH), "model_low_noise": load(LOW)}
+
+    def run(text: int = 32, layout: str = "2.0 Pro", **changes):
+        made = module("svi_core.systems.layouts").make_layout(layout, num_frames=9)
+        plan = module("svi_core.clips.clip_plan").ClipPlan(2, schedule, made)
+        text_encoder = SimpleNamespace(
+            tokenize=str, encode_from_tokens_scheduled=lambda prompt: [[torch.zeros(1, 12, text), {}]]
+        )
+        inputs = {
+            **experts,
+            "prompts": module("nodes.schedule").EncodedPrompts(schedule, text_encoder),
+            "negative": [[torch.zeros(1, 12, 32), {}]],
+            "vae": vae,
+            "anchor": anchor,
+            "sampler": comfy.samplers.sampler_object("euler"),
+            "sigmas": torch.tensor([1.0, 0.9, 0.5, 0.0]),
+            "cfg": 2.0,
+            "boundary": 0.9,
+        }
+        module("nodes.check_run").check_run(module("nodes.clip_sampler").ClipSampler(**inputs | changes), plan)
+
+    return run
+
+
+def wan_of(model_class: str, transformer_class: str, **sizes):
+    """Return a MODEL of one of ComfyUI's own classes, without weights."""
+    base, wan = importlib.import_module("comfy.model_base"), importlib.import_module("comfy.ldm.wan.model")
+    rooms = (wan, *(importlib.import_module(f"comfy.ldm.wan.{name}") for name in ("model_animate", "model_wandancer")))
+    transformer = next(getattr(room, transformer_class) for room in rooms if hasattr(room, transformer_class))
+    model = getattr(base, model_class).__new__(getattr(base, model_class))
+    torch.nn.Module.__init__(model)
+    tiny = {"dim": 128, "ffn_dim": 64, "num_heads": 1, "num_layers": 1, "text_dim": 32, "in_dim": 36}
+    operations = importlib.import_module("comfy.ops").disable_weight_init
+    model.diffusion_model = transformer(**tiny | sizes, device="meta", operations=operations)
+    return SimpleNamespace(model=model, model_options={}, patches={})
+
+
+def test_a_run_that_can_work_is_let_through(check):
+    check()
+
+
+@pytest.mark.parametrize(
+    ("classes", "found"),
+    [
+        (("WAN21_HuMo", "HumoWanModel"), "HuMo"),
+        (("WAN22_Animate", "AnimateWanModel"), "Wan-Animate"),
+        (("WAN21_Camera", "CameraWanModel"), "Wan Fun-Camera"),
+        (("WAN22_WanDancer", "WanDancerModel"), "WanDancer"),
+        (("WAN21_Vace", "VaceWanModel"), "Wan VACE"),
+        (("WAN21_FlowRVS", "WanModel"), "FlowRVS"),
+    ],
+)
+@pytest.mark.parametrize("place", ["model", "model_low_noise"])
+def test_relatives_of_wan_with_36_input_channels_are_refused_by_what_they_are(check, bridge, classes, found, place):
+    """They ran without their conditions; HuMo ignored the anchor altogether."""
+    more = {"vace_in_dim": 96, "vace_layers": 1} if "Vace" in classes[0] else {}
+    relative = wan_of(*classes, **more)
+    assert relative.model.diffusion_model.patch_embedding.weight.shape[1] == 36
+    with pytest.raises(ValueError, match=f"^{place} is {found} .*SVI needs a Wan image-to-video model"):
+        bridge.models.require_i2v(relative, place)
+    with pytest.raises(ValueError, match=f"^{place} is {found} "):
+        check(**{place: relative})
+
+
+def test_a_text_to_video_model_is_refused(check, load):
+    with pytest.raises(ValueError, match=r"^model is a model with 16 input channels \(a text-to-video model\)"):
+        check(model=load(T2V))
+
+
+@pytest.mark.parametrize("experts", [{}, {"model_low_noise": None}])
+def test_prompts_of_a_text_encoder_of_another_width_are_refused_with_both_widths(check, experts):
+    with pytest.raises(ValueError, match="prompts is 48 wide, but model reads text embeddings 32 wide"):
+        check(text=48, **experts)
+
+
+def test_a_negative_prompt_of_another_width_is_refused_with_both_widths(check):
+    with pytest.raises(ValueError, match="negative is 4096 wide, but model reads text embeddings 32 wide"):
+        check(negative=[[torch.zeros(1, 12, 4096), {}]])
+
+
+@pytest.mark.parametrize(
+    ("vision", "words"),
+    [
+        (None, "reads CLIP vision features: connect Load CLIP Vision"),
+        (
+            SimpleNamespace(config={"hidden_size": 1024}),
+            "makes features 1024 wide, but model reads CLIP vision features 1280 wide",
+        ),
+    ],
+)
+def test_clip_vision_that_wan21_cannot_read_is_refused(check, load, vision, words):
+    with pytest.raises(ValueError, match=words):
+        check(model=load(WAN21), model_low_noise=None, clip_vision=vision, layout="Shot")
+
+
+def test_clip_vision_that_fits_is_let_through_and_wan22_reads_none(check, load):
+    check(model=load(WAN21), model_low_noise=None, clip_vision=SimpleNamespace(config={"hidden_size": 1280}), layout="Shot")
+    check(clip_vision=SimpleNamespace(config={"hidden_size": 1024}))
+
+
+def test_sigmas_of_every_scheduler_are_taken_and_only_a_late_start_is_told(check, load, caplog):
+    import comfy.samplers
+
+    sampling = load(HIGH).get_model_object("model_sampling")
+    told = set()
+    for name in comfy.samplers.SCHEDULER_NAMES:
+        caplog.clear()
+        check(sigmas=comfy.samplers.calculate_sigmas(sampling, name, 4).cpu())
+        told |= {name} if "every clip begins as pure noise" in caplog.text else set()
+    assert told == {"ddim_uniform"}  # at 0.96 here
