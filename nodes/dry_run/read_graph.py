@@ -21,7 +21,7 @@ from ..lora import NONE
 from .graph_reader import GraphReader
 from .read_controls import read_controls
 from .read_models import read_experts, read_layout, read_model_files, read_rows
-from .read_schedule import read_num_clips, read_schedule
+from .read_schedule import read_doubts, read_num_clips, read_schedule
 from .read_video import read_num_steps, read_output, read_size, read_start
 
 
@@ -90,7 +90,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         lora_rows=tuple(name for row in rows for name, _ in row.sides if name != NONE),
         value_bytes=comfy.model_management.intermediate_dtype().itemsize,
         not_known=tuple(dict.fromkeys(reader.not_known)),
-        remarks=tuple(_vae_warnings(layout)),
+        remarks=(*read_doubts(reader, loop), *_vae_warnings(layout)),
     )
 
 

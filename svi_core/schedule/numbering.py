@@ -1,4 +1,4 @@
-"""Numbered prompts: ``1. A cat``, ``2. A dog``, or ``Clip 1:``, ``Clip 2:``. Each number begins a clip and is not part of its prompt.
+"""Numbered prompts: ``1. A cat``, ``2. A dog``, or ``Clip 1:``, ``Clip 2:``. A number begins a clip; it is not in its prompt.
 
 Only a text that is one list as a whole, counted from 1 without a gap, is read so: a prompt may begin with a digit.
 """

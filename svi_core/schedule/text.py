@@ -23,7 +23,7 @@ line ``[]`` is prompt.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 from .numbering import without_numbers
@@ -52,6 +52,34 @@ def parse_schedule(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> Sc
         paragraphs = tuple(_parse_paragraph(lines) for lines in without_numbers(paragraph_lines(text)))
     if not paragraphs:
         raise ValueError("the prompt stream holds no prompt: write one prompt per clip, separated by blank lines.")
+    return _checked(paragraphs)
+
+
+def parse_story(texts: Sequence[str], split: PromptSplit) -> Schedule:
+    """Parse a list of texts with one prompt each as one schedule; a single text may hold any number of prompts.
+
+    Raises:
+        ValueError: as :func:`parse_schedule`, or one of several texts holds several prompts.
+    """
+    if len(texts) == 1:
+        return parse_schedule(texts[0], split)
+    paragraphs: list[Paragraph] = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            schedule = parse_schedule(text, split)
+        except ValueError as error:
+            raise ValueError(f"text {number} of {len(texts)}: {error}") from error
+        if len(schedule.paragraphs) > 1:
+            raise ValueError(
+                f"text is a list of {len(texts)} texts, and text {number} holds {len(schedule.paragraphs)} prompts: a list is "
+                "one story with a prompt in each. Queue stories one at a time, or join their prompts to one text."
+            )
+        paragraphs += schedule.paragraphs
+    return _checked(tuple(paragraphs))
+
+
+def _checked(paragraphs: tuple[Paragraph, ...]) -> Schedule:
+    """Return the schedule of `paragraphs`; raise ValueError if it has too many clips."""
     if (total := sum(paragraph.repeat for paragraph in paragraphs)) > MAX_CLIPS:
         raise ValueError(f"the schedule asks for {total} clips: at most {MAX_CLIPS} can be made in one run.")
     return Schedule(paragraphs)

@@ -10,9 +10,9 @@ from svi_core.schedule.text import parse_schedule
 @pytest.mark.parametrize(
     "between",
     [
-        "\n\n", "\r\n\r\n", "\r\r", "\n \t\n", "\u2029", "\u2028\u2028", "\x85\x85", "\n\u2028", "\n\u200b\n", "\n\ufeff\n", "\n\u2060 \n",
-        "\n\xa0\n", "\n\u3000\n", "\n---\n", "\n-----\n", "\n- - -\n", "\n***\n", "\n===\n", "\n___\n", "\n———\n", "\n\n---\n\n", "\n---\n---\n",
-        "\n# no\n\n", "\n\u200b---\n",
+        "\n\n", "\r\n\r\n", "\r\r", "\n \t\n", "\u2029", "\u2028\u2028", "\x85\x85", "\n\u2028", "\n\u200b\n", "\n\ufeff\n",
+        "\n\u2060 \n", "\n\xa0\n", "\n\u3000\n", "\n---\n", "\n-----\n", "\n- - -\n", "\n***\n", "\n===\n", "\n___\n",
+        "\n———\n", "\n\n---\n\n", "\n---\n---\n", "\n# no\n\n", "\n\u200b---\n",
     ],
     ids=repr,
 )  # fmt: skip

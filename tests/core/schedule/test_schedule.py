@@ -204,7 +204,7 @@ def test_options_may_stand_anywhere_around_the_prompt(text, spec):
     "prompt",
     [
         "[a red ball] rolls", "[softly] she smiles", "She smiles [softly].", "She smiles [softly]", "[motion blur] a train",
-        "[hold hands] two people", "【标题】一只猫", "［红］ 的猫", "[Cut to black] the end", "the director says [cut] and leaves",
+        "[hold hands] two people", "【标题】一只猫", "［红］ 的猫", "[Cut to black] the end", "she says [cut] and leaves",
         "[2 cats] play", "2 dogs run", "1980s Paris", "1. a cat", "3. Oktober", "OPEN | 24h", "[end of the day] a man",
         "a-b --- c", "(seed 7) a cat", "\u200bghost", "naïve\u200dcafé",
     ],

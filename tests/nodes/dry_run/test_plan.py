@@ -188,6 +188,26 @@ def test_the_prompt_streams_own_count_is_known(graph, read_run):
     assert read_run(graph).plan.num_clips == 5
 
 
+def test_the_plan_shows_how_the_text_was_read(graph, read_run, module):
+    text = "1. [seed 7] a cat\n2. a dog [hold 3]\n\n[cut]\n3. an | owl\n"
+    graph["prompts"]["inputs"]["text"] = text
+    graph["generate"]["inputs"]["num_clips"] = ["prompts", 1]
+    doubt = "schedule, line 5, column 7: '|' is part of the prompt: to begin a clip at each '|', choose split = bars."
+    assert read_run(graph).remarks == (doubt,)
+    plan = module("dry_run.plan").describe_run(graph, "plan", True)
+    rows = [line.split(" | ") for line in plan.text.splitlines() if line.startswith("| ")][1:]
+    assert [(row[0], row[3], row[5], row[6]) for row in rows] == [
+        ("| 1", "7", "", "a cat |"),
+        ("| 2", "47", "hold 3", "a dog |"),
+        ("| 3", "89", "cut", "an \\| owl |"),
+    ]
+    graph["prompts"]["inputs"] |= {"split": "bars", "text": "a cat | a dog"}
+    assert [read_run(graph).plan.request(index).spec.prompt for index in range(2)] == ["a cat", "a dog"]
+    assert read_run(graph).remarks == ()
+    graph["prompts"]["inputs"] |= {"split": "paragraphs", "text": "a cat\n\n#1 racing car"}
+    assert "schedule, line 3, column 1: '#1 racing car' may be" in module("dry_run.plan").describe_run(graph, "plan", True).text
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"), [("exact", (64, 64)), ("fit width", (64, 32)), ("fit area", (80, 32))]
 )  # 1000 x 500 to 64 wide is 64 x 32; to 4096 pixels 90 x 45, rounded down to 16
