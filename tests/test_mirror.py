@@ -68,6 +68,7 @@ TESTED_ELSEWHERE = {
     "nodes/bridge/clip_times.py": "nodes/dry_run/test_plan.py",
     "nodes/bridge/control.py": "nodes/test_talk.py",
     "nodes/bridge/queued_graph.py": "nodes/dry_run/test_plan.py",
+    "nodes/bridge/run_path.py": "nodes/dry_run/test_plan.py",
     "nodes/bridge/latents.py": "nodes/test_conditioning.py",
     "nodes/bridge/sampling.py": "e2e/test_generate.py",
     "nodes/check_run.py": "nodes/dry_run/test_plan.py",

@@ -14,9 +14,10 @@ from ...svi_core.systems.layouts import Layout
 from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
 from ..bridge.queued_graph import GENERATE, QueuedGraph, graph_hash
+from ..bridge.run_path import run_path
 from ..bridge.vaes import rounding_warning
 from ..conditioning import SVINamedAnchor, anchor_name
-from ..generate import SVIGenerate, run_path
+from ..generate import SVIGenerate
 from ..lora import NONE
 from .graph_reader import GraphReader
 from .read_controls import read_controls
@@ -69,6 +70,9 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
     )
     num_start_frames = start.num_frames if start else 0
     is_start_known = start is not None or not asked_start
+    is_seed_known = seed is not None and (is_start_known or plan.seed_mode is SeedMode.FIXED)
+    size = read_size(reader, loop)
+    first_key = plan.first_key if is_seed_known and is_start_known else None
     return RequestedRun(
         plan=plan,
         num_listed=len(schedule),
@@ -77,13 +81,15 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         num_start_frames=num_start_frames,
         start_seconds=start.num_frames / start.source.frame_rate if start else 0.0,
         until_stopped=until_stopped,
-        is_seed_known=seed is not None and (is_start_known or plan.seed_mode is SeedMode.FIXED),
+        is_seed_known=is_seed_known,
         is_start_known=is_start_known,
         cfg=reader.known(loop, SVIGenerate, lambda cfg: cfg),
         num_extra_passes=sum(control.num_extra_passes for control in controls),
         num_steps=read_num_steps(reader, loop),
-        size=read_size(reader, loop),
-        folder=reader.known(loop, SVIGenerate, run_path),
+        size=size,
+        folder=reader.known(
+            loop, SVIGenerate, lambda filename_prefix: run_path(filename_prefix, reader.graph, size, first_key)
+        ),
         experts=experts,
         files=files,
         anchors=tuple(_anchor_names(reader, loop)),

@@ -1,8 +1,10 @@
 """What SVI Plan reads from a queued graph, with ComfyUI's own folders and no node executed."""
 
+import json
 import os
 import shutil
 import sys
+import time
 import wave
 from types import SimpleNamespace
 
@@ -244,6 +246,54 @@ def test_output_settings_that_are_not_known_count_as_their_defaults(graph, read_
     assert found.not_known == ("crf: comes from Compute (node source)",)
     with pytest.raises(ValueError, match="budget_gb is -1"):
         read_run(change(graph, "output", budget_gb=-1))
+
+
+def test_the_prefix_holds_what_save_image_knows(graph, read_run, folders):
+    graph["sampler"]["_meta"] = {"title": "My sampler"}
+    today = time.strftime("%Y-%m-%d")
+    prefix = "svi/%date:yyyy-MM-dd%/%My sampler.sampler_name%_%SVIGenerate.cfg%_%width%x%height%_%x%"
+    found = read_run(change(graph, "generate", filename_prefix=prefix))
+    assert found.folder == folders / "output/svi" / today / "euler_2_64x64_%x%" and found.not_known == ()
+    for prefix, words in (
+        ("%Nobody.seed%", "filename_prefix holds %Nobody.seed%, but no node is called 'Nobody'"),
+        ("%My sampler.seed%", "the node 'My sampler' has no widget 'seed'"),
+        ("%date%", "write %date:yyyy-MM-dd% in place of %date%"),
+        ("%date:hh:mm%", "use a relative name"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_run(change(graph, "generate", filename_prefix=prefix))
+
+
+def test_a_run_with_the_time_in_its_name_goes_on_where_it_began(graph, read_run, folders, module):
+    graph = change(graph, "generate", filename_prefix="svi/%year%-%month%-%day%/story")
+    today = folders / "output/svi" / time.strftime("%Y-%m-%d") / "story"
+    run = read_run(graph)
+    assert run.folder == today
+    clips = folders / "output/svi/2001-02-03/story/clips"
+    clips.mkdir(parents=True)
+    record = {"key": "k", "index": 0, "prompt": "a cat", "seed": 5, "segments": {}, "plan_key": run.plan.first_key}
+    (clips / "k.json").write_text(json.dumps(record))
+    (clips / "k.safetensors").touch()
+    later = change(change(graph, "generate", num_clips=1, seed_mode="fixed"), "prompts", text="a cat\n\n[seed 3]\nan owl")
+    for going_on in (graph, later):
+        assert read_run(going_on).folder == clips.parent
+    assert (
+        f"- folder: {clips.parent}, where this run began\n" in module("dry_run.plan").describe_run(graph, "plan", True).summary
+    )
+    for other in (change(graph, "generate", seed=6), change(graph, "prompts", text="an owl")):
+        assert read_run(other).folder == today
+        assert f"- folder: {today}\n" in module("dry_run.plan").describe_run(other, "plan", True).summary
+
+
+def test_a_folder_that_depends_on_what_is_not_known_is_not_known(graph, read_run):
+    graph["source"] = node("Compute", a=1, b=1)
+    dated = change(graph, "generate", filename_prefix="svi/%year%", seed=["source", 0])
+    assert read_run(dated).folder is None
+    assert any("whether this run began earlier is not known" in what for what in read_run(dated).not_known)
+    named = change(graph, "generate", filename_prefix="svi/%SVIGenerate.cfg%", cfg=["source", 0])
+    assert any("filename_prefix holds %SVIGenerate.cfg%, which no widget sets" in what for what in read_run(named).not_known)
+    sized = change(change(graph, "generate", filename_prefix="svi/%width%"), "anchor", width=["source", 0])
+    assert "filename_prefix: width is not known yet" in read_run(sized).not_known
 
 
 def test_a_video_to_continue_is_read_where_it_is_a_file(graph, read_run, folders, pack):
