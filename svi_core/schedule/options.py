@@ -41,7 +41,7 @@ def parse_options(groups: Iterable[OptionGroup]) -> Paragraph:
     Raises:
         ScheduleError: an unknown option, an invalid value, or an option that appears twice.
     """
-    paragraph, known = Paragraph(ClipSpec("")), set[str]()
+    paragraph, known, loras = Paragraph(ClipSpec("")), set[str](), list[LoraStrength]()
     for group in groups:
         for offset, text in _pieces(group.content):
             name = option_name(text)
@@ -49,10 +49,14 @@ def parse_options(groups: Iterable[OptionGroup]) -> Paragraph:
                 raise group.error(f"{name!r} appears twice: keep one.", offset)
             known.add(name)
             try:
-                paragraph = _with_option(paragraph, name, text[len(name) :].strip())
+                value = text[len(name) :].strip()
+                if name == "lora":
+                    loras.append(_lora(value))
+                else:
+                    paragraph = _with_option(paragraph, name, value)
             except ValueError as error:
                 raise group.error(str(error), offset) from error
-    return paragraph
+    return replace(paragraph, spec=replace(paragraph.spec, loras=tuple(loras)))
 
 
 def option_name(option: str) -> str:
@@ -83,10 +87,9 @@ def _pieces(content: str) -> Iterator[tuple[int, str]]:
 
 
 def _is_option(text: str) -> bool:
-    name = option_name(text)
     try:
-        _with_option(Paragraph(ClipSpec("")), name, text[len(name) :].strip())
-    except ValueError:
+        parse_options([OptionGroup(text, 1, 1)])
+    except ScheduleError:
         return False
     return True
 
@@ -102,8 +105,6 @@ def _with_option(paragraph: Paragraph, name: str, value: str) -> Paragraph:
         if value.lower() not in list(Seam):
             raise ValueError(f"seam is {value!r}: write seam {', seam '.join(Seam)}.")
         return replace(paragraph, spec=replace(spec, seam=Seam(value.lower())))
-    if name == "lora":
-        return replace(paragraph, spec=replace(spec, loras=(*spec.loras, _lora(value))))
     if name in ("anchor", "end"):
         if not re.fullmatch(r"[\w.-]+", value):
             raise ValueError(f"{name} is {value!r}: write a name of letters, digits, '_', '-' or '.'.")

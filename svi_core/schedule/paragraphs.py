@@ -35,15 +35,16 @@ def paragraph_lines(text: str) -> Iterator[Lines]:
         ScheduleError: a line such as ``#1 racing car``, which may be a comment or a prompt.
     """
     lines: Lines = []
+    is_verbatim = False
     for number, line in enumerate(text.split("\n"), start=1):
-        is_verbatim = any(is_empty_options(known) for _, known in lines)
         if _is_comment(number, line, is_verbatim):
             continue
         if not _is_break(line):
             lines.append((number, line))
+            is_verbatim = is_verbatim or is_empty_options(line)
         elif lines:
             yield lines
-            lines = []
+            lines, is_verbatim = [], False
     if lines:
         yield lines
 

@@ -28,13 +28,23 @@ from dataclasses import replace
 
 from .numbering import without_numbers
 from .options import OptionGroup, format_options, has_numbers, holds_options, option_names, parse_options
-from .paragraphs import MARGIN, NO_PROMPT, Lines, ScheduleError, half_width, is_options_line, paragraph_lines, seen
+from .paragraphs import (
+    MARGIN,
+    NO_PROMPT,
+    Lines,
+    ScheduleError,
+    half_width,
+    is_empty_options,
+    is_options_line,
+    paragraph_lines,
+    seen,
+)
 from .prompt_lists import PromptSplit, is_plain_list, normalised_text, parse_prompts
 from .spec import MAX_CLIPS, ClipSpec, Paragraph, Schedule
 
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
 _FIRST = re.compile(rf"{MARGIN}\[([^\[\]]*)\]")
-_LAST = re.compile(rf"\[([^\[\]]*)\]{MARGIN}\Z")
+_LAST = re.compile(rf"\[([^\[\]]*)\]{MARGIN}\Z")  # from the last opening bracket on
 
 
 def parse_schedule(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> Schedule:
@@ -121,10 +131,10 @@ def _options_before(lines: Lines) -> tuple[list[OptionGroup], Lines, bool]:
     """Return the options before the prompt, the lines of the prompt, and whether ``[]`` says that all of them are prompt."""
     groups: list[OptionGroup] = []
     for position, (number, line) in enumerate(lines):
-        plain, begin = half_width(line), 0
+        plain, begin, is_alone = half_width(line), 0, is_options_line(line)
         while match := _FIRST.match(plain, begin):
-            is_certain = position == 0 and is_options_line(line)
-            is_end = is_options_line(line) and not match[1].strip(" ,\t")
+            is_certain = position == 0 and is_alone
+            is_end = is_alone and is_empty_options(line)
             if not (is_certain or is_end or holds_options(match[1])):
                 break
             groups.append(OptionGroup(match[1], number, match.start(1) + 1, is_certain))
@@ -143,21 +153,25 @@ def _options_after(lines: Lines) -> tuple[list[OptionGroup], Lines]:
         ScheduleError: options whose clip is not clear.
     """
     groups, lines = list[OptionGroup](), list(lines)
-    while lines and (match := _LAST.search(half_width(lines[-1][1]))) and holds_options(match[1]):
+    while lines:
         number, line = lines.pop()
-        groups.insert(0, OptionGroup(match[1], number, match.start(1) + 1))
-        if option_names(match[1]) & {"cut", "seam"}:
-            raise groups[0].error(
-                "these options are about the start of a clip, but stand at its end: write them above the prompt."
-            )
-        if seen(line[: match.start()]):
-            lines.append((number, line[: match.start()]))
+        plain, end = half_width(line), len(line)
+        while (match := _LAST.match(plain, max(0, plain.rfind("[", 0, end)), end)) and holds_options(match[1]):
+            groups.append(OptionGroup(match[1], number, match.start(1) + 1))
+            if option_names(match[1]) & {"cut", "seam"}:
+                raise groups[-1].error(
+                    "these options are about the start of a clip, but stand at its end: write them above the prompt."
+                )
+            end = match.start()
+        if seen(line[:end]):
+            lines.append((number, line[:end]))
+            break
     for group in _groups_within(lines):
         raise group.error(
             "these options stand inside a prompt: write a blank line above them if they begin the next clip, or put them above "
             "the prompt."
         )
-    return groups, lines
+    return groups[::-1], lines
 
 
 def _groups_within(lines: Lines) -> Iterator[OptionGroup]:

@@ -36,8 +36,8 @@ def _unused_files(place: Path, names: list[str], root: Path) -> Iterator[Rejecte
     if pictures and not VIDEO_SUFFIXES.intersection(suffixes):
         suffix = Path(pictures[0]).suffix
         reason = (
-            f"holds {len(pictures)} pictures and no video, but examples are videos: make one of its frames first, for instance "
-            f"with ffmpeg -framerate 16 -i %04d{suffix} clip.mp4"
+            f"holds pictures ({len(pictures)}) and no video, but examples are videos: make one of its frames first, for "
+            f"instance with ffmpeg -framerate 16 -i %04d{suffix} clip.mp4"
         )
         yield Rejected(place.relative_to(root).as_posix(), reason)
     stems = {Path(name).stem for name, suffix in zip(names, suffixes, strict=True) if suffix in VIDEO_SUFFIXES}

@@ -1,4 +1,5 @@
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -244,6 +245,22 @@ def test_the_longest_list_is_ten_thousand_prompts_too():
     ):
         with pytest.raises(ValueError, match="asks for 10001 clips: at most 10000"):
             parse_schedule(text, split)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a cat " + "[lora a=1] " * 20_000,
+        "[lora a=1] " * 20_000 + "a cat",
+        f"[{'lora a=1,' * 20_000}]\na cat",
+        "[]\n" + "#1 a\n" * 20_000,
+    ],
+    ids=["behind", "before", "together", "verbatim"],
+)
+def test_long_texts_take_time_in_proportion(text):
+    began = time.process_time()
+    assert len(parse_schedule(text)) == 1
+    assert time.process_time() - began < 10  # 200 million steps would take longer
 
 
 def test_a_live_schedule_must_start_sound(tmp_path):

@@ -24,7 +24,7 @@ def test_folders_of_pictures_are_named(tmp_path):
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).touch()
     (reason,) = ignored(tmp_path).values()
-    assert "holds 2 pictures and no video" in reason and "ffmpeg -framerate 16 -i %04d.png clip.mp4" in reason
+    assert "holds pictures (2) and no video" in reason and "ffmpeg -framerate 16 -i %04d.png clip.mp4" in reason
     (tmp_path / "top.WEBP").touch()
     assert list(ignored(tmp_path)) == [".", "frames"]
 
