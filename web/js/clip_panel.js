@@ -102,7 +102,7 @@ class ClipPanel {
   /** Whether only the server knows which folder filename_prefix means. */
   #prefixVaries() {
     const isLinked = this.node.inputs?.some((input) => input.name === "filename_prefix" && input.link != null) ?? false;
-    return isLinked || this.#prefix().includes("%");
+    return isLinked || /%[^%]+%/.test(this.#prefix());
   }
 
   #prefix() {
