@@ -1,14 +1,17 @@
 """Continue an existing video: one of our runs, or any video file."""
 
 import logging
+import time
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
 
 from ..svi_core.clips.continuation import VideoStart
-from ..svi_core.files.output_folder import check_output_prefix, run_folder
+from ..svi_core.files.name_pattern import with_values
+from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.store.records import read_last_video
+from ..svi_core.store.run_folders import newest_run_folder
 from ..svi_core.video.source_video import probe_video
 from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
@@ -73,16 +76,21 @@ def video_start(path: Path | None, run: str, trim_end: int) -> VideoStart:
     if path is not None:
         return VideoStart(probe_video(path), trim_end)
     output = Path(folder_paths.get_output_directory())
-    return VideoStart(probe_video(last_video(output, run)), trim_end, run_folder(output, run))
+    video = last_video(output, run)
+    return VideoStart(probe_video(video), trim_end, video.parent)
 
 
 def last_video(output_root: Path, run: str) -> Path:
-    """Return the last finished video of the run called `run`.
+    """Return the last finished video of the run called `run`; if the name holds the time, of the newest run of that name.
 
     Raises:
         ValueError: no such run, or a run without a video.
     """
-    folder = run_folder(output_root, run)
+
+    def refused(name: str) -> object:
+        raise ValueError(f"run is {run!r}, but only SVI Generate knows %{name}%: write the name of the folder.")
+
+    folder = newest_run_folder(output_root, with_values(run, refused), time.localtime())
     video = read_last_video(folder)
     if video is None:
         raise ValueError(f"run is {run!r}, but {folder} holds no video of a run: use the filename_prefix of SVI Generate.")

@@ -20,10 +20,11 @@ from ..svi_core.store.space import within_budget
 from ..svi_core.systems.layouts import LAYOUTS, Layout
 from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout
 from ..svi_core.video.seams import measured_seam
-from .bridge import queued_graph
+from .bridge import latents, queued_graph
 from .bridge.clip_times import note_run
 from .bridge.control import ControlType, earliest_end, frame_rate_of
 from .bridge.queued_graph import QueuedGraph, graph_hash
+from .bridge.run_path import run_path
 from .bridge.schemas import boundary_input, prefix_input, seed_input, svi_schema
 from .bridge.validation import complaint
 from .check_run import check_run, check_spec
@@ -47,7 +48,9 @@ class VideoNode(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, filename_prefix=None, **_) -> float | str:
         """Run again if the cached video is gone."""
-        return changed_if_gone(run_path(filename_prefix)) if filename_prefix else ""  # None: linked, not known yet
+        if not filename_prefix:
+            return ""  # linked, not known yet
+        return changed_if_gone(None if "%" in filename_prefix else _plain_run_path(filename_prefix))
 
 
 class SVIGenerate(VideoNode):
@@ -117,10 +120,7 @@ def prepare_run(
         ValueError: an input that cannot work.
     """
     output = output or OutputSettings()
-    folder = run_path(filename_prefix)
     queued_graph.require_full_denoise(QueuedGraph(hidden.prompt or {}), hidden.unique_id)
-    if continue_from:
-        continue_from.require_another_folder(folder)
     sampler = ClipSampler(prompts=prompts, **inputs)
     layout = resolve_layout(layout or LAYOUTS["2.0 Pro"], sampler.lora_variants())
     continues = continue_from.plan_key if continue_from else ""
@@ -137,6 +137,9 @@ def prepare_run(
         accepts=partial(check_spec, sampler, layout=layout),
     )
     check_run(sampler, plan)
+    folder = run_path(filename_prefix, QueuedGraph(hidden.prompt or {}), latents.pixel_size(sampler.anchor), plan.first_key)
+    if continue_from:
+        continue_from.require_another_folder(folder)
     rate = frame_rate_of(layout, sampler.control)
     num_start_frames = continue_from.num_frames if continue_from else 0
     max_frames = earliest_end(output.max_frames(continue_from, rate), num_start_frames, sampler.control)
@@ -152,8 +155,7 @@ _made_files: set[Path] = set()  # results of this process; ComfyUI may cache one
 _losses: dict[Path, float] = {}  # folder: when a result in it was last found missing
 
 
-def run_path(filename_prefix: str) -> Path:
-    """Return the folder of the run `filename_prefix` in ComfyUI's output folder, without creating it."""
+def _plain_run_path(filename_prefix: str) -> Path:
     return run_folder(Path(folder_paths.get_output_directory()), filename_prefix)
 
 
@@ -202,7 +204,11 @@ def run_inputs() -> list[io.Input]:
             tooltip="per clip: seed + 42 for each clip, as the authors do. fixed: the same noise for all.",
         ),
         boundary_input("Sigma below which the low-noise expert takes over: 0.9 for Wan 2.2 I2V; the authors use 0.875.", True),
-        prefix_input("svi/video", "The run's folder in ComfyUI's output folder. Another run in it reuses finished clips."),
+        prefix_input(
+            "svi/video",
+            "The run's folder in ComfyUI's output folder. Another run in it reuses finished clips. May hold "
+            "%date:yyyy-MM-dd%, %width% or %Title.widget%, as in Save Image; a run that began earlier goes on in its folder.",
+        ),
     ]
 
 

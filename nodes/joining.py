@@ -6,9 +6,11 @@ from ..svi_core.clips.joining import Joint, Piece, join_into_folder
 from ..svi_core.video.seams import Seam
 from ..svi_core.video.source_video import probe_video
 from .bridge import queued_graph
+from .bridge.queued_graph import QueuedGraph
+from .bridge.run_path import run_path
 from .bridge.schemas import prefix_input, svi_schema
 from .continuation import video_path
-from .generate import VideoNode, remember, run_path
+from .generate import VideoNode, remember
 from .output import OutputSettings, OutputType
 
 
@@ -49,6 +51,7 @@ class SVIJoinVideos(VideoNode):
         joint = Joint(Piece(earlier, 0, trim_end), Piece(later, trim_start), Seam(seam), blend_frames)
         metadata = queued_graph.embedded_graph(cls.hidden)
         coding = (output or OutputSettings()).coding
-        path = join_into_folder(run_path(filename_prefix), joint, coding, metadata)
+        folder = run_path(filename_prefix, QueuedGraph(cls.hidden.prompt or {}), (earlier.width, earlier.height), "")
+        path = join_into_folder(folder, joint, coding, metadata)
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)))

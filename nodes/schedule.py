@@ -1,15 +1,18 @@
 """Schedules: one text for the whole video; each prompt is encoded once."""
 
 import functools
+import logging
+from collections.abc import Sequence
 from pathlib import Path
 
 import folder_paths
 from comfy_api.latest import io
 
+from ..svi_core.schedule.doubts import doubts
 from ..svi_core.schedule.live_file import LiveSchedule
 from ..svi_core.schedule.prompt_lists import PromptSplit
 from ..svi_core.schedule.spec import Schedule
-from ..svi_core.schedule.text import parse_schedule
+from ..svi_core.schedule.text import parse_schedule, parse_story
 from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 
@@ -56,29 +59,35 @@ class SVIPromptStream(io.ComfyNode):
                     "text",
                     multiline=True,
                     tooltip="One prompt per paragraph or line. A paragraph may start with [options] (see the help page); lines "
-                    "with # are comments. An SVI prompt file, prompts = [...], can be pasted as it is.",
+                    "with # are comments. An SVI prompt file, prompts = [...], can be pasted as it is. A list of texts from "
+                    "another node is one story.",
                 ),
                 io.Combo.Input(
                     "split",
                     options=PromptSplit,
                     default=PromptSplit.PARAGRAPHS,
-                    tooltip="What separates prompts. Options need paragraphs.",
+                    tooltip="What separates prompts: blank lines, line ends, or | as in other nodes. Options need paragraphs.",
                 ),
             ],
             outputs=[
                 Prompts.Output("prompts", tooltip="For prompts of SVI Generate."),
                 io.Int.Output("num_prompts", tooltip="Number of clips that the text describes, for num_clips."),
             ],
+            is_input_list=True,  # else a list of texts would make one run for each, all in one folder
         )
 
     @classmethod
-    def validate_inputs(cls, text=None, split=None) -> bool | str:
-        return complaint(read_prompts, text, split)
+    def validate_inputs(cls, text=(None,), split=(None,)) -> bool | str:
+        if None in (*text, *split):
+            return True  # linked: not known yet
+        return complaint(read_story, text, split)
 
     @classmethod
     def execute(cls, clip, text, split) -> io.NodeOutput:
-        schedule = read_prompts(text, split)
-        return io.NodeOutput(EncodedPrompts(schedule, clip), len(schedule))
+        schedule = read_story(text, split)
+        for doubt in (doubt for one in text for doubt in doubts(one, PromptSplit(split[0]))):
+            logging.warning("SVI Prompt Stream: %s", doubt)
+        return io.NodeOutput(EncodedPrompts(schedule, _only("clip", clip)), len(schedule))
 
 
 class SVILiveSchedule(io.ComfyNode):
@@ -128,6 +137,22 @@ def read_prompts(text: str, split: str) -> Schedule:
         ValueError: a mistake in the text, with its line and column.
     """
     return parse_schedule(text, PromptSplit(split))
+
+
+def read_story(texts: Sequence[str], splits: Sequence[str]) -> Schedule:
+    """Return the schedule that the texts of a list describe together.
+
+    Raises:
+        ValueError: a mistake in a text, a text of a list that is a story of its own, or several values of split.
+    """
+    return parse_story(texts, PromptSplit(_only("split", splits)))
+
+
+def _only(name: str, values: Sequence):
+    """Return the one value of an input, of which ComfyUI may send a list."""
+    if any(value is not values[0] and value != values[0] for value in values):
+        raise ValueError(f"{name} is a list of {len(values)} different values: connect one.")
+    return values[0]
 
 
 def live_schedule(file: str) -> LiveSchedule:

@@ -51,6 +51,7 @@ FILES_WITH_COMFYUI = {
     "nodes/bridge/latents.py",
     "nodes/bridge/models.py",
     "nodes/bridge/queued_graph.py",
+    "nodes/bridge/run_path.py",
     "nodes/bridge/sampling.py",
     "nodes/bridge/vaes.py",
     "nodes/clip_panel.py",

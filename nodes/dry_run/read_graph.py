@@ -14,14 +14,15 @@ from ...svi_core.systems.layouts import Layout
 from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
 from ..bridge.queued_graph import GENERATE, QueuedGraph, graph_hash, require_full_denoise
+from ..bridge.run_path import run_path
 from ..bridge.vaes import rounding_warning
 from ..conditioning import SVINamedAnchor, anchor_name
-from ..generate import SVIGenerate, run_path
+from ..generate import SVIGenerate
 from ..lora import NONE
 from .graph_reader import GraphReader
 from .read_controls import read_controls
 from .read_models import read_experts, read_layout, read_model_files, read_rows
-from .read_schedule import read_num_clips, read_schedule
+from .read_schedule import read_doubts, read_num_clips, read_schedule
 from .read_video import read_num_steps, read_output, read_size, read_start
 
 
@@ -73,6 +74,8 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
     size = read_size(reader, loop)
     if start and size:
         start.require_clip_size(*size)
+    is_seed_known = seed is not None and (is_start_known or plan.seed_mode is SeedMode.FIXED)
+    first_key = plan.first_key if is_seed_known and is_start_known else None
     return RequestedRun(
         plan=plan,
         num_listed=len(schedule),
@@ -81,20 +84,22 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         num_start_frames=num_start_frames,
         start_seconds=start.num_frames / start.source.frame_rate if start else 0.0,
         until_stopped=until_stopped,
-        is_seed_known=seed is not None and (is_start_known or plan.seed_mode is SeedMode.FIXED),
+        is_seed_known=is_seed_known,
         is_start_known=is_start_known,
         cfg=reader.known(loop, SVIGenerate, lambda cfg: cfg),
         num_extra_passes=sum(control.num_extra_passes for control in controls),
         num_steps=read_num_steps(reader, loop),
         size=size,
-        folder=reader.known(loop, SVIGenerate, run_path),
+        folder=reader.known(
+            loop, SVIGenerate, lambda filename_prefix: run_path(filename_prefix, reader.graph, size, first_key)
+        ),
         experts=experts,
         files=files,
         anchors=tuple(_anchor_names(reader, loop)),
         lora_rows=tuple(name for row in rows for name, _ in row.sides if name != NONE),
         value_bytes=comfy.model_management.intermediate_dtype().itemsize,
         not_known=tuple(dict.fromkeys(reader.not_known)),
-        remarks=tuple(_vae_warnings(layout)),
+        remarks=(*read_doubts(reader, loop), *_vae_warnings(layout)),
     )
 
 

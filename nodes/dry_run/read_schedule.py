@@ -1,7 +1,9 @@
 """Read a run's schedule and number of clips from the queued graph."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
+from ...svi_core.schedule.doubts import doubts
+from ...svi_core.schedule.prompt_lists import PromptSplit
 from ...svi_core.schedule.spec import Schedule
 from ..bridge.queued_graph import Link
 from ..generate import SVIGenerate
@@ -25,6 +27,13 @@ def read_schedule(reader: GraphReader, loop: str) -> tuple[Schedule, bool]:
     link = reader.graph.link(loop, "prompts")
     origin = reader.graph.title(link.node_id) if link else "nowhere"
     raise ValueError(f"prompts: comes from {origin}, so the clips are not known: use SVI Prompt Stream.")
+
+
+def read_doubts(reader: GraphReader, loop: str) -> Iterator[str]:
+    """Yield what may have been meant otherwise in the text of the SVI Prompt Stream of the SVI Generate `loop`."""
+    stream = reader.source(loop, "prompts", SVIPromptStream)
+    if stream is not None and reader.source(stream, "text", SVIStoryline) is None:
+        yield from reader.required(stream, SVIPromptStream, lambda text, split: list(doubts(text, PromptSplit(split))))
 
 
 def read_num_clips(reader: GraphReader, loop: str, schedule: Schedule, controls: Sequence[RequestedControl]) -> int:

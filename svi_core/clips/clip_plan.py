@@ -146,6 +146,12 @@ class ClipPlan:
         spec = replace(request.spec, hold=0, seam=None)  # these change what is shown of the clip, not the clip itself
         return chain_key(previous, (self.graph_hash, spec, request.seed, request.layout, request.starts_anew))
 
+    @property
+    def first_key(self) -> str:
+        """The plan key of the first clip, which tells this run from others, whatever comes later."""
+        request = self.request_for(0, self.schedule.snapshot().at(0))
+        return self.plan_key(request, None if request.starts_anew else self.continues or None)
+
     def request_for(self, clip_index: int, spec: ClipSpec) -> ClipRequest:
         """Return the request that `spec` makes for clip `clip_index`; raise ValueError for lengths that do not fit."""
         layout = self.layout

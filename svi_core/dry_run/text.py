@@ -1,5 +1,7 @@
 """An estimate as text: totals, warnings, and one row per clip."""
 
+from pathlib import Path
+
 from .expected_clips import ExpectedClip
 from .run_estimate import RunEstimate
 from .warnings import listed
@@ -25,6 +27,7 @@ def estimate_summary(estimate: RunEstimate) -> str:
     """Return an estimate without its table of clips, as Markdown that reads well as plain text."""
     facts = [
         ("stored", _stored_line(estimate)),
+        *([("folder", _folder_line(estimate.run.folder, estimate.num_stored))] if estimate.run.folder else []),
         ("time", _time_line(estimate)),
         ("disk", _disk_line(estimate)),
         ("memory", _memory_line(estimate)),
@@ -80,6 +83,11 @@ def _stored_line(estimate: RunEstimate) -> str:
         return f"all {_number(len(estimate.clips))} clips are in {estimate.run.folder.name}: nothing is sampled"
     numbers = listed(clip.request.index + 1 for clip in estimate.new_clips)
     return f"{_number(estimate.num_stored)} of {count(len(estimate.clips), 'clip')} reused; to make: clip {numbers}"
+
+
+def _folder_line(folder: Path, num_stored: int | None) -> str:
+    """Return a run's folder: that of an earlier day if its name holds the time and the run began then."""
+    return f"{folder}" + (", where this run began" if num_stored else "")
 
 
 def _time_line(estimate: RunEstimate) -> str:

@@ -1,23 +1,28 @@
-"""Plain lists of prompts: a Python list, as the released data has them, or one prompt per line.
+"""Plain lists of prompts: a Python list, as the released data has them, one prompt per line, or prompts between bars.
 
-Source: docs/METHOD.md, 4.7 (prompt files of the released data: ``prompts = [...]`` or one prompt per line, ``#`` comments).
+Source: docs/METHOD.md, 4.7 (prompt files of the released data: ``prompts = [...]`` or one prompt per line, ``#`` comments);
+https://github.com/kijai/ComfyUI-WanVideoWrapper, nodes.py (its text encoder takes the prompts between ``|``).
 """
 
 import ast
 import re
 from enum import StrEnum
 
+from .numbering import without_numbers
+from .paragraphs import paragraph_lines, prompt_lines
+
 _LIST = re.compile(
     r'''
     \s* (?: \#.*\n \s* )*                       # comments
     (?: (?s: """.*?""" | \'{3}.*?\'{3} ) \s* (?: \#.*\n \s* )* )?  # the file's docstring
     (?: \w+ \s* (?: :[^=\n]* )? = \s* [\[(]      # prompts = [, prompts: list[str] = [, prompts = (
-      | \[ )                                     # or a bare list
+      | (?P<bare> \[ ) )                         # or a bare list
     \s* (?: \#.*\n \s* )*                       # comments behind the bracket
-    (?: [rRuUfFbB]{0,2} ['"] | [\])] )                  # its first string, or its end
+    (?: [rRuUfFbB]{0,2} ['"] | (?(bare) \] \s* \Z | [\])] ) )  # its first string, or its end; a bare [] has nothing below
     ''',
     re.VERBOSE,
 )
+_BREAKS = str.maketrans({"\v": "\n", "\f": "\n", "\x85": "\n", "\u2028": "\n", "\u2029": "\n\n"})
 
 
 class PromptSplit(StrEnum):
@@ -25,36 +30,45 @@ class PromptSplit(StrEnum):
 
     PARAGRAPHS = "paragraphs"
     LINES = "lines"
+    BARS = "bars"
 
 
 def normalised_text(text: str) -> str:
-    """Return `text` without a byte order mark and with its lines ended by newlines."""
-    return text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    """Return `text` without a byte order mark and with its lines ended by newlines, two at a paragraph separator.
+
+    The strings of a ``prompts = [...]`` file keep what they hold.
+    """
+    text = text.lstrip("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
+    return text if is_python_list(text) else text.translate(_BREAKS)
+
+
+def is_python_list(text: str) -> bool:
+    """Whether a normalised text is a ``prompts = [...]`` file."""
+    return _LIST.match(text) is not None
 
 
 def is_plain_list(text: str, split: PromptSplit) -> bool:
-    """Whether a normalised text is a list of plain prompts: split by lines, or a ``prompts = [...]`` file."""
-    return split is PromptSplit.LINES or _LIST.match(text) is not None
+    """Whether a normalised text is a list of plain prompts: split by lines or bars, or a ``prompts = [...]`` file."""
+    return split is not PromptSplit.PARAGRAPHS or is_python_list(text)
 
 
-def parse_prompts(text: str) -> tuple[str, ...]:
-    """Return the prompts of a plain list in order, one per clip.
+def parse_prompts(text: str, split: PromptSplit) -> tuple[str, ...]:
+    """Return the prompts of a normalised plain list in order, one per clip; lines that start with ``#`` are comments.
 
-    A Python list (``prompts = ["...", "..."]``) is parsed as a literal and never executed. Otherwise each line is a prompt, and
-    lines that start with ``#`` are comments.
+    A Python list (``prompts = ["...", "..."]``) is parsed as a literal and never executed.
 
     Raises:
-        ValueError: no prompt, an empty prompt, or a list that is not a plain list of strings (with its line).
+        ScheduleError: a line that may be a comment or a prompt, or a numbered list whose clips are not clear.
+        ValueError: an empty prompt, or a list that is not a plain list of strings (with its line).
     """
-    text = normalised_text(text)
-    if _LIST.match(text):
+    if is_python_list(text):
         prompts = _parse_python_list(text)
+    elif split is PromptSplit.BARS:
+        lines = [line for paragraph in paragraph_lines(text) for _, line in paragraph]
+        prompts = [" ".join(part.split()) for part in "\n".join(lines).split("|")]
     else:
-        prompts = [line for line in text.split("\n") if not line.lstrip().startswith("#")]
-    prompts = tuple(prompt.strip() for prompt in prompts if prompt.strip())
-    if not prompts:
-        raise ValueError("the prompt stream holds no prompt: write one prompt per clip, separated by blank lines.")
-    return prompts
+        prompts = [" ".join(line.strip() for _, line in item) for item in without_numbers(prompt_lines(text))]
+    return tuple(prompt.strip() for prompt in prompts if prompt.strip())
 
 
 def _parse_python_list(text: str) -> list[str]:

@@ -1,7 +1,6 @@
 """The text format of a schedule: one prompt per clip, with options.
 
-Clips are paragraphs separated by blank lines. A paragraph may begin with one line of options in square brackets; the rest is
-the prompt:
+Clips are paragraphs separated by blank lines. A paragraph may begin with options in square brackets; the rest is the prompt:
 
     A woman walks through a sunlit kitchen.
 
@@ -18,196 +17,180 @@ Options: ``seed N``, ``frames N`` (4n + 1), ``motion N`` (frames), ``cfg X``, ``
 ``lora NAME=S`` or ``NAME=HIGH/LOW``, ``cut`` (no motion from the clip before), ``seam drop|linear|eased`` (joint with the clip
 before), ``hold N`` (repeat the last frame N times), ``xN`` (N clips from this paragraph). Lines that start with ``#`` are
 comments.
+
+Options may also stand before the prompt on its own line, or at its end. Brackets that hold no option are prose. All below a
+line ``[]`` is prompt.
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from decimal import Decimal
 
-from ..geometry import num_latent_slots
-from ..video.seams import Seam
+from .numbering import without_numbers
+from .options import OptionGroup, format_options, has_numbers, holds_options, option_names, parse_options
+from .paragraphs import (
+    MARGIN,
+    NO_PROMPT,
+    Lines,
+    ScheduleError,
+    half_width,
+    is_empty_options,
+    is_options_line,
+    paragraph_lines,
+    seen,
+)
 from .prompt_lists import PromptSplit, is_plain_list, normalised_text, parse_prompts
-from .spec import MAX_CLIPS, MAX_HOLD_FRAMES, MAX_SEED, ClipSpec, LoraStrength, Paragraph, Schedule
+from .spec import MAX_CLIPS, ClipSpec, Paragraph, Schedule
 
-
-class ScheduleError(ValueError):
-    """A mistake in a schedule, with line and column."""
-
-    def __init__(self, message: str, line: int, column: int):
-        super().__init__(f"schedule, line {line}, column {column}: {message}")
-        self.line = line
-        self.column = column
+_GROUP = re.compile(r"\[([^\[\]]*)\]")
+_FIRST = re.compile(rf"{MARGIN}\[([^\[\]]*)\]")
+_LAST = re.compile(rf"\[([^\[\]]*)\]{MARGIN}\Z")  # from the last opening bracket on
 
 
 def parse_schedule(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> Schedule:
-    """Parse a schedule. Texts split by lines and ``prompts = [...]`` files hold plain prompts without options.
+    """Parse a schedule. Texts split by lines or bars and ``prompts = [...]`` files hold plain prompts without options.
 
     Raises:
-        ScheduleError: an unknown option, an invalid value, or a paragraph without prompt.
-        ValueError: no prompt at all, or a broken prompt list.
+        ScheduleError: an unknown option, an invalid value, options or numbers whose clip is not clear, or a paragraph without
+            prompt.
+        ValueError: no prompt at all, too many, or a broken prompt list.
     """
     text = normalised_text(text)
     if is_plain_list(text, split):
-        return Schedule(tuple(Paragraph(ClipSpec(prompt)) for prompt in parse_prompts(text)))
-    paragraphs = tuple(_parse_paragraph(lines) for lines in paragraph_lines(text))
+        paragraphs = tuple(Paragraph(ClipSpec(prompt)) for prompt in parse_prompts(text, split))
+    else:
+        paragraphs = tuple(_parse_paragraph(lines) for lines in without_numbers(paragraph_lines(text)))
     if not paragraphs:
         raise ValueError("the prompt stream holds no prompt: write one prompt per clip, separated by blank lines.")
+    return _checked(paragraphs)
+
+
+def parse_story(texts: Sequence[str], split: PromptSplit) -> Schedule:
+    """Parse a list of texts with one prompt each as one schedule; a single text may hold any number of prompts.
+
+    Raises:
+        ValueError: as :func:`parse_schedule`, or one of several texts holds several prompts.
+    """
+    if len(texts) == 1:
+        return parse_schedule(texts[0], split)
+    paragraphs: list[Paragraph] = []
+    for number, text in enumerate(texts, start=1):
+        try:
+            schedule = parse_schedule(text, split)
+        except ValueError as error:
+            raise ValueError(f"text {number} of {len(texts)}: {error}") from error
+        if len(schedule.paragraphs) > 1:
+            raise ValueError(
+                f"text is a list of {len(texts)} texts, and text {number} holds {len(schedule.paragraphs)} prompts: a list is "
+                "one story with a prompt in each. Queue stories one at a time, or join their prompts to one text."
+            )
+        paragraphs += schedule.paragraphs
+    return _checked(tuple(paragraphs))
+
+
+def _checked(paragraphs: tuple[Paragraph, ...]) -> Schedule:
+    """Return the schedule of `paragraphs`; raise ValueError if it has too many clips."""
     if (total := sum(paragraph.repeat for paragraph in paragraphs)) > MAX_CLIPS:
         raise ValueError(f"the schedule asks for {total} clips: at most {MAX_CLIPS} can be made in one run.")
     return Schedule(paragraphs)
-
-
-def is_options_line(line: str) -> bool:
-    """Whether `line`, the first of a paragraph, is its options line."""
-    return re.fullmatch(r"\s*\[[^\[\]]*\]\s*", line) is not None
-
-
-def paragraph_lines(text: str) -> Iterator[list[tuple[int, str]]]:
-    """Yield the (line number, line) pairs of each paragraph, without comments and blank lines."""
-    lines: list[tuple[int, str]] = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if line.lstrip().startswith("#"):
-            continue
-        if line.strip():
-            lines.append((number, line))
-        elif lines:
-            yield lines
-            lines = []
-    if lines:
-        yield lines
 
 
 def format_schedule(schedule: Schedule) -> str:
     """Return the text of `schedule`; parsing it by paragraphs gives `schedule` again.
 
     Raises:
-        ValueError: a prompt that would parse as something else: a comment, options, a list, several lines.
+        ValueError: a prompt that would parse as something else: a comment, a list, several lines.
     """
-    for prompt in schedule.prompts:
-        if not _reads_as_itself(prompt):
-            raise ValueError(f"the prompt {prompt!r} cannot be a paragraph, since it would parse as something else: reword it.")
-    return "\n\n".join(_format_paragraph(paragraph) for paragraph in schedule.paragraphs) + "\n"
+    text = "\n\n".join(_format_paragraph(paragraph) for paragraph in schedule.paragraphs) + "\n"
+    if not _reads_as(text, schedule):
+        raise ValueError(
+            "these prompts cannot be paragraphs, since they would parse as a numbered list: leave out the numbers."
+        )
+    return text
 
 
-def format_options(spec: ClipSpec) -> str:
-    """Return the options of a clip in schedule syntax without brackets: "cut, seed 7"; "" for none."""
-    named = {
-        "seed": spec.seed,
-        "frames": spec.num_frames,
-        "motion": spec.num_motion_frames,
-        "anchor": spec.anchor,
-        "end": spec.end,
-    }
-    options = ["cut"] if spec.cut else []
-    options += [f"{name} {value}" for name, value in named.items() if value is not None]
-    options += [f"cfg {_plain(spec.cfg)}"] if spec.cfg is not None else []
-    options += [f"lora {lora.name}={_plain(lora.high)}/{_plain(lora.low)}" for lora in spec.loras]
-    options += [f"seam {spec.seam}"] if spec.seam else []
-    options += [f"hold {spec.hold}"] if spec.hold else []
-    return ", ".join(options)
-
-
-def _reads_as_itself(prompt: str) -> bool:
-    """Whether `prompt` as a paragraph parses to itself."""
+def _reads_as(text: str, schedule: Schedule) -> bool:
     try:
-        return parse_schedule(prompt).paragraphs == (Paragraph(ClipSpec(prompt)),)
+        return parse_schedule(text) == schedule
     except ValueError:
         return False
 
 
-def _parse_paragraph(lines: list[tuple[int, str]]) -> Paragraph:
-    number, first = lines[0]
-    paragraph = Paragraph(ClipSpec(""))
-    if is_options_line(first):
-        paragraph = _parse_options(first, number)
-        lines = lines[1:]
+def _parse_paragraph(lines: Lines) -> Paragraph:
+    start = lines[0][0]
+    before, lines, is_verbatim = _options_before(lines)
+    after, lines = ([], lines) if is_verbatim else _options_after(lines)
+    paragraph = parse_options([*before, *after])
     prompt = " ".join(" ".join(line.split()) for _, line in lines)
     if not prompt:
-        raise ScheduleError("these options have no prompt: write one below them, without a blank line between.", number, 1)
+        raise ScheduleError(NO_PROMPT, start, 1)
     return replace(paragraph, spec=replace(paragraph.spec, prompt=prompt))
 
 
-def _parse_options(line: str, number: int) -> Paragraph:
-    paragraph, seen = Paragraph(ClipSpec("")), set[str]()
-    body = line[: line.rindex("]")]
-    for match in re.finditer(r"[^,]+", body[body.index("[") + 1 :]):
-        text = match.group().strip()
-        column = body.index("[") + 2 + match.start() + len(match.group()) - len(match.group().lstrip())
-        if not text:
-            continue
-        name = re.findall(r"x(?=\d)|\S+", text)[0]
-        if name in seen and name != "lora":
-            raise ScheduleError(f"{name!r} appears twice: keep one.", number, column)
-        seen.add(name)
-        try:
-            paragraph = _with_option(paragraph, name, text[len(name) :].strip())
-        except ValueError as error:
-            raise ScheduleError(str(error), number, column) from error
-    return paragraph
+def _options_before(lines: Lines) -> tuple[list[OptionGroup], Lines, bool]:
+    """Return the options before the prompt, the lines of the prompt, and whether ``[]`` says that all of them are prompt."""
+    groups: list[OptionGroup] = []
+    for position, (number, line) in enumerate(lines):
+        plain, begin, is_alone = half_width(line), 0, is_options_line(line)
+        while match := _FIRST.match(plain, begin):
+            is_certain = position == 0 and is_alone
+            is_end = is_alone and is_empty_options(line)
+            if not (is_certain or is_end or holds_options(match[1])):
+                break
+            groups.append(OptionGroup(match[1], number, match.start(1) + 1, is_certain))
+            if is_end:
+                return groups, lines[position + 1 :], True
+            begin = match.end()
+        if seen(line[begin:]):
+            return groups, [(number, " " * begin + line[begin:]), *lines[position + 1 :]], False
+    return groups, [], False
 
 
-def _with_option(paragraph: Paragraph, name: str, value: str) -> Paragraph:
-    """Return `paragraph` with one option applied; raise ValueError for an unknown option or an invalid value."""
-    spec = paragraph.spec
-    if name == "x":
-        return replace(paragraph, repeat=_integer("x", value, 1, MAX_CLIPS))
-    if name == "cut" and not value:
-        return replace(paragraph, spec=replace(spec, cut=True))
-    if name == "seam":
-        if value not in list(Seam):
-            raise ValueError(f"seam is {value!r}: write seam {', seam '.join(Seam)}.")
-        return replace(paragraph, spec=replace(spec, seam=Seam(value)))
-    if name == "lora":
-        return replace(paragraph, spec=replace(spec, loras=(*spec.loras, _lora(value))))
-    if name in ("anchor", "end"):
-        if not re.fullmatch(r"[\w.-]+", value):
-            raise ValueError(f"{name} is {value!r}: write a name of letters, digits, '_', '-' or '.'.")
-        return replace(paragraph, spec=replace(spec, **{name: value}))
-    if name == "cfg":
-        return replace(paragraph, spec=replace(spec, cfg=_number("cfg", value, 0.0, 100.0)))
-    integers = {
-        "seed": ("seed", 0, MAX_SEED),
-        "frames": ("num_frames", 5, 1001),
-        "motion": ("num_motion_frames", 1, 80),
-        "hold": ("hold", 1, MAX_HOLD_FRAMES),
-    }
-    if name not in integers:
-        known = "seed, frames, motion, cfg, anchor, end, lora, cut, seam, hold, xN"
-        raise ValueError(f"option {f'{name} {value}'.strip()!r} is not known: use {known}.")
-    attribute, low, high = integers[name]
-    number = _integer(name, value, low, high)
-    if name == "frames":
-        num_latent_slots(number)
-    return replace(paragraph, spec=replace(spec, **{attribute: number}))
+def _options_after(lines: Lines) -> tuple[list[OptionGroup], Lines]:
+    """Return the options behind the prompt, and the prompt.
+
+    Raises:
+        ScheduleError: options whose clip is not clear.
+    """
+    groups, lines = list[OptionGroup](), list(lines)
+    while lines:
+        number, line = lines.pop()
+        plain, end = half_width(line), len(line)
+        while (match := _LAST.match(plain, max(0, plain.rfind("[", 0, end)), end)) and holds_options(match[1]):
+            groups.append(OptionGroup(match[1], number, match.start(1) + 1))
+            if option_names(match[1]) & {"cut", "seam"}:
+                raise groups[-1].error(
+                    "these options are about the start of a clip, but stand at its end: write them above the prompt."
+                )
+            end = match.start()
+        if seen(line[:end]):
+            lines.append((number, line[:end]))
+            break
+    for group in _groups_within(lines):
+        raise group.error(
+            "these options stand inside a prompt: write a blank line above them if they begin the next clip, or put them above "
+            "the prompt."
+        )
+    return groups[::-1], lines
 
 
-def _integer(name: str, value: str, low: int, high: int) -> int:
-    if not re.fullmatch(r"\d{1,16}", value) or not low <= int(value) <= high:
-        raise ValueError(f"{name} is {value!r}: write a whole number from {low} to {high}.")
-    return int(value)
-
-
-def _number(name: str, value: str, low: float, high: float) -> float:
-    if not re.fullmatch(r"-?(\d+(\.\d*)?|\.\d+)", value) or not low <= float(value) <= high:
-        raise ValueError(f"{name} is {value!r}: write a number from {low:g} to {high:g}.")
-    return float(value)
-
-
-def _lora(value: str) -> LoraStrength:
-    match = re.fullmatch(r"([\w.-]+)\s*=\s*([^/\s]+)(?:\s*/\s*(\S+))?", value)
-    if match is None:
-        raise ValueError(f"lora is {value!r}: write NAME=STRENGTH or NAME=HIGH/LOW, lora svi=0.8/1.0 for instance.")
-    high = _number("strength", match[2], -10.0, 10.0)
-    return LoraStrength(match[1], high, _number("strength", match[3], -10.0, 10.0) if match[3] else high)
+def _groups_within(lines: Lines) -> Iterator[OptionGroup]:
+    """Yield the brackets inside a prompt that hold options."""
+    for number, line in lines:
+        plain = half_width(line)
+        for match in _GROUP.finditer(plain):
+            if has_numbers(match[1]) or (is_options_line(plain) and holds_options(match[1])):
+                yield OptionGroup(match[1], number, match.start(1) + 1)
 
 
 def _format_paragraph(paragraph: Paragraph) -> str:
+    """Return the text of one paragraph, with a line ``[]`` where the prompt would parse as options without it."""
     options = [format_options(paragraph.spec), f"x{paragraph.repeat}" if paragraph.repeat > 1 else ""]
-    return (f"[{', '.join(filter(None, options))}]\n" if any(options) else "") + paragraph.spec.prompt
-
-
-def _plain(number: float) -> str:
-    """Return `number` in full precision, without exponent."""
-    text = format(Decimal(repr(number)), "f")
-    return text.rstrip("0").rstrip(".") if "." in text else text
+    head = f"[{', '.join(filter(None, options))}]\n" if any(options) else ""
+    for guard in ("", "[]\n"):
+        text = head + guard + paragraph.spec.prompt
+        if _reads_as(text, Schedule((paragraph,))):
+            return text
+    raise ValueError(
+        f"the prompt {paragraph.spec.prompt!r} cannot be a paragraph, since it would parse as something else: reword it."
+    )

@@ -55,6 +55,27 @@ def kill_after(server: ComfyServer, queued: dict, folder: Path, num_finished: in
     server.kill()
 
 
+def test_a_run_that_began_on_another_day_goes_on_in_its_folder(comfy_server, reference_image):
+    """The name holds the date; a run is told from others by its first clip."""
+
+    def run(**options):
+        prefix = "dated/%date:yyyy-MM-dd%/%width%_%UNETLoader.weight_dtype%"
+        comfy_server.run(loop_graph(comfy_server.add_input(reference_image), filename_prefix=prefix, **options))
+
+    def manifests():
+        found = sorted((comfy_server.output_directory / "dated").glob("**/run.json"))
+        return {path.parent.parent.name: len(json.loads(path.read_text())["clips"]) for path in found}
+
+    today = time.strftime("%Y-%m-%d")
+    run(clips=1)
+    assert (comfy_server.output_directory / "dated" / today / "64_default" / "run.json").is_file()
+    (comfy_server.output_directory / "dated" / today).rename(comfy_server.output_directory / "dated/2001-02-03")
+    run(clips=2)
+    assert manifests() == {"2001-02-03": 2}
+    run(clips=1, seed=6)
+    assert manifests() == {"2001-02-03": 2, today: 1}
+
+
 @pytest.mark.parametrize("seed", KILL_SEEDS)
 def test_a_killed_run_goes_on_where_it_was(server, reference_image, seed):
     if not (server.output_directory / "svi" / "whole").exists():

@@ -41,6 +41,17 @@ def test_cut_hold_seed_and_repeat_show_in_the_video(comfy_server, reference_imag
     assert count_frames(comfy_server.saved_file(outputs["saved"]["images"][0])) == 30
 
 
+def test_a_list_of_prompts_is_one_story(comfy_server, reference_image):
+    """Before, ComfyUI ran SVI Generate once per prompt, in one folder."""
+    graph = scheduled(comfy_server, reference_image, "", "listed", clips=2)
+    graph["first"], graph["second"] = (node("PrimitiveStringMultiline", value=text) for text in ("a cat", "[seed 99]\na dog"))
+    graph["list"] = node("CreateList", **{"inputs.input0": ["first", 0], "inputs.input1": ["second", 0]})
+    graph["prompts"]["inputs"]["text"] = ["list", 0]
+    outputs = comfy_server.run(graph)
+    assert [(clip["prompt"], clip["seed"]) for clip in clips_of(comfy_server, "listed")] == [("a cat", 5), ("a dog", 99)]
+    assert len(outputs["saved"]["images"]) == 1
+
+
 def with_anchor(server: ComfyServer, graph: dict, name: str) -> dict:
     """Add a second anchor, the reference picture upside down, under `name`."""
     graph["flipped"] = node("ImageRotate", image=["image", 0], rotation="180 degrees")

@@ -66,6 +66,21 @@ def test_2_0_pro_first_clip_knows_its_own_first_frame(clips):
     assert len(example.error_slots) == 0
 
 
+def test_a_dataset_of_pictures_is_refused_with_the_reason(clips):
+    folder = clips / "pictures"
+    (folder / "one").mkdir(parents=True)
+    Image.new("RGB", (64, 64)).save(folder / "one" / "0001.png")
+    with pytest.raises(ValueError, match="gives no examples: one: holds pictures .1. and no video, .*ffmpeg -framerate 16"):
+        build_cache(settings(folder), FakeEncoders())
+
+
+def test_pictures_beside_clips_are_in_the_report_and_stop_no_strict_run(clips):
+    (clips / "pictures").mkdir()
+    Image.new("RGB", (64, 64)).save(clips / "pictures" / "0001.png")
+    report = build_cache(settings(clips, strict=True), FakeEncoders())
+    assert "not used: pictures: holds pictures (1) and no video" in report.summary() and not report.rejected
+
+
 @pytest.mark.parametrize("layout", ["Shot", "2.0"])
 def test_shot_knows_one_frame_and_repeats_an_anchor_from_outside(clips, layout):
     config = settings(clips, layout=layout, p_motion=1.0)

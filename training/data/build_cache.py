@@ -67,7 +67,8 @@ class _CacheBuild:
     def _require_usable(self, found: list) -> None:
         """Refuse a dataset without examples, or with `strict` one with any rejected clip."""
         rejected = self.report.rejected
-        reasons = "; ".join(f"{item.where}: {item.reason}" for item in rejected[:3]) or "no clip was found"
+        shown = [*rejected, *self.report.ignored][:3]
+        reasons = "; ".join(f"{item.where}: {item.reason}" for item in shown) or "no clip was found"
         where = f"{reasons}. All reasons: {self.cache.folder / REPORT}"
         if not found:
             raise ValueError(f"{self.config.folder} gives no examples: {where}")

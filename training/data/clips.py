@@ -8,6 +8,7 @@ from tqdm import tqdm
 
 from svi_core.files.fingerprint import file_sha256, fingerprint
 from svi_core.systems.layouts import Condition
+from training.data.ignored import find_ignored
 from training.data.report import CacheReport, used_clip
 from training.data.scan import SCAN_VERSION, ClipScan, scan_clip
 from training.data.sound import require_sound
@@ -52,6 +53,7 @@ def find_usable_clips(
     """
     sources, rejected = find_clips(Path(config.folder), config.default_caption, config.cache_folder)
     report.rejected += rejected
+    report.ignored += find_ignored(Path(config.folder), config.cache_folder)
     clips: dict[str, UsableClip] = {}
     for source in tqdm(sources, "scanning clips", unit="clip", disable=not progress):
         try:

@@ -39,6 +39,7 @@ class CacheReport:
     Attributes:
         used: clips that gave examples.
         rejected: clips, rows and tables that gave none, with the reason.
+        ignored: folders and files that hold no clips, with the reason.
         repaired: damaged or misplaced entries that were encoded again, with the reason.
         num_encoded: examples encoded in this run.
         num_reused: intact examples that the cache already held.
@@ -48,6 +49,7 @@ class CacheReport:
 
     used: list[UsedClip] = field(default_factory=list)
     rejected: list[Rejected] = field(default_factory=list)
+    ignored: list[Rejected] = field(default_factory=list)
     repaired: list[Rejected] = field(default_factory=list)
     num_encoded: int = 0
     num_reused: int = 0
@@ -68,6 +70,7 @@ class CacheReport:
         lines += [f"skipped: {item.where}: {item.reason}" for item in self.rejected[:_SHOWN_REJECTED]]
         if len(self.rejected) > _SHOWN_REJECTED:
             lines.append(f"skipped: {len(self.rejected) - _SHOWN_REJECTED} more, see the full report")
+        lines += [f"not used: {item.where}: {item.reason}" for item in self.ignored[:_SHOWN_REJECTED]]
         lines += [f"encoded again: {item.where}: {item.reason}" for item in self.repaired]
         examples = (
             f"{self.num_encoded + self.num_reused} examples ({self.num_encoded} encoded, {self.num_reused} already cached)"

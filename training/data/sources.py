@@ -6,13 +6,11 @@ Source: docs/METHOD.md, 9.3 (the released data: one folder and one CSV per categ
 
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
-from training.data.tables import Rejected, Row, read_table, read_text
-
-VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif"})
+from training.data.tables import VIDEO_SUFFIXES, Rejected, Row, caption_beside, read_table, read_text, require_json_table
 
 
 @dataclass(frozen=True)
@@ -45,8 +43,9 @@ def find_clips(
 ) -> tuple[list[ClipSource], list[Rejected]]:
     """Return the clips below `folder`, sorted by name, and everything that was rejected.
 
-    A row of a table names its clip relative to the table. A clip that is in no table takes the text file of the same stem. The
-    pose video of ``clip.mp4`` is ``clip.pose.mp4`` next to it, or the one that its row names. A pose video is no clip itself.
+    A row of a CSV or JSONL table names its clip relative to the table. A clip that is in no such table takes the text file of
+    the same stem, else its row in a TSV or JSON table, else the JSON file of the same stem. The pose video of ``clip.mp4`` is
+    ``clip.pose.mp4`` next to it, or the one that its row names. A pose video is no clip itself.
 
     Args:
         folder: the dataset folder; clips outside it are refused.
@@ -61,22 +60,46 @@ def find_clips(
         raise ValueError(f"data.folder is {str(folder)!r}, which is not a folder: give the folder that holds the clips.")
     root = folder.resolve()
     files = sorted(_walk(root, skipped_folder and skipped_folder.resolve()), key=lambda path: _name(path, root))
-    tables = (path for path in files if path.suffix.lower() in (".csv", ".jsonl"))
-    listed = [_clip_of_row(row, table.parent, root) for table in tables for row in read_table(table, _name(table, root))]
-    known = [clip for clip in listed if isinstance(clip, ClipSource)]
-    named = {clip.path for clip in known} | {clip.pose for clip in known}
+    listed = _clips_of(root, (path for path in files if path.suffix.lower() in (".csv", ".jsonl")))
+    later, unread = _later_rows(root, files)
+    known = [clip for clip in (*listed, *later.values()) if isinstance(clip, ClipSource)]
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
-    named |= {pose.resolve() for pose in map(_pose_beside, videos) if pose}
+    named = {clip.pose for clip in known} | {pose.resolve() for pose in map(_pose_beside, videos) if pose}
+    named |= {clip.path for clip in listed if isinstance(clip, ClipSource)}
     videos = [path for path in videos if path.resolve() not in named]
+    unseen = [later[path] for path in later.keys() - named - {video.resolve() for video in videos}]
     clips: dict[Path, ClipSource] = {}
-    rejected = []
-    for found in (*listed, *(_clip_with_text(video, root) for video in videos)):
+    rejected = unread
+    for found in (*listed, *unseen, *(_clip_with_text(video, root, later) for video in videos)):
         checked = _usable(found, clips, default_caption)
         if isinstance(checked, Rejected):
             rejected.append(checked)
         else:
             clips[checked.path] = checked
     return sorted(clips.values(), key=lambda clip: clip.name), rejected
+
+
+def _clips_of(root: Path, tables: Iterable[Path]) -> list[ClipSource | Rejected]:
+    return [_clip_of_row(row, table.parent, root) for table in tables for row in read_table(table, _name(table, root))]
+
+
+def _later_rows(root: Path, files: Sequence[Path]) -> tuple[dict[Path, ClipSource], list[Rejected]]:
+    """Return the clips that TSV and JSON tables name, by path, and their unusable rows. Other JSON files are no tables."""
+    clips: dict[Path, ClipSource] = {}
+    rejected = []
+    for found in _clips_of(root, (path for path in files if path.suffix.lower() == ".tsv" or _is_json_table(path))):
+        if isinstance(found, Rejected):
+            rejected.append(found)
+        else:
+            clips.setdefault(found.path, found)
+    return clips, rejected
+
+
+def _is_json_table(path: Path) -> bool:
+    try:
+        return path.suffix.lower() == ".json" and require_json_table(path) is None
+    except ValueError:
+        return False
 
 
 def _walk(root: Path, skipped: Path | None) -> Iterator[Path]:
@@ -102,12 +125,17 @@ def _clip_of_row(row: Row | Rejected, folder: Path, root: Path) -> ClipSource | 
     return ClipSource(_name(path, root), path, row.caption, row.origin, pose)
 
 
-def _clip_with_text(path: Path, root: Path) -> ClipSource | Rejected:
-    """Return the clip at `path` with the caption in the text file next to it, empty if there is none."""
-    name, text_file = _name(path, root), path.with_suffix(".txt")
+def _clip_with_text(path: Path, root: Path, later: Mapping[Path, ClipSource]) -> ClipSource | Rejected:
+    """Return the clip at `path` with the caption next to it, or else of `later`; the caption is empty if there is none."""
+    name, text_file, json_file = _name(path, root), path.with_suffix(".txt"), path.with_suffix(".json")
     try:
+        clip = _resolve(path.name, path.parent, root)
         text = read_text(text_file) if text_file.is_file() else ""
-        return ClipSource(name, _resolve(path.name, path.parent, root), text, name, _pose_beside(path))
+        if not text.strip() and clip in later:
+            return later[clip]
+        if not text.strip() and json_file.is_file():
+            text = caption_beside(json_file)
+        return ClipSource(name, clip, text, name, _pose_beside(path))
     except ValueError as error:
         return Rejected(name, str(error))
 
@@ -135,13 +163,13 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
     """Return the file that `file` names in `folder`, if it is inside `root`.
 
     Raises:
-        ValueError: the name is empty, there is no such file, or it is outside the dataset folder (``..``, an absolute path,
-            a link).
+        ValueError: the name is empty, there is no such file, or it is outside the dataset folder (``..``, another absolute
+            path, a link).
     """
     if not file.strip():
         raise ValueError("names no file")
     relative = PurePosixPath(file.strip().replace("\\", "/"))  # tables written on Windows
-    if "\0" in file or relative.is_absolute() or (len(file) > 1 and file[1] == ":"):
+    if "\0" in file or (file[1:2] == ":" and os.name != "nt"):
         raise ValueError(f"{file!r} is not a path inside the dataset folder: write it relative to the table")
     for form in (None, "NFC", "NFD"):  # macOS stores accents separately from letters, tables do not
         candidate = folder / (unicodedata.normalize(form, str(relative)) if form else relative)

@@ -1,4 +1,4 @@
-"""Read CSV and JSONL tables of clips and captions row by row. Broken rows are reported with their line, the others used.
+"""Read tables of clips and captions row by row. Broken rows are reported with their line, the others used.
 
 Source: docs/METHOD.md, 9.3 (columns of the released data) and 12.5 (what goes wrong in tables).
 """
@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif"})
 FILE_COLUMNS = ("filename", "file_name", "file", "video", "video_path", "path")
 POSE_COLUMNS = ("pose", "pose_video", "pose_path")
 CAPTION_COLUMNS = ("video description", "caption", "text", "prompt", "description")
@@ -35,12 +36,26 @@ class Row:
 
 
 def read_table(path: Path, name: str) -> Iterator[Row | Rejected]:
-    """Yield the rows of a CSV or JSONL table called `name` in order, unusable ones as :class:`Rejected`."""
+    """Yield the rows of a CSV, TSV, JSONL or JSON table called `name` in order, unusable ones as :class:`Rejected`."""
+    readers = {".jsonl": _jsonl_rows, ".json": _json_rows}
     try:
-        text = read_text(path)
-        yield from (_csv_rows if path.suffix.lower() == ".csv" else _json_rows)(text, name)
+        yield from readers.get(path.suffix.lower(), _csv_rows)(read_text(path), name)
     except ValueError as error:
         yield Rejected(name, str(error))
+
+
+def caption_beside(path: Path) -> str:
+    """Return the caption in the JSON object beside a clip, ``{"caption": ...}``; "" if it has none.
+
+    Raises:
+        ValueError: the file cannot be read, is not JSON, or its caption is no text.
+    """
+    value = _parsed(read_text(path))
+    fields = _fields(value) if isinstance(value, dict) else {}
+    caption = next((fields[column] for column in CAPTION_COLUMNS if column in fields), "")
+    if not isinstance(caption, str):
+        raise ValueError(f"{path.name}: caption must be a text, not {type(caption).__name__}")
+    return caption
 
 
 def _csv_rows(text: str, name: str) -> Iterator[Row | Rejected]:
@@ -115,30 +130,80 @@ def _column(columns: list[str], known: tuple[str, ...]) -> int:
 
 
 def _json_rows(text: str, name: str) -> Iterator[Row | Rejected]:
+    """Yield the rows of a JSON table: a list of objects with the column names of a CSV table, or captions by file.
+
+    Raises:
+        ValueError: other JSON, or none.
+    """
+    for number, entry in enumerate(_json_entries(text), start=1):
+        origin = f"{name} entry {number}"
+        try:
+            yield _row_of(entry, origin)
+        except ValueError as error:
+            yield Rejected(origin, str(error))
+
+
+def require_json_table(path: Path) -> None:
+    """Refuse a JSON file that holds no rows.
+
+    Raises:
+        ValueError: what is wrong with it.
+    """
+    _json_entries(read_text(path))
+
+
+def _json_entries(text: str) -> list[object]:
+    """Return the entries of a JSON table; raise ValueError for other JSON, or none."""
+    table = _parsed(text)
+    if isinstance(table, dict):
+        rows = {file: row for file, row in table.items() if Path(file).suffix.lower() in VIDEO_SUFFIXES}
+        table = [{"file": file, **(row if isinstance(row, dict) else {"caption": row})} for file, row in rows.items()]
+    if not isinstance(table, list) or not any(_is_row(entry) for entry in table):
+        raise ValueError('is not a table: write [{"file": ..., "caption": ...}] or {"clip.mp4": "caption"}')
+    return table
+
+
+def _is_row(entry: object) -> bool:
+    fields = _fields(entry) if isinstance(entry, dict) else {}
+    return any(name in fields for name in FILE_COLUMNS) and any(name in fields for name in CAPTION_COLUMNS)
+
+
+def _jsonl_rows(text: str, name: str) -> Iterator[Row | Rejected]:
     """Yield the rows of a JSONL table: one object per line, with the column names of a CSV table."""
     for number, line in enumerate(text.split("\n"), start=1):  # not splitlines: JSON text may hold U+2028
         if not line.strip():
             continue
         origin = f"{name} line {number}"
         try:
-            yield _json_row(line, origin)
-        except (ValueError, RecursionError) as error:
+            yield _row_of(_parsed(line), origin)
+        except ValueError as error:
             yield Rejected(origin, str(error))
 
 
-def _json_row(line: str, origin: str) -> Row:
-    """Return the row in one line of JSONL.
+def _parsed(text: str) -> object:
+    """Return the value in a JSON text; raise ValueError if it is none."""
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
+        raise ValueError(f"is not JSON ({error.msg} at {place})") from error
+    except RecursionError as error:
+        raise ValueError("is nested too deeply") from error
+
+
+def _fields(entry: dict) -> dict[str, object]:
+    return {str(key).strip().lower(): value for key, value in entry.items()}
+
+
+def _row_of(entry: object, origin: str) -> Row:
+    """Return the row in an object of a table.
 
     Raises:
-        ValueError: the line is not an object with a file and a caption, both text.
+        ValueError: it is not an object with a file and a caption, both text.
     """
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON ({error.msg} at column {error.colno})") from error
     if not isinstance(entry, dict):
         raise ValueError('is not a JSON object: write {"file": ..., "caption": ...}')
-    fields = {str(key).strip().lower(): value for key, value in entry.items()}
+    fields = _fields(entry)
     columns = list(fields)
     file = fields[columns[_column(columns, FILE_COLUMNS)]]
     caption = fields[columns[_column(columns, CAPTION_COLUMNS)]]

@@ -19,7 +19,8 @@ class DataConfig:
     """Where the clips are and how examples are made of them.
 
     Attributes:
-        folder: folder of the clips: ``clip.mp4`` next to ``clip.txt``, CSV or JSONL tables, sub-folders as categories.
+        folder: folder of the clips: ``clip.mp4`` next to ``clip.txt`` or ``clip.json``, or CSV, TSV, JSONL or JSON tables;
+            sub-folders are categories. Links to folders elsewhere are not followed.
             Layout Dance needs a pose video of each clip: ``clip.pose.mp4`` next to it, or the file in the table's Pose column.
             Layout Talk needs clips with sound, or ``clip.wav`` next to them.
         cache: folder of the encoded examples; empty: ``svi_cache`` in `folder`.

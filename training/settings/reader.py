@@ -9,7 +9,6 @@ unknown key or a value of the wrong type is an error that names it. `training.se
 import difflib
 import json
 import math
-import tomllib
 import typing
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, fields, is_dataclass
@@ -20,6 +19,7 @@ from svi_core.flow.flow_matching import EXPERT_RANGES
 from svi_core.recycling.presets import PRESETS, preset
 from training.settings.checks import require
 from training.settings.sections import TrainingConfig
+from training.settings.toml_file import parse_value, read_toml
 
 
 def load_config(paths: Path | Sequence[Path], overrides: Sequence[str] = ()) -> TrainingConfig:
@@ -103,12 +103,10 @@ def _preset_table(name: object) -> dict[str, object]:
 
 def _read_toml(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        return read_toml(path)
     except OSError as error:
         shipped = ", ".join(sorted(config.stem for config in (Path(__file__).parents[1] / "configs").glob("*.toml")))
         raise ValueError(f"config {path} cannot be read ({error.strerror}): training/configs holds {shipped}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"config {path} is not TOML: {error}.") from error
 
 
 def _parse_override(text: str) -> dict[str, object]:
@@ -118,9 +116,9 @@ def _parse_override(text: str) -> dict[str, object]:
     if not equals or not all(parts):
         raise ValueError(f"{text!r} is not a setting: write section.key=value, such as optimizer.learning_rate=5e-5.")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
-    except tomllib.TOMLDecodeError:
-        parsed = value.strip()
+        parsed = parse_value(value)
+    except ValueError as error:
+        raise ValueError(f"{key}: {error}") from error
     for part in reversed(parts):
         parsed = {part: parsed}
     return parsed

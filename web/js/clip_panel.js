@@ -13,7 +13,7 @@ const NODE = "SVIGenerate";
 const WIDGET = "svi_clips";
 const HEIGHT = 292; // px, the view's minimum height plus the margin of a DOM widget
 const SETTLE_MS = 150; // delay while a name is typed or a graph loads
-const LINKED_RUN = "svi_run"; // node property for a linked filename_prefix: the folder of the last run
+const LAST_RUN = "svi_run"; // node property for a filename_prefix that is linked or holds patterns: the folder of the last run
 
 /** @type {Set<ClipPanel>} */
 const panels = new Set();
@@ -56,8 +56,8 @@ class ClipPanel {
 
   /** Add a finished clip if it belongs to this node's run. */
   onClip({ node, run, ...clip }) {
-    if (this.#prefixIsLinked() && String(node).split(":").at(-1) === String(this.node.id)) {
-      this.node.properties[LINKED_RUN] = run;
+    if (this.#prefixVaries() && String(node).split(":").at(-1) === String(this.node.id)) {
+      this.node.properties[LAST_RUN] = run;
       if (this.run !== run) return this.refresh();
     }
     if (this.loading) return this.refresh(); // the requested list may lack it
@@ -99,13 +99,17 @@ class ClipPanel {
     this.view.destroy();
   }
 
-  #prefixIsLinked() {
-    return isLinked(this.node, "filename_prefix");
+  /** Whether only the server knows which folder filename_prefix means. */
+  #prefixVaries() {
+    return isLinked(this.node, "filename_prefix") || /%[^%]+%/.test(this.#prefix());
+  }
+
+  #prefix() {
+    return String(this.node.widgets?.find((widget) => widget.name === "filename_prefix")?.value ?? "");
   }
 
   #runName() {
-    if (this.#prefixIsLinked()) return this.node.properties[LINKED_RUN] ?? "";
-    return String(this.node.widgets?.find((widget) => widget.name === "filename_prefix")?.value ?? "");
+    return this.#prefixVaries() ? (this.node.properties[LAST_RUN] ?? "") : this.#prefix();
   }
 
   /** Put the view on the node, and make the node large enough for it. */

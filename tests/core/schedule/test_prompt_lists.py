@@ -12,7 +12,8 @@ def prompts_of(text, split=PromptSplit.PARAGRAPHS):
 
 
 def test_one_prompt_per_line():
-    assert parse_prompts("a\n\n# no\n b \n") == ("a", "b") == prompts_of("a\n\n# no\n b \n", PromptSplit.LINES)
+    text = "a\n\n# no\n b \n"
+    assert parse_prompts(text, PromptSplit.LINES) == ("a", "b") == prompts_of(text, PromptSplit.LINES)
 
 
 @pytest.mark.parametrize(
@@ -69,8 +70,21 @@ def test_a_list_begins_the_text_or_is_prose():
     assert prompts_of("import os\nprompts = ['a']\n") == ("import os prompts = ['a']",)
 
 
-@given(
-    st.lists(st.text(alphabet=st.characters(exclude_categories=["C", "Z"], exclude_characters="#[="), min_size=1), min_size=1)
-)
+def test_prompts_between_bars():
+    text = "# from another loop\n(a:1.2) cat\n\nwalks |  a dog|\n| [red] ball\n"
+    assert prompts_of(text, PromptSplit.BARS) == ("(a:1.2) cat walks", "a dog", "[red] ball")
+    assert prompts_of("one", PromptSplit.BARS) == ("one",)
+    with pytest.raises(ValueError, match="no prompt"):
+        parse_schedule(" | \n|", PromptSplit.BARS)
+
+
+def test_a_python_list_keeps_what_its_strings_hold():
+    assert prompts_of("prompts = ['a\u2028b\u2029c\x85d']") == ("a\u2028b\u2029c\x85d",)
+
+
+PROSE_ONLY = st.characters(exclude_categories=["C", "Z", "N"], exclude_characters="#[=［【-*_~–—―─━═")
+
+
+@given(st.lists(st.text(alphabet=PROSE_ONLY, min_size=1), min_size=1))
 def test_paragraphs_round_trip(prompts):
     assert prompts_of("\n\n".join(prompts)) == tuple(prompts)

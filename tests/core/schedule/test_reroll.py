@@ -97,6 +97,34 @@ def test_any_schedule_differs_in_that_seed_only(number):
     assert [line for line in with_seed(text, clip, 1).split("\n") if line.startswith("#")] == comments
 
 
+@pytest.mark.parametrize(
+    ("text", "clip", "expected"),
+    [
+        ("[a red ball] rolls", 0, "[seed 5]\n[a red ball] rolls"),
+        ("[x2]\n[a red ball]\nrolls", 0, "[seed 5]\n[a red ball]\nrolls\n\n[]\n[a red ball]\nrolls"),
+        ("[x2]\n[a red ball]\nrolls", 1, "[]\n[a red ball]\nrolls\n\n[seed 5]\n[a red ball]\nrolls"),
+        ("[seed 1]\n[a red ball]", 1, "[seed 1]\n[a red ball]\n\n[seed 5]\n[a red ball]\n"),
+        ("[]\n[seed 7] a cat", 0, "[seed 5]\n[]\n[seed 7] a cat"),
+        ("[]\n#1 racing car", 0, "[seed 5]\n[]\n#1 racing car"),
+        ("a\n\n# why\n[seed 7, cut] a cat\n\nb", 1, "a\n\n# why\n[cut, seed 5]\na cat\n\nb"),
+        ("a cat [seed 7]\n\nb", 0, "[seed 5]\na cat\n\nb"),
+        ("【seed 7】\na cat\n# no\nwalks", 0, "# no\n[seed 5]\na cat walks"),
+        ("[Seed 7]\na cat", 0, "[seed 5]\na cat"),
+        ("1. a cat\n\n2. a dog", 1, "1. a cat\n\n[seed 5]\n2. a dog"),
+        ("1. a cat\n2. a dog", 1, "a cat\n\n[seed 5]\na dog\n"),
+        ("1. a cat\n2. [x3] a dog", 2, "a cat\n\na dog\n\n[seed 5]\na dog\n\na dog\n"),
+        ("a\u2029b", 1, "a\n\n[seed 5]\nb"),
+    ],
+)
+def test_options_in_other_places_and_prompts_with_brackets_are_kept(text, clip, expected):
+    """The right seed, and every other clip as before, whatever form its paragraph has."""
+    before, edited = parse_schedule(text), with_seed(text, clip, 5)
+    assert edited == expected
+    for index in range(6):
+        old, new = vars(before.at(index)), vars(parse_schedule(edited).at(index))
+        assert new == (old | {"seed": 5} if index == clip else old)
+
+
 def test_rerolling_again_changes_the_seed_again():
     once = with_seed("[x3]\na", 1, 5)
     assert with_seed(once, 1, 6) == once.replace("seed 5", "seed 6")

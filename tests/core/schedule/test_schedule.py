@@ -1,4 +1,5 @@
 import string
+import time
 
 import pytest
 from hypothesis import given
@@ -157,9 +158,109 @@ def test_a_live_schedule_keeps_out_what_the_run_cannot_do(tmp_path, caplog):
 
 
 def test_prompts_that_mean_something_else_in_a_paragraph_cannot_be_written_there():
-    for prompt in ("[x2]", "# no", "['hi'] she says", "prompts = ['a']", "two\nlines", "two\n\nparagraphs", " space"):
+    for prompt in ("# no", "two\nlines", "two\n\nparagraphs", " space", "---"):
         with pytest.raises(ValueError, match="reword"):
             format_schedule(Schedule((Paragraph(ClipSpec(prompt)),)))
+
+
+GUARDED = ["[x2]", "[seed 7] a cat", "a cat [seed 7]", "['hi'] she says", "prompts = ['a']", "#1 racing car", "【x2】 cats"]
+
+
+@pytest.mark.parametrize("prompt", GUARDED)
+def test_below_empty_brackets_all_is_prompt(prompt):
+    assert format_schedule(Schedule((Paragraph(ClipSpec(prompt)),))) == f"[]\n{prompt}\n"
+    for text in (f"[]\n{prompt}", f"[ ]\n{prompt}\n\nlast", f"[seed 3]\n[]\n{prompt}"):
+        assert parse_schedule(text).at(0).prompt == prompt
+    schedule = Schedule((Paragraph(ClipSpec(prompt, seed=3), 2), Paragraph(ClipSpec(prompt))))
+    assert parse_schedule(format_schedule(schedule)) == schedule
+
+
+def test_prompts_that_would_become_a_numbered_list_cannot_be_written():
+    with pytest.raises(ValueError, match="numbered list"):
+        format_schedule(Schedule((Paragraph(ClipSpec("1. a")), Paragraph(ClipSpec("2. b")))))
+
+
+@pytest.mark.parametrize(
+    ("text", "spec"),
+    [
+        ("[seed 7] a cat", ClipSpec("a cat", seed=7)),
+        ("[seed 7, cut] a cat\nwalks", ClipSpec("a cat walks", seed=7, cut=True)),
+        ("[seed 7] [cfg 2]\n[hold 3] a [red] cat", ClipSpec("a [red] cat", seed=7, cfg=2.0, hold=3)),
+        ("[seed 7]\n[cut]\na cat", ClipSpec("a cat", seed=7, cut=True)),
+        ("[Seed 7, SEAM Eased] a cat", ClipSpec("a cat", seed=7, seam=Seam.EASED)),
+        ("a cat [seed 7]", ClipSpec("a cat", seed=7)),
+        ("a cat\nwalks\n[seed 7]\n# why\n[end b]", ClipSpec("a cat walks", seed=7, end="b")),
+        ("[cut] a cat [hold 3]", ClipSpec("a cat", cut=True, hold=3)),
+        ("［seed 7］ a cat", ClipSpec("a cat", seed=7)),
+        ("【seed ７，cfg ２．５】\n一只猫，在走", ClipSpec("一只猫，在走", seed=7, cfg=2.5)),
+        ("\u200b[seed 7]\u200b\na cat", ClipSpec("a cat", seed=7)),
+        ("\ufeff\ufeff[seed 7] a cat", ClipSpec("a cat", seed=7)),
+    ],
+)
+def test_options_may_stand_anywhere_around_the_prompt(text, spec):
+    assert parse_schedule(text).paragraphs == (Paragraph(spec),)
+
+
+@pytest.mark.parametrize(
+    "prompt",
+    [
+        "[a red ball] rolls", "[softly] she smiles", "She smiles [softly].", "She smiles [softly]", "[motion blur] a train",
+        "[hold hands] two people", "【标题】一只猫", "［红］ 的猫", "[Cut to black] the end", "she says [cut] and leaves",
+        "[2 cats] play", "2 dogs run", "1980s Paris", "1. a cat", "3. Oktober", "OPEN | 24h", "[end of the day] a man",
+        "a-b --- c", "(seed 7) a cat", "\u200bghost", "naïve\u200dcafé",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("text", ["{}", "{}\n\nlast", "first\n\n{}", "[cut]\n{}"])
+def test_what_was_a_prompt_before_is_the_same_prompt(prompt, text):
+    assert prompt in parse_schedule(text.format(prompt)).prompts
+
+
+@pytest.mark.parametrize(
+    ("text", "line", "column", "words"),
+    [
+        ("[seed 7, sede 3] a cat", 1, 10, "option 'sede 3' is not known.* write \\[\\] in the line above it"),
+        ("[seed -1] a cat", 1, 2, "seed is '-1'"),
+        ("a\n\nb\n[seed=7]", 4, 2, "option 'seed=7'"),
+        ("[seed 7] a cat [seed 8]", 1, 17, "'seed' appears twice"),
+        ("a cat [cut]", 1, 7, "stand at its end: write them above the prompt"),
+        ("a cat\n[seam eased]", 2, 1, "stand at its end"),
+        ("[seed 1]\na cat\n[seed 2]\na dog", 3, 1, "inside a prompt: write a blank line above them"),
+        ("a cat\n[cut]\na dog", 2, 1, "inside a prompt"),
+        ("a cat [seed 7] walks", 1, 7, "inside a prompt"),
+        ("#1 racing car", 1, 1, "'#1 racing car' may be a comment, a number or the prompt"),
+        ("a\n\n  #2: dogs\nrun", 3, 3, "may be a comment"),
+    ],
+)
+def test_what_is_not_clear_is_named_with_line_and_column(text, line, column, words):
+    with pytest.raises(ScheduleError, match=words) as error:
+        parse_schedule(text)
+    assert (error.value.line, error.value.column) == (line, column)
+
+
+def test_the_longest_list_is_ten_thousand_prompts_too():
+    for text, split in (
+        ("a\n" * 10_001, PromptSplit.LINES),
+        ("|".join("a" * 10_001), PromptSplit.BARS),
+        (str(["a"] * 10_001), PromptSplit.PARAGRAPHS),
+    ):
+        with pytest.raises(ValueError, match="asks for 10001 clips: at most 10000"):
+            parse_schedule(text, split)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a cat " + "[lora a=1] " * 20_000,
+        "[lora a=1] " * 20_000 + "a cat",
+        f"[{'lora a=1,' * 20_000}]\na cat",
+        "[]\n" + "#1 a\n" * 20_000,
+    ],
+    ids=["behind", "before", "together", "verbatim"],
+)
+def test_long_texts_take_time_in_proportion(text):
+    began = time.process_time()
+    assert len(parse_schedule(text)) == 1
+    assert time.process_time() - began < 10  # 200 million steps would take longer
 
 
 def test_a_live_schedule_must_start_sound(tmp_path):

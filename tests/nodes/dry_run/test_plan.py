@@ -1,9 +1,11 @@
 """What SVI Plan reads from a queued graph, with ComfyUI's own folders and no node executed."""
 
+import json
 import os
 import re
 import shutil
 import sys
+import time
 import wave
 from types import SimpleNamespace
 
@@ -190,6 +192,26 @@ def test_the_prompt_streams_own_count_is_known(graph, read_run):
     assert read_run(graph).plan.num_clips == 5
 
 
+def test_the_plan_shows_how_the_text_was_read(graph, read_run, module):
+    text = "1. [seed 7] a cat\n2. a dog [hold 3]\n\n[cut]\n3. an | owl\n"
+    graph["prompts"]["inputs"]["text"] = text
+    graph["generate"]["inputs"]["num_clips"] = ["prompts", 1]
+    doubt = "schedule, line 5, column 7: '|' is part of the prompt: to begin a clip at each '|', choose split = bars."
+    assert read_run(graph).remarks == (doubt,)
+    plan = module("dry_run.plan").describe_run(graph, "plan", True)
+    rows = [line.split(" | ") for line in plan.text.splitlines() if line.startswith("| ")][1:]
+    assert [(row[0], row[3], row[5], row[6]) for row in rows] == [
+        ("| 1", "7", "", "a cat |"),
+        ("| 2", "47", "hold 3", "a dog |"),
+        ("| 3", "89", "cut", "an \\| owl |"),
+    ]
+    graph["prompts"]["inputs"] |= {"split": "bars", "text": "a cat | a dog"}
+    assert [read_run(graph).plan.request(index).spec.prompt for index in range(2)] == ["a cat", "a dog"]
+    assert read_run(graph).remarks == ()
+    graph["prompts"]["inputs"] |= {"split": "paragraphs", "text": "a cat\n\n#1 racing car"}
+    assert "schedule, line 3, column 1: '#1 racing car' may be" in module("dry_run.plan").describe_run(graph, "plan", True).text
+
+
 @pytest.mark.parametrize(
     ("rule", "expected"), [("exact", (64, 64)), ("fit width", (64, 32)), ("fit area", (80, 32))]
 )  # 1000 x 500 to 64 wide is 64 x 32; to 4096 pixels 90 x 45, rounded down to 16
@@ -248,6 +270,54 @@ def test_output_settings_that_are_not_known_count_as_their_defaults(graph, read_
     assert found.not_known == ("crf: comes from Compute (node source)",)
     with pytest.raises(ValueError, match="budget_gb is -1"):
         read_run(change(graph, "output", budget_gb=-1))
+
+
+def test_the_prefix_holds_what_save_image_knows(graph, read_run, folders):
+    graph["sampler"]["_meta"] = {"title": "My sampler"}
+    today = time.strftime("%Y-%m-%d")
+    prefix = "svi/%date:yyyy-MM-dd%/%My sampler.sampler_name%_%SVIGenerate.cfg%_%width%x%height%_%x%"
+    found = read_run(change(graph, "generate", filename_prefix=prefix))
+    assert found.folder == folders / "output/svi" / today / "euler_2_64x64_%x%" and found.not_known == ()
+    for prefix, words in (
+        ("%Nobody.seed%", "filename_prefix holds %Nobody.seed%, but no node is called 'Nobody'"),
+        ("%My sampler.seed%", "the node 'My sampler' has no widget 'seed'"),
+        ("%date%", "write %date:yyyy-MM-dd% in place of %date%"),
+        ("%date:hh:mm%", "use a relative name"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            read_run(change(graph, "generate", filename_prefix=prefix))
+
+
+def test_a_run_with_the_time_in_its_name_goes_on_where_it_began(graph, read_run, folders, module):
+    graph = change(graph, "generate", filename_prefix="svi/%year%-%month%-%day%/story")
+    today = folders / "output/svi" / time.strftime("%Y-%m-%d") / "story"
+    run = read_run(graph)
+    assert run.folder == today
+    clips = folders / "output/svi/2001-02-03/story/clips"
+    clips.mkdir(parents=True)
+    record = {"key": "k", "index": 0, "prompt": "a cat", "seed": 5, "segments": {}, "plan_key": run.plan.first_key}
+    (clips / "k.json").write_text(json.dumps(record))
+    (clips / "k.safetensors").touch()
+    later = change(change(graph, "generate", num_clips=1, seed_mode="fixed"), "prompts", text="a cat\n\n[seed 3]\nan owl")
+    for going_on in (graph, later):
+        assert read_run(going_on).folder == clips.parent
+    assert (
+        f"- folder: {clips.parent}, where this run began\n" in module("dry_run.plan").describe_run(graph, "plan", True).summary
+    )
+    for other in (change(graph, "generate", seed=6), change(graph, "prompts", text="an owl")):
+        assert read_run(other).folder == today
+        assert f"- folder: {today}\n" in module("dry_run.plan").describe_run(other, "plan", True).summary
+
+
+def test_a_folder_that_depends_on_what_is_not_known_is_not_known(graph, read_run):
+    graph["source"] = node("Compute", a=1, b=1)
+    dated = change(graph, "generate", filename_prefix="svi/%year%", seed=["source", 0])
+    assert read_run(dated).folder is None
+    assert any("whether this run began earlier is not known" in what for what in read_run(dated).not_known)
+    named = change(graph, "generate", filename_prefix="svi/%SVIGenerate.cfg%", cfg=["source", 0])
+    assert any("filename_prefix holds %SVIGenerate.cfg%, which no widget sets" in what for what in read_run(named).not_known)
+    sized = change(change(graph, "generate", filename_prefix="svi/%width%"), "anchor", width=["source", 0])
+    assert "filename_prefix: width is not known yet" in read_run(sized).not_known
 
 
 def test_a_video_to_continue_is_read_where_it_is_a_file(graph, read_run, folders, pack):

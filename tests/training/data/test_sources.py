@@ -70,6 +70,70 @@ def test_jsonl_rows_are_read_and_broken_ones_named(tmp_path):
     assert "b.txt" in found["b.mp4"]
 
 
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("t.tsv", "file\tcaption\na.mp4\tA cat\nsub/b.mp4\tA dog, brown\n"),
+        ("t.json", json.dumps([{"file": "a.mp4", "caption": "A cat"}, {"Video": "sub/b.mp4", "text": "A dog, brown"}])),
+        ("t.json", json.dumps({"a.mp4": "A cat", "sub/b.mp4": {"caption": "A dog, brown"}, "version": 1})),
+    ],
+)
+def test_tsv_and_json_tables_are_read(tmp_path, name, text):
+    touch(tmp_path, "a.mp4", "sub/b.mp4")
+    (tmp_path / name).write_text(text)
+    assert captions(tmp_path) == {"a.mp4": "A cat", "sub/b.mp4": "A dog, brown"}
+
+
+def test_a_json_file_beside_a_clip_is_its_caption(tmp_path):
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4")
+    for name, value in {"a": {"Caption": "A cat"}, "b": {"tags": []}, "c": {"caption": 3}}.items():
+        (tmp_path / f"{name}.json").write_text(json.dumps(value))
+    clips, rejected = find_clips(tmp_path)
+    assert [(clip.name, clip.caption) for clip in clips] == [("a.mp4", "A cat")]
+    reasons = {item.where: item.reason for item in rejected}
+    assert "no caption" in reasons["b.mp4"] and "caption must be a text, not int" in reasons["c.mp4"]
+
+
+def test_what_was_a_caption_before_stays_the_caption(tmp_path):
+    """TSV and JSON were passed over: they count after a row of a CSV table and after a text file."""
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4", "d.mp4", "e.mp4")
+    (tmp_path / "t.csv").write_text("file,caption\na.mp4,from csv\n")
+    for name in ("a", "b"):
+        (tmp_path / f"{name}.txt").write_text("from text")
+    for name in "abcd":
+        (tmp_path / f"{name}.json").write_text('{"caption": "from json beside"}')
+    (tmp_path / "t.tsv").write_text("file\tcaption\n" + "".join(f"{name}.mp4\tfrom tsv\n" for name in "abc"))
+    (tmp_path / "z.json").write_text(json.dumps({f"{name}.mp4": "from json table" for name in "abce"}))
+    assert captions(tmp_path) == {
+        "a.mp4": "from csv",
+        "b.mp4": "from text",
+        "c.mp4": "from tsv",
+        "d.mp4": "from json beside",
+        "e.mp4": "from json table",
+    }
+
+
+def test_rows_of_a_json_table_that_cannot_be_used_are_named(tmp_path):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "t.json").write_text(json.dumps([{"file": "a.mp4", "text": "A cat"}, 3, {"file": "gone.mp4", "text": "x"}]))
+    clips, rejected = find_clips(tmp_path)
+    assert [clip.origin for clip in clips] == ["t.json entry 1"]
+    assert [item.where for item in rejected] == ["t.json entry 2", "t.json entry 3"]
+
+
+def test_absolute_paths_inside_the_folder_are_read(tmp_path):
+    data = tmp_path / "data"
+    touch(data, "a.mp4", "sub/b.mp4")
+    touch(tmp_path, "c.mp4")
+    (data / "sub" / "t.jsonl").write_text(
+        "\n".join(json.dumps({"file": str(data / name), "text": "x"}) for name in ("a.mp4", "sub/b.mp4"))
+    )
+    assert captions(data) == {"a.mp4": "x", "sub/b.mp4": "x"}
+    (data / "u.jsonl").write_text(json.dumps({"file": str(tmp_path / "c.mp4"), "text": "x"}))
+    _, (rejected,) = find_clips(data)
+    assert rejected.reason == f"'{tmp_path}/c.mp4' leads out of the dataset folder: copy the clip into it"
+
+
 def test_an_unclosed_quote_costs_its_own_row_only(tmp_path):
     touch(tmp_path, *(f"{name}.mp4" for name in "abcd"))
     rows = ["Filename,Video Description", "a.mp4,A cat", 'b.mp4,"A dog', "c.mp4,A hen", 'd.mp4,"A cow, brown"']
