@@ -1,7 +1,7 @@
 """Find points that lie close together without comparing each with each.
 
-The points are split at the middle of the axis along which fewest of them lie near the middle, and each half again. Points near a
-cut go to both halves, so no near pair is lost.
+The points are split at the middle of the axis along which fewest of them lie near the middle, and each half again. Points near
+a cut go to both halves, so no near pair is lost.
 """
 
 from collections.abc import Iterator
