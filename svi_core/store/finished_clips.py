@@ -69,7 +69,7 @@ def read_finished(run_folder: Path) -> list[FinishedClip]:
     Takes no lock. Damaged and foreign lines are left out and named in the log, but for the incomplete last one of a killed run.
     """
     path = run_folder / LIST_NAME
-    if not path.exists():
+    if not path.is_file():
         return []
     *lines, rest = path.read_bytes().split(b"\n")
     clips = [_parse(line) for line in (*lines, rest)]

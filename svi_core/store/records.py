@@ -134,7 +134,7 @@ def parsed_manifest(path: Path) -> Manifest | None:
     Raises:
         ValueError: it is damaged, or not JSON at all.
     """
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
         facts = read_sealed(path)

@@ -27,6 +27,7 @@ from ..files.atomic_file import remove_stale_staging, write_bytes
 from ..files.checked_file import set_aside
 from ..files.fingerprint import file_sha256, fingerprint
 from ..files.folder_lock import lock_folder
+from ..files.output_folder import require_no_way_out
 from ..files.safetensors_file import write_tensors
 from ..files.sealed_json import write_sealed
 from .records import FORMAT_VERSION, MANIFEST, ClipRecord, ShownClip, parsed_manifest, read_latent, read_record, write_record
@@ -52,9 +53,10 @@ class RunStore:
         """Lock the folder, remove what a killed process left half-written, and set a damaged manifest aside.
 
         Raises:
-            ValueError: another process uses the folder.
+            ValueError: another process uses the folder, or a link in it leads elsewhere.
             OSError: the folder cannot be created or written.
         """
+        require_no_way_out(self.folder)
         self.clips.mkdir(parents=True, exist_ok=True)
         owner = self._owner_path.read_bytes()[:20].decode(errors="replace") if self._owner_path.exists() else "?"
         in_use = f"the run folder {self.folder} is in use by process {owner}: wait for it, or choose another filename_prefix."
