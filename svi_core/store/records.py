@@ -151,11 +151,21 @@ def parsed_manifest(path: Path) -> Manifest | None:
 
 
 def read_clip_latent(run_folder: Path, key: str) -> torch.Tensor | None:
-    """Return the latent of clip `key` of a run, or None if it is missing or damaged; changes nothing."""
-    try:
-        return read_latent(run_folder / "clips" / f"{key}.safetensors", key)
-    except (OSError, ValueError):
+    """Return the latent of clip `key` of a run, or None if it is not stored; changes nothing.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = run_folder / "clips" / f"{key}.safetensors"
+    if not path.exists():
         return None
+    try:
+        return read_latent(path, key)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): run the graph of that run again to make the clip anew, or continue a copy of the "
+            "video in another folder, from its frames."
+        ) from error
 
 
 def read_latent(path: Path, key: str) -> torch.Tensor:
