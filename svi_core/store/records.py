@@ -1,6 +1,7 @@
 """Records of stored clips and manifests of videos: the JSON files of a run folder."""
 
 import functools
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..files.sealed_json import read_sealed, write_sealed
 
 FORMAT_VERSION = 1
 MANIFEST = "run.json"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,8 @@ def manifest_of(video: Path) -> Manifest | None:
             damage = damage or error
             continue
         if manifest is not None and manifest.video == video.name:
+            if damage:
+                _log.warning("SVI: %s The run's manifest describes the video too.", damage)
             return manifest
     if damage:
         raise damage
@@ -107,12 +111,12 @@ def manifest_of(video: Path) -> Manifest | None:
 
 
 def require_unchanged(video: Path) -> None:
-    """Refuse a video of a run whose bytes are not those that its manifest names; any other video is accepted.
+    """Refuse a video in a run's folder whose bytes are not those that its manifest names; any other video is accepted.
 
     Raises:
         ValueError: it is damaged, or its manifest is.
     """
-    manifest = manifest_of(video)
+    manifest = manifest_of(video) if (video.parent / MANIFEST).exists() else None
     if manifest is not None and manifest.sha256 not in (None, file_sha256(video)):
         raise ValueError(f"{video} is damaged, or still being written: wait for its run, or run its graph again.")
 
@@ -208,7 +212,7 @@ def read_record(path: Path) -> ClipRecord:
         for segment in record.segments.values():
             _require_segment(**segment)
     except TypeError as error:
-        raise ValueError(_reason(error)) from error
+        raise ValueError(f"its fields are not those of a clip: {error}") from error
     if record.key != path.stem:
         raise ValueError(f"it is the record of clip {record.key[:12]}")
     return record
@@ -242,7 +246,7 @@ def _types(of: type) -> dict[str, Any]:
 
 def _require_segment(sha256: str, num_frames: int, frames_sha256: str, colour: Mapping[str, Any] | None = None) -> None:
     """Raise TypeError unless these are the facts of a segment; `colour` as in svi_core.video.colour."""
-    colour = {} if colour is None else colour
+    colour = {} if colour is None else dict(colour)
     rows = [row for name, row in colour.items() if name in ("gain", "offset")]
     numbers = [number for row in rows for number in row if isinstance(number, int | float)]
     texts = isinstance(sha256, str) and isinstance(frames_sha256, str)

@@ -164,6 +164,7 @@ def test_a_folder_of_before_is_used_as_it_is(tmp_path, whole, begun):
         ('"num_frames": ', '"num_frames": "'),
         ('"segments": {', '"segments": 1, "x": {'),
         ('"key"', '"kez"'),
+        ('"colour": {', '"colour": 7, "x": {'),
     ],
 )
 def test_a_record_of_before_with_other_names_or_types_is_set_aside(tmp_path, whole, begun, old, new):
@@ -190,13 +191,30 @@ def test_a_damaged_video_is_not_continued(tmp_path, whole):
         require_unchanged(video)
 
 
-def test_a_damaged_own_manifest_is_made_up_for_by_that_of_the_run(tmp_path, whole):
+def test_a_video_that_is_no_run_s_may_have_any_file_beside_it(tmp_path, begun):
+    shutil.copy(begun, tmp_path / "holiday.mp4")
+    (tmp_path / "holiday.json").write_bytes(b"\xff no JSON")
+    require_unchanged(tmp_path / "holiday.mp4")
+
+
+def test_a_damaged_last_latent_is_not_continued_in_silence(tmp_path, whole):
+    copy = tmp_path / "run"
+    shutil.copytree(whole[0], copy)
+    start = VideoStart(probe_video(read_last_video(copy)))
+    assert not start.is_foreign
+    path = copy / "clips" / f"{start.clips[-1].key}.safetensors"
+    path.write_bytes(flipped(0.9)(path.read_bytes()))
+    with pytest.raises(ValueError, match=f"{path.name} is damaged .* run the graph of that run again"):
+        open_start(start, lambda frames: pytest.fail("its frames were encoded"), FakeMaker(LAYOUT).decode)
+
+
+def test_a_damaged_own_manifest_is_made_up_for_by_that_of_the_run(tmp_path, whole, caplog):
     copy = tmp_path / "run"
     shutil.copytree(whole[0], copy)
     video = read_last_video(copy)
     clips = read_manifest(video)
     video.with_suffix(".json").write_text("{")
-    assert read_manifest(video) == clips
+    assert read_manifest(video) == clips and f"{video.stem}.json is not a manifest" in caplog.text
     (copy / "run.json").write_text("{")
     with pytest.raises(ValueError, match="is not a manifest of an SVI run"):
         read_manifest(video)
