@@ -152,7 +152,7 @@ def test_going_on_from_a_checkpoint_is_bit_identical(uninterrupted, wan_folder, 
 @pytest.mark.parametrize(
     ("module", "function", "at_call"),
     [("training.run.checkpoint", "write_tensors", call) for call in (1, 2, 3, 5)]
-    + [("training.run.checkpoint", function, call) for function in ("write_bytes", "publish_folder") for call in (1, 2)]
+    + [("training.run.checkpoint", function, call) for function in ("write_sealed", "publish_folder") for call in (1, 2)]
     + [("svi_core.files.atomic_file", "sync_folder", call) for call in (2, 5, 6, 7)],
 )
 def test_kill_9_while_a_checkpoint_is_written(uninterrupted, wan_folder, tmp_path, module, function, at_call):
