@@ -10,7 +10,7 @@ from comfy_api.latest import io
 from ..svi_core.clips.continuation import VideoStart
 from ..svi_core.files.name_pattern import with_values
 from ..svi_core.files.output_folder import check_output_prefix
-from ..svi_core.store.records import read_last_video
+from ..svi_core.store.records import read_last_video, require_unchanged
 from ..svi_core.store.run_folders import newest_run_folder
 from ..svi_core.video.source_video import probe_video
 from .bridge.schemas import svi_schema
@@ -69,15 +69,13 @@ def video_start(path: Path | None, run: str, trim_end: int) -> VideoStart:
     """Return the end of the video file `path`, or of the last video of `run`, as the start of a run.
 
     Raises:
-        ValueError: both or neither, a run without a video, or nothing left after `trim_end`.
+        ValueError: both or neither, a run without a video or with a damaged one, or nothing left after `trim_end`.
     """
     if bool(run) == (path is not None):
         raise ValueError("SVI Continue Video needs either video or run: connect a video, or name a run, not both.")
-    if path is not None:
-        return VideoStart(probe_video(path), trim_end)
-    output = Path(folder_paths.get_output_directory())
-    video = last_video(output, run)
-    return VideoStart(probe_video(video), trim_end, video.parent)
+    video = path or last_video(Path(folder_paths.get_output_directory()), run)
+    require_unchanged(video)
+    return VideoStart(probe_video(video), trim_end, video.parent if run else None)
 
 
 def last_video(output_root: Path, run: str) -> Path:

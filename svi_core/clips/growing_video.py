@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ..store.records import ShownClip, is_intact
+from ..files.checked_file import is_unchanged
+from ..store.records import ShownClip
 from ..store.run_store import RunStore
 from ..video.background_writer import BackgroundWriter
 from ..video.colour import END_FRAMES, ColourCorrection, corrected, match_colour
@@ -73,7 +74,7 @@ class GrowingVideo:
         if start is None:
             return
         path = self.store.folder / f"begin-{start.plan_key[:16]}-{coding.tag}.mp4"
-        if not is_intact(path):
+        if not is_unchanged(path):
             write_beginning(path, start.source, start.num_frames, coding)
             self.store.write_manifest(start.clips, path.name, is_final=True)
         self.clips.extend(start.clips)

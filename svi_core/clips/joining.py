@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ..files.atomic_file import staged
+from ..files.atomic_file import STAGING_MARK, staged
 from ..files.fingerprint import fingerprint, large_file_fingerprint
 from ..store.run_store import RunStore
 from ..video.colour_tags import BT709, RGB, Colours, require_convertible, with_primaries
@@ -174,7 +174,7 @@ def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[st
             "choose yuv444p in SVI Output, or crop both videos."
         )
     coding = replace(coding, frame_rate=first.frame_rate, colours=joint.colours)
-    silent = path.with_name(f"{path.stem}-frames.mp4")
+    silent = path.with_name(f"{path.stem}-frames{STAGING_MARK}.mp4")
     try:
         write_video(silent, (frame[None] for frame in joint.frames()), coding)
         _join_with_sound(path, [silent], joint, metadata)
@@ -190,7 +190,7 @@ def _try_copy(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
         return False
     if not sources[0].colours.shown_like(sources[1].colours):
         return False
-    parts = [path.with_name(f"{path.stem}-part{number}.mp4") for number in (1, 2)]
+    parts = [path.with_name(f"{path.stem}-part{number}{STAGING_MARK}.mp4") for number in (1, 2)]
     try:
         for source, part in zip(sources, parts, strict=True):
             copy_to_timescale(source.path, part)
@@ -212,7 +212,7 @@ def _join_with_sound(path: Path, files: list[Path], joint: Joint, metadata: dict
     if joint.first.source.sound_codec is None and joint.second.source.sound_codec is None:
         join_videos(path, files, joint.num_frames, metadata)
         return
-    sound = path.with_name(f"{path.stem}-sound.m4a")
+    sound = path.with_name(f"{path.stem}-sound{STAGING_MARK}.m4a")
     try:
         seconds = _write_sound(sound, joint)
         join_videos(path, files, joint.num_frames, metadata, Sound(sound, "aac", seconds))

@@ -1,14 +1,16 @@
 """The video file of a run: one file that is refreshed while the run goes on, then one under a name of its own."""
 
+import functools
 import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..files.fingerprint import fingerprint
-from ..store.records import ShownClip, is_intact, read_manifest
-from ..store.run_store import RunStore
+from ..files.checked_file import is_unchanged
+from ..files.fingerprint import file_sha256, fingerprint
+from ..store.records import MANIFEST, Manifest, ShownClip, parsed_manifest
+from ..store.run_store import GROWING_VIDEO, RunStore
 from ..video.sound import sound_after
 from ..video.video_file import Sound, join_videos
 from .video_settings import VideoSettings
@@ -31,7 +33,7 @@ class RunVideo:
     @property
     def path(self) -> Path:
         """The growing file."""
-        return self.store.folder / "video.mp4"
+        return self.store.folder / GROWING_VIDEO
 
     def refresh(self, clips: Sequence[ShownClip], segments: Sequence[Path]) -> None:
         """Join `segments` into the growing file, unless it holds all of them, or more from a run that was interrupted.
@@ -40,7 +42,8 @@ class RunVideo:
             OSError: the file could not be written.
         """
         earlier, keys = _keys(self._interrupted()), _keys(clips)
-        if self.num_segments == len(segments) or (len(earlier) > len(keys) and earlier[: len(keys)] == keys):
+        is_longer = len(earlier) > len(keys) and earlier[: len(keys)] == keys
+        if self.num_segments == len(segments) or (is_longer and self._left_is_intact):
             return
         self._set_aside_other(clips)
         self._join(self.path, clips, segments)
@@ -55,7 +58,7 @@ class RunVideo:
         """
         parts = [path.name for path in segments] + ([self.settings.sound.key] if self.settings.sound else [])
         final = self.store.folder / f"video-{fingerprint(parts)[:12]}.mp4"
-        if not is_intact(final):
+        if not is_unchanged(final):
             self._join(final, clips, segments)
         try:
             self._set_aside_other(clips)
@@ -67,15 +70,26 @@ class RunVideo:
 
     def _interrupted(self) -> Sequence[ShownClip]:
         """Return the clips of the growing file that an interrupted run left; none if there is no such file."""
-        try:
-            return (read_manifest(self.path) if self.path.exists() and not self.num_segments else None) or ()
-        except ValueError:
-            return ()
+        return self._left.clips if self._left and not self.num_segments and self.path.exists() else ()
+
+    @functools.cached_property
+    def _left(self) -> Manifest | None:
+        """The manifest of the growing file, as it was before this run wrote one."""
+        manifest = parsed_manifest(self.store.folder / MANIFEST)
+        return manifest if manifest and manifest.video == self.path.name else None
+
+    @functools.cached_property
+    def _left_is_intact(self) -> bool:
+        """Whether the growing file, which this run has not written yet, has the bytes that its manifest names."""
+        return self._left is not None and self._left.sha256 in (None, file_sha256(self.path))
 
     def _set_aside_other(self, clips: Sequence[ShownClip]) -> None:
         """Rename the file of an interrupted run, unless `clips` continue it."""
         earlier = self._interrupted()
         if not earlier or _keys(clips)[: len(earlier)] == _keys(earlier):
+            return
+        if not self._left_is_intact:
+            self.store.set_aside(self.path, "its bytes are not those that its manifest names")
             return
         aside = self.store.folder / f"stopped-{fingerprint(_keys(earlier))[:12]}.mp4"
         os.replace(self.path, aside)

@@ -4,6 +4,7 @@ Hand-written: the standard library has no durable atomic write, and `os.replace`
 """
 
 import errno
+import logging
 import os
 import shutil
 from collections.abc import Generator
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 STAGING_MARK = ".staging"
+_log = logging.getLogger(__name__)
 
 
 @contextmanager
@@ -58,10 +60,13 @@ def publish_folder(final: Path) -> None:
 def remove_stale_staging(folder: Path) -> None:
     """Remove what a killed process left half-written in `folder`. Call it only while holding the folder's lock."""
     for path in folder.glob(f"*{STAGING_MARK}*"):
-        if path.is_dir():
-            shutil.rmtree(path)
-        else:
-            path.unlink(missing_ok=True)
+        try:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path)
+            else:
+                path.unlink(missing_ok=True)
+        except OSError as error:  # on Windows, the ffmpeg of a killed process has its file open for a moment longer
+            _log.warning("SVI: %s, left by a stopped process, could not be removed (%s); it stays for now.", path, error)
 
 
 def sync_folder(folder: Path) -> None:

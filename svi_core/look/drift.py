@@ -13,6 +13,7 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from .frame_measures import NUM_BANDS, measure_frames
+from .near_pairs import near_pairs
 
 SAMPLES_PER_CLIP = 16  # thumbnails kept per clip to compare clips with each other
 FROZEN_DIFFERENCE = 0.35 / 255  # mean absolute change below which two frames count as equal
@@ -131,8 +132,8 @@ class DriftMeter:
         clips = tuple(_measure(self._rows, self._changes, *ends) for ends in itertools.pairwise(starts))
         colours = np.array([[clip.brightness, clip.saturation, clip.red, clip.blue] for clip in clips])
         distance = tuple(float(d) for d in np.linalg.norm(colours - colours[0], axis=1))
-        nearest, reversed_ = (float(np.min(self.clip_differences(reverse), initial=math.inf)) for reverse in (False, True))
-        reasons = _reasons_invalid(clips, nearest, reversed_, [self._changes[start] for start in starts[1:-1]])
+        repeated, reversed_ = (_has_equal_clips(self._samples, reverse) for reverse in (False, True))
+        reasons = _reasons_invalid(clips, repeated, reversed_, [self._changes[start] for start in starts[1:-1]])
         verdict = f"INVALID ({', '.join(reasons)}): no quality number below means anything" if reasons else "valid"
         return DriftReport(clips, distance, verdict, tuple(_notes(clips, distance)), tuple(reasons))
 
@@ -142,10 +143,8 @@ class DriftMeter:
         Infinite on the diagonal and below it.
         """
         differences = np.full((len(self._samples), len(self._samples)), math.inf)
-        for index, clip in enumerate(self._samples):
-            for other in range(index + 1, len(self._samples)):
-                shown = self._samples[other][::-1] if reverse else self._samples[other]
-                differences[index, other] = np.abs(clip - shown).mean(dtype=np.float32)
+        for pair in itertools.combinations(range(len(self._samples)), 2):
+            differences[pair] = _difference(self._samples, *pair, reverse)
         return differences
 
 
@@ -174,20 +173,20 @@ def _measure(rows: list, changes: list[float], start: int, end: int) -> ClipMeas
     return ClipMeasure(*map(float, medians[:-NUM_BANDS]), spectrum=bands, motion=motion, frozen=frozen, seam=seam)
 
 
-def _reasons_invalid(clips: Sequence[ClipMeasure], nearest: float, nearest_reversed: float, seams: list[float]) -> list[str]:
+def _reasons_invalid(clips: Sequence[ClipMeasure], repeated: bool, reversed_: bool, seams: list[float]) -> list[str]:
     """Return why the video is invalid: it stands still, repeats itself, or doubles frames at its seams.
 
     Args:
-        nearest: smallest difference of two clips.
-        nearest_reversed: the same with one of them reversed.
+        repeated: two clips are equal.
+        reversed_: two clips are equal if one of them is played backwards.
         seams: change at each seam.
     """
     if np.median([clip.motion for clip in clips]) < STATIC_MOTION:
         return ["static"]
     reasons = []
     if len(clips) > 1:
-        reasons += ["repeated"] if nearest < FROZEN_DIFFERENCE else []
-        reasons += ["reversed"] if nearest_reversed < FROZEN_DIFFERENCE else []
+        reasons += ["repeated"] if repeated else []
+        reasons += ["reversed"] if reversed_ else []
         reasons += ["doubled frames at every seam"] if max(seams) < 1e-4 else []
     return reasons
 
@@ -197,6 +196,45 @@ def _samples(thumbnails: list[np.ndarray]) -> np.ndarray:
     half = np.linspace(0, (len(thumbnails) - 1) / 2, SAMPLES_PER_CLIP // 2).astype(int)
     indices = [*half, *(len(thumbnails) - 1 - half[::-1])]
     return np.stack([thumbnails[int(index)] for index in indices]).astype(np.float16)
+
+
+def _has_equal_clips(samples: Sequence[np.ndarray], reverse: bool) -> bool:
+    """Whether two clips count as equal, the second optionally reversed; not every clip is compared with every other."""
+    if len(samples) < 2:
+        return False
+    boxes, shown = _boxes(samples), _boxes([clip[::-1] if reverse else clip for clip in samples])
+    reach = 1.01 * FROZEN_DIFFERENCE + 1e-6  # above what rounding to float16 in _difference can hide
+    for pairs in near_pairs(_projections(boxes), _projections(shown), reach):
+        ours, theirs = pairs[pairs[:, 0] < pairs[:, 1]].T
+        near = np.abs(boxes[ours] - shown[theirs]).mean(axis=(1, 2, 3, 4)) < reach
+        pairs_left = zip(ours[near].tolist(), theirs[near].tolist(), strict=True)
+        if any(_difference(samples, *pair, reverse) < FROZEN_DIFFERENCE for pair in pairs_left):
+            return True
+    return False
+
+
+def _difference(samples: Sequence[np.ndarray], index: int, other: int, reverse: bool) -> np.float32:
+    """Return the mean absolute difference of two clips in [0, 1], the second optionally reversed."""
+    shown = samples[other][::-1] if reverse else samples[other]
+    return np.abs(samples[index] - shown).mean(dtype=np.float32)
+
+
+def _boxes(samples: Sequence[np.ndarray]) -> np.ndarray:
+    """Return averages [K, 8, 4, 4, 3] over boxes of each clip's samples; two clips differ at least as much as these do."""
+    return np.stack([clip.reshape(8, 2, 4, 4, 4, 4, 3).mean(axis=(1, 3, 5), dtype=np.float32) for clip in samples])
+
+
+def _projections(boxes: np.ndarray) -> np.ndarray:
+    """Return means [K, 48] of `boxes` with coarse patterns of signs over time, place and colour.
+
+    The means of two clips never differ by more than the clips do on average, whatever the signs.
+    """
+    coarse = boxes.reshape(-1, 4, 2, 2, 2, 2, 2, 3).mean(axis=(2, 4, 6), dtype=np.float64)
+    signs = np.ones((1, 1))
+    for _ in range(4):  # Walsh patterns of the 4 x 2 x 2 boxes
+        signs = np.block([[signs, signs], [signs, -signs]])
+    colours = np.array([[1, 1, 1], [1, 1, -1], [1, -1, -1]])
+    return np.einsum("kbc,pb,qc->kpq", coarse.reshape(len(boxes), 16, 3), signs, colours).reshape(len(boxes), -1) / 48
 
 
 def _notes(clips: Sequence[ClipMeasure], distance: Sequence[float]) -> list[str]:

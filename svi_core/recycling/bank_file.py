@@ -23,8 +23,10 @@ from pathlib import Path
 
 import torch
 
-from ..files.atomic_file import named_disk_errors, write_bytes
+from ..files.atomic_file import named_disk_errors
+from ..files.checked_file import set_aside
 from ..files.folder_lock import lock_folder
+from ..files.sealed_json import read_sealed, write_sealed
 from ..flow.timestep_grid import TimestepGrid
 from .bank_storage import DEFAULT_CAPACITY, Entry, index_of
 from .old_journal import read_old_journal
@@ -230,19 +232,22 @@ def _settings(entry_shape: Sequence[int], grid: TimestepGrid, capacity: int, dty
 
 
 def _require_settings(folder: Path, settings: bytes) -> None:
-    """Check that `folder` holds a bank with these settings, or begin one."""
-    path = folder / "bank.json"
-    if not path.exists():
-        write_bytes(path, settings)
-        return
-    wanted = json.loads(settings)
+    """Check that `folder` holds a bank with these settings, or begin one.
+
+    Damaged settings are set aside and written anew: each entry is checked by a checksum of its own.
+    """
+    path, wanted = folder / "bank.json", json.loads(settings)
     try:
-        found = json.loads(path.read_bytes())
-        differences = [
-            f"{name} {found.get(name)!r} instead of {wanted[name]!r}" for name in wanted if found.get(name) != wanted[name]
-        ]
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{path} cannot be read ({error}): delete the folder to begin a new bank.") from error
+        found = read_sealed(path) if path.exists() else None
+    except ValueError as error:
+        set_aside(path, error)
+        found = None
+    if found is None:
+        write_sealed(path, wanted)
+        return
+    differences = [
+        f"{name} {found.get(name)!r} instead of {wanted[name]!r}" for name in wanted if found.get(name) != wanted[name]
+    ]
     if differences:
         raise ValueError(
             f"{folder} holds an error bank with {', '.join(differences)}: use the same settings or another folder."

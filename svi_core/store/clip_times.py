@@ -4,14 +4,14 @@ The record of each sampled clip holds its time, size and steps. One small file a
 a new run in a new folder can be estimated too.
 """
 
-import json
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
 
-from ..files.atomic_file import write_bytes
+from ..files.checked_file import set_aside
+from ..files.sealed_json import read_sealed, write_sealed
 
 MAX_KEPT = 200  # runs; the oldest are removed
 TRAINED_TOKENS = 32_760  # of 81 frames at 832 x 480
@@ -113,12 +113,9 @@ def estimate_time(work: ClipWork, of_run: Sequence[ClipTime], of_others: Sequenc
 
 def read_times(book: Path) -> list[ClipTime]:
     """Return the runs in the file `book`, newest last; an unreadable file is logged and counts as empty."""
-    if not book.exists():
-        return []
     try:
-        entries = json.loads(book.read_text(encoding="utf-8"))["runs"]
-        return [replace(ClipTime(**e), work=ClipWork(**e["work"]), models=tuple(e["models"])) for e in entries]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return _read(book)
+    except (OSError, ValueError) as error:
         _log.warning("SVI: %s cannot be read (%s); times of earlier runs are not known.", book, error)
         return []
 
@@ -126,18 +123,36 @@ def read_times(book: Path) -> list[ClipTime]:
 def remember_times(book: Path, times: Iterable[ClipTime]) -> None:
     """Add the median of a run's `times` to `book`; it replaces an earlier one for the same work and models.
 
+    A damaged `book` is set aside.
+
     Raises:
-        OSError: the file cannot be written.
+        OSError: the file cannot be read or written.
     """
     times = list(times)
     if not times:
         return
+    try:
+        known = _read(book)
+    except ValueError as error:
+        set_aside(book, error)
+        known = []
     middle = sorted(times, key=lambda time: time.seconds / time.work.amount)[len(times) // 2]
     new = replace(middle, peak_bytes=_peak(times))
-    others = [time for time in read_times(book) if (time.work, time.models) != (new.work, new.models)]
+    others = [time for time in known if (time.work, time.models) != (new.work, new.models)]
     entries = [asdict(time) for time in [*others, new][-MAX_KEPT:]]
     book.parent.mkdir(parents=True, exist_ok=True)
-    write_bytes(book, json.dumps({"runs": entries}, ensure_ascii=False, indent=1).encode())
+    write_sealed(book, {"runs": entries})
+
+
+def _read(book: Path) -> list[ClipTime]:
+    """Return the runs in `book`; raise ValueError if it is damaged."""
+    if not book.exists():
+        return []
+    facts = read_sealed(book)
+    try:
+        return [replace(ClipTime(**e), work=ClipWork(**e["work"]), models=tuple(e["models"])) for e in facts["runs"]]
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"it is not what SVI wrote: {error!r}") from error
 
 
 def _peak(times: Iterable[ClipTime]) -> int:

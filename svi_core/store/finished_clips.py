@@ -7,6 +7,7 @@ the clip panel shows it while a run is active.
 """
 
 import json
+import logging
 import math
 import os
 import re
@@ -14,8 +15,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 from ..files.atomic_file import named_disk_errors, write_bytes
+from ..files.sealed_json import sealed, unsealed
 
 LIST_NAME = "finished.jsonl"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,7 @@ def note_finished(run_folder: Path, clip: FinishedClip) -> None:
         OSError: the list cannot be written; the message names it.
     """
     path = run_folder / LIST_NAME
-    line = json.dumps(vars(clip)).encode() + b"\n"
+    line = json.dumps(sealed(vars(clip))).encode() + b"\n"
     if clip.index == 0:
         write_bytes(path, line)
         return
@@ -63,21 +66,23 @@ def note_finished(run_folder: Path, clip: FinishedClip) -> None:
 def read_finished(run_folder: Path) -> list[FinishedClip]:
     """Return the finished clips of the last run in order, [] if there are none.
 
-    Takes no lock. Incomplete and foreign lines are left out, such as the last one of a killed run.
+    Takes no lock. Damaged and foreign lines are left out and named in the log, but for the incomplete last one of a killed run.
     """
     path = run_folder / LIST_NAME
-    if not path.exists():
+    if not path.is_file():
         return []
-    clips = (_parse(line) for line in path.read_bytes().split(b"\n") if line)
+    *lines, rest = path.read_bytes().split(b"\n")
+    clips = [_parse(line) for line in (*lines, rest)]
+    if damaged := [number for number, clip in enumerate(clips[:-1], start=1) if clip is None]:
+        _log.warning("SVI: %s: line %s cannot be trusted and is not shown.", path, ", ".join(map(str, damaged[:10])))
     return [clip for clip in clips if clip is not None]
 
 
 def _parse(line: bytes) -> FinishedClip | None:
     """Return the clip of one line, or None if this module did not write it: the folder may come from anywhere."""
     try:
-        facts = json.loads(line)
-        clip = FinishedClip(**facts)
-    except (ValueError, TypeError, RecursionError):
+        clip = FinishedClip(**unsealed(line))
+    except (ValueError, TypeError):
         return None
     typed = all(type(getattr(clip, field.name)) is field.type for field in fields(FinishedClip))
     if not typed or not math.isfinite(clip.seconds):

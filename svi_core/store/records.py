@@ -1,17 +1,22 @@
 """Records of stored clips and manifests of videos: the JSON files of a run folder."""
 
-import json
+import functools
+import logging
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from types import UnionType
+from typing import Any, get_origin, get_type_hints
 
 import torch
 
 from ..files.fingerprint import file_sha256, fingerprint
 from ..files.safetensors_file import read_tensors
+from ..files.sealed_json import read_sealed, write_sealed
 
 FORMAT_VERSION = 1
 MANIFEST = "run.json"
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -58,20 +63,62 @@ class ShownClip:
     whole_end: bool = True
 
 
+@dataclass(frozen=True)
+class Manifest:
+    """What a video of a run shows.
+
+    Attributes:
+        video: its file name.
+        clips: its clips in order.
+        sha256: of the file; None if an earlier version wrote the manifest of an unfinished video.
+    """
+
+    video: str
+    clips: tuple[ShownClip, ...]
+    sha256: str | None = None
+
+
 def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
     """Return the clips of `video` from its own manifest or the run's; None if neither describes this video.
 
     Raises:
-        ValueError: a damaged manifest.
+        ValueError: the manifest is damaged.
     """
+    manifest = manifest_of(video)
+    return manifest.clips if manifest else None
+
+
+def manifest_of(video: Path) -> Manifest | None:
+    """Return the own manifest of `video`, or that of its run; None if neither describes this video.
+
+    Raises:
+        ValueError: the manifest is damaged.
+    """
+    damage = None
     for path in (video.with_suffix(".json"), video.parent / MANIFEST):
-        manifest = _manifest(path)
-        if manifest is not None and manifest["video"] == video.name:
-            try:
-                return tuple(ShownClip(**clip) for clip in manifest["clips"])
-            except (KeyError, TypeError) as error:
-                raise _not_a_manifest(path, error) from error
+        try:
+            manifest = parsed_manifest(path)
+        except ValueError as error:
+            damage = damage or error
+            continue
+        if manifest is not None and manifest.video == video.name:
+            if damage:
+                _log.warning("SVI: %s The run's manifest describes the video too.", damage)
+            return manifest
+    if damage:
+        raise damage
     return None
+
+
+def require_unchanged(video: Path) -> None:
+    """Refuse a video in a run's folder whose bytes are not those that its manifest names; any other video is accepted.
+
+    Raises:
+        ValueError: it is damaged, or its manifest is.
+    """
+    manifest = manifest_of(video) if (video.parent / MANIFEST).exists() else None
+    if manifest is not None and manifest.sha256 not in (None, file_sha256(video)):
+        raise ValueError(f"{video} is damaged, or still being written: wait for its run, or run its graph again.")
 
 
 def read_last_video(run_folder: Path) -> Path | None:
@@ -80,45 +127,49 @@ def read_last_video(run_folder: Path) -> Path | None:
     Raises:
         ValueError: a damaged manifest.
     """
-    manifest = _manifest(run_folder / MANIFEST)
-    video = run_folder / Path(str(manifest["video"])).name if manifest else None
+    manifest = parsed_manifest(run_folder / MANIFEST)
+    video = run_folder / Path(manifest.video).name if manifest else None
     return video if video is not None and video.is_file() else None
 
 
-def is_intact(video: Path) -> bool:
-    """Whether the bytes of `video` match the hash in its own manifest."""
-    try:
-        manifest = _manifest(video.with_suffix(".json"))
-        return manifest is not None and manifest.get("sha256") == file_sha256(video)
-    except (OSError, ValueError):
-        return False
-
-
-def _manifest(path: Path) -> dict[str, Any] | None:
+def parsed_manifest(path: Path) -> Manifest | None:
     """Return the manifest in `path`; None if the file is absent or is other JSON.
 
     Raises:
-        ValueError: not JSON at all.
+        ValueError: it is damaged, or not JSON at all.
     """
-    if not path.exists():
+    if not path.is_file():
         return None
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise _not_a_manifest(path, error) from error
-    return manifest if isinstance(manifest, dict) and {"format", "video", "clips"} <= manifest.keys() else None
-
-
-def _not_a_manifest(path: Path, error: Exception) -> ValueError:
-    return ValueError(f"{path} is not a manifest of an SVI run ({error}): run the graph again to write it anew.")
+        facts = read_sealed(path)
+        if len({"format", "video", "clips"} & facts.keys()) < 2:
+            return None
+        manifest = Manifest(facts["video"], tuple(ShownClip(**clip) for clip in facts["clips"]), facts.get("sha256"))
+        for part in (manifest, *manifest.clips):
+            _require_types(part)
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path} is not a manifest of an SVI run ({_reason(error)}): run the graph again to write it anew."
+        ) from error
+    return manifest
 
 
 def read_clip_latent(run_folder: Path, key: str) -> torch.Tensor | None:
-    """Return the latent of clip `key` of a run, or None if it is missing or damaged; changes nothing."""
-    try:
-        return read_latent(run_folder / "clips" / f"{key}.safetensors", key)
-    except (OSError, ValueError, KeyError):
+    """Return the latent of clip `key` of a run, or None if it is not stored; changes nothing.
+
+    Raises:
+        ValueError: it is damaged.
+    """
+    path = run_folder / "clips" / f"{key}.safetensors"
+    if not path.exists():
         return None
+    try:
+        return read_latent(path, key)
+    except ValueError as error:
+        raise ValueError(
+            f"{path} is damaged ({error}): run the graph of that run again to make the clip anew, or continue a copy of the "
+            "video in another folder, from its frames."
+        ) from error
 
 
 def read_latent(path: Path, key: str) -> torch.Tensor:
@@ -126,11 +177,10 @@ def read_latent(path: Path, key: str) -> torch.Tensor:
 
     Raises:
         ValueError: a damaged or foreign file, or one of another clip.
-        KeyError: the file holds no latent.
     """
     tensors, metadata = read_tensors(path)
-    latent = tensors["latent"]
-    if metadata.get("svi.key") != key or metadata.get("svi.sha256") != fingerprint(latent):
+    latent = tensors.get("latent")
+    if latent is None or metadata.get("svi.key") != key or metadata.get("svi.sha256") != fingerprint(latent):
         raise ValueError("its key or its bytes are not what its header says")
     return latent
 
@@ -144,7 +194,7 @@ def read_records(run_folder: Path) -> list[ClipRecord]:
     for path in (run_folder / "clips").glob("*.safetensors"):
         try:
             records.append(read_record(path.with_suffix(".json")))
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError):
             continue
     return sorted(records, key=lambda record: (record.index, record.key))
 
@@ -153,10 +203,56 @@ def read_record(path: Path) -> ClipRecord:
     """Return the record in `path`.
 
     Raises:
-        ValueError: not JSON, or the record of another clip.
-        KeyError, TypeError: it lacks a field.
+        ValueError: it is damaged, or the record of another clip.
     """
-    facts = json.loads(path.read_text(encoding="utf-8"))
-    if facts["key"] != path.stem:
-        raise ValueError(f"it is the record of clip {str(facts['key'])[:12]}")
-    return ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__ if name in facts})
+    facts = read_sealed(path)
+    try:
+        record = ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__ if name in facts})
+        _require_types(record)
+        for segment in record.segments.values():
+            _require_segment(**segment)
+    except TypeError as error:
+        raise ValueError(f"its fields are not those of a clip: {error}") from error
+    if record.key != path.stem:
+        raise ValueError(f"it is the record of clip {record.key[:12]}")
+    return record
+
+
+def write_record(path: Path, record: ClipRecord) -> None:
+    """Write `record` to `path`."""
+    write_sealed(path, vars(record))
+
+
+def _require_types(value: "ClipRecord | Manifest | ShownClip") -> None:
+    """Raise TypeError unless each field of `value` is of its type: records of earlier versions have no checksum."""
+    for name, kind in _types(type(value)).items():
+        found = getattr(value, name)
+        if not isinstance(found, kind) or isinstance(found, bool) is not (kind is bool):
+            raise TypeError(f"{name} is {str(found)[:40]!r}")
+    measures = getattr(value, "measures", {})
+    if not all(isinstance(number, int | float) for number in measures.values()):
+        raise TypeError(f"measures are {str(measures)[:80]!r}")
+
+
+@functools.cache
+def _types(of: type) -> dict[str, Any]:
+    """Return the type of each field, for isinstance: `dict` for `dict[str, int]`."""
+    origins = {name: (kind, get_origin(kind)) for name, kind in get_type_hints(of).items()}
+    return {
+        name: origin if isinstance(origin, type) and origin is not UnionType else kind
+        for name, (kind, origin) in origins.items()
+    }
+
+
+def _require_segment(sha256: str, num_frames: int, frames_sha256: str, colour: Mapping[str, Any] | None = None) -> None:
+    """Raise TypeError unless these are the facts of a segment; `colour` as in svi_core.video.colour."""
+    colour = {} if colour is None else dict(colour)
+    rows = [row for name, row in colour.items() if name in ("gain", "offset")]
+    numbers = [number for row in rows for number in row if isinstance(number, int | float)]
+    texts = isinstance(sha256, str) and isinstance(frames_sha256, str)
+    if not texts or not isinstance(num_frames, int) or len(rows) != len(colour) or len(numbers) != 3 * len(rows):
+        raise TypeError(f"a segment has {num_frames!r} frames and colour {str(colour)[:80]!r}")
+
+
+def _reason(error: Exception) -> str:
+    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)

@@ -13,10 +13,8 @@ A clip's key includes the key of the clip before it. So a changed prompt for cli
 back to an earlier take finds it still stored.
 """
 
-import json
 import logging
 import os
-import time
 from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -26,11 +24,15 @@ import torch
 from filelock import FileLock
 
 from ..files.atomic_file import remove_stale_staging, write_bytes
+from ..files.checked_file import set_aside
 from ..files.fingerprint import file_sha256, fingerprint
 from ..files.folder_lock import lock_folder
+from ..files.output_folder import require_no_way_out
 from ..files.safetensors_file import write_tensors
-from .records import FORMAT_VERSION, MANIFEST, ClipRecord, ShownClip, read_latent, read_record
+from ..files.sealed_json import write_sealed
+from .records import FORMAT_VERSION, MANIFEST, ClipRecord, ShownClip, parsed_manifest, read_latent, read_record, write_record
 
+GROWING_VIDEO = "video.mp4"
 _log = logging.getLogger(__name__)
 
 
@@ -48,20 +50,22 @@ class RunStore:
         self._lock: FileLock
 
     def __enter__(self) -> "RunStore":
-        """Lock the folder and remove what a killed process left half-written.
+        """Lock the folder, remove what a killed process left half-written, and set a damaged manifest aside.
 
         Raises:
-            ValueError: another process uses the folder.
+            ValueError: another process uses the folder, or a link in it leads elsewhere.
             OSError: the folder cannot be created or written.
         """
+        require_no_way_out(self.folder)
         self.clips.mkdir(parents=True, exist_ok=True)
-        owner = self._owner_path.read_text() if self._owner_path.exists() else "?"
+        owner = self._owner_path.read_bytes()[:20].decode(errors="replace") if self._owner_path.exists() else "?"
         in_use = f"the run folder {self.folder} is in use by process {owner}: wait for it, or choose another filename_prefix."
         self._lock = lock_folder(self.folder, in_use)
         try:
             write_bytes(self._owner_path, str(os.getpid()).encode())
             for folder in (self.folder, self.clips):
                 remove_stale_staging(folder)
+            self._check_manifest()
         except BaseException:
             self._lock.release()
             raise
@@ -69,6 +73,8 @@ class RunStore:
 
     def __exit__(self, *_) -> None:
         try:
+            for folder in (self.folder, self.clips):
+                remove_stale_staging(folder)  # of a killed process whose ffmpeg wrote on for a moment
             self._owner_path.unlink(missing_ok=True)
         except OSError as error:
             _log.warning("SVI run store: %s could not be removed (%s); the lock is released.", self._owner_path, error)
@@ -89,8 +95,8 @@ class RunStore:
             return None
         try:
             return read_latent(path, key)
-        except (ValueError, KeyError) as error:
-            self._set_aside(path, str(error))
+        except ValueError as error:
+            self.set_aside(path, error)
             return None
 
     def save_latent(self, record: ClipRecord, latent: torch.Tensor) -> None:
@@ -123,8 +129,8 @@ class RunStore:
             return None
         try:
             return read_record(path)
-        except (ValueError, KeyError, TypeError) as error:
-            self._set_aside(path, str(error))
+        except ValueError as error:
+            self.set_aside(path, error)
             return None
 
     def segment_path(self, key: str, name: str) -> Path:
@@ -137,7 +143,7 @@ class RunStore:
         if not path.exists():
             return None
         if record is None:
-            self._set_aside(path, "its clip has no record")
+            self.set_aside(path, "its clip has no record")
             return None
         known = record.segments.get(name)
         if known is None:
@@ -145,7 +151,7 @@ class RunStore:
             path.unlink()
             return None
         if known.get("sha256") != file_sha256(path):
-            self._set_aside(path, "its bytes are not those of the clip it is named after")
+            self.set_aside(path, "its bytes are not those of the clip it is named after")
             return None
         return known
 
@@ -171,27 +177,30 @@ class RunStore:
         """Write the manifest of `video`, a file of this folder and the run's last video: its clips in order.
 
         Args:
-            is_final: the video is finished: add its hash, and write it a manifest of its own that outlives later videos.
+            is_final: the video is finished: write it a manifest of its own, too, that outlives later videos.
         """
-        manifest = {"format": FORMAT_VERSION, "video": video, "clips": [vars(clip) for clip in clips]}
+        path = self.folder / video
+        facts = {"format": FORMAT_VERSION, "video": video, "clips": [vars(clip) for clip in clips], "sha256": file_sha256(path)}
         if is_final:
-            manifest["sha256"] = file_sha256(self.folder / video)
-        data = json.dumps(manifest, ensure_ascii=False, indent=1).encode()
-        if is_final:
-            write_bytes((self.folder / video).with_suffix(".json"), data)
-        write_bytes(self.folder / MANIFEST, data)
+            write_sealed(path.with_suffix(".json"), facts)
+        write_sealed(self.folder / MANIFEST, facts)
+
+    def set_aside(self, path: Path, reason: object) -> None:
+        """Move a damaged file of the run to its ``set_aside``; the log says why."""
+        set_aside(path, reason, self.folder)
+
+    def _check_manifest(self) -> None:
+        """Set a damaged manifest aside, with the unfinished video, whose clips are then unknown."""
+        path, growing = self.folder / MANIFEST, self.folder / GROWING_VIDEO
+        try:
+            parsed_manifest(path)
+        except ValueError as error:
+            self.set_aside(path, error)
+            if growing.exists():
+                self.set_aside(growing, "its manifest is damaged")
 
     def _latent_path(self, key: str) -> Path:
         return self.clips / f"{key}.safetensors"
 
     def _write_record(self, record: ClipRecord) -> None:
-        write_bytes(self.clips / f"{record.key}.json", json.dumps(vars(record), ensure_ascii=False, indent=1).encode())
-
-    def _set_aside(self, path: Path, reason: str) -> None:
-        folder = self.folder / "set_aside"
-        folder.mkdir(exist_ok=True)
-        stamp = time.time_ns()
-        while (target := folder / f"{stamp}-{path.name}").exists():  # clocks jump back, and some are coarse
-            stamp += 1
-        os.replace(path, target)
-        _log.warning("SVI run store: %s cannot be trusted (%s); moved to %s and made again.", path, reason, target)
+        write_record(self.clips / f"{record.key}.json", record)

@@ -54,12 +54,13 @@ def prune(run_folder: Path, budget_bytes: int, in_use: set[str], shown: set[Path
 
 
 def _shown_before(run_folder: Path) -> set[str]:
-    """Return the keys of the clips in the run's last video; of all stored clips if its manifest is damaged."""
+    """Return the keys of the clips in the run's last video; of all stored clips if these are not known."""
     try:
         video = read_last_video(run_folder)
-        return {clip.key for clip in (read_manifest(video) or ())} if video else set()
+        clips = read_manifest(video) if video else None
     except ValueError:
-        return set(_files_by_key(run_folder))
+        clips = None
+    return set(_files_by_key(run_folder)) if clips is None else {clip.key for clip in clips}
 
 
 def _remove(run_folder: Path, key: str, paths: Sequence[Path]) -> bool:

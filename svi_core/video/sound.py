@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 
 from ..files.atomic_file import staged
+from ..files.checked_file import is_unchanged, write_hash
 from ..files.fingerprint import fingerprint
 from .ffmpeg import ffmpeg_writing
 from .source_video import open_media
@@ -64,13 +65,13 @@ class SoundTrack:
         return self.waveform[:, first:last]
 
     def kept_in(self, folder: Path) -> Sound:
-        """Return this sound as a file in `folder`; write the file unless it exists.
+        """Return this sound as a file in `folder`; write the file unless it exists undamaged.
 
         Raises:
             OSError: it could not be written.
         """
         path = folder / f"sound-{self.key[:16]}.m4a"
-        if not path.exists():
+        if not is_unchanged(path):
             channels = self.waveform.shape[0]
             raw = ["-f", "f32le", "-ar", self.sample_rate, "-ac", channels, "-i", "-"]
             _encode(path, [*raw, "-b:a", f"{channels * _KBITS_PER_CHANNEL}k"], self.waveform)
@@ -99,7 +100,7 @@ def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sou
     """
     before = first and (first.path.name, first.path.stat().st_size, first.seconds)
     path = second.path.with_name(f"{second.path.stem}-after-{fingerprint(before, first_seconds)[:16]}.m4a")
-    if not path.exists():
+    if not is_unchanged(path):
         silence = ["-f", "lavfi", "-i", f"anullsrc=r={_JOINED_RATE}:cl=stereo"]
         shape = f"aresample={_JOINED_RATE},aformat=channel_layouts=stereo"
         fill = f"apad=whole_dur={first_seconds:.6f},atrim=end={first_seconds:.6f}"
@@ -114,3 +115,4 @@ def _encode(path: Path, arguments: Sequence[object], waveform: torch.Tensor | No
     with staged(path) as staging, ffmpeg_writing(staging, [*arguments, "-c:a", "aac"], path) as write:
         for part in waveform.split(1 << 20, dim=1) if waveform is not None else ():
             write(part.T.contiguous().float().cpu().numpy().astype("<f4").tobytes())
+    write_hash(path)

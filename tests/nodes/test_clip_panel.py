@@ -168,6 +168,24 @@ def test_a_link_that_leads_out_of_the_output_folder_is_refused(panel, core, outp
         assert status == 400 and "leads out of the output folder" in answer["error"]
 
 
+@pytest.mark.parametrize("name", ["finished.jsonl", "clips"])
+def test_a_link_planted_in_the_run_s_folder_is_not_followed(panel, core, output, news, tmp_path, name):
+    """The list of another folder was shown, and marks were written into it."""
+    (key, *_) = finish_clips(panel, core, output / RUN)
+    elsewhere = tmp_path / "elsewhere"
+    (output / RUN).rename(elsewhere)
+    before = sorted(elsewhere.rglob("*"))
+    (output / RUN).mkdir(parents=True)
+    (output / RUN / name).symlink_to(elsewhere / name)
+    for request in (
+        ("GET", "/svi/clips", {"params": {"run": RUN}}),
+        ("POST", "/svi/keep", {"json": {"run": RUN, "key": key, "keep": True}}),
+    ):
+        ((status, answer),) = ask(panel, request)
+        assert status == 400 and f"{name} is a link that leads out of the run's folder" in answer["error"]
+    assert sorted(elsewhere.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     ("body", "reason"),
     [

@@ -3,13 +3,14 @@
     <run>/checkpoints/step_00000100/adapters.safetensors     the LoRA's matrices, and the pose encoder of SVI-Dance, fp32
                                     optimizer.safetensors    its state
                                     bank_0.safetensors       process 0's error banks (only their index, if on disk)
-                                    state.json               step, identity of the training run, and the sha256 of each file
+                                    state.json               step, identity and settings of the training run, the sha256 of
+                                                             each file, and a checksum of its own
 
 Random numbers and the position in the data are not saved: both are functions of seed and step (`streams`, `data_order`).
-A checkpoint that cannot be read is named in the log, and the one before it is used.
+A checkpoint that is damaged is named in the log and renamed, and the one before it is used.
 """
 
-import json
+import itertools
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
@@ -17,11 +18,13 @@ from pathlib import Path
 
 from torch import Tensor
 
-from svi_core.files.atomic_file import STAGING_MARK, publish_folder, remove_stale_staging, staging_folder, write_bytes
+from svi_core.files.atomic_file import STAGING_MARK, publish_folder, remove_stale_staging, staging_folder
 from svi_core.files.fingerprint import file_sha256
 from svi_core.files.safetensors_file import read_tensors, write_tensors
+from svi_core.files.sealed_json import read_sealed, write_sealed
 from training.method.optimizers import optimizer_tensors, restore_optimizer
 from training.method.trainer import Trainer
+from training.settings.reader import config_table
 
 FOLDER = "checkpoints"
 DISK_RESERVE_BYTES = 64 << 20  # kept free beside a checkpoint, for logs and LoRA files
@@ -68,14 +71,18 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
     Raises:
         ValueError: no checkpoint is usable, or they belong to another training run; the message names the differences.
     """
-    found = checkpoints(run)
+    found, problems = checkpoints(run), list[str]()
     for folder in found:
-        state = _state_or_none(folder)
-        if state is not None:
+        try:
+            state = _read_state(folder)
+        except (OSError, ValueError) as error:
+            state, problem = {}, f"state.json is missing or damaged: {error}"
+        else:
             _require_same_training(state, trainer, folder)
-        problem = _problem(folder, state, trainer)
+            problem = _problem(folder, state, trainer)
         if any(trainer.group.largest(float(problem is not None))):
             _log.warning("SVI: %s cannot be used (%s); taking the one before it.", folder, problem or "in another process")
+            problems.append(f"{folder.name}: {problem or 'in another process'}")
             continue
         trainer.load_trained_state(read_tensors(folder / "adapters.safetensors")[0])
         restore_optimizer(trainer.optimizer, *read_tensors(folder / "optimizer.safetensors"))
@@ -83,7 +90,10 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
         _set_aside(found[: found.index(folder)], trainer)
         return True
     if found:
-        raise ValueError(f"none of the {len(found)} checkpoints in {run / FOLDER} can be used: see the warnings above.")
+        raise ValueError(
+            f"none of the {len(found)} checkpoints in {run / FOLDER} can be used ({'; '.join(problems)}): bring one back "
+            "from a backup, or begin a new run."
+        )
     return False
 
 
@@ -92,10 +102,21 @@ def _set_aside(damaged: Sequence[Path], trainer: Trainer) -> None:
     trainer.group.wait()
     if trainer.group.is_first:
         for folder in damaged:
-            aside = folder.with_name(f"damaged_{folder.name}")
-            shutil.rmtree(aside, ignore_errors=True)
-            folder.rename(aside)
+            names = (f"damaged_{f'{number}_' if number > 1 else ''}{folder.name}" for number in itertools.count(1))
+            folder.rename(next(aside for name in names if not (aside := folder.with_name(name)).exists()))
     trainer.group.wait()
+
+
+def newest_settings(run: Path) -> dict[str, object] | None:
+    """Return the settings in the newest checkpoint of `run` that holds any, as a table; None if none does."""
+    for folder in checkpoints(run):
+        try:
+            settings = _read_state(folder).get("settings")
+        except (OSError, ValueError):
+            continue
+        if isinstance(settings, dict):
+            return settings
+    return None
 
 
 def checkpoint_bytes(trainer: Trainer) -> int:
@@ -128,31 +149,36 @@ def training_identity(trainer: Trainer) -> dict[str, object]:
 
 def _write_state(folder: Path, trainer: Trainer) -> None:
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
-    state = {"step": trainer.step, "identity": training_identity(trainer), "files": files}
-    write_bytes(folder / "state.json", json.dumps(state, indent=1).encode())
+    settings = config_table(trainer.config)
+    state = {"step": trainer.step, "identity": training_identity(trainer), "settings": settings, "files": files}
+    write_sealed(folder / "state.json", state)
 
 
-def _state_or_none(folder: Path) -> dict | None:
-    """Return the state.json of `folder`, or None if it cannot be read."""
-    try:
-        state = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        return state if {"step", "identity", "files"} <= state.keys() else None
-    except (OSError, ValueError, AttributeError):
-        return None
+def _read_state(folder: Path) -> dict:
+    """Return the state.json of the checkpoint `folder`.
+
+    Raises:
+        ValueError: it is damaged, or belongs to another folder.
+        OSError: it cannot be read.
+    """
+    state = read_sealed(folder / "state.json")
+    if not isinstance(state.get("identity"), dict) or not isinstance(state.get("files"), dict):
+        raise ValueError("it lacks identity or files")
+    if folder.name != f"step_{state.get('step')!s:0>8}":  # checkpoints of earlier versions have no checksum
+        raise ValueError(f"it is that of step {state.get('step')}")
+    return state
 
 
-def _problem(folder: Path, state: Mapping | None, trainer: Trainer) -> str | None:
+def _problem(folder: Path, state: Mapping, trainer: Trainer) -> str | None:
     """Restore the banks from the checkpoint `folder`; return why this process cannot use it, or None.
 
     The first process checks every file, the others what they read.
     """
-    if state is None:
-        return "state.json is missing or damaged"
     own = f"bank_{trainer.group.rank}.safetensors"
     names = state["files"] if trainer.group.is_first else (own, "adapters.safetensors", "optimizer.safetensors")
     try:
         for name in names:
-            if file_sha256(folder / name) != state["files"][name]:
+            if file_sha256(folder / name) != state["files"].get(name):
                 return f"{name} is damaged"
         trainer.banks.restore(read_tensors(folder / own)[0])
     except (OSError, ValueError) as error:

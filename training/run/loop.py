@@ -1,10 +1,15 @@
 """The training loop: step, save, evaluate, until the last step or a signal."""
 
 import logging
+import os
 from collections.abc import Callable
 from pathlib import Path
 
-from svi_core.files.safetensors_file import read_header
+import torch
+
+from svi_core.files.atomic_file import STAGING_MARK, sync_folder
+from svi_core.files.checked_file import set_aside
+from svi_core.files.safetensors_file import read_header, read_tensors
 from training.method.erft_step import StepResult, training_step
 from training.method.trainer import Trainer
 from training.model.lora_file import LoraDescription, RoundingError, save_lora
@@ -78,7 +83,7 @@ def save(trainer: Trainer, run: RunFolder) -> None:
 def complete_lora_files(trainer: Trainer, run: RunFolder) -> None:
     """Write the LoRA files of the current step that are missing because the process was killed after the checkpoint.
 
-    A file of a later step stays: its checkpoint is damaged or was removed. All processes call this.
+    A damaged one is set aside. A file of a later step stays: its checkpoint is damaged or was removed. All processes call this.
 
     Raises:
         OSError: the disk is full.
@@ -86,8 +91,8 @@ def complete_lora_files(trainer: Trainer, run: RunFolder) -> None:
     """
     if trainer.group.is_first:
         for path in _lora_paths(trainer, run):
-            if _step_of(path) < trainer.step:
-                _save_lora(path, trainer)
+            if not trainer.step < _step_of(path) <= trainer.num_steps:
+                _renew_lora(path, trainer)
     trainer.group.wait()
 
 
@@ -104,6 +109,24 @@ def _step_of(path: Path) -> int:
         return int(read_header(path)["__metadata__"]["svi.step"])
     except (OSError, ValueError, KeyError):
         return -1
+
+
+def _renew_lora(path: Path, trainer: Trainer) -> None:
+    """Write the LoRA file of the current step again; set one aside that holds something else for this step."""
+    renewed = path.with_name(f"{path.stem}{STAGING_MARK}{path.suffix}")
+    _save_lora(renewed, trainer)
+    if path.exists() and not 0 <= _step_of(path) < trainer.step and not _has_equal_tensors(path, renewed):
+        set_aside(path, "its values are not those of its checkpoint")
+    os.replace(renewed, path)
+    sync_folder(path.parent)
+
+
+def _has_equal_tensors(path: Path, other: Path) -> bool:
+    try:
+        found, wanted = read_tensors(path)[0], read_tensors(other)[0]
+    except ValueError:
+        return False
+    return found.keys() == wanted.keys() and all(torch.equal(found[key], wanted[key]) for key in wanted)
 
 
 def _save_lora(path: Path, trainer: Trainer) -> None:

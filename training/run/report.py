@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from svi_core.files.atomic_file import write_bytes
-from training.run.run_folder import parsed_line
+from svi_core.files.sealed_json import read_sealed
+from training.run.run_folder import read_measurements
 
 COLOURS = ("#38bdf8", "#f472b6", "#a3e635", "#fbbf24", "#c084fc", "#fb7185", "#2dd4bf", "#94a3b8")
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 56, 28
@@ -26,13 +27,12 @@ def write_report(run: Path) -> Path:
         ValueError: the folder holds no run with measurements.
     """
     try:
-        config = json.loads((run / "config.json").read_text(encoding="utf-8"))
-        text = (run / "metrics.jsonl").read_text(encoding="utf-8")
+        config = read_sealed(run / "config.json")
+        entries = list(read_measurements(run / "metrics.jsonl"))
     except OSError as error:
         raise ValueError(f"{run} holds no run with measurements ({error.strerror}: {error.filename}).") from error
-    except json.JSONDecodeError as error:
+    except ValueError as error:
         raise ValueError(f"{run / 'config.json'} cannot be read as settings ({error}): correct it.") from error
-    entries = [entry for line in text.splitlines() if (entry := parsed_line(line)) is not None]
     page = _page(run, config, entries)
     write_bytes(run / "report.html", page.encode())
     return run / "report.html"

@@ -1,29 +1,34 @@
 """The folder of a training run: its lock, its settings, and its measurements.
 
 <run>/config.json      all settings
-      metrics.jsonl    one JSON object per line: steps, validations, banks, samples
+      metrics.jsonl    one JSON object per line: steps, validations, banks, samples; each with a checksum, as config.json
       checkpoints/     see `checkpoint`
       <name>.safetensors   the LoRA, as of the last checkpoint
       loras/           LoRA files that are never removed
       samples/  report.html
       stop             create it to make the training run save and end, see `stop_signal`
+      set_aside/       damaged files, never trusted and never deleted
 """
 
 import json
+import logging
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from svi_core.files.atomic_file import remove_stale_staging, write_bytes
+from svi_core.files.checked_file import set_aside
 from svi_core.files.folder_lock import lock_folder
+from svi_core.files.sealed_json import read_sealed, sealed, unsealed, write_sealed
 from training.method.distributed import Group
-from training.run.checkpoint import checkpoints
+from training.run.checkpoint import checkpoints, newest_settings
 from training.run.stop_signal import FILE_NAME
 from training.settings.reader import config_differences, config_from, config_table, merged_table
 from training.settings.sections import Schedule, TrainingConfig
 
 _MAY_CHANGE = ("run:", "name:", "memory.", "validation.", "samples.", "optimizer.learning_rate:", "data.exclude:")
+_log = logging.getLogger(__name__)
 _MAY_CHANGE_IN_LOOP = ("loop.checkpoint_every:", "loop.keep_", "loop.steps:", "loop.epochs:")
 
 
@@ -85,30 +90,43 @@ class RunFolder:
         self.keep_settings(config)
 
     def keep_settings(self, config: TrainingConfig) -> None:
-        """Write the settings of the run."""
-        if self._group.is_first:
-            write_bytes(self.path / "config.json", json.dumps(config_table(config), indent=1).encode())
+        """Write the settings of the run; a damaged file of them is set aside."""
+        if not self._group.is_first:
+            return
+        path = self.path / "config.json"
+        try:
+            _read_config(path)
+        except FileNotFoundError:
+            pass
+        except ValueError as error:
+            set_aside(path, error)
+        write_sealed(path, config_table(config))
 
     def record(self, kind: str, step: int, **values: object) -> None:
         """Append one measurement."""
         if self._group.is_first:
             with self.metrics.open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"kind": kind, "step": step, **values}) + "\n")
+                file.write(json.dumps(sealed({"kind": kind, "step": step, **values})) + "\n")
 
     def go_back_to(self, step: int) -> None:
-        """Remove measurements of later steps, which will be repeated, and an incomplete line."""
+        """Remove measurements of later steps, which will be repeated, and the line that a killed process left incomplete.
+
+        If other lines are damaged or lost, the file as it was is set aside, and the sound lines stay.
+        """
         if not self._group.is_first or not self.metrics.exists():
             return
-        lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        kept = [line for line in lines if (entry := parsed_line(line)) is not None and entry["step"] <= step]
-        write_bytes(self.metrics, "".join(line + "\n" for line in kept).encode())
+        *lines, last = self.metrics.read_bytes().split(b"\n")
+        lines += [last] if parsed_line(last) else []
+        kept = [(line, entry) for line in lines if (entry := parsed_line(line)) and entry["step"] <= step]
+        num_lost = step - len({entry["step"] for _, entry in kept if entry["kind"] == "step"})
+        num_damaged = sum(parsed_line(line) is None for line in lines)
+        if num_damaged or num_lost > 0:
+            set_aside(self.metrics, f"{num_damaged} damaged lines, measurements of {num_lost} of {step} steps are lost")
+        write_bytes(self.metrics, b"".join(line + b"\n" for line, _ in kept))
 
     def measurements(self) -> list[dict]:
         """Return all measurements."""
-        if not self.metrics.exists():
-            return []
-        lines = self.metrics.read_text(encoding="utf-8").splitlines()
-        return [entry for entry in map(parsed_line, lines) if entry is not None]
+        return list(read_measurements(self.metrics)) if self.metrics.exists() else []
 
     def close(self) -> None:
         """Release the lock."""
@@ -153,19 +171,32 @@ def begun_config(run: Path) -> TrainingConfig:
     """
     path = run / "config.json"
     try:
-        return config_from(json.loads(path.read_text(encoding="utf-8")))
+        return _read_config(path)
     except OSError as error:
-        raise ValueError(
-            f"--resume {run}: there is no run ({path.name}: {error.strerror}). Begin one with --config."
-        ) from error
+        problem, refusal = error, f"--resume {run}: there is no run ({path.name}: {error.strerror}). Begin one with --config."
     except ValueError as error:
-        raise ValueError(f"{path} cannot be read as settings ({error}): fix it, or begin a new run.") from error
+        problem, refusal = error, f"{path} cannot be read as settings ({error}): fix it, or begin a new run."
+    kept = newest_settings(run)
+    if kept is None:
+        raise ValueError(refusal) from problem
+    _log.warning("SVI: %s cannot be trusted (%s); taking the settings of the newest checkpoint.", path, problem)
+    return config_from(kept)
 
 
-def parsed_line(line: str) -> dict | None:
-    """Return the measurement in a line of metrics.jsonl, or None for an incomplete one."""
+def read_measurements(path: Path) -> Iterator[dict]:
+    """Yield the measurements in the file `path`, without damaged lines."""
+    yield from (entry for line in path.read_bytes().split(b"\n") if (entry := parsed_line(line)) is not None)
+
+
+def parsed_line(line: bytes) -> dict | None:
+    """Return the measurement in a line of metrics.jsonl, or None for an incomplete or damaged one."""
     try:
-        entry = json.loads(line)
-    except json.JSONDecodeError:
+        entry = unsealed(line)
+    except ValueError:
         return None
-    return entry if isinstance(entry, dict) and "step" in entry else None
+    return entry if isinstance(entry.get("step"), int) and isinstance(entry.get("kind"), str) else None
+
+
+def _read_config(path: Path) -> TrainingConfig:
+    """Return the settings in the file `path`; raise ValueError if it is damaged."""
+    return config_from(read_sealed(path))

@@ -1,4 +1,5 @@
 import os
+import shutil
 
 import pytest
 
@@ -50,3 +51,30 @@ def test_a_symlink_out_of_the_folder_is_refused(tmp_path):
         with pytest.raises(ValueError, match="leads out"):
             run_folder(output, prefix)
     assert list(outside.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symlinks need rights on Windows")
+@pytest.mark.parametrize("name", ["clips", "set_aside", "run.json", "finished.jsonl", ".lock", "clips/0.keep", "set_aside/x"])
+@pytest.mark.parametrize("target", ["file", "folder", "nothing", "circle", "another run"])
+def test_a_link_in_a_run_folder_that_leads_elsewhere_is_refused(tmp_path, name, target):
+    link = tmp_path / "output" / "run" / name
+    link.parent.mkdir(parents=True)
+    (tmp_path / "output" / "other").mkdir()
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "file").touch()
+    place = {"circle": link, "another run": tmp_path / "output" / "other"}.get(target, tmp_path / target)
+    link.symlink_to(place)
+    with pytest.raises(ValueError, match=f"{link} is a link that leads out of the run's folder.*remove the link"):
+        run_folder(tmp_path / "output", "run")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symlinks need rights on Windows")
+def test_an_output_folder_on_another_disk_and_links_inside_the_run_are_fine(tmp_path):
+    (tmp_path / "disk" / "svi" / "run" / "clips").mkdir(parents=True)
+    (tmp_path / "output").symlink_to(tmp_path / "disk")
+    run = tmp_path / "output" / "svi" / "run"
+    (run / "video-1.mp4").touch()
+    (run / "latest.mp4").symlink_to("video-1.mp4")
+    assert run_folder(tmp_path / "output", "svi/run") == run
+    shutil.rmtree(run)
+    assert run_folder(tmp_path / "output", "svi/run") == run and not run.exists()

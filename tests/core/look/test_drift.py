@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from svi_core.look.drift import measure_drift
+from svi_core.look import drift
+from svi_core.look.drift import FROZEN_DIFFERENCE, DriftMeter, measure_drift
 
 CLIPS, LENGTH = 3, 20
 
@@ -107,3 +108,52 @@ def test_brightness_by_hand():
 def test_lengths_must_fit():
     with pytest.raises(ValueError, match="has 60 frames, but its clips have 59"):
         report(scene(), (20, 20, 19))
+
+
+def meter_of(samples):
+    meter = DriftMeter([LENGTH] * len(samples))
+    meter._samples = samples
+    return meter
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_equal_clips_are_found_exactly_as_by_comparing_each_with_each(seed):
+    """Clips of one scene, two of which differ by a little less or a little more than what counts as equal."""
+    chance = np.random.default_rng(seed)
+    scene = chance.uniform(0.2, 0.8, (16, 16, 16, 3))
+    samples = [(scene + chance.normal(0, 0.01, scene.shape)).astype(np.float16) for _ in range(40)]
+    near = FROZEN_DIFFERENCE * chance.choice([0.97, 0.999, 1.001, 1.03]) * chance.choice([-1, 1], scene.shape)
+    samples[31] = (samples[7] + near).astype(np.float16)[:: chance.choice([-1, 1])]
+    for reverse in (False, True):
+        expected = bool(meter_of(samples).clip_differences(reverse).min() < FROZEN_DIFFERENCE)
+        assert drift._has_equal_clips(samples, reverse) is expected
+
+
+def test_a_clip_that_is_its_own_reverse_is_not_another_clip():
+    chance = np.random.default_rng(0)
+    half = chance.uniform(0.2, 0.8, (2, 8, 16, 16, 3)).astype(np.float16)
+    assert not drift._has_equal_clips([np.concatenate([clip, clip[::-1]]) for clip in half], reverse=True)
+
+
+@pytest.mark.parametrize("num_clips", [100, 1000])
+def test_few_clips_are_compared_however_many_there_are(monkeypatch, num_clips):
+    """Comparing each with each took 147 CPU seconds for 1000 clips."""
+    compared, difference = [0], drift._difference
+
+    def counted(*arguments):
+        compared[0] += 1
+        return difference(*arguments)
+
+    monkeypatch.setattr(drift, "_difference", counted)
+    chance = np.random.default_rng(0)
+    scene = chance.uniform(0.2, 0.8, (16, 16, 16, 3)).astype(np.float32)
+    noise = chance.normal(0, 0.01, (num_clips, 16, 4, 4, 3)).astype(np.float32)  # a still camera: coarse changes are small
+    samples = [(scene + own.repeat(4, 1).repeat(4, 2)).astype(np.float16) for own in noise]
+    assert not any(drift._has_equal_clips(samples, reverse) for reverse in (False, True))
+    assert compared[0] <= num_clips
+
+
+def test_each_frame_is_read_once():
+    read = []
+    assert measure_drift((frame for frame in scene() if read.append(0) is None), (LENGTH,) * CLIPS).verdict == "valid"
+    assert len(read) == CLIPS * LENGTH

@@ -280,9 +280,23 @@ def test_what_is_refused(tmp_path):
     with pytest.raises(ValueError, match="b is not the error bank of this snapshot"):
         other.restore({"journal": torch.tensor([2, 77])})
     other.close()
-    (tmp_path / "a" / "bank.json").write_bytes(b"{half")
-    with pytest.raises(ValueError, match="cannot be read"):
-        open_bank(tmp_path / "a", 2)
+
+
+@pytest.mark.parametrize("damage", [b"{half", b"\xff\xfe", b"", None])
+def test_damaged_settings_are_set_aside_and_the_entries_stay(tmp_path, caplog, damage):
+    bank = open_bank(tmp_path, 2)
+    add(bank, range(4))
+    snapshot, path = bank.snapshot(), tmp_path / "bank.json"
+    written = path.read_bytes()
+    bank.close()
+    damage = damage if damage is not None else written.replace(b'"capacity": 2', b'"capacity": 3')
+    assert damage != written
+    path.write_bytes(damage)
+    again = open_bank(tmp_path, 2)
+    again.restore(snapshot)
+    assert len(again) == len(snapshot["places"]) and path.read_bytes() == written
+    assert [file.read_bytes() for file in (tmp_path / "set_aside").iterdir()] == [damage] and "bank.json" in caplog.text
+    again.close()
 
 
 def test_a_small_disk_is_refused_before_training(tmp_path, monkeypatch):

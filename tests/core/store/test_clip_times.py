@@ -84,4 +84,5 @@ def test_a_broken_book_counts_as_empty_and_is_told(tmp_path, text, caplog):
     book.write_text(text)
     assert read_times(book) == [] and "times of earlier runs are not known" in caplog.text
     remember_times(book, [ClipTime(2.0, WORK, MODELS)])
+    assert [file.read_text() for file in (book.parent / "set_aside").iterdir()] == [text]
     assert len(read_times(book)) == 1

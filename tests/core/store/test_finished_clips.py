@@ -70,3 +70,14 @@ def test_a_full_disk_names_the_list(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="free space or check permissions") as caught:
         note_finished(tmp_path, replace(CLIP, index=1))
     assert caught.value.filename == str(tmp_path / LIST_NAME)
+
+
+def test_a_changed_prompt_is_not_shown_but_named(tmp_path, caplog):
+    for index in range(3):
+        note_finished(tmp_path, replace(CLIP, index=index, prompt="a cat"))
+    path = tmp_path / LIST_NAME
+    lines = path.read_bytes().split(b"\n")
+    lines[1] = lines[1].replace(b"a cat", b"a bat")
+    path.write_bytes(b"\n".join(lines))
+    assert [clip.index for clip in read_finished(tmp_path)] == [0, 2]
+    assert f"{path}: line 2 cannot be trusted" in caplog.text

@@ -141,6 +141,7 @@ def test_the_lock_of_a_killed_process_does_not_stay(tmp_path):
 
 def test_manifest_tells_the_clips_of_its_video_only(store):
     clips = (ShownClip(KEY, "a ü", 0, 81), ShownClip(OTHER, "b", 42, 76))
+    (store.folder / "video.mp4").write_bytes(b"frames")
     assert read_manifest(store.folder / "video.mp4") is None
     store.write_manifest(clips, "video.mp4")
     assert read_manifest(store.folder / "video.mp4") == clips
@@ -217,7 +218,7 @@ def test_a_record_of_an_earlier_version_is_still_read(store):
     store.save_latent(record(KEY), latent())
     path = store.clips / f"{KEY}.json"
     facts = json.loads(path.read_text())
-    del facts["plan_key"], facts["measures"]
+    del facts["plan_key"], facts["measures"], facts["checksum"]
     path.write_text(json.dumps(facts))
     assert store.record(KEY) == record(KEY)
 
@@ -257,3 +258,28 @@ def test_the_lock_is_released_even_where_the_owner_s_note_cannot_be_removed(tmp_
     assert "the lock is released" in caplog.text
     with RunStore(tmp_path):
         pass
+
+
+@pytest.mark.skipif(os.name == "nt", reason="symlinks need rights on Windows")
+@pytest.mark.parametrize("name", ["clips", ".owner", ".lock", "set_aside"])
+def test_nothing_is_written_through_a_planted_link(tmp_path, name):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (tmp_path / "run").mkdir()
+    target = outside if name in ("clips", "set_aside") else outside / "new"
+    (tmp_path / "run" / name).symlink_to(target)
+    with pytest.raises(ValueError, match=f"{name} is a link that leads out"):
+        RunStore(tmp_path / "run").__enter__()
+    assert list(outside.iterdir()) == [] and [path.name for path in (tmp_path / "run").iterdir()] == [name]
+
+
+def test_an_owner_s_note_that_is_no_text_does_not_block_the_folder(tmp_path):
+    (tmp_path / ".owner").write_bytes(b"\xff\xfe" * 100)
+    with RunStore(tmp_path):
+        assert (tmp_path / ".owner").read_text() == str(os.getpid())
+
+
+def test_what_a_stopped_ffmpeg_leaves_during_a_run_is_removed_at_its_end(tmp_path):
+    with RunStore(tmp_path) as store:
+        (store.clips / "x.1.staging.mp4").touch()  # by an ffmpeg whose process was killed before
+    assert list(store.clips.iterdir()) == []

@@ -67,8 +67,8 @@ def test_a_cancelled_run_spares_the_clips_of_the_video_before(store):
     for index, key in enumerate(keys):
         store.save_latent(record(key, index), latent(index))
     before, again = [ShownClip(key, "", 0, 81) for key in keys[:3]], []
-    store.write_manifest(before, "video.mp4")
     (store.folder / "video.mp4").touch()
+    store.write_manifest(before, "video.mp4")
     with pytest.raises(Stop), within_budget(store.folder, 1, again, []):
         again.append(before[0])
         raise Stop

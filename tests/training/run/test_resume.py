@@ -152,7 +152,7 @@ def test_going_on_from_a_checkpoint_is_bit_identical(uninterrupted, wan_folder, 
 @pytest.mark.parametrize(
     ("module", "function", "at_call"),
     [("training.run.checkpoint", "write_tensors", call) for call in (1, 2, 3, 5)]
-    + [("training.run.checkpoint", function, call) for function in ("write_bytes", "publish_folder") for call in (1, 2)]
+    + [("training.run.checkpoint", function, call) for function in ("write_sealed", "publish_folder") for call in (1, 2)]
     + [("svi_core.files.atomic_file", "sync_folder", call) for call in (2, 5, 6, 7)],
 )
 def test_kill_9_while_a_checkpoint_is_written(uninterrupted, wan_folder, tmp_path, module, function, at_call):
@@ -348,6 +348,9 @@ def test_other_settings_are_refused_by_name(wan_folder, tmp_path):
         resumed_config(run), memory=replace(more.memory, checkpointing=True, swapped_blocks=2)
     )
     (run / "config.json").write_text("{")
+    assert resumed_config(run) == resumed_config(run, (), ["loop.steps=2"])  # as in the newest checkpoint
+    for folder in checkpoints(run):
+        (folder / "state.json").write_text("{")
     with pytest.raises(ValueError, match=r"config.json cannot be read as settings"):
         resumed_config(run)
     with pytest.raises(ValueError, match="there is no run"):
