@@ -2,11 +2,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from svi_core.systems.lora_keys import canonical_key, module_of
 from svi_core.systems.lora import (
-    canonical_key,
     expert_named_in,
-    lora_shapes,
-    module_of,
     read_lora,
     report_match,
     stacking_warning,
