@@ -1,7 +1,7 @@
 """What ComfyUI makes of a LoRA on a model: the patches that it will merge, found by merging them without data.
 
-ComfyUI accepts any patch whose name matches, and logs an error when it merges one that does not fit. So each patch is merged here
-into a weight of the model's size on PyTorch's meta device, by ComfyUI's own adapter: no memory is used and no model is loaded.
+ComfyUI accepts any patch whose name matches, and only logs an error when it merges one that does not fit. So each patch is
+merged here into a weight of the model's size on PyTorch's meta device, by ComfyUI's own adapter: no memory, no loaded model.
 """
 
 import logging
@@ -82,8 +82,8 @@ def _require_sizes(model, name: str, tensors: dict[str, torch.Tensor], key_map: 
         asked = tensor.flatten().tolist() if part == "reshape_weight" and tensor.numel() < 9 else list(tensor.shape)
         if shape is not None and asked != list(shape):
             raise ValueError(
-                f"LoRA {name}: {key} makes {key_map[module]} {size_text(asked)}, but the model's is {size_text(shape)}: it is for "
-                "another model, or malformed. Choose another file."
+                f"LoRA {name}: {key} makes {key_map[module]} {size_text(asked)}, but the model's is {size_text(shape)}: the "
+                "file is for another model, or malformed. Choose another."
             )
 
 

@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -109,13 +110,13 @@ class LoraReport:
         if self.num_pose_tensors:
             lines.append(f"  pose encoder ({self.num_pose_tensors} tensors): not a LoRA, SVI Dance reads it")
         for title, names in (
-            ("not merged, of another size", self.misfits),
+            ("not merged", self.misfits),
             ("not matched", self.unmatched),
             ("without effect, since all zero", self.silent),
         ):
             if names:
-                more = ", ..." if len(names) > _MAX_NAMED else ""
-                lines.append(f"  {title} ({len(names)}): {', '.join(names[:_MAX_NAMED])}{more}")
+                more = "; ..." if len(names) > _MAX_NAMED else ""
+                lines.append(f"  {title} ({len(names)}): {'; '.join(names[:_MAX_NAMED])}{more}")
         return "\n".join(lines + [f"  WARNING: {warning}" for warning in self.warnings])
 
 
@@ -144,7 +145,7 @@ def lora_keys(name: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
     return keys
 
 
-def header_shapes(header: Mapping[str, dict]) -> dict[str, Sequence[int]]:
+def header_shapes(header: Mapping[str, Mapping[str, Any]]) -> dict[str, Sequence[int]]:
     """Return the shapes of the tensors that the header of a safetensors file lists."""
     return {key: entry["shape"] for key, entry in header.items() if key != "__metadata__"}
 
@@ -159,9 +160,7 @@ def read_lora(path: Path, name: str | None = None) -> LoraFile:
     keys = lora_keys(name, header_shapes(read_header(path)))
     stored, metadata = read_tensors(path)
     tensors = {key: stored[original] for key, original in keys.items()}
-    return LoraFile(
-        name, tensors, metadata, tuple(keys.values()), len(stored) - len(keys), silent_modules(name, tensors)
-    )
+    return LoraFile(name, tensors, metadata, tuple(keys.values()), len(stored) - len(keys), silent_modules(tensors))
 
 
 def expert_named_in(name: str, metadata: dict[str, str]) -> str | None:
@@ -190,8 +189,8 @@ def report_match(lora: LoraFile, match: LoraMatch, expert: str, strength: float)
         raise ValueError(_nothing_to_merge(lora, match))
     if match.touched <= lora.silent:
         raise ValueError(
-            f"LoRA {lora.name} would change nothing: in each of its {len(match.touched)} modules a matrix is all zeros, as before "
-            "the first step of training. Choose a later checkpoint, or 'none'."
+            f"LoRA {lora.name} would change nothing: in each of its {len(match.touched)} modules a matrix is all zeros, as "
+            "before the first step of training. Choose a later checkpoint, or 'none'."
         )
     warnings: list[str] = []
     named = expert_named_in(lora.name, lora.metadata)
@@ -217,7 +216,8 @@ def _nothing_to_merge(lora: LoraFile, match: LoraMatch) -> str:
     if match.misfits:
         return (
             f"LoRA {lora.name}: 0 of {num_modules} modules fit this model, so it would change nothing: "
-            f"{next(iter(match.misfits.values()))}. The file was made for another size of Wan (1.3B, 5B and 14B LoRAs do not mix)."
+            f"{next(iter(match.misfits.values()))}. The file was made for another size of Wan (1.3B, 5B and 14B LoRAs do not "
+            "mix)."
         )
     return (
         f"LoRA {lora.name}: 0 of {num_modules} modules match this model. Its keys look like "

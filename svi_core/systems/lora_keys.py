@@ -13,9 +13,7 @@ _WAN_ROOTS = (
     "blocks", "text_embedding", "time_embedding", "time_projection", "patch_embedding", "head", "img_emb",
 )  # fmt: skip
 _DIFFUSERS_ROOTS = ("condition_embedder", "proj_out", "scale_shift_table")
-_WRAPPERS = re.compile(
-    r"(?:(?:pipe|dit|model|module|_orig_mod|base_model|diffusion_model|transformer|transformer_2|unet)\.)*"
-)
+_WRAPPERS = re.compile(r"(?:(?:pipe|dit|model|module|_orig_mod|base_model|diffusion_model|transformer|transformer_2|unet)\.)*")
 _ROOT = re.compile(rf"(?:{'|'.join(_WAN_ROOTS + _DIFFUSERS_ROOTS)})\.")
 _FLAT_PREFIX = re.compile(r"lora_unet_+|lora_transformer_|lycoris_")  # kohya, OneTrainer, SimpleTuner's LyCORIS
 
@@ -49,7 +47,9 @@ _OUTSIDE_BLOCKS = {
     "condition_embedder.image_embedder.norm2": "img_emb.proj.4",
     "condition_embedder.image_embedder.pos_embed": "img_emb.emb_pos",
 }
-_FLAT = [{name.replace(".", "_"): ours for name, ours in names.items()} for names in (_OF_BLOCKS, _OUTSIDE_BLOCKS)]
+_FLAT_OF_BLOCKS, _FLAT_OUTSIDE_BLOCKS = (
+    {name.replace(".", "_"): ours for name, ours in names.items()} for names in (_OF_BLOCKS, _OUTSIDE_BLOCKS)
+)
 
 _PART = re.compile(
     r"(?:\.lora_(?P<side>A|B)(?:\.(?!bias$|weight$)[\w-]+)?(?:\.weight)?"  # PEFT, with or without the name of the adapter
@@ -71,16 +71,11 @@ def split_key(key: str) -> tuple[str, str]:
     return key[: match.start()], f"lora_{side}.weight" if side else match["part"]
 
 
-def module_of(key: str) -> str:
-    """Return the module that `key` adapts: `key` without its ``.lora_A.weight`` or similar ending."""
-    return split_key(key)[0]
-
-
 def canonical_key(key: str) -> str:
     """Return `key` in ComfyUI's dialect, or unchanged if its dialect is unknown.
 
-    ``pipe.dit.blocks.0.ffn.0.lora_A.default.weight`` (SVI 1.0), ``blocks.0...`` (2.0, DiffSynth), ``diffusion_model.blocks.0...``
-    (ComfyUI, kijai, ours) and ``transformer.blocks.0.ffn.net.0.proj...`` (diffusers) all become
+    ``pipe.dit.blocks.0.ffn.0.lora_A.default.weight`` (SVI 1.0), ``blocks.0...`` (2.0, DiffSynth),
+    ``diffusion_model.blocks.0...`` (ComfyUI, kijai, ours) and ``transformer.blocks.0.ffn.net.0.proj...`` (diffusers) all become
     ``diffusion_model.blocks.0.ffn.0.lora_A.weight``; ComfyUI reads kohya's ``lora_unet_blocks_0_ffn_0...``, which stays.
     """
     module, part = split_key(key)
@@ -93,7 +88,7 @@ def canonical_key(key: str) -> str:
 
 def _of_flat_name(name: str) -> str:
     """Return ComfyUI's name of a module whose parts are joined by underscores."""
-    renamed = _renamed(name, *_FLAT, "_")
+    renamed = _renamed(name, _FLAT_OF_BLOCKS, _FLAT_OUTSIDE_BLOCKS, "_")
     return _KOHYA_PREFIX + name if renamed == name else COMFY_PREFIX + renamed
 
 

@@ -62,37 +62,29 @@ def require_fitting_parts(file: str, keys: Mapping[str, str], shapes: Mapping[st
     """
     for stored in _by_module(keys).values():
         try:
+            of_parts = {part: tuple(shapes[key]) for part, key in stored.items()}
             _require_whole(stored)
-            _require_products(stored, {part: tuple(shapes[key]) for part, key in stored.items()})
+            _require_one_alpha(stored, of_parts)
+            _require_products(stored, of_parts)
         except ValueError as error:
             raise ValueError(f"LoRA {file} is malformed: {error} Download it again, or convert it anew.") from error
 
 
-def silent_modules(file: str, tensors: Mapping[str, torch.Tensor]) -> frozenset[str]:
-    """Return the modules of a LoRA, in ComfyUI's dialect, that it leaves as they are: a factor of each change is zero.
-
-    Raises:
-        ValueError: a tensor holds NaN or infinity; with `file` and the key.
-    """
-    ranges = {key: _range_of(tensor) for key, tensor in tensors.items()}
-    for key, ends in ranges.items():
-        if not all(map(math.isfinite, ends)):
-            raise ValueError(f"LoRA {file} is malformed: {key!r} holds NaN or infinity. Download it again, or train it anew.")
+def silent_modules(tensors: Mapping[str, torch.Tensor]) -> frozenset[str]:
+    """Return the modules of a LoRA, in ComfyUI's dialect, that it leaves as they are: a factor of each change is zero."""
     silent = set[str]()
     for module, parts in _by_module({key: key for key in tensors}).items():
         terms = [term for term in _TERMS if term & parts.keys() - {"alpha"}]
-        zero = {part for part, key in parts.items() if ranges[key] == (0.0, 0.0)}
+        zero = {part for part, key in parts.items() if _is_zero(tensors[key])}
         if terms and not _ALWAYS_CHANGE & parts.keys() and all(term & zero for term in terms):
             silent.add(module)
     return frozenset(silent)
 
 
-def _range_of(tensor: torch.Tensor) -> tuple[float, float]:
-    """Return the least and the greatest value; 0 and 0 for a tensor without values."""
-    if not tensor.numel():
-        return 0.0, 0.0
-    low, high = (tensor.float() if tensor.dtype.itemsize == 1 else tensor).aminmax()
-    return float(low), float(high)
+def _is_zero(tensor: torch.Tensor) -> bool:
+    """Whether all values are 0. The least and the greatest are found ten times as fast as any value that is not 0."""
+    values = tensor.float() if tensor.dtype.itemsize == 1 else tensor
+    return not tensor.numel() or all(float(end) == 0.0 for end in values.aminmax())
 
 
 def _by_module(keys: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -114,13 +106,16 @@ def _require_whole(stored: Mapping[str, str]) -> None:
             raise ValueError(f"{stored[found[0]]!r} has no {missing!r} beside it.")
     factors = [factor & stored.keys() for factor in _LOKR_FACTORS]
     if any(factors) and not all(factors):
-        raise ValueError(f"{stored[min(set().union(*factors))]!r} is one factor of a LoKr; the other is missing.")
+        raise ValueError(f"{stored[min(factors[0] | factors[1])]!r} is one factor of a LoKr; the other is missing.")
+
+
+def _require_one_alpha(stored: Mapping[str, str], shapes: Mapping[str, Shape]) -> None:
+    if math.prod(shapes.get("alpha", ())) != 1:
+        raise ValueError(f"{stored['alpha']!r} holds {size_text(shapes['alpha'])} numbers, but alpha is one number.")
 
 
 def _require_products(stored: Mapping[str, str], shapes: Mapping[str, Shape]) -> None:
-    """Refuse a module whose matrices cannot be multiplied, or whose alpha is not one number."""
-    if math.prod(shapes.get("alpha", ())) != 1:
-        raise ValueError(f"{stored['alpha']!r} holds {size_text(shapes['alpha'])} numbers, but alpha is one number.")
+    """Refuse a module whose matrices cannot be multiplied."""
     for left, right, core in _PRODUCTS:
         if left in shapes and right in shapes:
             _require_product(*((stored[part], shapes[part]) for part in (left, right, core) if part in shapes))
