@@ -108,4 +108,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         ValueError: see :func:`read_header`.
     """
     metadata = read_header(path)["__metadata__"]
-    return load_file(path), metadata
+    try:
+        return load_file(path), metadata
+    except SafetensorError as error:  # a type of numbers that PyTorch lacks
+        raise ValueError(f"{path} cannot be read as safetensors ({error}): convert it to fp16.") from error

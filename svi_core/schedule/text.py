@@ -160,8 +160,10 @@ def _with_option(paragraph: Paragraph, name: str, value: str) -> Paragraph:
         if value not in list(Seam):
             raise ValueError(f"seam is {value!r}: write seam {', seam '.join(Seam)}.")
         return replace(paragraph, spec=replace(spec, seam=Seam(value)))
+    if name == "lora" and len(spec.loras) == _MAX_LORAS:
+        raise ValueError(f"more than {_MAX_LORAS} lora options for one clip: keep one for each row of SVI LoRA.")
     if name == "lora":
-        return replace(paragraph, spec=replace(spec, loras=_with_lora(spec.loras, _lora(value))))
+        return replace(paragraph, spec=replace(spec, loras=(*spec.loras, _lora(value))))
     if name in ("anchor", "end"):
         if not re.fullmatch(r"[\w.-]+", value):
             raise ValueError(f"{name} is {value!r}: write a name of letters, digits, '_', '-' or '.'.")
@@ -194,14 +196,6 @@ def _number(name: str, value: str, low: float, high: float) -> float:
     if not re.fullmatch(r"-?(\d+(\.\d*)?|\.\d+)", value) or not low <= float(value) <= high:
         raise ValueError(f"{name} is {value!r}: write a number from {low:g} to {high:g}.")
     return float(value)
-
-
-def _with_lora(loras: tuple[LoraStrength, ...], lora: LoraStrength) -> tuple[LoraStrength, ...]:
-    if lora.name in (other.name for other in loras):
-        raise ValueError(f"lora {lora.name!r} appears twice: keep one.")
-    if len(loras) == _MAX_LORAS:
-        raise ValueError(f"more than {_MAX_LORAS} lora options: SVI LoRA rows are fewer.")
-    return (*loras, lora)
 
 
 def _lora(value: str) -> LoraStrength:

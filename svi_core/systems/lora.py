@@ -17,6 +17,10 @@ from .lora_parts import require_fitting_parts, silent_modules
 from .lora_variant import LoraVariant, variant_of_lora
 from .pose_keys import is_pose_key
 
+_DTYPES = {
+    torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2,
+    torch.int64, torch.int32, torch.int16, torch.int8, torch.uint8, torch.bool,
+}  # fmt: skip
 _MAX_NAMED = 8  # modules that a report names of each sort
 
 
@@ -160,6 +164,9 @@ def read_lora(path: Path, name: str | None = None) -> LoraFile:
     keys = lora_keys(name, header_shapes(read_header(path)))
     stored, metadata = read_tensors(path)
     tensors = {key: stored[original] for key, original in keys.items()}
+    for key, tensor in tensors.items():
+        if tensor.dtype not in _DTYPES:
+            raise ValueError(f"LoRA {name} is malformed: {keys[key]!r} is {tensor.dtype}: convert the file to fp16.")
     return LoraFile(name, tensors, metadata, tuple(keys.values()), len(stored) - len(keys), silent_modules(tensors))
 
 

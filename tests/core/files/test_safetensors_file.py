@@ -154,6 +154,13 @@ def test_what_only_the_library_refuses_is_named_too(tmp_path):
         read_tensors(path)
 
 
+def test_numbers_that_pytorch_lacks_are_refused_by_name(tmp_path):
+    kind = {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}
+    path = with_header(tmp_path / "six.safetensors", {"a": kind}, b"123")
+    with pytest.raises(ValueError, match=r"six.safetensors cannot be read as safetensors \(Dtype not understood"):
+        read_tensors(path)
+
+
 def test_missing_file_and_folder_are_named(tmp_path):
     for path in (tmp_path / "gone.safetensors", tmp_path):
         with pytest.raises(ValueError, match=str(path)):

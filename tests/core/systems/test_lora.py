@@ -52,6 +52,13 @@ def test_dance_beside_unianimate_is_warned_of(tmp_path):
     assert stacking_warning(style, [dance]) is stacking_warning(dance, [style]) is stacking_warning(dance, []) is None
 
 
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.complex64])
+def test_numbers_that_no_lora_has_are_refused_by_key(tmp_path, dtype):
+    save_file({f"blocks.0.ffn.0.lora_{side}.weight": torch.ones(4, 4).to(dtype) for side in "AB"}, tmp_path / "x.safetensors")
+    with pytest.raises(ValueError, match=f"LoRA x.safetensors is malformed: 'blocks.0.ffn.0.lora_[AB].weight' is {dtype}"):
+        read_lora(tmp_path / "x.safetensors")
+
+
 def test_two_keys_for_one_tensor_are_refused(tmp_path):
     keys = ["blocks.0.ffn.0.lora_A.weight", "diffusion_model.blocks.0.ffn.0.lora_A.weight"]
     with pytest.raises(ValueError, match="both mean"):
