@@ -92,7 +92,7 @@ class SVILoraStack(io.ComfyNode):
             node_id="SVILoraStack",
             display_name="SVI LoRA Stack",
             description="Apply LoRAs to one Wan model or to both Wan 2.2 experts. Reads official SVI 1.0 and 2.x files, "
-            "kijai's repacks, DiffSynth and kohya files. A file none of whose keys match is an error.",
+            "kijai's repacks, and files of DiffSynth, kohya and diffusers. A file that would change nothing is an error.",
             search_aliases=["load lora", "svi lora", "lora key not loaded"],
             inputs=[
                 io.Model.Input("model", tooltip="The Wan model, or the high-noise expert of Wan 2.2."),
@@ -102,7 +102,7 @@ class SVILoraStack(io.ComfyNode):
             outputs=[
                 io.Model.Output("model_out", display_name="model", tooltip="The model with its LoRAs."),
                 io.Model.Output("model_low_noise_out", display_name="model_low_noise", tooltip="The expert with its LoRAs."),
-                io.String.Output("report", tooltip="Matched and unmatched modules of each file."),
+                io.String.Output("report", tooltip="What of each file is merged, and what is not."),
             ],
         )
 

@@ -120,8 +120,13 @@ def _merges(patch, shape: Sequence[int]) -> bool:
         except Exception:  # ComfyUI's adapters raise anything on parts that do not fit
             return False
     changed = merged is not weight or weight._version != before  # pyright: ignore[reportPrivateUsage]
-    flat = (shape[0], math.prod(shape[1:])) if shape else ()  # trainers flatten a convolution's input
-    return changed and merged.shape == weight.shape and all(found in (tuple(shape), flat) for found in reshapes.found)
+    return changed and merged.shape == weight.shape and all(_is_layout_of(found, shape) for found in reshapes.found)
+
+
+def _is_layout_of(found: Sequence[int], shape: Sequence[int]) -> bool:
+    """Whether reshaping `found` to `shape` keeps each value in its place: sizes of 1 and a flattened input do not matter."""
+    inputs, found_inputs = ([size for size in sizes[1:] if size > 1] for sizes in (shape, found))
+    return tuple(found[:1]) == tuple(shape[:1]) and found_inputs in (inputs, [math.prod(inputs)])
 
 
 def _scales(scale: Sequence[int], shape: Sequence[int]) -> bool:

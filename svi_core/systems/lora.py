@@ -142,7 +142,7 @@ def lora_keys(name: str, shapes: Mapping[str, Sequence[int]]) -> dict[str, str]:
         if key in keys:
             raise ValueError(
                 f"LoRA {name}: {keys[key]!r} and {stored!r} both mean {key!r}: the file mixes dialects, or holds the LoRAs of "
-                "both experts. Convert it to one, or split it."
+                "both experts. Split it into files of one each."
             )
         keys[key] = stored
     require_fitting_parts(name, keys, shapes)

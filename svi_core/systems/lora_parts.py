@@ -103,7 +103,7 @@ def _require_whole(stored: Mapping[str, str]) -> None:
         found = [part for part in group if part in stored]
         if found and len(found) < len(group):
             missing = next(part for part in group if part not in stored)
-            raise ValueError(f"{stored[found[0]]!r} has no {missing!r} beside it.")
+            raise ValueError(f"{missing!r} is missing beside {stored[found[0]]!r}.")
     factors = [factor & stored.keys() for factor in _LOKR_FACTORS]
     if any(factors) and not all(factors):
         raise ValueError(f"{stored[min(factors[0] | factors[1])]!r} is one factor of a LoKr; the other is missing.")

@@ -82,7 +82,7 @@ def test_what_cannot_be_converted_is_named(tmp_path, capsys):
         convert(tmp_path / "odd.safetensors", tmp_path / "out.safetensors", "official")
     save_file({"blocks.0.ffn.0.lora_A.weight": torch.zeros(3, 3)}, tmp_path / "half.safetensors")
     with pytest.raises(
-        ValueError, match="half.safetensors is malformed: 'blocks.0.ffn.0.lora_A.weight' has no 'lora_B.weight' beside it"
+        ValueError, match="half.safetensors is malformed: 'lora_B.weight' is missing beside 'blocks.0.ffn.0.lora_A.weight'"
     ):
         convert(tmp_path / "half.safetensors", tmp_path / "out.safetensors", "official")
     assert main([str(tmp_path / "gone.safetensors"), str(tmp_path / "out.safetensors")]) == 2

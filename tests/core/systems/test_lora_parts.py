@@ -1,7 +1,5 @@
 """A LoRA file whose parts do not fit each other is refused by file and key, from the shapes in its header."""
 
-import re
-
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -43,7 +41,9 @@ def test_sound_modules_of_every_kind_pass(parts):
 @pytest.mark.parametrize(("kind", "missing"), [(k, p) for k, parts in SOUND.items() for p in parts if p not in STANDS_ALONE])
 def test_each_half_that_is_missing_is_told(kind, missing):
     rest = {part: shape for part, shape in SOUND[kind].items() if part != missing}
-    with pytest.raises(ValueError, match=rf"^LoRA x.safetensors is malformed: '{re.escape(Q)}\.[\w.]+' (has no|is one factor)"):
+    with pytest.raises(
+        ValueError, match=r"^LoRA x.safetensors is malformed: .*(is missing beside .*self_attn.q|self_attn.q.* is one factor)"
+    ):
         require(rest)
 
 
@@ -70,7 +70,9 @@ def test_parts_that_do_not_fit_each_other_are_named(parts, words):
 def test_a_file_is_refused_from_its_header_before_its_tensors_are_read(tmp_path, monkeypatch):
     save_file({f"{Q}.lora_B.default.weight": torch.ones(64, 1)}, tmp_path / "half.safetensors")
     monkeypatch.setattr("svi_core.systems.lora.read_tensors", lambda path: pytest.fail("read"))
-    with pytest.raises(ValueError, match=rf"^LoRA half.safetensors is malformed: '{Q}.lora_B.default.weight' has no 'lora_A"):
+    with pytest.raises(
+        ValueError, match=rf"half.safetensors is malformed: 'lora_A.weight' is missing beside '{Q}.lora_B.default"
+    ):
         read_lora(tmp_path / "half.safetensors")
 
 

@@ -61,6 +61,9 @@ def rotated(weight: torch.Tensor, blocks: torch.Tensor) -> torch.Tensor:
 
 PAIR = {"lora_A.weight": made(4, 64), "lora_B.weight": made(128, 4)}
 FLAT = {"lora_down.weight": made(4, 36 * 4), "lora_up.weight": made(64, 4), "alpha": torch.tensor(2.0)}
+TUCKER = {part: made(4, 4, 2, 2) for part in ("hada_t1", "hada_t2")} | {
+    part: made(4, 64 if part.endswith("a") else 36) for part in ("hada_w1_a", "hada_w1_b", "hada_w2_a", "hada_w2_b")
+}
 KRON = {"lokr_w1": made(8, 8), "lokr_w2_a": made(16, 2), "lokr_w2_b": made(2, 8)}
 LOHA, GLORA = loha(128, 64), glora(128, 64)
 BLOCKS = made(8, 16, 16)
@@ -71,6 +74,8 @@ FITTING = {  # module, its parts, and the weight that they make of w
         PATCH, FLAT, lambda w: w + 0.5 * (FLAT["lora_up.weight"] @ FLAT["lora_down.weight"]).reshape(w.shape)),
     "LoHa": (FFN, LOHA, lambda w: (
         w + (LOHA["hada_w1_a"] @ LOHA["hada_w1_b"]) * (LOHA["hada_w2_a"] @ LOHA["hada_w2_b"]))),
+    "LoHa of a convolution": (PATCH, TUCKER, lambda w: w + torch.einsum(
+        "i j k l, j r, i p -> p r k l", *map(TUCKER.get, ("hada_t1", "hada_w1_b", "hada_w1_a")))[:, :, None] ** 2),
     "LoKr": (FFN, KRON, lambda w: w + torch.kron(KRON["lokr_w1"], KRON["lokr_w2_a"] @ KRON["lokr_w2_b"])),
     "GLoRA": (FFN, GLORA, lambda w: (
         w + w @ GLORA["a1.weight"] @ GLORA["a2.weight"] + GLORA["b1.weight"] @ GLORA["b2.weight"])),

@@ -297,7 +297,7 @@ def test_a_malformed_lora_is_told_before_anything_loads(graph, read_run, folders
     graph["fast"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="lightx2v.safetensors", strength_model=1.0)
     graph["generate"]["inputs"]["model"] = ["fast", 0]
     files = {file.name: file for file in read_run(graph).files}
-    assert "'blocks.0.ffn.0.lora_B.weight' has no 'lora_A.weight' beside it" in files["lightx2v.safetensors"].complaint
+    assert "'lora_A.weight' is missing beside 'blocks.0.ffn.0.lora_B.weight'" in files["lightx2v.safetensors"].complaint
 
 
 def test_results_past_the_plan_are_told_only_for_a_dry_run(graph, read_run):
