@@ -45,11 +45,12 @@ def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
 
 
 def check_spec(sampler: ClipSampler, spec: ClipSpec, layout: Layout) -> None:
-    """Refuse a clip whose spec names an input that is not connected, or whose LoRAs contradict `layout`."""
+    """Refuse a clip whose spec names an input that is not connected, or whose LoRAs contradict `layout` or do not fit."""
     sampler.anchor_named(spec.anchor)
     if spec.end is not None and latents.FRAMES_KEY not in sampler.anchor_named(spec.end):
         raise ValueError(f"the end image {spec.end!r} holds only latents: make it from an image with SVI Anchor Encode.")
     require_lora_variants(layout, sampler.lora_variants(spec))
+    sampler.require_loras(spec)
 
 
 def _check_schedule(sampler: ClipSampler, plan: ClipPlan) -> None:

@@ -61,6 +61,10 @@ class ClipSampler:
         used = {name for row in rows for name, strength in row.sides if strength}
         return (*of_models, *(found for name, found in self._variants_of_rows.items() if name in used))
 
+    def require_loras(self, spec: ClipSpec) -> None:
+        """Refuse a LoRA row of `spec` that a model cannot take; raise ValueError."""
+        self._patched.require_loras(spec)
+
     def determinants(self, request: ClipRequest) -> object:
         """Return everything that the clip of `request` depends on, except the previous clip."""
         spec = request.spec

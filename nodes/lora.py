@@ -6,19 +6,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import comfy.lora
-import comfy.lora_convert
-import comfy.utils
 import folder_paths
 from comfy_api.latest import io
 
 from ..svi_core.files.fingerprint import large_file_fingerprint
 from ..svi_core.files.safetensors_file import read_header
 from ..svi_core.schedule.spec import LoraStrength
-from ..svi_core.systems.lora import LoraFile, LoraReport, lora_shapes, module_of, read_lora, report_match, stacking_warning
+from ..svi_core.systems.lora import LoraFile, LoraReport, read_lora, report_match, stacking_warning
 from ..svi_core.systems.lora_variant import LoraVariant, variant_of_lora
 from ..svi_core.systems.variants import VARIANTS, WAN21, WAN22
 from .bridge import models
+from .bridge.lora_patches import match_lora
 from .bridge.schemas import svi_schema
 
 NONE = "none"
@@ -94,7 +92,7 @@ class SVILoraStack(io.ComfyNode):
             node_id="SVILoraStack",
             display_name="SVI LoRA Stack",
             description="Apply LoRAs to one Wan model or to both Wan 2.2 experts. Reads official SVI 1.0 and 2.x files, "
-            "kijai's repacks, DiffSynth and kohya files. A file none of whose keys match is an error.",
+            "kijai's repacks, and files of DiffSynth, kohya and diffusers. A file that would change nothing is an error.",
             search_aliases=["load lora", "svi lora", "lora key not loaded"],
             inputs=[
                 io.Model.Input("model", tooltip="The Wan model, or the high-noise expert of Wan 2.2."),
@@ -104,13 +102,14 @@ class SVILoraStack(io.ComfyNode):
             outputs=[
                 io.Model.Output("model_out", display_name="model", tooltip="The model with its LoRAs."),
                 io.Model.Output("model_low_noise_out", display_name="model_low_noise", tooltip="The expert with its LoRAs."),
-                io.String.Output("report", tooltip="Matched and unmatched modules of each file."),
+                io.String.Output("report", tooltip="What of each file is merged, and what is not."),
             ],
         )
 
     @classmethod
     def execute(cls, model, loras, model_low_noise=None) -> io.NodeOutput:
         model, model_low_noise, reports = apply_rows(model, model_low_noise, loras)
+        log_reports(reports)
         return io.NodeOutput(model, model_low_noise, "\n".join(map(str, reports)) or "no LoRA applied")
 
 
@@ -149,6 +148,12 @@ def apply_rows(
         model_low_noise, more = _apply_files(model_low_noise, "low", low_files, read)
         reports += more
     return model, model_low_noise, reports
+
+
+def log_reports(reports: list[LoraReport]) -> None:
+    """Write `reports` to the server's log."""
+    for report in reports:
+        logging.log(logging.INFO if report.is_complete else logging.WARNING, "SVI LoRA Stack: %s", report)
 
 
 def with_strengths(rows: tuple[LoraRow, ...], changes: tuple[LoraStrength, ...]) -> tuple[LoraRow, ...]:
@@ -194,18 +199,12 @@ def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[obj
     """Return a clone of `model` with `lora` patched in through ComfyUI's ModelPatcher, and the report.
 
     Raises:
-        ValueError: nothing matched, or a module of another size (a LoRA for Wan 1.3B on 14B, say).
+        ValueError: it would change nothing (a LoRA for Wan 1.3B on 14B, say), or replaces weights by some of another size.
     """
-    lora = replace(lora, tensors=comfy.lora_convert.convert_lora(lora.tensors))
-    key_map = comfy.lora.model_lora_keys_unet(model.model, {})
-    _require_shapes(model, lora, key_map)
+    patches, match = match_lora(model, lora)
+    report = report_match(lora, match, expert, strength)
     patched = model.clone()
-    patches = comfy.lora.load_lora(lora.tensors, key_map, log_missing=False)
-    accepted = set(patched.add_patches(patches, strength))
-    owners = {key: _owner(key, key_map) for key in lora.tensors}
-    taken = {name for name in owners.values() if name and {key_map[name], _bias_of(key_map[name])} & accepted}
-    left = {module_of(key) for key, owner in owners.items() if owner not in taken}
-    report = report_match(lora, taken, left, expert, strength)
+    patched.add_patches(patches, strength)
     if warning := _base_warning(model, report.variant):
         report = replace(report, warnings=(*report.warnings, warning))
     if report.variant:
@@ -225,15 +224,6 @@ def _base_warning(model, claim: LoraVariant | None) -> str | None:
     return None if base in bases else f"it is for {' or '.join(sorted(bases))}, but this model is {base}."
 
 
-def _owner(key: str, key_map: dict[str, str]) -> str | None:
-    """Return the model's module that `key` of a file belongs to, whatever the kind of adapter."""
-    while key not in key_map:
-        key, dot, _ = key.rpartition(".")
-        if not dot:
-            return None
-    return key
-
-
 def _apply_files(model, expert: str, files: list[tuple[str, float]], read: ReadLora) -> tuple[object, list[LoraReport]]:
     """Apply (file name, strength) rows in order, skipping 'none' and strength 0."""
     models.require_i2v(model, "model_low_noise" if expert == "low" else "model")
@@ -246,27 +236,9 @@ def _apply_files(model, expert: str, files: list[tuple[str, float]], read: ReadL
         if warning := stacking_warning(lora, applied):
             report = replace(report, warnings=(*report.warnings, warning))
         applied.append(replace(lora, tensors={}))
-        logging.log(logging.WARNING if report.warnings or report.unmatched else logging.INFO, "SVI LoRA Stack: %s", report)
         reports.append(report)
     return model, reports
 
 
 def _lora_path(name: str) -> Path:
     return Path(folder_paths.get_full_path_or_raise("loras", name))
-
-
-def _require_shapes(model, lora: LoraFile, key_map: dict[str, str]) -> None:
-    for name, shape in lora_shapes(lora).items():
-        if name not in key_map:
-            continue
-        num_out, *inputs = comfy.utils.get_attr(model.model, key_map[name]).shape
-        expected = num_out, math.prod(inputs)  # trainers flatten a convolution's input
-        if shape != expected:
-            raise ValueError(
-                f"LoRA {lora.name}: {name} is {shape[0]} x {shape[1]}, but the model's is {expected[0]} x "
-                f"{expected[1]}: the file was made for another size of Wan (1.3B, 5B and 14B LoRAs do not mix)."
-            )
-
-
-def _bias_of(weight_key: str) -> str:
-    return weight_key.removesuffix(".weight") + ".bias"

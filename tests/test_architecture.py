@@ -49,6 +49,7 @@ FILES_WITH_COMFYUI = {
     "nodes/bridge/clip_times.py",
     "nodes/bridge/compiled.py",
     "nodes/bridge/latents.py",
+    "nodes/bridge/lora_patches.py",
     "nodes/bridge/models.py",
     "nodes/bridge/queued_graph.py",
     "nodes/bridge/run_path.py",

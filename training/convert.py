@@ -18,7 +18,8 @@ from torch import Tensor
 
 from svi_core.conditioning.dance import pose_state
 from svi_core.files.safetensors_file import read_tensors, write_tensors
-from svi_core.systems.lora import COMFY_PREFIX, read_lora
+from svi_core.systems.lora import read_lora
+from svi_core.systems.lora_keys import COMFY_PREFIX
 from svi_core.systems.pose_keys import POSE_KEY
 
 DIALECTS = {"comfy": COMFY_PREFIX, "official": "", "official-1.0": "pipe.dit."}

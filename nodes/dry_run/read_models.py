@@ -6,7 +6,7 @@ from dataclasses import replace
 from ...svi_core.dry_run.requested_run import ExpertModel, LoraUse, ModelFile
 from ...svi_core.files.safetensors_file import read_header
 from ...svi_core.systems.layouts import LAYOUTS, Layout
-from ...svi_core.systems.lora import expert_named_in
+from ...svi_core.systems.lora import expert_named_in, header_shapes, lora_keys
 from ...svi_core.systems.lora_variant import resolve_layout, variant_of_lora
 from ..bridge.models import require_i2v_file
 from ..bridge.queued_graph import MODEL_INPUTS, checkpoint_names, model_files, names_a_model
@@ -23,7 +23,10 @@ def read_model_files(reader: GraphReader, loop: str) -> tuple[dict[str, dict], t
         complaint = ""
         if file.path is not None and file.path.suffix in (".safetensors", ".sft"):
             try:
-                metadata[file.name] = read_header(file.path).get("__metadata__", {})
+                header = read_header(file.path)
+                metadata[file.name] = header.get("__metadata__", {})
+                if file.kind == "loras":
+                    lora_keys(file.name, header_shapes(header))
                 if file.name in checkpoints:
                     require_i2v_file(file.path, file.name)
             except ValueError as error:

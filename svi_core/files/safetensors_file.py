@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
@@ -21,6 +22,7 @@ _DTYPE_NAMES = {
     torch.float8_e5m2: "F8_E5M2", torch.bool: "BOOL", torch.uint8: "U8", torch.int8: "I8", torch.int16: "I16",
     torch.int32: "I32", torch.int64: "I64",
 }  # fmt: skip
+_MAX_KEY_LENGTH, _MAX_DIMENSIONS = 1000, 16  # no model comes near; names are searched and shown, shapes multiplied
 
 
 def write_tensors(path: Path, tensors: Mapping[str, torch.Tensor], metadata: Mapping[str, str] | None = None) -> None:
@@ -68,7 +70,7 @@ def write_tensors_one_by_one(
             file.write(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
 
 
-def read_header(path: Path) -> dict[str, dict]:
+def read_header(path: Path) -> dict[str, dict[str, Any]]:
     """Return "dtype" and "shape" of each tensor in `path` by its key, and the file's metadata as ``__metadata__``.
 
     Raises:
@@ -80,7 +82,7 @@ def read_header(path: Path) -> dict[str, dict]:
         with safe_open(path, "np") as opened:
             slices = {key: opened.get_slice(key) for key in opened.keys()}
             header = {key: {"dtype": part.get_dtype(), "shape": part.get_shape()} for key, part in slices.items()}
-            return {**header, "__metadata__": opened.metadata() or {}}
+            metadata = opened.metadata() or {}
     except OSError as error:
         raise ValueError(f"{path} cannot be read ({error.strerror}): check the path and its permissions.") from error
     except SafetensorError as error:
@@ -90,6 +92,13 @@ def read_header(path: Path) -> dict[str, dict]:
                 "get the .safetensors version of it."
             ) from error
         raise ValueError(f"{path} cannot be read as safetensors ({error}): download it again.") from error
+    for key, entry in header.items():
+        if len(key) > _MAX_KEY_LENGTH or len(entry["shape"]) > _MAX_DIMENSIONS:
+            raise ValueError(
+                f"{path} holds a tensor of {len(entry['shape'])} dimensions with a name of {len(key)} characters "
+                f"({key[:40]!r}...), which is no model's: download it again."
+            )
+    return {**header, "__metadata__": metadata}
 
 
 def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
@@ -99,4 +108,7 @@ def read_tensors(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
         ValueError: see :func:`read_header`.
     """
     metadata = read_header(path)["__metadata__"]
-    return load_file(path), metadata
+    try:
+        return load_file(path), metadata
+    except SafetensorError as error:  # a type of numbers that PyTorch lacks
+        raise ValueError(f"{path} cannot be read as safetensors ({error}): convert it to fp16.") from error

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from dev.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
 from dev.server import ComfyServer
@@ -95,6 +95,20 @@ def test_lora_strengths_by_clip_equal_the_stack_at_that_strength(comfy_server, r
     stack = [latent_of(comfy_server, "stack", clip["key"]) for clip in clips_of(comfy_server, "stack")]
     assert torch.equal(rows[0], plain[0]) and not torch.equal(rows[1], plain[1])
     assert torch.equal(rows[1], stack[1]) and not torch.equal(rows[0], stack[0])
+
+
+def test_a_lora_of_a_later_clip_is_checked_before_the_first(comfy_server, reference_image, tiny_models):
+    """A row at strength 0 that clip 2 raises, with one good file and one of another size of Wan."""
+    module = "diffusion_model.blocks.0.self_attn.q"
+    tensors = {f"{module}.lora_A.weight": torch.ones(2, 48), f"{module}.lora_B.weight": torch.ones(48, 2)}
+    save_file(tensors, tiny_models / "loras" / "small_wan.safetensors")
+    graph = with_lora_rows(scheduled(comfy_server, reference_image, "a\n\n[lora small=1]\nb", "later", clips=2))
+    small = {"lora": "small_wan.safetensors", "strength": 0.0, "lora_low_noise": "none", "strength_low_noise": 0.0}
+    graph["small"] = node("SVILora", loras=["row", 0], **small)
+    graph["generate"]["inputs"]["loras"] = ["small", 0]
+    with pytest.raises(ExecutionFailed, match=r"LoRA small_wan.safetensors: 0 of 1 modules fit this model.* 2 x 48"):
+        comfy_server.run(graph)
+    assert not (comfy_server.output_directory / "svi" / "later").exists()
 
 
 @pytest.mark.parametrize(

@@ -22,12 +22,25 @@ FORMS = {
     "kijai and ours": "diffusion_model.{}.lora_{}.weight",
     "diffsynth": "{}.lora_{}.weight",
     "kohya": "lora_unet_{}.lora_{}.weight",
+    "diffusers": "transformer.{}.lora_{}.weight",
+    "diffusers, old": "transformer.{}.lora.{}.weight",
+    "diffusers, joined": "lora_unet_{}.lora_{}.weight",
+}
+DIFFUSERS = {"self_attn": "attn1", "cross_attn": "attn2", "ffn.0": "ffn.net.0.proj", "ffn.2": "ffn.net.2"} | {
+    f"attn{n}.{ours}": f"attn{n}.{theirs}"
+    for n in (1, 2)
+    for ours, theirs in (("q", "to_q"), ("k", "to_k"), ("v", "to_v"), ("o", "to_out.0"))
 }
 
 
 def key_of(form: str, module: str, side: str) -> str:
-    if form == "kohya":
-        return FORMS[form].format(module.replace(".", "_"), {"A": "down", "B": "up"}[side])
+    if form.startswith("diffusers"):
+        for ours, theirs in DIFFUSERS.items():
+            module = module.replace(ours, theirs) if module.endswith(ours) or ours.endswith("attn") else module
+    if form not in ("svi 1.0", "svi 2.x", "kijai and ours", "diffsynth", "diffusers"):
+        side = {"A": "down", "B": "up"}[side]
+    if form in ("kohya", "diffusers, joined"):
+        return FORMS[form].format(module.replace(".", "_"), side)
     return FORMS[form].format(module, side)
 
 
@@ -58,15 +71,20 @@ def core_lora(pack):
     return sys.modules[f"{pack.__name__}.svi_core.systems.lora"]
 
 
+@pytest.fixture(scope="module")
+def canonical_key(pack):
+    return sys.modules[f"{pack.__name__}.svi_core.systems.lora_keys"].canonical_key
+
+
 @pytest.mark.parametrize("form", FORMS)
-def test_all_400_modules_of_the_14b_layout_match_in_every_dialect(model_14b, lora_nodes, core_lora, form):
+def test_all_400_modules_of_the_14b_layout_match_in_every_dialect(model_14b, lora_nodes, core_lora, canonical_key, form):
     shape = {key.removesuffix(".weight"): value.shape for key, value in model_14b.model.state_dict().items()}
     tensors = {}
     for module in MODULES_14B:
         out, into = shape[f"diffusion_model.{module}"]
         tensors[key_of(form, module, "A")] = torch.empty(128, into, device="meta")
         tensors[key_of(form, module, "B")] = torch.empty(out, 128, device="meta")
-    renamed = {core_lora.canonical_key(key): tensor for key, tensor in tensors.items()}
+    renamed = {canonical_key(key): tensor for key, tensor in tensors.items()}
     assert len(renamed) == 800
     lora = core_lora.LoraFile("x.safetensors", renamed, {}, tuple(tensors))
     patched, report = lora_nodes.apply_lora(model_14b, lora, "high", 1.0)
@@ -180,7 +198,7 @@ def test_a_pose_encoder_is_told_and_two_of_them_are_warned_of(pack, model, loras
     ("modules", "sizes", "words"),
     [
         (["single_blocks.0.linear1", "x.y"], {}, r"LoRA bad.safetensors: 0 of 2 modules .*single_blocks.0.linear1"),
-        ([Q], {"into": 48}, r"blocks.0.self_attn.q is 64 x 48, but the model's is 64 x 64"),
+        ([Q], {"into": 48}, r"self_attn.q has lora_A.weight 4 x 48, lora_B.weight 64 x 4, but the model's weight is 64 x 64"),
     ],
 )
 def test_files_for_other_models_are_errors(pack, model, loras, modules, sizes, words):
@@ -239,7 +257,7 @@ def test_a_lora_of_the_other_wan_is_warned_of(pack, model, loras, tiny_models):
     wan21 = load_diffusion_model(tiny_models, "wan2.1_i2v_480p_14B_fp16.safetensors")
     lora_path(loras, "svi-shot.safetensors", [Q])
     lora_path(loras, "SVI_v2_PRO.safetensors", [Q])
-    save_file({key_of("kijai and ours", Q, side): torch.zeros(*shape) for side, shape in (("A", (4, 64)), ("B", (64, 4)))},
+    save_file({key_of("kijai and ours", Q, side): torch.ones(*shape) for side, shape in (("A", (4, 64)), ("B", (64, 4)))},
               loras / "own.safetensors", {"svi.layout": "Shot"})  # fmt: skip
     for name, base, warns in (
         ("svi-shot", model, True),
@@ -279,5 +297,93 @@ def test_a_flattened_convolution_is_taken_as_comfyui_s_own_trainer_writes_it(pac
     assert change.shape == weight.shape and torch.allclose(change, torch.ones_like(change), atol=1e-2)
     tensors["diffusion_model.patch_embedding.lora_down.weight"] = torch.ones(2, num_in // 4)
     save_file(tensors, loras / "own.safetensors")
-    with pytest.raises(ValueError, match=f"is {len(weight)} x {num_in // 4}, but the model's is {len(weight)} x {num_in}"):
+    with pytest.raises(
+        ValueError, match=f"lora_down.weight 2 x {num_in // 4}, lora_up.weight {len(weight)} x 2, but the model's"
+    ):
         apply(pack, model, [("own.safetensors", 1.0, "none", 1.0)])
+
+
+BOTH_BLOCKS = [f"blocks.{block}.{layer}" for block in (0, 1) for layer in (*(f"self_attn.{p}" for p in "qkvo"), "cross_attn.k")]
+
+
+def test_diffusers_names_change_the_weights_as_wans_own_do(pack, model, loras):
+    lora_path(loras, "wan.safetensors", BOTH_BLOCKS, seed=3)
+    ours = apply(pack, model, [("wan.safetensors", 1.0, "none", 1.0)])[0]
+    for form in ("diffusers", "diffusers, old", "diffusers, joined"):
+        lora_path(loras, "simpletuner.safetensors", BOTH_BLOCKS, seed=3, form=form)
+        theirs, _, report = apply(pack, model, [("simpletuner.safetensors", 1.0, "none", 1.0)])
+        assert "10 of 10 modules matched" in report and theirs.patches.keys() == ours.patches.keys()
+        for module in BOTH_BLOCKS:
+            assert torch.equal(patched_weight(theirs, module), patched_weight(ours, module))
+
+
+def test_a_t2v_lora_gives_all_but_its_patch_embedding(pack, model, loras):
+    """A text-to-video model reads 16 channels: the layers behind fit, as people use such LoRAs."""
+    tensors = lora_path(loras, "t2v.safetensors", BOTH_BLOCKS)
+    tensors["diffusion_model.patch_embedding.lora_A.weight"] = torch.ones(4, 16 * 4)
+    tensors["diffusion_model.patch_embedding.lora_B.weight"] = torch.ones(64, 4)
+    save_file(tensors, loras / "t2v.safetensors")
+    patched, _, report = apply(pack, model, [("t2v.safetensors", 1.0, "none", 1.0)])
+    assert set(patched.patches) == {f"diffusion_model.{module}.weight" for module in BOTH_BLOCKS}
+    assert report.splitlines() == [
+        "t2v.safetensors -> model at 1: 10 of 11 modules matched",
+        "  not merged (1): diffusion_model.patch_embedding has lora_A.weight 4 x 64, lora_B.weight 64 x 4, but the model's "
+        "weight is 64 x 36 x 1 x 2 x 2",
+    ]
+
+
+def test_an_untrained_lora_is_refused(pack, model, loras):
+    tensors = lora_path(loras, "step0.safetensors", [Q, K])
+    save_file({k: torch.zeros_like(t) if "lora_B" in k else t for k, t in tensors.items()}, loras / "step0.safetensors")
+    with pytest.raises(
+        ValueError, match="LoRA step0.safetensors would change nothing: in each of its 2 modules a matrix is all"
+    ):
+        apply(pack, model, [("step0.safetensors", 1.0, "none", 1.0)])
+
+
+def test_a_lora_that_fits_one_expert_only_is_refused_on_the_other(pack, model, loras):
+    lora_path(loras, "a.safetensors", [Q])
+    lora_path(loras, "b.safetensors", [Q], out=48)
+    with pytest.raises(ValueError, match="LoRA b.safetensors: 0 of 1 modules fit this model"):
+        apply(pack, model, [("a.safetensors", 1.0, "b.safetensors", 1.0)], low=model)
+
+
+def test_fp8_models_are_judged_by_their_own_sizes(pack, tiny_models, loras, comfy):
+    import comfy.sd
+
+    path = str(tiny_models / "diffusion_models" / HIGH)
+    model = comfy.sd.load_diffusion_model(path, model_options={"dtype": torch.float8_e4m3fn})
+    lora_path(loras, "both.safetensors", [Q, K])
+    tensors = lora_path(loras, "wrong.safetensors", [Q], into=32)
+    save_file(tensors | lora_path(loras, "both.safetensors", [K]), loras / "wrong.safetensors")
+    assert "1 of 2 modules matched" in apply(pack, model, [("wrong.safetensors", 1.0, "none", 1.0)])[2]
+
+
+@pytest.fixture
+def patched_models(pack):
+    return sys.modules[f"{pack.__name__}.nodes.patched_models"].PatchedModels
+
+
+def test_rows_are_checked_at_the_strengths_of_each_clip(pack, model, loras, lora_nodes, patched_models):
+    """A row at 0 is not used, so it may be anything; a schedule that raises it is refused before its first clip."""
+    spec = sys.modules[f"{pack.__name__}.svi_core.schedule.spec"]
+    lora_path(loras, "good.safetensors", [Q])
+    lora_path(loras, "other.safetensors", [Q], out=48)
+    rows = (lora_nodes.LoraRow("good.safetensors", 1.0, "none", 1.0), lora_nodes.LoraRow("other.safetensors", 0.0, "none", 1.0))
+    models = patched_models(model, None, rows)
+    models.require_loras(spec.ClipSpec("a"))
+    models.require_loras(spec.ClipSpec("a", loras=(spec.LoraStrength("good", 0.5, 0.5),)))
+    with pytest.raises(ValueError, match="LoRA other.safetensors: 0 of 1 modules fit this model"):
+        models.require_loras(spec.ClipSpec("b", loras=(spec.LoraStrength("other", 0.3, 0.3),)))
+
+
+def test_a_file_is_checked_once_however_many_clips_use_it(pack, model, loras, lora_nodes, patched_models, monkeypatch):
+    spec = sys.modules[f"{pack.__name__}.svi_core.schedule.spec"]
+    lora_path(loras, "a.safetensors", [Q])
+    calls = []
+    module = sys.modules[patched_models.__module__]
+    monkeypatch.setattr(module, "apply_rows", lambda *given: calls.append(given) or (model, None, []))
+    models = patched_models(model, None, (lora_nodes.LoraRow("a.safetensors", 1.0, "none", 1.0),))
+    for index in range(1, 1000):
+        models.require_loras(spec.ClipSpec("a", loras=(spec.LoraStrength("a", index / 1000, 1.0),)))
+    assert len(calls) == 1

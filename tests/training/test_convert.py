@@ -7,13 +7,14 @@ from safetensors.torch import load_file, save_file
 from training.convert import convert, main
 
 MODULES = ("blocks.0.self_attn.q", "blocks.11.cross_attn.o", "blocks.3.ffn.2")
+DIFFUSERS = dict(zip(MODULES, ("blocks.0.attn1.to_q", "blocks.11.attn2.to_out.0", "blocks.3.ffn.net.2"), strict=True))
 
 
 def make_lora(path, form: str = "diffusion_model.{}", sides=("lora_A.weight", "lora_B.weight"), alpha: float | None = None):
     generator = torch.Generator().manual_seed(0)
     tensors = {}
     for module in MODULES:
-        name = form.format(module, flat=module.replace(".", "_"))
+        name = form.format(module, flat=module.replace(".", "_"), diffusers=DIFFUSERS[module])
         tensors[f"{name}.{sides[0]}"] = torch.randn(4, 6, generator=generator)
         tensors[f"{name}.{sides[1]}"] = torch.randn(8, 4, generator=generator)
         if alpha is not None:
@@ -52,6 +53,8 @@ def test_alpha_is_multiplied_in_for_the_official_code(tmp_path):
         ("lora_unet_{flat}", ("lora_down.weight", "lora_up.weight")),
         ("diffusion_model.{}", ("lora_down.weight", "lora_up.weight")),
         ("pipe.dit.{}", ("lora_A.default.weight", "lora_B.default.weight")),
+        ("transformer.{diffusers}", ("lora_A.weight", "lora_B.weight")),
+        ("transformer.{diffusers}", ("lora.down.weight", "lora.up.weight")),
     ],
 )
 def test_every_dialect_becomes_comfys(tmp_path, form, sides):
@@ -78,7 +81,9 @@ def test_what_cannot_be_converted_is_named(tmp_path, capsys):
     with pytest.raises(ValueError, match="norm3.diff' does not belong to a low-rank pair"):
         convert(tmp_path / "odd.safetensors", tmp_path / "out.safetensors", "official")
     save_file({"blocks.0.ffn.0.lora_A.weight": torch.zeros(3, 3)}, tmp_path / "half.safetensors")
-    with pytest.raises(ValueError, match="ffn.0 has only one matrix"):
+    with pytest.raises(
+        ValueError, match="half.safetensors is malformed: 'lora_B.weight' is missing beside 'blocks.0.ffn.0.lora_A.weight'"
+    ):
         convert(tmp_path / "half.safetensors", tmp_path / "out.safetensors", "official")
     assert main([str(tmp_path / "gone.safetensors"), str(tmp_path / "out.safetensors")]) == 2
     assert "gone.safetensors cannot be read" in capsys.readouterr().err

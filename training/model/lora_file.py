@@ -17,7 +17,8 @@ from svi_core.conditioning.dance import read_pose_encoder
 from svi_core.files.atomic_file import staged
 from svi_core.files.safetensors_file import write_tensors
 from svi_core.flow.flow_matching import TRAINED_SHIFT
-from svi_core.systems.lora import COMFY_PREFIX, read_lora
+from svi_core.systems.lora import read_lora
+from svi_core.systems.lora_keys import COMFY_PREFIX
 from training.model.adapters import LoraAdapters
 from training.model.backbone import Backbone
 from training.model.comfy_runtime import REPOSITORY, start_comfy

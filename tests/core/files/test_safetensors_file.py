@@ -99,6 +99,18 @@ def test_malformed_headers_are_refused_by_name(tmp_path, header, data):
         read_header(path)
 
 
+def test_shapes_and_names_that_no_model_has_are_refused_by_name(tmp_path):
+    """Their size would be multiplied number by number, and their name searched from each of its dots."""
+    for key, shape in (("a" * 1_000_000, [1]), ("a", [1] * 100_000), ("a", [0] + [2**60] * 1000)):
+        data = b"1234" if 0 not in shape else b""
+        path = with_header(tmp_path / "odd.safetensors", {key: {**F32, "shape": shape, "data_offsets": [0, len(data)]}}, data)
+        with pytest.raises(
+            ValueError, match=rf"odd.safetensors holds a tensor of {len(shape)} dimensions with a name of {len(key)}"
+        ) as e:
+            read_tensors(path)
+        assert len(str(e.value)) < 400
+
+
 @pytest.mark.parametrize("start", [b"", b"\x01", struct.pack("<Q", 2**60), struct.pack("<Q", 1000) + b"{}"])
 def test_truncated_files_are_refused(tmp_path, start):
     path = tmp_path / "cut.safetensors"
@@ -139,6 +151,13 @@ def test_a_header_whose_length_looks_like_a_pickle_is_sound(tmp_path, length):
 def test_what_only_the_library_refuses_is_named_too(tmp_path):
     path = with_header(tmp_path / "odd.safetensors", {"__metadata__": {"k": 1}, "a": F32}, b"1234")
     with pytest.raises(ValueError, match="odd.safetensors"):
+        read_tensors(path)
+
+
+def test_numbers_that_pytorch_lacks_are_refused_by_name(tmp_path):
+    kind = {"dtype": "F6_E2M3", "shape": [4], "data_offsets": [0, 3]}
+    path = with_header(tmp_path / "six.safetensors", {"a": kind}, b"123")
+    with pytest.raises(ValueError, match=r"six.safetensors cannot be read as safetensors \(Dtype not understood"):
         read_tensors(path)
 
 

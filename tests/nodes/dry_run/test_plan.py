@@ -410,6 +410,14 @@ def test_a_model_that_the_run_refuses_is_found_in_its_header(graph, read_run, fo
     assert re.search(found, complaint) and complaint.startswith(LOW) if found else complaint == ""
 
 
+def test_a_malformed_lora_is_told_before_anything_loads(graph, read_run, folders):
+    save_file({"blocks.0.ffn.0.lora_B.weight": torch.ones(4, 1)}, folders / "loras" / "lightx2v.safetensors")
+    graph["fast"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="lightx2v.safetensors", strength_model=1.0)
+    graph["generate"]["inputs"]["model"] = ["fast", 0]
+    files = {file.name: file for file in read_run(graph).files}
+    assert "'lora_A.weight' is missing beside 'blocks.0.ffn.0.lora_B.weight'" in files["lightx2v.safetensors"].complaint
+
+
 def test_results_past_the_plan_are_told_only_for_a_dry_run(graph, read_run):
     graph["latent"] = node("SaveLatent", samples=["generate", 1], filename_prefix="x")
     assert "SaveLatent (node latent) is connected to SVI Generate" in read_run(graph).remarks[0]

@@ -104,8 +104,12 @@ def test_the_same_lora_gives_the_same_bytes(wan_folder, tmp_path):
     ("spoil", "message"),
     [
         (
-            lambda tensors: tensors.update({"diffusion_model.blocks.9.ffn.0.lora_A.weight": torch.zeros(4, 64)}),
+            lambda tensors: tensors.update({"diffusion_model.blocks.9.ffn.0.diff_b": torch.ones(64)}),
             "ignores 1 keys",
+        ),
+        (
+            lambda tensors: tensors.update({"diffusion_model.blocks.9.ffn.0.lora_A.weight": torch.zeros(4, 64)}),
+            "'lora_B.weight' is missing beside 'diffusion_model.blocks.9.ffn.0.lora_A.weight'",
         ),
         (lambda tensors: tensors["diffusion_model.blocks.1.ffn.0.lora_B.weight"].mul_(1.1), "blocks.1.ffn.0: ComfyUI"),
         (
