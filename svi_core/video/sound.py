@@ -20,6 +20,9 @@ from .video_file import Sound
 _KBITS_PER_CHANNEL = 96
 _MAX_CHANNELS = 8
 _JOINED_RATE = 48_000  # samples per second of two sounds that follow each other
+FROM_ZERO = (  # ffmpeg's filters for such a sound; one that begins late is filled with silence from 0 on, one before 0 is cut
+    f"aresample={_JOINED_RATE}:async=1:first_pts=0,aformat=channel_layouts=stereo"
+)
 
 
 @dataclass(frozen=True)
@@ -97,14 +100,13 @@ def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sou
     Raises:
         OSError: it could not be written.
     """
-    before = first and (first.path.name, first.path.stat().st_size, first.seconds)
+    before = first and (first.path.name, first.path.stat().st_size, first.seconds, first.late)
     path = second.path.with_name(f"{second.path.stem}-after-{fingerprint(before, first_seconds)[:16]}.m4a")
     if not path.exists():
         silence = ["-f", "lavfi", "-i", f"anullsrc=r={_JOINED_RATE}:cl=stereo"]
-        shape = f"aresample={_JOINED_RATE},aformat=channel_layouts=stereo"
         fill = f"apad=whole_dur={first_seconds:.6f},atrim=end={first_seconds:.6f}"
-        graph = f"[0:a:0]{shape},{fill}[a];[1:a:0]{shape}[b];[a][b]concat=n=2:v=0:a=1[out]"
-        inputs = [*(["-i", first.path] if first else silence), "-i", second.path]
+        graph = f"[0:a:0]{FROM_ZERO},{fill}[a];[1:a:0]{FROM_ZERO}[b];[a][b]concat=n=2:v=0:a=1[out]"
+        inputs = [*(first.input if first else silence), "-i", second.path]
         _encode(path, [*inputs, "-filter_complex", graph, "-map", "[out]", "-b:a", f"{2 * _KBITS_PER_CHANNEL}k"])
     return replace(second, path=path, seconds=first_seconds + second.seconds)
 
