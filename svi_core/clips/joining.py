@@ -21,7 +21,7 @@ from ..store.run_store import RunStore
 from ..video.ffmpeg import run_ffmpeg
 from ..video.seams import Seam, blend_weights
 from ..video.shown_frames import EARLY, retime
-from ..video.sound import FROM_ZERO
+from ..video.sound import heard_until
 from ..video.source_video import SourceVideo, copy_to_timescale, require_shown
 from ..video.video_file import Sound, VideoCoding, join_videos, read_frames, write_video
 from .continuation import clips_of_video
@@ -261,10 +261,8 @@ def _write_sound(path: Path, joint: Joint) -> float:
             begin += piece.late + joint.fade_seconds
         seconds, sound = piece.end - begin, piece.source.sound(piece.source.num_frames)
         inputs += ["-f", "lavfi", "-i", "anullsrc=r=48000:cl=stereo"] if sound is None else sound.input
-        filters.append(
-            f"[{index}:a:0]{FROM_ZERO},atrim=start={0 if sound is None else begin:.6f},"
-            f"asetpts=PTS-STARTPTS,apad=whole_dur={seconds:.6f},atrim=end={seconds:.6f}[s{index}]"
-        )
+        filters.append(heard_until(piece.end, f"{index}:a:0", f"h{index}"))
+        filters.append(f"[h{index}]atrim=start={begin:.6f},asetpts=PTS-STARTPTS[s{index}]")
         total += seconds
     graph = ";".join(filters) + ";[s0][s1]concat=n=2:v=0:a=1[out]"
     with staged(path) as staging:

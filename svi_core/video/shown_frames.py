@@ -1,7 +1,7 @@
 """When a player shows the frames of a video: read from a file after its edit lists, and written into a file of our own.
 
-A frame is what ffmpeg decodes and shows, not a packet: a file cut without re-encoding has packets that are never shown. Times count
-from the file's zero, where its first picture or its first sound begins.
+A frame is what ffmpeg decodes and shows, not a packet: a file cut without re-encoding has packets that are never shown. Times
+count from the file's zero, where its first picture or its first sound begins.
 """
 
 import bisect
@@ -16,9 +16,9 @@ import av
 
 from .video_file import TIMESCALE, decoded_frames
 
-MAX_PICTURE_SECONDS = 600.0  # longest plausible time of one picture; a longer one means damaged time stamps
 EARLY = 0.25  # of a tick: how early a frame counts as shown, so that time stamps rounded to milliseconds do not jitter
-_MAX_STEP_BACK = 1.0  # seconds by which a damaged time stamp may lie before the last one
+_LONGEST_PICTURE = 600.0  # seconds: longest plausible time of one picture
+_LONGEST_STEP_BACK = 1.0  # seconds by which a time stamp may lie before the last one
 _TICK = 1.0 / float(TIMESCALE)
 
 
@@ -90,16 +90,24 @@ def _shown_frames(path: Path, _size: int, _changed: int) -> ShownFrames:
         raise OSError(f"{path} is not a video that can be read: it has no frame.")
     times, previous = list[float](), -_TICK
     for frame in frames:
-        if frame.seconds < previous - _MAX_STEP_BACK:
-            raise _damaged(path, f"after {previous:.2f} s they go back to {frame.seconds:.2f} s")
+        _require_plausible(path, max(0.0, previous), frame.seconds)
         previous = max(frame.seconds, previous + _TICK)
         times.append(previous)
     usual = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
     end = times[-1] + (frames[-1].duration or usual or 1.0)
-    for begin, stop in itertools.pairwise((0.0, *times, end)):
-        if stop - begin > MAX_PICTURE_SECONDS:
-            raise _damaged(path, f"nothing changes from {begin:.2f} s to {stop:.2f} s")
+    _require_plausible(path, times[-1], end)
     return ShownFrames(tuple(times), end, tuple(frame.hash for frame in frames))
+
+
+def fault_in_times(before: float, time: float) -> str | None:
+    """Return what is wrong with a time stamp of `time` seconds after one of `before`, and the fix; None if it is plausible."""
+    if time < before - _LONGEST_STEP_BACK:
+        fault = f"after {before:.2f} s they go back to {time:.2f} s"
+    elif time > before + _LONGEST_PICTURE:
+        fault = f"nothing changes from {before:.2f} s to {time:.2f} s"
+    else:
+        return None
+    return f"{fault}; give it new ones, for 16 frames per second with ffmpeg -i clip.mp4 -vf setpts=N/16/TB -r 16 new.mp4"
 
 
 def retime(source: Path, path: Path, times: Sequence[float]) -> None:
@@ -122,8 +130,6 @@ def retime(source: Path, path: Path, times: Sequence[float]) -> None:
             output.mux(packet)
 
 
-def _damaged(path: Path, reason: str) -> OSError:
-    return OSError(
-        f"{path} has damaged time stamps: {reason}. Give it new ones, for 16 frames per second for instance with "
-        f"ffmpeg -i {path.name} -vf setpts=N/16/TB -r 16 new.mp4."
-    )
+def _require_plausible(path: Path, before: float, time: float) -> None:
+    if fault := fault_in_times(before, time):
+        raise OSError(f"{path} has damaged time stamps: {fault}.")

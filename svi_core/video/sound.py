@@ -20,9 +20,7 @@ from .video_file import Sound
 _KBITS_PER_CHANNEL = 96
 _MAX_CHANNELS = 8
 _JOINED_RATE = 48_000  # samples per second of two sounds that follow each other
-FROM_ZERO = (  # ffmpeg's filters for such a sound; one that begins late is filled with silence from 0 on, one before 0 is cut
-    f"aresample={_JOINED_RATE}:async=1:first_pts=0,aformat=channel_layouts=stereo"
-)
+_JOINED_LAYOUT = "aformat=channel_layouts=stereo"
 
 
 @dataclass(frozen=True)
@@ -94,6 +92,19 @@ def sound_seconds(path: Path) -> float:
         return num_samples / stream.codec_context.sample_rate
 
 
+def heard_until(seconds: float, source: str, name: str) -> str:
+    """Return a graph of ffmpeg's filters: the sound `source` as it is heard from 0 to `seconds` under `name`, else silence.
+
+    What lies behind `seconds` is cut off first, so that a damaged time stamp cannot ask for days of silence. ffmpeg fails where
+    nothing is left, so the rest is mixed into silence.
+    """
+    return (
+        f"[{source}]atrim=end={seconds:.6f},aresample={_JOINED_RATE}:async=1:first_pts=0,{_JOINED_LAYOUT}[{name}-sound];"
+        f"anullsrc=r={_JOINED_RATE}:cl=stereo,atrim=end={seconds:.6f}[{name}-silence];"
+        f"[{name}-silence][{name}-sound]amix=duration=first:normalize=0[{name}]"
+    )
+
+
 def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sound:
     """Return `second` delayed by `first_seconds`, which `first` or silence fills, as a file beside that of `second`.
 
@@ -104,8 +115,8 @@ def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sou
     path = second.path.with_name(f"{second.path.stem}-after-{fingerprint(before, first_seconds)[:16]}.m4a")
     if not path.exists():
         silence = ["-f", "lavfi", "-i", f"anullsrc=r={_JOINED_RATE}:cl=stereo"]
-        fill = f"apad=whole_dur={first_seconds:.6f},atrim=end={first_seconds:.6f}"
-        graph = f"[0:a:0]{FROM_ZERO},{fill}[a];[1:a:0]{FROM_ZERO}[b];[a][b]concat=n=2:v=0:a=1[out]"
+        shape = f"aresample={_JOINED_RATE},{_JOINED_LAYOUT}"
+        graph = f"{heard_until(first_seconds, '0:a:0', 'a')};[1:a:0]{shape}[b];[a][b]concat=n=2:v=0:a=1[out]"
         inputs = [*(first.input if first else silence), "-i", second.path]
         _encode(path, [*inputs, "-filter_complex", graph, "-map", "[out]", "-b:a", f"{2 * _KBITS_PER_CHANNEL}k"])
     return replace(second, path=path, seconds=first_seconds + second.seconds)

@@ -155,9 +155,10 @@ def _read_too_early(container: InputContainer, stream: VideoStream | AudioStream
 
     It begins such a stream at 0 where a container's times may jump, as in a transport stream.
     """
-    if not container.format.flags & Flags.ts_discont.value or container.start_time is None or stream.start_time is None:
+    begin, base = stream.start_time, stream.time_base
+    if not container.format.flags & Flags.ts_discont.value or container.start_time is None or begin is None or base is None:
         return 0.0
-    return float(stream.start_time * stream.time_base) - container.start_time / av.time_base
+    return round(float(begin * base) - container.start_time / av.time_base, 5)
 
 
 def read_tail(source: SourceVideo, num_frames: int, trim_end: int = 0, frame_rate: float = FRAME_RATE) -> torch.Tensor:

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from dev.client import ExecutionFailed
 from dev.server import PACK_NODES, ComfyServer
 from svi_core.store.records import read_manifest
-from svi_core.video.source_video import probe_video
 from svi_core.video.shown_frames import shown_frames
+from svi_core.video.source_video import probe_video
 from svi_core.video.video_file import count_frames, read_frames
 from tests.e2e.graphs import PROMPTS, loop_graph, node
 
