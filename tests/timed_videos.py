@@ -56,7 +56,7 @@ def uneven(path: Path, times: list[float]) -> Path:
 
 
 def number_of(picture: np.ndarray) -> int:
-    """Return the number of a frame [H, W, 3] uint8 of an uneven video, whose grey gets up to 2 darker each time it is encoded."""
+    """Return the number of a frame [H, W, 3] uint8 of an uneven video, whose grey gets up to 2 darker with each encoding."""
     return math.ceil((float(picture.mean()) - 8.5) / 3)
 
 
