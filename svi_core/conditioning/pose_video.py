@@ -167,7 +167,7 @@ def pose_file(
     """Read the video file `path` once and return it as a pose video.
 
     Args:
-        frame_rate: average frames per second of the file.
+        frame_rate: average frames per second that the file states; poses come at it, unless its frames show that it is wrong.
         start_seconds: start of the part to use.
         seconds: length of that part; 0 for the rest of the file.
         on_frame: called for each frame; may raise to stop.
@@ -180,6 +180,7 @@ def pose_file(
     for frame in read_frames(path):
         on_frame()
         digests.append(_digest(frame))
+    frame_rate = shown.rate_near(frame_rate)
     indices = shown.at_rate(frame_rate)
     start = _frames_before(start_seconds, frame_rate)
     stop = _frames_before(start_seconds + seconds, frame_rate) if seconds else len(indices)

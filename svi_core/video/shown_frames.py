@@ -17,6 +17,7 @@ import av
 from .video_file import TIMESCALE, decoded_frames
 
 EARLY = 0.25  # of a tick: how early a frame counts as shown, so that time stamps rounded to milliseconds do not jitter
+_RATE_ERROR = 0.01  # by which a stated rate may differ from that of the frames' times
 _LONGEST_PICTURE = 600.0  # seconds: longest plausible time of one picture
 _LONGEST_STEP_BACK = 1.0  # seconds by which a time stamp may lie before the last one
 _TICK = 1.0 / float(TIMESCALE)
@@ -48,6 +49,10 @@ class ShownFrames:
         first, rate = self.times[0], self.rate
         return rate is None or all(abs((time - first) * rate - index) <= 0.5 for index, time in enumerate(self.times))
 
+    def rate_near(self, stated: float) -> float:
+        """Return the rate that a header states, or that of the frames' times, rounded, if they differ by more than 1 %."""
+        return stated if self.rate is None or abs(stated - self.rate) <= _RATE_ERROR * self.rate else round(self.rate, 2)
+
     def shifted(self, seconds: float) -> "ShownFrames":
         """Return the frames `seconds` later."""
         return replace(self, times=tuple(time + seconds for time in self.times), end=self.end + seconds) if seconds else self
@@ -65,7 +70,7 @@ class ShownFrames:
 
         A video of constant rate, within 1 % of `rate`, gives each frame once.
         """
-        if self.is_even and (self.rate is None or abs(self.rate - rate) <= 0.01 * rate):
+        if self.is_even and self.rate_near(rate) == rate:
             return range(len(self.times))
         first, indices = self.times[0], list[int]()
         while (seconds := first + (len(indices) + EARLY) / rate) < self.end:

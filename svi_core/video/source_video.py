@@ -29,7 +29,6 @@ _STREAM_CODECS = {"h264": "h264", "hevc": "h265"}
 _MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601"}  # by the numbers of H.273, as _FULL_RANGE by ffmpeg's own
 _FULL_RANGE = 2
 _COPY = ("-map", "0:v:0", "-c", "copy", "-video_track_timescale", TIMESCALE)
-_RATE_ERROR = 0.01  # by which the rate in a header may differ from that of the frames' times
 _TIME_ERROR = 0.002  # seconds: by which the frames of a copy may be shifted
 
 
@@ -123,7 +122,9 @@ def probe_video(path: Path) -> SourceVideo:
             path,
             width,
             height,
-            _frame_rate(float(stream.average_rate), shown),
+            round(
+                shown.rate_near(float(stream.average_rate)), 2
+            ),  # two decimals, on which keys of clips of earlier runs depend
             coding.codec.canonical_name,
             coding.pix_fmt,
             next((_MATRICES[tag] for tag in tags if tag in _MATRICES), "unspecified"),
@@ -142,12 +143,6 @@ def _first_frame(container: InputContainer, stream: VideoStream) -> VideoFrame |
             for frame in packet.decode():
                 return frame
     return None
-
-
-def _frame_rate(stated: float, shown: ShownFrames) -> float:
-    """Return the rate in the header, or that of the frames' times if it differs."""
-    rate = stated if shown.rate is None or abs(stated - shown.rate) <= _RATE_ERROR * shown.rate else shown.rate
-    return round(rate, 2)  # two decimals, on which the keys of clips of earlier runs depend
 
 
 def _read_too_early(container: InputContainer, stream: VideoStream | AudioStream) -> float:

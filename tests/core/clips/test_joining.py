@@ -65,13 +65,15 @@ def test_sound_is_joined_and_silence_filled_in(tmp_path, first, second):
     assert loud == [first, second] and abs(len(samples) - 20000) < 1500
 
 
-def test_different_sizes_and_rates_are_refused(tmp_path, pair):
+def test_different_sizes_and_too_much_trimming_are_refused(tmp_path, pair):
     other = probe_video(foreign_video(tmp_path / "c.mp4", size="32x16"))
     with pytest.raises(ValueError, match=r"a ü.mp4 \(16 x 16\) and c.mp4 \(32 x 16\) pixels"):
         Joint(Piece(pair[0]), Piece(other))
-    fast = probe_video(foreign_video(tmp_path / "d.mp4", size="16x16", rate=30))
-    with pytest.raises(ValueError, match="16 frames per second and d.mp4 30"):
-        write_joint(tmp_path / "j.mp4", Joint(Piece(pair[0]), Piece(fast, 1)), VideoCoding(), {})
+    with pytest.raises(ValueError, match=r"blend_frames is 5, but the pieces have 4 and 4 frames \(0.25 s and 0.25 s\)"):
+        Joint(Piece(pair[0]), Piece(pair[1]), Seam.LINEAR, 5)
+    fast = probe_video(foreign_video(tmp_path / "d.mp4", size="16x16", rate=80, seconds=0.1))
+    with pytest.raises(ValueError, match=r"blend_frames is 2, but the pieces have 4 and 8 frames \(0.25 s and 0.10 s\)"):
+        Joint(Piece(pair[0]), Piece(fast), Seam.LINEAR, 2)
     with pytest.raises(ValueError, match="4 frames, of which 3 are cut off its start and 1 off its end: keep some"):
         Piece(pair[0], 3, 1)
 
