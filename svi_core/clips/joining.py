@@ -20,14 +20,13 @@ from ..files.fingerprint import fingerprint, large_file_fingerprint
 from ..store.run_store import RunStore
 from ..video.ffmpeg import run_ffmpeg
 from ..video.seams import Seam, blend_weights
-from ..video.shown_frames import EARLY, retime
+from ..video.shown_frames import EARLY, TIME_ERROR, retime
 from ..video.sound import heard_until
 from ..video.source_video import SourceVideo, copy_to_timescale, require_shown
 from ..video.video_file import Sound, VideoCoding, join_videos, read_frames, write_video
 from .continuation import clips_of_video
 
 _log = logging.getLogger(__name__)
-_TIME_ERROR = 0.002  # seconds by which a frame may be shown at another time
 
 
 @dataclass(frozen=True)
@@ -208,7 +207,7 @@ def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[st
     silent, timed = (path.with_name(f"{path.stem}-{name}.mp4") for name in ("frames", "timed"))
     try:
         write_video(silent, (frame[None] for frame in joint.frames()), coding)
-        if max(abs(time - index / coding.frame_rate) for index, time in enumerate(joint.times)) > _TIME_ERROR:
+        if max(abs(time - index / coding.frame_rate) for index, time in enumerate(joint.times)) > TIME_ERROR:
             retime(silent, timed, joint.times)
             timed.replace(silent)
         _join_with_sound(path, [silent], [], joint, metadata)

@@ -17,6 +17,7 @@ import av
 from .video_file import TIMESCALE, decoded_frames
 
 EARLY = 0.25  # of a tick: how early a frame counts as shown, so that time stamps rounded to milliseconds do not jitter
+TIME_ERROR = 0.002  # seconds by which a frame may be shown at another time than before
 _RATE_ERROR = 0.01  # by which a stated rate may differ from that of the frames' times
 _LONGEST_PICTURE = 600.0  # seconds: longest plausible time of one picture
 _LONGEST_STEP_BACK = 1.0  # seconds by which a time stamp may lie before the last one

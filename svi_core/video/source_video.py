@@ -21,7 +21,7 @@ from av.format import Flags
 from ..files.atomic_file import staged
 from ..geometry import FRAME_RATE
 from .ffmpeg import run_ffmpeg
-from .shown_frames import EARLY, ShownFrames, shown_frames
+from .shown_frames import EARLY, TIME_ERROR, ShownFrames, shown_frames
 from .video_file import CODECS, TIMESCALE, Sound, VideoCoding, join_videos, read_frames, write_video
 
 _log = logging.getLogger(__name__)
@@ -29,7 +29,6 @@ _STREAM_CODECS = {"h264": "h264", "hevc": "h265"}
 _MATRICES = {1: "bt709", 4: "bt601", 5: "bt601", 6: "bt601"}  # by the numbers of H.273, as _FULL_RANGE by ffmpeg's own
 _FULL_RANGE = 2
 _COPY = ("-map", "0:v:0", "-c", "copy", "-video_track_timescale", TIMESCALE)
-_TIME_ERROR = 0.002  # seconds: by which the frames of a copy may be shifted
 
 
 @dataclass(frozen=True)
@@ -118,13 +117,12 @@ def probe_video(path: Path) -> SourceVideo:
         width, height = size[::-1] if round(frame.rotation / 90) % 2 else size
         tags = coding.colorspace, coding.color_primaries, coding.color_trc  # the first known one counts
         shown = shown_frames(path)
+        rate = shown.rate_near(float(stream.average_rate))
         return SourceVideo(
             path,
             width,
             height,
-            round(
-                shown.rate_near(float(stream.average_rate)), 2
-            ),  # two decimals, on which keys of clips of earlier runs depend
+            round(rate, 2),  # two decimals, on which the keys of clips of earlier runs depend
             coding.codec.canonical_name,
             coding.pix_fmt,
             next((_MATRICES[tag] for tag in tags if tag in _MATRICES), "unspecified"),
@@ -185,8 +183,10 @@ def _frame_before(source: SourceVideo, newest: int, num_ticks: int, frame_rate: 
     shown = source.shown
     if shown.is_even:
         return newest - int(num_ticks * source.frame_rate / frame_rate + 0.5)
+    if num_ticks == 0:
+        return newest
     seconds = shown.times[newest] - (num_ticks - EARLY) / frame_rate
-    return shown.on_screen(seconds) if num_ticks else newest
+    return shown.on_screen(seconds) if seconds >= shown.times[0] else -1
 
 
 def write_beginning(path: Path, source: SourceVideo, num_frames: int, coding: VideoCoding) -> None:
@@ -262,5 +262,5 @@ def require_shown(path: Path, hashes: Sequence[str], times: Sequence[float]) -> 
     if len(found.times) != len(times) or found.hashes[: len(hashes)] != tuple(hashes):
         raise OSError("its frames would change")
     shift = times[0] - found.times[0]
-    if max(abs(time + shift - wanted) for time, wanted in zip(found.times, times, strict=True)) > _TIME_ERROR:
+    if max(abs(time + shift - wanted) for time, wanted in zip(found.times, times, strict=True)) > TIME_ERROR:
         raise OSError("its times would change")

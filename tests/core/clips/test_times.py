@@ -91,6 +91,7 @@ def test_16_steps_of_motion_span_one_second_at_any_rate(tmp_path):
     assert times[numbers[-1]] - times[numbers[-17]] == pytest.approx(1.0, abs=0.1) and numbers[-1] == 79
     ticks = [times[-1] - k / 16 + 0.25 / 16 for k in reversed(range(33))]
     assert numbers == [max(index for index, time in enumerate(times) if time <= max(tick, 0)) for tick in ticks]
+    assert len(read_tail(source, 81)) == 47, "2.9 s have 46 ticks before the last one"
     trimmed = read_tail(source, 5, trim_end=30)  # the last frame is number 49 then, where 60 come in a second
     assert [number_of(frame.numpy() * 255) for frame in trimmed] == [34, 38, 42, 46, 49]
 
