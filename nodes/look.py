@@ -84,7 +84,7 @@ def _clips_of(path: Path, clip_length: int) -> tuple[ShownClip, ...]:
         if clips is None:
             raise ValueError(f"{path.name} is not the last video of an SVI run, so its clips are not known: set clip_length.")
         return clips
-    total = count_frames(path)
+    total = count_frames(path, decode=True)
     lengths = [min(clip_length, total - start) for start in range(0, total, clip_length)]
     return tuple(ShownClip("", "", 0, length) for length in lengths)
 

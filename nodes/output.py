@@ -42,7 +42,7 @@ class OutputSettings:
         """
         if self.length_seconds == 0.0:
             return 0
-        begun = start.num_frames / start.source.frame_rate if start else 0.0
+        begun = start.seconds if start else 0.0
         if begun >= self.length_seconds:
             raise ValueError(
                 f"length_seconds is {self.length_seconds:g}, but the video to continue already lasts {begun:.2f} seconds: "

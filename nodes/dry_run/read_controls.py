@@ -59,9 +59,10 @@ def _read_dance(reader: GraphReader, node: str) -> RequestedControl:
     if path is None:
         raise NotKnown(f"poses of {reader.graph.title(node)}: their number is not known yet")
     source = probe_video(path)
-    num_clips = num_dance_clips(source.num_frames, _read_layout(reader, node))
     rate = None if are_loose else source.frame_rate
-    return RequestedControl(Link(node, 1), num_clips, rate, reader.read(node, SVIDance, end_of_poses, source.num_frames))
+    num_poses = source.num_frames if rate is None else len(source.shown.at_rate(rate))
+    num_clips = num_dance_clips(num_poses, _read_layout(reader, node))
+    return RequestedControl(Link(node, 1), num_clips, rate, reader.read(node, SVIDance, end_of_poses, num_poses))
 
 
 def _read_talk(reader: GraphReader, node: str) -> RequestedControl:

@@ -82,7 +82,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         coding=VideoSettings(replace(output.coding, frame_rate=frame_rate), start=start).clip_coding,
         max_frames=earliest_end(output.max_frames(start, frame_rate), num_start_frames, controls),
         num_start_frames=num_start_frames,
-        start_seconds=start.num_frames / start.source.frame_rate if start else 0.0,
+        start_seconds=start.seconds if start else 0.0,
         until_stopped=until_stopped,
         is_seed_known=is_seed_known,
         is_start_known=is_start_known,

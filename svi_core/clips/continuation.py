@@ -66,6 +66,11 @@ class VideoStart:
         return self.source.width, self.source.height
 
     @property
+    def seconds(self) -> float:
+        """How long the kept part plays."""
+        return self.source.shown.end_of(self.num_frames)
+
+    @property
     def plan_key(self) -> str:
         """A hash of the kept part, for ClipPlan.continues."""
         return fingerprint("start", large_file_fingerprint(self.source.path), self.trim_end)
@@ -73,9 +78,7 @@ class VideoStart:
     @property
     def sound(self) -> Sound | None:
         """The video's sound, as long as its kept frames."""
-        if self.source.sound_codec is None:
-            return None
-        return Sound(self.source.path, self.source.sound_codec, self.num_frames / self.source.frame_rate)
+        return self.source.sound(self.num_frames)
 
     @property
     def clips(self) -> tuple[ShownClip, ...]:

@@ -1,9 +1,12 @@
 """Join two finished videos, with optional trims and a cross-fade.
 
-Whole videos of one codec that meet in a plain cut are joined by stream copy, and every decoded frame is compared. All others
-are encoded again, frame by frame, in constant memory.
+Whole videos of one codec that meet in a plain cut are joined by stream copy, and every shown frame is compared. All others are
+encoded again, frame by frame, in constant memory. Every frame keeps its time, so that the joined video lasts as long as its
+parts. Where the second video's sound begins before its picture, the last picture of the first one stays until then.
 """
 
+import bisect
+import functools
 import logging
 from collections import deque
 from collections.abc import Iterator
@@ -18,8 +21,10 @@ from ..store.run_store import RunStore
 from ..video.colour_tags import BT709, RGB, Colours, require_convertible, with_primaries
 from ..video.ffmpeg import run_ffmpeg
 from ..video.seams import Seam, blend_weights
-from ..video.source_video import SourceVideo, copy_to_timescale, video_seconds
-from ..video.video_file import Sound, VideoCoding, frame_hashes, join_videos, read_frames, write_video
+from ..video.shown_frames import EARLY, TIME_ERROR, retime
+from ..video.sound import heard_until
+from ..video.source_video import SourceVideo, copy_to_timescale, require_shown
+from ..video.video_file import Sound, VideoCoding, join_videos, read_frames, write_video
 from .continuation import clips_of_video
 
 _log = logging.getLogger(__name__)
@@ -52,6 +57,27 @@ class Piece:
         return self.source.num_frames - self.trim_start - self.trim_end
 
     @property
+    def times(self) -> tuple[float, ...]:
+        """Seconds from its first frame to each frame."""
+        shown = self.source.shown.times[self.trim_start : self.trim_start + self.num_frames]
+        return tuple(time - shown[0] for time in shown)
+
+    @property
+    def seconds(self) -> float:
+        """How long its frames are shown."""
+        return self.end - self.source.shown.times[self.trim_start]
+
+    @property
+    def end(self) -> float:
+        """Seconds from the zero of its file to the end of its last frame."""
+        return self.source.shown.end_of(self.trim_start + self.num_frames)
+
+    @property
+    def late(self) -> float:
+        """Seconds from its beginning, which may be a sound, to its first frame."""
+        return self.source.late if self.trim_start == 0 else 0.0
+
+    @property
     def is_whole(self) -> bool:
         """Whether nothing is cut off."""
         return self.trim_start == self.trim_end == 0
@@ -82,10 +108,10 @@ class Joint:
         if sizes[0] != sizes[1]:
             names = [f"{p.source.path.name} ({w} x {h})" for p, (w, h) in zip((self.first, self.second), sizes, strict=True)]
             raise ValueError(f"the videos differ in size: {names[0]} and {names[1]} pixels; scale one of them first.")
-        if not 0 <= self.num_blended <= min(self.first.num_frames, self.second.num_frames):
+        if not 0 <= self.num_blended <= self.first.num_frames or self.fade_seconds > self.second.seconds + self.early:
             raise ValueError(
                 f"blend_frames is {self.num_blended}, but the pieces have {self.first.num_frames} and {self.second.num_frames} "
-                "frames: use fewer."
+                f"frames ({self.first.seconds:.2f} s and {self.second.seconds:.2f} s): use fewer."
             )
         if not self.is_plain:
             self.require_encodable()
@@ -112,14 +138,46 @@ class Joint:
         return self.overlap == 0 and self.first.is_whole and self.second.is_whole
 
     @property
-    def num_frames(self) -> int:
-        """Frames of the joined video."""
-        return self.first.num_frames + self.second.num_frames - self.overlap
+    def overlap(self) -> int:
+        """Frames of the first piece that are mixed with frames of the second one."""
+        return 0 if self.seam is Seam.DROP else self.num_blended
+
+    @functools.cached_property
+    def fade_seconds(self) -> float:
+        """How long the cross-fade lasts."""
+        return self.first.seconds - self.first.times[-self.overlap] if self.overlap else 0.0
 
     @property
-    def overlap(self) -> int:
-        """Frames that both pieces share in the joined video."""
-        return 0 if self.seam is Seam.DROP else self.num_blended
+    def early(self) -> float:
+        """Seconds by which a frame of the second piece counts as shown before its time."""
+        return EARLY / self.first.source.frame_rate
+
+    @functools.cached_property
+    def partners(self) -> tuple[int, ...]:
+        """The frame of the second piece that is mixed into each of the last frames of the first one: that of its time."""
+        mixed = self.first.times[len(self.first.times) - self.overlap :]
+        return tuple(bisect.bisect_right(self.second.times, time - mixed[0] + self.early) - 1 for time in mixed)
+
+    @functools.cached_property
+    def num_faded(self) -> int:
+        """Frames of the second piece that are over when the cross-fade ends."""
+        if not self.overlap:
+            return 0
+        ends = (*self.second.times[1:], self.second.seconds)
+        return bisect.bisect_right(ends, self.fade_seconds + self.early)
+
+    @property
+    def times(self) -> tuple[float, ...]:
+        """Seconds from the first frame of the joined video to each of its frames, and to their end."""
+        first, second = self.first, self.second
+        begin = first.seconds - self.fade_seconds + (0.0 if self.overlap else second.late)
+        rest = (begin + max(time, self.fade_seconds) for time in (*second.times[self.num_faded :], second.seconds))
+        return (*first.times, *rest)
+
+    @property
+    def num_frames(self) -> int:
+        """Frames of the joined video."""
+        return self.first.num_frames + self.second.num_frames - self.num_faded
 
     def frames(self) -> Iterator[np.ndarray]:
         """Yield the joined frames [H, W, 3] uint8 in order; no more than a cross-fade is in memory."""
@@ -128,12 +186,15 @@ class Joint:
             waiting.append(frame)
             if len(waiting) > self.overlap:
                 yield waiting.popleft()
-        weights = list(map(float, blend_weights(self.seam, self.overlap)))
+        weights = map(float, blend_weights(self.seam, self.overlap))
+        mixes = deque(zip(self.partners, weights, strict=True))
         for index, frame in enumerate(self.second.frames(self.colours)):
-            if index < self.overlap:
-                mixed = waiting.popleft() * np.float32(1 - weights[index]) + frame * np.float32(weights[index])
-                frame = np.rint(mixed).astype(np.uint8)
-            yield frame
+            while mixes and mixes[0][0] == index:
+                _, weight = mixes.popleft()
+                mixed = waiting.popleft() * np.float32(1 - weight) + frame * np.float32(weight)
+                yield np.rint(mixed).astype(np.uint8)
+            if index >= self.num_faded:
+                yield frame
 
 
 def join_into_folder(folder: Path, joint: Joint, coding: VideoCoding, metadata: dict[str, object]) -> Path:
@@ -145,7 +206,7 @@ def join_into_folder(folder: Path, joint: Joint, coding: VideoCoding, metadata: 
     facts = [(large_file_fingerprint(p.source.path), p.trim_start, p.trim_end) for p in (joint.first, joint.second)]
     path = folder / f"video-{fingerprint(facts, joint.seam, joint.overlap, coding.tag)[:12]}.mp4"
     clips = [*clips_of_video(joint.first.source, joint.first.trim_start, joint.first.trim_end)]
-    clips += clips_of_video(joint.second.source, joint.second.trim_start + joint.overlap, joint.second.trim_end)
+    clips += clips_of_video(joint.second.source, joint.second.trim_start + joint.num_faded, joint.second.trim_end)
     with RunStore(folder) as store:
         write_joint(path, joint, coding, metadata)
         store.write_manifest(clips, path.name, is_final=True)
@@ -156,30 +217,29 @@ def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[st
     """Write the joined video to `path`; return whether it is a stream copy.
 
     Raises:
-        ValueError: the videos need encoding, and differ in frame rate, have colours that cannot be converted or an odd size.
+        ValueError: the videos need encoding, and have colours that cannot be converted or an odd size.
         OSError: a file cannot be read or written.
     """
     if joint.is_plain and _try_copy(path, joint, metadata):
         return True
     joint.require_encodable()
-    first, second = joint.first.source, joint.second.source
-    if abs(first.frame_rate - second.frame_rate) > 0.01 * first.frame_rate:
-        raise ValueError(
-            f"{first.path.name} has {first.frame_rate:g} frames per second and {second.path.name} {second.frame_rate:g}: "
-            "convert one of them, or join them whole and without a blend."
-        )
+    first = joint.first.source
     if (first.width % 2 or first.height % 2) and coding.pixel_format != "yuv444p":
         raise ValueError(
             f"{first.path.name} has {first.width} x {first.height} pixels, but {coding.pixel_format} takes even sizes only: "
             "choose yuv444p in SVI Output, or crop both videos."
         )
     coding = replace(coding, frame_rate=first.frame_rate, colours=joint.colours)
-    silent = path.with_name(f"{path.stem}-frames{STAGING_MARK}.mp4")
+    silent, timed = (path.with_name(f"{path.stem}-{name}{STAGING_MARK}.mp4") for name in ("frames", "timed"))
     try:
         write_video(silent, (frame[None] for frame in joint.frames()), coding)
-        _join_with_sound(path, [silent], joint, metadata)
+        if max(abs(time - index / coding.frame_rate) for index, time in enumerate(joint.times)) > TIME_ERROR:
+            retime(silent, timed, joint.times)
+            timed.replace(silent)
+        _join_with_sound(path, [silent], [], joint, metadata)
     finally:
         silent.unlink(missing_ok=True)
+        timed.unlink(missing_ok=True)
     return False
 
 
@@ -194,11 +254,9 @@ def _try_copy(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
     try:
         for source, part in zip(sources, parts, strict=True):
             copy_to_timescale(source.path, part)
-        _join_with_sound(path, parts, joint, metadata)
-        wanted = [digest for source in sources for digest in frame_hashes(source.path)]
-        seconds = sum(source.num_frames / source.frame_rate for source in sources)
-        if frame_hashes(path) == wanted and abs(video_seconds(path) - seconds) < 0.6 / max(s.frame_rate for s in sources):
-            return True
+        _join_with_sound(path, parts, [joint.first.seconds + joint.second.late], joint, metadata)
+        require_shown(path, [digest for source in sources for digest in source.shown.hashes], joint.times[:-1])
+        return True
     except OSError as error:
         _log.info("SVI: %s cannot be joined by copying (%s); encoding it instead.", path.name, error)
     finally:
@@ -208,14 +266,15 @@ def _try_copy(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
     return False
 
 
-def _join_with_sound(path: Path, files: list[Path], joint: Joint, metadata: dict[str, object]) -> None:
+def _join_with_sound(path: Path, files: list[Path], lengths: list[float], joint: Joint, metadata: dict[str, object]) -> None:
+    late = joint.first.late
     if joint.first.source.sound_codec is None and joint.second.source.sound_codec is None:
-        join_videos(path, files, joint.num_frames, metadata)
+        join_videos(path, files, joint.num_frames, metadata, None, lengths, late)
         return
     sound = path.with_name(f"{path.stem}-sound{STAGING_MARK}.m4a")
     try:
         seconds = _write_sound(sound, joint)
-        join_videos(path, files, joint.num_frames, metadata, Sound(sound, "aac", seconds))
+        join_videos(path, files, joint.num_frames, metadata, Sound(sound, "aac", seconds), lengths, late)
     finally:
         sound.unlink(missing_ok=True)
 
@@ -224,15 +283,13 @@ def _write_sound(path: Path, joint: Joint) -> float:
     """Write the sound of both pieces as AAC, with silence for a piece without sound; return its seconds."""
     inputs, filters, total = list[object](), list[str](), 0.0
     for index, piece in enumerate((joint.first, joint.second)):
-        rate = piece.source.frame_rate
-        frames = piece.num_frames - (joint.overlap if index == 1 else 0)  # the cross-fade has the sound of the first piece
-        begin, seconds = (piece.trim_start + piece.num_frames - frames) / rate, frames / rate
-        silent = piece.source.sound_codec is None
-        inputs += ["-f", "lavfi", "-i", "anullsrc=r=48000:cl=stereo"] if silent else ["-i", piece.source.path]
-        filters.append(
-            f"[{index}:a:0]aresample=48000,aformat=channel_layouts=stereo,atrim=start={0 if silent else begin:.6f},"
-            f"asetpts=PTS-STARTPTS,apad=whole_dur={seconds:.6f},atrim=end={seconds:.6f}[s{index}]"
-        )
+        begin = piece.source.shown.times[piece.trim_start] - piece.late
+        if index == 1 and joint.overlap:  # the cross-fade has the sound of the first piece
+            begin += piece.late + joint.fade_seconds
+        seconds, sound = piece.end - begin, piece.source.sound(piece.source.num_frames)
+        inputs += ["-f", "lavfi", "-i", "anullsrc=r=48000:cl=stereo"] if sound is None else sound.input
+        filters.append(heard_until(piece.end, f"{index}:a:0", f"h{index}"))
+        filters.append(f"[h{index}]atrim=start={begin:.6f},asetpts=PTS-STARTPTS[s{index}]")
         total += seconds
     graph = ";".join(filters) + ";[s0][s1]concat=n=2:v=0:a=1[out]"
     with staged(path) as staging:

@@ -96,8 +96,10 @@ class RunVideo:
         self.store.write_manifest(earlier, aside.name, is_final=True)
 
     def _join(self, path: Path, clips: Sequence[ShownClip], segments: Sequence[Path]) -> None:
-        num_frames = sum(clip.num_frames for clip in clips)
-        join_videos(path, segments, num_frames, self.settings.metadata, self._sound(num_frames))
+        num_frames, start = sum(clip.num_frames for clip in clips), self.settings.start
+        late = start.source.late if start else 0.0
+        lengths = [start.seconds - late] if start else []
+        join_videos(path, segments, num_frames, self.settings.metadata, self._sound(num_frames), lengths, late)
 
     def _sound(self, num_frames: int) -> Sound | None:
         """Return the sound of the first `num_frames` frames of the video."""
@@ -106,7 +108,7 @@ class RunVideo:
             return start.sound if start else None
         sound, begun = own.kept_in(self.store.folder), 0.0
         if start is not None:
-            begun = start.num_frames / start.source.frame_rate
+            begun = start.seconds
             sound = sound_after(start.sound, begun, sound)
         num_new = num_frames - (start.num_frames if start else 0)
         return replace(sound, seconds=min(sound.seconds, begun + num_new / self.settings.coding.frame_rate))

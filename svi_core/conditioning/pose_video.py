@@ -1,7 +1,8 @@
 """Pose videos for SVI-Dance: which frames a clip shows, fitted to the size of the video.
 
-A file is decoded again for each clip, so it is never in memory as a whole. Every frame has a digest, which enters the clip's
-key and identifies the frame after a seek.
+A video of varying rate gives what is on screen at each tick of its average rate, so that the dance keeps its speed. A file is
+decoded again for each clip, so it is never in memory as a whole. Every frame has a digest, which enters the clip's key and
+identifies the frame after a seek.
 
 Source: docs/METHOD.md, 8.1 and 8.4. Departs from the released code at the first seam, where that shows pose frame 80 twice.
 """
@@ -12,12 +13,14 @@ from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field
 from enum import StrEnum
+from functools import cached_property
 from pathlib import Path
 from typing import Protocol
 
 import numpy as np
 import torch
 
+from ..video.shown_frames import ShownFrames, shown_frames
 from ..video.video_file import read_frames, to_uint8
 
 _MARGIN_SECONDS = 2.0  # by which a seek lands before the first frame to read
@@ -118,26 +121,33 @@ class PoseFile:
 
     Attributes:
         path: the file.
-        num_after: frames of the file after the last one in `digests`.
+        frames: one digest for each frame of the file.
+        indices: the frame of the file that each pose is.
+        frame_rate: poses per second.
+        shown: when the file's frames are shown.
     """
 
     path: Path
-    digests: tuple[str, ...] = field(repr=False)
+    frames: tuple[str, ...] = field(repr=False)
+    indices: Sequence[int] = field(repr=False)
     frame_rate: float
-    num_after: int = 0
+    shown: ShownFrames = field(repr=False)
+
+    @cached_property
+    def digests(self) -> Sequence[str]:
+        return tuple(self.frames[index] for index in self.indices)
 
     def read(self, indices: Sequence[int], width: int, height: int) -> torch.Tensor:
-        """Return the frames `indices`, decoding each range of the file once; raise OSError if the file has changed."""
-        fitted: dict[int, np.ndarray] = {}
-        for part in _ranges(indices):
+        """Return the poses `indices`, decoding each range of the file once; raise OSError if the file has changed."""
+        wanted, fitted = [self.indices[index] for index in indices], dict[int, np.ndarray]()
+        for part in _ranges(wanted):
             fitted.update(zip(part, self._read_range(part, width, height), strict=True))
-        return torch.from_numpy(np.stack([fitted[index] for index in indices]))
+        return torch.from_numpy(np.stack([fitted[index] for index in wanted]))
 
     def _read_range(self, indices: range, width: int, height: int) -> list[np.ndarray]:
-        """Return the frames `indices`, after a seek or, failing that, from the beginning of the file."""
-        wanted = self.digests[indices.start : indices.stop]
-        num_from_end = len(self.digests) - indices.start + self.num_after
-        for last_seconds in (num_from_end / self.frame_rate + _MARGIN_SECONDS, None):
+        """Return the frames `indices` of the file, after a seek or, failing that, from its beginning."""
+        wanted = self.frames[indices.start : indices.stop]
+        for last_seconds in (self.shown.end - self.shown.times[indices.start] + _MARGIN_SECONDS, None):
             recent: deque[tuple[str, np.ndarray]] = deque(maxlen=len(wanted))
             with closing(read_frames(self.path, last_seconds)) as frames:
                 for frame in frames:
@@ -157,7 +167,7 @@ def pose_file(
     """Read the video file `path` once and return it as a pose video.
 
     Args:
-        frame_rate: average frames per second of the file.
+        frame_rate: average frames per second that the file states; poses come at it, unless its frames show that it is wrong.
         start_seconds: start of the part to use.
         seconds: length of that part; 0 for the rest of the file.
         on_frame: called for each frame; may raise to stop.
@@ -166,18 +176,20 @@ def pose_file(
         OSError: it is not a video that can be read.
         ValueError: the part to use has no frame.
     """
-    digests = []
+    shown, digests = shown_frames(path), list[str]()
     for frame in read_frames(path):
         on_frame()
         digests.append(_digest(frame))
+    frame_rate = shown.rate_near(frame_rate)
+    indices = shown.at_rate(frame_rate)
     start = _frames_before(start_seconds, frame_rate)
-    stop = min(len(digests), _frames_before(start_seconds + seconds, frame_rate)) if seconds else len(digests)
-    if start >= stop:
+    stop = _frames_before(start_seconds + seconds, frame_rate) if seconds else len(indices)
+    if not indices[start:stop]:
         raise ValueError(
-            f"poses: {path.name} has {len(digests)} frames, none of them in the part that begins at {start_seconds:g} s: "
+            f"poses: {path.name} has {len(indices)} frames, none of them in the part that begins at {start_seconds:g} s: "
             "begin earlier, or use all of it."
         )
-    return PoseFile(path, tuple(digests[start:stop]), frame_rate, len(digests) - stop)
+    return PoseFile(path, tuple(digests), indices[start:stop], frame_rate, shown)
 
 
 def _digest(frame: np.ndarray) -> str:

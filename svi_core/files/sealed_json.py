@@ -14,6 +14,10 @@ from .fingerprint import fingerprint
 _CHECKSUM = "checksum"
 
 
+class NotAnObjectError(ValueError):
+    """A file holds JSON of another kind, which no damage makes of an object."""
+
+
 def sealed(facts: Mapping[str, object]) -> dict[str, object]:
     """Return `facts` with their checksum, for json.dumps."""
     return {**facts, _CHECKSUM: fingerprint(json.loads(json.dumps(facts)))}
@@ -23,14 +27,15 @@ def unsealed(data: bytes) -> dict[str, Any]:
     """Return the JSON object in `data`, a file or a line, without its checksum.
 
     Raises:
-        ValueError: not a JSON object in UTF-8, or its checksum does not fit.
+        ValueError: not JSON in UTF-8, or its checksum does not fit.
+        NotAnObjectError: a list, a number or the like.
     """
     try:
         facts = json.loads(data.decode("utf-8"))
     except (ValueError, RecursionError) as error:
         raise ValueError(f"it is not JSON in UTF-8: {error}") from error
     if not isinstance(facts, dict):
-        raise ValueError(f"it is a JSON {type(facts).__name__} instead of an object")
+        raise NotAnObjectError(f"it is a JSON {type(facts).__name__} instead of an object")
     names = [_CHECKSUM] if _CHECKSUM in facts else [name for name, value in facts.items() if _is_hash(value)]
     for name in names:
         others = {key: value for key, value in facts.items() if key != name}

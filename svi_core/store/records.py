@@ -12,7 +12,7 @@ import torch
 
 from ..files.fingerprint import file_sha256, fingerprint
 from ..files.safetensors_file import read_tensors
-from ..files.sealed_json import read_sealed, write_sealed
+from ..files.sealed_json import NotAnObjectError, read_sealed, write_sealed
 
 FORMAT_VERSION = 1
 MANIFEST = "run.json"
@@ -147,6 +147,8 @@ def parsed_manifest(path: Path) -> Manifest | None:
         manifest = Manifest(facts["video"], tuple(ShownClip(**clip) for clip in facts["clips"]), facts.get("sha256"))
         for part in (manifest, *manifest.clips):
             _require_types(part)
+    except NotAnObjectError:
+        return None
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(
             f"{path} is not a manifest of an SVI run ({_reason(error)}): run the graph again to write it anew."

@@ -21,6 +21,7 @@ from .video_file import Sound
 _KBITS_PER_CHANNEL = 96
 _MAX_CHANNELS = 8
 _JOINED_RATE = 48_000  # samples per second of two sounds that follow each other
+_JOINED_LAYOUT = "aformat=channel_layouts=stereo"
 
 
 @dataclass(frozen=True)
@@ -92,20 +93,32 @@ def sound_seconds(path: Path) -> float:
         return num_samples / stream.codec_context.sample_rate
 
 
+def heard_until(seconds: float, source: str, name: str) -> str:
+    """Return a graph of ffmpeg's filters: the sound `source` as it is heard from 0 to `seconds` under `name`, else silence.
+
+    What lies behind `seconds` is cut off first, so that a damaged time stamp cannot ask for days of silence. ffmpeg fails where
+    nothing is left, so the rest is mixed into silence.
+    """
+    return (
+        f"[{source}]atrim=end={seconds:.6f},aresample={_JOINED_RATE}:async=1:first_pts=0,{_JOINED_LAYOUT}[{name}-sound];"
+        f"anullsrc=r={_JOINED_RATE}:cl=stereo,atrim=end={seconds:.6f}[{name}-silence];"
+        f"[{name}-silence][{name}-sound]amix=duration=first:normalize=0[{name}]"
+    )
+
+
 def sound_after(first: Sound | None, first_seconds: float, second: Sound) -> Sound:
     """Return `second` delayed by `first_seconds`, which `first` or silence fills, as a file beside that of `second`.
 
     Raises:
         OSError: it could not be written.
     """
-    before = first and (first.path.name, first.path.stat().st_size, first.seconds)
+    before = first and (first.path.name, first.path.stat().st_size, first.seconds, first.late)
     path = second.path.with_name(f"{second.path.stem}-after-{fingerprint(before, first_seconds)[:16]}.m4a")
     if not is_unchanged(path):
         silence = ["-f", "lavfi", "-i", f"anullsrc=r={_JOINED_RATE}:cl=stereo"]
-        shape = f"aresample={_JOINED_RATE},aformat=channel_layouts=stereo"
-        fill = f"apad=whole_dur={first_seconds:.6f},atrim=end={first_seconds:.6f}"
-        graph = f"[0:a:0]{shape},{fill}[a];[1:a:0]{shape}[b];[a][b]concat=n=2:v=0:a=1[out]"
-        inputs = [*(["-i", first.path] if first else silence), "-i", second.path]
+        shape = f"aresample={_JOINED_RATE},{_JOINED_LAYOUT}"
+        graph = f"{heard_until(first_seconds, '0:a:0', 'a')};[1:a:0]{shape}[b];[a][b]concat=n=2:v=0:a=1[out]"
+        inputs = [*(first.input if first else silence), "-i", second.path]
         _encode(path, [*inputs, "-filter_complex", graph, "-map", "[out]", "-b:a", f"{2 * _KBITS_PER_CHANNEL}k"])
     return replace(second, path=path, seconds=first_seconds + second.seconds)
 

@@ -22,6 +22,7 @@ from .ffmpeg import ffmpeg_reading, ffmpeg_writing, run_ffmpeg
 TIMESCALE = "90000"  # ticks per second, divisible by every usual frame rate, so that joined clips keep exact frame times
 CODECS = {"h264": "libx264", "h265": "libx265"}
 _MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "alac")
+_NOT_SHOWN = 0x4  # ffmpeg's flag of a packet that an edit list leaves out
 PIXEL_FORMATS = ("yuv420p", "yuv444p", "yuv420p10le")
 
 
@@ -66,11 +67,18 @@ class Sound:
         path: a sound or video file.
         codec: ffmpeg's name for the codec of its first sound stream; copied if an mp4 can hold it, else encoded as AAC.
         seconds: how much of it to play.
+        late: seconds to wait before it, beyond the times that ffmpeg reads in its file.
     """
 
     path: Path
     codec: str
     seconds: float
+    late: float = 0.0
+
+    @property
+    def input(self) -> tuple[object, ...]:
+        """The arguments with which ffmpeg reads it, whole and at its time."""
+        return (*(("-itsoffset", f"{self.late:.6f}") if self.late else ()), "-i", self.path)
 
 
 @dataclass(frozen=True)
@@ -79,6 +87,21 @@ class WrittenFrames:
 
     num_frames: int
     sha256: str
+
+
+@dataclass(frozen=True)
+class DecodedFrame:
+    """One frame that ffmpeg shows of a file.
+
+    Attributes:
+        seconds: its time.
+        duration: of it in seconds, 0 if unknown.
+        hash: of its pixels in its own pixel format.
+    """
+
+    seconds: float
+    duration: float
+    hash: str
 
 
 def to_uint8(frames: torch.Tensor) -> np.ndarray:
@@ -115,14 +138,18 @@ def join_videos(
     num_frames: int,
     metadata: Mapping[str, object] | None = None,
     sound: Sound | None = None,
+    lengths: Sequence[float] = (),
+    late: float = 0.0,
 ) -> None:
     """Join files of equal size and codec into `path` by stream copy.
 
     Args:
         segments: the files in order.
-        num_frames: of the join, checked.
+        num_frames: of the join as it is shown, checked.
         metadata: header entries; values other than text are stored as JSON. ComfyUI restores a graph from "workflow".
-        sound: to play from the first frame on.
+        sound: to play from the beginning.
+        lengths: of the first segments, seconds from their first frame to that of the next; the others last as they say.
+        late: seconds from the beginning to the first frame.
 
     Raises:
         OSError: ffmpeg failed or frames are missing; `path` is left as it was.
@@ -131,9 +158,9 @@ def join_videos(
     with staged(path) as staging:
         listing, header = staging.with_suffix(".txt"), staging.with_suffix(".ffmeta")
         try:
-            listing.write_text("".join(f"file {_quoted(segment)}\n" for segment in segments), encoding="utf-8")
+            listing.write_text(_listing(segments, lengths), encoding="utf-8")
             header.write_text(_ffmetadata(entries), encoding="utf-8")
-            run_ffmpeg(staging, _join_arguments(listing, header, sound), path)
+            run_ffmpeg(staging, _join_arguments(listing, header, sound, late), path)
         finally:
             listing.unlink(missing_ok=True)
             header.unlink(missing_ok=True)
@@ -141,21 +168,26 @@ def join_videos(
 
 
 def count_frames(path: Path, decode: bool = False) -> int:
-    """Return the number of frames in `path`: of its packets, or with `decode` of the frames decoded from them.
+    """Return the number of frames that `path` shows: of its shown packets, or with `decode` of the frames decoded from them.
 
     Raises:
         OSError: `path` is not a video that can be read.
     """
-    return len(_frame_lines(path, "framecrc", () if decode else ("-c", "copy")))
+    if decode:
+        return len(decoded_frames(path))
+    fields = (line.split(",") for line in _frame_lines(path, "framecrc", ("-c", "copy")))
+    return sum(not (_flags(line) & _NOT_SHOWN) for line in fields)
 
 
-def frame_hashes(path: Path) -> list[str]:
-    """Return a hash of each decoded frame of `path`, in its own pixel format.
+def decoded_frames(path: Path) -> list[DecodedFrame]:
+    """Return the frames that ffmpeg shows of `path`, after edit lists.
 
     Raises:
         OSError: `path` is not a video that can be read.
     """
-    return [line.rsplit(",", 1)[1].strip() for line in _frame_lines(path, "framemd5")]
+    lines = (line.split(",") for line in _frame_lines(path, "framemd5", ("-enc_time_base", f"1:{TIMESCALE}")))
+    tick = 1.0 / float(TIMESCALE)
+    return [DecodedFrame(int(line[2]) * tick, int(line[3]) * tick, line[5].strip()) for line in lines]
 
 
 def read_frames(path: Path, last_seconds: float | None = None) -> Generator[np.ndarray]:
@@ -191,18 +223,27 @@ def _encode_arguments(width: int, height: int, coding: VideoCoding) -> list[str]
     ]  # fmt: skip
 
 
-def _join_arguments(listing: Path, header: Path, sound: Sound | None) -> list[object]:
+def _listing(segments: Iterable[Path], lengths: Sequence[float]) -> str:
+    """Return ffmpeg's concat list of `segments`, the first of which have `lengths` in seconds."""
+    lines = [f"file {_quoted(segment)}\n" for segment in segments]
+    return "".join(
+        line + (f"duration {length:.6f}\n" if length else "") for line, length in itertools.zip_longest(lines, lengths)
+    )
+
+
+def _join_arguments(listing: Path, header: Path, sound: Sound | None, late: float) -> list[object]:
     """Return ffmpeg's arguments: the listed files one after the other, packets copied, with the header's metadata."""
     return [
-        "-f", "concat", "-safe", "0", "-i", listing, "-f", "ffmetadata", "-i", header,
-        *(["-t", f"{sound.seconds:.6f}", "-i", sound.path] if sound else []),
+        *(["-itsoffset", f"{late:.6f}"] if late else []), "-f", "concat", "-safe", "0", "-i", listing,
+        "-f", "ffmetadata", "-i", header,
+        *(["-t", f"{sound.seconds:.6f}", *sound.input] if sound else []),
         "-map", "0:v", *(["-map", "2:a:0"] if sound else []), "-map_metadata", "1", "-c:v", "copy",
         *(["-c:a", "copy" if sound.codec in _MP4_SOUND else "aac"] if sound else []), "-video_track_timescale", TIMESCALE,
         "-movflags", "+faststart+use_metadata_tags",
     ]  # fmt: skip
 
 
-def _frame_lines(path: Path, muxer: str, codec: Sequence[str] = ()) -> list[str]:
+def _frame_lines(path: Path, muxer: str, codec: Sequence[str]) -> list[str]:
     """Return the line that ffmpeg's `muxer` (framecrc or framemd5) writes for each frame of `path`.
 
     Raises:
@@ -211,6 +252,11 @@ def _frame_lines(path: Path, muxer: str, codec: Sequence[str] = ()) -> list[str]
     arguments = ["-map", "0:v:0", *codec, "-fps_mode", "passthrough", "-f", muxer]
     with ffmpeg_reading(path, arguments) as output:
         return [line for line in output.read().decode().splitlines() if line and not line.startswith("#")]
+
+
+def _flags(fields: Sequence[str]) -> int:
+    """Return the flags of a packet in a line of framecrc, which leaves out those of a plain key frame."""
+    return next((int(text.strip()[2:], 16) for text in fields if text.strip().startswith("F=")), 0)
 
 
 def _require_frames(staging: Path, num_frames: int, final: Path, decode: bool = False) -> None:

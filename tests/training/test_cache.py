@@ -154,6 +154,7 @@ def write_bad_clips(folder: Path) -> None:
     write_clip(folder / "black.mp4", [np.zeros((64, 64, 3), np.uint8)] * 20)
     write_clip(folder / "still.mp4", [picture(1)] * 20)
     write_clip(folder / "late.mp4", [np.zeros((64, 64, 3), np.uint8)] * 20 + [picture(n) for n in range(6)])
+    shutil.copy(Path(__file__).parents[1] / "late_timestamp.mp4", folder / "future.mp4")
     (folder / "empty.mp4").touch()
     whole = write_numbered(folder / "cut.mp4", 30)
     whole.write_bytes(whole.read_bytes()[:-900])
@@ -176,6 +177,7 @@ def test_every_bad_clip_is_named_with_its_reason_and_skipped(clips):
         "black.mp4": "plain frames",
         "still.mp4": "does not move",
         "late.mp4": "gives 6 frames at 16 per second, after 20 plain or frozen ones",
+        "future.mp4": "damaged time stamps: nothing changes from 0.00 s to 131072.00 s",
         "empty.mp4": "another kind|cannot be read",
         "cut.mp4": "cut off",
         "mute.mp4": "has no caption",
@@ -195,7 +197,7 @@ def test_nothing_usable_is_an_error_that_says_why(tmp_path):
     write_bad_clips(tmp_path / "clips")
     with pytest.raises(ValueError, match="gives no examples: .*mute.mp4.*report.json"):
         build_cache(settings(tmp_path / "clips"), FakeEncoders())
-    assert len(json.loads((tmp_path / "cache" / "report.json").read_text())["rejected"]) == 9
+    assert len(json.loads((tmp_path / "cache" / "report.json").read_text())["rejected"]) == 10
     (tmp_path / "none").mkdir()
     with pytest.raises(ValueError, match="gives no examples: no clip was found"):
         build_cache(settings(tmp_path / "none"), FakeEncoders())

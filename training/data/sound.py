@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from svi_core.conditioning.talk import prepared_speech
+from svi_core.video.shown_frames import fault_in_times
 
 
 def require_sound(path: Path) -> None:
@@ -39,6 +40,8 @@ def read_speech(path: Path) -> Tensor:
             waveform, rate, late = _decoded(container)
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path.name} cannot be read as a sound ({error.strerror})") from error
+    if fault := fault_in_times(0.0, abs(late)):
+        raise ValueError(f"{path.name} has damaged time stamps of picture and sound: {fault}")
     first = round(late * rate)
     mono = torch.nn.functional.pad(waveform.mean(dim=0), (max(0, first), 0))[max(0, -first) :]
     return prepared_speech(mono, rate)

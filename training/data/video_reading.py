@@ -1,11 +1,14 @@
 """Read clips at a fixed frame rate: tick k is the picture on screen k / rate seconds after the first frame.
 
-So clips of any rate, also a varying one, keep their speed, and a clip that already has the rate loses no frame. PyAV, which
-ComfyUI ships, decodes. Decoding does not prove that a file is intact, so cached results are keyed by a hash of the file.
+So clips of any rate, also a varying one, keep their speed, and a clip that already has the rate loses no frame. Damaged time
+stamps are an error, since they could give a clip millions of ticks. PyAV, which ComfyUI ships, decodes. Decoding does not prove
+that a file is intact, so cached results are keyed by a hash of the file.
 Source: docs/METHOD.md, 9.3 (16 frames per second) and 9.11, item 1 (the released loader never sees frame 80 of 81).
 """
 
+import heapq
 import itertools
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,12 +17,14 @@ from typing import TypeVar
 
 import av
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import Colorspace
 
 from svi_core.video.colour_tags import Colours, conversion, declared_colours, with_primaries
+from svi_core.video.shown_frames import EARLY, fault_in_times
 
 Item = TypeVar("Item")
-_EARLY = 0.25  # of a tick: how early a frame may count, so that time stamps rounded to milliseconds do not jitter
+_REORDERED = 16  # most pictures that a codec shows in another order than it stores them
 _SEEK_MARGIN = 1.0  # seconds before the first wanted frame where reading starts
 _UNSPECIFIED = 2  # colour space number of video without one
 _HD_HEIGHT = 720  # players assume BT.709 from this height on, if video names no colour space
@@ -73,7 +78,7 @@ def on_ticks(timed: Iterable[tuple[float, float, Item]], rate: float, first_tick
     tick = first_tick
     for shown, following in itertools.pairwise(itertools.chain(timed, [None])):
         end = shown[0] + shown[1] if following is None else following[0]
-        while (tick + _EARLY) / rate < end:
+        while (tick + EARLY) / rate < end:
             yield tick, shown[2]
             tick += 1
 
@@ -100,14 +105,14 @@ def read_ticks(path: Path, rate: float, first_tick: int = 0) -> Iterator[tuple[i
     """
     with _naming_faults(path) as container:
         stream = _video_stream(container)
-        frames = container.decode(stream)
+        frames = _stamped(container, stream)
         first = _first_frame(frames)
-        origin = first.time or 0.0
+        origin = first[0] or 0.0
         frames = itertools.chain([first], frames)
-        if first.pts is not None and first_tick / rate > 2 * _SEEK_MARGIN:
+        if first[0] is not None and first_tick / rate > 2 * _SEEK_MARGIN:
             seconds = origin + first_tick / rate - _SEEK_MARGIN
             container.seek(int(seconds / stream.time_base), stream=stream)
-            frames = container.decode(stream)
+            frames = _stamped(container, stream)
         yield from on_ticks(_timed(frames, stream, origin), rate, first_tick)
 
 
@@ -130,23 +135,50 @@ def read_pictures(path: Path, rate: float, ticks: Sequence[int]) -> Iterator[tup
     raise ValueError(f"ends before frame {wanted[position]} at {rate} frames per second: it has changed since it was scanned")
 
 
-def _timed(frames: Iterable[av.VideoFrame], stream: av.VideoStream, origin: float) -> Iterator[tuple[float, float, Frame]]:
+def _stamped(container: InputContainer, stream: av.VideoStream) -> Iterator[tuple[float | None, av.VideoFrame]]:
+    """Yield (time in seconds, frame) in the order of presentation; the time is None if the file has none.
+
+    An AVI has times of decoding only. PyAV gives them to the frames in the order of decoding: the earliest is the next one's.
+    """
+    stamped = ((frame.time, frame) for frame in container.decode(stream))
+    if container.format.name != "avi":
+        yield from stamped
+        return
+    times, waiting = list[float](), deque[av.VideoFrame]()
+    for time, frame in itertools.chain(stamped, [(None, None)] * _REORDERED):
+        if time is not None:
+            heapq.heappush(times, time)
+        if frame is not None:
+            waiting.append(frame)
+        if waiting and (frame is None or len(waiting) == _REORDERED):
+            yield heapq.heappop(times) if times else None, waiting.popleft()
+
+
+def _timed(
+    frames: Iterable[tuple[float | None, av.VideoFrame]], stream: av.VideoStream, origin: float
+) -> Iterator[tuple[float, float, Frame]]:
     """Yield (start, duration, frame) in seconds since `origin`. Frames without a time stamp follow at the average rate.
 
     Raises:
-        ValueError: the decoder marks a picture as damaged.
+        ValueError: the decoder marks a picture as damaged, or a time stamp is implausible.
     """
     usual = 1.0 / float(stream.average_rate or 25)
     aspect = float(stream.sample_aspect_ratio or 1)
-    start = -usual
-    for frame in frames:
+    start = None
+    for time, frame in frames:
+        follows = 0.0 if start is None else start + usual
         if frame.is_corrupt:
-            raise ValueError(f"is damaged at {start + usual:.2f} s: copy it again from its source")
-        start = max(start, frame.time - origin) if frame.pts is not None else start + usual
-        yield start, float(frame.duration * frame.time_base) if frame.duration else usual, Frame(frame, aspect)
+            raise ValueError(f"is damaged at {follows:.2f} s: copy it again from its source")
+        time = follows if time is None else time - origin
+        duration = float(frame.duration * frame.time_base) if frame.duration else usual
+        fault = (start is not None and fault_in_times(start, time)) or fault_in_times(time, time + duration)
+        if fault:
+            raise ValueError(f"has damaged time stamps: {fault}")
+        start = time if start is None else max(start, time)
+        yield start, duration, Frame(frame, aspect)
 
 
-def _first_frame(frames: Iterator[av.VideoFrame]) -> av.VideoFrame:
+def _first_frame(frames: Iterator[Item]) -> Item:
     first = next(frames, None)
     if first is None:
         raise ValueError("holds no picture")
@@ -168,7 +200,7 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 
 
 @contextmanager
-def _naming_faults(path: Path) -> Iterator[av.container.InputContainer]:
+def _naming_faults(path: Path) -> Iterator[InputContainer]:
     """Open `path`, and turn errors while reading it into a ValueError with the reason."""
     try:
         with av.open(str(path)) as container:

@@ -4,8 +4,9 @@ import pytest
 from svi_core.clips.joining import Joint, Piece, join_into_folder, write_joint
 from svi_core.store.records import read_manifest
 from svi_core.video.seams import Seam
-from svi_core.video.source_video import probe_video, video_seconds
-from svi_core.video.video_file import VideoCoding, count_frames, frame_hashes, read_frames, write_video
+from svi_core.video.shown_frames import shown_frames
+from svi_core.video.source_video import probe_video
+from svi_core.video.video_file import VideoCoding, count_frames, read_frames, write_video
 from tests.core.clips.test_continuation import CODINGS, ffmpeg, foreign_video
 
 LOSSLESS = VideoCoding(crf=0, pixel_format="yuv444p")
@@ -35,7 +36,7 @@ def joined(tmp_path, joint):
 def test_whole_videos_are_copied(tmp_path, pair):
     copied, found = joined(tmp_path, Joint(*map(Piece, pair)))
     assert copied and found == pytest.approx([10, 20, 30, 40, 100, 110, 120, 130], abs=1)
-    assert frame_hashes(tmp_path / "joined.mp4") == [h for source in pair for h in frame_hashes(source.path)]
+    assert list(shown_frames(tmp_path / "joined.mp4").hashes) == [h for source in pair for h in source.shown.hashes]
 
 
 def test_trims_and_a_cross_fade_by_hand(tmp_path, pair):
@@ -64,13 +65,15 @@ def test_sound_is_joined_and_silence_filled_in(tmp_path, first, second):
     assert loud == [first, second] and abs(len(samples) - 20000) < 1500
 
 
-def test_different_sizes_and_rates_are_refused(tmp_path, pair):
+def test_different_sizes_and_too_much_trimming_are_refused(tmp_path, pair):
     other = probe_video(foreign_video(tmp_path / "c.mp4", size="32x16"))
     with pytest.raises(ValueError, match=r"a ü.mp4 \(16 x 16\) and c.mp4 \(32 x 16\) pixels"):
         Joint(Piece(pair[0]), Piece(other))
-    fast = probe_video(foreign_video(tmp_path / "d.mp4", size="16x16", rate=30))
-    with pytest.raises(ValueError, match="16 frames per second and d.mp4 30"):
-        write_joint(tmp_path / "j.mp4", Joint(Piece(pair[0]), Piece(fast, 1)), VideoCoding(), {})
+    with pytest.raises(ValueError, match=r"blend_frames is 5, but the pieces have 4 and 4 frames \(0.25 s and 0.25 s\)"):
+        Joint(Piece(pair[0]), Piece(pair[1]), Seam.LINEAR, 5)
+    fast = probe_video(foreign_video(tmp_path / "d.mp4", size="16x16", rate=80, seconds=0.1))
+    with pytest.raises(ValueError, match=r"blend_frames is 2, but the pieces have 4 and 8 frames \(0.25 s and 0.10 s\)"):
+        Joint(Piece(pair[0]), Piece(fast), Seam.LINEAR, 2)
     with pytest.raises(ValueError, match="4 frames, of which 3 are cut off its start and 1 off its end: keep some"):
         Piece(pair[0], 3, 1)
 
@@ -92,10 +95,10 @@ def test_a_copied_join_plays_as_long_as_its_parts(tmp_path, order):
     paths = [tmp_path / f"{name}.mp4" for name in ("ours", "foreign", "plain")]
     pieces = [Piece(probe_video(paths[index])) for index in order]
     copied = write_joint(tmp_path / "joined.mp4", Joint(*pieces), VideoCoding(), {})
-    assert video_seconds(tmp_path / "joined.mp4") == pytest.approx(2.0, abs=0.13)
+    assert shown_frames(tmp_path / "joined.mp4").end == pytest.approx(2.0, abs=0.13)
     assert probe_video(tmp_path / "joined.mp4").frame_rate == pytest.approx(16, abs=1.2)
-    hashes = [h for piece in pieces for h in frame_hashes(piece.source.path)]
-    assert (frame_hashes(tmp_path / "joined.mp4") == hashes) == copied
+    hashes = [h for piece in pieces for h in piece.source.shown.hashes]
+    assert (list(shown_frames(tmp_path / "joined.mp4").hashes) == hashes) == copied
 
 
 def test_an_odd_size_is_refused_where_the_coding_cannot_have_it(tmp_path):

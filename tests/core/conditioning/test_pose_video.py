@@ -1,5 +1,6 @@
 """Pose videos: frames fitted by hand, windows of clips by hand, and files read without holding them."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from svi_core.conditioning import pose_video
 from svi_core.conditioning.pose_video import WhenPosesEnd, fit_pose, num_clips_for, pose_file, pose_images, pose_indices
 from svi_core.video.source_video import probe_video
 from svi_core.video.video_file import VideoCoding, read_frames, write_video
+from tests.timed_videos import cut, number_of, sixty_then_ten, uneven
 
 LOOP, STOP, HOLD = WhenPosesEnd
 REAL = Path("/work/shared/data/pose/pose.mp4")
@@ -120,11 +122,33 @@ def test_a_file_and_its_frames_are_the_same_poses(video):
 def test_a_trimmed_file_has_the_frames_of_its_part(video):
     """From 1 s for 0.5 s at 24 frames per second: frames 24 .. 35."""
     poses = pose_file(video, 24.0, 1.0, 0.5)
-    assert len(poses.digests) == 12 and poses.num_after == 24
+    assert len(poses.digests) == 12
     assert numbers(poses.read([0, 5, 11], 32, 32)) == [24, 29, 35]
     assert len(pose_file(video, 24.0, 2.0).digests) == 12
     with pytest.raises(ValueError, match="60 frames, none of them in the part that begins at 3 s"):
         pose_file(video, 24.0, 3.0)
+
+
+def test_a_video_of_varying_rate_gives_its_poses_in_time(tmp_path):
+    """60 frames in a second, then 20 in two: what is on screen at each of 27.24 ticks per second, the average rate."""
+    path, times = uneven(tmp_path / "pose.mp4", sixty_then_ten()), [round(time, 3) for time in sixty_then_ten()]
+    poses = pose_file(path, 27.24)
+    ticks = [(k + 0.25) / 27.24 for k in range(80)]
+    expected = [max(index for index, time in enumerate(times) if time <= tick) for tick in ticks]
+    assert [number_of(pose.numpy()) for pose in poses.read(range(80), 64, 64)] == expected
+    assert poses.frame_rate == 27.24 and expected[27:32] == [60, 60, 60, 61, 61]
+    late = pose_file(path, 27.24, 1.5, 0.5)
+    assert late.digests == poses.digests[41:55]
+    assert [number_of(pose.numpy()) for pose in late.read([13, 0, 1, 0], 64, 64)] == [expected[k] for k in (54, 41, 42, 41)]
+
+
+def test_a_wrong_rate_in_a_header_is_not_taken_for_that_of_the_poses(video):
+    poses = pose_file(video, 600.0)
+    assert (len(poses.digests), poses.frame_rate) == (60, 24.0) and pose_file(video, 24.01).frame_rate == 24.01
+
+
+def test_a_cut_video_gives_the_poses_that_it_shows(tmp_path, video):
+    assert numbers(pose_file(cut(video, tmp_path / "cut.mp4", 0.5), 24.0).read([0, 1, 47], 32, 32)) == [12, 13, 59]
 
 
 def test_only_what_a_clip_shows_is_decoded_and_kept(tmp_path, monkeypatch):
@@ -147,7 +171,8 @@ def test_only_what_a_clip_shows_is_decoded_and_kept(tmp_path, monkeypatch):
 def test_frame_times_that_do_not_fit_the_frame_rate_do_no_harm(video):
     """The jump lands too late: the file is read from its beginning instead."""
     poses = pose_file(video, 24.0)
-    wrong = pose_video.PoseFile(poses.path, poses.digests, frame_rate=1e6)
+    times = tuple(index / 1e6 for index in range(60))
+    wrong = replace(poses, shown=replace(poses.shown, times=times, end=60 / 1e6))
     assert numbers(wrong.read([3, 4], 32, 32)) == [3, 4]
 
 

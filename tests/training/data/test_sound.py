@@ -178,3 +178,9 @@ def test_speech_is_brought_to_25_features_per_second_before_the_transformer(comf
         model.feature_projection.projection.bias[0] = float("nan")
     with pytest.raises(ValueError, match="the speech encoder returned NaN or infinite values"):
         encode_speech(model, samples, 25)
+
+
+def test_a_sound_that_begins_a_day_late_is_refused(tmp_path):
+    clip = write_talking(tmp_path / "late.mkv", noise(1.0), late=86_400.0)
+    with pytest.raises(ValueError, match=r"late.mkv has damaged time stamps of picture and sound: nothing changes from 0.00 s"):
+        read_speech(clip)

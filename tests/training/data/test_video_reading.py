@@ -4,7 +4,9 @@ import random
 import subprocess
 from fractions import Fraction
 from pathlib import Path
+from time import monotonic
 
+import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
@@ -12,6 +14,7 @@ from PIL import Image
 
 from svi_core.video.colour_tags import Colours
 from tests.core.video.test_colour_tags import HDR_HLG, HDR_PQ, PATCHES, in_primaries, patch_video, retag
+from tests.timed_videos import DAY, with_late_stamps
 from tests.training.synthetic_clips import number_of, picture, write_clip, write_numbered, write_sound
 from training.data.video_reading import on_ticks, read_pictures, read_ticks, usual_colours
 
@@ -171,3 +174,42 @@ def test_colours_that_no_model_learns_are_refused_by_name(tmp_path, colours, nam
     with pytest.raises(ValueError) as refusal:
         usual_colours(tagged)
     assert str(refusal.value).startswith(f"has {name} colours") and "use tagged-bt709.mp4" in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("first", "words"), [(19, "nothing changes from 1.1[0-9] s to 8640[0-9]"), (8, "nothing changes from 0.4[0-9] s to 86400")]
+)
+def test_a_time_stamp_in_the_far_future_is_refused_at_once(tmp_path, first, words):
+    """A day's gap would be 1 382 400 ticks, a stamp of 2^31 ticks a clip without end."""
+    clip = write_numbered(tmp_path / "a.mkv", 20, times=[index / 16 for index in range(20)])
+    late, begun = with_late_stamps(clip, tmp_path / "late.mkv", first, DAY), monotonic()
+    with pytest.raises(ValueError, match=f"has damaged time stamps: {words}.*setpts=N/16"):
+        for tick, _ in read_ticks(late, 16):
+            assert tick < 20
+    assert monotonic() - begun < 10
+
+
+def test_time_stamps_that_go_back_are_refused(tmp_path):
+    """Two recordings one after the other in a transport stream."""
+    clip = write_numbered(tmp_path / "a.ts", 40, codec="libx264")
+    with pytest.raises(ValueError, match=r"damaged time stamps: after 2.4[0-9] s they go back to 0.00 s.*setpts=N/16"):
+        list(read_ticks(with_bytes(tmp_path / "twice.ts", clip.read_bytes() * 2), 16))
+
+
+def test_a_picture_may_stay_for_minutes_and_the_end_of_a_long_clip_is_read(tmp_path):
+    clip = write_numbered(tmp_path / "a.mkv", 4, times=[0.0, 500.0, 1000.0, 1500.0])
+    assert [number_of(frame.to_rgb()) for _, frame in read_ticks(clip, 1, 999)][:3] == [1, 2, 2]
+
+
+@pytest.mark.parametrize("gop", [12, 250])
+def test_an_avi_with_pictures_in_the_order_of_decoding(tmp_path, gop):
+    """Its frames have the times of their decoding, in which B-frames come after later frames."""
+    clip = write_numbered(tmp_path / "a.mkv", 100, codec="libx264rgb")
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(clip), "-c:v", "libx264rgb", "-qp", "2"]
+    subprocess.run([*command, "-bf", "3", "-b_strategy", "0", "-g", str(gop), str(tmp_path / "a.avi")], check=True)
+    with av.open(str(tmp_path / "a.avi")) as container:
+        times = [frame.time for frame in container.decode(video=0)]
+    assert times != sorted(times), "B-frames are needed"
+    assert numbers(tmp_path / "a.avi") == list(range(100))
+    for first_tick in (47, 80):
+        assert abs(numbers(tmp_path / "a.avi", first_tick=first_tick)[0] - first_tick) <= 1
