@@ -16,10 +16,13 @@ from dataclasses import asdict, fields, is_dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from svi_core.files.text_file import decode_text
 from svi_core.flow.flow_matching import EXPERT_RANGES
 from svi_core.recycling.presets import PRESETS, preset
 from training.settings.checks import require
 from training.settings.sections import TrainingConfig
+
+_MAX_DEPTH = 16  # levels of tables and lists; settings have four
 
 
 def load_config(paths: Path | Sequence[Path], overrides: Sequence[str] = ()) -> TrainingConfig:
@@ -103,12 +106,38 @@ def _preset_table(name: object) -> dict[str, object]:
 
 def _read_toml(path: Path) -> dict[str, object]:
     try:
-        return tomllib.loads(path.read_text(encoding="utf-8-sig"))
+        data = path.read_bytes()  # also of a pipe: --config <(command)
     except OSError as error:
         shipped = ", ".join(sorted(config.stem for config in (Path(__file__).parents[1] / "configs").glob("*.toml")))
         raise ValueError(f"config {path} cannot be read ({error.strerror}): training/configs holds {shipped}.") from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    try:
+        return _parse_toml(decode_text(data, "it"))
+    except ValueError as error:
         raise ValueError(f"config {path} is not TOML: {error}.") from error
+
+
+def _parse_toml(text: str) -> dict[str, object]:
+    """Return the table in `text`.
+
+    Raises:
+        ValueError: not TOML, over 16 levels, or a whole number of over 64 bits, which TOML does not have.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except (RecursionError, ValueError) as error:
+        deep = isinstance(error, RecursionError)
+        raise ValueError("it is nested too deeply" if deep else "a number in it has thousands of digits") from error
+    level: list[object] = [table]
+    for _ in range(_MAX_DEPTH):
+        if any(isinstance(item, int) and item.bit_length() > 63 for item in level):
+            raise ValueError("a whole number in it has over 64 bits")
+        lists = [part for item in level if isinstance(item, list) for part in item]
+        level = lists + [part for item in level if isinstance(item, dict) for part in item.values()]
+    if level:
+        raise ValueError(f"it is nested more than {_MAX_DEPTH} levels deep")
+    return table
 
 
 def _parse_override(text: str) -> dict[str, object]:
@@ -118,9 +147,13 @@ def _parse_override(text: str) -> dict[str, object]:
     if not equals or not all(parts):
         raise ValueError(f"{text!r} is not a setting: write section.key=value, such as optimizer.learning_rate=5e-5.")
     try:
-        parsed = tomllib.loads(f"value = {value}")["value"]
+        parsed = _parse_toml(f"value = {value}")["value"]
     except tomllib.TOMLDecodeError:
         parsed = value.strip()
+    except ValueError as error:
+        raise ValueError(f"{text[:80]!r} is not a setting: {error}.") from error
+    if len(parts) > _MAX_DEPTH:
+        raise ValueError(f"{text[:80]!r} is not a setting: write section.key=value.")
     for part in reversed(parts):
         parsed = {part: parsed}
     return parsed
