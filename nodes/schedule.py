@@ -6,6 +6,8 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
+from ..svi_core.files.output_folder import follow_links
+from ..svi_core.files.text_file import read_text, require_unicode
 from ..svi_core.schedule.live_file import LiveSchedule
 from ..svi_core.schedule.prompt_lists import PromptSplit
 from ..svi_core.schedule.spec import Schedule
@@ -113,8 +115,10 @@ class SVILiveSchedule(io.ComfyNode):
         """Run again when the file has changed; a linked name is not known yet."""
         if file is None:
             return ""
-        path = input_text_file(file)
-        return path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+        try:
+            return read_text(input_text_file(file))
+        except ValueError as error:
+            return str(error)  # `execute` raises it
 
     @classmethod
     def execute(cls, clip, file, until_stopped) -> io.NodeOutput:
@@ -127,6 +131,7 @@ def read_prompts(text: str, split: str) -> Schedule:
     Raises:
         ValueError: a mistake in the text, with its line and column.
     """
+    require_unicode(text, "text")
     return parse_schedule(text, PromptSplit(split))
 
 
@@ -143,9 +148,10 @@ def input_text_file(name: str) -> Path:
     """Return the path of a file in ComfyUI's input folder.
 
     Raises:
-        ValueError: a path outside that folder.
+        ValueError: a path outside that folder, or one that cannot be followed.
     """
     root = Path(folder_paths.get_input_directory()).resolve()
-    if not name or "\0" in name or not (root / name).resolve().is_relative_to(root):
-        raise ValueError(f"file is {name!r}: name a text file inside ComfyUI's input folder {root}.")
-    return (root / name).resolve()
+    path = follow_links(root / name, "file")
+    if not name or not path.is_relative_to(root):
+        raise ValueError(f"file is {name[:300]!r}: name a text file inside ComfyUI's input folder {root}.")
+    return path

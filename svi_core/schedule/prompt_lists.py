@@ -7,6 +7,8 @@ import ast
 import re
 from enum import StrEnum
 
+from ..files.text_file import require_unicode
+
 _LIST = re.compile(
     r'''
     \s* (?: \#.*\n \s* )*                       # comments
@@ -78,5 +80,6 @@ def _parse_python_list(text: str) -> list[str]:
             raise ValueError(f"item {index} of the prompt list (line {item.lineno}) is not a plain string: quote it.")
         if not item.value.strip():
             raise ValueError(f"item {index} of the prompt list (line {item.lineno}) is empty: write a prompt or remove it.")
+        require_unicode(item.value, f"item {index} of the prompt list")
         prompts.append(item.value)
     return prompts

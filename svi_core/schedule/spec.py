@@ -8,6 +8,7 @@ from ..video.seams import Seam
 MAX_CLIPS = 10_000
 MAX_SEED = 2**53 - 1  # the largest integer that survives a browser's JSON
 MAX_HOLD_FRAMES = 10_000
+MAX_LORAS = 100  # strengths in one clip's options
 
 
 @dataclass(frozen=True)

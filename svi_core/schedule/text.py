@@ -28,7 +28,7 @@ from decimal import Decimal
 from ..geometry import num_latent_slots
 from ..video.seams import Seam
 from .prompt_lists import PromptSplit, is_plain_list, normalised_text, parse_prompts
-from .spec import MAX_CLIPS, MAX_HOLD_FRAMES, MAX_SEED, ClipSpec, LoraStrength, Paragraph, Schedule
+from .spec import MAX_CLIPS, MAX_HOLD_FRAMES, MAX_LORAS, MAX_SEED, ClipSpec, LoraStrength, Paragraph, Schedule
 
 
 class ScheduleError(ValueError):
@@ -159,6 +159,8 @@ def _with_option(paragraph: Paragraph, name: str, value: str) -> Paragraph:
             raise ValueError(f"seam is {value!r}: write seam {', seam '.join(Seam)}.")
         return replace(paragraph, spec=replace(spec, seam=Seam(value)))
     if name == "lora":
+        if len(spec.loras) == MAX_LORAS:
+            raise ValueError(f"the options of this clip hold more than {MAX_LORAS} strengths: keep one for each LoRA row.")
         return replace(paragraph, spec=replace(spec, loras=(*spec.loras, _lora(value))))
     if name in ("anchor", "end"):
         if not re.fullmatch(r"[\w.-]+", value):

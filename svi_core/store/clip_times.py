@@ -10,8 +10,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 from ..files.atomic_file import write_bytes
+from ..files.strict_json import read_json
 
 MAX_KEPT = 200  # runs; the oldest are removed
 TRAINED_TOKENS = 32_760  # of 81 frames at 832 x 480
@@ -116,7 +118,8 @@ def read_times(book: Path) -> list[ClipTime]:
     if not book.exists():
         return []
     try:
-        entries = json.loads(book.read_text(encoding="utf-8"))["runs"]
+        value: Any = read_json(book)
+        entries = value["runs"]
         return [replace(ClipTime(**e), work=ClipWork(**e["work"]), models=tuple(e["models"])) for e in entries]
     except (OSError, ValueError, KeyError, TypeError) as error:
         _log.warning("SVI: %s cannot be read (%s); times of earlier runs are not known.", book, error)

@@ -1,6 +1,5 @@
 """Records of stored clips and manifests of videos: the JSON files of a run folder."""
 
-import json
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -9,6 +8,8 @@ import torch
 
 from ..files.fingerprint import file_sha256, fingerprint
 from ..files.safetensors_file import read_tensors
+from ..files.strict_json import parse_json, read_json
+from ..files.text_file import read_bytes
 
 FORMAT_VERSION = 1
 MANIFEST = "run.json"
@@ -103,7 +104,7 @@ def _manifest(path: Path) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest = parse_json(read_bytes(path), "it")
     except ValueError as error:
         raise _not_a_manifest(path, error) from error
     return manifest if isinstance(manifest, dict) and {"format", "video", "clips"} <= manifest.keys() else None
@@ -156,7 +157,7 @@ def read_record(path: Path) -> ClipRecord:
         ValueError: not JSON, or the record of another clip.
         KeyError, TypeError: it lacks a field.
     """
-    facts = json.loads(path.read_text(encoding="utf-8"))
+    facts: Any = read_json(path)
     if facts["key"] != path.stem:
         raise ValueError(f"it is the record of clip {str(facts['key'])[:12]}")
     return ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__ if name in facts})

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from svi_core.files.output_folder import follow_links
 from training.data.tables import Rejected, Row, read_table, read_text
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif"})
@@ -67,7 +68,7 @@ def find_clips(
     named = {clip.path for clip in known} | {clip.pose for clip in known}
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     named |= {pose.resolve() for pose in map(_pose_beside, videos) if pose}
-    videos = [path for path in videos if path.resolve() not in named]
+    videos = [path for path in videos if Path(os.path.realpath(path)) not in named]  # also where a link leads to itself
     clips: dict[Path, ClipSource] = {}
     rejected = []
     for found in (*listed, *(_clip_with_text(video, root) for video in videos)):
@@ -136,7 +137,7 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
 
     Raises:
         ValueError: the name is empty, there is no such file, or it is outside the dataset folder (``..``, an absolute path,
-            a link).
+            a link), or a link leads to itself.
     """
     if not file.strip():
         raise ValueError("names no file")
@@ -145,7 +146,7 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
         raise ValueError(f"{file!r} is not a path inside the dataset folder: write it relative to the table")
     for form in (None, "NFC", "NFD"):  # macOS stores accents separately from letters, tables do not
         candidate = folder / (unicodedata.normalize(form, str(relative)) if form else relative)
-        resolved = candidate.resolve()
+        resolved = follow_links(candidate, "the clip's file")
         if not resolved.is_relative_to(root):
             raise ValueError(f"{file!r} leads out of the dataset folder: copy the clip into it")
         if _is_file(resolved):

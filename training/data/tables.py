@@ -5,14 +5,17 @@ Source: docs/METHOD.md, 9.3 (columns of the released data) and 12.5 (what goes w
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from svi_core.files import text_file
+from svi_core.files.strict_json import parse_json
+
 FILE_COLUMNS = ("filename", "file_name", "file", "video", "video_path", "path")
 POSE_COLUMNS = ("pose", "pose_video", "pose_path")
 CAPTION_COLUMNS = ("video description", "caption", "text", "prompt", "description")
+MAX_TABLE_BYTES = 1 << 30
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
@@ -122,7 +125,7 @@ def _json_rows(text: str, name: str) -> Iterator[Row | Rejected]:
         origin = f"{name} line {number}"
         try:
             yield _json_row(line, origin)
-        except (ValueError, RecursionError) as error:
+        except ValueError as error:
             yield Rejected(origin, str(error))
 
 
@@ -132,10 +135,7 @@ def _json_row(line: str, origin: str) -> Row:
     Raises:
         ValueError: the line is not an object with a file and a caption, both text.
     """
-    try:
-        entry = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"is not JSON ({error.msg} at column {error.colno})") from error
+    entry = parse_json(line, "it")
     if not isinstance(entry, dict):
         raise ValueError('is not a JSON object: write {"file": ..., "caption": ...}')
     fields = {str(key).strip().lower(): value for key, value in entry.items()}
@@ -150,16 +150,9 @@ def _json_row(line: str, origin: str) -> Row:
 
 
 def read_text(path: Path) -> str:
-    """Return the UTF-8 text of a file.
+    """Return the text of a table or caption, called by its name in messages.
 
     Raises:
-        ValueError: the file cannot be read, or is not UTF-8.
+        ValueError: see :func:`svi_core.files.text_file.read_text`.
     """
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path.name} is not UTF-8 text (byte {error.object[error.start]:#04x} at {error.start}): save it as UTF-8"
-        ) from error
+    return text_file.read_text(path, path.name, MAX_TABLE_BYTES)

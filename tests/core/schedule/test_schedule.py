@@ -1,3 +1,4 @@
+import os
 import string
 
 import pytest
@@ -163,5 +164,33 @@ def test_prompts_that_mean_something_else_in_a_paragraph_cannot_be_written_there
 
 
 def test_a_live_schedule_must_start_sound(tmp_path):
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="the schedule file .*gone.txt cannot be read"):
         LiveSchedule(tmp_path / "gone.txt")
+
+
+def test_a_live_file_that_turns_into_a_pipe_or_something_huge_keeps_the_schedule_and_holds_up_nobody(tmp_path, caplog):
+    path = tmp_path / "live.txt"
+    path.write_bytes("ein Kätzchen".encode("utf-16"))
+    live = LiveSchedule(path)
+    assert live.at(0).prompt == "ein Kätzchen"
+    path.unlink()
+    os.mkfifo(path)
+    assert live.at(0).prompt == "ein Kätzchen" and "live.txt is a pipe or a device" in caplog.text
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(60 << 20)
+    assert live.at(0).prompt == "ein Kätzchen" and "live.txt is larger than 16 MiB" in caplog.text
+
+
+def test_lora_options_are_counted_so_that_thousands_of_them_cost_nothing():
+    def options(count: int) -> str:
+        return f"[{', '.join(f'lora a{number}=1' for number in range(count))}]\na cat"
+
+    assert len(parse_schedule(options(100)).at(0).loras) == 100
+    with pytest.raises(ScheduleError, match="line 1, column 1192: the options of this clip hold more than 100 strengths"):
+        parse_schedule(options(200_000))
+
+
+def test_half_a_surrogate_pair_in_a_prompt_list_is_refused():
+    with pytest.raises(ValueError, match=r"item 2 of the prompt list, line 1, column 3: '\\ud800' is half a character"):
+        parse_schedule('prompts = ["a cat", "a \\ud800 dog"]')
