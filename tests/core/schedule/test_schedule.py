@@ -191,6 +191,13 @@ def test_lora_options_are_counted_so_that_thousands_of_them_cost_nothing():
         parse_schedule(options(200_000))
 
 
+@pytest.mark.parametrize("option", ["seed ", "cfg ", "lora ", "anchor ", "hold ", "x", ""])
+def test_a_value_of_thousands_of_digits_is_quoted_in_part_and_the_fix_whole(option):
+    with pytest.raises(ScheduleError, match="^schedule, line 1, column 2: .*(write|use) .*[^9]$") as caught:
+        parse_schedule(f"[{option}{'9' * 5000}]\na cat")
+    assert len(str(caught.value)) < 450
+
+
 def test_half_a_surrogate_pair_in_a_prompt_list_is_refused():
     with pytest.raises(ValueError, match=r"item 2 of the prompt list, line 1, column 3: '\\ud800' is half a character"):
         parse_schedule('prompts = ["a cat", "a \\ud800 dog"]')

@@ -5,12 +5,14 @@ import subprocess
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import imageio_ffmpeg
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.training.synthetic_clips import number_of, picture, write_clip, write_numbered, write_sound
+from training.data.sound import require_sound
 from training.data.video_reading import on_ticks, read_pictures, read_ticks
 
 
@@ -149,3 +151,19 @@ def test_a_picture_under_a_video_name_gives_one_tick(tmp_path):
     path = tmp_path / "a.mp4"
     Image.fromarray(picture(7)).save(path, format="PNG")
     assert numbers(path) == [7]
+
+
+def test_a_title_in_an_unknown_charset_spoils_nothing(tmp_path):
+    """AVI and MKV files of older programs hold Latin-1, which is no UTF-8."""
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w", metadata_encoding="latin-1") as container:
+        container.metadata["title"] = "Café"
+        stream = container.add_stream("mpeg4", rate=16)
+        stream.width = stream.height = 64
+        for number in range(9):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(10 * number), format="rgb24")))
+        container.mux(stream.encode(None))
+    assert "Café".encode("latin-1") in path.read_bytes()
+    assert len(list(read_ticks(path, 16))) == 9
+    with pytest.raises(ValueError, match="has no sound"):
+        require_sound(path)
