@@ -20,11 +20,13 @@ import zlib
 from collections import deque
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ..files.atomic_file import named_disk_errors, write_bytes
 from ..files.folder_lock import lock_folder
+from ..files.strict_json import parse_json
 from ..flow.timestep_grid import TimestepGrid
 from .bank_storage import DEFAULT_CAPACITY, Entry, index_of
 from .old_journal import read_old_journal
@@ -237,7 +239,7 @@ def _require_settings(folder: Path, settings: bytes) -> None:
         return
     wanted = json.loads(settings)
     try:
-        found = json.loads(path.read_bytes())
+        found: Any = parse_json(path.read_bytes(), "it")
         differences = [
             f"{name} {found.get(name)!r} instead of {wanted[name]!r}" for name in wanted if found.get(name) != wanted[name]
         ]

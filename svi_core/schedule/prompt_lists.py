@@ -61,6 +61,7 @@ def parse_prompts(text: str) -> tuple[str, ...]:
 
 def _parse_python_list(text: str) -> list[str]:
     """Return the strings of ``name = [...]`` or ``[...]``."""
+    require_unicode(text, "the prompt list")
     try:
         statements = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:

@@ -87,7 +87,8 @@ def format_schedule(schedule: Schedule) -> str:
     """
     for prompt in schedule.prompts:
         if not _reads_as_itself(prompt):
-            raise ValueError(f"the prompt {prompt!r} cannot be a paragraph, since it would parse as something else: reword it.")
+            shown = repr(prompt if len(prompt) <= 200 else prompt[:200] + "...")
+            raise ValueError(f"the prompt {shown} cannot be a paragraph, since it would parse as something else: reword it.")
     return "\n\n".join(_format_paragraph(paragraph) for paragraph in schedule.paragraphs) + "\n"
 
 

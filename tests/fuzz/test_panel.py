@@ -78,6 +78,8 @@ def test_the_panel(campaign, pack, output):
     loop.run_until_complete(client.start_server())
 
     async def ask(route: tuple[str, str], body: bytes, headers: dict, run: str) -> tuple[int, str, bool]:
+        if len(body) > 1 << 16:  # aiohttp's client waits when its server stops reading a body that is not what it claims
+            headers = {name: value for name, value in headers.items() if name != "Content-Encoding"}
         query = {"params": {"run": run.encode(errors="replace").decode()}} if route[0] == "GET" else {"data": io.BytesIO(body)}
         async with client.request(*route, headers=headers, **query) as answer:
             return answer.status, await answer.text(), answer.content_type == "application/json"

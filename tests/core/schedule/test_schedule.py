@@ -161,6 +161,9 @@ def test_prompts_that_mean_something_else_in_a_paragraph_cannot_be_written_there
     for prompt in ("[x2]", "# no", "['hi'] she says", "prompts = ['a']", "two\nlines", "two\n\nparagraphs", " space"):
         with pytest.raises(ValueError, match="reword"):
             format_schedule(Schedule((Paragraph(ClipSpec(prompt)),)))
+    with pytest.raises(ValueError, match="the prompt '# aaa.*reword") as caught:
+        format_schedule(Schedule((Paragraph(ClipSpec("# " + "a" * 10_000)),)))
+    assert len(str(caught.value)) < 400
 
 
 def test_a_live_schedule_must_start_sound(tmp_path):
@@ -199,5 +202,7 @@ def test_a_value_of_thousands_of_digits_is_quoted_in_part_and_the_fix_whole(opti
 
 
 def test_half_a_surrogate_pair_in_a_prompt_list_is_refused():
+    with pytest.raises(ValueError, match=r"^the prompt list, line 2, column 4: '\\ud800' is half a character"):
+        parse_schedule('prompts = [\n "a\ud800"]')
     with pytest.raises(ValueError, match=r"item 2 of the prompt list, line 1, column 3: '\\ud800' is half a character"):
         parse_schedule('prompts = ["a cat", "a \\ud800 dog"]')
