@@ -194,7 +194,7 @@ def test_lora_options_are_counted_so_that_thousands_of_them_cost_nothing():
         parse_schedule(options(200_000))
 
 
-@pytest.mark.parametrize("option", ["seed ", "cfg ", "lora ", "anchor ", "hold ", "x", ""])
+@pytest.mark.parametrize("option", ["seed ", "cfg ", "lora ", "hold ", "x", ""])
 def test_a_value_of_thousands_of_digits_is_quoted_in_part_and_the_fix_whole(option):
     with pytest.raises(ScheduleError, match="^schedule, line 1, column 2: .*(write|use) .*[^9]$") as caught:
         parse_schedule(f"[{option}{'9' * 5000}]\na cat")
