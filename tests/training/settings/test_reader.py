@@ -116,6 +116,15 @@ def test_hostile_toml_is_refused_in_one_sentence(write, text, message):
     assert len(str(caught.value)) < 300
 
 
+@pytest.mark.parametrize(
+    "override", ["=0x{}", "a{}=1", "seed='{}'", "optimizer='{}'", "preset='{}'", "data.layout='{}'", "name=['{}']"]
+)
+def test_a_long_value_is_quoted_in_part(override):
+    with pytest.raises(ValueError, match="use|write|known|is not a setting|did you mean") as caught:
+        load_config([], [override.format("f" * 3000)])
+    assert len(str(caught.value)) < 600
+
+
 def test_a_config_may_be_utf_16_with_its_mark(tmp_path):
     (tmp_path / "my.toml").write_bytes('preset = "film"\nname = "Kätzchen"'.encode("utf-16"))
     assert load_config(tmp_path / "my.toml").name == "Kätzchen"
