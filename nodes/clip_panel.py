@@ -97,8 +97,11 @@ def reroll_clip(asked: Asked) -> dict:
         ValueError: a mistake in the text, or a text that cannot hold options.
     """
     seed = secrets.randbelow(_NEW_SEEDS)
-    split = PromptSplit(_typed(asked, "split", str))
-    return {"text": with_seed(_typed(asked, "text", str), _typed(asked, "index", int), seed, split), "seed": seed}
+    split = _typed(asked, "split", str)
+    if split not in list(PromptSplit):
+        raise ValueError(f"split is {split[:80]!r}: send one of {', '.join(PromptSplit)}.")
+    text, index = _typed(asked, "text", str), _typed(asked, "index", int)
+    return {"text": with_seed(text, index, seed, PromptSplit(split)), "seed": seed}
 
 
 def _answered(answer: Callable[[Asked], dict]) -> Callable:
