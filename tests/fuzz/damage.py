@@ -1,6 +1,7 @@
 """What disks, cables and editors do to a file."""
 
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ class Damage:
     def done_to(self, data: bytes) -> bytes:
         """Return `data` damaged."""
         start = int(self.place * len(data))
+        if self.kind == "letter":
+            return self._with_another_letter(data, start)
         stop = min(len(data), start + self.size)
         middle = {
             "cut": b"",
@@ -30,8 +33,16 @@ class Damage:
         }[self.kind]
         return data[:start] + middle + (b"" if self.kind == "cut" else data[stop:])
 
+    def _with_another_letter(self, data: bytes, start: int) -> bytes:
+        """Return `data` with its first letter or digit from `start` on as another: text that still reads well."""
+        found = re.search(rb"[a-z]|[0-9]", data[start:])
+        if found is None:
+            return data
+        place, first, count = start + found.start(), *((ord("0"), 10) if found[0].isdigit() else (ord("a"), 26))
+        return data[:place] + bytes([first + (data[place] - first + 1 + self.value % (count - 1)) % count]) + data[place + 1 :]
 
-KINDS = ("cut", "deleted", "zeros", "noise", "bit", "twice")
+
+KINDS = ("letter", "cut", "deleted", "zeros", "noise", "bit", "twice")
 DAMAGES = st.builds(Damage, st.sampled_from(KINDS), st.floats(0, 1, exclude_max=True), st.integers(1, 64), st.integers(0, 255))
 IN_FOLDERS_OF_OURS = ("gone", "empty", "folder", "loop of links")
 REPLACEMENTS = (*IN_FOLDERS_OF_OURS, "pipe")

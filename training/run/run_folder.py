@@ -17,6 +17,7 @@ from pathlib import Path
 
 from svi_core.files.atomic_file import remove_stale_staging, write_bytes
 from svi_core.files.folder_lock import lock_folder
+from svi_core.files.text_file import decode_text
 from training.method.distributed import Group
 from training.run.checkpoint import checkpoints
 from training.run.stop_signal import FILE_NAME
@@ -153,7 +154,7 @@ def begun_config(run: Path) -> TrainingConfig:
     """
     path = run / "config.json"
     try:
-        return config_from(json.loads(path.read_text(encoding="utf-8")))
+        return config_from(json.loads(decode_text(path.read_bytes(), "it")))
     except OSError as error:
         raise ValueError(
             f"--resume {run}: there is no run ({path.name}: {error.strerror}). Begin one with --config."
