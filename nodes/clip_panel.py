@@ -6,8 +6,9 @@
     POST /svi/keep           {"run", "key", "keep"} -> {"key", "kept"}
     POST /svi/reroll         {"text", "split", "index"} -> {"text", "seed"}
 
-All answers come from the run's folder, so the panel survives a reload or a restart. A bad request gets status 400 and
-{"error": reason}. Names from the browser reach the disk only through run_folder and require_clip_key.
+All answers come from the run's folder, so the panel survives a reload or a restart. A bad request gets status 400, a body over
+8 MiB 413, and a disk that fails 500, each with {"error": reason}. Names from the browser reach the disk only through run_folder
+and require_clip_key.
 """
 
 import asyncio
@@ -22,6 +23,7 @@ from aiohttp import web
 from ..svi_core.clips.chain import Clip
 from ..svi_core.clips.growing_video import GrowingVideo
 from ..svi_core.files.output_folder import run_folder
+from ..svi_core.files.strict_json import parse_json
 from ..svi_core.schedule.prompt_lists import PromptSplit
 from ..svi_core.schedule.reroll import with_seed
 from ..svi_core.store.finished_clips import FinishedClip, note_finished, read_finished
@@ -30,7 +32,12 @@ from ..svi_core.store.keep_marks import is_kept, kept_keys, require_clip_key, se
 _log = logging.getLogger(__name__)
 EVENT = "svi.clip"
 _NEW_SEEDS = 10**9  # new seeds stay short enough to read and to type
+MAX_BODY_BYTES = 8 << 20  # the longest schedule: 10 000 prompts of 800 bytes
 Asked = Mapping[str, object]
+
+
+class _BodyTooLarge(ValueError):
+    """A request body over the limit."""
 
 
 def tell_browsers(video: GrowingVideo, node_id: str) -> Callable[[Clip], None]:
@@ -90,8 +97,11 @@ def reroll_clip(asked: Asked) -> dict:
         ValueError: a mistake in the text, or a text that cannot hold options.
     """
     seed = secrets.randbelow(_NEW_SEEDS)
-    split = PromptSplit(_typed(asked, "split", str))
-    return {"text": with_seed(_typed(asked, "text", str), _typed(asked, "index", int), seed, split), "seed": seed}
+    split = _typed(asked, "split", str)
+    if split not in list(PromptSplit):
+        raise ValueError(f"split is {split[:80]!r}: send one of {', '.join(PromptSplit)}.")
+    text, index = _typed(asked, "text", str), _typed(asked, "index", int)
+    return {"text": with_seed(text, index, seed, PromptSplit(split)), "seed": seed}
 
 
 def _answered(answer: Callable[[Asked], dict]) -> Callable:
@@ -102,7 +112,7 @@ def _answered(answer: Callable[[Asked], dict]) -> Callable:
             asked = dict(request.query) if request.method == "GET" else await _body(request)
             return web.json_response(await asyncio.to_thread(answer, asked))
         except ValueError as error:
-            return web.json_response({"error": str(error)}, status=400)
+            return web.json_response({"error": str(error)}, status=413 if isinstance(error, _BodyTooLarge) else 400)
         except OSError as error:
             return web.json_response({"error": str(error)}, status=500)
 
@@ -110,13 +120,23 @@ def _answered(answer: Callable[[Asked], dict]) -> Callable:
 
 
 async def _body(request: web.Request) -> Asked:
-    try:
-        body = await request.json()
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"the request is not JSON ({error}).") from error
+    body = parse_json(await _body_bytes(request), "the request")
     if not isinstance(body, dict):
         raise ValueError(f"the request is a JSON {type(body).__name__}: send an object.")
     return body
+
+
+async def _body_bytes(request: web.Request) -> bytes:
+    """Return the body; its charset does not matter, since JSON is UTF-8."""
+    body = bytearray()
+    try:
+        async for chunk in request.content.iter_any():
+            body += chunk
+            if len(body) > MAX_BODY_BYTES:
+                raise _BodyTooLarge(f"the request is larger than {MAX_BODY_BYTES >> 20} MiB: send a shorter text.")
+    except web.RequestPayloadError as error:
+        raise ValueError(f"the request cannot be decoded ({error}): send plain JSON.") from error
+    return bytes(body)
 
 
 def _typed(asked: Asked, name: str, kind: type):

@@ -8,11 +8,13 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
+from ..svi_core.files.output_folder import follow_links
+from ..svi_core.files.text_file import read_text, require_unicode
 from ..svi_core.schedule.doubts import doubts
 from ..svi_core.schedule.live_file import LiveSchedule
 from ..svi_core.schedule.prompt_lists import PromptSplit
 from ..svi_core.schedule.spec import Schedule
-from ..svi_core.schedule.text import parse_schedule, parse_story
+from ..svi_core.schedule.text import parse_story
 from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 
@@ -122,8 +124,10 @@ class SVILiveSchedule(io.ComfyNode):
         """Run again when the file has changed; a linked name is not known yet."""
         if file is None:
             return ""
-        path = input_text_file(file)
-        return path.read_text(encoding="utf-8-sig") if path.is_file() else ""
+        try:
+            return read_text(input_text_file(file))
+        except ValueError as error:
+            return str(error)  # `execute` raises it
 
     @classmethod
     def execute(cls, clip, file, until_stopped) -> io.NodeOutput:
@@ -136,7 +140,7 @@ def read_prompts(text: str, split: str) -> Schedule:
     Raises:
         ValueError: a mistake in the text, with its line and column.
     """
-    return parse_schedule(text, PromptSplit(split))
+    return read_story([text], [split])
 
 
 def read_story(texts: Sequence[str], splits: Sequence[str]) -> Schedule:
@@ -145,6 +149,8 @@ def read_story(texts: Sequence[str], splits: Sequence[str]) -> Schedule:
     Raises:
         ValueError: a mistake in a text, a text of a list that is a story of its own, or several values of split.
     """
+    for number, text in enumerate(texts, start=1):
+        require_unicode(text, "text" if len(texts) == 1 else f"text {number}")
     return parse_story(texts, PromptSplit(_only("split", splits)))
 
 
@@ -168,9 +174,10 @@ def input_text_file(name: str) -> Path:
     """Return the path of a file in ComfyUI's input folder.
 
     Raises:
-        ValueError: a path outside that folder.
+        ValueError: a path outside that folder, or one that cannot be followed.
     """
     root = Path(folder_paths.get_input_directory()).resolve()
-    if not name or "\0" in name or not (root / name).resolve().is_relative_to(root):
-        raise ValueError(f"file is {name!r}: name a text file inside ComfyUI's input folder {root}.")
-    return (root / name).resolve()
+    path = follow_links(root / name, "file")
+    if not name or not path.is_relative_to(root):
+        raise ValueError(f"file is {name[:300]!r}: name a text file inside ComfyUI's input folder {root}.")
+    return path

@@ -20,6 +20,7 @@ NAMES = (
     "comfy.ldm.wan.model_multitalk.MultiTalkCrossAttnPatch",
     "comfy.ldm.wan.vae.WanVAE",
     "comfy.ldm.wan.vae.count_cache_layers",
+    "comfy.lora.calculate_weight",
     "comfy.lora.load_lora",
     "comfy.lora.model_lora_keys_unet",
     "comfy.lora_convert.convert_lora",

@@ -4,6 +4,7 @@ import copy
 import logging
 from pathlib import Path
 
+from ..files.text_file import read_text
 from .prompt_lists import PromptSplit
 from .spec import ClipSpec, Requirement, Schedule
 from .text import parse_schedule
@@ -55,7 +56,4 @@ class LiveSchedule:
         return self.schedule.prompts
 
     def _read(self) -> Schedule:
-        try:
-            return parse_schedule(self.path.read_text(encoding="utf-8-sig"), self.split)
-        except (OSError, UnicodeDecodeError) as error:
-            raise ValueError(f"the schedule file {self.path} cannot be read as UTF-8 text ({error}): save it again.") from error
+        return parse_schedule(read_text(self.path, f"the schedule file {self.path}"), self.split)

@@ -23,7 +23,8 @@ class ScheduleError(ValueError):
     """A mistake in a schedule, with line and column."""
 
     def __init__(self, message: str, line: int, column: int):
-        super().__init__(f"schedule, line {line}, column {column}: {message}")
+        shown = message if len(message) <= 400 else f"{message[:200]}...{message[-200:]}"  # it may quote a value of any length
+        super().__init__(f"schedule, line {line}, column {column}: {shown}")
         self.line = line
         self.column = column
 

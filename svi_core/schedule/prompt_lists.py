@@ -8,6 +8,7 @@ import ast
 import re
 from enum import StrEnum
 
+from ..files.text_file import require_unicode
 from .numbering import without_numbers
 from .paragraphs import paragraph_lines, prompt_lines
 
@@ -73,6 +74,7 @@ def parse_prompts(text: str, split: PromptSplit) -> tuple[str, ...]:
 
 def _parse_python_list(text: str) -> list[str]:
     """Return the strings of ``name = [...]`` or ``[...]``."""
+    require_unicode(text, "the prompt list")
     try:
         statements = ast.parse(text.strip()).body
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -92,5 +94,6 @@ def _parse_python_list(text: str) -> list[str]:
             raise ValueError(f"item {index} of the prompt list (line {item.lineno}) is not a plain string: quote it.")
         if not item.value.strip():
             raise ValueError(f"item {index} of the prompt list (line {item.lineno}) is empty: write a prompt or remove it.")
+        require_unicode(item.value, f"item {index} of the prompt list")
         prompts.append(item.value)
     return prompts

@@ -12,6 +12,7 @@ from collections import Counter
 from dataclasses import dataclass
 from random import Random
 
+from ..files.text_file import require_unicode
 from .spec import ClipSpec, Paragraph, Schedule
 from .storyline_actions import ACTIONS, CAMERA_AT_REST, CAMERA_FOLLOWING, STILL_CAMERA, Action, Role, SubjectKind
 from .text import format_schedule
@@ -54,10 +55,12 @@ class Storyline:
     def __post_init__(self):
         if not 1 <= self.num_clips <= MAX_STORY_CLIPS:
             raise ValueError(f"num_clips is {self.num_clips}: a story has 1 to {MAX_STORY_CLIPS} clips.")
+        for name in ("subject", "style", "place", "prefix", "suffix"):
+            require_unicode(getattr(self, name), name)
 
     def require_subject(self) -> None:
-        """Raise ValueError if the subject is empty."""
-        if not self.subject.strip():
+        """Raise ValueError if the subject is empty, or nothing but punctuation."""
+        if not _plain(self.subject):
             raise ValueError(
                 "subject is empty: say who or what the story is about, 'a young woman in a pink dress' for instance."
             )

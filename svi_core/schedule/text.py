@@ -191,6 +191,6 @@ def _format_paragraph(paragraph: Paragraph) -> str:
         text = head + guard + paragraph.spec.prompt
         if _reads_as(text, Schedule((paragraph,))):
             return text
-    raise ValueError(
-        f"the prompt {paragraph.spec.prompt!r} cannot be a paragraph, since it would parse as something else: reword it."
-    )
+    prompt = paragraph.spec.prompt
+    shown = repr(prompt if len(prompt) <= 200 else prompt[:200] + "...")
+    raise ValueError(f"the prompt {shown} cannot be a paragraph, since it would parse as something else: reword it.")

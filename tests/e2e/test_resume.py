@@ -16,7 +16,8 @@ from tests.e2e.graphs import PROMPTS, loop_graph
 pytestmark = pytest.mark.e2e
 
 CLIPS, STEPS = 6, 12
-KILL_SEEDS = range(int(os.environ.get("SVI_KILL_SEEDS", "3")))  # each takes one start of the server
+_FIRST_SEED = int(os.environ.get("SVI_KILL_SEED", "0"))
+KILL_SEEDS = range(_FIRST_SEED, _FIRST_SEED + int(os.environ.get("SVI_KILL_SEEDS", "3")))  # each takes one start of the server
 
 
 @pytest.fixture(scope="module")

@@ -1,6 +1,8 @@
 """The clip panel's routes and events: what the browser is told, and what it is refused."""
 
 import asyncio
+import gzip
+import io
 import json
 import sys
 from types import SimpleNamespace
@@ -206,10 +208,66 @@ def test_wrong_requests_are_answered_with_the_reason(panel, output, body, reason
     assert list(output.iterdir()) == []
 
 
-@pytest.mark.parametrize("body", [b"", b"{", b"\xff", b"[" * 100_000])
-def test_what_is_not_json_is_answered_with_the_reason(panel, output, body):
+@pytest.mark.parametrize(
+    ("body", "reason"),
+    [
+        (b"", "not JSON (Expecting value at line 1, column 1)"),
+        (b'{"index": 1', "not JSON"),
+        (b'{"text": "\xff"}', "not UTF-8: byte 0xff at 10"),
+        ('{"text": "a"}'.encode("utf-16"), "not UTF-8: byte 0xff at 0"),
+        (b"[" * 100_000, "nested more than 64 levels deep"),
+        (b'{"index": ' + b"7" * 5000 + b"}", "a number of 5000 digits"),
+        (b'{"index": 1e999}', "the number 1e999"),
+        (b'{"index": NaN}', "the value NaN"),
+        (b'{"index": 1, "index": 2}', "the key 'index' twice"),
+        (b'{"text": "a \\ud800"}', r"line 1, column 3: '\ud800' is half a character"),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+def test_what_is_no_sound_json_is_answered_with_the_reason(panel, output, body, reason):
     ((status, answer),) = ask(panel, ("POST", "/svi/reroll", {"data": body}))
-    assert status == 400 and "not JSON" in answer["error"]
+    assert status == 400 and reason in answer["error"]
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Content-Type": "application/json; charset=klingon"},
+        {"Content-Type": "text/plain; charset=utf-7"},
+        {"Content-Type": ""},
+    ],
+    ids=str,
+)
+def test_json_is_utf_8_whatever_charset_a_request_names(panel, headers):
+    body = json.dumps({"text": "ä cat", "split": "paragraphs", "index": 0}, ensure_ascii=False).encode()
+    ((status, answer),) = ask(panel, ("POST", "/svi/reroll", {"data": body, "headers": headers}))
+    assert status == 200 and answer["text"].endswith("ä cat")
+
+
+def test_a_body_that_only_claims_to_be_compressed_is_answered_with_the_reason(panel):
+    options = {"data": b"not gzip", "headers": {"Content-Encoding": "gzip"}, "compress": False}
+    ((status, answer),) = ask(panel, ("POST", "/svi/reroll", options))
+    assert status == 400 and "cannot be decoded" in answer["error"]
+
+
+def test_a_huge_body_is_refused_and_read_no_further(panel):
+    """Also one that is small until it is unpacked."""
+    huge = b'{"text": "' + b"a" * (60 << 20) + b'"}'
+    packed = {"data": gzip.compress(huge, 1), "headers": {"Content-Encoding": "gzip"}}
+    for options in ({"data": io.BytesIO(huge)}, packed):
+        ((status, answer),) = ask(panel, ("POST", "/svi/reroll", options))
+        assert status == 413 and answer["error"] == "the request is larger than 8 MiB: send a shorter text."
+
+
+def test_a_folder_behind_a_loop_of_links_or_a_path_without_end_is_answered_with_the_reason(panel, output):
+    (output / "loop").symlink_to(output / "loop")
+    for run, reason in (("loop/run", "a link in it may lead to itself"), ("/".join(["a" * 120] * 40), "a path of 4")):
+        requests = (
+            ("GET", "/svi/clips", {"params": {"run": run}}),
+            ("POST", "/svi/keep", {"json": {"run": run, "key": "f" * 64, "keep": True}}),
+        )
+        for status, answer in ask(panel, *requests):
+            assert status == 400 and reason in answer["error"]
 
 
 def test_a_folder_that_cannot_be_written_is_answered_with_the_reason(panel, core, output, news, monkeypatch):
@@ -237,7 +295,7 @@ def test_reroll_gives_the_text_with_a_new_seed_each_time(panel):
     [
         ({"text": "[sed 7]\na"}, "line 1, column 2: option 'sed 7' is not known"),
         ({"split": "lines"}, "takes no options"),
-        ({"split": "words"}, "'words' is not a valid PromptSplit"),
+        ({"split": "words" * 1000}, f"split is '{'words' * 16}': send one of paragraphs, lines, bars."),
         ({"index": -1}, "clip_index is -1"),
         ({"index": 10**9}, "a run has at most 10000"),
         ({"index": True}, "index is 'True': send a value of type int"),

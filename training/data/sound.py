@@ -21,7 +21,7 @@ def require_sound(path: Path) -> None:
         ValueError: the message is the reason.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             if container.streams.audio:
                 return
     except (av.error.FFmpegError, OSError) as error:
@@ -36,7 +36,7 @@ def read_speech(path: Path) -> Tensor:
         ValueError: the sound cannot be read to its end, or is shorter than the 0.4 s over which loudness is measured.
     """
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             waveform, rate, late = _decoded(container)
     except (av.error.FFmpegError, OSError) as error:
         raise ValueError(f"{path.name} cannot be read as a sound ({error.strerror})") from error

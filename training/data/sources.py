@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from svi_core.files.output_folder import follow_links
 from training.data.tables import VIDEO_SUFFIXES, Rejected, Row, caption_beside, read_table, read_text, require_json_table
 
 
@@ -66,8 +67,9 @@ def find_clips(
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     named = {clip.pose for clip in known} | {pose.resolve() for pose in map(_pose_beside, videos) if pose}
     named |= {clip.path for clip in listed if isinstance(clip, ClipSource)}
-    videos = [path for path in videos if path.resolve() not in named]
-    unseen = [later[path] for path in later.keys() - named - {video.resolve() for video in videos}]
+    real = {path: Path(os.path.realpath(path)) for path in videos}  # also where a link leads to itself
+    videos = [path for path in videos if real[path] not in named]
+    unseen = [later[path] for path in later.keys() - named - {real[path] for path in videos}]
     clips: dict[Path, ClipSource] = {}
     rejected = unread
     for found in (*listed, *unseen, *(_clip_with_text(video, root, later) for video in videos)):
@@ -164,7 +166,7 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
 
     Raises:
         ValueError: the name is empty, there is no such file, or it is outside the dataset folder (``..``, another absolute
-            path, a link).
+            path, a link), or a link leads to itself.
     """
     if not file.strip():
         raise ValueError("names no file")
@@ -173,7 +175,7 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
         raise ValueError(f"{file!r} is not a path inside the dataset folder: write it relative to the table")
     for form in (None, "NFC", "NFD"):  # macOS stores accents separately from letters, tables do not
         candidate = folder / (unicodedata.normalize(form, str(relative)) if form else relative)
-        resolved = candidate.resolve()
+        resolved = follow_links(candidate, "the clip's file")
         if not resolved.is_relative_to(root):
             raise ValueError(f"{file!r} leads out of the dataset folder: copy the clip into it")
         if _is_file(resolved):

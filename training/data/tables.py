@@ -5,15 +5,18 @@ Source: docs/METHOD.md, 9.3 (columns of the released data) and 12.5 (what goes w
 
 import csv
 import io
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+
+from svi_core.files import text_file
+from svi_core.files.strict_json import parse_json
 
 VIDEO_SUFFIXES = frozenset({".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif"})
 FILE_COLUMNS = ("filename", "file_name", "file", "video", "video_path", "path")
 POSE_COLUMNS = ("pose", "pose_video", "pose_path")
 CAPTION_COLUMNS = ("video description", "caption", "text", "prompt", "description")
+MAX_TABLE_BYTES = 1 << 30
 _DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 
 
@@ -50,7 +53,7 @@ def caption_beside(path: Path) -> str:
     Raises:
         ValueError: the file cannot be read, is not JSON, or its caption is no text.
     """
-    value = _parsed(read_text(path))
+    value = parse_json(read_text(path), "it")
     fields = _fields(value) if isinstance(value, dict) else {}
     caption = next((fields[column] for column in CAPTION_COLUMNS if column in fields), "")
     if not isinstance(caption, str):
@@ -154,7 +157,7 @@ def require_json_table(path: Path) -> None:
 
 def _json_entries(text: str) -> list[object]:
     """Return the entries of a JSON table; raise ValueError for other JSON, or none."""
-    table = _parsed(text)
+    table = parse_json(text, "it")
     if isinstance(table, dict):
         rows = {file: row for file, row in table.items() if Path(file).suffix.lower() in VIDEO_SUFFIXES}
         table = [{"file": file, **(row if isinstance(row, dict) else {"caption": row})} for file, row in rows.items()]
@@ -175,20 +178,9 @@ def _jsonl_rows(text: str, name: str) -> Iterator[Row | Rejected]:
             continue
         origin = f"{name} line {number}"
         try:
-            yield _row_of(_parsed(line), origin)
+            yield _row_of(parse_json(line, "it"), origin)
         except ValueError as error:
             yield Rejected(origin, str(error))
-
-
-def _parsed(text: str) -> object:
-    """Return the value in a JSON text; raise ValueError if it is none."""
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}" if error.lineno > 1 else f"column {error.colno}"
-        raise ValueError(f"is not JSON ({error.msg} at {place})") from error
-    except RecursionError as error:
-        raise ValueError("is nested too deeply") from error
 
 
 def _fields(entry: dict) -> dict[str, object]:
@@ -215,16 +207,9 @@ def _row_of(entry: object, origin: str) -> Row:
 
 
 def read_text(path: Path) -> str:
-    """Return the UTF-8 text of a file.
+    """Return the text of a table or caption, called by its name in messages.
 
     Raises:
-        ValueError: the file cannot be read, or is not UTF-8.
+        ValueError: see :func:`svi_core.files.text_file.read_text`.
     """
-    try:
-        return path.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise ValueError(f"{path.name} cannot be read ({error.strerror})") from error
-    except UnicodeDecodeError as error:
-        raise ValueError(
-            f"{path.name} is not UTF-8 text (byte {error.object[error.start]:#04x} at {error.start}): save it as UTF-8"
-        ) from error
+    return text_file.read_text(path, path.name, MAX_TABLE_BYTES)

@@ -203,7 +203,7 @@ def _video_stream(container: av.container.InputContainer) -> av.VideoStream:
 def _naming_faults(path: Path) -> Iterator[InputContainer]:
     """Open `path`, and turn errors while reading it into a ValueError with the reason."""
     try:
-        with av.open(str(path)) as container:
+        with av.open(str(path), metadata_errors="replace") as container:
             yield container
     except av.error.FFmpegError as error:
         raise ValueError(

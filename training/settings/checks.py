@@ -8,4 +8,5 @@ def require(holds: bool, name: str, value: object, instead: str) -> None:
         ValueError: ``<name> is <value>: use <instead>.``
     """
     if not holds:
-        raise ValueError(f"{name} is {value!r}: use {instead}.")
+        shown = repr(value)
+        raise ValueError(f"{name} is {shown if len(shown) <= 200 else f'{shown[:200]}...'}: use {instead}.")

@@ -19,7 +19,7 @@ from svi_core.flow.flow_matching import EXPERT_RANGES
 from svi_core.recycling.presets import PRESETS, preset
 from training.settings.checks import require
 from training.settings.sections import TrainingConfig
-from training.settings.toml_file import parse_value, read_toml
+from training.settings.toml_file import MAX_DEPTH, parse_value, read_toml
 
 
 def load_config(paths: Path | Sequence[Path], overrides: Sequence[str] = ()) -> TrainingConfig:
@@ -71,7 +71,7 @@ def config_differences(first: TrainingConfig, second: TrainingConfig) -> list[st
 def _preset_table(name: object) -> dict[str, object]:
     """Return the settings of the preset called `name` as a table."""
     if not isinstance(name, str) or name not in PRESETS:
-        raise ValueError(f"preset is {name!r}: use one of {', '.join(map(repr, PRESETS))}, or none.")
+        raise ValueError(f"preset is {repr(name)[:80]}: use one of {', '.join(map(repr, PRESETS))}, or none.")
     chosen = preset(name)
     expert = next(key for key, ids in EXPERT_RANGES.items() if ids == chosen.expert)
     return {
@@ -114,11 +114,13 @@ def _parse_override(text: str) -> dict[str, object]:
     key, equals, value = text.partition("=")
     parts = [part.strip() for part in key.split(".")]
     if not equals or not all(parts):
-        raise ValueError(f"{text!r} is not a setting: write section.key=value, such as optimizer.learning_rate=5e-5.")
+        raise ValueError(f"{text[:80]!r} is not a setting: write section.key=value, such as optimizer.learning_rate=5e-5.")
     try:
         parsed = parse_value(value)
     except ValueError as error:
-        raise ValueError(f"{key}: {error}") from error
+        raise ValueError(f"{key[:80]}: {error}") from error
+    if len(parts) > MAX_DEPTH:
+        raise ValueError(f"{text[:80]!r} is not a setting: write section.key=value.")
     for part in reversed(parts):
         parsed = {part: parsed}
     return parsed
@@ -136,19 +138,21 @@ def _merge(into: dict[str, object], table: Mapping[str, object]) -> None:
 def _build(kind: type, table: object, where: str):
     """Return the dataclass `kind` with the values of `table`; `where` is the section's name, for messages."""
     if not isinstance(table, Mapping):
-        raise ValueError(f"{where} is {table!r}, but it is a section: write settings below [{where}].")
+        raise ValueError(f"{where} is {repr(table)[:80]}, but it is a section: write settings below [{where}].")
     kinds = typing.get_type_hints(kind)
     names = [item.name for item in fields(kind)]
     values = {}
     for key, value in table.items():
         place = f"{where}.{key}" if where else key
         if key not in names:
-            raise ValueError(f"unknown setting {place!r}{_nearest(place, key, names)}")
+            raise ValueError(f"unknown setting {place[:80]!r}{_nearest(place, key, names)}")
         values[key] = _convert(value, kinds[key], place)
     try:
         return kind(**values)
     except ValueError as error:
-        raise ValueError(f"[{where}] {error}" if where and where not in str(error) else str(error)) from error
+        text = str(error)
+        text = text if len(text) <= 500 else f"{text[:250]}...{text[-250:]}"  # it may quote a value of any length
+        raise ValueError(f"[{where}] {text}" if where and where not in text else text) from error
 
 
 def _nearest(place: str, key: str, names: Sequence[str]) -> str:

@@ -8,6 +8,9 @@ import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 
+from svi_core.files.text_file import decode_text
+
+MAX_DEPTH = 16  # levels of tables and lists; settings have four
 _QUOTED = re.compile(r'"([^"\n]*\\[^"\n]*)"')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _MAY_HAVE_LINES = {"default_caption"}
@@ -20,10 +23,11 @@ def read_toml(path: Path) -> dict[str, object]:
         OSError: it cannot be read.
         ValueError: it is not TOML, or a path in double quotes has become something else; the message shows the line to write.
     """
+    data, text = path.read_bytes(), ""  # also of a pipe: --config <(command)
     try:
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n")
-        table = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        text = decode_text(data, "it").replace("\r\n", "\n")
+        table = _parse(text)
+    except ValueError as error:
         place = re.search(r"\(at line (\d+), column \d+\)", str(error))
         raise ValueError(f"config {path} is not TOML: {error}.{_fix(text, int(place[1])) if place else ''}") from error
     for value in _changed_strings(table):
@@ -40,7 +44,7 @@ def parse_value(text: str) -> object:
         ValueError: a text in quotes that is not what it seems.
     """
     try:
-        value = tomllib.loads(f"value = {text}")["value"]
+        value = _parse(f"value = {text}")["value"]
     except tomllib.TOMLDecodeError as error:
         if text.strip()[:1] in ("'", '"'):
             raise ValueError(f"{text.strip()} is not TOML: {error}.{_fix(text, 1)}") from error
@@ -48,6 +52,30 @@ def parse_value(text: str) -> object:
     if isinstance(value, str) and _CONTROL.search(value) and _QUOTED.search(text):
         raise ValueError(f"{value!r} holds control characters.{_fix(text, 1)}")
     return value
+
+
+def _parse(text: str) -> dict[str, object]:
+    """Return the table in `text`.
+
+    Raises:
+        ValueError: not TOML (tomllib.TOMLDecodeError), over 16 levels, or a whole number of over 64 bits, which TOML lacks.
+    """
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError:
+        raise
+    except (RecursionError, ValueError) as error:
+        deep = isinstance(error, RecursionError)
+        raise ValueError("it is nested too deeply" if deep else "a number in it has thousands of digits") from error
+    level: list[object] = [table]
+    for _ in range(MAX_DEPTH):
+        if any(isinstance(item, int) and item.bit_length() > 63 for item in level):
+            raise ValueError("a whole number in it has over 64 bits")
+        lists = [part for item in level if isinstance(item, list) for part in item]
+        level = lists + [part for item in level if isinstance(item, dict) for part in item.values()]
+    if level:
+        raise ValueError(f"it is nested more than {MAX_DEPTH} levels deep")
+    return table
 
 
 def _fix(text: str, number: int) -> str:

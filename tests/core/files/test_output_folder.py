@@ -30,11 +30,23 @@ def test_plain_names_lie_below_the_output_folder(tmp_path, prefix):
         "con",
         "a/NUL.txt",
         "x.",
+        "a\ud800b",
+        "a" * 1_000_000,
     ],
+    ids=lambda prefix: ascii(prefix[:20]),
 )
 def test_prefixes_that_leave_the_folder_or_break_elsewhere_are_refused(tmp_path, prefix):
-    with pytest.raises(ValueError, match="filename_prefix"):
+    with pytest.raises(ValueError, match="filename_prefix is .*: use a relative name") as caught:
         check_output_prefix(prefix)
+    assert len(str(caught.value)) < 600
+
+
+def test_a_loop_of_links_and_a_path_longer_than_any_system_has_are_refused(tmp_path):
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    with pytest.raises(ValueError, match="which cannot be followed .*: a link in it may lead to itself"):
+        run_folder(tmp_path, "loop/run")
+    with pytest.raises(ValueError, match=r"filename_prefix makes a path of \d+ bytes: use a shorter one, at most 3800"):
+        run_folder(tmp_path, "/".join(["a" * 100] * 40))
 
 
 def test_file_names_are_single_plain_names():

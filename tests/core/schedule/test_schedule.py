@@ -1,3 +1,4 @@
+import os
 import string
 import time
 
@@ -167,6 +168,9 @@ def test_prompts_that_mean_something_else_in_a_paragraph_cannot_be_written_there
     for prompt in ("# no", "two\nlines", "two\n\nparagraphs", " space", "---"):
         with pytest.raises(ValueError, match="reword"):
             format_schedule(Schedule((Paragraph(ClipSpec(prompt)),)))
+    with pytest.raises(ValueError, match="the prompt '# aaa.*reword") as caught:
+        format_schedule(Schedule((Paragraph(ClipSpec("# " + "a" * 10_000)),)))
+    assert len(str(caught.value)) < 400
 
 
 GUARDED = ["[x2]", "[seed 7] a cat", "a cat [seed 7]", "['hi'] she says", "prompts = ['a']", "#1 racing car", "【x2】 cats"]
@@ -270,5 +274,33 @@ def test_long_texts_take_time_in_proportion(text):
 
 
 def test_a_live_schedule_must_start_sound(tmp_path):
-    with pytest.raises(ValueError, match="cannot be read"):
+    with pytest.raises(ValueError, match="the schedule file .*gone.txt cannot be read"):
         LiveSchedule(tmp_path / "gone.txt")
+
+
+def test_a_live_file_that_turns_into_a_pipe_or_something_huge_keeps_the_schedule_and_holds_up_nobody(tmp_path, caplog):
+    path = tmp_path / "live.txt"
+    path.write_bytes("ein Kätzchen".encode("utf-16"))
+    live = LiveSchedule(path)
+    assert live.at(0).prompt == "ein Kätzchen"
+    path.unlink()
+    os.mkfifo(path)
+    assert live.at(0).prompt == "ein Kätzchen" and "live.txt is a pipe or a device" in caplog.text
+    path.unlink()
+    with path.open("wb") as file:
+        file.truncate(60 << 20)
+    assert live.at(0).prompt == "ein Kätzchen" and "live.txt is larger than 16 MiB" in caplog.text
+
+
+@pytest.mark.parametrize("option", ["seed ", "cfg ", "lora ", "hold ", "x", ""])
+def test_a_value_of_thousands_of_digits_is_quoted_in_part_and_the_fix_whole(option):
+    with pytest.raises(ScheduleError, match="^schedule, line 1, column 2: .*(write|use) .*[^9]$") as caught:
+        parse_schedule(f"[{option}{'9' * 5000}]\na cat")
+    assert len(str(caught.value)) < 450
+
+
+def test_half_a_surrogate_pair_in_a_prompt_list_is_refused():
+    with pytest.raises(ValueError, match=r"^the prompt list, line 2, column 4: '\\ud800' is half a character"):
+        parse_schedule('prompts = [\n "a\ud800"]')
+    with pytest.raises(ValueError, match=r"item 2 of the prompt list, line 1, column 3: '\\ud800' is half a character"):
+        parse_schedule('prompts = ["a cat", "a \\ud800 dog"]')

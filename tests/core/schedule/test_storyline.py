@@ -116,7 +116,13 @@ def test_the_text_is_a_schedule_that_says_where_it_comes_from():
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [({"subject": " "}, "subject is empty"), ({"num_clips": 0}, "1 to 200"), ({"num_clips": 201}, "1 to 200")],
+    [
+        ({"subject": " "}, "subject is empty"),
+        ({"subject": " ., "}, "subject is empty"),
+        ({"place": "a\ud800"}, "place, line 1, column 2"),
+        ({"num_clips": 0}, "1 to 200"),
+        ({"num_clips": 201}, "1 to 200"),
+    ],
 )
 def test_what_cannot_be_told_is_refused(values, words):
     with pytest.raises(ValueError, match=words):

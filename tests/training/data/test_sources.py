@@ -193,6 +193,49 @@ def test_an_unreadable_table_is_refused_by_name(tmp_path, content, reason):
     assert [item.where for item in rejected] == ["t.csv"] and reason in rejected[0].reason
 
 
+def test_a_table_of_another_encoding_is_read_where_it_names_it(tmp_path):
+    """Notepad and Excel write UTF-16 with a mark."""
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "t.csv").write_bytes("Filename,caption\na.mp4,ein Kätzchen\n".encode("utf-16"))
+    (tmp_path / "b.txt").write_bytes("ein Hündchen".encode("utf-16"))
+    assert captions(tmp_path) == {"a.mp4": "ein Kätzchen", "b.mp4": "ein Hündchen"}
+
+
+@pytest.mark.parametrize(
+    ("entry", "reason"),
+    [
+        ('{"file": ' + "[" * 100_000, "nested more than 64 levels deep"),
+        ('{"file": "a.mp4", "caption": "a", "id": ' + "9" * 5000 + "}", "a number of 5000 digits"),
+        ('{"file": "a.mp4", "caption": "a \\ud800 cat"}', "is half a character"),
+        ('{"file": "a\\ud800.mp4", "caption": "a"}', "is half a character"),
+        ('{"file": "' + "a" * 300 + '.mp4", "caption": "a"}', "there is no file"),
+    ],
+    ids=range(5),
+)
+def test_a_hostile_line_costs_only_itself(tmp_path, entry, reason):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "t.jsonl").write_text(entry + '\n{"file": "a.mp4", "caption": "A cat"}\n')
+    clips, rejected = find_clips(tmp_path)
+    assert [clip.caption for clip in clips] == ["A cat"]
+    assert [item.where for item in rejected] == ["t.jsonl line 1"] and reason in rejected[0].reason
+
+
+def test_pipes_and_loops_of_links_are_named_and_nobody_waits_for_them(tmp_path):
+    touch(tmp_path, "a.mp4")
+    (tmp_path / "a.txt").write_text("A cat")
+    os.mkfifo(tmp_path / "t.csv")
+    os.mkfifo(tmp_path / "pipe.mp4")
+    for name in ("loop.mp4", "loop"):
+        os.symlink(tmp_path / name, tmp_path / name)
+    (tmp_path / "t.jsonl").write_text('{"file": "loop/a.mp4", "caption": "x"}')
+    clips, rejected = find_clips(tmp_path)
+    assert [clip.name for clip in clips] == ["a.mp4"]
+    reasons = {item.where: item.reason for item in rejected}
+    assert reasons.keys() == {"t.csv", "pipe.mp4", "loop.mp4", "t.jsonl line 1"}
+    assert "is a pipe or a device" in reasons["t.csv"] and "there is no file" in reasons["pipe.mp4"]
+    assert "may lead to itself" in reasons["loop.mp4"] and "may lead to itself" in reasons["t.jsonl line 1"]
+
+
 def test_clips_without_caption_take_the_default_or_are_named(tmp_path):
     touch(tmp_path, "sea/a.mp4", ".hidden/b.mp4", "svi_cache/c.mp4")
     clips, rejected = find_clips(tmp_path, skipped_folder=tmp_path / "svi_cache")

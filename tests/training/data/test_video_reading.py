@@ -16,6 +16,7 @@ from svi_core.video.colour_tags import Colours
 from tests.core.video.test_colour_tags import HDR_HLG, HDR_PQ, PATCHES, in_primaries, patch_video, retag
 from tests.timed_videos import DAY, with_late_stamps
 from tests.training.synthetic_clips import number_of, picture, write_clip, write_numbered, write_sound
+from training.data.sound import require_sound
 from training.data.video_reading import on_ticks, read_pictures, read_ticks, usual_colours
 
 
@@ -213,3 +214,19 @@ def test_an_avi_with_pictures_in_the_order_of_decoding(tmp_path, gop):
     assert numbers(tmp_path / "a.avi") == list(range(100))
     for first_tick in (47, 80):
         assert abs(numbers(tmp_path / "a.avi", first_tick=first_tick)[0] - first_tick) <= 1
+
+
+def test_a_title_in_an_unknown_charset_spoils_nothing(tmp_path):
+    """AVI and MKV files of older programs hold Latin-1, which is no UTF-8."""
+    path = tmp_path / "a.avi"
+    with av.open(str(path), "w", metadata_encoding="latin-1") as container:
+        container.metadata["title"] = "Café"
+        stream = container.add_stream("mpeg4", rate=16)
+        stream.width = stream.height = 64
+        for number in range(9):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(picture(10 * number), format="rgb24")))
+        container.mux(stream.encode(None))
+    assert "Café".encode("latin-1") in path.read_bytes()
+    assert len(list(read_ticks(path, 16))) == 9
+    with pytest.raises(ValueError, match="has no sound"):
+        require_sound(path)

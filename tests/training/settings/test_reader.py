@@ -1,5 +1,6 @@
 """Settings come from preset, files and command line in this order, and nothing wrong gets through."""
 
+import re
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 
@@ -92,6 +93,45 @@ def test_files_that_cannot_be_read_are_named(write, tmp_path):
         load_config(tmp_path / "gone.toml")
     with pytest.raises(ValueError, match="my.toml is not TOML"):
         load_config(write("a = = 3"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a = " + "[" * 100_000, "it is nested too deeply"),
+        ("a" + ".a" * 500 + " = 1", "it is nested more than 16 levels deep"),
+        ("loop.steps = " + "9" * 5000, "a number in it has thousands of digits"),
+        ("loop.steps = 0x" + "f" * 5000, "a whole number in it has over 64 bits"),
+        ("optimizer.learning_rate = 1" + "0" * 400, "a whole number in it has over 64 bits"),
+        ("optimizer.options = {betas = [1_000_000_000_000_000_000_000]}", "a whole number in it has over 64 bits"),
+    ],
+    ids=lambda text: text[:20],
+)
+def test_hostile_toml_is_refused_in_one_sentence(write, text, message):
+    with pytest.raises(ValueError, match=f"my.toml is not TOML: {message}") as caught:
+        load_config(write(text))
+    assert len(str(caught.value)) < 300
+    key, _, value = text.partition(" = ")
+    with pytest.raises(ValueError, match=f"^{re.escape(key[:80])}: {message}|is not a setting") as caught:
+        load_config([], [f"{key}={value}"])
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize(
+    "override", ["=0x{}", "a{}=1", "seed='{}'", "optimizer='{}'", "preset='{}'", "data.layout='{}'", "name=['{}']"]
+)
+def test_a_long_value_is_quoted_in_part(override):
+    with pytest.raises(ValueError, match="use|write|known|is not a setting|did you mean") as caught:
+        load_config([], [override.format("f" * 3000)])
+    assert len(str(caught.value)) < 600
+
+
+def test_a_config_may_be_utf_16_with_its_mark(tmp_path):
+    (tmp_path / "my.toml").write_bytes('preset = "film"\nname = "Kätzchen"'.encode("utf-16"))
+    assert load_config(tmp_path / "my.toml").name == "Kätzchen"
+    (tmp_path / "my.toml").write_bytes('name = "Kätzchen"'.encode("latin-1"))
+    with pytest.raises(ValueError, match=r"my.toml is not TOML: it is not UTF-8 text \(byte 0xe4 at 9\): save it as UTF-8"):
+        load_config(tmp_path / "my.toml")
 
 
 def test_tables_go_round_and_differences_are_named():

@@ -1,0 +1,56 @@
+"""Feed the pack odd and damaged input, and check what it makes of it.
+
+    python -m tests.fuzz                                  # two minutes over all families, as in the test suite
+    python -m tests.fuzz prompts videos --minutes 30      # two families, fifteen minutes each
+    python -m tests.fuzz --minutes 60 --seed 7            # other examples
+    python -m tests.fuzz panel --seed 21 --batches 1      # repeat a failure, as its message says
+
+A family is a file test_<family>.py in this folder: a strategy that makes examples, and an oracle. Each example must give what
+it says, or be refused in one sentence, in bounded time. Examples follow from the seed alone. A campaign that checks too few
+examples, or sees only one kind of outcome, fails.
+"""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dev.environment import SetupError, ensure_environment, execute_inside, say
+
+FOLDER = Path(__file__).parent
+FAMILIES = sorted(path.stem.removeprefix("test_") for path in FOLDER.glob("test_*.py"))
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run pytest on the families in place of this process; return only if there is no environment to run it in."""
+    options = _parse(arguments)
+    try:
+        environment = ensure_environment(["test"])
+    except SetupError as error:
+        say(f"error: {error}")
+        return 1
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    os.environ["SVI_FUZZ_SEED"], os.environ["SVI_FUZZ_MINUTES"] = str(options.seed), str(options.minutes)
+    os.environ["SVI_FUZZ_BATCHES"] = str(options.batches)
+    files = [FOLDER / f"test_{family}.py" for family in options.families or FAMILIES]
+    execute_inside(environment, ["-m", "pytest", "-q", "-s", *map(str, files)])
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "python -m tests.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("families", nargs="*", metavar="family", help=f"of {', '.join(FAMILIES)}; all without any")
+    parser.add_argument("--seed", type=int, default=14, help="of the first batch; batch k has seed + k")
+    parser.add_argument("--minutes", type=float, default=2.0, help="for all families together")
+    parser.add_argument("--batches", type=int, default=0, help="for each family, instead of a time")
+    options = parser.parse_args(arguments)
+    unknown = [family for family in options.families if family not in FAMILIES]
+    if unknown:
+        parser.error(f"there is no family {unknown[0]!r}: choose from {', '.join(FAMILIES)}")
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main())
