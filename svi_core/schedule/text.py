@@ -104,7 +104,8 @@ def format_schedule(schedule: Schedule) -> str:
     text = "\n\n".join(_format_paragraph(paragraph) for paragraph in schedule.paragraphs) + "\n"
     if not _reads_as(text, schedule):
         raise ValueError(
-            "these prompts cannot be paragraphs, since they would parse as a numbered list: leave out the numbers."
+            "these prompts cannot be paragraphs, since together they would parse as a numbered list or as a list of quoted "
+            "texts: leave out the numbers, or reword the first."
         )
     return text
 

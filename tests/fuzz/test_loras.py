@@ -114,7 +114,8 @@ def test_loras(campaign, pack, model, tmp_path, caplog):
         changed = changed_modules(model, patched)
         owners = {key.rpartition(".")[0] for key in changed}
         assert changed, f"the report says {report.num_matched} of its modules matched, but nothing changes: {sorted(shapes)}"
-        assert len(owners) == report.num_matched, f"{report}\nchanged: {sorted(changed)}"
+        num_named = len(report.misfits) + len(report.unmatched)  # of a module that is named, another part may be merged
+        assert report.num_matched <= len(owners) <= report.num_matched + num_named, f"{report}\nchanged: {sorted(changed)}"
         return "applied"
 
     assert campaign.run("loras", FILES, check, {"applied", "refused"}, limit=20)
