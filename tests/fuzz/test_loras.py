@@ -115,7 +115,9 @@ def test_loras(campaign, pack, model, tmp_path, caplog):
         owners = {key.rpartition(".")[0] for key in changed}
         assert changed, f"the report says {report.num_matched} of its modules matched, but nothing changes: {sorted(shapes)}"
         num_named = len(report.misfits) + len(report.unmatched)  # of a module that is named, another part may be merged
-        assert report.num_matched <= len(owners) <= report.num_matched + num_named, f"{report}\nchanged: {sorted(changed)}"
+        told = f"{report}\nchanged: {sorted(changed)}"
+        assert len(owners) <= report.num_matched + num_named, told
+        assert len(changed) >= report.num_matched - len(report.silent), told  # two names of one module may change two weights
         return "applied"
 
     assert campaign.run("loras", FILES, check, {"applied", "refused"}, limit=20)
