@@ -10,6 +10,7 @@ from typing import Any
 
 from .atomic_file import write_bytes
 from .fingerprint import fingerprint
+from .text_file import decode_text
 
 _CHECKSUM = "checksum"
 
@@ -27,13 +28,17 @@ def unsealed(data: bytes) -> dict[str, Any]:
     """Return the JSON object in `data`, a file or a line, without its checksum.
 
     Raises:
-        ValueError: not JSON in UTF-8, or its checksum does not fit.
+        ValueError: not JSON in UTF-8, or its checksum does not fit; the message begins with "it" or "a number in it".
         NotAnObjectError: a list, a number or the like.
     """
+    text = decode_text(data, "it")
     try:
-        facts = json.loads(data.decode("utf-8"))
+        facts = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"it is not JSON ({error.msg} at line {error.lineno}, column {error.colno})") from error
     except (ValueError, RecursionError) as error:
-        raise ValueError(f"it is not JSON in UTF-8: {error}") from error
+        deep = isinstance(error, RecursionError)
+        raise ValueError("it is nested too deeply" if deep else "a number in it has thousands of digits") from error
     if not isinstance(facts, dict):
         raise NotAnObjectError(f"it is a JSON {type(facts).__name__} instead of an object")
     names = [_CHECKSUM] if _CHECKSUM in facts else [name for name, value in facts.items() if _is_hash(value)]

@@ -13,14 +13,19 @@ from .prompt_lists import PromptSplit, is_python_list, normalised_text
 
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
 _INLINE_NUMBER = re.compile(r"\[1\].*\S.*\[2\]")
+_LINE_SEPARATOR = re.compile(r"(?<=\S)\u2028(?=\S)")
 _SENTENCE = re.compile(r".*[.!?。！？][\"'”’)]*")
 
 
 def doubts(text: str, split: PromptSplit) -> Iterator[str]:
     """Yield what may have been meant otherwise in a text that :func:`parse_schedule` reads, with line and column."""
-    text = normalised_text(text)
+    written, text = text, normalised_text(text)
     if is_python_list(text):
         return
+    if split is PromptSplit.PARAGRAPHS and (match := _LINE_SEPARATOR.search(written)):
+        *before, line = normalised_text(written[: match.start()]).split("\n")
+        message = "the line separator U+2028 ends a line of the prompt: for the next clip write a blank line."
+        yield _doubt(len(before) + 1, len(line), message)
     paragraphs = list(paragraph_lines(text) if split is PromptSplit.PARAGRAPHS else prompt_lines(text))
     lines = [line for paragraph in paragraphs for line in paragraph]
     if split is PromptSplit.PARAGRAPHS:

@@ -119,7 +119,8 @@ class DataConfig:
         """Return the settings that cached examples depend on, as plain JSON values."""
         values = {field.name: getattr(self, field.name) for field in fields(self) if field.name not in _NOT_IN_THE_CACHE}
         layout = self.svi_layout
-        return {**values, "num_motion_frames": layout.num_motion_frames, "more_sizes": list(self.more_sizes)}
+        # The VAE's tiles change no latent now, but they did in older versions: an index made with them then must not be found.
+        return {**values, "vae_tile": 0, "num_motion_frames": layout.num_motion_frames, "more_sizes": list(self.more_sizes)}
 
 
 def _parse_size(text: str) -> tuple[int, int]:

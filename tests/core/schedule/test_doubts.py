@@ -27,6 +27,12 @@ from svi_core.schedule.text import parse_schedule
             "line 1, column 1: '[1]' and '[2]' are part of the prompt",
         ),
         (
+            "x\r\n\r\na cat\u2028a dog",
+            "paragraphs",
+            ["x", "a cat a dog"],
+            "line 3, column 6: the line separator U+2028 ends a line",
+        ),
+        (
             "A cat walks.\nA dog runs!",
             "paragraphs",
             ["A cat walks. A dog runs!"],

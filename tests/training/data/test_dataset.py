@@ -49,6 +49,18 @@ def test_settings_of_the_cache_leave_out_what_changes_no_value():
     assert DataConfig(layout="Film").cached_settings()["num_motion_frames"] == 5
 
 
+def test_tiles_of_the_vae_are_no_other_cache_but_blended_ones_of_older_versions_were(clips, monkeypatch):
+    config = settings(clips, vae_tile=64)
+    of_before = {**settings(clips).cached_settings(), "vae_tile": 64}
+    with monkeypatch.context() as patched:
+        patched.setattr(DataConfig, "cached_settings", lambda _: of_before)
+        build_cache(config, FakeEncoders())
+    with pytest.raises(ValueError, match="it holds one with vae_tile 64, not 0"):
+        CachedDataset(config.cache_folder, config)
+    build_cache(settings(clips), FakeEncoders())
+    assert len(CachedDataset(config.cache_folder, config)) == len(CachedDataset(config.cache_folder, settings(clips)))
+
+
 def test_a_cache_of_other_settings_is_refused_with_the_difference(clips):
     config = settings(clips)
     with pytest.raises(ValueError, match="holds no finished cache of this configuration: run python -m training.cache"):
