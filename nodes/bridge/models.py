@@ -1,5 +1,6 @@
 """ComfyUI's MODEL and CLIP_VISION: checks before sampling, and hashes of everything their output depends on."""
 
+import logging
 from pathlib import Path
 
 import comfy.model_detection
@@ -109,9 +110,9 @@ def _sampled(value):
 
 def _require_i2v(model, name: str) -> None:
     transformer = model.diffusion_model
-    embedding = getattr(transformer, "patch_embedding", None)
-    channels = 0 if embedding is None else embedding.weight.shape[1]
-    require_plain_i2v(name, type(model).__name__, type(transformer).__name__, channels)
+    weight = getattr(getattr(transformer, "patch_embedding", None), "weight", None)
+    channels = weight.shape[1] if weight is not None and weight.ndim == 5 else 0
+    require_plain_i2v(name, type(model), type(transformer), channels)
 
 
 def _model_without_weights(path: Path):
@@ -123,6 +124,7 @@ def _model_without_weights(path: Path):
     tensors = comfy.utils.state_dict_prefix_replace(tensors, {prefix: ""}, filter_keys=True) or tensors
     try:
         config = comfy.model_detection.model_config_from_unet(tensors, "", metadata=metadata)
-    except (IndexError, KeyError, TypeError, ValueError):  # keys of a model, but not all, or of other shapes
+        return None if config is None else config.get_model(tensors, "", device="meta")
+    except Exception as error:  # keys of a model, but not all, or of other shapes: ComfyUI's detection raises anything then
+        logging.info("SVI: ComfyUI cannot tell from its header which model %s is (%r).", path.name, error)
         return None
-    return None if config is None else config.get_model(tensors, "", device="meta")

@@ -5,7 +5,6 @@ branches and forks bear the number of the release before. tests/nodes/bridge/tes
 """
 
 import importlib.util
-import inspect
 import pkgutil
 import sys
 from pathlib import Path
@@ -63,12 +62,10 @@ NAMES = (
     "latent_preview.get_previewer",
     "node_helpers.conditioning_set_values",
 )
-MEMBERS = {  # methods of ComfyUI's objects, and attributes that they get when they are made
-    "comfy.clip_vision.ClipVisionModel": ("config", "encode_image", "patcher"),
+MEMBERS = {  # methods of ComfyUI's objects; attributes cannot be seen here, and other packs replace __init__
+    "comfy.clip_vision.ClipVisionModel": ("encode_image",),
     "comfy.model_patcher.ModelPatcher": (
         "add_patches",
-        "additional_models",
-        "backup",
         "get_attachment",
         "get_wrappers",
         "set_attachments",
@@ -76,7 +73,7 @@ MEMBERS = {  # methods of ComfyUI's objects, and attributes that they get when t
         "set_model_patch_replace",
         "set_model_sampler_calc_cond_batch_function",
     ),
-    "comfy.sd.VAE": ("disable_offload", "latent_dim", "memory_used_decode", "process_output", "vae_dtype", "vae_output_dtype"),
+    "comfy.sd.VAE": ("vae_output_dtype",),
 }
 
 
@@ -107,9 +104,7 @@ def _found(name: str) -> object | None:
 
 
 def _has(name: str, member: str) -> bool:
-    """Whether a class has a method, or sets an attribute in its __init__."""
-    kind = _found(name)
-    return kind is not None and (hasattr(kind, member) or member in inspect.unwrap(kind.__init__).__code__.co_names)
+    return hasattr(_found(name), member)
 
 
 def _version() -> str:

@@ -1,13 +1,13 @@
 """Which base models SVI runs on and is trained on: the plain Wan image-to-video transformers, their text and their VAE.
 
 Wan's relatives (HuMo, Animate, Fun-Camera, WanDancer) may have the same 36 input channels, but they expect conditions that SVI
-does not give. So the classes that ComfyUI loads a file as decide, and its input channels after them.
+does not give. So the class that ComfyUI loads a file as decides, and its input channels after it.
 
 Source: docs/METHOD.md, 2.1 (input channels); ComfyUI's comfy/supported_models.py and comfy/model_base.py.
 """
 
 I2V_CHANNELS = 36  # 16 noisy + 4 mask + 16 conditioning
-_PLAIN = ("WAN21", "WanModel")  # the classes of the model and of its transformer
+_PLAIN = "WAN21"  # the class of the model; programs that speed it up may change the class of its transformer
 _OTHER_CHANNELS = {16: " (a text-to-video model)", 48: " (a Fun-Control model)"}
 _RELATIVES = {  # ComfyUI's classes of Wan models that SVI does not fit
     "WAN21_Vace": "Wan VACE",
@@ -28,21 +28,23 @@ _FITTING = (
 )
 
 
-def require_plain_i2v(name: str, model_class: str, transformer_class: str, in_channels: int) -> None:
+def require_plain_i2v(name: str, model: type, transformer: type, in_channels: int) -> None:
     """Refuse every model but a plain Wan image-to-video transformer.
 
     Args:
         name: what the message calls the model: an input or a file.
-        model_class: name of the class from ComfyUI's comfy/model_base.py.
-        transformer_class: name of the class of its diffusion model.
-        in_channels: input channels of its patch embedding; read only where the classes fit.
+        model: its class, from ComfyUI's comfy/model_base.py or derived from one.
+        transformer: the class of its diffusion model.
+        in_channels: input channels of its patch embedding; 0 if it has none.
 
     Raises:
         ValueError: the message says what the model is, and which models fit.
     """
-    if (model_class, transformer_class) != _PLAIN:
-        kind = _RELATIVES.get(model_class, "another model")
-        raise ValueError(f"{name} is {kind} (ComfyUI's {model_class} with {transformer_class}), but {_FITTING}")
+    classes = [kind.__name__ for kind in model.__mro__]
+    relative = next((_RELATIVES[kind] for kind in classes if kind in _RELATIVES), None)
+    if relative or _PLAIN not in classes or not in_channels:
+        found = f"(ComfyUI's {model.__name__} with {transformer.__name__})"
+        raise ValueError(f"{name} is {relative or 'another model'} {found}, but {_FITTING}")
     if in_channels != I2V_CHANNELS:
         kind = _OTHER_CHANNELS.get(in_channels, "")
         raise ValueError(f"{name} is a model with {in_channels} input channels{kind}, but {_FITTING}")

@@ -97,7 +97,7 @@ def _load_model(path: Path, options: dict) -> nn.Module:
     model, transformer = patcher.model, patcher.model.diffusion_model
     embedding = getattr(transformer, "patch_embedding", None)
     channels = 0 if embedding is None else embedding.weight.shape[1]
-    require_plain_i2v(str(path), type(model).__name__, type(transformer).__name__, channels)
+    require_plain_i2v(str(path), type(model), type(transformer), channels)
     return model
 
 

@@ -5,8 +5,20 @@ import pytest
 from svi_core.systems.base_model import require_plain_i2v, require_rgb, require_text_width, require_vision_width
 
 
-def test_the_plain_image_to_video_model_is_taken():
-    require_plain_i2v("model", "WAN21", "WanModel", 36)
+def classes(*names: str) -> type:
+    """Return a class of the first name, derived from classes of the other names."""
+    kind = object
+    for name in reversed(names):
+        kind = type(name, (kind,), {})
+    return kind
+
+
+@pytest.mark.parametrize(
+    ("model", "transformer"),
+    [(["WAN21"], "WanModel"), (["WAN21"], "OptimizedModule"), (["WAN21"], "FastWanModel"), (["FastWAN", "WAN21"], "WanModel")],
+)
+def test_the_plain_image_to_video_model_is_taken_also_compiled_or_sped_up(model, transformer):
+    require_plain_i2v("model", classes(*model), classes(transformer), 36)
 
 
 @pytest.mark.parametrize(
@@ -20,7 +32,7 @@ def test_the_plain_image_to_video_model_is_taken():
         ("WAN22_S2V", "WanModel_S2V", 16, "Wan 2.2 S2V"),
         ("WAN22", "WanModel", 48, "Wan 2.2 5B"),
         ("WAN21_FlowRVS", "WanModel", 36, "FlowRVS"),
-        ("WAN21", "SomeWanModel", 36, "another model (ComfyUI's WAN21 with SomeWanModel)"),
+        ("WAN21", "SomeModel", 0, "another model (ComfyUI's WAN21 with SomeModel)"),
         ("Flux", "Flux", 0, "another model (ComfyUI's Flux with Flux)"),
         ("WAN21", "WanModel", 16, "a model with 16 input channels (a text-to-video model)"),
         ("WAN21", "WanModel", 48, "a model with 48 input channels (a Fun-Control model)"),
@@ -29,7 +41,7 @@ def test_the_plain_image_to_video_model_is_taken():
 )
 def test_any_other_model_is_refused_by_what_it_is_and_the_fitting_ones_are_named(model, transformer, channels, found):
     with pytest.raises(ValueError, match="load Wan 2.1 I2V 14B or a Wan 2.2 I2V A14B expert") as error:
-        require_plain_i2v("model_low_noise", model, transformer, channels)
+        require_plain_i2v("model_low_noise", classes(model), classes(transformer), channels)
     assert str(error.value).startswith(f"model_low_noise is {found}")
 
 

@@ -70,10 +70,11 @@ def test_an_older_comfyui_is_refused_at_load_with_its_version(requirements, monk
         requirements.require_surroundings()
 
 
-def test_an_attribute_that_an_older_object_does_not_get_is_missed(requirements, monkeypatch):
-    monkeypatch.setattr("comfy.sd.VAE.__init__", lambda self: None)
-    with pytest.raises(ImportError, match=r"which lacks comfy.sd.VAE.disable_offload, .*: update ComfyUI"):
-        requirements.require_surroundings()
+def test_a_pack_that_replaces_how_an_object_is_made_does_not_disable_ours(requirements, monkeypatch):
+    """ComfyUI-MultiGPU wraps ModelPatcher.__init__ in a plain function."""
+    for kind in ("comfy.sd.VAE", "comfy.model_patcher.ModelPatcher"):
+        monkeypatch.setattr(f"{kind}.__init__", lambda self: None)
+    requirements.require_surroundings()
 
 
 def test_a_comfyui_without_a_version_is_refused_as_such(requirements, monkeypatch):
