@@ -156,7 +156,10 @@ class ClipSampler:
             return self.anchor
         if name not in self.anchors:
             known = ", ".join(map(repr, self.anchors)) or "none"
-            raise ValueError(f"the schedule names {name!r}, but the anchors input has {known}: add it with SVI Named Anchor.")
+            raise ValueError(
+                f"the schedule names {name!r}, but the anchors input has {known}: add it with SVI Named Anchor, or write "
+                "[] above the prompt if what is in brackets are words."
+            )
         return self.anchors[name]
 
     def build_y(self, request: ClipRequest, previous: Predecessor | None) -> ConditioningLatent:

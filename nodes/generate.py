@@ -137,7 +137,9 @@ def prepare_run(
         accepts=partial(check_spec, sampler, layout=layout),
     )
     check_run(sampler, plan)
-    folder = run_path(filename_prefix, QueuedGraph(hidden.prompt or {}), latents.pixel_size(sampler.anchor), plan.first_key)
+    folder = run_path(
+        filename_prefix, QueuedGraph(hidden.prompt or {}), hidden.unique_id, latents.pixel_size(sampler.anchor), plan.first_key
+    )
     if continue_from:
         continue_from.require_another_folder(folder)
     rate = frame_rate_of(layout, sampler.control)

@@ -42,7 +42,7 @@ class SVIJoinVideos(VideoNode):
                 prefix_input("svi/joined", "The result's folder in ComfyUI's output folder."),
             ],
             outputs=[io.Video.Output("video", tooltip="The joined video, a file.")],
-            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],
         )
 
     @classmethod
@@ -51,7 +51,8 @@ class SVIJoinVideos(VideoNode):
         joint = Joint(Piece(earlier, 0, trim_end), Piece(later, trim_start), Seam(seam), blend_frames)
         metadata = queued_graph.embedded_graph(cls.hidden)
         coding = (output or OutputSettings()).coding
-        folder = run_path(filename_prefix, QueuedGraph(cls.hidden.prompt or {}), (earlier.width, earlier.height), "")
+        size = earlier.width, earlier.height
+        folder = run_path(filename_prefix, QueuedGraph(cls.hidden.prompt or {}), cls.hidden.unique_id, size, "")
         path = join_into_folder(folder, joint, coding, metadata)
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)))

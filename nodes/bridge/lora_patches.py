@@ -29,7 +29,12 @@ def match_lora(model, lora: LoraFile) -> tuple[dict[str, object], LoraMatch]:
 
     Raises:
         ValueError: a replaced or reshaped weight of another size than the model's; with file and key.
+        RuntimeError: this ComfyUI merges patches in another way than this check knows.
     """
+    if not _merges(("diff", (torch.zeros(2, 3),)), (2, 3)):
+        raise RuntimeError(
+            "this ComfyUI merges LoRAs in a way that this version of Stable Video Infinity does not know: update it."
+        )
     tensors = comfy.lora_convert.convert_lora(lora.tensors)
     key_map = comfy.lora.model_lora_keys_unet(model.model, {})
     _require_sizes(model, lora.name, tensors, key_map)

@@ -91,7 +91,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         num_steps=read_num_steps(reader, loop),
         size=size,
         folder=reader.known(
-            loop, SVIGenerate, lambda filename_prefix: run_path(filename_prefix, reader.graph, size, first_key)
+            loop, SVIGenerate, lambda filename_prefix: run_path(filename_prefix, reader.graph, loop, size, first_key)
         ),
         experts=experts,
         files=files,

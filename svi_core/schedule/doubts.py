@@ -12,7 +12,6 @@ from .paragraphs import Lines, half_width, is_empty_options, paragraph_lines, pr
 from .prompt_lists import PromptSplit, is_python_list, normalised_text
 
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
-_INLINE_NUMBER = re.compile(r"\[1\].*\S.*\[2\]")
 _LINE_SEPARATOR = re.compile(r"(?<=\S)\u2028(?=\S)")
 _SENTENCE = re.compile(r".*[.!?。！？][\"'”’)]*")
 
@@ -62,9 +61,11 @@ def _numbers(paragraphs: list[Lines]) -> Iterator[str]:
         message = "these numbers are part of the prompt: to begin a clip at each, write nothing before number 1."
         yield _doubt(marks[0].line, 0, message)
     for number, line in (line for paragraph in paragraphs for line in paragraph):
-        if match := _INLINE_NUMBER.search(half_width(line)):
+        plain = half_width(line)
+        start, end = plain.find("[1]"), plain.rfind("[2]")
+        if start >= 0 and plain[start + 3 : max(end, 0)].strip():
             message = "'[1]' and '[2]' are part of the prompt: to begin a clip at each, write each on a line of its own."
-            yield _doubt(number, match.start(), message)
+            yield _doubt(number, start, message)
             return
 
 

@@ -10,7 +10,7 @@ from ..video.seams import Seam
 from .paragraphs import ScheduleError
 from .spec import MAX_CLIPS, MAX_HOLD_FRAMES, MAX_SEED, ClipSpec, LoraStrength, Paragraph
 
-_NUMERIC = re.compile(r"(seed|frames|motion|cfg|hold)\s*[=:]?\s*[-+.]?\d|x\d|lora\s*\S+\s*=", re.IGNORECASE)
+_NUMERIC = re.compile(r"(seed|frames|motion|cfg|hold)\s*[=:]?\s*[-+.]?\d|x\d+$|lora\s*\S+\s*=", re.IGNORECASE)
 _KEEP_WORDS = " If this belongs to the prompt, write [] in the line above it."
 
 

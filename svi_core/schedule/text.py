@@ -60,8 +60,6 @@ def parse_schedule(text: str, split: PromptSplit = PromptSplit.PARAGRAPHS) -> Sc
         paragraphs = tuple(Paragraph(ClipSpec(prompt)) for prompt in parse_prompts(text, split))
     else:
         paragraphs = tuple(_parse_paragraph(lines) for lines in without_numbers(paragraph_lines(text)))
-    if not paragraphs:
-        raise ValueError("the prompt stream holds no prompt: write one prompt per clip, separated by blank lines.")
     return _checked(paragraphs)
 
 
@@ -89,7 +87,9 @@ def parse_story(texts: Sequence[str], split: PromptSplit) -> Schedule:
 
 
 def _checked(paragraphs: tuple[Paragraph, ...]) -> Schedule:
-    """Return the schedule of `paragraphs`; raise ValueError if it has too many clips."""
+    """Return the schedule of `paragraphs`; raise ValueError if there is none, or if it has too many clips."""
+    if not paragraphs:
+        raise ValueError("the prompt stream holds no prompt: write one prompt per clip, separated by blank lines.")
     if (total := sum(paragraph.repeat for paragraph in paragraphs)) > MAX_CLIPS:
         raise ValueError(f"the schedule asks for {total} clips: at most {MAX_CLIPS} can be made in one run.")
     return Schedule(paragraphs)
@@ -161,7 +161,8 @@ def _options_after(lines: Lines) -> tuple[list[OptionGroup], Lines]:
             groups.append(OptionGroup(match[1], number, match.start(1) + 1))
             if option_names(match[1]) & {"cut", "seam"}:
                 raise groups[-1].error(
-                    "these options are about the start of a clip, but stand at its end: write them above the prompt."
+                    "these options are about the start of a clip, but stand at its end: write them above the prompt, or "
+                    "[] above it if they are words."
                 )
             end = match.start()
         if seen(line[:end]):

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from svi_core.schedule.live_file import LiveSchedule
 from svi_core.schedule.prompt_lists import PromptSplit
 from svi_core.schedule.spec import ClipSpec, LoraStrength, Paragraph, Schedule
-from svi_core.schedule.text import ScheduleError, format_schedule, parse_schedule
+from svi_core.schedule.text import ScheduleError, format_schedule, parse_schedule, parse_story
 from svi_core.video.seams import Seam
 
 STORY = """# a story
@@ -304,3 +304,12 @@ def test_half_a_surrogate_pair_in_a_prompt_list_is_refused():
         parse_schedule('prompts = [\n "a\ud800"]')
     with pytest.raises(ValueError, match=r"item 2 of the prompt list, line 1, column 3: '\\ud800' is half a character"):
         parse_schedule('prompts = ["a cat", "a \\ud800 dog"]')
+
+
+def test_an_empty_list_of_texts_holds_no_prompt():
+    with pytest.raises(ValueError, match="holds no prompt"):
+        parse_story([], PromptSplit.PARAGRAPHS)
+
+
+def test_a_codec_is_no_number_of_clips():
+    assert parse_schedule("a film [x264 codec]").prompts == ["a film [x264 codec]"]

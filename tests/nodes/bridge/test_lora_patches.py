@@ -243,3 +243,13 @@ def test_a_bias_that_fits_beside_a_weight_that_does_not_is_merged(model, lora_fi
     patches, match = match_lora(model, lora_file(tensors))
     assert set(patches) == {f"diffusion_model.{FFN}.bias"} and match.merged == set()
     assert list(match.misfits) == [f"diffusion_model.{FFN}"] and match.touched == {f"diffusion_model.{FFN}"}
+
+
+def test_a_comfyui_that_merges_otherwise_is_named_and_not_the_file(match_lora, lora_file, model, monkeypatch):
+    def other(*_):
+        raise TypeError("calculate_weight() missing 1 required positional argument")
+
+    monkeypatch.setattr("comfy.lora.calculate_weight", other)
+    lora = lora_file(parts_of(FFN, PAIR))
+    with pytest.raises(RuntimeError, match="this ComfyUI merges LoRAs in a way"):
+        match_lora(model, lora)

@@ -274,12 +274,14 @@ def test_output_settings_that_are_not_known_count_as_their_defaults(graph, read_
 
 def test_the_prefix_holds_what_save_image_knows(graph, read_run, folders):
     graph["sampler"]["_meta"] = {"title": "My sampler"}
+    graph["elsewhere"] = node("Compute", a=1, b=1)
     today = time.strftime("%Y-%m-%d")
     prefix = "svi/%date:yyyy-MM-dd%/%My sampler.sampler_name%_%SVIGenerate.cfg%_%width%x%height%_%x%"
     found = read_run(change(graph, "generate", filename_prefix=prefix))
     assert found.folder == folders / "output/svi" / today / "euler_2_64x64_%x%" and found.not_known == ()
     for prefix, words in (
         ("%Nobody.seed%", "filename_prefix holds %Nobody.seed%, but no node is called 'Nobody'"),
+        ("%Compute.a%", "that node does not lead to this one"),
         ("%My sampler.seed%", "the node 'My sampler' has no widget 'seed'"),
         ("%date%", "write %date:yyyy-MM-dd% in place of %date%"),
         ("%date:hh:mm%", "use a relative name"),
