@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from svi_core.files.output_folder import follow_links
-from training.data.tables import VIDEO_SUFFIXES, Rejected, Row, caption_beside, read_table, read_text, require_json_table
+from training.data.tables import VIDEO_SUFFIXES, Rejected, Row, caption_beside, read_table, require_json_table
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,8 @@ def find_clips(
     root = folder.resolve()
     files = sorted(_walk(root, skipped_folder and skipped_folder.resolve()), key=lambda path: _name(path, root))
     listed = _clips_of(root, (path for path in files if path.suffix.lower() in (".csv", ".jsonl")))
-    later, unread = _later_rows(root, files)
+    rows, unread = _later_rows(root, files)
+    later = {row.path: row for row in reversed(rows)} | {row.path: row for row in reversed(rows) if row.caption.strip()}
     known = [clip for clip in (*listed, *later.values()) if isinstance(clip, ClipSource)]
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     named = {clip.pose for clip in known} | {pose.resolve() for pose in map(_pose_beside, videos) if pose}
@@ -78,6 +79,7 @@ def find_clips(
             rejected.append(checked)
         else:
             clips[checked.path] = checked
+    rejected += _repeated(rows, clips)
     return sorted(clips.values(), key=lambda clip: clip.name), rejected
 
 
@@ -85,16 +87,21 @@ def _clips_of(root: Path, tables: Iterable[Path]) -> list[ClipSource | Rejected]
     return [_clip_of_row(row, table.parent, root) for table in tables for row in read_table(table, _name(table, root))]
 
 
-def _later_rows(root: Path, files: Sequence[Path]) -> tuple[dict[Path, ClipSource], list[Rejected]]:
-    """Return the clips that TSV and JSON tables name, by path, and their unusable rows. Other JSON files are no tables."""
-    clips: dict[Path, ClipSource] = {}
-    rejected = []
-    for found in _clips_of(root, (path for path in files if path.suffix.lower() == ".tsv" or _is_json_table(path))):
-        if isinstance(found, Rejected):
-            rejected.append(found)
-        else:
-            clips.setdefault(found.path, found)
-    return clips, rejected
+def _later_rows(root: Path, files: Sequence[Path]) -> tuple[list[ClipSource], list[Rejected]]:
+    """Return the rows of TSV and JSON tables, and the unusable ones. Other JSON files are no tables."""
+    found = _clips_of(root, (path for path in files if path.suffix.lower() == ".tsv" or _is_json_table(path)))
+    rows = [row for row in found if isinstance(row, ClipSource)]
+    return rows, [row for row in found if isinstance(row, Rejected)]
+
+
+def _repeated(rows: Sequence[ClipSource], clips: Mapping[Path, ClipSource]) -> Iterator[Rejected]:
+    """Yield those of `rows` that say something else of their clip than another of `rows`, from which its caption is."""
+    origins = {row.origin for row in rows}
+    for row in rows:
+        clip = clips.get(row.path)
+        from_another = clip is not None and clip.origin != row.origin and clip.origin in origins
+        if from_another and (" ".join(row.caption.split()), row.pose) != (clip.caption, clip.pose):
+            yield Rejected(row.origin, f"{row.name} has a caption already, from {clip.origin}")
 
 
 def _is_json_table(path: Path) -> bool:
@@ -132,10 +139,10 @@ def _clip_with_text(path: Path, root: Path, later: Mapping[Path, ClipSource]) ->
     name, text_file, json_file = _name(path, root), path.with_suffix(".txt"), path.with_suffix(".json")
     try:
         clip = _resolve(path.name, path.parent, root)
-        text = read_text(text_file) if text_file.is_file() else ""
+        text = caption_beside(text_file) if _is_file(text_file) else ""
         if not text.strip() and clip in later:
             return later[clip]
-        if not text.strip() and json_file.is_file():
+        if not text.strip() and _is_file(json_file):
             text = caption_beside(json_file)
         return ClipSource(name, clip, text, name, _pose_beside(path))
     except ValueError as error:
