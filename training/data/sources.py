@@ -63,7 +63,8 @@ def find_clips(
     files = sorted(_walk(root, skipped_folder and skipped_folder.resolve()), key=lambda path: _name(path, root))
     listed = _clips_of(root, (path for path in files if path.suffix.lower() in (".csv", ".jsonl")))
     rows, unread = _later_rows(root, files)
-    later = {row.path: row for row in reversed(rows)} | {row.path: row for row in reversed(rows) if row.caption.strip()}
+    by_rank = sorted(rows, key=lambda row: not row.caption.strip())  # the first row of a clip that has a caption counts
+    later = {row.path: row for row in reversed(by_rank)}
     known = [clip for clip in (*listed, *later.values()) if isinstance(clip, ClipSource)]
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     named = {clip.pose for clip in known} | {pose.resolve() for pose in map(_pose_beside, videos) if pose}
@@ -178,16 +179,18 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
     if not file.strip():
         raise ValueError("names no file")
     relative = PurePosixPath(file.strip().replace("\\", "/"))  # tables written on Windows
+    shown = repr(file)
+    shown = shown if len(shown) <= 500 else f"{shown[:250]}...{shown[-250:]}"
     if "\0" in file or (file[1:2] == ":" and os.name != "nt"):
-        raise ValueError(f"{file!r} is not a path inside the dataset folder: write it relative to the table")
+        raise ValueError(f"{shown} is not a path inside the dataset folder: write it relative to the table")
     for form in (None, "NFC", "NFD"):  # macOS stores accents separately from letters, tables do not
         candidate = folder / (unicodedata.normalize(form, str(relative)) if form else relative)
         resolved = follow_links(candidate, "the clip's file")
         if not resolved.is_relative_to(root):
-            raise ValueError(f"{file!r} leads out of the dataset folder: copy the clip into it")
+            raise ValueError(f"{shown} leads out of the dataset folder: copy the clip into it")
         if _is_file(resolved):
             return resolved
-    raise ValueError(f"there is no file {file!r}")
+    raise ValueError(f"there is no file {shown}")
 
 
 def _is_file(path: Path) -> bool:

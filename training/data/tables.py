@@ -132,7 +132,7 @@ def _column(columns: list[str], known: tuple[str, ...]) -> int:
     """
     position = next((columns.index(name) for name in known if name in columns), None)
     if position is None:
-        raise ValueError(f"its header {columns} has none of the columns {', '.join(known)}")
+        raise ValueError(f"its header {str(columns)[:300]} has none of the columns {', '.join(known)}")
     return position
 
 

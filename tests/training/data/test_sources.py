@@ -267,6 +267,19 @@ def test_a_hostile_line_costs_only_itself(tmp_path, entry, reason):
     assert [item.where for item in rejected] == ["t.jsonl line 1"] and reason in rejected[0].reason
 
 
+@pytest.mark.parametrize("start", ["", "../", "C:"])
+def test_a_name_of_any_length_is_shown_in_a_short_message(tmp_path, start):
+    (tmp_path / "t.csv").write_text(f"file,caption\n{start}{'8' * 5000}.mp4,x\n")
+    _, (rejected,) = find_clips(tmp_path)
+    assert f"'{start}8" in rejected.reason and "8.mp4'" in rejected.reason and len(rejected.reason) < 700
+
+
+def test_columns_of_any_length_are_shown_in_a_short_message(tmp_path):
+    (tmp_path / "t.jsonl").write_text(json.dumps({"x" * 5000: "a.mp4", "caption": "A cat"}))
+    _, (rejected,) = find_clips(tmp_path)
+    assert rejected.reason.startswith("its header ['xxx") and len(rejected.reason) < 700
+
+
 def test_pipes_and_loops_of_links_are_named_and_nobody_waits_for_them(tmp_path):
     touch(tmp_path, "a.mp4")
     (tmp_path / "a.txt").write_text("A cat")
