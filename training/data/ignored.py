@@ -12,6 +12,8 @@ _PICTURES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff"
 def find_ignored(folder: Path, skipped_folder: Path) -> Iterator[Rejected]:
     """Yield each folder of pictures, linked folder and JSON file below `folder` that is not used, and the reason.
 
+    Hidden files and folders are passed over, as those that macOS writes beside each file.
+
     Args:
         skipped_folder: a folder that is not searched (the cache).
     """
@@ -19,7 +21,7 @@ def find_ignored(folder: Path, skipped_folder: Path) -> Iterator[Rejected]:
     for place, folders, names in os.walk(root):
         folders[:] = sorted(name for name in folders if not name.startswith(".") and Path(place, name) != skipped)
         yield from (link for name in folders if (link := _linked(Path(place, name), root)))
-        yield from _unused_files(Path(place), sorted(names), root)
+        yield from _unused_files(Path(place), sorted(name for name in names if not name.startswith(".")), root)
 
 
 def _linked(path: Path, root: Path) -> Rejected | None:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from svi_core.files.output_folder import follow_links
-from training.data.tables import VIDEO_SUFFIXES, Rejected, Row, caption_beside, read_table, read_text, require_json_table
+from training.data.tables import VIDEO_SUFFIXES, Rejected, Row, caption_beside, read_table, require_json_table
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,9 @@ def find_clips(
     root = folder.resolve()
     files = sorted(_walk(root, skipped_folder and skipped_folder.resolve()), key=lambda path: _name(path, root))
     listed = _clips_of(root, (path for path in files if path.suffix.lower() in (".csv", ".jsonl")))
-    later, unread = _later_rows(root, files)
+    rows, unread = _later_rows(root, files)
+    by_rank = sorted(rows, key=lambda row: not row.caption.strip())  # the first row of a clip that has a caption counts
+    later = {row.path: row for row in reversed(by_rank)}
     known = [clip for clip in (*listed, *later.values()) if isinstance(clip, ClipSource)]
     videos = [path for path in files if path.suffix.lower() in VIDEO_SUFFIXES]
     named = {clip.pose for clip in known} | {pose.resolve() for pose in map(_pose_beside, videos) if pose}
@@ -78,6 +80,7 @@ def find_clips(
             rejected.append(checked)
         else:
             clips[checked.path] = checked
+    rejected += _repeated(rows, clips)
     return sorted(clips.values(), key=lambda clip: clip.name), rejected
 
 
@@ -85,16 +88,21 @@ def _clips_of(root: Path, tables: Iterable[Path]) -> list[ClipSource | Rejected]
     return [_clip_of_row(row, table.parent, root) for table in tables for row in read_table(table, _name(table, root))]
 
 
-def _later_rows(root: Path, files: Sequence[Path]) -> tuple[dict[Path, ClipSource], list[Rejected]]:
-    """Return the clips that TSV and JSON tables name, by path, and their unusable rows. Other JSON files are no tables."""
-    clips: dict[Path, ClipSource] = {}
-    rejected = []
-    for found in _clips_of(root, (path for path in files if path.suffix.lower() == ".tsv" or _is_json_table(path))):
-        if isinstance(found, Rejected):
-            rejected.append(found)
-        else:
-            clips.setdefault(found.path, found)
-    return clips, rejected
+def _later_rows(root: Path, files: Sequence[Path]) -> tuple[list[ClipSource], list[Rejected]]:
+    """Return the rows of TSV and JSON tables, and the unusable ones. Other JSON files are no tables."""
+    found = _clips_of(root, (path for path in files if path.suffix.lower() == ".tsv" or _is_json_table(path)))
+    rows = [row for row in found if isinstance(row, ClipSource)]
+    return rows, [row for row in found if isinstance(row, Rejected)]
+
+
+def _repeated(rows: Sequence[ClipSource], clips: Mapping[Path, ClipSource]) -> Iterator[Rejected]:
+    """Yield those of `rows` that say something else of their clip than another of `rows`, from which its caption is."""
+    origins = {row.origin for row in rows}
+    for row in rows:
+        clip = clips.get(row.path)
+        from_another = clip is not None and clip.origin != row.origin and clip.origin in origins
+        if from_another and (" ".join(row.caption.split()), row.pose) != (clip.caption, clip.pose):
+            yield Rejected(row.origin, f"{row.name} has a caption already, from {clip.origin}")
 
 
 def _is_json_table(path: Path) -> bool:
@@ -132,10 +140,10 @@ def _clip_with_text(path: Path, root: Path, later: Mapping[Path, ClipSource]) ->
     name, text_file, json_file = _name(path, root), path.with_suffix(".txt"), path.with_suffix(".json")
     try:
         clip = _resolve(path.name, path.parent, root)
-        text = read_text(text_file) if text_file.is_file() else ""
+        text = caption_beside(text_file) if _is_file(text_file) else ""
         if not text.strip() and clip in later:
             return later[clip]
-        if not text.strip() and json_file.is_file():
+        if not text.strip() and _is_file(json_file):
             text = caption_beside(json_file)
         return ClipSource(name, clip, text, name, _pose_beside(path))
     except ValueError as error:
@@ -171,16 +179,18 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
     if not file.strip():
         raise ValueError("names no file")
     relative = PurePosixPath(file.strip().replace("\\", "/"))  # tables written on Windows
+    shown = repr(file)
+    shown = shown if len(shown) <= 500 else f"{shown[:250]}...{shown[-250:]}"
     if "\0" in file or (file[1:2] == ":" and os.name != "nt"):
-        raise ValueError(f"{file!r} is not a path inside the dataset folder: write it relative to the table")
+        raise ValueError(f"{shown} is not a path inside the dataset folder: write it relative to the table")
     for form in (None, "NFC", "NFD"):  # macOS stores accents separately from letters, tables do not
         candidate = folder / (unicodedata.normalize(form, str(relative)) if form else relative)
         resolved = follow_links(candidate, "the clip's file")
         if not resolved.is_relative_to(root):
-            raise ValueError(f"{file!r} leads out of the dataset folder: copy the clip into it")
+            raise ValueError(f"{shown} leads out of the dataset folder: copy the clip into it")
         if _is_file(resolved):
             return resolved
-    raise ValueError(f"there is no file {file!r}")
+    raise ValueError(f"there is no file {shown}")
 
 
 def _is_file(path: Path) -> bool:

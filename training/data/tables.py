@@ -42,18 +42,22 @@ def read_table(path: Path, name: str) -> Iterator[Row | Rejected]:
     """Yield the rows of a CSV, TSV, JSONL or JSON table called `name` in order, unusable ones as :class:`Rejected`."""
     readers = {".jsonl": _jsonl_rows, ".json": _json_rows}
     try:
-        yield from readers.get(path.suffix.lower(), _csv_rows)(read_text(path), name)
+        yield from readers.get(path.suffix.lower(), _csv_rows)(_table_text(path), name)
     except ValueError as error:
         yield Rejected(name, str(error))
 
 
 def caption_beside(path: Path) -> str:
-    """Return the caption in the JSON object beside a clip, ``{"caption": ...}``; "" if it has none.
+    """Return the caption in the text file beside a clip, or in the JSON object ``{"caption": ...}``; "" if it has none.
 
     Raises:
-        ValueError: the file cannot be read, is not JSON, or its caption is no text.
+        ValueError: the file cannot be read, is larger than 16 MiB, is not JSON, or its caption is no text; the message begins
+            with the file's name.
     """
-    value = parse_json(read_text(path), "it")
+    text = text_file.read_text(path, path.name)
+    if path.suffix.lower() != ".json":
+        return text
+    value = parse_json(text, path.name)
     fields = _fields(value) if isinstance(value, dict) else {}
     caption = next((fields[column] for column in CAPTION_COLUMNS if column in fields), "")
     if not isinstance(caption, str):
@@ -128,7 +132,7 @@ def _column(columns: list[str], known: tuple[str, ...]) -> int:
     """
     position = next((columns.index(name) for name in known if name in columns), None)
     if position is None:
-        raise ValueError(f"its header {columns} has none of the columns {', '.join(known)}")
+        raise ValueError(f"its header {str(columns)[:300]} has none of the columns {', '.join(known)}")
     return position
 
 
@@ -152,7 +156,7 @@ def require_json_table(path: Path) -> None:
     Raises:
         ValueError: what is wrong with it.
     """
-    _json_entries(read_text(path))
+    _json_entries(_table_text(path))
 
 
 def _json_entries(text: str) -> list[object]:
@@ -206,10 +210,5 @@ def _row_of(entry: object, origin: str) -> Row:
     return Row(file, caption, origin, pose)
 
 
-def read_text(path: Path) -> str:
-    """Return the text of a table or caption, called by its name in messages.
-
-    Raises:
-        ValueError: see :func:`svi_core.files.text_file.read_text`.
-    """
+def _table_text(path: Path) -> str:
     return text_file.read_text(path, path.name, MAX_TABLE_BYTES)

@@ -6,7 +6,7 @@ every slot after the first. Small cards can use tiles in space, which give the s
 Source: docs/METHOD.md, 3.1 (one causal fp32 encode), 2.3 (CLIP vision without crop, penultimate tokens) and 5.3 (VAE).
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -34,6 +34,7 @@ import comfy.utils  # noqa: E402
 
 MORE_MEMORY = "Set data.vae_tile to 256, or close other programs that use the card."
 _DECODED_CHUNK = 8  # frames
+_TELLING_OF_VAE = ("conv2.weight", "encoder.conv1.weight", "decoder.head.0.gamma", "decoder.head.2.weight")  # its sizes
 _STOCK_TEXT_ENCODER = (256384, 4096)  # vocabulary and width of umT5-XXL, the sizes that ComfyUI assumes
 
 
@@ -93,17 +94,20 @@ def load_vae(path: Path) -> comfy.sd.VAE:
     """Load the Wan 2.1 VAE in fp32.
 
     Raises:
-        ValueError: the file is not a safetensors file, or holds another VAE.
+        ValueError: the file is not a safetensors file, or holds another VAE or a part of one.
     """
     shapes = {key: entry["shape"] for key, entry in read_header(path).items() if key != "__metadata__"}
-    if "decoder.middle.0.residual.0.gamma" not in shapes or shapes["conv2.weight"][0] != LATENT_CHANNELS:
+    if "decoder.middle.0.residual.0.gamma" not in shapes or shapes.get("conv2.weight", [LATENT_CHANNELS])[0] != LATENT_CHANNELS:
         raise ValueError(
             f"{path} is not the VAE of Wan 2.1 (16-channel video latents): use wan_2.1_vae.safetensors, which the Wan 2.2 14B "
             "models use too. The VAE of the 5B model and TAE files do not fit."
         )
+    _require_whole_vae(path, _TELLING_OF_VAE, shapes)
     require_rgb(str(path), shapes["encoder.conv1.weight"][1], shapes["decoder.head.2.weight"][0])
     tensors, metadata = comfy.utils.load_torch_file(str(path), safe_load=True, return_metadata=True)
-    return comfy.sd.VAE(sd=tensors, dtype=torch.float32, metadata=metadata)
+    vae = comfy.sd.VAE(sd=tensors, dtype=torch.float32, metadata=metadata)
+    _require_whole_vae(path, vae.first_stage_model.state_dict(), shapes)
+    return vae
 
 
 def load_text_encoder(path: Path) -> comfy.sd.CLIP:
@@ -212,6 +216,16 @@ def _require_finite(latent: Tensor, pixels: Tensor) -> None:
     else:
         made_by = "the frames before the VAE, which are not finite themselves"
     raise ValueError(f"{bad} of {latent.numel()} latent values are NaN or infinite. They come from {made_by}.")
+
+
+def _require_whole_vae(path: Path, needed: Iterable[str], held: Container[str]) -> None:
+    """Refuse a part of a VAE. ComfyUI would leave what is missing at random values."""
+    missing = [key for key in needed if key not in held]
+    if missing:
+        raise ValueError(
+            f"{path} is a part of the VAE of Wan 2.1: it lacks {missing[0]}, for example. Use the whole "
+            "wan_2.1_vae.safetensors."
+        )
 
 
 def _text_encoder_options(path: Path) -> dict[str, dict[str, int]]:

@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from svi_core.files.atomic_file import write_bytes
-from svi_core.files.sealed_json import read_sealed
-from training.run.run_folder import read_measurements
+from training.run.run_folder import begun_config, read_measurements
+from training.settings.reader import config_table
 
 COLOURS = ("#38bdf8", "#f472b6", "#a3e635", "#fbbf24", "#c084fc", "#fb7185", "#2dd4bf", "#94a3b8")
 WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 56, 28
@@ -24,15 +24,13 @@ def write_report(run: Path) -> Path:
     """Write `run`/report.html from the run's measurements and return its path.
 
     Raises:
-        ValueError: the folder holds no run with measurements.
+        ValueError: the folder holds no run with measurements, or its settings cannot be read.
     """
+    config = config_table(begun_config(run))
     try:
-        config = read_sealed(run / "config.json")
         entries = list(read_measurements(run / "metrics.jsonl"))
     except OSError as error:
         raise ValueError(f"{run} holds no run with measurements ({error.strerror}: {error.filename}).") from error
-    except ValueError as error:
-        raise ValueError(f"{run / 'config.json'} cannot be read as settings ({error}): correct it.") from error
     page = _page(run, config, entries)
     write_bytes(run / "report.html", page.encode())
     return run / "report.html"

@@ -111,18 +111,21 @@ class RunFolder:
     def go_back_to(self, step: int) -> None:
         """Remove measurements of later steps, which will be repeated, and the line that a killed process left incomplete.
 
-        If other lines are damaged or lost, the file as it was is set aside, and the sound lines stay.
+        If other lines are damaged, or the file is cut off before `step`, it is set aside as it was, and the sound lines stay.
         """
         if not self._group.is_first or not self.metrics.exists():
             return
         *lines, last = self.metrics.read_bytes().split(b"\n")
-        lines += [last] if parsed_line(last) else []
-        kept = [(line, entry) for line in lines if (entry := parsed_line(line)) and entry["step"] <= step]
-        num_lost = step - len({entry["step"] for _, entry in kept if entry["kind"] == "step"})
-        num_damaged = sum(parsed_line(line) is None for line in lines)
-        if num_damaged or num_lost > 0:
+        found = [(line, entry) for line in (*lines, last) if (entry := parsed_line(line))]
+        steps = {entry["step"] for _, entry in found if entry["kind"] == "step"}
+        is_cut_off = (
+            bool(last) and max(steps, default=0) < step
+        )  # a kill leaves a line incomplete behind those of its checkpoint
+        num_damaged = sum(parsed_line(line) is None for line in lines) + is_cut_off
+        if num_damaged:
+            num_lost = len(set(range(1, step + 1)) - steps)
             set_aside(self.metrics, f"{num_damaged} damaged lines, measurements of {num_lost} of {step} steps are lost")
-        write_bytes(self.metrics, b"".join(line + b"\n" for line, _ in kept))
+        write_bytes(self.metrics, b"".join(line + b"\n" for line, entry in found if entry["step"] <= step))
 
     def measurements(self) -> list[dict]:
         """Return all measurements."""
@@ -173,13 +176,21 @@ def begun_config(run: Path) -> TrainingConfig:
     try:
         return _read_config(path)
     except OSError as error:
-        problem, refusal = error, f"--resume {run}: there is no run ({path.name}: {error.strerror}). Begin one with --config."
+        problem, refusal = error, f"{run} holds no run ({path.name}: {error.strerror}): begin one with --config."
     except ValueError as error:
-        problem, refusal = error, f"{path} cannot be read as settings ({error}): fix it, or begin a new run."
+        problem, refusal = (
+            error,
+            f"{path} cannot be read as settings ({error}): bring it back from a backup, or begin a new run.",
+        )
     kept = newest_settings(run)
     if kept is None:
         raise ValueError(refusal) from problem
-    _log.warning("SVI: %s cannot be trusted (%s); taking the settings of the newest checkpoint.", path, problem)
+    _log.warning(
+        "SVI: %s cannot be trusted (%s); taking the settings of the newest checkpoint. To change settings, resume with "
+        "section.key=value on the command line.",
+        path,
+        problem,
+    )
     return config_from(kept)
 
 

@@ -116,7 +116,7 @@ def _parse_override(text: str) -> dict[str, object]:
     if not equals or not all(parts):
         raise ValueError(f"{text[:80]!r} is not a setting: write section.key=value, such as optimizer.learning_rate=5e-5.")
     try:
-        parsed = parse_value(value)
+        parsed = parse_value(value, parts[-1])
     except ValueError as error:
         raise ValueError(f"{key[:80]}: {error}") from error
     if len(parts) > MAX_DEPTH:

@@ -11,9 +11,9 @@ from pathlib import Path
 from svi_core.files.text_file import decode_text
 
 MAX_DEPTH = 16  # levels of tables and lists; settings have four
-_QUOTED = re.compile(r'"([^"\n]*\\[^"\n]*)"')
+_QUOTED = re.compile(r'"([^"\\\n]*\\[^"\n]*)"')
 _CONTROL = re.compile(r"[\x00-\x1f\x7f]")
-_MAY_HAVE_LINES = {"default_caption"}
+_MAY_HAVE_LINES = {"default_caption", "prompts", "negative"}
 
 
 def read_toml(path: Path) -> dict[str, object]:
@@ -30,15 +30,16 @@ def read_toml(path: Path) -> dict[str, object]:
     except ValueError as error:
         place = re.search(r"\(at line (\d+), column \d+\)", str(error))
         raise ValueError(f"config {path} is not TOML: {error}.{_fix(text, int(place[1])) if place else ''}") from error
-    for value in _changed_strings(table):
-        number = next((n for n, line in enumerate(text.split("\n"), 1) if value in _strings_of(line)), 0)
-        if number:
+    if changed := list(_changed_strings(table)):
+        numbers = {value: n for n, line in enumerate(text.split("\n"), 1) for value in _strings_of(line)}
+        if value := next((value for value in changed if value in numbers), None):
+            number = numbers[value]
             raise ValueError(f"config {path}, line {number}: {value!r} holds control characters.{_fix(text, number)}")
     return table
 
 
-def parse_value(text: str) -> object:
-    """Return the value in `text`, which is a string itself if it is not TOML.
+def parse_value(text: str, key: str) -> object:
+    """Return the value in `text` for the setting `key` of a section; `text` itself if it is not TOML.
 
     Raises:
         ValueError: a text in quotes that is not what it seems.
@@ -49,8 +50,8 @@ def parse_value(text: str) -> object:
         if text.strip()[:1] in ("'", '"'):
             raise ValueError(f"{text.strip()} is not TOML: {error}.{_fix(text, 1)}") from error
         return text.strip()
-    if isinstance(value, str) and _CONTROL.search(value) and _QUOTED.search(text):
-        raise ValueError(f"{value!r} holds control characters.{_fix(text, 1)}")
+    if _QUOTED.search(text) and (changed := next(_changed_strings({key: value}), None)):
+        raise ValueError(f"{changed!r} holds control characters.{_fix(text, 1)}")
     return value
 
 

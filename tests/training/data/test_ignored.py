@@ -42,6 +42,13 @@ def test_linked_folders_are_named(tmp_path):
     }
 
 
+def test_hidden_files_are_passed_over(tmp_path):
+    """macOS writes ._a.json beside each a.json on other file systems."""
+    for name in ("._a.json", "._a.png", ".DS_Store"):
+        (tmp_path / name).write_bytes(b"\x00\x05\x16\x07")
+    assert ignored(tmp_path) == {}
+
+
 def test_json_files_that_are_no_tables_are_named(tmp_path):
     for name, value in {"a": {"caption": "x"}, "notes": {"x": 1}, "rows": [{"file": "a.mp4", "text": "x"}]}.items():
         (tmp_path / f"{name}.json").write_text(json.dumps(value))

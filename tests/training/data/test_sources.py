@@ -103,7 +103,7 @@ def test_what_was_a_caption_before_stays_the_caption(tmp_path):
     for name in "abcd":
         (tmp_path / f"{name}.json").write_text('{"caption": "from json beside"}')
     (tmp_path / "t.tsv").write_text("file\tcaption\n" + "".join(f"{name}.mp4\tfrom tsv\n" for name in "abc"))
-    (tmp_path / "z.json").write_text(json.dumps({f"{name}.mp4": "from json table" for name in "abce"}))
+    (tmp_path / "z.json").write_text(json.dumps({f"{name}.mp4": "from json table" for name in "abe"}))
     assert captions(tmp_path) == {
         "a.mp4": "from csv",
         "b.mp4": "from text",
@@ -111,6 +111,53 @@ def test_what_was_a_caption_before_stays_the_caption(tmp_path):
         "d.mp4": "from json beside",
         "e.mp4": "from json table",
     }
+
+
+def test_a_second_caption_in_tsv_or_json_tables_is_named(tmp_path):
+    """Rows for a clip that takes its caption from elsewhere are passed over, as before, and so are rows that say the same."""
+    touch(tmp_path, "a.mp4", "b.mp4", "c.mp4", "d.mp4", "z/x.mp4")
+    (tmp_path / "d.txt").write_text("from text")
+    lines = "a.mp4	A cat", "a.mp4	A  cat ", "a.mp4	A dog", "b.mp4	 ", "b.mp4	A hen", "d.mp4	x", "d.mp4	y"
+    (tmp_path / "t.tsv").write_text("\n".join(("file\tcaption", *lines)))
+    (tmp_path / "u.json").write_text(json.dumps([{"file": "a.mp4", "text": "A cow"}, {"file": "c.mp4", "text": "A pig"}]))
+    (tmp_path / "z" / "v.json").write_text(json.dumps({"x.mp4": "one", "../c.mp4": "A pig", "../a.mp4": "A cat"}))
+    clips, rejected = find_clips(tmp_path, "nothing said")
+    assert {clip.name: clip.caption for clip in clips} == {
+        "a.mp4": "A cat", "b.mp4": "A hen", "c.mp4": "A pig", "d.mp4": "from text", "z/x.mp4": "one",
+    }  # fmt: skip
+    assert {item.where: item.reason for item in rejected} == {
+        "t.tsv line 4": "a.mp4 has a caption already, from t.tsv line 2",
+        "t.tsv line 5": "b.mp4 has a caption already, from t.tsv line 6",
+        "u.json entry 1": "a.mp4 has a caption already, from t.tsv line 2",
+    }
+
+
+@pytest.mark.parametrize("name", ["a.txt", "a.json"])
+def test_a_caption_beside_a_clip_has_the_size_of_a_text(tmp_path, name):
+    touch(tmp_path, "a.mp4", "b.mp4")
+    (tmp_path / "b.txt").write_text("A cat")
+    with (tmp_path / name).open("wb") as file:
+        file.truncate((16 << 20) + 1)
+    clips, (rejected,) = find_clips(tmp_path)
+    assert [clip.name for clip in clips] == ["b.mp4"]
+    assert rejected.where == "a.mp4" and rejected.reason.startswith(f"{name} is larger than 16 MiB")
+
+
+def test_a_broken_caption_is_called_by_its_own_name(tmp_path):
+    touch(tmp_path, "c.mp4")
+    (tmp_path / "c.json").write_text('{"caption": ')
+    _, (rejected,) = find_clips(tmp_path)
+    assert rejected.where == "c.mp4" and rejected.reason.startswith("c.json is not JSON (Expecting value at line 1")
+
+
+def test_a_name_that_leaves_no_room_for_a_longer_suffix_is_a_clip(tmp_path):
+    """255 characters are legal; `.json` and `.pose.mp4` are longer than `.mp4`."""
+    name = "a" * 251 + ".mp4"
+    touch(tmp_path, name)
+    assert captions(tmp_path, default_caption="A cat") == {name: "A cat"}
+    (tmp_path / name).with_suffix(".txt").write_text("A dog")
+    assert captions(tmp_path) == {name: "A dog"}
+    assert find_clips(tmp_path)[0][0].sound.name == name
 
 
 def test_rows_of_a_json_table_that_cannot_be_used_are_named(tmp_path):
@@ -218,6 +265,19 @@ def test_a_hostile_line_costs_only_itself(tmp_path, entry, reason):
     clips, rejected = find_clips(tmp_path)
     assert [clip.caption for clip in clips] == ["A cat"]
     assert [item.where for item in rejected] == ["t.jsonl line 1"] and reason in rejected[0].reason
+
+
+@pytest.mark.parametrize("start", ["", "../", "C:"])
+def test_a_name_of_any_length_is_shown_in_a_short_message(tmp_path, start):
+    (tmp_path / "t.csv").write_text(f"file,caption\n{start}{'8' * 5000}.mp4,x\n")
+    _, (rejected,) = find_clips(tmp_path)
+    assert f"'{start}8" in rejected.reason and "8.mp4'" in rejected.reason and len(rejected.reason) < 700
+
+
+def test_columns_of_any_length_are_shown_in_a_short_message(tmp_path):
+    (tmp_path / "t.jsonl").write_text(json.dumps({"x" * 5000: "a.mp4", "caption": "A cat"}))
+    _, (rejected,) = find_clips(tmp_path)
+    assert rejected.reason.startswith("its header ['xxx") and len(rejected.reason) < 700
 
 
 def test_pipes_and_loops_of_links_are_named_and_nobody_waits_for_them(tmp_path):

@@ -227,6 +227,12 @@ def tiny_autoencoder(path: Path) -> Path:
     return other_vae(path, decoder__1__weight=(256, 16, 3, 3), encoder__0__weight=(64, 3, 3, 3))
 
 
+def part_of_the_vae(path: Path, without: str) -> Path:
+    """Write the tiny VAE without the tensors whose names begin with `without`."""
+    save_file({key: tensor for key, tensor in load_file(DEMO_VAE).items() if not key.startswith(without)}, path)
+    return path
+
+
 def refused(tmp_path, monkeypatch, capsys, *overrides: str) -> str:
     """Return the message of a command that must not come to look at any clip."""
     monkeypatch.setattr(cache_module, "build_cache", lambda *_, **__: pytest.fail("clips were read"))
@@ -243,8 +249,25 @@ def refused(tmp_path, monkeypatch, capsys, *overrides: str) -> str:
         (lambda path: relative_of_the_vae(path, 4, 4), "encodes 4 and decodes to 4 colour channels, but a video has 3"),
         (lambda path: relative_of_the_vae(path, 3, 12), "encodes 3 and decodes to 12 colour channels, but a video has 3"),
         (lambda path: DEMO_TEXT, "is not the VAE of Wan 2.1"),
+        (lambda path: part_of_the_vae(path, "encoder."), "it lacks encoder.conv1.weight"),
+        (lambda path: part_of_the_vae(path, "conv2."), "it lacks conv2.weight"),
+        (lambda path: part_of_the_vae(path, "decoder.head."), "it lacks decoder.head.0.gamma"),
+        (lambda path: part_of_the_vae(path, "encoder.middle.0."), "it lacks encoder.middle.0."),
+        (lambda path: part_of_the_vae(path, "decoder."), "is not the VAE of Wan 2.1"),
     ],
-    ids=["image", "5B", "TAE", "layered", "upscaling", "text encoder"],
+    ids=[
+        "image",
+        "5B",
+        "TAE",
+        "layered",
+        "upscaling",
+        "text encoder",
+        "decoder only",
+        "no conv2",
+        "no head",
+        "a layer less",
+        "encoder only",
+    ],
 )
 def test_a_wrong_vae_is_refused_before_any_clip_is_read(comfy, tmp_path, monkeypatch, capsys, make, reason):
     path = make(tmp_path / "other.safetensors")

@@ -24,6 +24,7 @@ from tests.training.fakes import FakeDataset, settings
 from training.method.banks import Banks
 from training.method.distributed import Group
 from training.run.checkpoint import checkpoints
+from training.run.report import write_report
 from training.run.run_folder import RunFolder, begun_config, resumed_config
 from training.run.stop_signal import BY_FILE
 from training.settings.reader import config_table
@@ -323,17 +324,60 @@ def test_other_settings_are_refused_by_name(wan_folder, tmp_path):
     assert resumed_config(run, [file]) == replace(
         resumed_config(run), memory=replace(more.memory, checkpointing=True, swapped_blocks=2)
     )
-    (run / "config.json").write_text("{")
-    assert resumed_config(run) == resumed_config(run, (), ["loop.steps=2"])  # as in the newest checkpoint
+    with pytest.raises(ValueError, match="nowhere holds no run"):
+        resumed_config(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("damaged", [b'{"name": "caf\xe9"}', b"{", b'{"name": "edited"}', None])
+def test_damaged_settings_are_those_of_the_newest_checkpoint_in_the_report_too(wan_folder, tmp_path, caplog, damaged):
+    run, path = tmp_path / "run", tmp_path / "run" / "config.json"
+    train_here(config_for(run, wan_folder, loop={"steps": 2}))
+    begun, page = resumed_config(run), write_report(run).read_bytes()
+    if damaged == b'{"name": "edited"}':  # by hand: its checksum no longer fits
+        damaged = path.read_bytes().replace(b'"learning_rate": 0.01', b'"learning_rate": 0.03')
+    path.unlink() if damaged is None else path.write_bytes(damaged)
+    for read, expected in ((resumed_config, begun), (lambda run: write_report(run).read_bytes(), page)):
+        caplog.clear()
+        assert read(run) == expected
+        assert f"{path} cannot be trusted" in caplog.text and "resume with section.key=value on the command line" in caplog.text
     for folder in checkpoints(run):
         (folder / "state.json").write_text("{")
-    with pytest.raises(ValueError, match=r"config.json cannot be read as settings \(it is not JSON"):
-        resumed_config(run)
-    (run / "config.json").write_bytes(b'{"name": "caf\xe9"}')
-    with pytest.raises(ValueError, match=r"config.json cannot be read as settings \(it is not UTF-8 text \(byte 0xe9 at 13\)"):
-        resumed_config(run)
-    with pytest.raises(ValueError, match="there is no run"):
-        resumed_config(tmp_path / "nowhere")
+    reason = "holds no run" if damaged is None else "cannot be read as settings .* bring it back from a backup"
+    for read in (resumed_config, write_report):
+        with pytest.raises(ValueError, match=reason):
+            read(run)
+
+
+@pytest.mark.parametrize("damage", ["a line is gone", "a line is damaged", "cut within a line", "cut between lines", "deleted"])
+def test_damaged_measurements_are_set_aside_once(tmp_path, caplog, damage):
+    """Steps that are lost stay lost, so every later resume set the sound file aside again."""
+    with closing(RunFolder(tmp_path, Group())) as run:
+        for step in range(1, 6):
+            run.record("step", step)
+        lines = run.metrics.read_bytes().splitlines(keepends=True)
+        damaged, lost, num_aside = {
+            "a line is gone": ([*lines[:2], *lines[3:]], {3}, 0),
+            "a line is damaged": ([*lines[:2], b"\xff" + lines[2], *lines[3:]], {3}, 1),
+            "cut within a line": ([*lines[:2], lines[2][:9]], {3, 4, 5}, 1),
+            "cut between lines": (lines[:2], {3, 4, 5}, 0),
+            "deleted": ([], {1, 2, 3, 4, 5}, 0),
+        }[damage]
+        run.metrics.write_bytes(b"".join(damaged))
+        if damage == "deleted":
+            run.metrics.unlink()
+        for _ in range(3):
+            run.go_back_to(5)
+            assert [entry["step"] for entry in run.measurements()] == sorted({1, 2, 3, 4, 5} - lost)
+        run.record("step", 6)
+        run.go_back_to(5)
+        run.record("step", 6)
+        with run.metrics.open("a") as file:
+            file.write('{"kind": "step", "st')  # cut off by a kill
+        run.go_back_to(5)
+        assert [entry["step"] for entry in run.measurements()] == sorted({1, 2, 3, 4, 5} - lost)
+    kept = [path.read_bytes() for path in tmp_path.rglob("set_aside/*") if path.is_file()]
+    assert kept == [b"".join(damaged)] * num_aside
+    assert caplog.text.count(f"measurements of {len(lost)} of 5 steps are lost") == num_aside
 
 
 def test_the_advice_after_a_nan_helps(wan_folder, tmp_path):
