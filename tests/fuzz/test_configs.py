@@ -33,10 +33,12 @@ def path(tmp_path_factory):
 def test_configs(campaign, path):
     def check(example: tuple[bytes, list[str]]) -> str:
         data, overrides = example
+        keys = [override.partition('=')[0] for override in overrides]
         path.write_bytes(data)
         try:
             config = load_config(path, overrides)
         except ValueError as error:
+            assert path.name in str(error) or any(key and key in str(error) for key in keys), str(error)
             require_sentence(error)
             return "refused"
         assert config_from(config_table(config)) == config
