@@ -132,10 +132,10 @@ def _clip_with_text(path: Path, root: Path, later: Mapping[Path, ClipSource]) ->
     name, text_file, json_file = _name(path, root), path.with_suffix(".txt"), path.with_suffix(".json")
     try:
         clip = _resolve(path.name, path.parent, root)
-        text = read_text(text_file) if text_file.is_file() else ""
+        text = read_text(text_file) if _is_file(text_file) else ""
         if not text.strip() and clip in later:
             return later[clip]
-        if not text.strip() and json_file.is_file():
+        if not text.strip() and _is_file(json_file):
             text = caption_beside(json_file)
         return ClipSource(name, clip, text, name, _pose_beside(path))
     except ValueError as error:
@@ -170,17 +170,18 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
     """
     if not file.strip():
         raise ValueError("names no file")
+    shown = repr(file) if len(file) <= 300 else f"{file[:300]!r}... ({len(file)} characters)"
     relative = PurePosixPath(file.strip().replace("\\", "/"))  # tables written on Windows
     if "\0" in file or (file[1:2] == ":" and os.name != "nt"):
-        raise ValueError(f"{file!r} is not a path inside the dataset folder: write it relative to the table")
+        raise ValueError(f"{shown} is not a path inside the dataset folder: write it relative to the table")
     for form in (None, "NFC", "NFD"):  # macOS stores accents separately from letters, tables do not
         candidate = folder / (unicodedata.normalize(form, str(relative)) if form else relative)
         resolved = follow_links(candidate, "the clip's file")
         if not resolved.is_relative_to(root):
-            raise ValueError(f"{file!r} leads out of the dataset folder: copy the clip into it")
+            raise ValueError(f"{shown} leads out of the dataset folder: copy the clip into it")
         if _is_file(resolved):
             return resolved
-    raise ValueError(f"there is no file {file!r}")
+    raise ValueError(f"there is no file {shown}")
 
 
 def _is_file(path: Path) -> bool:
