@@ -35,11 +35,12 @@ JSONL = odd_texts(
     '{"file": "a.mp4", "caption": "A cat"}\n', '{"file": "', '", "caption": "', '"}\n', *NAMES, "\n", "[" * 3000, '"\\ud800"',
     '{"file": "b.mp4", "text": "x", "n": ' + "9" * 5000 + "}\n", max_size=12,
 )  # fmt: skip
+TABLES = ('[{"file": "a.mp4", "caption": "A cat"}]', '{"b.mp4": {"text": "A dog"}, "c": 1}', '{"version": 3}', "[]")
 TSV = CSV.map(lambda text: "file\tcaption\n" + text.replace(",", "\t"))
 JSON = odd_texts(
     '[{"file": "a.mp4", "caption": "A cat"}, ', '{"b.mp4": "A dog", ', '{"file": "', '", "caption": "', '"}', *NAMES, "]", "}",
     '{"n": ' + "9" * 5000 + "}", "[" * 3000, '"\\ud800"', max_size=8,
-) | st.sampled_from(('[{"file": "a.mp4", "caption": "A cat"}]', '{"b.mp4": {"text": "A dog"}, "c": 1}', '{"version": 3}', "[]"))  # fmt: skip
+) | st.sampled_from(TABLES)  # fmt: skip
 CAPTIONS = st.sampled_from(('{"caption": "A cat"}', '{"text": 7}', '{"prompt": ""}', "[]")) | JSON
 FILES = st.fixed_dictionaries(
     {},
