@@ -56,4 +56,9 @@ class LiveSchedule:
         return self.schedule.prompts
 
     def _read(self) -> Schedule:
-        return parse_schedule(read_text(self.path, f"the schedule file {self.path}"), self.split)
+        name = f"the schedule file {self.path}"
+        text = read_text(self.path, name)
+        try:
+            return parse_schedule(text, self.split)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error

@@ -6,8 +6,8 @@
     python -m tests.fuzz panel --seed 21 --batches 1      # repeat a failure, as its message says
 
 A family is a file test_<family>.py in this folder: a strategy that makes examples, and an oracle. Each example must give what
-it says, or be refused in one sentence, in bounded time. Examples follow from the seed alone. A campaign that checks too few
-examples, or sees only one kind of outcome, fails.
+it says, or be refused in one sentence, in bounded time. Examples follow from the seed alone. A campaign by time that checks too
+few examples, or sees only one kind of outcome, fails; with --batches only a wrong outcome does, since a few may be of one kind.
 """
 
 import argparse
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 1
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     os.environ["SVI_FUZZ_SEED"], os.environ["SVI_FUZZ_MINUTES"] = str(options.seed), str(options.minutes)
-    os.environ["SVI_FUZZ_BATCHES"] = str(options.batches)
+    os.environ["SVI_FUZZ_BATCHES"] = str(options.batches or 0)
     files = [FOLDER / f"test_{family}.py" for family in options.families or FAMILIES]
     execute_inside(environment, ["-m", "pytest", "-q", "-s", *map(str, files)])
 
@@ -44,8 +44,12 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("families", nargs="*", metavar="family", help=f"of {', '.join(FAMILIES)}; all without any")
     parser.add_argument("--seed", type=int, default=14, help="of the first batch; batch k has seed + k")
     parser.add_argument("--minutes", type=float, default=2.0, help="for all families together")
-    parser.add_argument("--batches", type=int, default=0, help="for each family, instead of a time")
+    parser.add_argument("--batches", type=int, help="for each test, 1 or more, instead of a time")
     options = parser.parse_args(arguments)
+    if options.batches is not None and options.batches < 1:
+        parser.error(f"--batches is {options.batches}, which examines nothing: use 1 or more")
+    if not options.minutes > 0:
+        parser.error(f"--minutes is {options.minutes:g}, which is no time: use more than 0")
     unknown = [family for family in options.families if family not in FAMILIES]
     if unknown:
         parser.error(f"there is no family {unknown[0]!r}: choose from {', '.join(FAMILIES)}")

@@ -52,9 +52,9 @@ class Campaign:
 
         Args:
             check: the oracle; it returns the kind of outcome, or raises.
-            outcomes: kinds that a campaign must see, or it has examined nothing worth it.
+            outcomes: kinds that a campaign by time must see, or it has examined nothing worth it.
             batch: examples that come from one seed.
-            at_least: examples that are checked even when the time is over.
+            at_least: examples that a campaign by time checks even when the time is over.
             limit: seconds that one example may take.
             shrinks: look for the smallest example that fails.
         """

@@ -1,4 +1,4 @@
-"""Settings of the trainer: settings, or one sentence that names the file and what is wrong in it."""
+"""Settings of the trainer: settings, or one sentence that names the file or key and what is wrong."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from tests.fuzz.campaign import require_sentence
 from tests.fuzz.damage import DAMAGES
 from tests.fuzz.odd_texts import NUMBERS, encoded, odd_texts
-from training.settings.reader import config_from, config_table, load_config
+from training.settings.reader import config_from, config_table, load_config, merged_table
 
 SHIPPED = sorted((Path(__file__).parents[2] / "training" / "configs").glob("*.toml"))
 SOURCES = st.sampled_from([path.read_bytes() for path in SHIPPED])
@@ -35,11 +35,24 @@ def test_configs(campaign, path):
         data, overrides = example
         path.write_bytes(data)
         try:
+            table = merged_table({}, [path], overrides)
+        except ValueError as error:
+            require_sentence(error)
+            named = (path.name, *(override.partition("=")[0] for override in overrides))
+            assert any(name and name in str(error) for name in named) or "section.key=value" in str(error), str(error)
+            return "refused"
+        try:
             config = load_config(path, overrides)
         except ValueError as error:
             require_sentence(error)
+            assert any(key in str(error) for key in _keys(table)), str(error)
             return "refused"
         assert config_from(config_table(config)) == config
         return "read"
 
     assert campaign.run("configs", st.tuples(FILES, OVERRIDES), check, {"read", "refused"}, limit=10)
+
+
+def _keys(table: dict) -> list[str]:
+    """Return the keys of `table` and of the tables in it."""
+    return [*table, *(key for value in table.values() if isinstance(value, dict) for key in _keys(value))]

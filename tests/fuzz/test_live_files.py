@@ -43,7 +43,7 @@ def test_live_files(campaign, folder, caplog):
         try:
             fresh = LiveSchedule(path)
         except ValueError as error:
-            require_sentence(error)
+            require_sentence(error, path.name)
             assert live.at(1).prompt == "a dog" and live.at(5).prompt == "a dog", "the schedule of before stays"
             return "refused"
         assert live.at(0) == fresh.at(0)

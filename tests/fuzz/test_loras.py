@@ -63,7 +63,6 @@ FILES = st.tuples(
     st.sampled_from(("F32", "F16", "BF16", "I64")),
     st.integers(0, 2**31),
 )
-ITEM_BYTES = {"F32": 4, "F16": 2, "BF16": 2, "I64": 8}
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64}
 
 

@@ -5,7 +5,8 @@ import shutil
 import pytest
 from hypothesis import strategies as st
 
-from svi_core.video.source_video import probe_video, read_tail, video_seconds
+from svi_core.video.shown_frames import shown_frames
+from svi_core.video.source_video import probe_video, read_tail
 from tests.fuzz.campaign import require_sentence
 from tests.fuzz.damage import DAMAGES
 from tests.training.synthetic_clips import write_numbered, write_sound
@@ -40,7 +41,7 @@ def test_videos(campaign, sources, tmp_path):
         path = tmp_path / "room" / kind
         path.parent.mkdir()
         path.write_bytes(data)
-        found = [_tried(read, path) for read in (_continued(trim), video_seconds, _scanned, _pictured)]
+        found = [_tried(read, path) for read in (_continued(trim), _shown, _scanned, _pictured)]
         assert [entry.name for entry in path.parent.iterdir()] == [kind] and path.read_bytes() == data
         return "refused" if not any(found) else "read" if all(found) else "read in part"
 
@@ -51,7 +52,7 @@ def _tried(read, path) -> bool:
     try:
         read(path)
     except (ValueError, OSError) as error:
-        require_sentence(error)
+        require_sentence(error, *([] if read in (_scanned, _pictured) else [path.name]))  # the trainer's lists name the file
         return False
     return True
 
@@ -59,11 +60,16 @@ def _tried(read, path) -> bool:
 def _continued(trim: int):
     def read(path) -> None:
         source = probe_video(path)
-        assert source.num_frames > 0 and source.width > 0 and source.height > 0
+        assert source.num_frames == len(source.shown.hashes) > 0 and source.width > 0 and source.height > 0
         if trim < source.num_frames:
             assert 0 < len(read_tail(source, 5, trim)) <= 5
 
     return read
+
+
+def _shown(path) -> None:
+    shown = shown_frames(path)
+    assert 0 <= shown.times[0] and shown.times[-1] < shown.end < 20_000 and list(shown.times) == sorted(set(shown.times)), shown
 
 
 def _scanned(path) -> None:

@@ -1,7 +1,5 @@
 """The kills of a test run: a few fixed rounds, unless `python -m tests.kill` says otherwise."""
 
-import os
-
 import pytest
 
 from tests.kill.campaign import Kills
@@ -9,8 +7,7 @@ from tests.training.conftest import one_thread, training_mode, wan_folder  # noq
 
 
 @pytest.fixture
-def kills() -> Kills:
-    """Which rounds of kills to make."""
-    seconds = 60 * float(os.environ.get("SVI_KILL_MINUTES", "0"))
-    seed, rounds = int(os.environ.get("SVI_KILL_SEED", "14")), int(os.environ.get("SVI_KILL_ROUNDS", "3"))
-    return Kills(seed, seconds, rounds, by_time=os.environ.get("SVI_KILL_BY_TIME") == "1")
+def kills(request: pytest.FixtureRequest) -> Kills:
+    """Which rounds of kills to make; the tests of a file share its time."""
+    sharing = [item for item in request.session.items if item.path == request.path and "kills" in item.fixturenames]
+    return Kills.of_this_process(len(sharing))

@@ -9,16 +9,18 @@ from filelock import FileLock
 
 from tests.core.clips.test_faults import sound_files
 from tests.core.clips.test_growing_video import run
+from tests.kill.campaign import measure
 
 pytestmark = pytest.mark.skipif(not hasattr(os, "fork"), reason="kills forked processes, which this system does not have")
-SECONDS, NUM_COMMITS = 1.0, 60  # of an undisturbed run, about; it makes 91 commits, later tries fewer
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    """An undisturbed run of three clips: (bytes of the video, last latent)."""
-    path, latent, _ = run(tmp_path_factory.mktemp("whole"))
-    return path.read_bytes(), latent
+    """An undisturbed run of three clips: (bytes of the video, last latent, what it takes)."""
+    folder = tmp_path_factory.mktemp("whole")
+    cost = measure(lambda: run(folder))
+    path, latent, _ = run(folder)
+    return path.read_bytes(), latent, cost
 
 
 def clips_of(files: dict[str, bytes]) -> dict[str, bytes]:
@@ -27,10 +29,10 @@ def clips_of(files: dict[str, bytes]) -> dict[str, bytes]:
 
 def test_a_run_killed_again_and_again_goes_on_to_the_same_video(tmp_path, whole, kills):
     def check(chance) -> None:
-        folder, kept = tmp_path / "run", {}
+        folder, kept, left = tmp_path / "run", {}, 1.0
         shutil.rmtree(folder, ignore_errors=True)
         for _ in range(3):
-            kills.kill(lambda: run(folder), chance, SECONDS, NUM_COMMITS)
+            left = kills.kill(lambda: run(folder), chance, whole[2], left)
             folder.mkdir(exist_ok=True)
             with FileLock(folder / ".lock", timeout=30):  # a child on its way to become ffmpeg holds it a moment longer
                 pass
@@ -42,4 +44,4 @@ def test_a_run_killed_again_and_again_goes_on_to_the_same_video(tmp_path, whole,
         assert kept.items() <= clips_of(sound_files(folder)).items(), "a finished clip changed"
         assert torch.equal(latent, whole[1]) and path.read_bytes() == whole[0]
 
-    kills.each_round("run", check)
+    kills.each_round("run", check, at_least=2)

@@ -178,9 +178,8 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
     """
     if not file.strip():
         raise ValueError("names no file")
+    shown = repr(file) if len(file) <= 300 else f"{file[:300]!r}... ({len(file)} characters)"
     relative = PurePosixPath(file.strip().replace("\\", "/"))  # tables written on Windows
-    shown = repr(file)
-    shown = shown if len(shown) <= 500 else f"{shown[:250]}...{shown[-250:]}"
     if "\0" in file or (file[1:2] == ":" and os.name != "nt"):
         raise ValueError(f"{shown} is not a path inside the dataset folder: write it relative to the table")
     for form in (None, "NFC", "NFD"):  # macOS stores accents separately from letters, tables do not

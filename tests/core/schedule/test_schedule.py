@@ -276,6 +276,9 @@ def test_long_texts_take_time_in_proportion(text):
 def test_a_live_schedule_must_start_sound(tmp_path):
     with pytest.raises(ValueError, match="the schedule file .*gone.txt cannot be read"):
         LiveSchedule(tmp_path / "gone.txt")
+    (tmp_path / "live.txt").write_text("# only a comment")
+    with pytest.raises(ValueError, match=r"the schedule file .*live\.txt: the prompt stream holds no prompt"):
+        LiveSchedule(tmp_path / "live.txt")
 
 
 def test_a_live_file_that_turns_into_a_pipe_or_something_huge_keeps_the_schedule_and_holds_up_nobody(tmp_path, caplog):

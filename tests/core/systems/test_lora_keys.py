@@ -144,6 +144,6 @@ def test_names_joined_by_underscores_are_read_too(prefix):
 @pytest.mark.parametrize("part", ["blocks.", "model.", ".blocks.a", ".lora_A", "hada_w1_a.", "lora."])
 def test_a_long_key_takes_no_time(part):
     """A search from each dot to the end took 40 s for 20 000 dots."""
-    began = time.perf_counter()
+    began = time.process_time()
     canonical_key(part * 50_000 + "\nx")
-    assert time.perf_counter() - began < 2
+    assert time.process_time() - began < 2

@@ -272,10 +272,17 @@ def test_output_settings_that_are_not_known_count_as_their_defaults(graph, read_
         read_run(change(graph, "output", budget_gb=-1))
 
 
-def test_the_prefix_holds_what_save_image_knows(graph, read_run, folders):
+@pytest.fixture
+def today(monkeypatch):
+    """The date, which stays the same when midnight passes."""
+    now = time.localtime()
+    monkeypatch.setattr(time, "localtime", lambda *seconds: now)
+    return time.strftime("%Y-%m-%d", now)
+
+
+def test_the_prefix_holds_what_save_image_knows(graph, read_run, folders, today):
     graph["sampler"]["_meta"] = {"title": "My sampler"}
     graph["elsewhere"] = node("Compute", a=1, b=1)
-    today = time.strftime("%Y-%m-%d")
     prefix = "svi/%date:yyyy-MM-dd%/%My sampler.sampler_name%_%SVIGenerate.cfg%_%width%x%height%_%x%"
     found = read_run(change(graph, "generate", filename_prefix=prefix))
     assert found.folder == folders / "output/svi" / today / "euler_2_64x64_%x%" and found.not_known == ()
@@ -290,11 +297,10 @@ def test_the_prefix_holds_what_save_image_knows(graph, read_run, folders):
             read_run(change(graph, "generate", filename_prefix=prefix))
 
 
-def test_a_run_with_the_time_in_its_name_goes_on_where_it_began(graph, read_run, folders, module):
+def test_a_run_with_the_time_in_its_name_goes_on_where_it_began(graph, read_run, folders, module, today):
     graph = change(graph, "generate", filename_prefix="svi/%year%-%month%-%day%/story")
-    today = folders / "output/svi" / time.strftime("%Y-%m-%d") / "story"
     run = read_run(graph)
-    assert run.folder == today
+    assert run.folder == folders / "output/svi" / today / "story"
     clips = folders / "output/svi/2001-02-03/story/clips"
     clips.mkdir(parents=True)
     record = {"key": "k", "index": 0, "prompt": "a cat", "seed": 5, "segments": {}, "plan_key": run.plan.first_key}
@@ -307,8 +313,8 @@ def test_a_run_with_the_time_in_its_name_goes_on_where_it_began(graph, read_run,
         f"- folder: {clips.parent}, where this run began\n" in module("dry_run.plan").describe_run(graph, "plan", True).summary
     )
     for other in (change(graph, "generate", seed=6), change(graph, "prompts", text="an owl")):
-        assert read_run(other).folder == today
-        assert f"- folder: {today}\n" in module("dry_run.plan").describe_run(other, "plan", True).summary
+        assert read_run(other).folder == run.folder
+        assert f"- folder: {run.folder}\n" in module("dry_run.plan").describe_run(other, "plan", True).summary
 
 
 def test_a_folder_that_depends_on_what_is_not_known_is_not_known(graph, read_run):
