@@ -178,7 +178,7 @@ def _resolve(file: str, folder: Path, root: Path) -> Path:
     """
     if not file.strip():
         raise ValueError("names no file")
-    shown = repr(file) if len(file) <= 300 else f"{file[:300]!r}... ({len(file)} characters)"
+    shown = repr(file) if len(file) <= 300 else f"{file[:150]!r}...{file[-150:]!r}"
     relative = PurePosixPath(file.strip().replace("\\", "/"))  # tables written on Windows
     if "\0" in file or (file[1:2] == ":" and os.name != "nt"):
         raise ValueError(f"{shown} is not a path inside the dataset folder: write it relative to the table")
