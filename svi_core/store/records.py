@@ -16,6 +16,7 @@ from ..files.sealed_json import NotAnObjectError, read_sealed, write_sealed
 
 FORMAT_VERSION = 1
 MANIFEST = "run.json"
+_SEGMENT_FACTS = ("sha256", "num_frames", "frames_sha256", "colour")  # a later version may know more
 _log = logging.getLogger(__name__)
 
 
@@ -144,7 +145,8 @@ def parsed_manifest(path: Path) -> Manifest | None:
         facts = read_sealed(path)
         if len({"format", "video", "clips"} & facts.keys()) < 2:
             return None
-        manifest = Manifest(facts["video"], tuple(ShownClip(**clip) for clip in facts["clips"]), facts.get("sha256"))
+        clips = [{name: clip[name] for name in ShownClip.__dataclass_fields__ if name in clip} for clip in facts["clips"]]
+        manifest = Manifest(facts["video"], tuple(ShownClip(**clip) for clip in clips), facts.get("sha256"))
         for part in (manifest, *manifest.clips):
             _require_types(part)
     except NotAnObjectError:
@@ -212,7 +214,7 @@ def read_record(path: Path) -> ClipRecord:
         record = ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__ if name in facts})
         _require_types(record)
         for segment in record.segments.values():
-            _require_segment(**segment)
+            _require_segment(**{name: fact for name, fact in segment.items() if name in _SEGMENT_FACTS})
     except TypeError as error:
         raise ValueError(f"its fields are not those of a clip: {error}") from error
     if record.key != path.stem:

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from svi_core.files import atomic_file
+from svi_core.files.sealed_json import read_sealed, write_sealed
 from svi_core.store.records import ClipRecord, ShownClip, read_manifest, read_records
 from svi_core.store.run_store import RunStore, chain_key
 from tests.small_disk import fill, small_disk
@@ -283,3 +284,19 @@ def test_what_a_stopped_ffmpeg_leaves_during_a_run_is_removed_at_its_end(tmp_pat
     with RunStore(tmp_path) as store:
         (store.clips / "x.1.staging.mp4").touch()  # by an ffmpeg whose process was killed before
     assert list(store.clips.iterdir()) == []
+
+
+def test_facts_of_a_later_version_are_left_alone(store):
+    """A record, a segment and a shown clip with one field more are read as before."""
+    store.save_latent(record(KEY), latent())
+    store.segment_path(KEY, "0-9").write_bytes(b"frames")
+    store.add_segment(KEY, "0-9", 9, "f" * 64, {})
+    path, known = store.clips / f"{KEY}.json", store.record(KEY)
+    facts = read_sealed(path)
+    facts["segments"]["0-9"]["more"] = facts["more"] = 1
+    write_sealed(path, facts)
+    assert store.record(KEY).segments["0-9"] == {**known.segments["0-9"], "more": 1}
+    assert store.segment(KEY, "0-9")["num_frames"] == 9 and not (store.folder / "set_aside").exists()
+    video, clip = store.folder / "video.mp4", ShownClip(KEY, "a", 0, 9)
+    write_sealed(store.folder / "run.json", {"format": 1, "video": video.name, "clips": [{**vars(clip), "more": 1}]})
+    assert read_manifest(video) == (clip,)
