@@ -139,6 +139,18 @@ def parsed_manifest(path: Path) -> Manifest | None:
     Raises:
         ValueError: it is damaged, or not JSON at all.
     """
+    try:
+        return manifest_in(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a manifest of an SVI run ({error}): run the graph again to write it anew.") from error
+
+
+def manifest_in(path: Path) -> Manifest | None:
+    """Return what :func:`parsed_manifest` does; an error gives the bare reason, for a message that names the file itself.
+
+    Raises:
+        ValueError: see :func:`parsed_manifest`.
+    """
     if not path.is_file():
         return None
     try:
@@ -151,10 +163,10 @@ def parsed_manifest(path: Path) -> Manifest | None:
             _require_types(part)
     except NotAnObjectError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a manifest of an SVI run ({_reason(error)}): run the graph again to write it anew."
-        ) from error
+    except KeyError as error:
+        raise ValueError(f"it lacks {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise ValueError(str(error)) from error
     return manifest
 
 
@@ -256,7 +268,3 @@ def _require_segment(sha256: str, num_frames: int, frames_sha256: str, colour: M
     texts = isinstance(sha256, str) and isinstance(frames_sha256, str)
     if not texts or not isinstance(num_frames, int) or len(rows) != len(colour) or len(numbers) != 3 * len(rows):
         raise TypeError(f"a segment has {num_frames!r} frames and colour {str(colour)[:80]!r}")
-
-
-def _reason(error: Exception) -> str:
-    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)

@@ -30,7 +30,7 @@ from ..files.folder_lock import lock_folder
 from ..files.output_folder import require_no_way_out
 from ..files.safetensors_file import write_tensors
 from ..files.sealed_json import write_sealed
-from .records import FORMAT_VERSION, MANIFEST, ClipRecord, ShownClip, parsed_manifest, read_latent, read_record, write_record
+from .records import FORMAT_VERSION, MANIFEST, ClipRecord, ShownClip, manifest_in, read_latent, read_record, write_record
 
 GROWING_VIDEO = "video.mp4"
 _log = logging.getLogger(__name__)
@@ -193,7 +193,7 @@ class RunStore:
         """Set a damaged manifest aside, with the unfinished video, whose clips are then unknown."""
         path, growing = self.folder / MANIFEST, self.folder / GROWING_VIDEO
         try:
-            parsed_manifest(path)
+            manifest_in(path)
         except ValueError as error:
             self.set_aside(path, error)
             if growing.exists():

@@ -300,3 +300,18 @@ def test_facts_of_a_later_version_are_left_alone(store):
     video, clip = store.folder / "video.mp4", ShownClip(KEY, "a", 0, 9)
     write_sealed(store.folder / "run.json", {"format": 1, "video": video.name, "clips": [{**vars(clip), "more": 1}]})
     assert read_manifest(video) == (clip,)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"format": 1, "video": "video.mp4", "cl', "it is not JSON (Unterminated string starting at at line 1, column 37)"),
+        ('{"format": 1, "video": "video.mp4"}', "it lacks 'clips'"),
+        ('{"format": 1, "video": 7, "clips": []}', "video is '7'"),
+    ],
+)
+def test_a_damaged_manifest_is_set_aside_with_one_reason(tmp_path, caplog, text, reason):
+    (tmp_path / "run.json").write_text(text)
+    with RunStore(tmp_path):
+        (aside,) = (tmp_path / "set_aside").iterdir()
+        assert caplog.messages == [f"SVI: {tmp_path / 'run.json'} cannot be trusted ({reason}); moved to {aside}."]
