@@ -92,6 +92,8 @@ def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
 def manifest_of(video: Path) -> Manifest | None:
     """Return the own manifest of `video`, or that of its run; None if neither describes this video.
 
+    Outside a run's folder any file may lie beside a video.
+
     Raises:
         ValueError: the manifest is damaged.
     """
@@ -106,18 +108,18 @@ def manifest_of(video: Path) -> Manifest | None:
             if damage:
                 _log.warning("SVI: %s The run's manifest describes the video too.", damage)
             return manifest
-    if damage:
+    if damage and ((video.parent / MANIFEST).exists() or any((video.parent / "clips").glob("*.safetensors"))):
         raise damage
     return None
 
 
 def require_unchanged(video: Path) -> None:
-    """Refuse a video in a run's folder whose bytes are not those that its manifest names; any other video is accepted.
+    """Refuse a video whose bytes are not those that its manifest names; a video without a manifest is accepted.
 
     Raises:
         ValueError: it is damaged, or its manifest is.
     """
-    manifest = manifest_of(video) if (video.parent / MANIFEST).exists() else None
+    manifest = manifest_of(video)
     if manifest is not None and manifest.sha256 not in (None, file_sha256(video)):
         raise ValueError(f"{video} is damaged, or still being written: wait for its run, or run its graph again.")
 
