@@ -10,7 +10,7 @@ from typing import Any, get_origin, get_type_hints
 
 import torch
 
-from ..files.fingerprint import file_sha256, fingerprint
+from ..files.fingerprint import file_sha256, fingerprint, large_file_fingerprint
 from ..files.safetensors_file import read_tensors
 from ..files.sealed_json import NotAnObjectError, read_sealed, write_sealed
 
@@ -71,12 +71,27 @@ class Manifest:
     Attributes:
         video: its file name.
         clips: its clips in order.
-        sha256: of the file; None if an earlier version wrote the manifest of an unfinished video.
+        sha256: of the file; None for a video that still grows.
+        sample: svi_core.files.fingerprint.large_file_fingerprint of a video that grows, which is too large to hash after each
+            clip; None for a finished one, or if an earlier version wrote the manifest.
     """
 
     video: str
     clips: tuple[ShownClip, ...]
     sha256: str | None = None
+    sample: str | None = None
+
+    def fits(self, video: Path) -> bool:
+        """Whether `video` has the bytes that the manifest names."""
+        status = video.stat()
+        if self.sha256 is not None and self.sha256 != _sha256_of(video, status.st_size, status.st_mtime_ns):
+            return False
+        return self.sample is None or self.sample == large_file_fingerprint(video)
+
+
+@functools.lru_cache(maxsize=8)  # a plan and its run ask for the same large file
+def _sha256_of(path: Path, _size: int, _changed: int) -> str:
+    return file_sha256(path)
 
 
 def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
@@ -120,7 +135,7 @@ def require_unchanged(video: Path) -> None:
         ValueError: it is damaged, or its manifest is.
     """
     manifest = manifest_of(video)
-    if manifest is not None and manifest.sha256 not in (None, file_sha256(video)):
+    if manifest is not None and not manifest.fits(video):
         raise ValueError(f"{video} is damaged, or still being written: wait for its run, or run its graph again.")
 
 
@@ -160,7 +175,8 @@ def manifest_in(path: Path) -> Manifest | None:
         if len({"format", "video", "clips"} & facts.keys()) < 2:
             return None
         clips = [{name: clip[name] for name in ShownClip.__dataclass_fields__ if name in clip} for clip in facts["clips"]]
-        manifest = Manifest(facts["video"], tuple(ShownClip(**clip) for clip in clips), facts.get("sha256"))
+        shown = tuple(ShownClip(**clip) for clip in clips)
+        manifest = Manifest(facts["video"], shown, facts.get("sha256"), facts.get("sample"))
         for part in (manifest, *manifest.clips):
             _require_types(part)
     except NotAnObjectError:

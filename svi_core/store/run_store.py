@@ -25,7 +25,7 @@ from filelock import FileLock
 
 from ..files.atomic_file import remove_stale_staging, write_bytes
 from ..files.checked_file import set_aside
-from ..files.fingerprint import file_sha256, fingerprint
+from ..files.fingerprint import file_sha256, fingerprint, large_file_fingerprint
 from ..files.folder_lock import lock_folder
 from ..files.output_folder import require_no_way_out
 from ..files.safetensors_file import write_tensors
@@ -180,7 +180,8 @@ class RunStore:
             is_final: the video is finished: write it a manifest of its own, too, that outlives later videos.
         """
         path = self.folder / video
-        facts = {"format": FORMAT_VERSION, "video": video, "clips": [vars(clip) for clip in clips], "sha256": file_sha256(path)}
+        check = {"sha256": file_sha256(path)} if is_final else {"sample": large_file_fingerprint(path)}
+        facts = {"format": FORMAT_VERSION, "video": video, "clips": [vars(clip) for clip in clips], **check}
         if is_final:
             write_sealed(path.with_suffix(".json"), facts)
         write_sealed(self.folder / MANIFEST, facts)

@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from svi_core.files import atomic_file
+from svi_core.files.fingerprint import file_sha256
 from svi_core.files.sealed_json import read_sealed, write_sealed
-from svi_core.store.records import ClipRecord, ShownClip, read_manifest, read_records
+from svi_core.store import records, run_store
+from svi_core.store.records import ClipRecord, ShownClip, read_manifest, read_records, require_unchanged
 from svi_core.store.run_store import RunStore, chain_key
 from tests.small_disk import fill, small_disk
 
@@ -315,3 +317,32 @@ def test_a_damaged_manifest_is_set_aside_with_one_reason(tmp_path, caplog, text,
     with RunStore(tmp_path):
         (aside,) = (tmp_path / "set_aside").iterdir()
         assert caplog.messages == [f"SVI: {tmp_path / 'run.json'} cannot be trusted ({reason}); moved to {aside}."]
+
+
+def test_a_growing_video_is_sampled_and_a_finished_one_hashed_once(store, monkeypatch):
+    """10 MB: hashing all of it after each clip of a long run would take longer and longer."""
+    hashed = []
+
+    def counted(path):
+        hashed.append(path.name)
+        return file_sha256(path)
+
+    monkeypatch.setattr(records, "file_sha256", counted)
+    monkeypatch.setattr(run_store, "file_sha256", counted)
+    growing, final = store.folder / "video.mp4", store.folder / "video-1.mp4"
+    for path in (growing, final):
+        path.write_bytes(bytes(10_000_000))
+    store.write_manifest([ShownClip(KEY, "a", 0, 9)], growing.name)
+    require_unchanged(growing)
+    assert hashed == []
+    for damaged in (bytes(9_999_999), b"1" + bytes(9_999_999), bytes(9_999_999) + b"1"):
+        growing.write_bytes(damaged)
+        with pytest.raises(ValueError, match="video.mp4 is damaged, or still being written"):
+            require_unchanged(growing)
+    store.write_manifest([ShownClip(KEY, "a", 0, 9)], final.name, is_final=True)
+    require_unchanged(final)
+    require_unchanged(final)
+    assert hashed == [final.name] * 2, "once written, once read"
+    final.write_bytes(bytes(5_000_000) + b"1" + bytes(4_999_999))
+    with pytest.raises(ValueError, match="video-1.mp4 is damaged"):
+        require_unchanged(final)
