@@ -57,7 +57,7 @@ class VideoStart:
 
     @property
     def clip_size(self) -> tuple[int, int]:
-        """(width, height) of the clips: the video's, rounded up to multiples of 16. The added rows and columns are not shown."""
+        """(width, height) of the clips: the video's, rounded up to multiples of 16; what is added is not shown."""
         return enclosing_size(self.source.width, self.source.height)
 
     @property

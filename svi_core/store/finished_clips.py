@@ -67,8 +67,8 @@ def note_finished(run_folder: Path, clip: FinishedClip) -> None:
 def read_finished(run_folder: Path) -> list[FinishedClip]:
     """Return the finished clips of the last run in order, [] if there are none.
 
-    Takes no lock. An unchanged list is parsed once, because the panel asks for it again and again. Damaged and foreign lines are
-    left out and named in the log, but for the incomplete last one of a killed run.
+    Takes no lock. An unchanged list is parsed once, because the panel asks for it again and again. Damaged and foreign lines
+    are left out and named in the log, but for the incomplete last one of a killed run.
     """
     path = run_folder / LIST_NAME
     if not path.is_file():

@@ -11,8 +11,8 @@ from .records import MANIFEST
 def choose_run_folder(output_root: Path, prefix: str, plan_key: str, now: time.struct_time) -> Path:
     """Return the folder of a run, without creating it.
 
-    If `prefix` names the time, it is the folder of an earlier time that holds the run's first clip (the one in which a video was
-    made last, if there are several), or else the folder of `now`.
+    If `prefix` names the time, it is the folder of an earlier time that holds the run's first clip (the one in which a video
+    was made last, if there are several), or else the folder of `now`.
 
     Args:
         prefix: with patterns for the time only.
