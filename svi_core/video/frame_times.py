@@ -67,7 +67,7 @@ def packet_times(path: Path) -> list[FrameTime] | None:
     times = [int(fields[2]) for fields in packets]
     if _NO_TIME in times or min(times) < times[0] or len(set(times)) < len(times):
         return None
-    if any(_flags(fields) & _CORRUPT for fields in packets):
+    if any(_flags(fields) & _CORRUPT or int(fields[2]) < int(fields[1]) for fields in packets):  # shown before it is decoded
         return None
     base, tick = Fraction(header["tb"]) * int(TIMESCALE), 1.0 / float(TIMESCALE)
     return [FrameTime(_rounded(time * base) * tick, _rounded(length * base) * tick) for time, length in shown]

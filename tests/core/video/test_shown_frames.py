@@ -6,7 +6,7 @@ import av
 import pytest
 
 from svi_core.video import shown_frames as module
-from svi_core.video.frame_times import count_frames
+from svi_core.video.frame_times import count_frames, packet_times
 from svi_core.video.shown_frames import ShownFrames, fault_in_times, frame_hashes, retime, shown_frames
 from svi_core.video.source_video import probe_video
 from svi_core.video.video_file import VideoCoding, write_video
@@ -88,6 +88,21 @@ def test_an_unchanged_file_is_read_once(tmp_path, monkeypatch):
     foreign_video(path, seconds=1.0)
     with pytest.raises(OSError, match="it has no frame"):
         shown_frames(path)
+
+
+def test_packets_whose_times_go_back_are_not_sorted(tmp_path):
+    """Sorted by time, the packets of both halves would be mixed."""
+    ffmpeg("-i", foreign_video(tmp_path / "a.mp4", seconds=6), "-c", "copy", "-cluster_time_limit", "1000", tmp_path / "a.mkv")
+    data = bytearray((tmp_path / "a.mkv").read_bytes())
+    position = len(data) // 3
+    while (position := data.find(b"\x1f\x43\xb6\x75", position + 1)) >= 0:  # a cluster; its time follows
+        begin = data.index(0xE7, position) + 2
+        stop = begin + data[begin - 1] % 0x80
+        earlier = max(0, int.from_bytes(data[begin:stop], "big") - 2500)
+        data[begin:stop] = earlier.to_bytes(stop - begin, "big")
+    (tmp_path / "a.mkv").write_bytes(data)
+    assert packet_times(tmp_path / "a.mkv") is None
+    assert len(shown_frames(tmp_path / "a.mkv").times) == count_frames(tmp_path / "a.mkv", decode=True) == 96
 
 
 def test_a_probe_decodes_only_the_first_frame(tmp_path, monkeypatch):
