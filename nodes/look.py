@@ -11,7 +11,8 @@ from ..svi_core.look.drift import DriftReport, measure_drift
 from ..svi_core.look.filmstrip import MAX_ROWS, StripRow, draw_filmstrip, pick_frames, spread
 from ..svi_core.look.plots import draw_panels
 from ..svi_core.store.records import ShownClip, read_manifest
-from ..svi_core.video.video_file import count_frames, read_frames
+from ..svi_core.video.frame_times import count_frames
+from ..svi_core.video.video_file import read_frames
 from .bridge.schemas import svi_schema
 from .continuation import video_path
 

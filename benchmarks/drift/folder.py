@@ -6,7 +6,8 @@ from pathlib import Path
 from benchmarks.loop.report import table
 from svi_core.look.drift import DriftReport, measure_drift
 from svi_core.store.records import read_manifest
-from svi_core.video.video_file import count_frames, read_frames
+from svi_core.video.frame_times import count_frames
+from svi_core.video.video_file import read_frames
 
 from ..drift import vbench
 

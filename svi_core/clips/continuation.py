@@ -15,7 +15,7 @@ import torch
 from ..conditioning.build_y import motion_window
 from ..files.fingerprint import fingerprint, large_file_fingerprint
 from ..geometry import FRAME_RATE, TEMPORAL_STRIDE, TRAINED_NUM_FRAMES, enclosing_size
-from ..store.records import MANIFEST, ShownClip, read_clip_latent, read_manifest
+from ..store.records import ShownClip, read_clip_latent, read_manifest
 from ..video.colour_tags import require_ordinary
 from ..video.source_video import SourceVideo, read_tail
 from ..video.video_file import Sound
@@ -57,7 +57,7 @@ class VideoStart:
 
     @property
     def clip_size(self) -> tuple[int, int]:
-        """(width, height) of the clips: the video's, rounded up to multiples of 16. What is too much is not shown."""
+        """(width, height) of the clips: the video's, rounded up to multiples of 16; what is added is not shown."""
         return enclosing_size(self.source.width, self.source.height)
 
     @property
@@ -127,9 +127,13 @@ class VideoStart:
 
 
 def clips_of_video(source: SourceVideo, trim_start: int = 0, trim_end: int = 0) -> tuple[ShownClip, ...]:
-    """Return the clips of a trimmed video: those of its run, or one clip for a foreign video."""
+    """Return the clips of a trimmed video: those of its run, or one clip for a foreign video.
+
+    Raises:
+        ValueError: its manifest is damaged.
+    """
     path = source.path
-    known = read_manifest(path) if (path.parent / MANIFEST).exists() else None
+    known = read_manifest(path)
     if known is None or sum(clip.num_frames for clip in known) != source.num_frames:
         known = (ShownClip("", path.name, 0, source.num_frames, whole_end=False),)
     kept, position = list[ShownClip](), 0

@@ -21,7 +21,7 @@ from ..store.run_store import RunStore
 from ..video.colour_tags import BT709, RGB, Colours, require_convertible, with_primaries
 from ..video.ffmpeg import run_ffmpeg
 from ..video.seams import Seam, blend_weights
-from ..video.shown_frames import EARLY, TIME_ERROR, retime
+from ..video.shown_frames import EARLY, TIME_ERROR, frame_hashes, retime
 from ..video.sound import heard_until
 from ..video.source_video import SourceVideo, copy_to_timescale, require_shown
 from ..video.video_file import Sound, VideoCoding, join_videos, read_frames, write_video
@@ -255,7 +255,7 @@ def _try_copy(path: Path, joint: Joint, metadata: dict[str, object]) -> bool:
         for source, part in zip(sources, parts, strict=True):
             copy_to_timescale(source.path, part)
         _join_with_sound(path, parts, [joint.first.seconds + joint.second.late], joint, metadata)
-        require_shown(path, [digest for source in sources for digest in source.shown.hashes], joint.times[:-1])
+        require_shown(path, [digest for source in sources for digest in frame_hashes(source.path)], joint.times[:-1])
         return True
     except OSError as error:
         _log.info("SVI: %s cannot be joined by copying (%s); encoding it instead.", path.name, error)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..files.checked_file import is_unchanged
-from ..files.fingerprint import file_sha256, fingerprint
+from ..files.fingerprint import fingerprint
 from ..store.records import MANIFEST, Manifest, ShownClip, parsed_manifest
 from ..store.run_store import GROWING_VIDEO, RunStore
 from ..video.sound import sound_after
@@ -81,7 +81,7 @@ class RunVideo:
     @functools.cached_property
     def _left_is_intact(self) -> bool:
         """Whether the growing file, which this run has not written yet, has the bytes that its manifest names."""
-        return self._left is not None and self._left.sha256 in (None, file_sha256(self.path))
+        return self._left is not None and self._left.fits(self.path)
 
     def _set_aside_other(self, clips: Sequence[ShownClip]) -> None:
         """Rename the file of an interrupted run, unless `clips` continue it."""

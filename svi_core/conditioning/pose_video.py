@@ -20,7 +20,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from ..video.shown_frames import ShownFrames, shown_frames
+from ..video.shown_frames import ShownFrames, require_all_decoded, shown_frames
 from ..video.video_file import read_frames, to_uint8
 
 _MARGIN_SECONDS = 2.0  # by which a seek lands before the first frame to read
@@ -180,6 +180,7 @@ def pose_file(
     for frame in read_frames(path):
         on_frame()
         digests.append(_digest(frame))
+    require_all_decoded(path, len(digests))
     frame_rate = shown.rate_near(frame_rate)
     indices = shown.at_rate(frame_rate)
     start = _frames_before(start_seconds, frame_rate)

@@ -234,12 +234,19 @@ def _settings(entry_shape: Sequence[int], grid: TimestepGrid, capacity: int, dty
 def _require_settings(folder: Path, settings: bytes) -> None:
     """Check that `folder` holds a bank with these settings, or begin one.
 
-    Damaged settings are set aside and written anew: each entry is checked by a checksum of its own.
+    Damaged settings are set aside and written anew if there are no entries yet. Else they are refused: the checksum of an entry
+    does not tell another dtype of its size, another shift, or another capacity.
     """
     path, wanted = folder / "bank.json", json.loads(settings)
     try:
         found = read_sealed(path) if path.exists() else None
     except ValueError as error:
+        entries = folder / "entries.bin"
+        if entries.exists() and entries.stat().st_size:
+            raise ValueError(
+                f"{path} is damaged ({error}), and so it is unknown what its entries mean: bring it back from a copy. "
+                "If training has the settings with which it began, you can also delete this file: it is then written anew."
+            ) from error
         set_aside(path, error)
         found = None
     if found is None:

@@ -6,6 +6,7 @@ The manifest describes a joined video, which may begin with another video and is
 the clip panel shows it while a run is active.
 """
 
+import functools
 import json
 import logging
 import math
@@ -66,18 +67,31 @@ def note_finished(run_folder: Path, clip: FinishedClip) -> None:
 def read_finished(run_folder: Path) -> list[FinishedClip]:
     """Return the finished clips of the last run in order, [] if there are none.
 
-    Takes no lock. Damaged and foreign lines are left out and named in the log, but for the incomplete last one of a killed run.
+    Takes no lock. An unchanged list is parsed once, because the panel asks for it again and again. Damaged and foreign lines
+    are left out and named in the log, but for the incomplete last one of a killed run.
     """
     path = run_folder / LIST_NAME
     if not path.is_file():
         return []
+    status = path.stat()
+    return list(_parsed(path, status.st_size, status.st_mtime_ns))
+
+
+@functools.lru_cache(maxsize=4)
+def _parsed(path: Path, _size: int, _changed: int) -> tuple[FinishedClip, ...]:
     *lines, rest = path.read_bytes().split(b"\n")
     clips = [_parse(line) for line in (*lines, rest)]
     if damaged := [number for number, clip in enumerate(clips[:-1], start=1) if clip is None]:
-        _log.warning("SVI: %s: line %s cannot be trusted and is not shown.", path, ", ".join(map(str, damaged[:10])))
-    return [clip for clip in clips if clip is not None]
+        _warn_once(path, ", ".join(map(str, damaged[:10])))
+    return tuple(clip for clip in clips if clip is not None)
 
 
+@functools.lru_cache(maxsize=4)
+def _warn_once(path: Path, numbers: str) -> None:
+    _log.warning("SVI: %s: line %s cannot be trusted and is not shown.", path, numbers)
+
+
+@functools.lru_cache(maxsize=16_384)  # a list grows by one line, and its other lines stay
 def _parse(line: bytes) -> FinishedClip | None:
     """Return the clip of one line, or None if this module did not write it: the folder may come from anywhere."""
     try:

@@ -10,12 +10,13 @@ from typing import Any, get_origin, get_type_hints
 
 import torch
 
-from ..files.fingerprint import file_sha256, fingerprint
+from ..files.fingerprint import file_sha256, fingerprint, large_file_fingerprint
 from ..files.safetensors_file import read_tensors
 from ..files.sealed_json import NotAnObjectError, read_sealed, write_sealed
 
 FORMAT_VERSION = 1
 MANIFEST = "run.json"
+_SEGMENT_FACTS = ("sha256", "num_frames", "frames_sha256", "colour")  # a later version may know more
 _log = logging.getLogger(__name__)
 
 
@@ -70,12 +71,27 @@ class Manifest:
     Attributes:
         video: its file name.
         clips: its clips in order.
-        sha256: of the file; None if an earlier version wrote the manifest of an unfinished video.
+        sha256: of the file; None for a video that still grows.
+        sample: svi_core.files.fingerprint.large_file_fingerprint of a video that grows, which is too large to hash after each
+            clip; None for a finished one, or if an earlier version wrote the manifest.
     """
 
     video: str
     clips: tuple[ShownClip, ...]
     sha256: str | None = None
+    sample: str | None = None
+
+    def fits(self, video: Path) -> bool:
+        """Whether `video` has the bytes that the manifest names."""
+        status = video.stat()
+        if self.sha256 is not None and self.sha256 != _sha256_of(video, status.st_size, status.st_mtime_ns):
+            return False
+        return self.sample is None or self.sample == large_file_fingerprint(video)
+
+
+@functools.lru_cache(maxsize=8)  # a plan and its run ask for the same large file
+def _sha256_of(path: Path, _size: int, _changed: int) -> str:
+    return file_sha256(path)
 
 
 def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
@@ -91,6 +107,8 @@ def read_manifest(video: Path) -> tuple[ShownClip, ...] | None:
 def manifest_of(video: Path) -> Manifest | None:
     """Return the own manifest of `video`, or that of its run; None if neither describes this video.
 
+    Outside a run's folder any file may lie beside a video.
+
     Raises:
         ValueError: the manifest is damaged.
     """
@@ -105,19 +123,19 @@ def manifest_of(video: Path) -> Manifest | None:
             if damage:
                 _log.warning("SVI: %s The run's manifest describes the video too.", damage)
             return manifest
-    if damage:
+    if damage and ((video.parent / MANIFEST).exists() or any((video.parent / "clips").glob("*.safetensors"))):
         raise damage
     return None
 
 
 def require_unchanged(video: Path) -> None:
-    """Refuse a video in a run's folder whose bytes are not those that its manifest names; any other video is accepted.
+    """Refuse a video whose bytes are not those that its manifest names; a video without a manifest is accepted.
 
     Raises:
         ValueError: it is damaged, or its manifest is.
     """
-    manifest = manifest_of(video) if (video.parent / MANIFEST).exists() else None
-    if manifest is not None and manifest.sha256 not in (None, file_sha256(video)):
+    manifest = manifest_of(video)
+    if manifest is not None and not manifest.fits(video):
         raise ValueError(f"{video} is damaged, or still being written: wait for its run, or run its graph again.")
 
 
@@ -138,21 +156,35 @@ def parsed_manifest(path: Path) -> Manifest | None:
     Raises:
         ValueError: it is damaged, or not JSON at all.
     """
+    try:
+        return manifest_in(path)
+    except ValueError as error:
+        raise ValueError(f"{path} is not a manifest of an SVI run ({error}): run the graph again to write it anew.") from error
+
+
+def manifest_in(path: Path) -> Manifest | None:
+    """Return what :func:`parsed_manifest` does; an error gives the bare reason, for a message that names the file itself.
+
+    Raises:
+        ValueError: see :func:`parsed_manifest`.
+    """
     if not path.is_file():
         return None
     try:
         facts = read_sealed(path)
         if len({"format", "video", "clips"} & facts.keys()) < 2:
             return None
-        manifest = Manifest(facts["video"], tuple(ShownClip(**clip) for clip in facts["clips"]), facts.get("sha256"))
+        clips = [{name: clip[name] for name in ShownClip.__dataclass_fields__ if name in clip} for clip in facts["clips"]]
+        shown = tuple(ShownClip(**clip) for clip in clips)
+        manifest = Manifest(facts["video"], shown, facts.get("sha256"), facts.get("sample"))
         for part in (manifest, *manifest.clips):
             _require_types(part)
     except NotAnObjectError:
         return None
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(
-            f"{path} is not a manifest of an SVI run ({_reason(error)}): run the graph again to write it anew."
-        ) from error
+    except KeyError as error:
+        raise ValueError(f"it lacks {error}") from error
+    except (AttributeError, TypeError) as error:
+        raise ValueError(str(error)) from error
     return manifest
 
 
@@ -212,7 +244,7 @@ def read_record(path: Path) -> ClipRecord:
         record = ClipRecord(**{name: facts[name] for name in ClipRecord.__dataclass_fields__ if name in facts})
         _require_types(record)
         for segment in record.segments.values():
-            _require_segment(**segment)
+            _require_segment(**{name: fact for name, fact in segment.items() if name in _SEGMENT_FACTS})
     except TypeError as error:
         raise ValueError(f"its fields are not those of a clip: {error}") from error
     if record.key != path.stem:
@@ -254,7 +286,3 @@ def _require_segment(sha256: str, num_frames: int, frames_sha256: str, colour: M
     texts = isinstance(sha256, str) and isinstance(frames_sha256, str)
     if not texts or not isinstance(num_frames, int) or len(rows) != len(colour) or len(numbers) != 3 * len(rows):
         raise TypeError(f"a segment has {num_frames!r} frames and colour {str(colour)[:80]!r}")
-
-
-def _reason(error: Exception) -> str:
-    return f"it lacks {error}" if isinstance(error, KeyError) else str(error)

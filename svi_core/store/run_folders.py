@@ -11,8 +11,8 @@ from .records import MANIFEST
 def choose_run_folder(output_root: Path, prefix: str, plan_key: str, now: time.struct_time) -> Path:
     """Return the folder of a run, without creating it.
 
-    If `prefix` names the time, it is the folder of an earlier time that holds the run's first clip (the one used last, if there
-    are several), or else the folder of `now`.
+    If `prefix` names the time, it is the folder of an earlier time that holds the run's first clip (the one in which a video
+    was made last, if there are several), or else the folder of `now`.
 
     Args:
         prefix: with patterns for the time only.
@@ -24,9 +24,8 @@ def choose_run_folder(output_root: Path, prefix: str, plan_key: str, now: time.s
     folder = run_folder(output_root, at_time(prefix, now))
     if not plan_key or not names_time(prefix):
         return folder
-    used = {found: _last_use(found, plan_key) for found in _run_folders(output_root, prefix)}
-    began = {found: moment for found, moment in used.items() if moment is not None}
-    return max(began, key=lambda found: began[found]) if began else folder
+    newest_first = sorted(_run_folders(output_root, prefix), key=_last_use, reverse=True)
+    return next((found for found in newest_first if _holds(found, plan_key)), folder)
 
 
 def newest_run_folder(output_root: Path, prefix: str, now: time.struct_time) -> Path:
@@ -46,13 +45,22 @@ def _run_folders(output_root: Path, prefix: str) -> list[Path]:
     return [found for found in folders_at_any_time(output_root, prefix) if found.resolve().is_relative_to(root)]
 
 
-def _last_use(folder: Path, plan_key: str) -> int | None:
-    """Return when the clip of `plan_key` was last used in a run folder; None if it is not stored there."""
-    moments = []
+def _last_use(folder: Path) -> int:
+    """Return when a run last wrote its manifest in `folder`, or, if none got so far, its last clip; 0 without either."""
+    for path in (folder / MANIFEST, folder / "clips"):
+        try:
+            return path.stat().st_mtime_ns
+        except OSError:
+            continue
+    return 0
+
+
+def _holds(folder: Path, plan_key: str) -> bool:
+    """Whether the clip of `plan_key` is stored in a run folder."""
     for path in (folder / "clips").glob("*.safetensors"):
         try:
             if plan_key.encode() in path.with_suffix(".json").read_bytes():
-                moments.append(path.stat().st_mtime_ns)
+                return True
         except OSError:  # no record, or just removed
             continue
-    return max(moments, default=None)
+    return False

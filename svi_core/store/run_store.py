@@ -25,12 +25,12 @@ from filelock import FileLock
 
 from ..files.atomic_file import remove_stale_staging, write_bytes
 from ..files.checked_file import set_aside
-from ..files.fingerprint import file_sha256, fingerprint
+from ..files.fingerprint import file_sha256, fingerprint, large_file_fingerprint
 from ..files.folder_lock import lock_folder
 from ..files.output_folder import require_no_way_out
 from ..files.safetensors_file import write_tensors
 from ..files.sealed_json import write_sealed
-from .records import FORMAT_VERSION, MANIFEST, ClipRecord, ShownClip, parsed_manifest, read_latent, read_record, write_record
+from .records import FORMAT_VERSION, MANIFEST, ClipRecord, ShownClip, manifest_in, read_latent, read_record, write_record
 
 GROWING_VIDEO = "video.mp4"
 _log = logging.getLogger(__name__)
@@ -180,7 +180,8 @@ class RunStore:
             is_final: the video is finished: write it a manifest of its own, too, that outlives later videos.
         """
         path = self.folder / video
-        facts = {"format": FORMAT_VERSION, "video": video, "clips": [vars(clip) for clip in clips], "sha256": file_sha256(path)}
+        check = {"sha256": file_sha256(path)} if is_final else {"sample": large_file_fingerprint(path)}
+        facts = {"format": FORMAT_VERSION, "video": video, "clips": [vars(clip) for clip in clips], **check}
         if is_final:
             write_sealed(path.with_suffix(".json"), facts)
         write_sealed(self.folder / MANIFEST, facts)
@@ -193,7 +194,7 @@ class RunStore:
         """Set a damaged manifest aside, with the unfinished video, whose clips are then unknown."""
         path, growing = self.folder / MANIFEST, self.folder / GROWING_VIDEO
         try:
-            parsed_manifest(path)
+            manifest_in(path)
         except ValueError as error:
             self.set_aside(path, error)
             if growing.exists():

@@ -147,9 +147,8 @@ def _quoted_for_windows(word: str) -> str:
 
 def _filters_to_bt709(colours: Colours) -> str:
     matrix = colours.matrix if colours.matrix != UNKNOWN else BT2020 if colours.transfer in _HDR else BT601
-    transfer = (
-        BT709 if colours.transfer in (UNKNOWN, 12) else colours.transfer
-    )  # zscale does not know 12, which is nearly BT.709
+    # zscale does not know 12, which is nearly BT.709
+    transfer = BT709 if colours.transfer in (UNKNOWN, 12) else colours.transfer
     read = f"zscale=pin={colours.shown_primaries}:tin={transfer}"
     read += f":min={matrix}:rin={'full' if colours.full_range else 'limited'}"
     if colours.matrix == RGB:

@@ -1,6 +1,6 @@
 """When a player shows the frames of a video: read from a file after its edit lists, and written into a file of our own.
 
-A frame is what ffmpeg decodes and shows, not a packet: a file cut without re-encoding has packets that are never shown. Times
+A frame is what ffmpeg shows, not every packet: a file cut without re-encoding has packets that are never shown. Times
 count from the file's zero, where its first picture or its first sound begins.
 """
 
@@ -8,13 +8,13 @@ import bisect
 import functools
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 
-from .video_file import TIMESCALE, decoded_frames
+from .frame_times import TIMESCALE, DecodedFrame, decoded_frames, packet_times
 
 EARLY = 0.25  # of a tick: how early a frame counts as shown, so that time stamps rounded to milliseconds do not jitter
 TIME_ERROR = 0.002  # seconds by which a frame may be shown at another time than before
@@ -31,12 +31,10 @@ class ShownFrames:
     Attributes:
         times: seconds from the file's zero to each frame, ascending.
         end: seconds from the file's zero to the end of the last frame.
-        hashes: of each frame in its own pixel format.
     """
 
     times: tuple[float, ...]
     end: float
-    hashes: tuple[str, ...] = field(repr=False)
 
     @functools.cached_property
     def rate(self) -> float | None:
@@ -80,18 +78,55 @@ class ShownFrames:
 
 
 def shown_frames(path: Path) -> ShownFrames:
-    """Return the frames that a player shows of the video file `path`, decoding them all, but only once for an unchanged file.
+    """Return the frames that a player shows of the video file `path`, reading it only once while it is unchanged.
+
+    They are known from its packets; a file whose packets do not tell is decoded.
 
     Raises:
         OSError: `path` is not a video that can be read, or its time stamps are damaged.
     """
+    return _shown_frames(path, *_state(path))
+
+
+def frame_hashes(path: Path) -> tuple[str, ...]:
+    """Return the hash of each shown frame of `path` in its own pixel format, decoding an unchanged file only once.
+
+    Raises:
+        OSError: `path` is not a video that can be read, or has damaged frames.
+    """
+    hashes = tuple(frame.hash for frame in _decoded(path, *_state(path)))
+    require_all_decoded(path, len(hashes))
+    return hashes
+
+
+def require_all_decoded(path: Path, num_decoded: int) -> None:
+    """Check that as many frames of `path` were decoded as its packets say.
+
+    Raises:
+        OSError: some are damaged.
+    """
+    num_frames = len(shown_frames(path).times)
+    if num_decoded != num_frames:
+        raise OSError(
+            f"{path} has packets of {num_frames} frames, but {num_decoded} can be decoded: it is damaged. Copy it again, or "
+            "convert it with ffmpeg -i clip.mp4 -crf 10 new.mp4."
+        )
+
+
+def _state(path: Path) -> tuple[int, int]:
+    """Return the size of `path` in bytes, and when it changed."""
     status = path.stat()
-    return _shown_frames(path, status.st_size, status.st_mtime_ns)
+    return status.st_size, status.st_mtime_ns
+
+
+@functools.lru_cache(maxsize=8)
+def _decoded(path: Path, _size: int, _changed: int) -> tuple[DecodedFrame, ...]:
+    return tuple(decoded_frames(path))
 
 
 @functools.lru_cache(maxsize=8)  # the plan of a run, its node, and the writing of its video ask for the same file
-def _shown_frames(path: Path, _size: int, _changed: int) -> ShownFrames:
-    frames = decoded_frames(path)
+def _shown_frames(path: Path, size: int, changed: int) -> ShownFrames:
+    frames = packet_times(path) or _decoded(path, size, changed)
     if not frames:
         raise OSError(f"{path} is not a video that can be read: it has no frame.")
     times, previous = list[float](), -_TICK
@@ -102,7 +137,7 @@ def _shown_frames(path: Path, _size: int, _changed: int) -> ShownFrames:
     usual = (times[-1] - times[0]) / (len(times) - 1) if len(times) > 1 else 0.0
     end = times[-1] + (frames[-1].duration or usual or 1.0)
     _require_plausible(path, times[-1], end)
-    return ShownFrames(tuple(times), end, tuple(frame.hash for frame in frames))
+    return ShownFrames(tuple(times), end)
 
 
 def fault_in_times(before: float, time: float) -> str | None:

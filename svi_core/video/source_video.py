@@ -22,8 +22,9 @@ from ..files.atomic_file import staged
 from ..geometry import FRAME_RATE
 from .colour_tags import Colours, declared_colours
 from .ffmpeg import run_ffmpeg
-from .shown_frames import EARLY, TIME_ERROR, ShownFrames, shown_frames
-from .video_file import CODECS, TIMESCALE, Sound, VideoCoding, join_videos, read_frames, write_video
+from .frame_times import TIMESCALE, decoded_frames
+from .shown_frames import EARLY, TIME_ERROR, ShownFrames, frame_hashes, shown_frames
+from .video_file import CODECS, Sound, VideoCoding, join_videos, read_frames, write_video
 
 _log = logging.getLogger(__name__)
 _STREAM_CODECS = {"h264": "h264", "hevc": "h265"}
@@ -95,7 +96,7 @@ def open_media(path: Path) -> Generator[InputContainer]:
 
 
 def probe_video(path: Path) -> SourceVideo:
-    """Return the properties of the video file `path`, all frames of which are decoded.
+    """Return the properties of the video file `path`.
 
     Raises:
         OSError: it is not a video that can be read, or its time stamps are damaged.
@@ -188,8 +189,9 @@ def write_beginning(path: Path, source: SourceVideo, num_frames: int, coding: Vi
     The packets are copied where that works, else the frames are encoded without loss; every frame and its time are compared.
 
     Raises:
-        OSError: neither way gives the same frames.
+        OSError: neither way gives the same frames, or the source has damaged ones.
     """
+    hashes = frame_hashes(source.path)[:num_frames]
     may_copy = _STREAM_CODECS.get(source.codec) == coding.codec and not source.rotated
     lossless = _lossless_arguments(source, coding)
     limit = ("-frames:v", num_frames) if num_frames < source.num_frames else ()  # ffmpeg would count hidden packets too
@@ -197,7 +199,7 @@ def write_beginning(path: Path, source: SourceVideo, num_frames: int, coding: Vi
         try:
             with staged(path) as staging:
                 run_ffmpeg(staging, ("-i", source.path, *limit, *arguments), path)
-                _require_good_join(staging, source, num_frames, coding)
+                _require_good_join(staging, source, hashes, coding)
             return
         except OSError as error:
             _log.info("SVI: %s cannot begin a video by %s (%s).", source.path, " ".join(arguments), error)
@@ -227,8 +229,8 @@ def copy_to_timescale(source: Path, path: Path) -> None:
     run_ffmpeg(path, ("-i", source, *_COPY))
 
 
-def _require_good_join(beginning: Path, source: SourceVideo, num_frames: int, coding: VideoCoding) -> None:
-    """Check that `beginning` and a clip of `coding` join to a file that shows the first frames of `source` at their times.
+def _require_good_join(beginning: Path, source: SourceVideo, hashes: Sequence[str], coding: VideoCoding) -> None:
+    """Check that `beginning` and a clip of `coding` join to a file that shows frames of `hashes` at their times in `source`.
 
     Copied packets with B-frames, for example, can shift by some frames: the seam would show.
 
@@ -236,12 +238,13 @@ def _require_good_join(beginning: Path, source: SourceVideo, num_frames: int, co
         OSError: the frames or times would change.
     """
     clip, trial = (beginning.with_name(f"{beginning.stem}-{name}.mp4") for name in ("clip", "trial"))
-    shown, end = source.shown, source.shown.end_of(num_frames)
+    num_frames, shown = len(hashes), source.shown
+    end = shown.end_of(num_frames)
     try:
         write_video(clip, [_coloured_blocks(source.width, source.height)], coding)
         join_videos(trial, [beginning, clip], num_frames + 2, lengths=[end - source.late], late=source.late)
-        require_shown(trial, shown.hashes[:num_frames], (*shown.times[:num_frames], end, end + 1 / coding.frame_rate))
-        if shown_frames(trial).hashes[num_frames:] != shown_frames(clip).hashes:  # an H.265 file has one set of headers
+        found = require_shown(trial, hashes, (*shown.times[:num_frames], end, end + 1 / coding.frame_rate))
+        if found[num_frames:] != frame_hashes(clip):  # an H.265 file has one set of headers
             raise OSError("players would misread the clips after it")
     finally:
         clip.unlink(missing_ok=True)
@@ -254,15 +257,19 @@ def _coloured_blocks(width: int, height: int) -> np.ndarray:
     return blocks.repeat(16, axis=1).repeat(16, axis=2)[:, :height, :width]
 
 
-def require_shown(path: Path, hashes: Sequence[str], times: Sequence[float]) -> None:
+def require_shown(path: Path, hashes: Sequence[str], times: Sequence[float]) -> tuple[str, ...]:
     """Check that the video `path` shows frames that begin with `hashes` at `times`, counted from the first of them.
+
+    The frames are decoded: the packets of a join may all be there, but not its frames. Return the hashes of all of them.
 
     Raises:
         OSError: it shows others, or at other times.
     """
-    found = shown_frames(path)
-    if len(found.times) != len(times) or found.hashes[: len(hashes)] != tuple(hashes):
+    frames = decoded_frames(path)
+    found = tuple(frame.hash for frame in frames)
+    if len(found) != len(times) or found[: len(hashes)] != tuple(hashes):
         raise OSError("its frames would change")
-    shift = times[0] - found.times[0]
-    if max(abs(time + shift - wanted) for time, wanted in zip(found.times, times, strict=True)) > TIME_ERROR:
+    shift = times[0] - frames[0].seconds
+    if max(abs(frame.seconds + shift - wanted) for frame, wanted in zip(frames, times, strict=True)) > TIME_ERROR:
         raise OSError("its times would change")
+    return found

@@ -18,11 +18,10 @@ from ..files.atomic_file import staged
 from ..geometry import FRAME_RATE
 from .colour_tags import Colours
 from .ffmpeg import ffmpeg_reading, ffmpeg_writing, run_ffmpeg
+from .frame_times import TIMESCALE, count_frames
 
-TIMESCALE = "90000"  # ticks per second, divisible by every usual frame rate, so that joined clips keep exact frame times
 CODECS = {"h264": "libx264", "h265": "libx265"}
 _MP4_SOUND = ("aac", "mp3", "ac3", "eac3", "opus", "alac")
-_NOT_SHOWN = 0x4  # ffmpeg's flag of a packet that an edit list leaves out
 PIXEL_FORMATS = ("yuv420p", "yuv444p", "yuv420p10le")
 
 
@@ -89,21 +88,6 @@ class WrittenFrames:
     sha256: str
 
 
-@dataclass(frozen=True)
-class DecodedFrame:
-    """One frame that ffmpeg shows of a file.
-
-    Attributes:
-        seconds: its time.
-        duration: of it in seconds, 0 if unknown.
-        hash: of its pixels in its own pixel format.
-    """
-
-    seconds: float
-    duration: float
-    hash: str
-
-
 def to_uint8(frames: torch.Tensor) -> np.ndarray:
     """Return `frames` [T, H, W, 3] in [0, 1] as uint8 on the CPU, rounded to nearest before they leave the device."""
     return frames.mul(255.0).round_().clamp_(0.0, 255.0).to(torch.uint8).cpu().numpy()
@@ -167,29 +151,6 @@ def join_videos(
         _require_frames(staging, num_frames, path)
 
 
-def count_frames(path: Path, decode: bool = False) -> int:
-    """Return the number of frames that `path` shows: of its shown packets, or with `decode` of the frames decoded from them.
-
-    Raises:
-        OSError: `path` is not a video that can be read.
-    """
-    if decode:
-        return len(decoded_frames(path))
-    fields = (line.split(",") for line in _frame_lines(path, "framecrc", ("-c", "copy")))
-    return sum(not (_flags(line) & _NOT_SHOWN) for line in fields)
-
-
-def decoded_frames(path: Path) -> list[DecodedFrame]:
-    """Return the frames that ffmpeg shows of `path`, after edit lists.
-
-    Raises:
-        OSError: `path` is not a video that can be read.
-    """
-    lines = (line.split(",") for line in _frame_lines(path, "framemd5", ("-enc_time_base", f"1:{TIMESCALE}")))
-    tick = 1.0 / float(TIMESCALE)
-    return [DecodedFrame(int(line[2]) * tick, int(line[3]) * tick, line[5].strip()) for line in lines]
-
-
 def read_frames(path: Path, last_seconds: float | None = None) -> Generator[np.ndarray]:
     """Yield the frames [H, W, 3] uint8 of a video file in order, each once whatever its duration.
 
@@ -241,22 +202,6 @@ def _join_arguments(listing: Path, header: Path, sound: Sound | None, late: floa
         *(["-c:a", "copy" if sound.codec in _MP4_SOUND else "aac"] if sound else []), "-video_track_timescale", TIMESCALE,
         "-movflags", "+faststart+use_metadata_tags",
     ]  # fmt: skip
-
-
-def _frame_lines(path: Path, muxer: str, codec: Sequence[str]) -> list[str]:
-    """Return the line that ffmpeg's `muxer` (framecrc or framemd5) writes for each frame of `path`.
-
-    Raises:
-        OSError: `path` is not a video that can be read.
-    """
-    arguments = ["-map", "0:v:0", *codec, "-fps_mode", "passthrough", "-f", muxer]
-    with ffmpeg_reading(path, arguments) as output:
-        return [line for line in output.read().decode().splitlines() if line and not line.startswith("#")]
-
-
-def _flags(fields: Sequence[str]) -> int:
-    """Return the flags of a packet in a line of framecrc, which leaves out those of a plain key frame."""
-    return next((int(text.strip()[2:], 16) for text in fields if text.strip().startswith("F=")), 0)
 
 
 def _require_frames(staging: Path, num_frames: int, final: Path, decode: bool = False) -> None:

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from svi_core.video.video_file import count_frames
+from svi_core.video.frame_times import count_frames
 from tests.e2e import shipped
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]

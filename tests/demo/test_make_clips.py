@@ -3,7 +3,8 @@ import pytest
 
 from demo.make_clips import main, make_clips
 from demo.world.scenes import render_clip, sample_story
-from svi_core.video.video_file import count_frames, read_frames
+from svi_core.video.frame_times import count_frames
+from svi_core.video.video_file import read_frames
 
 
 def test_clips_show_what_their_captions_say(tmp_path):

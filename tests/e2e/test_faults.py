@@ -9,7 +9,7 @@ import pytest
 from dev.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
 from dev.server import ComfyServer
 from svi_core.schedule.spec import MAX_CLIPS
-from svi_core.video.video_file import count_frames
+from svi_core.video.frame_times import count_frames
 from tests.e2e.faults import FAULT_NODES, fault, require_sound, wait_until_there
 from tests.e2e.graphs import loop_graph, node
 from tests.e2e.test_resume import finished, result

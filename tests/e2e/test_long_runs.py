@@ -14,9 +14,10 @@ from safetensors.torch import load_file
 from dev.client import ExecutionFailed
 from dev.server import PACK_NODES, ComfyServer
 from svi_core.store.records import read_manifest
-from svi_core.video.shown_frames import shown_frames
+from svi_core.video.frame_times import count_frames
+from svi_core.video.shown_frames import frame_hashes
 from svi_core.video.source_video import probe_video
-from svi_core.video.video_file import count_frames, read_frames
+from svi_core.video.video_file import read_frames
 from tests.e2e.graphs import PROMPTS, loop_graph, node
 
 pytestmark = pytest.mark.e2e
@@ -69,7 +70,7 @@ def test_any_video_goes_on_with_its_own_frames_unchanged(comfy_server, reference
     graph = loop_graph(comfy_server.add_input(reference_image), clips=2, variant=variant, num_frames=13, filename_prefix=name)
     comfy_server.run(with_start(graph, comfy_server.add_input(source), trim_end=3))
     video = video_of(comfy_server, name)
-    assert shown_frames(video).hashes[:45] == shown_frames(source).hashes[:45]
+    assert frame_hashes(video)[:45] == frame_hashes(source)[:45]
     assert count_frames(video) == 45 + 2 * (13 - overlap)
     assert sum(clip.num_frames for clip in read_manifest(video)[:1]) == 45 and len(read_manifest(video)) == 3
 
@@ -83,7 +84,7 @@ def test_one_frame_whose_sides_are_no_multiples_of_16_goes_on_at_its_size(
     graph = loop_graph(comfy_server.add_input(reference_image), clips=1, variant=variant, num_frames=13, filename_prefix=name)
     comfy_server.run(with_start(graph, comfy_server.add_input(source)))
     video = video_of(comfy_server, name)
-    assert shown_frames(video).hashes[:1] == shown_frames(source).hashes and count_frames(video) == 1 + 13 - overlap
+    assert frame_hashes(video)[:1] == frame_hashes(source) and count_frames(video) == 1 + 13 - overlap
     assert {frame.shape for frame in read_frames(video)} == {(60, 62, 3)}
 
 
@@ -222,7 +223,7 @@ def test_runs_are_joined(comfy_server, reference_image, tmp_path):
     first, second = video_of, video_of
     whole = joined("svi/joined ü")
     first, second = (video_of(comfy_server, name) for name in ("svi/a", "svi/b"))
-    assert shown_frames(whole).hashes == shown_frames(first).hashes + shown_frames(second).hashes
+    assert frame_hashes(whole) == frame_hashes(first) + frame_hashes(second)
     assert [clip.num_frames for clip in read_manifest(whole)] == [5, 8, 9]
     faded = joined("svi/faded", seam="eased", blend_frames=4, trim_end=1, trim_start=2)
     assert count_frames(faded) == (13 - 1) + (9 - 2) - 4 and probe_video(faded).width == 64

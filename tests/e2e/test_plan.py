@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from dev.server import ComfyServer
-from svi_core.video.video_file import count_frames
+from svi_core.video.frame_times import count_frames
 from tests.e2e.graphs import Graph, loop_graph, node
 
 pytestmark = pytest.mark.e2e

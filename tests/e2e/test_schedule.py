@@ -11,7 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from dev.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
 from dev.server import ComfyServer
-from svi_core.video.video_file import count_frames
+from svi_core.video.frame_times import count_frames
 from tests.e2e.graphs import loop_graph, node
 
 pytestmark = pytest.mark.e2e

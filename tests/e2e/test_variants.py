@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from dev.client import ExecutionFailed
 from svi_core.systems.layouts import LAYOUTS
-from svi_core.video.video_file import count_frames
+from svi_core.video.frame_times import count_frames
 from tests.e2e.graphs import HIGH, WAN21, loop_graph, node, unrolled_graph
 
 pytestmark = pytest.mark.e2e

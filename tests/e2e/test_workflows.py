@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from dev.workflows import build as build_workflows
-from svi_core.video.video_file import count_frames
+from svi_core.video.frame_times import count_frames
 from tests.e2e import shipped
 from tests.e2e.graphs import node
 

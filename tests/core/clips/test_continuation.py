@@ -14,9 +14,10 @@ from svi_core.schedule.text import parse_schedule
 from svi_core.store.records import read_manifest
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout
-from svi_core.video.shown_frames import shown_frames
+from svi_core.video.frame_times import count_frames
+from svi_core.video.shown_frames import frame_hashes, shown_frames
 from svi_core.video.source_video import probe_video, read_tail, write_beginning
-from svi_core.video.video_file import VideoCoding, count_frames, join_videos, read_frames
+from svi_core.video.video_file import VideoCoding, join_videos, read_frames
 from tests.core.fakes import FakeMaker
 
 STORY = "one\n\ntwo\n\nthree"
@@ -83,7 +84,7 @@ def test_a_continued_video_keeps_every_frame(tmp_path, name):
     source = foreign_video(tmp_path / "holiday ü.mp4", *CODINGS[name])
     start = VideoStart(probe_video(source))
     path, _, _ = run(tmp_path / "run", 2, start)
-    assert shown_frames(path).hashes[:48] == shown_frames(source).hashes
+    assert frame_hashes(path)[:48] == frame_hashes(source)
     assert count_frames(path) == 48 + (9 - 5) * 2 == len(list(read_frames(path)))
 
 
@@ -118,7 +119,7 @@ def test_sound_stays_with_the_video(tmp_path):
 def test_the_end_can_be_cut_off(tmp_path):
     source = foreign_video(tmp_path / "a.mp4")
     path, _, _ = run(tmp_path / "run", 1, VideoStart(probe_video(source), trim_end=10))
-    assert shown_frames(path).hashes[:38] == shown_frames(source).hashes[:38] and count_frames(path) == 38 + 4
+    assert frame_hashes(path)[:38] == frame_hashes(source)[:38] and count_frames(path) == 38 + 4
     with pytest.raises(ValueError, match="trim_end is 48.*48 frames"):
         VideoStart(probe_video(source), trim_end=48)
 
@@ -207,12 +208,10 @@ def test_clips_after_a_video_whose_sides_are_no_multiples_of_16_have_its_size(tm
 
     path, _, _ = run(tmp_path / "run", 2, start, maker=CornerMaker(LAYOUT, height=48, width=32))
     shown = list(read_frames(path))
-    assert shown_frames(path).hashes[:48] == shown_frames(source.path).hashes and {frame.shape for frame in shown} == {
-        (44, 30, 3)
-    }
+    assert frame_hashes(path)[:48] == frame_hashes(source.path) and {frame.shape for frame in shown} == {(44, 30, 3)}
     assert shown[-1][4, 4].min() > 200 and shown[-1][-8:].max() < 120 and shown[-1][:, -8:].max() < 120
     again, _, _ = run(tmp_path / "again", 1, VideoStart(probe_video(path)), maker=CornerMaker(LAYOUT, height=48, width=32))
-    assert shown_frames(again).hashes[: len(shown)] == shown_frames(path).hashes and probe_video(again).height == 44
+    assert frame_hashes(again)[: len(shown)] == frame_hashes(path) and probe_video(again).height == 44
 
 
 @pytest.mark.parametrize("suffix", ["mkv", "ts", "webm"])
@@ -223,8 +222,8 @@ def test_a_video_that_is_cut_off_is_continued_after_the_frames_that_are_left(tmp
     source = probe_video(tmp_path / f"cut.{suffix}")
     assert 5 < source.num_frames == count_frames(source.path, decode=True) < 48
     path, _, _ = run(tmp_path / "run", 1, VideoStart(source))
-    hashes = shown_frames(path).hashes
-    assert hashes[: source.num_frames] == shown_frames(source.path).hashes and len(hashes) == source.num_frames + 4
+    hashes = frame_hashes(path)
+    assert hashes[: source.num_frames] == frame_hashes(source.path) and len(hashes) == source.num_frames + 4
 
 
 def test_an_mp4_without_its_index_is_named(tmp_path):
@@ -302,4 +301,4 @@ def test_an_h265_video_whose_headers_differ_is_never_followed_by_clips_that_play
         write_beginning(tmp_path / "begin.mp4", probe_video(source), 48, VideoCoding("h265"))
     path, _, _ = run(tmp_path / "run", 1, VideoStart(probe_video(source)))
     grey = list(read_frames(path))[-1]
-    assert shown_frames(path).hashes[:48] == shown_frames(source).hashes and np.ptp(grey.reshape(-1, 3), axis=0).max() <= 2
+    assert frame_hashes(path)[:48] == frame_hashes(source) and np.ptp(grey.reshape(-1, 3), axis=0).max() <= 2

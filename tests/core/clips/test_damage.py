@@ -226,3 +226,36 @@ def test_a_damaged_own_manifest_is_made_up_for_by_that_of_the_run(tmp_path, whol
     (copy / "run.json").write_text("{")
     with pytest.raises(ValueError, match="is not a manifest of an SVI run"):
         read_manifest(video)
+
+
+@pytest.mark.parametrize("end", ["removed", "set aside"])
+def test_a_video_with_a_manifest_of_its_own_needs_no_other(tmp_path, whole, begun, end):
+    """A run in the folder sets a damaged run.json aside, and may be stopped before it writes another one."""
+    copy = tmp_path / "run"
+    shutil.copytree(whole[0], copy)
+    video = read_last_video(copy)
+    expected = VideoStart(probe_video(video))
+    if end == "removed":
+        (copy / "run.json").unlink()
+    else:
+        (copy / "run.json").write_text("{")
+        with RunStore(copy):
+            assert not (copy / "run.json").exists()
+    start = VideoStart(probe_video(video))
+    assert start.clips == expected.clips and torch.equal(start.stored_latent(), whole[2])
+    require_unchanged(video)
+    video.write_bytes(flipped(0.5)(video.read_bytes()))
+    with pytest.raises(ValueError, match=f"{video.name} is damaged"):
+        require_unchanged(video)
+    video.with_suffix(".json").write_text("{")
+    with pytest.raises(ValueError, match=f"{video.stem}.json is not a manifest of an SVI run"):
+        require_unchanged(video)
+
+
+@pytest.mark.parametrize("content", [b"\xff no JSON", b'{"clips": 1, "video": "holiday.mp4"}', b"[]", b'{"format": {}}'])
+def test_somebody_else_s_file_beside_a_video_is_left_alone(tmp_path, begun, content):
+    shutil.copy(begun, tmp_path / "holiday.mp4")
+    (tmp_path / "holiday.json").write_bytes(content)
+    start = VideoStart(probe_video(tmp_path / "holiday.mp4"))
+    assert [clip.num_frames for clip in start.clips] == [12] and start.is_foreign
+    assert (tmp_path / "holiday.json").read_bytes() == content

@@ -25,7 +25,8 @@ from svi_core.schedule.text import parse_schedule
 from svi_core.store import run_store
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout
-from svi_core.video.video_file import WrittenFrames, count_frames
+from svi_core.video.frame_times import count_frames
+from svi_core.video.video_file import WrittenFrames
 from tests.core.clips.test_growing_video import moments, run
 from tests.core.fakes import FakeMaker
 from tests.small_disk import fill, free, set_writable, small_disk

@@ -16,9 +16,10 @@ from svi_core.schedule.text import parse_schedule
 from svi_core.store.records import read_last_video, read_manifest
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout
+from svi_core.video.frame_times import count_frames
 from svi_core.video.seams import Seam
 from svi_core.video.source_video import probe_video
-from svi_core.video.video_file import VideoCoding, count_frames, read_frames
+from svi_core.video.video_file import VideoCoding, read_frames
 from tests.core.fakes import FakeMaker
 
 STORY = "one\n\ntwo\n\nthree"

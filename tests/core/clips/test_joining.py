@@ -3,10 +3,11 @@ import pytest
 
 from svi_core.clips.joining import Joint, Piece, join_into_folder, write_joint
 from svi_core.store.records import read_manifest
+from svi_core.video.frame_times import count_frames
 from svi_core.video.seams import Seam
-from svi_core.video.shown_frames import shown_frames
+from svi_core.video.shown_frames import frame_hashes, shown_frames
 from svi_core.video.source_video import probe_video
-from svi_core.video.video_file import VideoCoding, count_frames, read_frames, write_video
+from svi_core.video.video_file import VideoCoding, read_frames, write_video
 from tests.core.clips.test_continuation import CODINGS, ffmpeg, foreign_video
 
 LOSSLESS = VideoCoding(crf=0, pixel_format="yuv444p")
@@ -36,7 +37,7 @@ def joined(tmp_path, joint):
 def test_whole_videos_are_copied(tmp_path, pair):
     copied, found = joined(tmp_path, Joint(*map(Piece, pair)))
     assert copied and found == pytest.approx([10, 20, 30, 40, 100, 110, 120, 130], abs=1)
-    assert list(shown_frames(tmp_path / "joined.mp4").hashes) == [h for source in pair for h in source.shown.hashes]
+    assert list(frame_hashes(tmp_path / "joined.mp4")) == [h for source in pair for h in frame_hashes(source.path)]
 
 
 def test_trims_and_a_cross_fade_by_hand(tmp_path, pair):
@@ -97,8 +98,8 @@ def test_a_copied_join_plays_as_long_as_its_parts(tmp_path, order):
     copied = write_joint(tmp_path / "joined.mp4", Joint(*pieces), VideoCoding(), {})
     assert shown_frames(tmp_path / "joined.mp4").end == pytest.approx(2.0, abs=0.13)
     assert probe_video(tmp_path / "joined.mp4").frame_rate == pytest.approx(16, abs=1.2)
-    hashes = [h for piece in pieces for h in piece.source.shown.hashes]
-    assert (list(shown_frames(tmp_path / "joined.mp4").hashes) == hashes) == copied
+    hashes = [h for piece in pieces for h in frame_hashes(piece.source.path)]
+    assert (list(frame_hashes(tmp_path / "joined.mp4")) == hashes) == copied
 
 
 def test_an_odd_size_is_refused_where_the_coding_cannot_have_it(tmp_path):

@@ -283,7 +283,7 @@ def test_what_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [b"{half", b"\xff\xfe", b"", None])
-def test_damaged_settings_are_set_aside_and_the_entries_stay(tmp_path, caplog, damage):
+def test_damaged_settings_of_entries_are_refused(tmp_path, damage):
     bank = open_bank(tmp_path, 2)
     add(bank, range(4))
     snapshot, path = bank.snapshot(), tmp_path / "bank.json"
@@ -292,11 +292,27 @@ def test_damaged_settings_are_set_aside_and_the_entries_stay(tmp_path, caplog, d
     damage = damage if damage is not None else written.replace(b'"capacity": 2', b'"capacity": 3')
     assert damage != written
     path.write_bytes(damage)
+    for capacity in (2, 3):
+        with pytest.raises(
+            ValueError, match=r"bank\.json is damaged \(it.*bring it back from a copy.*you can also delete this file"
+        ):
+            open_bank(tmp_path, capacity)
+    assert path.read_bytes() == damage and not (tmp_path / "set_aside").exists()
+    path.unlink()
     again = open_bank(tmp_path, 2)
     again.restore(snapshot)
     assert len(again) == len(snapshot["places"]) and path.read_bytes() == written
-    assert [file.read_bytes() for file in (tmp_path / "set_aside").iterdir()] == [damage] and "bank.json" in caplog.text
     again.close()
+
+
+def test_damaged_settings_of_an_empty_bank_are_set_aside(tmp_path, caplog):
+    open_bank(tmp_path, 2).close()
+    path = tmp_path / "bank.json"
+    written = path.read_bytes()
+    path.write_bytes(b"{half")
+    open_bank(tmp_path, 2).close()
+    assert path.read_bytes() == written and "bank.json cannot be trusted" in caplog.text
+    assert [file.read_bytes() for file in (tmp_path / "set_aside").iterdir()] == [b"{half"]
 
 
 def test_a_small_disk_is_refused_before_training(tmp_path, monkeypatch):

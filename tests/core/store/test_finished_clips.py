@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from svi_core.files.sealed_json import unsealed
+from svi_core.store import finished_clips
 from svi_core.store.finished_clips import LIST_NAME, FinishedClip, note_finished, read_finished
 
 KEY = "0123456789abcdef" * 4
@@ -81,3 +83,23 @@ def test_a_changed_prompt_is_not_shown_but_named(tmp_path, caplog):
     path.write_bytes(b"\n".join(lines))
     assert [clip.index for clip in read_finished(tmp_path)] == [0, 2]
     assert f"{path}: line 2 cannot be trusted" in caplog.text
+
+
+def test_a_list_of_which_nothing_but_the_end_is_new_is_not_parsed_again(tmp_path, caplog, monkeypatch):
+    parsed = []
+
+    def counted(line):
+        parsed.append(line)
+        return unsealed(line)
+
+    monkeypatch.setattr(finished_clips, "unsealed", counted)
+    for index in range(20):
+        note_finished(tmp_path, replace(CLIP, index=index, prompt=tmp_path.name))
+    path = tmp_path / LIST_NAME
+    path.write_bytes(path.read_bytes().replace(b'"index": 7', b'"index": 8', 1))
+    for number in range(20, 30):
+        assert [clip.index for clip in read_finished(tmp_path)] == [index for index in range(number) if index != 7]
+        assert len(read_finished(tmp_path)) == number - 1
+        note_finished(tmp_path, replace(CLIP, index=number, prompt=tmp_path.name))
+    assert len([line for line in parsed if line]) == 29
+    assert len([message for message in caplog.messages if "line 8 cannot be trusted" in message]) == 1

@@ -3,6 +3,7 @@
 import json
 import os
 import time
+from pathlib import Path
 
 import pytest
 
@@ -19,7 +20,8 @@ def begun(root, name, plan_key, used=0, files=(".safetensors", ".json")):
     for suffix in files:
         path = clips / f"{plan_key[::-1]}{suffix}"
         path.write_text(json.dumps({"key": path.stem, "plan_key": plan_key}))
-        os.utime(path, (used, used))
+    (root / name / "run.json").touch()
+    os.utime(root / name / "run.json", (used, used))
 
 
 def chosen(root, prefix=PREFIX, key=KEY):
@@ -43,6 +45,27 @@ def test_of_several_the_one_used_last_goes_on(tmp_path):
     begun(tmp_path, "svi/2025-01-01/story", KEY, used=9)
     begun(tmp_path, "svi/2026-03-08/story", KEY, used=5)
     assert chosen(tmp_path) == "svi/2025-01-01/story"
+
+
+def test_a_run_that_was_stopped_before_its_first_video_counts_by_its_clips(tmp_path):
+    begun(tmp_path, "svi/2026-03-08/story", KEY, used=5)
+    begun(tmp_path, "svi/2026-03-07/story", KEY)
+    (tmp_path / "svi/2026-03-07/story/run.json").unlink()
+    assert chosen(tmp_path) == "svi/2026-03-07/story", "begun just now"
+
+
+def test_older_folders_are_not_read_once_the_run_is_found(tmp_path, monkeypatch):
+    for day in range(1, 10):
+        begun(tmp_path, f"svi/2026-02-0{day}/story", KEY if day in (2, 8) else OTHER, used=day)
+    read, read_bytes = [], Path.read_bytes
+
+    def counted(path):
+        read.append(path.parent.parent.parent.name)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", counted)
+    assert chosen(tmp_path) == "svi/2026-02-08/story"
+    assert read == ["2026-02-09", "2026-02-08"]
 
 
 def test_a_clip_whose_latent_or_record_is_gone_is_no_beginning(tmp_path):

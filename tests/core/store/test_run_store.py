@@ -8,7 +8,10 @@ import pytest
 import torch
 
 from svi_core.files import atomic_file
-from svi_core.store.records import ClipRecord, ShownClip, read_manifest, read_records
+from svi_core.files.fingerprint import file_sha256
+from svi_core.files.sealed_json import read_sealed, write_sealed
+from svi_core.store import records, run_store
+from svi_core.store.records import ClipRecord, ShownClip, read_manifest, read_records, require_unchanged
 from svi_core.store.run_store import RunStore, chain_key
 from tests.small_disk import fill, small_disk
 
@@ -283,3 +286,63 @@ def test_what_a_stopped_ffmpeg_leaves_during_a_run_is_removed_at_its_end(tmp_pat
     with RunStore(tmp_path) as store:
         (store.clips / "x.1.staging.mp4").touch()  # by an ffmpeg whose process was killed before
     assert list(store.clips.iterdir()) == []
+
+
+def test_facts_of_a_later_version_are_left_alone(store):
+    """A record, a segment and a shown clip with one field more are read as before."""
+    store.save_latent(record(KEY), latent())
+    store.segment_path(KEY, "0-9").write_bytes(b"frames")
+    store.add_segment(KEY, "0-9", 9, "f" * 64, {})
+    path, known = store.clips / f"{KEY}.json", store.record(KEY)
+    facts = read_sealed(path)
+    facts["segments"]["0-9"]["more"] = facts["more"] = 1
+    write_sealed(path, facts)
+    assert store.record(KEY).segments["0-9"] == {**known.segments["0-9"], "more": 1}
+    assert store.segment(KEY, "0-9")["num_frames"] == 9 and not (store.folder / "set_aside").exists()
+    video, clip = store.folder / "video.mp4", ShownClip(KEY, "a", 0, 9)
+    write_sealed(store.folder / "run.json", {"format": 1, "video": video.name, "clips": [{**vars(clip), "more": 1}]})
+    assert read_manifest(video) == (clip,)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ('{"format": 1, "video": "video.mp4", "cl', "it is not JSON (Unterminated string starting at at line 1, column 37)"),
+        ('{"format": 1, "video": "video.mp4"}', "it lacks 'clips'"),
+        ('{"format": 1, "video": 7, "clips": []}', "video is '7'"),
+    ],
+)
+def test_a_damaged_manifest_is_set_aside_with_one_reason(tmp_path, caplog, text, reason):
+    (tmp_path / "run.json").write_text(text)
+    with RunStore(tmp_path):
+        (aside,) = (tmp_path / "set_aside").iterdir()
+        assert caplog.messages == [f"SVI: {tmp_path / 'run.json'} cannot be trusted ({reason}); moved to {aside}."]
+
+
+def test_a_growing_video_is_sampled_and_a_finished_one_hashed_once(store, monkeypatch):
+    """10 MB: hashing all of it after each clip of a long run would take longer and longer."""
+    hashed = []
+
+    def counted(path):
+        hashed.append(path.name)
+        return file_sha256(path)
+
+    monkeypatch.setattr(records, "file_sha256", counted)
+    monkeypatch.setattr(run_store, "file_sha256", counted)
+    growing, final = store.folder / "video.mp4", store.folder / "video-1.mp4"
+    for path in (growing, final):
+        path.write_bytes(bytes(10_000_000))
+    store.write_manifest([ShownClip(KEY, "a", 0, 9)], growing.name)
+    require_unchanged(growing)
+    assert hashed == []
+    for damaged in (bytes(9_999_999), b"1" + bytes(9_999_999), bytes(9_999_999) + b"1"):
+        growing.write_bytes(damaged)
+        with pytest.raises(ValueError, match="video.mp4 is damaged, or still being written"):
+            require_unchanged(growing)
+    store.write_manifest([ShownClip(KEY, "a", 0, 9)], final.name, is_final=True)
+    require_unchanged(final)
+    require_unchanged(final)
+    assert hashed == [final.name] * 2, "once written, once read"
+    final.write_bytes(bytes(5_000_000) + b"1" + bytes(4_999_999))
+    with pytest.raises(ValueError, match="video-1.mp4 is damaged"):
+        require_unchanged(final)

@@ -6,9 +6,10 @@ import av
 import pytest
 
 from svi_core.video import shown_frames as module
-from svi_core.video.shown_frames import ShownFrames, fault_in_times, retime, shown_frames
+from svi_core.video.frame_times import count_frames, packet_times
+from svi_core.video.shown_frames import ShownFrames, fault_in_times, frame_hashes, retime, shown_frames
 from svi_core.video.source_video import probe_video
-from svi_core.video.video_file import VideoCoding, count_frames, write_video
+from svi_core.video.video_file import VideoCoding, write_video
 from tests.core.clips.test_continuation import ffmpeg, foreign_video
 from tests.core.video.test_video_file import moving_ramp
 from tests.timed_videos import cut, flash_and_click, sixty_then_ten
@@ -17,7 +18,7 @@ LATE_STAMP = Path(__file__).parents[2] / "late_timestamp.mp4"
 
 
 def shown_at(*times: float, end: float) -> ShownFrames:
-    return ShownFrames(times, end, ("",) * len(times))
+    return ShownFrames(times, end)
 
 
 def test_the_frame_on_screen_is_the_last_one_that_has_begun():
@@ -74,18 +75,58 @@ def test_packets_that_are_not_shown_do_not_count(tmp_path):
     whole = foreign_video(tmp_path / "whole.mp4", rate=30, seconds=2)
     path = cut(whole, tmp_path / "cut.mp4", 0.5)
     assert count_frames(path) == count_frames(path, decode=True) == 45 == len(shown_frames(path).times)
-    assert shown_frames(path).hashes == shown_frames(whole).hashes[15:] and shown_frames(path).end == pytest.approx(1.5)
+    assert frame_hashes(path) == frame_hashes(whole)[15:] and shown_frames(path).end == pytest.approx(1.5)
     assert probe_video(path).frame_rate == 30.0
 
 
-def test_an_unchanged_file_is_decoded_once(tmp_path, monkeypatch):
+def test_an_unchanged_file_is_read_once(tmp_path, monkeypatch):
     path = foreign_video(tmp_path / "a.mp4", seconds=0.5)
-    first = shown_frames(path)
+    first, hashes = shown_frames(path), frame_hashes(path)
+    monkeypatch.setattr(module, "packet_times", lambda path: [])
     monkeypatch.setattr(module, "decoded_frames", lambda path: [])
-    assert shown_frames(path) is first
+    assert shown_frames(path) is first and frame_hashes(path) == hashes and len(hashes) == 8
     foreign_video(path, seconds=1.0)
     with pytest.raises(OSError, match="it has no frame"):
         shown_frames(path)
+
+
+def test_packets_whose_times_go_back_are_not_sorted(tmp_path):
+    """Sorted by time, the packets of both halves would be mixed."""
+    ffmpeg("-i", foreign_video(tmp_path / "a.mp4", seconds=6), "-c", "copy", "-cluster_time_limit", "1000", tmp_path / "a.mkv")
+    data = bytearray((tmp_path / "a.mkv").read_bytes())
+    position = len(data) // 3
+    while (position := data.find(b"\x1f\x43\xb6\x75", position + 1)) >= 0:  # a cluster; its time follows
+        begin = data.index(0xE7, position) + 2
+        stop = begin + data[begin - 1] % 0x80
+        earlier = max(0, int.from_bytes(data[begin:stop], "big") - 2500)
+        data[begin:stop] = earlier.to_bytes(stop - begin, "big")
+    (tmp_path / "a.mkv").write_bytes(data)
+    assert packet_times(tmp_path / "a.mkv") is None
+    assert len(shown_frames(tmp_path / "a.mkv").times) == count_frames(tmp_path / "a.mkv", decode=True) == 96
+
+
+def test_a_probe_decodes_only_the_first_frame(tmp_path, monkeypatch):
+    path = foreign_video(tmp_path / "a.mp4", seconds=1.0)
+
+    def refused(path):
+        raise AssertionError("decoded")
+
+    monkeypatch.setattr(module, "decoded_frames", refused)
+    assert probe_video(path).num_frames == 16
+
+
+def test_frames_that_cannot_be_decoded_are_named(tmp_path):
+    """The packets of a half are whole, but their bytes are not H.264."""
+    path = foreign_video(tmp_path / "a.mp4", seconds=1.0)
+    with av.open(str(path)) as container:
+        packets = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for begin, size in packets[8:]:
+        data[begin + 4 : begin + size] = bytes(size - 4)
+    path.write_bytes(data)
+    assert len(shown_frames(path).times) == 16
+    with pytest.raises(OSError, match=r"a\.mp4 has packets of 16 frames, but [0-9]+ can be decoded: it is damaged"):
+        frame_hashes(path)
 
 
 def test_the_rate_in_a_header_is_not_believed_against_the_times(tmp_path):
@@ -113,7 +154,7 @@ def test_frames_get_other_times_and_nothing_else(tmp_path, coding):
     retime(tmp_path / "a.mp4", tmp_path / "b.mp4", [0.0, 0.1, 0.15, 2.0, 2.5])
     before, after = probe_video(tmp_path / "a.mp4"), probe_video(tmp_path / "b.mp4")
     assert after.shown.times == pytest.approx([0.0, 0.1, 0.15, 2.0]) and after.shown.end == pytest.approx(2.5)
-    assert after.shown.hashes == before.shown.hashes
+    assert frame_hashes(after.path) == frame_hashes(before.path)
     assert (after.codec, after.pixel_format, after.colours) == (before.codec, before.pixel_format, before.colours)
     with av.open(str(tmp_path / "a.mp4")) as given, av.open(str(tmp_path / "b.mp4")) as made:
         assert made.streams.video[0].codec_context.codec_tag == given.streams.video[0].codec_context.codec_tag

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from svi_core.video.colour_tags import Colours
-from svi_core.video.shown_frames import shown_frames
+from svi_core.video.frame_times import count_frames
+from svi_core.video.shown_frames import frame_hashes, shown_frames
 from svi_core.video.source_video import probe_video
-from svi_core.video.video_file import VideoCoding, count_frames, read_frames, write_video
+from svi_core.video.video_file import VideoCoding, read_frames, write_video
 from tests.core.clips.test_continuation import CODINGS, ffmpeg, foreign_video
 from tests.core.video.test_video_file import moving_ramp
 
@@ -121,7 +122,7 @@ def test_other_containers_are_counted_alike(tmp_path, suffix):
     rate = 25 if suffix == "ts" else 20
     path = foreign_video(tmp_path / f"a.{suffix}", "-c:v", coder, rate=rate, seconds=1.0)
     found = probe_video(path)
-    assert found.num_frames == count_frames(path) == len(shown_frames(path).hashes) == len(list(read_frames(path))) == rate
+    assert found.num_frames == count_frames(path) == len(frame_hashes(path)) == len(list(read_frames(path))) == rate
     assert found.frame_rate == rate
 
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from svi_core.video import video_file
-from svi_core.video.video_file import VideoCoding, count_frames, join_videos, read_frames, to_uint8, write_video
+from svi_core.video.frame_times import count_frames
+from svi_core.video.video_file import VideoCoding, join_videos, read_frames, to_uint8, write_video
 
 CODING = VideoCoding()
 

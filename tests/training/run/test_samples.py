@@ -8,7 +8,7 @@ import torch
 from svi_core.clips.clip_plan import ClipPlan, ClipRequest
 from svi_core.flow.flow_matching import shifted_sigmas
 from svi_core.schedule.spec import ClipSpec, Paragraph, Schedule
-from svi_core.video.video_file import count_frames
+from svi_core.video.frame_times import count_frames
 from tests.training.fakes import FakeDataset, make_trainer, settings
 from training.method.distributed import Group
 from training.run.run_folder import RunFolder
