@@ -21,7 +21,7 @@ from ..store.run_store import RunStore
 from ..video.colour_tags import BT709, RGB, Colours, require_convertible, with_primaries
 from ..video.ffmpeg import run_ffmpeg
 from ..video.seams import Seam, blend_weights
-from ..video.shown_frames import EARLY, TIME_ERROR, frame_hashes, retime
+from ..video.shown_frames import EARLY, TIME_ERROR, frame_hashes, require_all_decoded, retime
 from ..video.sound import heard_until
 from ..video.source_video import SourceVideo, copy_to_timescale, require_shown
 from ..video.video_file import Sound, VideoCoding, join_videos, read_frames, write_video
@@ -84,9 +84,11 @@ class Piece:
 
     def frames(self, colours: Colours) -> Iterator[np.ndarray]:
         """Yield its frames [H, W, 3] uint8, with the primaries of `colours`."""
+        index = -1
         for index, frame in enumerate(read_frames(self.source.path)):
             if self.trim_start <= index < self.trim_start + self.num_frames:
                 yield with_primaries(frame, self.source.colours, colours)
+        require_all_decoded(self.source.path, index + 1)
 
 
 @dataclass(frozen=True)

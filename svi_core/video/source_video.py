@@ -23,7 +23,7 @@ from ..geometry import FRAME_RATE
 from .colour_tags import Colours, declared_colours
 from .ffmpeg import run_ffmpeg
 from .frame_times import TIMESCALE, decoded_frames
-from .shown_frames import EARLY, TIME_ERROR, ShownFrames, frame_hashes, shown_frames
+from .shown_frames import EARLY, TIME_ERROR, ShownFrames, frame_hashes, require_all_decoded, shown_frames
 from .video_file import CODECS, Sound, VideoCoding, join_videos, read_frames, write_video
 
 _log = logging.getLogger(__name__)
@@ -167,7 +167,9 @@ def read_tail(source: SourceVideo, num_frames: int, trim_end: int = 0, frame_rat
     seconds = source.shown.end - source.shown.times[wanted[0]]
     last = deque(read_frames(source.path, last_seconds=seconds + 2.0), maxlen=needed)
     if len(last) < needed:  # its sound ends long after its last frame, say: read all of it
-        last = deque(read_frames(source.path), maxlen=needed)
+        numbered = deque(enumerate(read_frames(source.path), start=1), maxlen=needed)
+        require_all_decoded(source.path, numbered[-1][0] if numbered else 0)
+        last = [frame for _, frame in numbered]
     frames = np.stack([last[index - wanted[0]] for index in wanted])
     return torch.from_numpy(frames).float().div_(255.0)
 

@@ -5,10 +5,11 @@ from pathlib import Path
 import av
 import pytest
 
+from svi_core.clips.joining import Joint, Piece, write_joint
 from svi_core.video import shown_frames as module
 from svi_core.video.frame_times import count_frames, packet_times
 from svi_core.video.shown_frames import ShownFrames, fault_in_times, frame_hashes, retime, shown_frames
-from svi_core.video.source_video import probe_video
+from svi_core.video.source_video import probe_video, read_tail
 from svi_core.video.video_file import VideoCoding, write_video
 from tests.core.clips.test_continuation import ffmpeg, foreign_video
 from tests.core.video.test_video_file import moving_ramp
@@ -125,8 +126,14 @@ def test_frames_that_cannot_be_decoded_are_named(tmp_path):
         data[begin + 4 : begin + size] = bytes(size - 4)
     path.write_bytes(data)
     assert len(shown_frames(path).times) == 16
-    with pytest.raises(OSError, match=r"a\.mp4 has packets of 16 frames, but [0-9]+ can be decoded: it is damaged"):
-        frame_hashes(path)
+
+    def joined(path):
+        write_joint(tmp_path / "j.mp4", Joint(Piece(probe_video(path)), Piece(probe_video(path))), VideoCoding(), {})
+
+    for read in (frame_hashes, lambda path: read_tail(probe_video(path), 16), joined):
+        with pytest.raises(OSError, match=r"a\.mp4 has packets of 16 frames, but [0-9]+ can be decoded: it is damaged"):
+            read(path)
+    assert not (tmp_path / "j.mp4").exists()
 
 
 def test_the_rate_in_a_header_is_not_believed_against_the_times(tmp_path):
