@@ -60,7 +60,7 @@ def _tried(read, path) -> bool:
 def _continued(trim: int):
     def read(path) -> None:
         source = probe_video(path)
-        assert source.num_frames == len(source.shown.hashes) > 0 and source.width > 0 and source.height > 0
+        assert source.num_frames == len(source.shown.times) > 0 and source.width > 0 and source.height > 0
         if trim < source.num_frames:
             assert 0 < len(read_tail(source, 5, trim)) <= 5
 
