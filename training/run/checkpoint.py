@@ -91,7 +91,7 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
         return True
     if found:
         raise ValueError(
-            f"none of the {len(found)} checkpoints in {run / FOLDER} can be used ({'; '.join(problems)}): bring one back "
+            f"none of the {len(found)} checkpoints in {run / FOLDER} can be used (the newest, {problems[0]}): bring one back "
             "from a backup, or begin a new run."
         )
     return False
