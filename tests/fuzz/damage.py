@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,3 +60,14 @@ def replace_file(path: Path, kind: str) -> None:
         path.symlink_to(path)
     elif kind == "pipe":
         os.mkfifo(path)
+
+
+def copy_damaged(kept: Path, folder: Path, name: str, damage: Damage | str) -> None:
+    """Make `folder` a copy of `kept` in which the file `name` is damaged, or replaced as :func:`replace_file` says."""
+    shutil.rmtree(folder, ignore_errors=True)
+    shutil.copytree(kept, folder)
+    victim = folder / name
+    if isinstance(damage, str):
+        replace_file(victim, damage)
+    else:
+        victim.write_bytes(damage.done_to(victim.read_bytes()))

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import strategies as st
 
 from tests.fuzz.campaign import require_sentence
-from tests.fuzz.damage import DAMAGES, IN_FOLDERS_OF_OURS, replace_file
+from tests.fuzz.damage import DAMAGES, IN_FOLDERS_OF_OURS, copy_damaged
 from tests.training.run.test_resume import config_for, outcome, train_here
 
 
@@ -32,13 +32,7 @@ def test_checkpoints(campaign, begun, wan_folder, tmp_path, caplog):
     def check(example: tuple) -> str:
         name, damage = example
         folder = tmp_path / "run"
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(kept, folder)
-        victim = folder / name
-        if isinstance(damage, str):
-            replace_file(victim, damage)
-        else:
-            victim.write_bytes(damage.done_to(victim.read_bytes()))
+        copy_damaged(kept, folder, name, damage)
         try:
             assert train_here(config_for(folder, wan_folder, "file"), resume=True) == 0
         except (ValueError, OSError) as error:

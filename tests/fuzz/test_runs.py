@@ -1,7 +1,6 @@
 """Run folders with a damaged file: the run goes on to the same video, or says in a sentence what is wrong."""
 
 import logging
-import shutil
 
 import numpy as np
 import pytest
@@ -10,7 +9,7 @@ from hypothesis import strategies as st
 
 from tests.core.clips.test_growing_video import moments, run
 from tests.fuzz.campaign import require_sentence
-from tests.fuzz.damage import DAMAGES, IN_FOLDERS_OF_OURS, replace_file
+from tests.fuzz.damage import DAMAGES, IN_FOLDERS_OF_OURS, copy_damaged
 
 
 @pytest.fixture(scope="module")
@@ -30,13 +29,7 @@ def test_runs(campaign, whole, tmp_path, caplog):
     def check(example: tuple) -> str:
         name, damage = example
         folder = tmp_path / "run"
-        shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(original, folder)
-        victim = folder / name
-        if isinstance(damage, str):
-            replace_file(victim, damage)
-        else:
-            victim.write_bytes(damage.done_to(victim.read_bytes()))
+        copy_damaged(original, folder, name, damage)
         try:
             path, found, maker = run(folder)
         except (ValueError, OSError) as error:
