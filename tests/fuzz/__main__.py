@@ -46,14 +46,20 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--minutes", type=float, default=2.0, help="for all families together")
     parser.add_argument("--batches", type=int, help="for each test, 1 or more, instead of a time")
     options = parser.parse_args(arguments)
-    if options.batches is not None and options.batches < 1:
-        parser.error(f"--batches is {options.batches}, which examines nothing: use 1 or more")
+    refuse_bad_options(parser, options, "batches", options.families, "family", FAMILIES)
+    return options
+
+
+def refuse_bad_options(parser: argparse.ArgumentParser, options: argparse.Namespace, counted: str, chosen, kind: str, known):
+    """End the program with a message if it would examine nothing, or a name in `chosen` is no `kind` of `known`."""
+    count = getattr(options, counted)
+    if count is not None and count < 1:
+        parser.error(f"--{counted} is {count}, which examines nothing: use 1 or more")
     if not options.minutes > 0:
         parser.error(f"--minutes is {options.minutes:g}, which is no time: use more than 0")
-    unknown = [family for family in options.families if family not in FAMILIES]
+    unknown = [name for name in chosen if name not in known]
     if unknown:
-        parser.error(f"there is no family {unknown[0]!r}: choose from {', '.join(FAMILIES)}")
-    return options
+        parser.error(f"there is no {kind} {unknown[0]!r}: choose from {', '.join(known)}")
 
 
 if __name__ == "__main__":

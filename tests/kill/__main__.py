@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dev.environment import SetupError, ensure_environment, execute_inside, say
+from tests.fuzz.__main__ import refuse_bad_options
 
 FOLDER = Path(__file__).parent
 KINDS = {
@@ -55,13 +56,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="of each test, 1 or more, instead of a time")
     parser.add_argument("--commits-only", action="store_true", help="kill at calls that change the folder, as the suite does")
     options = parser.parse_args(arguments)
-    if options.rounds is not None and options.rounds < 1:
-        parser.error(f"--rounds is {options.rounds}, which examines nothing: use 1 or more")
-    if not options.minutes > 0:
-        parser.error(f"--minutes is {options.minutes:g}, which is no time: use more than 0")
-    unknown = [kind for kind in options.kinds if kind not in KINDS]
-    if unknown:
-        parser.error(f"there is no kind {unknown[0]!r}: choose from {', '.join(KINDS)}")
+    refuse_bad_options(parser, options, "rounds", options.kinds, "kind", KINDS)
     return options
 
 
