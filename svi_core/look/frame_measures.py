@@ -1,6 +1,6 @@
 """Colour, detail and thumbnails of single frames, from which drift is measured.
 
-Shapes: T frames [T, H, W, 3] uint8.
+Shapes: T frames [T, H, W, 3].
 """
 
 from dataclasses import dataclass
@@ -29,7 +29,11 @@ class FrameMeasures:
 
 def measure_frames(frames: np.ndarray) -> FrameMeasures:
     """Measure `frames` [T, H, W, 3] uint8."""
-    pixels = frames.astype(np.float32) / 255.0
+    return measure_pixels(frames.astype(np.float32) / 255.0)
+
+
+def measure_pixels(pixels: np.ndarray) -> FrameMeasures:
+    """Measure frames `pixels` [T, H, W, 3] float32 in [0, 1]."""
     luma = pixels @ _LUMA
     inner = luma[:, 1:-1, 1:-1]
     laplacian = 4 * inner - luma[:, :-2, 1:-1] - luma[:, 2:, 1:-1] - luma[:, 1:-1, :-2] - luma[:, 1:-1, 2:]
