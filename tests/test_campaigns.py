@@ -157,7 +157,7 @@ def test_the_commands_pass_seed_and_budget_on(started):
     assert started[-1][-1].endswith("tests/fuzz/test_panel.py") and os.environ["SVI_FUZZ_SEED"] == "21"
     assert os.environ["SVI_FUZZ_BATCHES"] == "1"
     fuzz.main(["--minutes", "30"])
-    assert len(started[-1]) == 4 + len(fuzz.FAMILIES) and os.environ["SVI_FUZZ_MINUTES"] == "30.0"
+    assert len(started[-1]) == 6 + len(fuzz.FAMILIES) and os.environ["SVI_FUZZ_MINUTES"] == "30.0"
     kill.main(["--minutes", "9", "--seed", "5"])
     assert (os.environ["SVI_KILL_SEED"], os.environ["SVI_KILL_MINUTES"], os.environ["SVI_KILL_ROUNDS"]) == ("5", "3.0", "1")
     kill.main(["training", "--rounds", "1"])

@@ -34,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     os.environ["SVI_FUZZ_SEED"], os.environ["SVI_FUZZ_MINUTES"] = str(options.seed), str(options.minutes)
     os.environ["SVI_FUZZ_BATCHES"] = str(options.batches or 0)
     files = [FOLDER / f"test_{family}.py" for family in options.families or FAMILIES]
-    execute_inside(environment, ["-m", "pytest", "-q", "-s", *map(str, files)])
+    execute_inside(environment, ["-m", "pytest", "-q", "-s", "-o", "faulthandler_timeout=0", *map(str, files)])
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

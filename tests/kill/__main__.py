@@ -43,7 +43,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         "SVI_KILL_BY_TIME": "0" if options.commits_only else "1",
         "SVI_KILL_ROUNDS": str(options.rounds or 1),
     }
-    execute_inside(environment, ["-m", "pytest", "-q", "-s", *(test for kind in kinds for test in KINDS[kind])])
+    execute_inside(
+        environment,
+        ["-m", "pytest", "-q", "-s", "-o", "faulthandler_timeout=0", *(test for kind in kinds for test in KINDS[kind])],
+    )
 
 
 def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:

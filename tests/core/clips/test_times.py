@@ -1,7 +1,5 @@
 """Continue and Join keep what a player shows of their sources: the shown frames, their times, and the sound beside them."""
 
-import time
-
 import av
 import numpy as np
 import pytest
@@ -182,19 +180,19 @@ def test_a_sound_that_is_never_heard_is_silence(tmp_path):
     assert found.clicks == found.flashes == [pytest.approx(10 / 30 + 1.0, abs=NEAR)]
 
 
-def test_time_stamps_in_the_far_future_are_refused_at_once(tmp_path):
+def test_time_stamps_in_the_far_future_are_refused(tmp_path):
     source = uneven(tmp_path / "a.mkv", [k / 16 for k in range(20)])
     for number, words in ((19, "nothing changes from 1.1[0-9] s to 8640[0-9]"), (8, "nothing changes from 0.4[0-9] s to 8640")):
-        late, begun = with_late_stamps(source, tmp_path / "late.mkv", number, DAY), time.monotonic()
+        late = with_late_stamps(source, tmp_path / "late.mkv", number, DAY)
         with pytest.raises(OSError, match=f"late.mkv has damaged time stamps: {words}.*setpts=N/16"):
             probe_video(late)
-        assert time.monotonic() - begun < 10
 
 
 def test_a_sound_stamp_in_the_far_future_costs_nothing(tmp_path):
+    """Ten thousand days of silence up to it would take weeks."""
     source = flash_and_click(tmp_path / "a.mp4")
-    late, begun = with_late_stamps(source, tmp_path / "late.mkv", 100, DAY, kind="audio"), time.monotonic()
+    late = with_late_stamps(source, tmp_path / "late.mkv", 100, 10_000 * DAY, kind="audio")
     video = probe_video(late)
     found = joined(tmp_path / "j.mp4", Piece(video), Piece(video))
     assert np.subtract(found.clicks, found.flashes) == pytest.approx([0, 0], abs=NEAR) and len(found.times) == 180
-    assert len(played(run(tmp_path / "run", VideoStart(video))).times) == 98 and time.monotonic() - begun < 60
+    assert len(played(run(tmp_path / "run", VideoStart(video))).times) == 98

@@ -1,13 +1,13 @@
 """JSON of others: values come back as they are; what would fail later or be misread is refused in one sentence."""
 
 import json
-import time
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from svi_core.files.strict_json import parse_json, read_json
+from tests.work import grows_in_proportion
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(10**19), 10**19) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -52,15 +52,17 @@ def test_64_levels_are_read():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda n: "[" + "[]," * n + "0]", lambda n: '{"a":"' + "\\n" * n + '"}', lambda n: "[1" + ",1" * n + "]"]
+    "make",
+    [
+        lambda n: "[" + "[]," * n + "0]",
+        lambda n: '{"a":"' + "\\n" * n + '"}',
+        lambda n: "[1" + ",1" * n + "]",
+        lambda n: json.dumps({str(number): "a" for number in range(n)}),
+    ],
+    ids=["lists", "text", "numbers", "keys"],
 )
-def test_time_grows_with_the_size_alone(make):
-    seconds = {}
-    for size in (50_000, 400_000):
-        start = time.process_time()
-        parse_json(make(size), "it")
-        seconds[size] = time.process_time() - start
-    assert seconds[400_000] < 30 * seconds[50_000] + 0.1  # quadratic: 64 times
+def test_work_grows_with_the_size_alone(make):
+    assert grows_in_proportion(lambda text: parse_json(text, "it"), make)
 
 
 def test_a_file_is_named_by_its_path(tmp_path):

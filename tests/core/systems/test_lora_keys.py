@@ -1,7 +1,5 @@
 """Every key dialect in use becomes ComfyUI's."""
 
-import time
-
 import pytest
 
 from svi_core.systems.lora_keys import canonical_key, split_key
@@ -142,8 +140,7 @@ def test_names_joined_by_underscores_are_read_too(prefix):
 
 
 @pytest.mark.parametrize("part", ["blocks.", "model.", ".blocks.a", ".lora_A", "hada_w1_a.", "lora."])
-def test_a_long_key_takes_no_time(part):
-    """A search from each dot to the end took 40 s for 20 000 dots."""
-    began = time.process_time()
-    canonical_key(part * 50_000 + "\nx")
-    assert time.process_time() - began < 2
+def test_a_long_key_is_read_once(part):
+    """A search from each dot to the end took 40 s for 20 000 dots: of these it would never come back."""
+    key = part * 300_000 + "\nx"
+    assert canonical_key(key).endswith(key[-1000:])

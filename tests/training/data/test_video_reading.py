@@ -4,7 +4,6 @@ import random
 import subprocess
 from fractions import Fraction
 from pathlib import Path
-from time import monotonic
 
 import av
 import imageio_ffmpeg
@@ -180,14 +179,13 @@ def test_colours_that_no_model_learns_are_refused_by_name(tmp_path, colours, nam
 @pytest.mark.parametrize(
     ("first", "words"), [(19, "nothing changes from 1.1[0-9] s to 8640[0-9]"), (8, "nothing changes from 0.4[0-9] s to 86400")]
 )
-def test_a_time_stamp_in_the_far_future_is_refused_at_once(tmp_path, first, words):
+def test_a_time_stamp_in_the_far_future_is_refused(tmp_path, first, words):
     """A day's gap would be 1 382 400 ticks, a stamp of 2^31 ticks a clip without end."""
     clip = write_numbered(tmp_path / "a.mkv", 20, times=[index / 16 for index in range(20)])
-    late, begun = with_late_stamps(clip, tmp_path / "late.mkv", first, DAY), monotonic()
+    late = with_late_stamps(clip, tmp_path / "late.mkv", first, DAY)
     with pytest.raises(ValueError, match=f"has damaged time stamps: {words}.*setpts=N/16"):
         for tick, _ in read_ticks(late, 16):
             assert tick < 20
-    assert monotonic() - begun < 10
 
 
 def test_time_stamps_that_go_back_are_refused(tmp_path):
