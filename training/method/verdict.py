@@ -5,6 +5,7 @@ restores by itself, or its chains only wander, they cost quality and give nothin
 Source: SVI (arXiv:2510.09212), Sec. 4.1 and Table 4 (errors of the known frames matter most).
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
@@ -86,8 +87,16 @@ class Measures:
         return {name: clips for name, clips in fading.items() if clips[-1].value == clips[-1].value}
 
     def as_dict(self) -> dict[str, object]:
-        """Return the measures as plain data."""
-        return asdict(self)
+        """Return the measures as plain data for JSON, where NaN is None."""
+        return {name: _plain(value) for name, value in asdict(self).items()}
+
+
+def _plain(value):
+    if isinstance(value, dict):
+        return {name: _plain(entry) for name, entry in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 class Answer(StrEnum):
@@ -126,8 +135,8 @@ def _too_little(measures: Measures) -> tuple[Answer, str] | None:
     if measures.num_scenes >= MIN_SCENES and measures.num_clips >= MIN_CLIPS:
         return None
     return Answer.CANNOT_TELL, (
-        f"{measures.num_scenes} scenes of {measures.num_clips} clips are too few: use {MIN_SCENES} scenes and {MIN_CLIPS} "
-        "clips or more."
+        f"too little was chained (scenes: {measures.num_scenes}, clips of each: {measures.num_clips}); use {MIN_SCENES} "
+        f"scenes and {MIN_CLIPS} clips or more."
     )
 
 

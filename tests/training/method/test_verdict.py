@@ -45,8 +45,8 @@ def test_detail_and_motion_fade_as_contrast_does(faded):
 @pytest.mark.parametrize(
     ("changes", "answer", "reason"),
     [
-        ({"num_scenes": 5}, Answer.CANNOT_TELL, "5 scenes of 10 clips are too few: use 6 scenes and 6 clips"),
-        ({"contrast": FADING[:5]}, Answer.CANNOT_TELL, "8 scenes of 5 clips are too few"),
+        ({"num_scenes": 5}, Answer.CANNOT_TELL, "(scenes: 5, clips of each: 10); use 6 scenes and 6 clips"),
+        ({"contrast": FADING[:5]}, Answer.CANNOT_TELL, "scenes: 8, clips of each: 5"),
         ({"injected": None}, Answer.UNLIKELY, "put no error into the known frames"),
         ({"injected": 0.6}, Answer.UNLIKELY, "have 0.60 of the latents' size"),
         ({"motion": clips(*[0.3] * 10)}, Answer.CANNOT_TELL, "already clip 1 has 0.30 of the true clips' motion"),
@@ -85,5 +85,7 @@ def test_what_is_worth_knowing_besides():
 
 
 def test_measures_become_plain_data():
-    data = json.loads(json.dumps(BASE.as_dict()))
+    still = tuple(Estimate(math.nan, math.nan) for _ in range(10))
+    data = json.loads(json.dumps(replace(BASE, motion=still).as_dict(), allow_nan=False))
+    assert data["motion"][0] == {"value": None, "error": None}
     assert data["gain"] == {"value": 0.9, "error": 0.02} and len(data["contrast"]) == 10
