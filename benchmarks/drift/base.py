@@ -71,7 +71,9 @@ def train_base(
         moving.update(model)
         on_step(step, float(loss.detach()))
         if step % settings.save_every == 0:
-            _save(checkpoint, {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": moving})
+            _save(
+                checkpoint, {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": moving}
+            )
     moving.copy_to(model)
     return model.requires_grad_(False).eval()
 

@@ -24,7 +24,7 @@ SEED, NUM_SCENES, NUM_CLIPS, PER_LEVEL = 99, 24, 10, 4
 
 
 def measure_base(
-    model: nn.Module, codec: Codec, world: World, losses: Losses, recycling: ErrorRecyclingConfig, num_clips: int = NUM_CLIPS
+    model: nn.Module, codec: Codec, world: World, losses: Losses, recycling: ErrorRecyclingConfig, num_clips: int
 ) -> Measures:
     """Chain a base on held-out scenes in its own layout, and measure what it loses and hands over."""
     chain = Chain.FILM
@@ -35,7 +35,13 @@ def measure_base(
     errors = _known(codec, losses, clips[0]) - _known(codec, losses, truth)
     bank = make_bank(latents.shape[1:], recycling)
     diagnosis.fill_bank(
-        bank, _predictor(model, codec, scenes, latents), latents, bank.grid.sigmas, recycling, stream(SEED, 0, 0, "bank"), PER_LEVEL
+        bank,
+        _predictor(model, codec, scenes, latents),
+        latents,
+        bank.grid.sigmas,
+        recycling,
+        stream(SEED, 0, 0, "bank"),
+        PER_LEVEL,
     )
     draws = stream(SEED, 0, 0, "draws")
     levels = training_sigmas()[torch.randint(1000, (diagnosis.NUM_DRAWS,), generator=draws)].tolist()

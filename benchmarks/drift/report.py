@@ -21,6 +21,7 @@ from .work import STRIP_CLIPS
 from .world import SIDE, World
 
 FADED, LEAST_GAIN, LARGEST_GAP = 0.6, 0.85, 1.05  # the gates: what is left, gain, held-out over training loss
+LEAST_PAIRS, LARGEST_P = 8, 0.05
 REGISTERED = ((FULL, PLAIN), (FULL, BASE), (FULL, NO_IMAGE), (FULL, GAUSSIAN))
 Results = dict[str, dict[Unit, dict]]
 
@@ -75,17 +76,38 @@ def compare(results: Results, arm: str, other: str, figure: str = "loss", losses
     return {**means, "low": low, "high": high, "p": sign_flip_p(differences), "n": len(shared)}
 
 
-def gate(results: Results, bases: Mapping[int, dict]) -> list[tuple[str, bool]]:
+def gate(results: Results, bases: Mapping[str, dict]) -> list[tuple[str, bool]]:
     """Return what must hold before any arm is judged, and whether it does."""
     found = []
     for name in (BASE, PLAIN):
         left = min((mean(value_of(own, share) for own in results.get(name, {}).values()), share) for share in SHARES)
         found.append((f"{name}: {left[1]} of the last clip is {left[0]:.2f} of the truth's (below {FADED})", left[0] < FADED))
-    least = min(own["gain"] for own in bases.values())
+    bases = {name: own for name, own in bases.items() if name.startswith(World.ENDLESS)}
+    least = min(own["diagnosis"]["gain"]["value"] for own in bases.values())
     found.append((f"gain of the bases is {least:.2f} or more (at least {LEAST_GAIN})", least >= LEAST_GAIN))
     worst = max(own["held-out loss"] / own["training loss"] for own in bases.values())
     found.append((f"held-out loss over training loss is at most {worst:.2f} (at most {LARGEST_GAP})", worst <= LARGEST_GAP))
     return found
+
+
+def claim(results: Results, bases: Mapping[str, dict]) -> str:
+    """Return what the main comparison says, or why it says nothing."""
+    if closed := [text for text, passed in gate(results, bases) if not passed]:
+        return f"**No claim: the gates are closed** ({'; '.join(closed)})."
+    found = compare(results, FULL, PLAIN)
+    wanted = len(results[BASE])
+    if found is None or found["n"] < max(wanted, LEAST_PAIRS):
+        return f"**No claim yet: {found['n'] if found else 0} of {max(wanted, LEAST_PAIRS)} pairs were run.**"
+    if (verdict := verdict_of(results, FULL)) != "valid":
+        return f"**No claim: {verdict}.**"
+    numbers = (
+        f"quality loss {found['first']:.2f} against {found['second']:.2f}, difference {found['mean']:+.2f}, "
+        f"95 % interval {found['low']:+.2f} to {found['high']:+.2f}, exact two-sided p = {found['p']:.4f}, {found['n']} pairs"
+    )
+    if found["p"] > LARGEST_P or found["low"] <= 0 <= found["high"]:
+        return f"**No difference is shown** ({numbers})."
+    word = "less" if found["mean"] < 0 else "more"
+    return f"**Error recycling degrades {word} than plain fine-tuning here** ({numbers})."
 
 
 def verdict_of(results: Results, arm: str) -> str:
@@ -95,9 +117,10 @@ def verdict_of(results: Results, arm: str) -> str:
     return f"INVALID in {len(invalid)} of {len(runs)}: {invalid[0].removeprefix('INVALID: ')}" if invalid else "valid"
 
 
-def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results: Results, bases: Mapping[int, dict]) -> str:
+def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results: Results, bases: Mapping[str, dict]) -> str:
     parts = [f"## {chain}"]
     if chain is Chain.FILM and PLAIN in results and bases:
+        parts.append(claim(results, bases))
         parts.append("\n".join(f"- {'passed' if passed else 'FAILED'}: {text}" for text, passed in gate(results, bases)))
     names = [name for name in (BASE, PLAIN, FULL) if name in results]
     for figure, title in (("frechet", "Frechet distance to true clips"), ("contrast", "Contrast over that of true clips")):
@@ -124,7 +147,7 @@ def _arms_table(results: Results, cheats: Mapping[str, dict]) -> str:
     rows = [_arm_row(name, verdict_of(results, name), list(units.values())) for name, units in results.items()]
     wrapped = {name: {"chains": {MAIN_LOSSES.name: own}} for name, own in cheats.items()}
     rows += [_arm_row(name, cheats[name]["verdict"], [own]) for name, own in wrapped.items()]
-    head = ["arm", "verdict", "units", "quality loss", "Frechet", *SHARES, "distance", "pixels", "seam", "gain", "clean loss",
+    head = ["arm", "verdict", "units", "quality loss", "Frechet", *SHARES, "distance", "pixels", "seam", "clean loss",
             "bank RMS", "injected RMS"]  # fmt: skip
     return table(head, rows)
 
@@ -141,7 +164,7 @@ def _arm_row(name: str, verdict: str, runs: Sequence[dict]) -> list:
         f"{mean(own['loss'] for own in chains):.2f}",
         *ends,
         f"{mean(seams):.2f}" if seams else "",
-        *(_mean_of(runs, figure, form) for figure, form in (("gain", ".2f"), ("clean_loss", ".4f"))),
+        _mean_of(runs, "clean_loss", ".4f"),
         f"{max(rms):.2f}" if rms else "",
         _mean_of(runs, "injected_rms", ".2f", skip_zero=True),
     ]
@@ -210,19 +233,21 @@ def _cheats(folder: Path, chain: Chain) -> dict[str, dict]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _bases(study: Study, folder: Path) -> dict[int, dict]:
-    """Return the facts about each base, by seed."""
-    paths = {seed: base_path(folder, World.ENDLESS, seed).with_suffix(".json") for seed in study.base_seeds}
-    return {seed: json.loads(path.read_text(encoding="utf-8")) for seed, path in paths.items() if path.exists()}
+def _bases(study: Study, folder: Path) -> dict[str, dict]:
+    """Return the facts about each base, by world and seed."""
+    paths = {
+        f"{world}, {seed}": base_path(folder, world, seed).with_suffix(".json") for world in World for seed in study.base_seeds
+    }
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
 
 
-def _bases_table(bases: Mapping[int, dict]) -> str:
+def _bases_table(bases: Mapping[str, dict]) -> str:
     rows = [
-        [seed, *(f"{own[name]:.4f}" for name in ("training loss", "held-out loss")), f"{own['gain']:.2f}",
-         f"{own['seconds']:.0f} s", own["commit"]]
-        for seed, own in bases.items()
+        [name, *(f"{own[loss]:.4f}" for loss in ("training loss", "held-out loss")), f"{own['diagnosis']['gain']['value']:.2f}",
+         own["diagnosis"]["verdict"].splitlines()[0], f"{own['seconds']:.0f} s", own["commit"]]
+        for name, own in bases.items()
     ]  # fmt: skip
-    return table(["base", "training loss", "held-out loss", "gain", "CPU time", "commit"], rows)
+    return table(["base", "training loss", "held-out loss", "gain", "diagnosis", "CPU time", "commit"], rows)
 
 
 def _curve(units: Mapping[Unit, dict], figure: str) -> list[tuple[float, float]]:

@@ -17,14 +17,15 @@ from torch import Tensor
 
 from benchmarks.machine import commit
 from training.method.streams import stream
+from training.method.verdict import judge
 
 from .arms import BASE, FULL, PLAIN
 from .base import clean_loss, train_base
 from .codec import Codec, fit_codec
 from .data import Chain
+from .diagnosis import NUM_CLIPS, measure_base
 from .finetune import Subject, set_strength, train_lora
 from .losses import ALL, MAIN_LOSSES, REGIMES, Losses
-from .measures import gain
 from .model import load_model, open_comfy, save_model
 from .rollout import roll_out
 from .scoring import Reference, make_reference, score
@@ -81,6 +82,7 @@ def run_study(study: Study, folder: Path, chains: Iterable[Chain], arm_names: It
     stages = [[partial(make_base, world=World.ENDLESS, seed=seed) for seed in study.base_seeds]]
     stages.append(list(_unit_tasks(study, chains, arm_names)))
     stages[-1] += [partial(run_cheats, chain=chain) for chain in chains]
+    stages[-1].append(partial(make_base, world=World.FEW, seed=study.base_seeds[0]))
     if num_workers == 1:
         workshop = open_workshop(study, folder)
         for task in (task for stage in stages for task in stage):
@@ -136,11 +138,18 @@ def make_base(workshop: Workshop, world: World, seed: int) -> None:
     found = {
         "training loss": float(np.mean(losses[-100:])),
         "held-out loss": clean_loss(model, codec, world, Chain.FILM, VALIDATION_SEED),
-        "gain": gain(model, codec, Chain.FILM, world),
+        "diagnosis": _diagnosed(study, model, codec, world),
+        "seconds": time.process_time() - began,
+        "commit": workshop.commit,
     }
-    write_json(path.with_suffix(".json"), {**found, "seconds": time.process_time() - began, "commit": workshop.commit})
+    write_json(path.with_suffix(".json"), found)
     save_model(model, path)
     checkpoint.unlink(missing_ok=True)
+
+
+def _diagnosed(study: Study, model, codec: Codec, world: World) -> dict:
+    measures = measure_base(model, codec, world, MAIN_LOSSES, study.recycling, min(study.num_clips, NUM_CLIPS))
+    return {**measures.as_dict(), "verdict": str(judge(measures))}
 
 
 def run_arm(workshop: Workshop, chain: Chain, unit: Unit, name: str) -> None:
@@ -156,7 +165,6 @@ def run_arm(workshop: Workshop, chain: Chain, unit: Unit, name: str) -> None:
         found = {"bank_rms": out.bank_rms, "losses": _thinned(out.losses), "injected_rms": out.injected_rms}
         found["training_seconds"] = time.process_time() - began
     found["clean_loss"] = clean_loss(model, workshop.codec, World.ENDLESS, chain, VALIDATION_SEED)
-    found["gain"] = gain(model, workshop.codec, chain, World.ENDLESS)
     is_few = unit in study.units[: study.few_units]
     regimes = REGIMES if name in (BASE, PLAIN, FULL) and is_few else (MAIN_LOSSES, ALL)
     found["chains"] = {own.name: _measured(workshop, stage, model, own, seed, path) for own in regimes}
