@@ -98,6 +98,7 @@ def _model_lines(trainer: Trainer) -> list[str]:
         f"attention     {execution.attention}",
         f"LoRA          {len(trainer.lora.pairs)} layers, {trainer.lora.num_parameters:,} trained parameters, "
         f"rank {trainer.lora.rank}, alpha {trainer.lora.alpha:g}",
+        *([f"begins from   {trainer.start}"] if trainer.start else []),
         *poses,
         *sound,
     ]
