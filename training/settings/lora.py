@@ -13,9 +13,9 @@ class LoraConfig:
     """The adapters.
 
     Attributes:
-        start_from: a LoRA file whose change the run begins with, a path or a name in ComfyUI's models/loras: ours, SVI's,
-            kijai's, or of any trainer that writes plain LoRAs. Empty: a fresh LoRA. It is read once; a resumed run needs it no more.
-        rank: columns of the up matrix. A file of a higher rank is cut by singular value decomposition, one of a lower rank is
+        start_from: a LoRA file that the run begins with, a path or a name in ComfyUI's models/loras: ours, SVI's, kijai's, or any
+            plain LoRA. Empty: a fresh LoRA. It is read once; a resumed run no longer needs it.
+        rank: columns of the up matrix. A file of a higher rank is cut by singular value decomposition, one of a lower rank
             extended without a change; 0: rank and alpha of the file.
         alpha: the LoRA is scaled by alpha / rank.
         targets: layers with a LoRA: q, k, v, o (in self- and cross-attention), ffn.0, ffn.2.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from svi_core.flow.flow_matching import EXPERT_RANGES, TimestepWeighting
+from svi_core.flow.flow_matching import BOUNDARY, EXPERT_RANGES, TimestepWeighting
 from svi_core.recycling.error_recycling import ErrorRecyclingConfig
 from training.settings.checks import require
 from training.settings.data import DataConfig, DropConfig
@@ -222,13 +222,13 @@ class SampleConfig:
     negative: str = ""
     seed: int = 0
     other_expert: str = ""
-    boundary: float = 0.9
+    boundary: float = BOUNDARY
 
     def __post_init__(self):
         require(self.every >= 0, "samples.every", self.every, "0 (off) or more")
         for name in ("num_clips", "steps"):
             require(getattr(self, name) >= 1, f"samples.{name}", getattr(self, name), "1 or more")
-        require(0 < self.boundary < 1, "samples.boundary", self.boundary, "a noise level between 0 and 1, 0.9 for I2V")
+        require(0 < self.boundary < 1, "samples.boundary", self.boundary, f"a noise level between 0 and 1, {BOUNDARY} for I2V")
 
 
 @dataclass(frozen=True, kw_only=True)
