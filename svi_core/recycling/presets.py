@@ -41,6 +41,7 @@ class ErftPreset:
         audio_drop_prob: probability of dropping the audio (Talk).
         pose_drop_prob: probability of dropping the pose (Dance).
         conditioning_drop_prob: probability of dropping conditioning latent and CLIP feature (Dance).
+        first_frame_draws: augmented versions of the first frame for each example; 0: none.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ErftPreset:
     audio_drop_prob: float = 0.0
     pose_drop_prob: float = 0.0
     conditioning_drop_prob: float = 0.0
+    first_frame_draws: int = 0
 
     @property
     def layout(self) -> Layout:
@@ -73,7 +75,8 @@ class ErftPreset:
 
 _PRO_SOURCE = (
     "docs/METHOD.md, 9.9 (data scheme from the authors' issues 75 and 79, expert ranges from DiffSynth); no training code "
-    "is released. Our choice: optimizer, LoRA and probabilities of Shot, one image-error slot on the motion slot, clean anchor."
+    "is released. Our choice: optimizer, LoRA and probabilities of Shot, one image-error slot on the motion slot, clean anchor, 2 draws "
+    "of the first frame's augmentation for each example."
 )
 
 
@@ -85,6 +88,7 @@ def _pro(name: str, expert: str) -> ErftPreset:
         p_motion=0.9,
         expert=EXPERT_RANGES[expert],
         recycling=ErrorRecyclingConfig(clean_prob=0.2, num_image_error_slots=1),
+        first_frame_draws=2,  # README of the authors' branch svi_wan22, "Re-implementation Tips"; how many is our choice
     )
 
 

@@ -206,8 +206,8 @@ def _require_fit(
     named = "; ".join(problems[:_MAX_NAMED]) + ("; ..." if len(problems) > _MAX_NAMED else "")
     raise ValueError(
         f"lora.start_from: {total - len(problems)} of the {total} modules in {file} are layers that this run trains; it cannot "
-        f"go on with {named or 'an empty file'}. Use a plain LoRA for this size of Wan and the layers in lora.targets, or change "
-        "lora.targets."
+        f"go on with {named or 'an empty file'}. Use a plain LoRA for this size of Wan and the layers in lora.targets, or "
+        "change lora.targets."
     )
 
 

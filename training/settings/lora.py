@@ -13,8 +13,8 @@ class LoraConfig:
     """The adapters.
 
     Attributes:
-        start_from: a LoRA file that the run begins with, a path or a name in ComfyUI's models/loras: ours, SVI's, kijai's, or any
-            plain LoRA. Empty: a fresh LoRA. It is read once; a resumed run no longer needs it.
+        start_from: a LoRA file that the run begins with, a path or a name in ComfyUI's models/loras: ours, SVI's, kijai's, or
+            any plain LoRA. Empty: a fresh LoRA. It is read once; a resumed run no longer needs it.
         rank: columns of the up matrix. A file of a higher rank is cut by singular value decomposition, one of a lower rank
             extended without a change; 0: rank and alpha of the file.
         alpha: the LoRA is scaled by alpha / rank.

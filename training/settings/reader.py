@@ -85,6 +85,7 @@ def _preset_table(name: object) -> dict[str, object]:
             "frame_rate": round(chosen.layout.frame_rate),
             "default_caption": chosen.default_caption,
             "vae_tile": chosen.vae_tile,
+            "first_frame_draws": chosen.first_frame_draws,
         },
         "drops": {
             "image": chosen.conditioning_drop_prob,
