@@ -49,7 +49,8 @@ class DataConfig:
         storage: dtype of the cached latents and texts, "float32" or "bfloat16" (half the disk space).
         vae_tile: side in pixels of the spatial tiles that the VAE encodes one by one; 0: the whole picture at once.
         first_frame_draws: strongly augmented versions of the frames that a later clip continues from, made for each example
-            when the cache is built; the model learns to restore them by the clean anchor. 0: none. The presets of 2.0 Pro make 2.
+            when the cache is built; the model learns to restore them by the clean anchor. 0: none. The presets of 2.0 and 2.0
+            Pro make 2.
         first_frame_strength: how strong they are; 1: brightness, contrast and saturation within 30 %, hue within a tenth of
             the circle, blur of up to 2 pixels, sharpening.
         first_frame_prob: how often a training step takes one of them; otherwise the frames stay as they are.

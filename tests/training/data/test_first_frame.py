@@ -12,7 +12,7 @@ from training.data.build_cache import build_cache
 from training.data.dataset import CachedDataset
 from training.data.first_frame import Augmentation, augmentation_of, augmented, choose_draw, draw_keys
 from training.settings.data import DataConfig
-from training.settings.reader import config_from
+from training.settings.reader import load_config
 
 KEYS = [f"key {number}" for number in range(400)]
 
@@ -166,3 +166,10 @@ def test_bad_settings_are_refused(values, message):
 def test_presets_with_an_anchor_outside_the_clip_augment(name):
     """Source: README of the authors' branch svi_wan22: both systems of version 2 are trained so."""
     assert (PRESETS[name].first_frame_draws > 0) == PRESETS[name].layout_name.startswith("2.0")
+
+
+@pytest.mark.parametrize(("layout", "draws"), [("2.0 Pro", 2), ("2.0", 2), ("Film", 0), ("Shot", 0)])
+def test_a_preset_augments_only_the_systems_that_were_trained_so(layout, draws):
+    """A run of another layout with a preset of version 2, which worked before, goes on to work as before."""
+    assert load_config([], ["preset=pro-high", f'data.layout="{layout}"']).data.first_frame_draws == draws
+    assert load_config([], ["preset=pro-high"]).data.first_frame_draws == 2
