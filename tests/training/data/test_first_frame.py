@@ -164,7 +164,7 @@ def test_bad_settings_are_refused(values, message):
 
 @pytest.mark.parametrize("name", PRESETS)
 def test_presets_with_an_anchor_outside_the_clip_augment(name):
-    """Source: README of the authors' branch svi_wan22: both systems of version 2 are trained so."""
+    """docs/METHOD.md, 9.9: the authors trained both systems of version 2 so."""
     assert (PRESETS[name].first_frame_draws > 0) == PRESETS[name].layout_name.startswith("2.0")
 
 
