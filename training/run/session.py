@@ -20,7 +20,6 @@ from training.method.distributed import Group, join_group
 from training.method.trainer import ExampleSource, Trainer
 from training.model.comfy_runtime import find_model
 from training.model.encoder_files import ENCODER_FOLDERS, find_encoder, width_read_by
-from training.model.start_lora import StartLora
 from training.run.assembly import assemble, load_configured_backbone, read_configured_start
 from training.run.checkpoint import checkpoints, newest_start, require_disk_space, restore_newest
 from training.run.dry_run import dry_run_text
@@ -135,9 +134,7 @@ def print_dry_run(config: TrainingConfig, group: Group, *, resume: bool = False)
         ValueError: a setting or file is unusable.
     """
     run = Path(config.run)
-    config, start = _begin_from(config, run, resume)
-    data = open_cache(config, config.loop.examples_per_step(group.size))
-    trainer = assemble(config, load_configured_backbone(config), data, group, run, start)
+    trainer = _open_trainer(config, group, open_cache, run, resume)
     if resume:
         trainer.start = trainer.start or newest_start(run)
     with closing(trainer.banks), explain_out_of_memory("one training step", MORE_MEMORY):
@@ -171,9 +168,7 @@ def run_training(
     with StopSignal(Path(config.run)) as stop, closing(RunFolder(Path(config.run), group)) as run:
         if not resume:
             run.require_empty()
-        config, start = _begin_from(config, run.path, resume)
-        data = open_data(config, config.loop.examples_per_step(group.size))
-        trainer = assemble(config, load_configured_backbone(config), data, group, run.path, start)
+        trainer = _open_trainer(config, group, open_data, run.path, resume)
         with closing(trainer.banks):
             require_room_for_banks(trainer)
             _begin(trainer, run, resume)
@@ -182,14 +177,22 @@ def run_training(
                 return train(trainer, run, stop, progress.on_step, progress.evaluate)
 
 
-def _begin_from(config: TrainingConfig, run: Path, resume: bool) -> tuple[TrainingConfig, StartLora | None]:
-    """Return the settings with the rank and alpha of the LoRA to begin from, and that LoRA; None where a checkpoint wins.
+def _open_trainer(
+    config: TrainingConfig,
+    group: Group,
+    open_data: Callable[[TrainingConfig, int], ExampleSource],
+    run: Path,
+    resume: bool,
+) -> Trainer:
+    """Return a trainer at step 0. Files are checked before the model loads; where a checkpoint wins, no LoRA is read.
 
     Raises:
-        ValueError: there is no such LoRA file, or the run cannot begin from it.
+        ValueError: a setting or a file is unusable.
     """
     start = None if resume and checkpoints(run) else read_configured_start(config)
-    return (start.settled(config), start) if start else (config, None)
+    config = start.settled(config) if start else config
+    data = open_data(config, config.loop.examples_per_step(group.size))
+    return assemble(config, load_configured_backbone(config), data, group, run, start)
 
 
 def require_room_for_banks(trainer: Trainer) -> None:
