@@ -63,6 +63,7 @@ TESTED_ELSEWHERE = {
     "training/method/streams.py": "training/method/test_erft_step.py",
     "training/model/conditions.py": "training/method/test_erft_step.py",
     "training/settings/data.py": "training/data/test_windows.py",
+    "training/settings/lora.py": "training/settings/test_reader.py",
     "training/settings/sections.py": "training/settings/test_reader.py",
     # Needs ComfyUI's queue, models or server: tested in a graph.
     "nodes/bridge/clip_times.py": "nodes/dry_run/test_plan.py",

@@ -53,6 +53,7 @@ def test_cache_train_use(words, tmp_path, capsys):
         "seconds/step",
         "sigma 1.000 .. 0.900",
         "flash_attention_for_cpu",
+        "augmented in 81 % of the examples, one of 2 versions",
     ):
         assert line in plan, line
     run = tmp_path / "run"
@@ -62,6 +63,10 @@ def test_cache_train_use(words, tmp_path, capsys):
     patcher = comfy.sd.load_diffusion_model(str(ROOT / "demo/models/tiny_wan22_i2v_high.safetensors"))
     patched, _ = comfy.sd.load_lora_for_models(patcher, None, load_file(run / "run.safetensors"), 1.0, 0.0)
     assert len(patched.patches) == 60
+    again = [*words, f"run={tmp_path / 'again'}", f"lora.start_from={run / 'run.safetensors'}", "lora.rank=0"]
+    capsys.readouterr()
+    assert erft.main(["--config", TINY, *again, "--dry-run"]) == 0
+    assert "begins from   run.safetensors (sha256 " in capsys.readouterr().out
 
 
 def test_dance_from_clips_to_a_file_with_its_pose_encoder(words, tmp_path, capsys):

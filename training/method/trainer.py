@@ -14,6 +14,7 @@ from training.model.adapters import LoraAdapters
 from training.model.backbone import Backbone
 from training.model.execution import Execution
 from training.model.pose_encoder import TrainedPoses, split_poses
+from training.model.start_lora import StartRecord
 from training.settings.sections import TrainingConfig
 
 
@@ -59,6 +60,7 @@ class Trainer:
         num_steps: optimizer steps of the whole run.
         step: optimizer steps done so far.
         poses: the pose encoder, which SVI-Dance trains too; None for the other systems.
+        start: the LoRA file that the run began from; None if it began with a fresh LoRA.
         sigmas: [1000] noise level of each timestep id.
         weights: [1000] loss weight of each timestep id.
     """
@@ -74,6 +76,7 @@ class Trainer:
     num_steps: int
     step: int = 0
     poses: TrainedPoses | None = None
+    start: StartRecord | None = None
     sigmas: torch.Tensor = field(init=False, repr=False)
     weights: torch.Tensor = field(init=False, repr=False)
 

@@ -98,6 +98,7 @@ def _model_lines(trainer: Trainer) -> list[str]:
         f"attention     {execution.attention}",
         f"LoRA          {len(trainer.lora.pairs)} layers, {trainer.lora.num_parameters:,} trained parameters, "
         f"rank {trainer.lora.rank}, alpha {trainer.lora.alpha:g}",
+        *([f"begins from   {trainer.start}"] if trainer.start else []),
         *poses,
         *sound,
     ]
@@ -110,8 +111,20 @@ def _data_lines(trainer: Trainer) -> list[str]:
     return [
         f"examples      {len(data)} to learn from, {data.num_held_out} held out; latents up to {list(first.latent.shape)}",
         f"draws         {trainer.config.data.variants} for each window (data.variants), the same in every pass over the data",
+        *_first_frame_lines(trainer),
         f"steps         {trainer.num_steps} of {per_step} examples ({epochs:.1f} passes over the data), "
         f"{trainer.config.optimizer.name} at {trainer.config.optimizer.learning_rate:g}",
+    ]
+
+
+def _first_frame_lines(trainer: Trainer) -> list[str]:
+    data = trainer.config.data
+    if not data.first_frame_draws:
+        return []
+    share = data.p_motion * data.first_frame_prob
+    return [
+        f"first frame   augmented in {100 * share:.0f} % of the examples, one of {data.first_frame_draws} versions of each "
+        "(data.first_frame_draws)"
     ]
 
 

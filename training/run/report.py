@@ -84,6 +84,7 @@ def _page(run: Path, config: Mapping, entries: Sequence[Mapping]) -> str:
         f"<h1>{_text(config.get('name') or run.name)}</h1>",
         f"<p>{last.get('step', 0)} steps; base {_text(config['model']['path'])}, layout {_text(config['data']['layout'])}, "
         f"preset {_text(config['preset'] or 'none')}.</p>",
+        *(f"<p>Began from {_text(entry['text'])}.</p>" for entry in by_kind.get("start", [])),
         f"<section>{_step_charts(steps)}{_validation_chart(by_kind.get('validation', []))}</section>",
         _bank_part(by_kind.get("bank", [])),
         _samples_part(by_kind.get("sample", [])),

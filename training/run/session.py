@@ -4,6 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
+from dataclasses import asdict
 from pathlib import Path
 
 import psutil
@@ -19,8 +20,8 @@ from training.method.distributed import Group, join_group
 from training.method.trainer import ExampleSource, Trainer
 from training.model.comfy_runtime import find_model
 from training.model.encoder_files import ENCODER_FOLDERS, find_encoder, width_read_by
-from training.run.assembly import assemble, load_configured_backbone
-from training.run.checkpoint import require_disk_space, restore_newest
+from training.run.assembly import assemble, load_configured_backbone, read_configured_start
+from training.run.checkpoint import checkpoints, newest_start, require_disk_space, restore_newest
 from training.run.dry_run import dry_run_text
 from training.run.loop import complete_lora_files, train
 from training.run.progress import MakeSample, Progress, no_sample
@@ -54,7 +55,7 @@ def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | 
     group = join_group()
     try:
         if dry_run:
-            print_dry_run(config, group)
+            print_dry_run(config, group, resume=resume is not None)
             return 0
         with explain_out_of_memory("training", MORE_MEMORY if resume is None else MORE_MEMORY_RESUMED):
             number = run_training(config, group, open_cache, resume=resume is not None, sampler=make_sampler)
@@ -126,16 +127,18 @@ def _require_same_encoders(config: TrainingConfig, cached_with: Mapping[str, str
             )
 
 
-def print_dry_run(config: TrainingConfig, group: Group) -> None:
+def print_dry_run(config: TrainingConfig, group: Group, *, resume: bool = False) -> None:
     """Print what the run would train, measure one step, and draw the first batch. Nothing is trained or saved.
 
     Raises:
         ValueError: a setting or file is unusable.
     """
-    data = open_cache(config, config.loop.examples_per_step(group.size))
-    trainer = assemble(config, load_configured_backbone(config), data, group, Path(config.run))
+    run = Path(config.run)
+    trainer = _open_trainer(config, group, open_cache, run, resume)
+    if resume:
+        trainer.start = trainer.start or newest_start(run)
     with closing(trainer.banks), explain_out_of_memory("one training step", MORE_MEMORY):
-        text = dry_run_text(trainer, Path(config.run))
+        text = dry_run_text(trainer, run)
     if group.is_first:
         sys.stdout.write(text + "\n")
 
@@ -165,14 +168,31 @@ def run_training(
     with StopSignal(Path(config.run)) as stop, closing(RunFolder(Path(config.run), group)) as run:
         if not resume:
             run.require_empty()
-        data = open_data(config, config.loop.examples_per_step(group.size))
-        trainer = assemble(config, load_configured_backbone(config), data, group, run.path)
+        trainer = _open_trainer(config, group, open_data, run.path, resume)
         with closing(trainer.banks):
             require_room_for_banks(trainer)
             _begin(trainer, run, resume)
             with closing(Progress(trainer, run, sampler(trainer, run) if sampler else no_sample)) as progress:
                 progress.begin(stop.should_stop)
                 return train(trainer, run, stop, progress.on_step, progress.evaluate)
+
+
+def _open_trainer(
+    config: TrainingConfig,
+    group: Group,
+    open_data: Callable[[TrainingConfig, int], ExampleSource],
+    run: Path,
+    resume: bool,
+) -> Trainer:
+    """Return a trainer at step 0. Files are checked before the model loads; where a checkpoint wins, no LoRA is read.
+
+    Raises:
+        ValueError: a setting or a file is unusable.
+    """
+    start = None if resume and checkpoints(run) else read_configured_start(config)
+    config = start.settled(config) if start else config
+    data = open_data(config, config.loop.examples_per_step(group.size))
+    return assemble(config, load_configured_backbone(config), data, group, run, start)
 
 
 def require_room_for_banks(trainer: Trainer) -> None:
@@ -205,4 +225,7 @@ def _begin(trainer: Trainer, run: RunFolder, resume: bool) -> None:
     if resume:
         _log.warning("SVI: %s has no checkpoint yet; starting at step 1", run.path)
     run.begin(trainer.config)
+    if trainer.start:
+        _log.info("SVI: the LoRA begins from %s", trainer.start)
+        run.record("start", 0, text=str(trainer.start), **asdict(trainer.start))
     require_disk_space(trainer, run.path)
