@@ -74,7 +74,7 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
     found, problems = checkpoints(run), list[str]()
     for folder in found:
         try:
-            state = _read_state(folder)
+            state = read_state(folder)
         except (OSError, ValueError) as error:
             state, problem = {}, f"state.json is missing or damaged: {error}"
         else:
@@ -111,7 +111,7 @@ def newest_settings(run: Path) -> dict[str, object] | None:
     """Return the settings in the newest checkpoint of `run` that holds any, as a table; None if none does."""
     for folder in checkpoints(run):
         try:
-            settings = _read_state(folder).get("settings")
+            settings = read_state(folder).get("settings")
         except (OSError, ValueError):
             continue
         if isinstance(settings, dict):
@@ -144,6 +144,7 @@ def training_identity(trainer: Trainer) -> dict[str, object]:
         "weights": str(next(trainer.backbone.transformer.blocks[0].self_attn.q.parameters()).dtype),
         "compute dtype": str(trainer.backbone.compute_dtype),
         **({"audio layers (model.audio_patch)": speech.fingerprint} if speech else {}),
+        **({"image errors (bank.image_errors_from)": trainer.image_errors.content_hash} if trainer.image_errors else {}),
     }
 
 
@@ -154,7 +155,7 @@ def _write_state(folder: Path, trainer: Trainer) -> None:
     write_sealed(folder / "state.json", state)
 
 
-def _read_state(folder: Path) -> dict:
+def read_state(folder: Path) -> dict:
     """Return the state.json of the checkpoint `folder`.
 
     Raises:

@@ -22,6 +22,7 @@ from training.model.encoder_files import ENCODER_FOLDERS, find_encoder, width_re
 from training.run.assembly import assemble, load_configured_backbone
 from training.run.checkpoint import require_disk_space, restore_newest
 from training.run.dry_run import dry_run_text
+from training.run.error_source import find_source, open_image_errors
 from training.run.loop import complete_lora_files, train
 from training.run.progress import MakeSample, Progress, no_sample
 from training.run.report import write_report
@@ -133,9 +134,10 @@ def print_dry_run(config: TrainingConfig, group: Group) -> None:
         ValueError: a setting or file is unusable.
     """
     data = open_cache(config, config.loop.examples_per_step(group.size))
+    source = find_source(config, data)
     trainer = assemble(config, load_configured_backbone(config), data, group, Path(config.run))
     with closing(trainer.banks), explain_out_of_memory("one training step", MORE_MEMORY):
-        text = dry_run_text(trainer, Path(config.run))
+        text = dry_run_text(trainer, Path(config.run), source)
     if group.is_first:
         sys.stdout.write(text + "\n")
 
@@ -166,7 +168,9 @@ def run_training(
         if not resume:
             run.require_empty()
         data = open_data(config, config.loop.examples_per_step(group.size))
+        image_errors = open_image_errors(config, data, group, run.path, resume=resume)
         trainer = assemble(config, load_configured_backbone(config), data, group, run.path)
+        trainer.image_errors = image_errors
         with closing(trainer.banks):
             require_room_for_banks(trainer)
             _begin(trainer, run, resume)
