@@ -160,7 +160,7 @@ def _image_error_lines(trainer: Trainer, source: ErrorSource | None) -> list[str
                 "first and name its run as bank.image_errors_from"
             )
         return [text]
-    facts, (fills, *_) = source.facts, source.fills.values()
+    facts, fills = source.facts, list(map(sum, zip(*source.fills.values(), strict=True)))  # of all sizes
     filled = [cell for cell, fill in enumerate(fills) if fill]
     sigmas = facts.grid.sigmas
     return [
