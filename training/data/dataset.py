@@ -14,6 +14,7 @@ from torch import Tensor
 
 from svi_core.conditioning.build_y import fill_slots
 from svi_core.files.fingerprint import fingerprint
+from svi_core.geometry import num_latent_slots
 from training.data.first_frame import choose_draw
 from training.data.index import IndexedExample, read_index
 from training.data.order import ExampleOrder
@@ -93,6 +94,12 @@ class CachedDataset:
     def __len__(self) -> int:
         """Number of training examples, without those of held-out clips."""
         return sum(map(len, self._buckets))
+
+    @property
+    def latent_shapes(self) -> set[tuple[int, ...]]:
+        """The shapes [16, F, h, w] of the training examples."""
+        num_slots = num_latent_slots(self.config.num_frames)
+        return {(16, num_slots, height // 8, width // 8) for width, height in self.sizes}
 
     @property
     def num_held_out(self) -> int:

@@ -126,7 +126,7 @@ def _make_banks(config: TrainingConfig, group: Group, num_steps: int, run: Path)
     return Banks(
         config.recycling,
         config.bank,
-        _bank_folder(config, run) / f"process{group.rank}",
+        bank_folder(config, run) / f"process{group.rank}",
         num_snapshots=config.loop.keep_checkpoints + 1,
         expected_entries=num_shared_steps * per_step + (num_steps - num_shared_steps) * per_step // group.size,
     )
@@ -146,7 +146,7 @@ def _make_poses(config: TrainingConfig, backbone: Backbone) -> TrainedPoses | No
     return TrainedPoses(encoder, backbone.device)
 
 
-def _bank_folder(config: TrainingConfig, run: Path) -> Path:
+def bank_folder(config: TrainingConfig, run: Path) -> Path:
     """Return the folder of all processes' banks on disk.
 
     Outside the run's folder its name carries a hash of the run's path, so that runs of one name do not share banks. A run whose

@@ -76,7 +76,7 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
     found, problems = checkpoints(run), list[str]()
     for folder in found:
         try:
-            state = _read_state(folder)
+            state = read_state(folder)
         except (OSError, ValueError) as error:
             state, problem = {}, f"state.json is missing or damaged: {error}"
         else:
@@ -145,6 +145,7 @@ def training_identity(trainer: Trainer) -> dict[str, object]:
         "weights": str(next(trainer.backbone.transformer.blocks[0].self_attn.q.parameters()).dtype),
         "compute dtype": str(trainer.backbone.compute_dtype),
         **({"audio layers (model.audio_patch)": speech.fingerprint} if speech else {}),
+        **({"image errors (bank.image_errors_from)": trainer.image_errors.content_hash} if trainer.image_errors else {}),
     }
 
 
@@ -165,12 +166,12 @@ def _readable_states(run: Path) -> Iterator[dict]:
     """Yield the state of each checkpoint of `run` that can be read, the newest first."""
     for folder in checkpoints(run):
         try:
-            yield _read_state(folder)
+            yield read_state(folder)
         except (OSError, ValueError):
             continue
 
 
-def _read_state(folder: Path) -> dict:
+def read_state(folder: Path) -> dict:
     """Return the state.json of the checkpoint `folder`.
 
     Raises:

@@ -23,6 +23,7 @@ from training.model.encoder_files import ENCODER_FOLDERS, find_encoder, width_re
 from training.run.assembly import assemble, load_configured_backbone, read_configured_start
 from training.run.checkpoint import checkpoints, newest_start, require_disk_space, restore_newest
 from training.run.dry_run import dry_run_text
+from training.run.error_source import find_source, open_image_errors
 from training.run.loop import complete_lora_files, train
 from training.run.progress import MakeSample, Progress, no_sample
 from training.run.report import write_report
@@ -134,11 +135,13 @@ def print_dry_run(config: TrainingConfig, group: Group, *, resume: bool = False)
         ValueError: a setting or file is unusable.
     """
     run = Path(config.run)
-    trainer = _open_trainer(config, group, open_cache, run, resume)
+    data = open_cache(config, config.loop.examples_per_step(group.size))
+    source = find_source(config, data)
+    trainer = _open_trainer(config, group, data, run, resume)
     if resume:
         trainer.start = trainer.start or newest_start(run)
     with closing(trainer.banks), explain_out_of_memory("one training step", MORE_MEMORY):
-        text = dry_run_text(trainer, run)
+        text = dry_run_text(trainer, run, source)
     if group.is_first:
         sys.stdout.write(text + "\n")
 
@@ -168,7 +171,10 @@ def run_training(
     with StopSignal(Path(config.run)) as stop, closing(RunFolder(Path(config.run), group)) as run:
         if not resume:
             run.require_empty()
-        trainer = _open_trainer(config, group, open_data, run.path, resume)
+        data = open_data(config, config.loop.examples_per_step(group.size))
+        image_errors = open_image_errors(config, data, group, run.path, resume=resume)
+        trainer = _open_trainer(config, group, data, run.path, resume)
+        trainer.image_errors = image_errors
         with closing(trainer.banks):
             require_room_for_banks(trainer)
             _begin(trainer, run, resume)
@@ -177,13 +183,7 @@ def run_training(
                 return train(trainer, run, stop, progress.on_step, progress.evaluate)
 
 
-def _open_trainer(
-    config: TrainingConfig,
-    group: Group,
-    open_data: Callable[[TrainingConfig, int], ExampleSource],
-    run: Path,
-    resume: bool,
-) -> Trainer:
+def _open_trainer(config: TrainingConfig, group: Group, data: ExampleSource, run: Path, resume: bool) -> Trainer:
     """Return a trainer at step 0. Files are checked before the model loads; where a checkpoint wins, no LoRA is read.
 
     Raises:
@@ -191,7 +191,6 @@ def _open_trainer(
     """
     start = None if resume and checkpoints(run) else read_configured_start(config)
     config = start.settled(config) if start else config
-    data = open_data(config, config.loop.examples_per_step(group.size))
     return assemble(config, load_configured_backbone(config), data, group, run, start)
 
 

@@ -98,11 +98,13 @@ class BankConfig:
             whole.
         folder: folder of the file; empty: the run's folder.
         share: store all processes' errors in every process's bank, not only during the warm-up.
+        image_errors_from: folder of another run, or file of its bank, which image errors are drawn from; empty: the own bank.
     """
 
     storage: BankStorageKind = BankStorageKind.FILE
     folder: str = ""
     share: bool = False
+    image_errors_from: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
