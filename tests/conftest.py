@@ -21,7 +21,7 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_MODELS_SCRIPT = REPOSITORY / "tests" / "e2e" / "tiny_models.py"
 TINY_TALK_MODELS_SCRIPT = TINY_MODELS_SCRIPT.with_name("tiny_talk_models.py")
 DEMO_MODELS = REPOSITORY / "demo" / "models"
-SLOWEST_ROOMS = ("browser", "e2e", "benchmarks", "training")
+SLOWEST_ROOMS = ("browser", "e2e", "benchmarks", "training", "demo", "kill", "fuzz")
 
 hypothesis.settings.register_profile("svi", deadline=None)  # a busy machine is slow, not wrong
 hypothesis.settings.load_profile("svi")
