@@ -42,12 +42,11 @@ def test_the_slowest_rooms_are_collected_first():
 
 
 def test_slow_tests_run_when_they_are_asked_for():
-    items, config = [collected("core"), collected("kill", "slow")], configured(slow=True)
-    pytest_collection_modifyitems(config, items)
-    assert len(items) == 2 and config.left_out == []
-    slow, config = items[1], configured(slow=False)
-    pytest_collection_modifyitems(config, items)
-    assert slow not in items and len(items) == 1 and config.left_out == [slow]
+    quick, slow = collected("core"), collected("kill", "slow")
+    for asked_for, kept, left_out in ((True, [slow, quick], []), (False, [quick], [slow])):
+        items, config = [quick, slow], configured(asked_for)
+        pytest_collection_modifyitems(config, items)
+        assert items == kept and config.left_out == left_out
 
 
 def test_one_worker_has_all_of_the_browser():
