@@ -64,6 +64,7 @@ TESTED_ELSEWHERE = {
     "training/method/streams.py": "training/method/test_erft_step.py",
     "training/model/conditions.py": "training/method/test_erft_step.py",
     "training/settings/data.py": "training/data/test_windows.py",
+    "training/settings/diagnosis.py": "training/settings/test_reader.py",
     "training/settings/lora.py": "training/settings/test_reader.py",
     "training/settings/sections.py": "training/settings/test_reader.py",
     # Needs ComfyUI's queue, models or server: tested in a graph.
@@ -80,8 +81,11 @@ TESTED_ELSEWHERE = {
     "nodes/step_by_step.py": "e2e/test_talk.py",
     # A training run, tested by stopping, resuming and distributing it.
     "training/erft.py": "training/test_three_commands.py",
+    "training/diagnose.py": "training/test_three_commands.py",
     "training/report.py": "training/run/test_validation.py",
     "training/run/assembly.py": "training/model/test_speech_layers.py",
+    "training/run/charts.py": "training/run/test_validation.py",
+    "training/run/diagnosis_report.py": "training/run/test_diagnosis.py",
     "training/run/checkpoint.py": "training/run/test_resume.py",
     "training/run/dry_run.py": "training/model/test_pose_encoder.py",
     "training/run/loop.py": "training/run/test_resume.py",

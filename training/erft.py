@@ -2,6 +2,7 @@
 
     python -m training.cache --config training/configs/film.toml                      # encode the clips, once
     python -m training.erft --config training/configs/film.toml --dry-run             # time, memory, first batch as a picture
+    python -m training.erft --config training/configs/film.toml --dry-run --diagnose  # and whether it is likely to help
     python -m training.erft --config training/configs/film.toml run=runs/mine         # train
     python -m training.erft --resume runs/mine                                        # resume, bit for bit
     torchrun --nproc-per-node 8 -m training.erft --config training/configs/film.toml  # on eight GPUs
@@ -33,7 +34,9 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         from training.run import session  # imports ComfyUI, which uses the GPU that is the current one at that moment
 
-        return session.run_command(options.config, options.settings, options.resume, options.dry_run)
+        return session.run_command(
+            options.config, options.settings, options.resume, options.dry_run, with_diagnosis=options.diagnose
+        )
     except KeyboardInterrupt:
         sys.stderr.write("\nstopped without saving; --resume continues from the last checkpoint\n")
         return 130
@@ -52,10 +55,13 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--dry-run", action="store_true", help="describe the run, measure one step, draw the first batch, and end"
     )
+    parser.add_argument("--diagnose", action="store_true", help="at the end of --dry-run, do what training.diagnose does")
     parser.add_argument("settings", nargs="*", metavar="section.key=value", help="settings, which win over the files")
     options = parser.parse_intermixed_args(arguments)
     if not options.config and options.resume is None:
         parser.error("give --config FILE to start a run, or --resume RUN to resume one")
+    if options.diagnose and not options.dry_run:
+        parser.error("--diagnose comes after --dry-run; during training set diagnosis.every to a number of steps")
     return options
 
 

@@ -4,7 +4,8 @@ A chain that degrades fades to grey, blurs, stops moving or leaves the colours o
 show it: a faded picture is nearer to the truth than a sharp wrong one.
 """
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import torch
@@ -70,6 +71,11 @@ def look_at(frames: Tensor) -> ClipLook:
     shares = energies[..., :NUM_FINE_BANDS].sum(-1) / energies.sum(-1)
     motion = (pixels[:, 1:] - pixels[:, :-1]).abs().mean((1, 2, 3, 4))
     return ClipLook(contrast, shares.sqrt().mean(1).float(), motion, saturation, pixels.mean((1, 2, 3)))
+
+
+def joined(looks: Sequence[ClipLook]) -> ClipLook:
+    """Return the looks of several sets of clips as those of one set, in order."""
+    return ClipLook(*(torch.cat([getattr(look, part.name) for look in looks]) for part in fields(ClipLook)))
 
 
 def fade(clips: ClipLook, truth: ClipLook) -> Fade:

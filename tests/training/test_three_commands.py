@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from tests.training.synthetic_clips import write_numbered
-from training import cache, erft
+from training import cache, diagnose, erft
 
 pytestmark = pytest.mark.usefixtures("training_mode")
 ROOT = Path(__file__).resolve().parents[2]
@@ -126,6 +126,33 @@ def test_going_on_from_the_command_line(words, tmp_path, capsys):
     assert "holds a run already" in capsys.readouterr().err
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if line["kind"] == "step"] == [1, 2, 3]
+
+
+DIAGNOSIS = ["data.held_out=2", "diagnosis.num_scenes=2", "diagnosis.num_clips=2", "diagnosis.steps=1"]
+
+
+def test_a_base_is_diagnosed_from_the_command_line(words, tmp_path, capsys, cached):
+    cached(words)
+    assert diagnose.main(["--config", TINY, *words, *DIAGNOSIS, "--output", str(tmp_path / "found")]) == 0
+    said = capsys.readouterr().out
+    assert "chained       2 held-out clips, 2 clips from each" in said and "verdict       cannot tell: too little" in said
+    assert said.endswith(f"report        {tmp_path / 'found' / 'report.html'}\n") and not (tmp_path / "run").exists()
+    assert json.loads((tmp_path / "found" / "diagnosis.json").read_text())["answer"] == "cannot tell"
+    assert erft.main(["--config", TINY, *words, *DIAGNOSIS, "--dry-run", "--diagnose"]) == 0
+    dry_run = capsys.readouterr().out
+    assert "seconds/step" in dry_run and dry_run.count("\nverdict ") == 1
+    assert {"diagnosis.json", "report.html", "first_batch.png"} <= {path.name for path in (tmp_path / "run").iterdir()}
+
+
+def test_what_cannot_be_diagnosed_is_said(words, capsys, cached):
+    cached(words)
+    assert diagnose.main(["--config", TINY, *words]) == 2
+    assert "but 1 examples are held out: set data.held_out=8" in capsys.readouterr().err
+    assert diagnose.main(["--config", TINY, *words, "samples.other_expert="]) == 2
+    assert "samples.other_expert is empty" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        erft.main(["--config", TINY, *words, "--diagnose"])
+    assert "--diagnose comes after --dry-run" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

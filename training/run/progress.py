@@ -22,6 +22,7 @@ from training.run.run_folder import RunFolder
 from training.run.validation import held_out_examples, validate
 
 MakeSample = Callable[[Callable[[], bool]], Path | None]  # gets a function that says whether to stop
+MakeDiagnosis = Callable[[Callable[[], bool]], dict[str, object] | None]  # the same; returns what is recorded
 _log = logging.getLogger(__name__)
 
 
@@ -29,18 +30,30 @@ def no_sample(should_stop: Callable[[], bool]) -> None:
     """Make no sample video."""
 
 
+def no_diagnosis(should_stop: Callable[[], bool]) -> None:
+    """Diagnose nothing."""
+
+
 class Progress:
     """Shows and records one run. Only the first process shows and writes; all processes take part in validation."""
 
-    def __init__(self, trainer: Trainer, run: RunFolder, make_sample: MakeSample = no_sample):
+    def __init__(
+        self,
+        trainer: Trainer,
+        run: RunFolder,
+        make_sample: MakeSample = no_sample,
+        make_diagnosis: MakeDiagnosis = no_diagnosis,
+    ):
         """Open the progress bar and TensorBoard.
 
         Args:
             trainer: the run's parts.
             run: the folder for measurements.
             make_sample: makes a sample video and returns its path; the first process calls it every `samples.every` steps.
+            make_diagnosis: diagnoses the model; the first process calls it every `diagnosis.every` steps.
         """
-        self._trainer, self._run, self._make_sample = trainer, run, make_sample
+        self._trainer, self._run = trainer, run
+        self._make_sample, self._make_diagnosis = make_sample, make_diagnosis
         self._held_out: Sequence[TrainingExample] = held_out_examples(trainer) if trainer.config.validation.every else ()
         self._bar = tqdm(
             total=trainer.num_steps, initial=trainer.step, unit="step", disable=not trainer.group.is_first, smoothing=0.1
@@ -85,7 +98,7 @@ class Progress:
         self._bar.set_postfix(loss=f"{result.loss:.4f}", bank=values["bank_entries"], refresh=False)
 
     def evaluate(self, should_stop: Callable[[], bool] = lambda: False) -> None:
-        """Validate, record the banks' statistics and make a sample video, whichever are due after this step.
+        """Validate, record the banks' statistics, make a sample video and diagnose, whichever are due after this step.
 
         Args:
             should_stop: whether to stop and abandon what is not finished.
@@ -99,6 +112,11 @@ class Progress:
             sample = self._make_sample(should_stop) if trainer.group.is_first else None
             if sample is not None:
                 self._write("sample", {"path": sample.relative_to(self._run.path).as_posix()})
+            trainer.group.wait()
+        if trainer.is_due(config.diagnosis.every):
+            diagnosis = self._make_diagnosis(should_stop) if trainer.group.is_first else None
+            if diagnosis is not None:
+                self._write("diagnosis", diagnosis)
             trainer.group.wait()
         self._latest = time.monotonic()
 

@@ -1,23 +1,20 @@
 """The report of a training run, one HTML page: curves, the error bank, sample videos."""
 
-import html
 import json
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from svi_core.files.atomic_file import write_bytes
+from training.run.charts import Points, chart, escaped
+from training.run.diagnosis_report import diagnosis_part, read_diagnosis
 from training.run.run_folder import begun_config, read_measurements
 from training.settings.reader import config_table
 
-COLOURS = ("#38bdf8", "#f472b6", "#a3e635", "#fbbf24", "#c084fc", "#fb7185", "#2dd4bf", "#94a3b8")
-WIDTH, HEIGHT, LEFT, BOTTOM = 460, 220, 56, 28
 STYLE = (
     "body{background:#18181b;color:#e4e4e7;font:15px/1.5 system-ui,sans-serif;max-width:1000px;margin:2em auto;padding:0 1em}"
     "section{display:flex;flex-wrap:wrap;gap:16px}figure{margin:0}img,video{max-width:100%}pre{overflow-x:auto}"
     "figcaption{color:#a1a1aa}a{color:#38bdf8}"
 )
-Points = Sequence[tuple[float, float | None]]
 
 
 def write_report(run: Path) -> Path:
@@ -31,67 +28,43 @@ def write_report(run: Path) -> Path:
         entries = list(read_measurements(run / "metrics.jsonl"))
     except OSError as error:
         raise ValueError(f"{run} holds no run with measurements ({error.strerror}: {error.filename}).") from error
-    page = _page(run, config, entries)
-    write_bytes(run / "report.html", page.encode())
-    return run / "report.html"
+    return _write(run, _page(run, config, [*read_diagnosis(run), *entries]))
 
 
-def chart(title: str, series: Mapping[str, Points]) -> str:
-    """Return a line chart as SVG without the points that have no value, or nothing if no point has one."""
-    known = {name: [(x, y) for x, y in points if y is not None and math.isfinite(y)] for name, points in series.items()}
-    known = {name: points for name, points in known.items() if points}
-    if not known:
-        return ""
-    xs, ys = ([point[axis] for points in known.values() for point in points] for axis in (0, 1))
-    low, high = min(ys), max(ys)
-    lines = []
-    for index, (name, points) in enumerate(known.items()):
-        colour = COLOURS[index % len(COLOURS)]
-        path = " ".join(f"{_place(x, min(xs), max(xs), LEFT, WIDTH - 12):.1f},{_height(y, low, high):.1f}" for x, y in points)
-        lines.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="1.5"/>')
-        if len(points) == 1:
-            x, y = path.split(",")
-            lines.append(f'<circle cx="{x}" cy="{y}" r="3" fill="{colour}"/>')
-        if len(known) > 1:
-            lines.append(
-                f'<text x="{LEFT + 4 + 90 * (index % 4)}" y="{38 + 13 * (index // 4)}" fill="{colour}">{_text(name)}</text>'
-            )
-    axes = (
-        f'<text x="{LEFT}" y="16" fill="#e4e4e7" font-size="14">{_text(title)}</text>'
-        f'<text x="4" y="{_height(high, low, high) + 4:.0f}">{high:.3g}</text>'
-        f'<text x="4" y="{_height(low, low, high) + 4:.0f}">{low:.3g}</text>'
-        f'<text x="{LEFT}" y="{HEIGHT - 8}">{min(xs):.4g}</text><text x="{WIDTH - 50}" y="{HEIGHT - 8}">{max(xs):.4g}</text>'
-    )
-    size = f'width="{WIDTH}" height="{HEIGHT}" viewBox="0 0 {WIDTH} {HEIGHT}"'
-    return f'<svg {size} font-size="11" fill="#a1a1aa" font-family="sans-serif">{axes}{"".join(lines)}</svg>'
+def write_diagnosis_report(folder: Path) -> Path:
+    """Write `folder`/report.html with the diagnosis in it, and with the training run if it holds one; return its path.
+
+    Raises:
+        ValueError: see :func:`write_report`.
+    """
+    if (folder / "metrics.jsonl").exists():
+        return write_report(folder)
+    return _write(folder, [f"<h1>{escaped(folder.resolve().name)}</h1>", diagnosis_part(read_diagnosis(folder))])
 
 
-def _place(value: float, low: float, high: float, start: float, end: float) -> float:
-    return start + (end - start) * (0.5 if high == low else (value - low) / (high - low))
+def _write(folder: Path, parts: Sequence[str]) -> Path:
+    head = f"<!doctype html><meta charset='utf-8'><title>{escaped(folder.resolve().name)}</title><style>{STYLE}</style>"
+    write_bytes(folder / "report.html", (head + "".join(parts)).encode())
+    return folder / "report.html"
 
 
-def _height(value: float, low: float, high: float) -> float:
-    return _place(value, low, high, HEIGHT - BOTTOM - 8, 52)
-
-
-def _page(run: Path, config: Mapping, entries: Sequence[Mapping]) -> str:
+def _page(run: Path, config: Mapping, entries: Sequence[Mapping]) -> list[str]:
     by_kind: dict[str, list[Mapping]] = {}
     for entry in entries:
         by_kind.setdefault(entry["kind"], []).append(entry)
     steps = by_kind.get("step", [])
     last = steps[-1] if steps else {}
-    parts = [
-        f"<h1>{_text(config.get('name') or run.name)}</h1>",
-        f"<p>{last.get('step', 0)} steps; base {_text(config['model']['path'])}, layout {_text(config['data']['layout'])}, "
-        f"preset {_text(config['preset'] or 'none')}.</p>",
-        *(f"<p>Began from {_text(entry['text'])}.</p>" for entry in by_kind.get("start", [])),
+    return [
+        f"<h1>{escaped(config.get('name') or run.name)}</h1>",
+        f"<p>{last.get('step', 0)} steps; base {escaped(config['model']['path'])}, layout {escaped(config['data']['layout'])}, "
+        f"preset {escaped(config['preset'] or 'none')}.</p>",
+        *(f"<p>Began from {escaped(entry['text'])}.</p>" for entry in by_kind.get("start", [])),
         f"<section>{_step_charts(steps)}{_validation_chart(by_kind.get('validation', []))}</section>",
+        diagnosis_part(by_kind.get("diagnosis", [])),
         _bank_part(by_kind.get("bank", [])),
         _samples_part(by_kind.get("sample", [])),
-        f"<h2>Settings</h2><pre>{_text(json.dumps(config, indent=1))}</pre>",
+        f"<h2>Settings</h2><pre>{escaped(json.dumps(config, indent=1))}</pre>",
     ]
-    head = f"<!doctype html><meta charset='utf-8'><title>{_text(run.name)}</title><style>{STYLE}</style>"
-    return head + "".join(parts)
 
 
 def _step_charts(steps: Sequence[Mapping]) -> str:
@@ -143,11 +116,7 @@ def _samples_part(samples: Sequence[Mapping]) -> str:
         video = sample["path"]
         strip = video.removesuffix(".mp4") + ".png"
         figures.append(
-            f"<figure><img src='{_text(strip)}' alt='frames of the sample video'>"
-            f"<figcaption>step {sample['step']}: <a href='{_text(video)}'>{_text(video)}</a></figcaption></figure>"
+            f"<figure><img src='{escaped(strip)}' alt='frames of the sample video'>"
+            f"<figcaption>step {sample['step']}: <a href='{escaped(video)}'>{escaped(video)}</a></figcaption></figure>"
         )
     return f"<h2>Samples</h2>{''.join(figures)}" if figures else ""
-
-
-def _text(value: object) -> str:
-    return html.escape(str(value), quote=True)

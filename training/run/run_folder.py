@@ -27,7 +27,7 @@ from training.run.stop_signal import FILE_NAME
 from training.settings.reader import config_differences, config_from, config_table, merged_table
 from training.settings.sections import Schedule, TrainingConfig
 
-_MAY_CHANGE = ("run:", "name:", "memory.", "validation.", "samples.", "optimizer.learning_rate:", "data.exclude:")
+_MAY_CHANGE = ("run:", "name:", "memory.", "validation.", "samples.", "diagnosis.", "optimizer.learning_rate:", "data.exclude:")
 _log = logging.getLogger(__name__)
 _MAY_CHANGE_IN_LOOP = ("loop.checkpoint_every:", "loop.keep_", "loop.steps:", "loop.epochs:")
 

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from svi_core.conditioning.pose_video import fit_pose
 from svi_core.conditioning.talk import LOOK_AROUND
+from svi_core.systems.layouts import Layout, Padding
 from training.data.dataset import TrainingExample
 from training.model import encoders
 from training.model.encoder_files import find_encoder
@@ -64,6 +65,31 @@ def make_story(config: TrainingConfig, example: TrainingExample, vae) -> Story:
     poses = example.extras.get("pose")
     poses = None if poses is None else _resized(poses, reference)
     return Story(tuple(prompts), texts, negative, reference, anchor, poses, example.extras.get("sound"))
+
+
+def scene_story(example: TrainingExample, layout: Layout, vae, negative: Tensor | None) -> Story:
+    """Return the story that goes on from `example`: its own text, anchor, poses and sound."""
+    prompt = example.caption or example.name
+    anchor = example.y_latent[None, :, :1]
+    if layout.padding is Padding.ANCHOR_FRAMES:  # the anchor is shown in the padding; slot 0 holds the motion
+        reference = torch.cat(list(encoders.decode(vae, example.y_latent)))[-1:]
+    else:
+        reference = next(iter(encoders.decode(vae, anchor[0])))[:1]
+    extras = example.extras
+    return Story((prompt,), {prompt: example.text}, negative, reference, anchor, extras.get("pose"), extras.get("sound"))
+
+
+def negative_prompt(config: TrainingConfig) -> Tensor:
+    """Return the embedding [L, D] of the negative prompt.
+
+    Raises:
+        ValueError: the text encoder's file is missing or broken.
+    """
+    text_encoder = encoders.load_text_encoder(find_encoder(config.model, "text_encoder"))
+    negative = encoders.encode_text(text_encoder, config.samples.negative)
+    del text_encoder
+    encoders.unload_encoders()
+    return negative
 
 
 def looped_speech(heard: Tensor, start_frame: int, num_frames: int) -> Tensor:

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from PIL import Image
@@ -42,6 +43,7 @@ from training.run.run_folder import RunFolder
 from training.run.sample_story import Story, looped_speech, make_story
 
 FRAMES_PER_ROW = 5
+Made = TypeVar("Made")
 _log = logging.getLogger(__name__)
 
 
@@ -86,8 +88,12 @@ class SampleMaker:
     @torch.no_grad()
     def sample(self, request: ClipRequest, previous: Predecessor | None) -> Tensor:
         """Return the latent [1, 16, F, h, w] of a clip, after Euler steps from the noise of its seed."""
+        return self.denoise(request, *self.condition(request, previous))
+
+    @torch.no_grad()
+    def denoise(self, request: ClipRequest, y: ConditioningLatent, vision: Tensor | None) -> Tensor:
+        """Return the latent of a clip that is conditioned on `y` and the CLIP vision feature `vision`."""
         settings = self.trainer.config.samples
-        y, vision = self._condition(request, previous)
         text, extras = self.story.texts[request.spec.prompt][None], self._extras(request)
         latent = torch.randn(y.latent.shape, generator=torch.Generator().manual_seed(request.seed))
         sigmas = shifted_sigmas(settings.steps)
@@ -124,7 +130,7 @@ class SampleMaker:
         takes_over = self.other is not None and trained_for != ("high" if is_high else "low")
         return self.other if takes_over else self.trainer.backbone
 
-    def _condition(self, request: ClipRequest, previous: Predecessor | None) -> tuple[ConditioningLatent, Tensor | None]:
+    def condition(self, request: ClipRequest, previous: Predecessor | None) -> tuple[ConditioningLatent, Tensor | None]:
         """Return the clip's conditioning latent and CLIP vision feature [1, 257, 1280], as in generation."""
         layout = request.layout
         anchor = KnownPart(self.story.anchor, self.story.reference)
@@ -149,34 +155,47 @@ def make_sampler(trainer: Trainer, run: RunFolder) -> MakeSample:
     if not trainer.config.samples.every or not trainer.group.is_first:
         return no_sample
     config = trainer.config
-    if config.samples.other_expert:
-        read_header(find_model("diffusion_models", config.samples.other_expert, "samples.other_expert"))
-    elif config.model.expert != "single":
+    if config.model.expert != "single" and not config.samples.other_expert:
         _log.warning(
             "SVI: the %s-noise expert makes sample videos alone, which look bad: set samples.other_expert.",
             config.model.expert,
         )
+    vae, clip_vision = load_sampling_models(trainer)
+    story = make_story(config, next(iter(trainer.data.validation()), None) or trainer.data.example(config.seed, 0, 0), vae)
+
+    def sample(should_stop: Callable[[], bool]) -> Path | None:
+        maker = SampleMaker(trainer, story, vae, clip_vision, should_stop)
+        return made_or_skipped(lambda: make_sample(maker, run), f"the sample video of step {trainer.step}")
+
+    return sample
+
+
+def load_sampling_models(trainer: Trainer) -> tuple[object, object | None]:
+    """Return VAE and, where the backbone reads it, CLIP vision; check that the other expert's file can be read.
+
+    Raises:
+        ValueError: a file is missing or broken.
+    """
+    config, clip_vision = trainer.config, None
+    if config.samples.other_expert:
+        read_header(find_model("diffusion_models", config.samples.other_expert, "samples.other_expert"))
     vae = encoders.load_vae(find_encoder(config.model, "vae"))
-    clip_vision = None
     if trainer.backbone.needs_clip_vision:
         clip_vision = encoders.load_clip_vision(find_encoder(config.model, "clip_vision"))
-    story = make_story(config, next(iter(trainer.data.validation()), None) or trainer.data.example(config.seed, 0, 0), vae)
-    return lambda should_stop: _sample_or_skip(SampleMaker(trainer, story, vae, clip_vision, should_stop), run)
+    return vae, clip_vision
 
 
-def _sample_or_skip(maker: SampleMaker, run: RunFolder) -> Path | None:
-    """Make a video. If that fails or the run should stop, return None: training goes on without it."""
+def made_or_skipped(make: Callable[[], Made], what: str) -> Made | None:
+    """Return what `make` returns. If it fails or the run should stop, return None: training goes on without it."""
     try:
-        return make_sample(maker, run)
+        return make()
     except SampleAbandoned:
-        _log.info("SVI: the sample video of step %d is abandoned, because the run stops", maker.trainer.step)
+        _log.info("SVI: %s is abandoned, because the run stops", what)
     except Exception as error:
         if is_out_of_memory(error):
-            _log.warning("SVI: memory ran out during a sample video; training goes on without it (%s)", error)
+            _log.warning("SVI: memory ran out during %s; training goes on without it (%s)", what, error)
         else:
-            _log.warning(
-                "SVI: the sample video of step %d failed; training goes on without it", maker.trainer.step, exc_info=True
-            )
+            _log.warning("SVI: %s failed; training goes on without it", what, exc_info=True)
         encoders.unload_encoders()
     return None
 
@@ -191,7 +210,7 @@ def make_sample(maker: SampleMaker, run: RunFolder) -> Path:
     schedule = Schedule(tuple(Paragraph(ClipSpec(prompt)) for prompt in maker.story.prompts))
     plan = ClipPlan(config.samples.num_clips, schedule, config.data.svi_layout, config.samples.seed)
     rows: list[StripRow] = []
-    with RunStore(work) as store, _other_expert(maker):
+    with RunStore(work) as store, other_expert(maker):
         path, _ = make_video(plan, maker, GrowingVideo(store), on_clip=lambda clip: rows.append(_row(clip)))
         path.replace(final)
     Image.fromarray(draw_filmstrip(rows)).save(final.with_suffix(".png"))
@@ -200,8 +219,8 @@ def make_sample(maker: SampleMaker, run: RunFolder) -> Path:
 
 
 @contextmanager
-def _other_expert(maker: SampleMaker) -> Iterator[None]:
-    """Load the other expert for one video, if its file is given."""
+def other_expert(maker: SampleMaker) -> Iterator[None]:
+    """Load the other expert for as long as the context lasts, if its file is given."""
     if maker.trainer.config.samples.other_expert:
         maker.other = load_other_expert(maker.trainer.config)
     try:

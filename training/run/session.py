@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -21,11 +21,13 @@ from training.method.trainer import ExampleSource, Trainer
 from training.model.comfy_runtime import find_model
 from training.model.encoder_files import ENCODER_FOLDERS, find_encoder, width_read_by
 from training.run.assembly import assemble, load_configured_backbone, read_configured_start
+from training.run.chains import Chains
 from training.run.checkpoint import checkpoints, newest_start, require_disk_space, restore_newest
+from training.run.diagnosis import diagnose, diagnosis_text, make_diagnoser
 from training.run.dry_run import dry_run_text
 from training.run.error_source import find_source, open_image_errors
 from training.run.loop import complete_lora_files, train
-from training.run.progress import MakeSample, Progress, no_sample
+from training.run.progress import MakeDiagnosis, MakeSample, Progress, no_diagnosis, no_sample
 from training.run.report import write_report
 from training.run.run_folder import RunFolder, resumed_config
 from training.run.samples import make_sampler
@@ -41,7 +43,9 @@ MORE_MEMORY_RESUMED = "Add memory.swapped_blocks=40 memory.offload_block_inputs=
 _log = logging.getLogger(__name__)
 
 
-def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | None, dry_run: bool) -> int:
+def run_command(
+    paths: Sequence[Path], overrides: Sequence[str], resume: Path | None, dry_run: bool, with_diagnosis: bool = False
+) -> int:
     """Run what `python -m training.erft` was asked for; return the exit status: 0, or 128 + the signal that ended it early.
 
     Raises:
@@ -56,10 +60,11 @@ def run_command(paths: Sequence[Path], overrides: Sequence[str], resume: Path | 
     group = join_group()
     try:
         if dry_run:
-            print_dry_run(config, group, resume=resume is not None)
+            print_dry_run(config, group, with_diagnosis, resume=resume is not None)
             return 0
         with explain_out_of_memory("training", MORE_MEMORY if resume is None else MORE_MEMORY_RESUMED):
-            number = run_training(config, group, open_cache, resume=resume is not None, sampler=make_sampler)
+            sees = {"sampler": make_sampler, "diagnoser": make_diagnoser}
+            number = run_training(config, group, open_cache, resume=resume is not None, **sees)
     finally:
         group.close()
     if number:
@@ -128,22 +133,58 @@ def _require_same_encoders(config: TrainingConfig, cached_with: Mapping[str, str
             )
 
 
-def print_dry_run(config: TrainingConfig, group: Group, *, resume: bool = False) -> None:
-    """Print what the run would train, measure one step, and draw the first batch. Nothing is trained or saved.
+def diagnose_base(paths: Sequence[Path], overrides: Sequence[str], output: Path | None) -> None:
+    """Diagnose the base that the settings name, and print what was found. Nothing is trained.
+
+    Args:
+        paths: files of --config.
+        overrides: ``section.key=value``.
+        output: folder for diagnosis.json and report.html; None: the run's.
+
+    Raises:
+        ValueError: a setting or file is unusable.
+        RuntimeError: memory ran out; the message says what helps.
+    """
+    config = load_config(paths, overrides)
+    if output is not None:
+        config = replace(config, run=str(output))
+    require_trainable(config)
+    group = Group()
+    trainer = _open_trainer(config, group, _open_examples(config, group), Path(config.run), resume=False)
+    with closing(trainer.banks), explain_out_of_memory("the diagnosis", MORE_MEMORY):
+        sys.stdout.write(_diagnosed(trainer) + "\n")
+
+
+def _diagnosed(trainer: Trainer) -> str:
+    """Diagnose the model and write the result into the run's folder; return it as text."""
+    found = diagnose(trainer, Chains(trainer))
+    return f"{diagnosis_text(found)}\nreport        {found.save(Path(trainer.config.run))}"
+
+
+def _open_examples(config: TrainingConfig, group: Group) -> ExampleSource:
+    return open_cache(config, config.loop.examples_per_step(group.size))
+
+
+def print_dry_run(config: TrainingConfig, group: Group, with_diagnosis: bool, *, resume: bool = False) -> None:
+    """Print what the run would train, measure one step, draw the first batch, and diagnose the base if asked.
+
+    Nothing is trained or saved.
 
     Raises:
         ValueError: a setting or file is unusable.
     """
     run = Path(config.run)
-    data = open_cache(config, config.loop.examples_per_step(group.size))
+    data = _open_examples(config, group)
     source = find_source(config, data)
     trainer = _open_trainer(config, group, data, run, resume)
     if resume:
         trainer.start = trainer.start or newest_start(run)
     with closing(trainer.banks), explain_out_of_memory("one training step", MORE_MEMORY):
         text = dry_run_text(trainer, run, source)
-    if group.is_first:
-        sys.stdout.write(text + "\n")
+        if group.is_first:
+            sys.stdout.write(text + "\n")
+            if with_diagnosis:
+                sys.stdout.write(_diagnosed(trainer) + "\n")
 
 
 def run_training(
@@ -153,6 +194,7 @@ def run_training(
     *,
     resume: bool = False,
     sampler: Callable[[Trainer, RunFolder], MakeSample] | None = None,
+    diagnoser: Callable[[Trainer, RunFolder], MakeDiagnosis] | None = None,
 ) -> int:
     """Train as `config` says. Return what ended the run early: a signal's number, `stop_signal.BY_FILE`, or 0.
 
@@ -162,6 +204,7 @@ def run_training(
         open_data: returns the examples, given the settings and the number of examples in a step.
         resume: start from the newest checkpoint, or from step 0 if there is none.
         sampler: returns the function that makes a run's sample videos; None: no sample videos.
+        diagnoser: returns the function that diagnoses the model of a run; None: no diagnoses.
 
     Raises:
         ValueError: a setting, a file or the run's folder is unusable.
@@ -178,7 +221,9 @@ def run_training(
         with closing(trainer.banks):
             require_room_for_banks(trainer)
             _begin(trainer, run, resume)
-            with closing(Progress(trainer, run, sampler(trainer, run) if sampler else no_sample)) as progress:
+            make_sample = sampler(trainer, run) if sampler else no_sample
+            make_diagnosis = diagnoser(trainer, run) if diagnoser else no_diagnosis
+            with closing(Progress(trainer, run, make_sample, make_diagnosis)) as progress:
                 progress.begin(stop.should_stop)
                 return train(trainer, run, stop, progress.on_step, progress.evaluate)
 

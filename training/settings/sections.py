@@ -12,6 +12,7 @@ from svi_core.flow.flow_matching import BOUNDARY, EXPERT_RANGES, TimestepWeighti
 from svi_core.recycling.error_recycling import ErrorRecyclingConfig
 from training.settings.checks import require
 from training.settings.data import DataConfig, DropConfig
+from training.settings.diagnosis import DiagnosisConfig
 from training.settings.lora import LoraConfig
 
 
@@ -253,6 +254,7 @@ class TrainingConfig:
         loop: length of the run, batch size, checkpoints.
         validation: the loss on held-out clips.
         samples: sample videos during training.
+        diagnosis: chains of clips that show whether the method applies.
     """
 
     preset: str = ""
@@ -270,6 +272,7 @@ class TrainingConfig:
     loop: LoopConfig = field(default_factory=LoopConfig)
     validation: ValidationConfig = field(default_factory=ValidationConfig)
     samples: SampleConfig = field(default_factory=SampleConfig)
+    diagnosis: DiagnosisConfig = field(default_factory=DiagnosisConfig)
 
     @property
     def run_name(self) -> str:

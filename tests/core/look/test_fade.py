@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from svi_core.look.fade import ClipLook, fade, look_at
+from svi_core.look.fade import ClipLook, fade, joined, look_at
 
 
 def checkerboard(square: int, low: float, high: float, num_frames: int = 2, moving: bool = False) -> torch.Tensor:
@@ -50,6 +50,13 @@ def test_colours_are_means_over_pixels_and_frames():
     look = look_at(frames)
     torch.testing.assert_close(look.colour, torch.tensor([[0.9, 0.5, 0.1]]))
     torch.testing.assert_close(look.saturation, torch.tensor([0.8]))
+
+
+def test_looks_are_joined_in_order():
+    clips = torch.cat([checkerboard(4, 0.25, 0.75), checkerboard(1, 0.4, 0.6), checkerboard(2, 0.1, 0.2)])
+    together, parts = look_at(clips), joined([look_at(clips[:2]), look_at(clips[2:])])
+    for name in ("contrast", "spectrum", "motion", "saturation", "colour"):
+        torch.testing.assert_close(getattr(parts, name), getattr(together, name))
 
 
 @pytest.mark.parametrize("shape", [(1, 1, 3, 32, 32), (1, 5, 3, 32, 8)])

@@ -134,7 +134,7 @@ def test_the_report_shows_all_of_it(wan_folder, tmp_path):
 
 def test_a_report_of_nothing_is_an_error(tmp_path, capsys):
     from training.report import main
-    from training.run.report import chart
+    from training.run.charts import chart
 
     assert main([str(tmp_path)]) == 2 and "holds no run" in capsys.readouterr().err
     assert chart("empty", {"a": [(1, None), (2, math.nan)]}) == ""
