@@ -10,8 +10,8 @@ help: ## list the targets
 demo: ## make a long video in a real ComfyUI on CPU: make demo [IMAGE=my.png] [PROMPTS=my.txt] [CLIPS=5] [SEED=1]
 	@$(PYTHON) -m demo $${IMAGE:+--image "$$IMAGE"} $${PROMPTS:+--prompts "$$PROMPTS"} $${CLIPS:+--clips "$$CLIPS"} $${SEED:+--seed "$$SEED"}
 
-test: ## run the whole test suite
-	@$(PYTHON) -m tests
+test: ## run the test suite: make test [SLOW=1]
+	@$(PYTHON) -m tests $${SLOW:+--slow}
 
 train: ## train a tiny SVI LoRA on the CPU, from clips of the demo's world: the path of README's "Training"
 	@$(PYTHON) -m demo.make_clips datasets/tiny

@@ -2,7 +2,7 @@
 
 from comfy_api.latest import io
 
-from ..svi_core.flow.few_steps import MAX_STEPS, few_step_sigmas
+from ..svi_core.flow.few_steps import FEW_STEPS_BOUNDARY, MAX_STEPS, few_step_sigmas
 from .bridge.schemas import boundary_input, svi_schema
 from .bridge.validation import complaint
 
@@ -30,7 +30,10 @@ class SVIFewStepSigmas(io.ComfyNode):
                     step=0.1,
                     tooltip="5 as in SVI's training. More moves steps to higher noise (official 2.0 workflow: 8).",
                 ),
-                boundary_input("Sigma at which the low-noise expert takes over. Use the boundary output for SVI Generate."),
+                boundary_input(
+                    FEW_STEPS_BOUNDARY,
+                    "Sigma at which the low-noise expert takes over. Use the boundary output for SVI Generate.",
+                ),
             ],
             outputs=[
                 io.Sigmas.Output("sigmas", tooltip="All steps, for sigmas of SVI Generate."),

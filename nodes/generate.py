@@ -14,6 +14,7 @@ from ..svi_core.clips.continuation import VideoStart
 from ..svi_core.clips.growing_video import GrowingVideo, make_video
 from ..svi_core.clips.video_settings import VideoSettings
 from ..svi_core.files.output_folder import check_output_prefix, run_folder
+from ..svi_core.flow.flow_matching import BOUNDARY
 from ..svi_core.schedule.spec import MAX_CLIPS
 from ..svi_core.store.run_store import RunStore
 from ..svi_core.store.space import within_budget
@@ -205,7 +206,9 @@ def run_inputs() -> list[io.Input]:
             advanced=True,
             tooltip="per clip: seed + 42 for each clip, as the authors do. fixed: the same noise for all.",
         ),
-        boundary_input("Sigma below which the low-noise expert takes over: 0.9 for Wan 2.2 I2V; the authors use 0.875.", True),
+        boundary_input(
+            BOUNDARY, "Sigma below which the low-noise expert takes over: 0.875 as the authors; 0.9 with LightX2V.", True
+        ),
         prefix_input(
             "svi/video",
             "The run's folder in ComfyUI's output folder. Another run in it reuses finished clips. May hold "

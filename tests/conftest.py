@@ -21,14 +21,26 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_MODELS_SCRIPT = REPOSITORY / "tests" / "e2e" / "tiny_models.py"
 TINY_TALK_MODELS_SCRIPT = TINY_MODELS_SCRIPT.with_name("tiny_talk_models.py")
 DEMO_MODELS = REPOSITORY / "demo" / "models"
-SLOWEST_ROOMS = ("browser", "e2e", "benchmarks", "training")
+SLOWEST_ROOMS = ("browser", "e2e", "benchmarks", "training", "demo", "kill", "fuzz")
 
 hypothesis.settings.register_profile("svi", deadline=None)  # a busy machine is slow, not wrong
 hypothesis.settings.load_profile("svi")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the rooms with the longest files first: workers take files in this order, and the short ones fill the end."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add the option that runs all there is."""
+    parser.addoption("--slow", action="store_true", help="also run the tests marked slow, as CI does once a week")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave slow tests out unless they are asked for, and put the rooms with the longest files first.
+
+    Workers take files in this order, and the short ones fill the end.
+    """
+    if not config.getoption("--slow"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in slow]
     rooms = [REPOSITORY / "tests" / room for room in SLOWEST_ROOMS]
     items.sort(key=lambda item: next((place for place, room in enumerate(rooms) if room in item.path.parents), len(rooms)))
 

@@ -13,7 +13,19 @@ def in_the_repository(monkeypatch):
     monkeypatch.chdir(REPOSITORY)
 
 
-@pytest.mark.parametrize("arguments", [[], ["-k", "a_killed_run"], ["-m", "not browser", "-x"], ["-n", "0"], ["-n0"]], ids=str)
+def collected(room, *marks):
+    return SimpleNamespace(path=REPOSITORY / "tests" / room / "test_x.py", get_closest_marker=lambda name: name in marks)
+
+
+def configured(slow):
+    left_out = []
+    hook = SimpleNamespace(pytest_deselected=lambda items: left_out.extend(items))
+    return SimpleNamespace(getoption=lambda name: slow, hook=hook, left_out=left_out)
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["--slow"], ["-k", "a_killed_run"], ["-m", "not browser", "-x"], ["-n", "0"], ["-n0"]], ids=str
+)
 def test_the_suite_is_shared_out_and_the_users_options_win(arguments):
     assert pytest_arguments(arguments) == [*WORKERS, *arguments]
 
@@ -24,9 +36,17 @@ def test_a_path_is_tested_in_one_process(path):
 
 
 def test_the_slowest_rooms_are_collected_first():
-    items = [SimpleNamespace(path=REPOSITORY / "tests" / room / "test_x.py") for room in ("core", "e2e", "nodes", "browser")]
-    pytest_collection_modifyitems(items)
+    items = [collected(room) for room in ("core", "e2e", "nodes", "browser")]
+    pytest_collection_modifyitems(configured(slow=False), items)
     assert [item.path.parent.name for item in items] == ["browser", "e2e", "core", "nodes"]
+
+
+def test_slow_tests_run_when_they_are_asked_for():
+    quick, slow = collected("core"), collected("kill", "slow")
+    for asked_for, kept, left_out in ((True, [slow, quick], []), (False, [quick], [slow])):
+        items, config = [quick, slow], configured(asked_for)
+        pytest_collection_modifyitems(config, items)
+        assert items == kept and config.left_out == left_out
 
 
 def test_one_worker_has_all_of_the_browser():

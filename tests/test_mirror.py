@@ -49,6 +49,7 @@ TESTED_ELSEWHERE = {
     "training/model/encoder_files.py": "training/model/test_encoders.py",
     "training/model/execution.py": "training/model/test_backbone.py",
     "training/model/loading.py": "training/model/test_backbone.py",
+    "training/bank.py": "training/run/test_error_source.py",
     "training/settings/checks.py": "training/settings/test_reader.py",
     # Data alone, or a function of a few lines: those who read it are tested.
     "svi_core/flow/timestep_grid.py": "core/recycling/test_error_recycling.py",
@@ -64,6 +65,7 @@ TESTED_ELSEWHERE = {
     "training/model/conditions.py": "training/method/test_erft_step.py",
     "training/settings/data.py": "training/data/test_windows.py",
     "training/settings/diagnosis.py": "training/settings/test_reader.py",
+    "training/settings/lora.py": "training/settings/test_reader.py",
     "training/settings/sections.py": "training/settings/test_reader.py",
     # Needs ComfyUI's queue, models or server: tested in a graph.
     "nodes/bridge/clip_times.py": "nodes/dry_run/test_plan.py",

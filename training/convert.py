@@ -10,22 +10,17 @@ Source: docs/METHOD.md, 6.2.
 """
 
 import argparse
-import re
 import sys
 from pathlib import Path
 
-from torch import Tensor
-
 from svi_core.conditioning.dance import pose_state
 from svi_core.files.safetensors_file import read_tensors, write_tensors
-from svi_core.systems.lora import read_lora
+from svi_core.systems.lora import LoraFile, read_lora
 from svi_core.systems.lora_keys import COMFY_PREFIX
 from svi_core.systems.pose_keys import POSE_KEY
+from training.model.lora_pairs import LowRankPair, low_rank_pairs
 
 DIALECTS = {"comfy": COMFY_PREFIX, "official": "", "official-1.0": "pipe.dit."}
-_SIDES = {"lora_A": "lora_A", "lora_down": "lora_A", "lora_B": "lora_B", "lora_up": "lora_B"}
-_PAIR_KEY = re.compile(r"^(?P<module>.+)\.(?P<side>lora_A|lora_B|lora_down|lora_up)(?:\.weight)?$")
-_KOHYA = re.compile(r"^lora_unet_+blocks_(\d+)_(?:(self_attn|cross_attn)_(\w+)|ffn_(\d))$")
 
 
 def convert(source: Path, destination: Path, dialect: str) -> int:
@@ -40,19 +35,18 @@ def convert(source: Path, destination: Path, dialect: str) -> int:
     if dialect not in DIALECTS:
         raise ValueError(f"dialect is {dialect!r}: use one of {', '.join(DIALECTS)}.")
     lora = read_lora(source)
-    pairs, alphas = _pairs(lora.tensors, source)
+    pairs = _pairs(lora, source)
     converted = {}
-    for module, sides in pairs.items():
-        up, down = sides["lora_B"], sides["lora_A"]
-        alpha = alphas.get(module)
+    for module, pair in pairs.items():
+        up = pair.up
         if dialect == "comfy":
             names = ("lora_A.weight", "lora_B.weight")
-            if alpha is not None:
-                converted[f"{COMFY_PREFIX}{module}.alpha"] = alpha
+            if pair.alpha is not None:
+                converted[f"{COMFY_PREFIX}{module}.alpha"] = pair.alpha
         else:
             names = ("lora_A.default.weight", "lora_B.default.weight")
-            up = up if alpha is None else (up.float() * (float(alpha) / down.shape[0])).to(up.dtype)
-        for name, matrix in zip(names, (down, up), strict=True):
+            up = up if pair.alpha is None else (up.float() * pair.scale).to(up.dtype)
+        for name, matrix in zip(names, (pair.down, up), strict=True):
             converted[f"{DIALECTS[dialect]}{module}.{name}"] = matrix
     if lora.num_pose_tensors:
         poses = pose_state(read_tensors(source)[0])
@@ -61,33 +55,18 @@ def convert(source: Path, destination: Path, dialect: str) -> int:
     return len(pairs)
 
 
-def _pairs(tensors: dict[str, Tensor], source: Path) -> tuple[dict[str, dict[str, Tensor]], dict[str, Tensor]]:
-    """Return the matrices by bare module name and side, and the alphas by bare module name.
+def _pairs(lora: LoraFile, source: Path) -> dict[str, LowRankPair]:
+    """Return the low-rank pairs by bare module name.
 
     Raises:
-        ValueError: a key belongs to no pair, or a pair lacks a matrix.
+        ValueError: the file holds something else, or nothing.
     """
-    pairs: dict[str, dict[str, Tensor]] = {}
-    alphas = {}
-    for key, tensor in tensors.items():
-        if key.endswith(".alpha"):
-            alphas[_bare(key.removesuffix(".alpha"))] = tensor
-        elif match := _PAIR_KEY.match(key):
-            pairs.setdefault(_bare(match["module"]), {})[_SIDES[match["side"]]] = tensor
-        else:
-            raise ValueError(f"{source}: {key!r} does not belong to a low-rank pair; only those can be converted.")
-    halves = [module for module, sides in pairs.items() if len(sides) != 2]
-    if halves or not pairs:
-        raise ValueError(f"{source}: {halves[0] + ' has only one matrix' if halves else 'holds no low-rank pair'}.")
-    return pairs, alphas
-
-
-def _bare(module: str) -> str:
-    """Return a module name of any dialect without its prefix, such as ``blocks.0.self_attn.q``."""
-    if match := _KOHYA.match(module):
-        block, attention, name, ffn = match.groups()
-        return f"blocks.{block}.{attention}.{name}" if attention else f"blocks.{block}.ffn.{ffn}"
-    return module.removeprefix(COMFY_PREFIX)
+    pairs, others = low_rank_pairs(lora.tensors)
+    if others:
+        raise ValueError(f"{source}: {others[0]!r} does not belong to a low-rank pair; only those can be converted.")
+    if not pairs:
+        raise ValueError(f"{source}: holds no low-rank pair.")
+    return pairs
 
 
 def main(arguments: list[str] | None = None) -> int:

@@ -7,8 +7,8 @@
     python -m training.erft --resume runs/mine                                        # resume, bit for bit
     torchrun --nproc-per-node 8 -m training.erft --config training/configs/film.toml  # on eight GPUs
 
-All settings are explained in training/settings/ (sections.py and data.py). Each can be given as section.key=value. Several
---config files add up; later files win over earlier ones.
+All settings are explained in training/settings/ (sections.py, data.py, lora.py). Each can be given as section.key=value.
+Several --config files add up; later files win over earlier ones.
 Ctrl-C, SIGTERM or a file called stop in the run's folder: the run saves a checkpoint and ends. Under torchrun prefer the file,
 `touch runs/mine/stop`: torchrun passes a signal on, but kills processes that are still saving 30 seconds later. Earlier
 checkpoints stay.

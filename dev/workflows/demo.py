@@ -35,4 +35,6 @@ def tiny_demo(graph: GraphLayout) -> None:
     text = DEMO_PROMPTS.read_text(encoding="utf-8").strip()
     links |= prompt_texts(right.group("3 - Prompts", PROMPTS), clip, text, "", heights=(170, 60))
     links |= sampling(right.group("4 - Sampling", SAMPLING), high, 10, "2.0 Pro")
-    generate(graph.column(480).group("5 - Video", VIDEO), links, "svi/demo", num_clips=3, cfg=2.0, seed=0)
+    generate(
+        graph.column(480).group("5 - Video", VIDEO), links, "svi/demo", num_clips=3, cfg=2.0, seed=0, boundary=0.9
+    )  # as its models were trained

@@ -6,6 +6,8 @@ from dev.workflows.graph_layout import Column, GraphLayout, Node
 from dev.workflows.weight_files import HIGH, LIGHT_HIGH, LIGHT_LOW, LOW, SVI_HIGH, SVI_LOW, TEXT_ENCODER, VAE, downloads
 
 NOTES, MODELS, REFERENCE, PROMPTS, SAMPLING, VIDEO = "#5b5f66", "#3f6a8e", "#4f7a4f", "#a0692f", "#6b5596", "#98484f"
+BOUNDARY = 0.875  # as SVI's authors
+FEW_STEPS_BOUNDARY = 0.9  # with which LightX2V samples Wan 2.2 I2V
 EXAMPLE_IMAGE = "example.png"  # in the input folder of every ComfyUI
 
 
@@ -82,7 +84,7 @@ def svi_layout(group: Any, variant: str) -> Node:
 
 def generate(group: Any, links: dict[str, Node], prefix: str, **settings: Any) -> Node:
     """Add SVI Generate and, beside it, the node that saves its video; `settings` override the usual values."""
-    usual = {"seed": 42, "seed_mode": "per clip", "boundary": 0.9}
+    usual = {"seed": 42, "seed_mode": "per clip", "boundary": BOUNDARY}
     video = group.add("SVIGenerate", **usual | links | settings, filename_prefix=prefix)
     save_video(group, video, prefix)
     return video

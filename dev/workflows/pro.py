@@ -3,6 +3,7 @@
 from dev.workflows.graph_layout import GraphLayout, Node
 from dev.workflows.parts import (
     EXAMPLE_IMAGE,
+    FEW_STEPS_BOUNDARY,
     NOTES,
     PROMPTS,
     REFERENCE,
@@ -25,7 +26,9 @@ EXAMPLE_VIDEO = "example.mp4"  # the user's own
 def loop_2_0_pro(graph: GraphLayout) -> None:
     """Wan 2.2 with SVI 2.0 Pro: the whole loop in one node."""
     links = _until_video(graph, "loop_2.0_pro", 650, paragraphs(STORY))
-    generate(graph.column(520).group("5 - Video", VIDEO), links, "svi/2.0_pro", num_clips=3, cfg=1.0)
+    generate(
+        graph.column(520).group("5 - Video", VIDEO), links, "svi/2.0_pro", num_clips=3, cfg=1.0, boundary=FEW_STEPS_BOUNDARY
+    )
 
 
 def long_story(graph: GraphLayout) -> None:
@@ -42,7 +45,9 @@ def long_story(graph: GraphLayout) -> None:
         anchors = {"anchors": group.add("SVINamedAnchor", name=name, anchor=encoded, **anchors)}
     made = graph.column(520).group("5 - Video", VIDEO)
     output = made.add("SVIOutput", **{**OUTPUT, "budget_gb": 20.0})
-    video = generate(made, links | anchors | {"output": output}, "svi/long_story", num_clips=8, cfg=1.0)
+    video = generate(
+        made, links | anchors | {"output": output}, "svi/long_story", num_clips=8, cfg=1.0, boundary=FEW_STEPS_BOUNDARY
+    )
     seen = graph.column(560).group("6 - Plan, filmstrip, report", NOTES)
     plan = seen.add("SVIPlan", title="Plan: shown before anything loads", video=video, plan_only=True)
     seen.add("PreviewImage", title="The plan as a picture", preview_height=220, images=plan["picture"])
@@ -59,14 +64,16 @@ def extend_2_0_pro(graph: GraphLayout) -> None:
     loaded = before.add("LoadVideo", preview_height=640, file=EXAMPLE_VIDEO)
     start = before.add("SVIContinueVideo", video=loaded, run="", trim_end=0)
     made = graph.column(520).group("5 - Video", VIDEO)
-    generate(made, links | {"continue_from": start}, "svi/extended", num_clips=2, cfg=1.0)
+    generate(made, links | {"continue_from": start}, "svi/extended", num_clips=2, cfg=1.0, boundary=FEW_STEPS_BOUNDARY)
 
 
 def reroll_2_0_pro(graph: GraphLayout) -> None:
     """The loop with a filmstrip, to find a bad clip and give it another seed."""
     story = "\n\n".join((STORY[0], f"[seed 1234]\n{STORY[1]}", STORY[2]))
     links = _until_video(graph, "reroll_2.0_pro", 470, story)
-    video = generate(graph.column(520).group("5 - Video", VIDEO), links, "svi/reroll", num_clips=3, cfg=1.0)
+    video = generate(
+        graph.column(520).group("5 - Video", VIDEO), links, "svi/reroll", num_clips=3, cfg=1.0, boundary=FEW_STEPS_BOUNDARY
+    )
     seen = graph.column(620).group("6 - Which clip went wrong?", NOTES)
     strip = seen.add("SVIFilmstrip", video=video, columns=5, frame_width=240, clip_length=0)
     seen.add("PreviewImage", title="One row per clip", preview_height=420, images=strip)

@@ -1,7 +1,19 @@
 """A story of 15 seconds: storyline prompts with a character line, distilled sampling in five steps."""
 
 from dev.workflows.graph_layout import GraphLayout, Node
-from dev.workflows.parts import MODELS, NOTES, PROMPTS, SAMPLING, VIDEO, encoders, generate, prompt_texts, reference, svi_layout
+from dev.workflows.parts import (
+    FEW_STEPS_BOUNDARY,
+    MODELS,
+    NOTES,
+    PROMPTS,
+    SAMPLING,
+    VIDEO,
+    encoders,
+    generate,
+    prompt_texts,
+    reference,
+    svi_layout,
+)
 from dev.workflows.texts import NEGATIVE_CHINESE, note
 from dev.workflows.weight_files import (
     HIGH,
@@ -40,7 +52,7 @@ def story_2_0_pro(graph: GraphLayout) -> None:
     links |= prompt_texts(words, clip, written["text"], NEGATIVE_CHINESE, (60, 60), "Negative prompt (not used at cfg 1)")
     steps = graph.column(460).group("5 - Sampling", SAMPLING)
     links["sampler"] = steps.add("KSamplerSelect", sampler_name="euler")
-    sigmas = steps.add("SVIFewStepSigmas", steps_high_noise=2, steps_low_noise=3, shift=5.0, boundary=0.9)
+    sigmas = steps.add("SVIFewStepSigmas", steps_high_noise=2, steps_low_noise=3, shift=5.0, boundary=FEW_STEPS_BOUNDARY)
     links["layout"] = svi_layout(steps, "auto")
     links |= {"sigmas": sigmas["sigmas"], "boundary": sigmas["boundary"], "num_clips": written["num_prompts"]}
     generate(graph.column(520).group("6 - Video", VIDEO), links, "svi/story", cfg=1.0)

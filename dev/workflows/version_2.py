@@ -2,6 +2,7 @@
 
 from dev.workflows.graph_layout import GraphLayout, Node
 from dev.workflows.parts import (
+    FEW_STEPS_BOUNDARY,
     MODELS,
     NOTES,
     PROMPTS,
@@ -49,7 +50,7 @@ def loop_2_0_wan22(graph: GraphLayout) -> None:
     links |= prompt_texts(words, clip, paragraphs(STORY), NEGATIVE_CHINESE, heights=(290, 90))
     steps = graph.column(460).group("4 - Sampling", SAMPLING)
     links["sampler"] = steps.add("KSamplerSelect", sampler_name="euler")
-    sigmas = steps.add("SVIFewStepSigmas", steps_high_noise=3, steps_low_noise=3, shift=8.0, boundary=0.9)
+    sigmas = steps.add("SVIFewStepSigmas", steps_high_noise=3, steps_low_noise=3, shift=8.0, boundary=FEW_STEPS_BOUNDARY)
     links["layout"] = svi_layout(steps, "2.0")
     links |= {"sigmas": sigmas["sigmas"], "boundary": sigmas["boundary"], "num_clips": links["prompts"]["num_prompts"]}
     generate(graph.column(520).group("5 - Video", VIDEO), links, "svi/2.0", cfg=1.5)

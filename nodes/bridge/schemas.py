@@ -24,9 +24,9 @@ def seed_input(tooltip: str) -> io.Input:
     return io.Int.Input("seed", default=0, min=0, max=MAX_SEED, control_after_generate=fixed, tooltip=tooltip)
 
 
-def boundary_input(tooltip: str, advanced: bool | None = None) -> io.Input:
+def boundary_input(default: float, tooltip: str, advanced: bool | None = None) -> io.Input:
     """Return the input for the sigma at which Wan 2.2 switches experts."""
-    limits = {"default": 0.9, "min": 0.01, "max": 0.99, "step": 0.005}
+    limits = {"default": default, "min": 0.01, "max": 0.99, "step": 0.005}
     return io.Float.Input("boundary", tooltip=tooltip, advanced=advanced, **limits)
 
 

@@ -12,6 +12,7 @@ import torch
 from .flow_matching import num_high_noise_steps, shifted_sigmas
 
 MAX_STEPS = 100  # of one expert
+FEW_STEPS_BOUNDARY = 0.9  # Wan's own, with which LightX2V samples
 
 
 def few_step_sigmas(num_high: int, num_low: int, shift: float, boundary: float) -> torch.Tensor:

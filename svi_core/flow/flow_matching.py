@@ -14,6 +14,7 @@ import torch
 
 NUM_TRAINING_IDS = 1000
 TRAINED_SHIFT = 5.0
+BOUNDARY = 0.875  # sigma at which Wan 2.2's low-noise expert takes over, as SVI's authors sample
 _PURE_NOISE = 0.998  # some schedulers begin a rounding error below 1
 
 
@@ -146,7 +147,7 @@ def num_high_noise_steps(sigmas: torch.Tensor, boundary: float) -> int:
         ValueError: `boundary` is not within (0, 1).
     """
     if not 0.0 < boundary < 1.0:
-        raise ValueError(f"boundary is {boundary}: use a noise level between 0 and 1, 0.9 for Wan 2.2 I2V.")
+        raise ValueError(f"boundary is {boundary}: use a noise level between 0 and 1, {BOUNDARY} for Wan 2.2 I2V.")
     return int((sigmas[:-1] >= boundary).sum())
 
 

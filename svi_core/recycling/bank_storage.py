@@ -82,10 +82,7 @@ class MemoryStorage:
 
     def write(self, values: torch.Tensor, sigma: float, square_norm: float) -> Entry:
         """Store a copy of `values`."""
-        entry = Entry(self._next_place, sigma, square_norm)
-        self._values[entry.place] = values.clone()
-        self._next_place += 1
-        return entry
+        return self._keep(values.clone(), sigma, square_norm)
 
     def read(self, entry: Entry) -> torch.Tensor:
         """Return the stored values themselves."""
@@ -104,6 +101,14 @@ class MemoryStorage:
         """Go back to `snapshot`.
 
         Raises:
+            ValueError: see :meth:`adopt`.
+        """
+        self.adopt({name: values.clone() for name, values in snapshot.items()})
+
+    def adopt(self, snapshot: Mapping[str, torch.Tensor]) -> None:
+        """Go back to `snapshot`, keeping its tensors themselves, which may be mapped from a file.
+
+        Raises:
             ValueError: the snapshot is of a bank on disk, or of another shape, grid or dtype.
         """
         if "places" in snapshot or "grids" not in snapshot:
@@ -117,7 +122,7 @@ class MemoryStorage:
         self.clear()
         facts = (snapshot[name].tolist() for name in ("grids", "sigmas", "square_norms"))
         for index, (grid, sigma, square_norm) in enumerate(zip(*facts, strict=True)):
-            self.cells[grid].append(self.write(snapshot[f"residual.{index}"], sigma, square_norm))
+            self.cells[grid].append(self._keep(snapshot[f"residual.{index}"], sigma, square_norm))
 
     def clear(self) -> None:
         """Forget all entries."""
@@ -128,3 +133,9 @@ class MemoryStorage:
     def close(self) -> None:
         """Forget all entries."""
         self.clear()
+
+    def _keep(self, values: torch.Tensor, sigma: float, square_norm: float) -> Entry:
+        entry = Entry(self._next_place, sigma, square_norm)
+        self._values[entry.place] = values
+        self._next_place += 1
+        return entry

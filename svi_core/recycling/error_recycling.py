@@ -99,6 +99,7 @@ def draw_injection(
     config: ErrorRecyclingConfig,
     generator: torch.Generator,
     error_slots: range,
+    image_bank: ErrorBank | None = None,
 ) -> ErrorInjection:
     """Draw the errors for an example at noise level `sigma`.
 
@@ -112,6 +113,7 @@ def draw_injection(
         generator: always consumes five random numbers.
         error_slots: slots of the example's conditioning that an image error may cover; if there are fewer than
             `num_image_error_slots`, it covers those; if there are none, there is no image error.
+        image_bank: another bank, which image errors are drawn from; None: `bank`.
 
     Source: SVI (arXiv:2510.09212), Eq. 3 and 5; docs/METHOD.md, 9.5.
     """
@@ -124,10 +126,11 @@ def draw_injection(
         noise_error = _modulated(bank.sample_noise_error(sigma, picks), config, picks)
     if latent_draw < config.latent_prob:
         latent_error = _modulated(bank.sample_latent_error(sigma, picks), config, picks)
-    num_slots = min(config.num_image_error_slots, len(error_slots), bank.entry_shape[1])
+    source = bank if image_bank is None else image_bank
+    num_slots = min(config.num_image_error_slots, len(error_slots), source.entry_shape[1])
     if image_draw < config.image_prob and num_slots > 0:
-        grids = _image_error_grids(bank, sigma, config)
-        image_error = _modulated(bank.sample_image_error(num_slots, picks, grids, config.image_error_window), config, picks)
+        grids = _image_error_grids(source, sigma, config)
+        image_error = _modulated(source.sample_image_error(num_slots, picks, grids, config.image_error_window), config, picks)
     return ErrorInjection(noise_error, latent_error, image_error, is_clean=False)
 
 

@@ -41,6 +41,7 @@ class ErftPreset:
         audio_drop_prob: probability of dropping the audio (Talk).
         pose_drop_prob: probability of dropping the pose (Dance).
         conditioning_drop_prob: probability of dropping conditioning latent and CLIP feature (Dance).
+        first_frame_draws: augmented versions of the first frame for each example; 0: none.
     """
 
     name: str
@@ -64,6 +65,7 @@ class ErftPreset:
     audio_drop_prob: float = 0.0
     pose_drop_prob: float = 0.0
     conditioning_drop_prob: float = 0.0
+    first_frame_draws: int = 0
 
     @property
     def layout(self) -> Layout:
@@ -71,10 +73,29 @@ class ErftPreset:
         return LAYOUTS[self.layout_name]
 
 
-_PRO_SOURCE = (
-    "docs/METHOD.md, 9.9 (data scheme from the authors' issues 75 and 79, expert ranges from DiffSynth); no training code "
-    "is released. Our choice: optimizer, LoRA and probabilities of Shot, one image-error slot on the motion slot, clean anchor."
+_VERSION_2_SOURCE = (
+    "docs/METHOD.md, 9.9 (anchor outside the clip, expert ranges from DiffSynth, the first frame augmented); no training code "
+    "is released. Our choice: all else as Shot, whose layout it is, first clips as in Pro, and 2 draws of the augmentation."
 )
+_PRO_SOURCE = (
+    "docs/METHOD.md, 9.9 (data scheme from the authors' issues 75 and 79, expert ranges from DiffSynth); no training code is "
+    "released. Our choice: optimizer, LoRA and probabilities of Shot, one image-error slot on the motion slot, clean anchor, "
+    "and 2 draws of the first frame's augmentation."
+)
+# The first frame is augmented: README of the authors' branch svi_wan22, "Re-implementation Tips". How many draws is our choice.
+_DRAWS = 2
+
+
+def _version_2(name: str, expert: str) -> ErftPreset:
+    return ErftPreset(
+        name=name,
+        source=_VERSION_2_SOURCE,
+        layout_name="2.0",
+        p_motion=0.9,
+        expert=EXPERT_RANGES[expert],
+        recycling=ErrorRecyclingConfig(clean_prob=0.2),
+        first_frame_draws=_DRAWS,
+    )
 
 
 def _pro(name: str, expert: str) -> ErftPreset:
@@ -85,6 +106,7 @@ def _pro(name: str, expert: str) -> ErftPreset:
         p_motion=0.9,
         expert=EXPERT_RANGES[expert],
         recycling=ErrorRecyclingConfig(clean_prob=0.2, num_image_error_slots=1),
+        first_frame_draws=_DRAWS,
     )
 
 
@@ -135,6 +157,8 @@ PRESETS = {
             learning_rate=2e-5,
             recycling=ErrorRecyclingConfig(clean_prob=0.5, clean_update_prob=1.0, warmup_steps=20),
         ),
+        _version_2("2.0-high", "high"),
+        _version_2("2.0-low", "low"),
         _pro("pro-high", "high"),
         _pro("pro-low", "low"),
     )

@@ -9,6 +9,7 @@ Source: docs/METHOD.md, 3.1 to 3.3 (settings of the released scripts and READMEs
 
 from dataclasses import dataclass
 
+from ..flow.flow_matching import BOUNDARY
 from .layouts import LAYOUTS, Layout, Overlap
 
 WAN21 = "Wan 2.1 I2V 14B 480P"
@@ -67,7 +68,7 @@ class Variant:
     @property
     def boundary(self) -> float | None:
         """Sigma below which the low-noise expert of Wan 2.2 takes over; None for Wan 2.1, a single model."""
-        return 0.875 if self.base == WAN22 else None
+        return BOUNDARY if self.base == WAN22 else None
 
 
 VARIANTS = {

@@ -69,7 +69,9 @@ def tiny_run(comfyui_path, tmp_path_factory):
     return run_once
 
 
-@pytest.mark.parametrize("name", ROWS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in ("kernels", "smallest_card") else ()) for name in ROWS]
+)
 def test_a_benchmark_runs_at_tiny_shapes_and_measures_nothing_twice(tiny_run, name):
     folder, output = tiny_run(name)
     (figures,) = folder.glob(f"{name}*.json")

@@ -54,6 +54,7 @@ def test_stock_copies_every_frame_into_one_batch(server, reference_image):
     assert more >= 2 * (2 * 8) * 64 * 64 * 3 * 4
 
 
+@pytest.mark.slow
 def test_memory_is_flat_from_clip_3_to_clip_20(server, reference_image):
     """The server's own memory while 20 clips of 81 frames are made: its peak in clips 15 to 20 against clips 3 to 8.
 

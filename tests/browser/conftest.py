@@ -31,20 +31,18 @@ def renderer(request: pytest.FixtureRequest) -> str:
     return request.param
 
 
-@pytest.fixture
-def front_end(chromium: Browser, workflow_server: ComfyServer, renderer: str) -> Iterator[FrontEnd]:
-    """The front end in a page of its own, ready, with an empty graph."""
-    yield from open_front_end(chromium, workflow_server, renderer)
-
-
 @pytest.fixture(scope="module")
 def lasting_front_end(chromium: Browser, workflow_server: ComfyServer, renderer: str) -> Iterator[FrontEnd]:
-    """The front end in one page for all tests of a file."""
-    yield from open_front_end(chromium, workflow_server, renderer)
-
-
-def open_front_end(chromium: Browser, server: ComfyServer, renderer: str) -> Iterator[FrontEnd]:
-    server.post_json("/settings", SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "Vue nodes"})
-    opened = FrontEnd(chromium, server.url)
+    """The front end in one page for all tests of a file: to open it takes longer than most of them."""
+    workflow_server.post_json("/settings", SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "Vue nodes"})
+    opened = FrontEnd(chromium, workflow_server.url)
     yield opened
     opened.close()
+
+
+@pytest.fixture
+def front_end(lasting_front_end: FrontEnd) -> FrontEnd:
+    """The page that all tests of a file share, with an empty graph: one after the other, as a user opens workflows."""
+    lasting_front_end.errors.clear()
+    lasting_front_end.new_graph()
+    return lasting_front_end

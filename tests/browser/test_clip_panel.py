@@ -181,6 +181,7 @@ def write_run(folder: Path, num_clips: int, playable: bool = False) -> None:
             write_video(folder / "clips" / clip.segment, [np.full((24, 64, 96, 3), 90, np.uint8)], VideoCoding())
 
 
+@pytest.mark.slow
 def test_a_thousand_clips_are_as_light_as_ten(panel, front_end, comfy_server, renderer, tmp_path):
     run = f"browser/long {renderer.split()[0]}"
     write_run(comfy_server.output_directory / run, 1000)

@@ -10,19 +10,15 @@ from tests.e2e import shipped
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 
 ONCE = pytest.mark.parametrize("renderer", ["classic nodes"], indirect=True)
+CLASSIC_FIRST = pytest.mark.parametrize(
+    "renderer", ["classic nodes", pytest.param("Vue nodes", marks=pytest.mark.slow)], indirect=True
+)
 RUN_MS = 300_000
 
 
 @pytest.fixture(scope="module")
 def object_info(comfy_server):
     return comfy_server.object_info()
-
-
-@pytest.fixture
-def front_end(lasting_front_end):
-    """The page that all tests of this file share, with an empty graph: one after the other, as a user opens workflows."""
-    lasting_front_end.new_graph()
-    return lasting_front_end
 
 
 @ONCE
@@ -34,8 +30,9 @@ def test_the_node_search_finds_every_node(front_end, object_info, tmp_path):
     front_end.page.screenshot(path=tmp_path / "search.png")
 
 
+@CLASSIC_FIRST
 @pytest.mark.parametrize("name", shipped.NAMES)
-def test_a_workflow_opens_from_the_template_browser(front_end, object_info, name, tmp_path):
+def test_a_workflow_opens_from_the_template_browser(front_end, object_info, renderer, name, tmp_path):
     workflow = shipped.read(name)
     front_end.open_template(name)
     front_end.screenshot(tmp_path / f"{name}.png")
@@ -69,6 +66,7 @@ def test_tooltips_come_from_the_locale_unharmed(front_end, object_info):
     assert front_end.page.evaluate(translate, "nodeDefs.SVIConditioning.description") == description
 
 
+@CLASSIC_FIRST
 def test_run_makes_a_video_that_the_page_shows(front_end, comfy_server, renderer, tmp_path):
     front_end.open_template(shipped.DEMO)
     for node_type, values in shipped.small_widgets(front_end.api_graph()).items():

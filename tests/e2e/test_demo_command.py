@@ -45,6 +45,7 @@ def test_the_demo_makes_a_video_of_the_users_own_files(command: list[str]):
     assert "100%  clip 2 of 2" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="sends SIGINT")
 def test_ctrl_c_stops_the_demo_and_tells_where_the_finished_clips_are(command: list[str]):
     def hear_ctrl_c() -> None:

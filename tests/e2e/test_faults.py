@@ -104,7 +104,7 @@ def test_a_full_disk_is_told_with_its_path_and_the_run_goes_on_once_there_is_spa
     """Leave more and more room until the run gets through, so that every kind of file is the one that does not fit."""
     stopped_after = []
     with small_disk(folder_of(server, "disk"), 256) as disk:
-        for free_pages in range(0, 256, 7):
+        for free_pages in range(0, 256, 13):
             fill(disk, free_pages)
             try:
                 server.run(story(server, whole[0], "disk/full"))

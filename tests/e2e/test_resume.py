@@ -15,18 +15,23 @@ from tests.kill.campaign import Kills
 
 pytestmark = pytest.mark.e2e
 
-CLIPS, STEPS = 6, 12
+CLIPS = 6
 
 
-@pytest.fixture(scope="module")
-def server(environment, model_roots, tmp_path_factory):
-    """A server of this module's own, since its tests kill it."""
+@pytest.fixture
+def server(comfy_server):
+    return comfy_server
+
+
+@pytest.fixture
+def killed_server(environment, model_roots, tmp_path_factory):
+    """A server of its own for a test that kills it."""
     with ComfyServer(environment, tmp_path_factory.mktemp("killed"), model_roots=model_roots) as started:
         yield started
 
 
 def graph(server: ComfyServer, image: Path, name: str, **options) -> dict:
-    return loop_graph(server.add_input(image), clips=CLIPS, steps=STEPS, filename_prefix=f"svi/{name}", **options)
+    return loop_graph(server.add_input(image), clips=CLIPS, filename_prefix=f"svi/{name}", **options)
 
 
 def result(server: ComfyServer, name: str) -> list[tuple]:
@@ -80,19 +85,25 @@ def test_a_run_that_began_on_another_day_goes_on_in_its_folder(comfy_server, ref
     assert found.pop("2001-02-03") == 2 and list(found.values()) == [1] and set(found) <= set(days)
 
 
-def test_runs_killed_at_any_moment_go_on_where_they_were(server, reference_image):
+@pytest.mark.slow
+def test_runs_killed_at_any_moment_go_on_where_they_were(killed_server, reference_image):
     """A few rounds, each with one start of the server; `python -m tests.kill comfyui` makes more."""
-    server.run(graph(server, reference_image, "whole"))
+    server = killed_server
+
+    def steps_to_kill_in(name: str) -> dict:
+        return graph(server, reference_image, name, steps=12)
+
+    server.run(steps_to_kill_in("whole"))
     kills = Kills.of_this_process()
 
     def check(chance: Random) -> None:
         name = f"killed{chance.getrandbits(32)}"
         folder = server.output_directory / "svi" / name
-        kill_after(server, graph(server, reference_image, name), folder, chance.randint(1, 4), chance.uniform(0, 0.4))
+        kill_after(server, steps_to_kill_in(name), folder, chance.randint(1, 4), chance.uniform(0, 0.4))
         before = finished(folder)
         kills.num_killed.append(int(len(before) < CLIPS))  # a fast machine may have ended the run
         server.start()
-        outputs = server.run(graph(server, reference_image, name))
+        outputs = server.run(steps_to_kill_in(name))
         after = finished(folder)
         assert before and before == {key: after.get(key) for key in before}, "finished clips are not made again"
         assert result(server, name) == result(server, "whole")

@@ -45,7 +45,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     }
     execute_inside(
         environment,
-        ["-m", "pytest", "-q", "-s", "-o", "faulthandler_timeout=0", *(test for kind in kinds for test in KINDS[kind])],
+        [
+            "-m",
+            "pytest",
+            "-q",
+            "-s",
+            "--slow",
+            "-o",
+            "faulthandler_timeout=0",
+            *(test for kind in kinds for test in KINDS[kind]),
+        ],
     )
 
 

@@ -1,11 +1,15 @@
 """The nodes for distilled models: sigmas per expert, and rows with preset strengths."""
 
+import json
 import sys
+from pathlib import Path
 
 import pytest
 import torch
 
 from tests.e2e.graphs import HIGH, LOW, node
+
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_the_parts_are_those_of_the_whole(pack):
@@ -26,6 +30,24 @@ def test_four_steps_are_those_of_comfyuis_simple_scheduler_at_the_same_shift(pac
     sampling.set_parameters(shift=5.0, multiplier=1000)
     expected = comfy.samplers.calculate_sigmas(sampling, "simple", 4)
     assert torch.allclose(pack.nodes.SVIFewStepSigmas.execute(2, 2, 5.0, 0.9).args[0], expected, atol=1e-6)
+
+
+def test_experts_switch_where_the_authors_do_except_with_few_steps(pack):
+    """Source: docs/METHOD.md, 4.3 (0.875 as released) and 4.5 (LightX2V)."""
+
+    def default_of(name: str) -> float:
+        return next(item.default for item in getattr(pack.nodes, name).define_schema().inputs if item.id == "boundary")
+
+    variants = sys.modules[f"{pack.__name__}.svi_core.systems.variants"].VARIANTS
+    assert {variant.boundary for variant in variants.values()} == {None, 0.875}
+    assert (default_of("SVIGenerate"), default_of("SVIFewStepSigmas")) == (0.875, 0.9)
+
+
+@pytest.mark.parametrize("name", ["2.0_pro_wan2.2_loop", "2.0_pro_wan2.2_long_story", "2.0_pro_wan2.2_extend", "tiny_demo"])
+def test_distilled_workflows_and_the_demo_keep_their_boundary(name):
+    nodes = json.loads((ROOT / "workflows" / f"svi_{name}.json").read_text(encoding="utf-8"))["nodes"]
+    values = next(item["widgets_values"] for item in nodes if item["type"] == "SVIGenerate")
+    assert 0.9 in values and 0.875 not in values
 
 
 def test_bad_values_are_refused_when_queued(pack):

@@ -39,6 +39,10 @@ class FakeDataset:
     def content_hash(self) -> str:
         return f"{self.num} {self.num_held_out} {self.mixed}"
 
+    @property
+    def latent_shapes(self) -> set[tuple[int, ...]]:
+        return {tuple(self.make(index).latent.shape) for index in range(self.num)}
+
     def validation(self) -> list[TrainingExample]:
         return [self.make(500 + index, "held_out") for index in range(self.num_held_out)]
 

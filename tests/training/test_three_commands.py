@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -53,6 +54,8 @@ def test_cache_train_use(words, tmp_path, capsys):
         "seconds/step",
         "sigma 1.000 .. 0.900",
         "flash_attention_for_cpu",
+        "augmented in 81 % of the examples, one of 2 versions",
+        "image errors  from this run's own bank: errors of the high-noise expert, but a chain hands over",
     ):
         assert line in plan, line
     run = tmp_path / "run"
@@ -62,6 +65,26 @@ def test_cache_train_use(words, tmp_path, capsys):
     patcher = comfy.sd.load_diffusion_model(str(ROOT / "demo/models/tiny_wan22_i2v_high.safetensors"))
     patched, _ = comfy.sd.load_lora_for_models(patcher, None, load_file(run / "run.safetensors"), 1.0, 0.0)
     assert len(patched.patches) == 60
+    again = [*words, f"run={tmp_path / 'again'}", f"lora.start_from={run / 'run.safetensors'}", "lora.rank=0"]
+    capsys.readouterr()
+    assert erft.main(["--config", TINY, *again, "--dry-run"]) == 0
+    assert "begins from   run.safetensors (sha256 " in capsys.readouterr().out
+
+
+def test_the_low_noise_expert_first_then_the_high_noise_one_on_its_errors(words, tmp_path, capsys):
+    """The dry run says whose errors they are; without the other run nothing is loaded."""
+    low, high = str(tmp_path / "low"), [*words, f"run={tmp_path / 'high'}", f"bank.image_errors_from={tmp_path / 'low'}"]
+    assert cache.main(["--config", TINY, *words]) == 0
+    assert erft.main(["--config", TINY, *high, "--dry-run"]) == 2
+    assert "there is no such run or file: train that run first" in capsys.readouterr().err
+    expert = ["preset=pro-low", "model.path=demo/models/tiny_wan22_i2v_low.safetensors", "samples.every=0"]
+    assert erft.main(["--config", TINY, *words, *expert, f"run={low}"]) == 0
+    capsys.readouterr()
+    assert erft.main(["--config", TINY, *high, "--dry-run"]) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("image errors"))
+    found = re.search(r"(\d+) errors of the low expert after step 4, cells \d+ to \d+ \(sigma ([\d.]+) \.\. ", line)
+    assert low in line and found and int(found[1]) >= 1 and float(found[2]) < 0.95, line
+    assert erft.main(["--config", TINY, *high, "samples.every=0"]) == 0
 
 
 def test_dance_from_clips_to_a_file_with_its_pose_encoder(words, tmp_path, capsys):

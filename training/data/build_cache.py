@@ -7,7 +7,18 @@ import torch
 from tqdm import tqdm
 
 from training.data.clips import UsableClip, find_usable_clips
-from training.data.encoding import Encoders, WindowFiles, encode_window, encoded_bytes, one_ahead, read_window, stored_dtype
+from training.data.encoding import (
+    Encoders,
+    WindowFiles,
+    draw_bytes,
+    encode_draw,
+    encode_window,
+    encoded_bytes,
+    one_ahead,
+    read_window,
+    stored_dtype,
+)
+from training.data.first_frame import augmentation_of, draw_keys
 from training.data.index import CacheIndex, IndexedExample, indexed_keys, write_index
 from training.data.report import CacheReport
 from training.data.store import REPORT, TEXTS, WINDOWS, CacheFolder
@@ -80,6 +91,11 @@ class _CacheBuild:
         windows, texts = self.cache.entries(WINDOWS), self.cache.entries(TEXTS)
         missing = [plan for clip in clips for key, plan in clip.plans.items() if key not in windows]
         needed = sum(encoded_bytes(plan, self.config) for plan in missing)
+        needed += sum(
+            draw_bytes(plan, self.config) * len(set(self._draws(key, plan)) - windows.keys())
+            for clip in clips
+            for key, plan in clip.plans.items()
+        )
         needed += _TEXT_BYTES * len({clip.text_key for clip in clips} - texts.keys())
         free = shutil.disk_usage(self.cache.folder).free
         if needed > free:
@@ -121,28 +137,29 @@ class _CacheBuild:
         bar = tqdm(one_ahead(self._files, jobs), "examples", len(jobs), unit="example", disable=not self._progress)
         return [example for job, files in bar if (example := self._example(*job, files))]
 
-    def _files(self, clip: UsableClip, key: str, plan: WindowPlan) -> WindowFiles | None:
-        """Return the frames, poses and sound of an example; None if the cache holds it. Runs in a thread."""
-        if self._is_intact(WINDOWS, key, _name(clip, plan)):
-            return None
-        return read_window(clip.source, plan, self.config)
+    def _draws(self, key: str, plan: WindowPlan) -> tuple[str, ...]:
+        return draw_keys(key, plan.later_clip, self.config)
+
+    def _files(self, clip: UsableClip, key: str, plan: WindowPlan) -> tuple[list[str], WindowFiles | None]:
+        """Return the keys of an example that the cache lacks, and the files they are encoded from. Runs in a thread."""
+        keys = (key, *self._draws(key, plan))
+        missing = [wanted for wanted in keys if not self._is_intact(WINDOWS, wanted, _name(clip, plan))]
+        return missing, read_window(clip.source, plan, self.config) if missing else None
 
     def _example(
-        self, clip: UsableClip, key: str, plan: WindowPlan, files: Future[WindowFiles | None]
+        self, clip: UsableClip, key: str, plan: WindowPlan, files: Future[tuple[list[str], WindowFiles | None]]
     ) -> IndexedExample | None:
         """Return an example, encoded now if the cache lacks it; None if its clip cannot be read."""
         name = _name(clip, plan)
         try:
-            found = files.result()
-            encoded = found and encode_window(plan, self.config, found, self.encoders)
+            missing, found = files.result()
+            for wanted in missing:
+                self._encode(wanted, wanted == key, plan, found, name)
         except ValueError as error:
             self.report.rejected.append(Rejected(name, str(error)))
             return None
-        if encoded:
-            self.cache.write(WINDOWS, key, encoded, name)
-            self.report.num_encoded += 1
-        else:
-            self.report.num_reused += 1
+        self.report.num_encoded += key in missing
+        self.report.num_reused += key not in missing
         slots = error_slots(self.config.svi_layout, plan.later_clip)
         return IndexedExample(
             key=key,
@@ -153,7 +170,22 @@ class _CacheBuild:
             width=plan.crop.width,
             height=plan.crop.height,
             error_slots=(slots.start, slots.stop),
+            draws=self._draws(key, plan),
         )
+
+    def _encode(self, key: str, is_example: bool, plan: WindowPlan, found: WindowFiles, name: str) -> None:
+        """Store an example, or a draw of its first frame, under `key`.
+
+        Raises:
+            ValueError: a tensor is not finite.
+        """
+        if is_example:
+            self.cache.write(WINDOWS, key, encode_window(plan, self.config, found, self.encoders), name)
+            return
+        change = augmentation_of(key, self.config.first_frame_strength)
+        encoded = encode_draw(plan, self.config, found, self.encoders, change)
+        self.cache.write(WINDOWS, key, encoded, f"{name}, its first frame augmented")
+        self.report.num_augmented += 1
 
     def _sweep(self, prune: bool) -> None:
         """Count the entries that no index lists, or remove them."""

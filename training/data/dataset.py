@@ -14,6 +14,8 @@ from torch import Tensor
 
 from svi_core.conditioning.build_y import fill_slots
 from svi_core.files.fingerprint import fingerprint
+from svi_core.geometry import num_latent_slots
+from training.data.first_frame import choose_draw
 from training.data.index import IndexedExample, read_index
 from training.data.order import ExampleOrder
 from training.data.poses import unpacked_poses
@@ -78,7 +80,7 @@ class CachedDataset:
         self.models = index.models
         held_out = held_out_clips({example.clip for example in index.examples}, config.held_out)
         self.content_hash = fingerprint(
-            [[item.key, item.text_key, list(item.error_slots), item.clip in held_out] for item in index.examples]
+            [[item.key, item.text_key, list(item.error_slots), item.clip in held_out, *item.draws] for item in index.examples]
         )
         used = _without(index.examples, config.exclude)
         self._held_out = [example for example in used if example.clip in held_out]
@@ -92,6 +94,12 @@ class CachedDataset:
     def __len__(self) -> int:
         """Number of training examples, without those of held-out clips."""
         return sum(map(len, self._buckets))
+
+    @property
+    def latent_shapes(self) -> set[tuple[int, ...]]:
+        """The shapes [16, F, h, w] of the training examples."""
+        num_slots = num_latent_slots(self.config.num_frames)
+        return {(16, num_slots, height // 8, width // 8) for width, height in self.sizes}
 
     @property
     def num_held_out(self) -> int:
@@ -110,18 +118,22 @@ class CachedDataset:
             ValueError: a file of the cache is missing or damaged; the message names it.
         """
         bucket, number = self._order.place(seed, step, rank_slot)
-        return self._load(self._buckets[bucket][number])
+        item = self._buckets[bucket][number]
+        return self._load(item, choose_draw(item.draws, self.config, seed, step, rank_slot))
 
     def validation(self) -> Iterator[TrainingExample]:
-        """Yield the examples of the held-out clips, always in the same order.
+        """Yield the examples of the held-out clips, always in the same order, without augmentation.
 
         Raises:
             ValueError: see :meth:`example`.
         """
         yield from map(self._load, self._held_out)
 
-    def _load(self, item: IndexedExample) -> TrainingExample:
+    def _load(self, item: IndexedExample, draw: str | None = None) -> TrainingExample:
+        """Return an example, with the conditioning latent of the entry `draw` if it is given."""
         stored = self._cache.read(WINDOWS, item.key)
+        if draw is not None:
+            stored |= self._cache.read(WINDOWS, draw)
         latent, known, vision = stored["latent"].float(), stored["known"].float(), stored.get("clip_vision")
         y = fill_slots(known[None], known.new_zeros(1, known.shape[0], 1, 1, 1), latent.shape[1])  # 2.0 Pro's zeros come back
         return TrainingExample(

@@ -5,7 +5,7 @@ alone, motion from the last slots of the encoded motion window; the padding is z
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,6 +19,7 @@ from svi_core.conditioning.talk import LOOK_AROUND, SpeechFeatures
 from svi_core.geometry import LATENT_CHANNELS, SPATIAL_STRIDE
 from svi_core.systems.layouts import Condition, Layout
 from training.data.crops import cut
+from training.data.first_frame import Augmentation, augmented
 from training.data.poses import packed_poses, read_poses
 from training.data.sound import read_speech
 from training.data.sources import ClipSource
@@ -115,7 +116,7 @@ def encode_window(plan: WindowPlan, config: DataConfig, found: WindowFiles, enco
     layout, pictures = config.svi_layout, found.pictures
     reference = None if plan.anchor is None else pictures[plan.anchor][None]
     with _naming("the conditioning latent"):
-        known = _known_slots(plan, layout, pictures, reference, encoders)
+        known = _known_slots(plan, layout, reference, encoders, _stacked(pictures, plan.motion))
     with _naming("the target clip"):
         encoded = {"latent": encoders.video(_stacked(pictures, plan.target)), "known": known}
     vision = encoders.vision(reference[0] if layout.in_latent_space else pictures[plan.motion[0]])
@@ -129,6 +130,25 @@ def encode_window(plan: WindowPlan, config: DataConfig, found: WindowFiles, enco
     return stored if found.poses is None else {**stored, **packed_poses(found.poses)}
 
 
+def encode_draw(
+    plan: WindowPlan, config: DataConfig, found: WindowFiles, encoders: Encoders, change: Augmentation
+) -> dict[str, Tensor]:
+    """Encode the conditioning latent of one example after `change` of its motion frames; the anchor stays as it is.
+
+    Returns:
+        "known", as :func:`encode_window` returns it. The CLIP vision feature stays that of the frame as it is, as released.
+
+    Raises:
+        ValueError: see :func:`encode_window`.
+    """
+    layout, pictures = config.svi_layout, found.pictures
+    reference = None if plan.anchor is None else pictures[plan.anchor][None]
+    motion = augmented(_stacked(pictures, plan.motion), change)
+    with _naming("the conditioning latent, augmented"):
+        known = _known_slots(plan, layout, reference, encoders, motion)
+    return {"known": known.to(stored_dtype(config))}
+
+
 @contextmanager
 def _naming(part: str) -> Iterator[None]:
     """Put `part` of an example before the message of a ValueError."""
@@ -139,9 +159,13 @@ def _naming(part: str) -> Iterator[None]:
 
 
 def _known_slots(
-    plan: WindowPlan, layout: Layout, pictures: Mapping[int, Tensor], reference: Tensor | None, encoders: Encoders
+    plan: WindowPlan, layout: Layout, reference: Tensor | None, encoders: Encoders, frames: Tensor | None
 ) -> Tensor:
-    """Return the slots [16, k, h, w] of the conditioning latent that are more than padding: the zeros are not stored."""
+    """Return the slots [16, k, h, w] of the conditioning latent that are more than padding: the zeros are not stored.
+
+    Args:
+        frames: the motion frames [T, H, W, 3]; None if there are none.
+    """
 
     def encode(frames: Tensor) -> Tensor:
         return encoders.video(frames)[None]
@@ -150,10 +174,10 @@ def _known_slots(
     if layout.in_latent_space:
         anchor = KnownPart(encode(reference))
         if plan.later_clip:
-            motion = KnownPart(motion_tail(encode(_stacked(pictures, plan.motion)), layout.num_motion_frames))
+            motion = KnownPart(motion_tail(encode(frames), layout.num_motion_frames))
     else:
         anchor = reference if reference is None else KnownPart(frames=reference)
-        motion = KnownPart(frames=_stacked(pictures, plan.motion))
+        motion = KnownPart(frames=frames)
     zero = torch.zeros(1, LATENT_CHANNELS, 1, 1, 1)
     y = build_y(layout.padding, layout.num_frames, anchor, motion, zero, encode)
     return y.latent[0, :, : num_known_slots(layout, plan.later_clip)]
@@ -189,5 +213,11 @@ def stored_dtype(config: DataConfig) -> torch.dtype:
     return {"float32": torch.float32, "bfloat16": torch.bfloat16}[config.storage]
 
 
-def _stacked(pictures: Mapping[int, Tensor], numbers: Iterable[int]) -> Tensor:
-    return torch.stack([pictures[number] for number in numbers])
+def draw_bytes(plan: WindowPlan, config: DataConfig) -> int:
+    """Return the size of the file of an augmented conditioning latent."""
+    slot = LATENT_CHANNELS * (plan.crop.height // SPATIAL_STRIDE) * (plan.crop.width // SPATIAL_STRIDE)
+    return num_known_slots(config.svi_layout, plan.later_clip) * slot * stored_dtype(config).itemsize
+
+
+def _stacked(pictures: Mapping[int, Tensor], numbers: Sequence[int]) -> Tensor | None:
+    return torch.stack([pictures[number] for number in numbers]) if numbers else None

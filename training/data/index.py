@@ -23,6 +23,7 @@ class IndexedExample:
         width: pixels.
         height: pixels.
         error_slots: first slot that image errors may be added to, and one past the last.
+        draws: keys of its augmented conditioning latents.
     """
 
     key: str
@@ -33,6 +34,7 @@ class IndexedExample:
     width: int
     height: int
     error_slots: tuple[int, int]
+    draws: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -67,8 +69,12 @@ def read_index(cache: CacheFolder, settings: Mapping[str, object]) -> CacheIndex
             f"{cache.folder} holds no finished cache of this configuration{_difference(cache, settings)}: "
             "run python -m training.cache with it first."
         )
-    examples = tuple(IndexedExample(**{**entry, "error_slots": tuple(entry["error_slots"])}) for entry in stored["examples"])
-    return CacheIndex(stored["settings"], stored["models"], examples)
+    return CacheIndex(stored["settings"], stored["models"], tuple(map(_example, stored["examples"])))
+
+
+def _example(entry: Mapping) -> IndexedExample:
+    tuples = {name: tuple(entry.get(name, ())) for name in ("error_slots", "draws")}
+    return IndexedExample(**{**entry, **tuples})
 
 
 def _name(settings: Mapping[str, object]) -> str:
@@ -88,4 +94,5 @@ def _difference(cache: CacheFolder, settings: Mapping[str, object]) -> str:
 def indexed_keys(cache: CacheFolder) -> set[str]:
     """Return the keys of all entries in any index of the folder."""
     indexes = (cache.read_json(path.name) or {} for path in cache.folder.glob("index-*.json"))
-    return {entry[key] for index in indexes for entry in index.get("examples", ()) for key in ("key", "text_key")}
+    entries = [entry for index in indexes for entry in index.get("examples", ())]
+    return {key for entry in entries for key in (entry["key"], entry["text_key"], *entry.get("draws", ()))}

@@ -43,6 +43,7 @@ class CacheReport:
         repaired: damaged or misplaced entries that were encoded again, with the reason.
         num_encoded: examples encoded in this run.
         num_reused: intact examples that the cache already held.
+        num_augmented: augmented first frames encoded in this run.
         num_unused: entries that no index lists.
         unused_bytes: size of those entries.
     """
@@ -53,6 +54,7 @@ class CacheReport:
     repaired: list[Rejected] = field(default_factory=list)
     num_encoded: int = 0
     num_reused: int = 0
+    num_augmented: int = 0
     num_unused: int = 0
     unused_bytes: int = 0
 
@@ -76,6 +78,8 @@ class CacheReport:
             f"{self.num_encoded + self.num_reused} examples ({self.num_encoded} encoded, {self.num_reused} already cached)"
         )
         lines.append(f"{len(self.used)} clips, {examples}, {len(self.rejected)} skipped, {len(self.repaired)} encoded again")
+        if self.num_augmented:
+            lines.append(f"{self.num_augmented} augmented first frames encoded")
         if self.num_unused:
             size = f"{self.unused_bytes / 1e9:.2f} GB"
             lines.append(f"{self.num_unused} entries of other settings or clips remain ({size}): --prune removes them")

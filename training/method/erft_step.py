@@ -151,7 +151,8 @@ def draw(trainer: Trainer, example: TrainingExample, step: int, slot: int) -> Dr
     if config.injects:
         errors = stream(trainer.config.seed, step, slot, "errors")
         bank = trainer.banks.of(example.latent.shape)
-        injection = draw_injection(bank, sigma, config, errors, example.error_slots)
+        others = trainer.image_errors.of(example.latent.shape) if trainer.image_errors else None
+        injection = draw_injection(bank, sigma, config, errors, example.error_slots, others)
     inputs = inject(example.latent, noise, example.y_latent, injection, example.error_slots)
     sample = make_flow_sample(inputs.latent, inputs.noise, sigma)
     target = target_velocity(example.latent, inputs, sigma, config.objective)

@@ -10,10 +10,12 @@ from svi_core.flow.flow_matching import EXPERT_RANGES, ExpertRange, timestep_wei
 from training.data.dataset import TrainingExample
 from training.method.banks import Banks
 from training.method.distributed import Group
+from training.method.image_errors import ImageErrors
 from training.model.adapters import LoraAdapters
 from training.model.backbone import Backbone
 from training.model.execution import Execution
 from training.model.pose_encoder import TrainedPoses, split_poses
+from training.model.start_lora import StartRecord
 from training.settings.sections import TrainingConfig
 
 
@@ -30,6 +32,11 @@ class ExampleSource(Protocol):
 
     def validation(self) -> Iterable[TrainingExample]:
         """Return the held-out examples, always in the same order."""
+        ...
+
+    @property
+    def latent_shapes(self) -> set[tuple[int, ...]]:
+        """The shapes [C, F, h, w] of the examples to learn from."""
         ...
 
     @property
@@ -59,6 +66,8 @@ class Trainer:
         num_steps: optimizer steps of the whole run.
         step: optimizer steps done so far.
         poses: the pose encoder, which SVI-Dance trains too; None for the other systems.
+        start: the LoRA file that the run began from; None if it began with a fresh LoRA.
+        image_errors: the banks of another run, which image errors are drawn from; None: `banks`.
         sigmas: [1000] noise level of each timestep id.
         weights: [1000] loss weight of each timestep id.
     """
@@ -74,6 +83,8 @@ class Trainer:
     num_steps: int
     step: int = 0
     poses: TrainedPoses | None = None
+    start: StartRecord | None = None
+    image_errors: ImageErrors | None = None
     sigmas: torch.Tensor = field(init=False, repr=False)
     weights: torch.Tensor = field(init=False, repr=False)
 

@@ -46,6 +46,22 @@ class LoraPair(nn.Module):
         self.up = nn.Parameter(torch.zeros(out_features, rank))
         self.scale = scale
 
+    @torch.no_grad()
+    def begin_with(self, down: Tensor, up: Tensor) -> None:
+        """Make the term ``up(down(x))``, for fresh matrices and at most as many ranks as they have.
+
+        The other ranks stay as they were: they change nothing yet, and can learn. So can ranks that are zero in both matrices,
+        which get no gradient: they keep their random `down`.
+
+        Args:
+            down: [k, in features].
+            up: [out features, k].
+        """
+        rank = down.shape[0]
+        is_dead = ~(down.any(1) | up.any(0)).to(self.down.device)
+        self.down[:rank] = torch.where(is_dead[:, None], self.down[:rank], down.to(self.down.device))
+        self.up[:, :rank] = up.to(self.up.device) / self.scale
+
     def forward(self, x: Tensor) -> Tensor:
         """Return the low-rank term for `x` [..., in features], computed in the dtype of `x`.
 

@@ -23,6 +23,7 @@ from training.model.adapters import LoraAdapters
 from training.model.backbone import Backbone
 from training.model.comfy_runtime import REPOSITORY, start_comfy
 from training.model.pose_encoder import TrainedPoses
+from training.model.start_lora import StartRecord
 from training.settings.sections import TrainingConfig
 
 start_comfy()  # before the first import of comfy
@@ -47,11 +48,13 @@ class LoraDescription:
         config: settings of the training run.
         step: optimizer steps done.
         learning_rate: learning rate at that step.
+        start: the LoRA file that the run began from; None for a fresh LoRA.
     """
 
     config: TrainingConfig
     step: int
     learning_rate: float
+    start: StartRecord | None = None
 
     def metadata(self, lora: LoraAdapters, backbone: Backbone) -> dict[str, str]:
         """Return the header entries: svi.* for our nodes, ss_* and modelspec.* for common tools.
@@ -88,6 +91,9 @@ class LoraDescription:
             "modelspec.description": f"Stable Video Infinity LoRA, {layout.name}, {expert} expert, step {self.step}",
             "modelspec.resolution": f"{width}x{height}",
         }
+        if self.start:
+            values |= {"svi.start_from": self.start.file, "svi.start_sha256": self.start.sha256}
+            values |= {"svi.start_rank": self.start.file_rank, "svi.start_share_kept": self.start.share_kept}
         return {key: str(value) for key, value in values.items()}
 
 

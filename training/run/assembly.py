@@ -17,6 +17,7 @@ from training.model.comfy_runtime import find_model
 from training.model.execution import describe_execution
 from training.model.loading import load_backbone, load_speech_layers
 from training.model.pose_encoder import TrainedPoses, start_pose_encoder
+from training.model.start_lora import StartLora, read_start_lora
 from training.settings.sections import TrainingConfig
 
 _log = logging.getLogger(__name__)
@@ -75,8 +76,25 @@ def _load(config: TrainingConfig, name: str, setting: str, *, on_host: bool) -> 
     )
 
 
-def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, group: Group, run: Path) -> Trainer:
+def read_configured_start(config: TrainingConfig) -> StartLora | None:
+    """Return the LoRA that a new run of `config` begins from; None for a fresh one.
+
+    Raises:
+        ValueError: there is no such file, or the run cannot begin from it.
+    """
+    if not config.lora.start_from:
+        return None
+    path = find_model("loras", config.lora.start_from, "lora.start_from")
+    return read_start_lora(path, find_model("diffusion_models", config.model.path, "model.path"), config)
+
+
+def assemble(
+    config: TrainingConfig, backbone: Backbone, data: ExampleSource, group: Group, run: Path, start: StartLora | None = None
+) -> Trainer:
     """Return a trainer at step 0 for `backbone` and `data`. Banks on disk go into the folder `run`.
+
+    Args:
+        start: what its LoRA begins from; None for a fresh one, or one that a checkpoint will replace.
 
     Raises:
         ValueError: a setting does not fit the model or this machine.
@@ -95,9 +113,10 @@ def assemble(config: TrainingConfig, backbone: Backbone, data: ExampleSource, gr
     banks = _make_banks(config, group, num_steps, run)
     poses = _make_poses(config, backbone)
     require_resumable(config.optimizer, backbone.device)
+    record = start.load_into(lora, None if config.model.pose_encoder else poses) if start else None
     groups = [{"params": part.parameters()} for part in (lora, poses) if part]
     optimizer = make_optimizer(groups, config.optimizer)
-    return Trainer(config, backbone, execution, lora, optimizer, banks, data, group, num_steps, poses=poses)
+    return Trainer(config, backbone, execution, lora, optimizer, banks, data, group, num_steps, poses=poses, start=record)
 
 
 def _make_banks(config: TrainingConfig, group: Group, num_steps: int, run: Path) -> Banks:
@@ -107,7 +126,7 @@ def _make_banks(config: TrainingConfig, group: Group, num_steps: int, run: Path)
     return Banks(
         config.recycling,
         config.bank,
-        _bank_folder(config, run) / f"process{group.rank}",
+        bank_folder(config, run) / f"process{group.rank}",
         num_snapshots=config.loop.keep_checkpoints + 1,
         expected_entries=num_shared_steps * per_step + (num_steps - num_shared_steps) * per_step // group.size,
     )
@@ -127,7 +146,7 @@ def _make_poses(config: TrainingConfig, backbone: Backbone) -> TrainedPoses | No
     return TrainedPoses(encoder, backbone.device)
 
 
-def _bank_folder(config: TrainingConfig, run: Path) -> Path:
+def bank_folder(config: TrainingConfig, run: Path) -> Path:
     """Return the folder of all processes' banks on disk.
 
     Outside the run's folder its name carries a hash of the run's path, so that runs of one name do not share banks. A run whose

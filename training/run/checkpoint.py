@@ -13,7 +13,8 @@ A checkpoint that is damaged is named in the log and renamed, and the one before
 import itertools
 import logging
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 
 from torch import Tensor
@@ -24,6 +25,7 @@ from svi_core.files.safetensors_file import read_tensors, write_tensors
 from svi_core.files.sealed_json import read_sealed, write_sealed
 from training.method.optimizers import optimizer_tensors, restore_optimizer
 from training.method.trainer import Trainer
+from training.model.start_lora import StartRecord
 from training.settings.reader import config_table
 
 FOLDER = "checkpoints"
@@ -74,7 +76,7 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
     found, problems = checkpoints(run), list[str]()
     for folder in found:
         try:
-            state = _read_state(folder)
+            state = read_state(folder)
         except (OSError, ValueError) as error:
             state, problem = {}, f"state.json is missing or damaged: {error}"
         else:
@@ -86,7 +88,7 @@ def restore_newest(trainer: Trainer, run: Path) -> bool:
             continue
         trainer.load_trained_state(read_tensors(folder / "adapters.safetensors")[0])
         restore_optimizer(trainer.optimizer, *read_tensors(folder / "optimizer.safetensors"))
-        trainer.step = state["step"]
+        trainer.step, trainer.start = state["step"], _start_in(state)
         _set_aside(found[: found.index(folder)], trainer)
         return True
     if found:
@@ -109,14 +111,13 @@ def _set_aside(damaged: Sequence[Path], trainer: Trainer) -> None:
 
 def newest_settings(run: Path) -> dict[str, object] | None:
     """Return the settings in the newest checkpoint of `run` that holds any, as a table; None if none does."""
-    for folder in checkpoints(run):
-        try:
-            settings = _read_state(folder).get("settings")
-        except (OSError, ValueError):
-            continue
-        if isinstance(settings, dict):
-            return settings
-    return None
+    found = (state["settings"] for state in _readable_states(run) if isinstance(state.get("settings"), dict))
+    return next(found, None)
+
+
+def newest_start(run: Path) -> StartRecord | None:
+    """Return what the run in `run` began from, as its newest readable checkpoint says; None for a fresh LoRA."""
+    return next((_start_in(state) for state in _readable_states(run)), None)
 
 
 def checkpoint_bytes(trainer: Trainer) -> int:
@@ -144,6 +145,7 @@ def training_identity(trainer: Trainer) -> dict[str, object]:
         "weights": str(next(trainer.backbone.transformer.blocks[0].self_attn.q.parameters()).dtype),
         "compute dtype": str(trainer.backbone.compute_dtype),
         **({"audio layers (model.audio_patch)": speech.fingerprint} if speech else {}),
+        **({"image errors (bank.image_errors_from)": trainer.image_errors.content_hash} if trainer.image_errors else {}),
     }
 
 
@@ -151,10 +153,25 @@ def _write_state(folder: Path, trainer: Trainer) -> None:
     files = {path.name: file_sha256(path) for path in sorted(folder.iterdir())}
     settings = config_table(trainer.config)
     state = {"step": trainer.step, "identity": training_identity(trainer), "settings": settings, "files": files}
+    if trainer.start:
+        state["start"] = asdict(trainer.start)
     write_sealed(folder / "state.json", state)
 
 
-def _read_state(folder: Path) -> dict:
+def _start_in(state: Mapping) -> StartRecord | None:
+    return StartRecord(**state["start"]) if "start" in state else None
+
+
+def _readable_states(run: Path) -> Iterator[dict]:
+    """Yield the state of each checkpoint of `run` that can be read, the newest first."""
+    for folder in checkpoints(run):
+        try:
+            yield read_state(folder)
+        except (OSError, ValueError):
+            continue
+
+
+def read_state(folder: Path) -> dict:
     """Return the state.json of the checkpoint `folder`.
 
     Raises:

@@ -18,6 +18,7 @@ from training.method.trainer import Trainer
 from training.model import encoders
 from training.model.encoder_files import find_encoder
 from training.run.checkpoint import checkpoint_bytes
+from training.run.error_source import ErrorSource
 from training.run.progress import peak_memory_bytes
 from training.settings.sections import BankStorageKind
 
@@ -25,17 +26,27 @@ FRAMES_PER_ROW = 5
 GIB = 2**30
 
 
-def dry_run_text(trainer: Trainer, run: Path) -> str:
+def dry_run_text(trainer: Trainer, run: Path, source: ErrorSource | None = None) -> str:
     """Return a description of the training run, and draw its first batch into the folder `run`.
 
     It runs one step without the optimizer, to measure time and memory.
+
+    Args:
+        trainer: the run's parts.
+        run: its folder.
+        source: where image errors come from; None: from the run's own bank.
 
     Raises:
         ValueError: a kernel or a file that the settings ask for is missing.
     """
     seconds, peak = time_step(trainer)
     picture = draw_first_batch(trainer, run / "first_batch.png") if trainer.group.is_first else None
-    lines = [*_model_lines(trainer), *_data_lines(trainer), *_method_lines(trainer), *_cost_lines(trainer, seconds, peak)]
+    lines = [
+        *_model_lines(trainer),
+        *_data_lines(trainer),
+        *_method_lines(trainer, source),
+        *_cost_lines(trainer, seconds, peak),
+    ]
     return "\n".join([*lines, f"first batch   {picture}"])
 
 
@@ -98,6 +109,7 @@ def _model_lines(trainer: Trainer) -> list[str]:
         f"attention     {execution.attention}",
         f"LoRA          {len(trainer.lora.pairs)} layers, {trainer.lora.num_parameters:,} trained parameters, "
         f"rank {trainer.lora.rank}, alpha {trainer.lora.alpha:g}",
+        *([f"begins from   {trainer.start}"] if trainer.start else []),
         *poses,
         *sound,
     ]
@@ -110,12 +122,24 @@ def _data_lines(trainer: Trainer) -> list[str]:
     return [
         f"examples      {len(data)} to learn from, {data.num_held_out} held out; latents up to {list(first.latent.shape)}",
         f"draws         {trainer.config.data.variants} for each window (data.variants), the same in every pass over the data",
+        *_first_frame_lines(trainer),
         f"steps         {trainer.num_steps} of {per_step} examples ({epochs:.1f} passes over the data), "
         f"{trainer.config.optimizer.name} at {trainer.config.optimizer.learning_rate:g}",
     ]
 
 
-def _method_lines(trainer: Trainer) -> list[str]:
+def _first_frame_lines(trainer: Trainer) -> list[str]:
+    data = trainer.config.data
+    if not data.first_frame_draws:
+        return []
+    share = data.p_motion * data.first_frame_prob
+    return [
+        f"first frame   augmented in {100 * share:.0f} % of the examples, one of {data.first_frame_draws} versions of each "
+        "(data.first_frame_draws)"
+    ]
+
+
+def _method_lines(trainer: Trainer, source: ErrorSource | None) -> list[str]:
     recycling = trainer.config.recycling
     if not recycling.injects:
         return ["recycling     none: plain LoRA training"]
@@ -134,6 +158,27 @@ def _method_lines(trainer: Trainer) -> list[str]:
         f"recycling     share of examples with an error: {', '.join(shares)}; clean {recycling.clean_prob:g}",
         f"error bank    at most {size / GIB:.3f} GiB for each process {where} at the end "
         f"({recycling.num_grids} noise levels, up to {recycling.capacity} errors each)",
+        *(_image_error_lines(trainer, source) if recycling.image_prob else []),
+    ]
+
+
+def _image_error_lines(trainer: Trainer, source: ErrorSource | None) -> list[str]:
+    """Say where image errors come from, with the noise levels of their cells."""
+    expert = trainer.config.model.expert
+    if source is None:
+        text = "image errors  from this run's own bank"
+        if expert == "high":
+            text += (
+                ": errors of the high-noise expert, but a chain hands over what the low-noise expert made. Train that one "
+                "first and name its run as bank.image_errors_from"
+            )
+        return [text]
+    facts, fills = source.facts, list(map(sum, zip(*source.fills.values(), strict=True)))  # of all sizes
+    filled = [cell for cell, fill in enumerate(fills) if fill]
+    sigmas = facts.grid.sigmas
+    return [
+        f"image errors  from {source.name}: {sum(fills)} errors of the {facts.expert} expert after step {facts.step}, cells "
+        f"{filled[0]} to {filled[-1]} (sigma {sigmas[filled[0]]:.3f} .. {sigmas[filled[-1]]:.3f})"
     ]
 
 

@@ -144,4 +144,4 @@ def _save_lora(path: Path, trainer: Trainer) -> None:
 
 def describe_lora(trainer: Trainer) -> LoraDescription:
     """Return what the LoRA file's header says of the current step."""
-    return LoraDescription(trainer.config, trainer.step, float(trainer.optimizer.param_groups[0]["lr"]))
+    return LoraDescription(trainer.config, trainer.step, float(trainer.optimizer.param_groups[0]["lr"]), trainer.start)

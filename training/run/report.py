@@ -58,6 +58,7 @@ def _page(run: Path, config: Mapping, entries: Sequence[Mapping]) -> list[str]:
         f"<h1>{escaped(config.get('name') or run.name)}</h1>",
         f"<p>{last.get('step', 0)} steps; base {escaped(config['model']['path'])}, layout {escaped(config['data']['layout'])}, "
         f"preset {escaped(config['preset'] or 'none')}.</p>",
+        *(f"<p>Began from {escaped(entry['text'])}.</p>" for entry in by_kind.get("start", [])),
         f"<section>{_step_charts(steps)}{_validation_chart(by_kind.get('validation', []))}</section>",
         diagnosis_part(by_kind.get("diagnosis", [])),
         _bank_part(by_kind.get("bank", [])),

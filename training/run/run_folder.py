@@ -156,6 +156,8 @@ def resumed_config(run: Path, paths: Sequence[Path] = (), overrides: Sequence[st
             f"--resume {run}: the run has preset {begun.preset!r}, not {table['preset']!r}. Begin a new run for it."
         )
     wanted = replace(config_from(table), run=str(run))
+    if wanted.lora.rank == 0:  # those of the LoRA that it began from
+        wanted = replace(wanted, lora=replace(wanted.lora, rank=begun.lora.rank, alpha=begun.lora.alpha))
     allowed = _MAY_CHANGE + (_MAY_CHANGE_IN_LOOP if begun.optimizer.schedule is Schedule.CONSTANT else _MAY_CHANGE_IN_LOOP[:2])
     refused = [line for line in config_differences(begun, wanted) if not line.startswith(allowed)]
     if refused:

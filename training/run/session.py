@@ -4,7 +4,7 @@ import logging
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import psutil
@@ -20,11 +20,12 @@ from training.method.distributed import Group, join_group
 from training.method.trainer import ExampleSource, Trainer
 from training.model.comfy_runtime import find_model
 from training.model.encoder_files import ENCODER_FOLDERS, find_encoder, width_read_by
-from training.run.assembly import assemble, load_configured_backbone
+from training.run.assembly import assemble, load_configured_backbone, read_configured_start
 from training.run.chains import Chains
-from training.run.checkpoint import require_disk_space, restore_newest
+from training.run.checkpoint import checkpoints, newest_start, require_disk_space, restore_newest
 from training.run.diagnosis import diagnose, diagnosis_text, make_diagnoser
 from training.run.dry_run import dry_run_text
+from training.run.error_source import find_source, open_image_errors
 from training.run.loop import complete_lora_files, train
 from training.run.progress import MakeDiagnosis, MakeSample, Progress, no_diagnosis, no_sample
 from training.run.report import write_report
@@ -59,7 +60,7 @@ def run_command(
     group = join_group()
     try:
         if dry_run:
-            print_dry_run(config, group, with_diagnosis)
+            print_dry_run(config, group, with_diagnosis, resume=resume is not None)
             return 0
         with explain_out_of_memory("training", MORE_MEMORY if resume is None else MORE_MEMORY_RESUMED):
             sees = {"sampler": make_sampler, "diagnoser": make_diagnoser}
@@ -148,7 +149,8 @@ def diagnose_base(paths: Sequence[Path], overrides: Sequence[str], output: Path 
     if output is not None:
         config = replace(config, run=str(output))
     require_trainable(config)
-    trainer = assemble_offline(config, Group())
+    group = Group()
+    trainer = _open_trainer(config, group, _open_examples(config, group), Path(config.run), resume=False)
     with closing(trainer.banks), explain_out_of_memory("the diagnosis", MORE_MEMORY):
         sys.stdout.write(_diagnosed(trainer) + "\n")
 
@@ -159,17 +161,11 @@ def _diagnosed(trainer: Trainer) -> str:
     return f"{diagnosis_text(found)}\nreport        {found.save(Path(trainer.config.run))}"
 
 
-def assemble_offline(config: TrainingConfig, group: Group) -> Trainer:
-    """Return a trainer that is not going to train, for a dry run or a diagnosis.
-
-    Raises:
-        ValueError: a setting or file is unusable.
-    """
-    data = open_cache(config, config.loop.examples_per_step(group.size))
-    return assemble(config, load_configured_backbone(config), data, group, Path(config.run))
+def _open_examples(config: TrainingConfig, group: Group) -> ExampleSource:
+    return open_cache(config, config.loop.examples_per_step(group.size))
 
 
-def print_dry_run(config: TrainingConfig, group: Group, with_diagnosis: bool) -> None:
+def print_dry_run(config: TrainingConfig, group: Group, with_diagnosis: bool, *, resume: bool = False) -> None:
     """Print what the run would train, measure one step, draw the first batch, and diagnose the base if asked.
 
     Nothing is trained or saved.
@@ -177,9 +173,14 @@ def print_dry_run(config: TrainingConfig, group: Group, with_diagnosis: bool) ->
     Raises:
         ValueError: a setting or file is unusable.
     """
-    trainer = assemble_offline(config, group)
+    run = Path(config.run)
+    data = _open_examples(config, group)
+    source = find_source(config, data)
+    trainer = _open_trainer(config, group, data, run, resume)
+    if resume:
+        trainer.start = trainer.start or newest_start(run)
     with closing(trainer.banks), explain_out_of_memory("one training step", MORE_MEMORY):
-        text = dry_run_text(trainer, Path(config.run))
+        text = dry_run_text(trainer, run, source)
         if group.is_first:
             sys.stdout.write(text + "\n")
             if with_diagnosis:
@@ -214,7 +215,9 @@ def run_training(
         if not resume:
             run.require_empty()
         data = open_data(config, config.loop.examples_per_step(group.size))
-        trainer = assemble(config, load_configured_backbone(config), data, group, run.path)
+        image_errors = open_image_errors(config, data, group, run.path, resume=resume)
+        trainer = _open_trainer(config, group, data, run.path, resume)
+        trainer.image_errors = image_errors
         with closing(trainer.banks):
             require_room_for_banks(trainer)
             _begin(trainer, run, resume)
@@ -223,6 +226,17 @@ def run_training(
             with closing(Progress(trainer, run, make_sample, make_diagnosis)) as progress:
                 progress.begin(stop.should_stop)
                 return train(trainer, run, stop, progress.on_step, progress.evaluate)
+
+
+def _open_trainer(config: TrainingConfig, group: Group, data: ExampleSource, run: Path, resume: bool) -> Trainer:
+    """Return a trainer at step 0. Files are checked before the model loads; where a checkpoint wins, no LoRA is read.
+
+    Raises:
+        ValueError: a setting or a file is unusable.
+    """
+    start = None if resume and checkpoints(run) else read_configured_start(config)
+    config = start.settled(config) if start else config
+    return assemble(config, load_configured_backbone(config), data, group, run, start)
 
 
 def require_room_for_banks(trainer: Trainer) -> None:
@@ -255,4 +269,7 @@ def _begin(trainer: Trainer, run: RunFolder, resume: bool) -> None:
     if resume:
         _log.warning("SVI: %s has no checkpoint yet; starting at step 1", run.path)
     run.begin(trainer.config)
+    if trainer.start:
+        _log.info("SVI: the LoRA begins from %s", trainer.start)
+        run.record("start", 0, text=str(trainer.start), **asdict(trainer.start))
     require_disk_space(trainer, run.path)

@@ -31,6 +31,9 @@ def load_config(paths: Path | Sequence[Path], overrides: Sequence[str] = ()) -> 
     """
     given = merged_table({}, [paths] if isinstance(paths, str | Path) else paths, overrides)
     table = _preset_table(given["preset"]) if given.get("preset") else {}
+    data = given.get("data")
+    if table and isinstance(data, Mapping) and not str(data.get("layout", "2.0")).startswith("2.0"):
+        table["data"]["first_frame_draws"] = 0  # of all systems only 2.0 and 2.0 Pro were trained so
     _merge(table, given)
     return config_from(table)
 
@@ -85,6 +88,7 @@ def _preset_table(name: object) -> dict[str, object]:
             "frame_rate": round(chosen.layout.frame_rate),
             "default_caption": chosen.default_caption,
             "vae_tile": chosen.vae_tile,
+            "first_frame_draws": chosen.first_frame_draws,
         },
         "drops": {
             "image": chosen.conditioning_drop_prob,

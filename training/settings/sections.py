@@ -1,4 +1,4 @@
-"""All settings of a training run and their meaning, except those of the clips, which are in `training.settings.data`.
+"""All settings of a training run and their meaning. Those of the clips are in `training.settings.data`, of the LoRA in `.lora`.
 
 Source: docs/METHOD.md, 9.8 (hyper-parameters) and 11.2 (memory).
 """
@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
-from svi_core.flow.flow_matching import EXPERT_RANGES, TimestepWeighting
+from svi_core.flow.flow_matching import BOUNDARY, EXPERT_RANGES, TimestepWeighting
 from svi_core.recycling.error_recycling import ErrorRecyclingConfig
 from training.settings.checks import require
 from training.settings.data import DataConfig, DropConfig
 from training.settings.diagnosis import DiagnosisConfig
+from training.settings.lora import LoraConfig
 
 
 class BankStorageKind(StrEnum):
@@ -39,7 +40,7 @@ class ModelConfig:
         text_encoder: umT5-XXL, for the cache and for sample videos.
         clip_vision: CLIP ViT-H, for Wan 2.1 only.
         pose_encoder: a LoRA file with the pose encoder that SVI-Dance starts from (svi-dance, UniAnimate-DiT); empty: a fresh
-            encoder, which adds nothing at first. The LoRA itself always starts fresh.
+            encoder, which adds nothing at first, or that of the file in lora.start_from.
         audio_encoder: chinese-wav2vec2-base, for the cache of SVI-Talk.
         audio_patch: MultiTalk's audio layers, for SVI-Talk; they stay frozen.
         expert: the noise levels to train: "single" (Wan 2.1), "high" or "low" (Wan 2.2).
@@ -90,29 +91,6 @@ class MemoryConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class LoraConfig:
-    """The adapters.
-
-    Attributes:
-        rank: columns of the up matrix.
-        alpha: the LoRA is scaled by alpha / rank.
-        targets: layers with a LoRA: q, k, v, o (in self- and cross-attention), ffn.0, ffn.2.
-        file_dtype: dtype of the saved file, "fp16", "bf16" or "fp32"; training itself uses fp32.
-    """
-
-    rank: int = 128
-    alpha: float = 128.0
-    targets: tuple[str, ...] = ("q", "k", "v", "o", "ffn.0", "ffn.2")
-    file_dtype: str = "fp16"
-
-    def __post_init__(self):
-        require(self.rank >= 1, "lora.rank", self.rank, "1 or more, 128 as trained by SVI")
-        require(self.alpha > 0, "lora.alpha", self.alpha, "a number above 0, the rank as trained by SVI")
-        require(bool(self.targets), "lora.targets", self.targets, "at least one layer")
-        require(self.file_dtype in ("fp16", "bf16", "fp32"), "lora.file_dtype", self.file_dtype, "fp16, bf16 or fp32")
-
-
-@dataclass(frozen=True, kw_only=True)
 class BankConfig:
     """Where errors are stored, and which processes share them. The section `recycling` sets what is stored.
 
@@ -121,11 +99,13 @@ class BankConfig:
             whole.
         folder: folder of the file; empty: the run's folder.
         share: store all processes' errors in every process's bank, not only during the warm-up.
+        image_errors_from: folder of another run, or file of its bank, which image errors are drawn from; empty: the own bank.
     """
 
     storage: BankStorageKind = BankStorageKind.FILE
     folder: str = ""
     share: bool = False
+    image_errors_from: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,13 +225,13 @@ class SampleConfig:
     negative: str = ""
     seed: int = 0
     other_expert: str = ""
-    boundary: float = 0.9
+    boundary: float = BOUNDARY
 
     def __post_init__(self):
         require(self.every >= 0, "samples.every", self.every, "0 (off) or more")
         for name in ("num_clips", "steps"):
             require(getattr(self, name) >= 1, f"samples.{name}", getattr(self, name), "1 or more")
-        require(0 < self.boundary < 1, "samples.boundary", self.boundary, "a noise level between 0 and 1, 0.9 for I2V")
+        require(0 < self.boundary < 1, "samples.boundary", self.boundary, f"a noise level between 0 and 1, {BOUNDARY} for I2V")
 
 
 @dataclass(frozen=True, kw_only=True)

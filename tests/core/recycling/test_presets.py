@@ -7,7 +7,7 @@ RELEASED = ("shot", "film", "talk", "dance")
 
 
 def test_the_systems():
-    assert set(PRESETS) == {*RELEASED, "paper-film", "pro-high", "pro-low"}
+    assert set(PRESETS) == {*RELEASED, "paper-film", "2.0-high", "2.0-low", "pro-high", "pro-low"}
     assert all(each.layout_name in LAYOUTS and each.source for each in PRESETS.values())
     with pytest.raises(ValueError, match="'shot'"):
         preset("movie")
@@ -48,9 +48,10 @@ def test_the_papers_table_9():
     assert (found.learning_rate, found.p_motion, found.recycling.warmup_steps) == (2e-5, 0.95, 20)
 
 
-def test_the_two_experts_of_pro():
+@pytest.mark.parametrize(("system", "layout", "slots"), [("pro", "2.0 Pro", 1), ("2.0", "2.0", 3)])
+def test_the_two_experts(system, layout, slots):
     """docs/METHOD.md, 9.9."""
-    high, low = preset("pro-high"), preset("pro-low")
+    high, low = preset(f"{system}-high"), preset(f"{system}-low")
     assert (high.expert.first_id, high.expert.end_id) == (0, 358) and (low.expert.first_id, low.expert.end_id) == (358, 1000)
     for found in (high, low):
-        assert (found.layout_name, found.recycling.num_image_error_slots) == ("2.0 Pro", 1)
+        assert (found.layout_name, found.recycling.num_image_error_slots) == (layout, slots)

@@ -177,8 +177,7 @@ def test_shipped_vae_reconstructs_whole_held_out_clips():
 
 @pytest.fixture(scope="module")
 def held_out_stories():
-    seeds = range(world.HELD_OUT_SEED + 500, world.HELD_OUT_SEED + 502)
-    return [latents.encode_story(world.sample_story(seed, 2), other_layouts=True) for seed in seeds]
+    return [latents.encode_story(world.sample_story(world.HELD_OUT_SEED + 500, 2), other_layouts=True)]
 
 
 def test_shipped_latents_are_about_normal(held_out_stories):

@@ -37,7 +37,7 @@ def make_chains(wan_folder, layout: str = "2.0 Pro", data=None, model=None, samp
     from training.run.chains import Chains
 
     config = settings(
-        data={"layout": layout, "num_frames": 9, "width": 48, "height": 32},
+        data={"layout": layout, "num_frames": 9, "width": 48, "height": 32, "frame_rate": 25 if layout == "Talk" else 16},
         model={"expert": "single", "vae": str(VAE_FILE), **(model or {})},
         samples=samples or {},
         diagnosis={"num_scenes": 2, "num_clips": 3, "steps": 2, **diagnosis},
@@ -148,3 +148,42 @@ def test_broken_clips_are_named(wan_folder):
     trainer.backbone = Broken()
     with chains.scenes() as scenes, pytest.raises(ValueError, match="clip 1 of a chain from held_out500.mp4: .* are NaN"):
         next(scenes[0].clips())
+
+
+class Conditioned(FakeDataset):
+    """The examples of FakeDataset with random values of one further condition."""
+
+    def __init__(self, condition: str, shape: tuple[int, ...]):
+        super().__init__()
+        self.condition, self.shape = condition, shape
+
+    def make(self, index, name="clip"):
+        values = torch.randint(0, 256, self.shape, generator=torch.Generator().manual_seed(index), dtype=torch.uint8)
+        extra = values if self.condition == "pose" else values.float()
+        return replace(super().make(index, name), extras={self.condition: extra})
+
+
+def test_dance_follows_the_held_out_clips_poses_over_and_over(wan_folder):
+    trainer, chains = make_chains(wan_folder, "Dance", data=Conditioned("pose", (9, 32, 48, 3)))
+    torch.nn.init.normal_(trainer.poses.encoder[-1].weight, generator=torch.Generator().manual_seed(5))
+    _, _, seen = the_clips(trainer, chains)
+    poses = chains.examples[0].extras["pose"]
+    for index, shown in enumerate((range(9), [8, *range(8)], [7, 8, *range(7)])):  # clips share a frame
+        assert torch.equal(seen[2 * index][1].pose_tokens, trainer.poses.tokens([poses[list(shown)]]))
+
+
+def test_talk_hears_the_held_out_clips_speech_over_and_over(wan_folder):
+    class Speech:
+        def tokens(self, sounds):
+            return torch.stack(sounds)
+
+    class Hearing(Echo):
+        speech = Speech()
+
+    trainer, chains = make_chains(wan_folder, "Talk", data=Conditioned("sound", (13, 2, 4)))
+    trainer.backbone = hearing = Hearing()
+    with chains.scenes() as scenes:
+        list(scenes[0].clips())
+    heard = chains.examples[0].extras["sound"]
+    first, second = (hearing.seen[2 * index][1].sound_tokens[0] for index in (0, 1))
+    assert torch.equal(first[2:-2], heard[2:-2]) and torch.equal(second[2], heard[2 + 8]) and torch.equal(second[3], heard[2])

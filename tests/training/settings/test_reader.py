@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from svi_core.recycling.presets import PRESETS
+from svi_core.systems.variants import VARIANTS
 from tests.training.fakes import settings
 from training.settings.reader import config_differences, config_from, config_table, load_config
 from training.settings.sections import TrainingConfig
@@ -167,3 +168,13 @@ def test_a_name_that_no_file_can_have_is_refused_before_the_training(comfy, name
     require_trainable(settings("runs/film 2"))
     with pytest.raises(ValueError, match=f"name is {name!r}, but LoRA files get that name"):
         require_trainable(settings("runs/film", name=name))
+
+
+def test_sample_videos_switch_experts_where_the_authors_do():
+    assert TrainingConfig().samples.boundary == VARIANTS["2.0 Pro"].boundary
+
+
+def test_a_lora_of_rank_0_needs_a_file_that_tells_its_rank():
+    assert settings(lora={"rank": 0, "start_from": "svi.safetensors"}).lora.rank == 0
+    with pytest.raises(ValueError, match="lora.rank is 0: use 1 or more.*0 needs lora.start_from"):
+        settings(lora={"rank": 0})
