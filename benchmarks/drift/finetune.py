@@ -2,10 +2,13 @@
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 
+import safetensors.torch
 import torch
 from torch import Tensor, nn
 
+from svi_core.files.atomic_file import write_bytes
 from svi_core.flow.flow_matching import make_flow_sample, timestep_weights, training_sigmas
 from svi_core.recycling.config import ErrorRecyclingConfig
 from svi_core.recycling.error_bank import ErrorBank
@@ -110,6 +113,19 @@ def set_strength(adapters: LoraAdapters, strength: float) -> None:
     """Scale a finished LoRA, as a LoRA loader's strength does."""
     for pair in adapters.pairs.values():
         pair.scale = strength * adapters.alpha / adapters.rank
+
+
+def save_lora(adapters: LoraAdapters, path: Path) -> None:
+    """Write a LoRA atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_bytes(path, safetensors.torch.save({name: own.contiguous() for name, own in adapters.state_dict().items()}))
+
+
+def load_lora(model: nn.Module, path: Path, rank: int) -> LoraAdapters:
+    """Attach the LoRA of :func:`save_lora` to `model`."""
+    adapters = LoraAdapters(model, rank=rank, alpha=rank, generator=torch.Generator())
+    adapters.load_state_dict(safetensors.torch.load_file(path))
+    return adapters
 
 
 def learning_rate_share(step: int, num_steps: int) -> float:

@@ -16,7 +16,7 @@ from .data import Chain
 from .losses import ALL, MAIN_LOSSES, REGIMES
 from .scoring import SHARES
 from .statistics import bootstrap_interval, holm, sign_flip_p
-from .study import Study, Unit, base_path, result_path
+from .study import Study, Unit, base_path, other_losses_path, result_path
 from .work import STRIP_CLIPS
 from .world import SIDE, World
 
@@ -33,7 +33,10 @@ def read_results(study: Study, folder: Path, chain: Chain) -> Results:
         for unit in study.units_of(chain, name):
             path = result_path(folder, chain, unit, name)
             if path.exists():
-                found.setdefault(name, {})[unit] = json.loads(path.read_text(encoding="utf-8"))
+                own = json.loads(path.read_text(encoding="utf-8"))
+                if (others := other_losses_path(path)).exists():
+                    own["chains"] |= json.loads(others.read_text(encoding="utf-8"))["chains"]
+                found.setdefault(name, {})[unit] = own
     return found
 
 

@@ -138,6 +138,11 @@ def result_path(folder: Path, chain: Chain, unit: Unit, arm: str) -> Path:
     return folder / "results" / chain.name.lower() / f"{unit.base_seed}-{unit.lora_seed}" / f"{arm.replace(' ', '-')}.json"
 
 
+def other_losses_path(result: Path) -> Path:
+    """Return the path of the measurements of `result`'s arm with the other losses."""
+    return result.with_name(f"{result.stem}.losses.json")
+
+
 def write_json(path: Path, content: dict) -> None:
     """Write `content` atomically, making its folder if necessary."""
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -24,12 +24,12 @@ from .base import clean_loss, train_base
 from .codec import Codec, fit_codec
 from .data import Chain
 from .diagnosis import NUM_CLIPS, measure_base
-from .finetune import Subject, set_strength, train_lora
+from .finetune import Subject, load_lora, save_lora, set_strength, train_lora
 from .losses import ALL, MAIN_LOSSES, REGIMES, Losses
 from .model import load_model, open_comfy, save_model
 from .rollout import roll_out
 from .scoring import Reference, make_reference, score
-from .study import Study, Unit, base_path, require_same_study, result_path, write_json
+from .study import Study, Unit, base_path, other_losses_path, require_same_study, result_path, write_json
 from .world import Scenes, World, draw_scenes, num_frames
 
 _log = logging.getLogger(__name__)
@@ -99,6 +99,7 @@ def _unit_tasks(study: Study, chains: Iterable[Chain], arm_names: list[str]) -> 
     """Yield the arms in the order of their worth: all units of the main comparison, the other layouts, the other arms."""
     wanted = [(chain, arm) for chain in chains for arm in study.arms_of(chain) if arm == BASE or arm in arm_names]
     wanted.sort(key=lambda own: len(study.units_of(*own)), reverse=True)
+    with_losses = [own for own in wanted if own[0] is Chain.FILM and own[1] in (BASE, PLAIN, FULL)]
     is_main = [own for own in wanted if len(study.units_of(*own)) == len(study.units)]
     others = [own for own in wanted if own not in is_main]
     for group in (is_main, others):
@@ -106,6 +107,9 @@ def _unit_tasks(study: Study, chains: Iterable[Chain], arm_names: list[str]) -> 
             yield from (
                 partial(run_arm, chain=chain, unit=unit, name=arm) for chain, arm in group if unit in study.units_of(chain, arm)
             )
+        if group is is_main:
+            for unit in study.units[: study.few_units]:
+                yield from (partial(run_other_losses, chain=chain, unit=unit, name=arm) for chain, arm in with_losses)
 
 
 _workshop: Workshop | None = None  # of a worker process
@@ -164,17 +168,31 @@ def run_arm(workshop: Workshop, chain: Chain, unit: Unit, name: str) -> None:
         out = train_lora(subject, study.arms[name], study.fine_tuning, seed)
         found = {"bank_rms": out.bank_rms, "losses": _thinned(out.losses), "injected_rms": out.injected_rms}
         found["training_seconds"] = time.process_time() - began
+        save_lora(out.adapters, path.with_suffix(".safetensors"))
     found["clean_loss"] = clean_loss(model, workshop.codec, World.ENDLESS, chain, VALIDATION_SEED)
-    is_few = unit in study.units[: study.few_units]
-    regimes = REGIMES if name in (BASE, PLAIN, FULL) and is_few else (MAIN_LOSSES, ALL)
-    found["chains"] = {own.name: _measured(workshop, stage, model, own, seed, path) for own in regimes}
-    if name == FULL and is_few and chain is Chain.FILM:
-        for strength in study.strengths:
-            set_strength(out.adapters, strength)
-            found["chains"][f"strength {strength}"] = _measured(workshop, stage, model, MAIN_LOSSES, seed)
+    found["chains"] = {own.name: _measured(workshop, stage, model, own, seed, path) for own in (MAIN_LOSSES, ALL)}
     write_json(path, {**found, "seconds": time.process_time() - began, "commit": workshop.commit})
     main = found["chains"][MAIN_LOSSES.name]
     _log.info("%s, %s, %s: loss %.2f, contrast %.2f", chain, unit.name, name, main["loss"], main["contrast"][-1])
+
+
+def run_other_losses(workshop: Workshop, chain: Chain, unit: Unit, name: str) -> None:
+    """Measure a finished arm with each loss alone, and the full method's LoRA at other strengths, if it is missing."""
+    path, study = result_path(workshop.folder, chain, unit, name), workshop.study
+    target = other_losses_path(path)
+    if target.exists():
+        return
+    model, seed = load_model(base_path(workshop.folder, World.ENDLESS, unit.base_seed)), 1000 * unit.base_seed + unit.lora_seed
+    stage, chains = make_stage(study, workshop.codec, chain), {}
+    adapters = None if name == BASE else load_lora(model, path.with_suffix(".safetensors"), study.fine_tuning.rank)
+    for losses in REGIMES:
+        if losses not in (MAIN_LOSSES, ALL):
+            chains[losses.name] = _measured(workshop, stage, model, losses, seed)
+    if name == FULL and adapters is not None:
+        for strength in study.strengths:
+            set_strength(adapters, strength)
+            chains[f"strength {strength}"] = _measured(workshop, stage, model, MAIN_LOSSES, seed)
+    write_json(target, {"chains": chains, "commit": workshop.commit})
 
 
 def _measured(workshop: Workshop, stage: Stage, model, losses: Losses, seed: int, picture: Path | None = None) -> dict:

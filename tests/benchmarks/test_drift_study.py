@@ -50,7 +50,7 @@ def test_the_camera_pans_by_one_latent_place_a_frame_and_the_caption_says_so():
     assert len(set(cameras.tolist())) == len(CAMERAS)
     for before, after, camera in zip(scenes.frames[:, 0], scenes.frames[:, 1], cameras.tolist(), strict=True):
         moved = before.roll(CAMERAS[camera], (1, 2))
-        assert float(((moved - after).abs().amax(0) > 1e-3).float().mean()) < 0.25  # all but the disc, where it was and is
+        assert float(((moved - after).abs().amax(0) > 2e-2).float().mean()) < 0.25  # all but the disc, where it was and is
     assert abs(CAMERAS[1][1]) == PAN == codec.PATCH
 
 
