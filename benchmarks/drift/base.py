@@ -19,6 +19,7 @@ from .model import NO_CAPTION, build_model, predict
 from .world import World
 
 PEAK_LEARNING_RATE, LAST_SHARE, WARMUP_STEPS, AVERAGE_DECAY = 2e-3, 0.02, 100, 0.995
+LOSS_BATCHES, LOSS_BATCH = 12, 32  # of the clean loss
 P_NO_CAPTION = 0.1  # so that it can be guided
 
 
@@ -103,15 +104,20 @@ def _save(checkpoint: Path, state: dict) -> None:
 
 
 @torch.no_grad()
-def clean_loss(
-    model: nn.Module, codec: Codec, world: World, chain: Chain, seed: int, num_batches: int = 8, batch_size: int = 32
-) -> float:
-    """Return the mean velocity error on fresh examples with true conditioning, at evenly spread training noise levels."""
-    sigma = training_sigmas()[torch.linspace(20, 980, batch_size).long()]
+def clean_loss(model: nn.Module, codec: Codec, world: World, chain: Chain, seed: int, *, trained_on: bool = False) -> float:
+    """Return the mean velocity error with true conditioning at evenly spread training noise levels.
+
+    Args:
+        model: with its LoRA, if it has one.
+        codec, world, chain: of the examples.
+        seed: of the examples.
+        trained_on: take those of the first steps of the base of this seed instead of fresh ones.
+    """
+    sigma = training_sigmas()[torch.linspace(20, 980, LOSS_BATCH).long()]
     losses = []
-    for index in range(num_batches):
-        random = stream(seed, index, 0, "validation")
-        batch = draw_batch(codec, world, chain, batch_size, random)
+    for index in range(1, LOSS_BATCHES + 1):
+        batch = draw_batch(codec, world, chain, LOSS_BATCH, stream(seed, index, 0, "base" if trained_on else "validation"))
+        random = stream(seed, index, 0, "noise")
         sample = make_flow_sample(batch.latent, torch.randn(batch.latent.shape, generator=random), sigma)
         error = predict(model, sample.noisy_latent, batch.y_latent, sigma, batch.captions) - sample.velocity
         losses.append(error.square().mean())

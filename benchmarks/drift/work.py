@@ -140,7 +140,7 @@ def make_base(workshop: Workshop, world: World, seed: int) -> None:
     began, checkpoint = time.process_time(), path.with_suffix(".pt")
     model = train_base(codec, world, seed, study.base, checkpoint, tell)
     found = {
-        "training loss": float(np.mean(losses[-100:])),
+        "training loss": clean_loss(model, codec, world, Chain.FILM, seed, trained_on=True),
         "held-out loss": clean_loss(model, codec, world, Chain.FILM, VALIDATION_SEED),
         "diagnosis": _diagnosed(study, model, codec, world),
         "seconds": time.process_time() - began,
