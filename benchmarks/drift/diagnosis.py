@@ -20,7 +20,7 @@ from .model import predict
 from .rollout import roll_out, sample
 from .world import NUM_SLOTS, Scenes, World, draw_scenes, num_frames
 
-SEED, NUM_SCENES, NUM_CLIPS, PER_LEVEL = 99, 24, 10, 4
+SEED, NUM_SCENES, NUM_CLIPS, PER_LEVEL = 99, 64, 10, 2
 
 
 def measure_base(
@@ -55,6 +55,13 @@ def measure_base(
         signal=diagnosis.rms(latents),
         has_anchor=False,
     )
+
+
+def random_gain(model: nn.Module, codec: Codec, world: World) -> float:
+    """Return the share of a small random error in the first frame that arrives in the last one, mean over held-out scenes."""
+    scenes = draw_scenes(world, NUM_SCENES, NUM_SLOTS, stream(SEED, 0, 0, "diagnosis"))
+    shape = codec.encode(scenes.frames[:, :1]).shape
+    return float(gain(model, codec, scenes, torch.randn(shape, generator=stream(SEED, 0, 0, "random error"))).mean())
 
 
 def gain(model: nn.Module, codec: Codec, scenes: Scenes, errors: Tensor) -> Tensor:

@@ -101,8 +101,8 @@ STUDIES = {
         few_units=1,
         fine_tuning=FineTuning(batch_size=2, learning_rate=1e-3, rank=2, fill_batches=2),
         lengths=(1, 2, 3),
-        num_scenes=12,
-        num_clips=2,
+        num_scenes=6,
+        num_clips=4,
         strengths=(0.5,),
     ),
 }

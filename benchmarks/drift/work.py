@@ -23,7 +23,7 @@ from .arms import BASE, FULL, PLAIN
 from .base import clean_loss, train_base
 from .codec import Codec, fit_codec
 from .data import Chain
-from .diagnosis import NUM_CLIPS, measure_base
+from .diagnosis import NUM_CLIPS, measure_base, random_gain
 from .finetune import Subject, load_lora, save_lora, set_strength, train_lora
 from .losses import ALL, MAIN_LOSSES, REGIMES, Losses
 from .model import load_model, open_comfy, save_model
@@ -142,6 +142,7 @@ def make_base(workshop: Workshop, world: World, seed: int) -> None:
     found = {
         "training loss": clean_loss(model, codec, world, Chain.FILM, seed, trained_on=True),
         "held-out loss": clean_loss(model, codec, world, Chain.FILM, VALIDATION_SEED),
+        "gain": random_gain(model, codec, world),
         "diagnosis": _diagnosed(study, model, codec, world),
         "seconds": time.process_time() - began,
         "commit": workshop.commit,
