@@ -257,7 +257,7 @@ def test_the_truth_is_valid_and_what_only_looks_like_a_video_is_not(small_run):
         found = json.loads((place / "work" / "results" / chain / "cheats.json").read_text())
         truth, darker = found.pop("truth"), found.pop("truth, 3 % darker")
         assert truth["verdict"] == darker["verdict"] == "valid" and truth["loss"] == pytest.approx(0, abs=1e-3)
-        assert 0 < darker["loss"] < 1
+        assert 0 < darker["loss"] < 2
         cheats = {name: own["verdict"] for name, own in found.items()}
         assert len(cheats) == 3 and all(verdict.startswith("INVALID") for verdict in cheats.values()), cheats
 
