@@ -11,6 +11,7 @@ from pathlib import Path
 from svi_core.recycling.config import ErrorRecyclingConfig, ImageErrorGrids
 from svi_core.recycling.error_bank import ErrorBank
 from svi_core.recycling.exported_bank import BankFacts, read_banks
+from training.method.banks import shape_name
 
 
 @dataclass(frozen=True)
@@ -38,11 +39,6 @@ def read_image_errors(path: Path) -> ImageErrors:
     """
     _, content_hash, banks = read_banks(path)
     return ImageErrors(banks, content_hash)
-
-
-def shape_name(latent_shape: Sequence[int]) -> str:
-    """Return `latent_shape` [C, F, h, w] as it names a bank: 16x21x60x104."""
-    return "x".join(map(str, latent_shape))
 
 
 def require_fitting(

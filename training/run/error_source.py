@@ -14,6 +14,7 @@ from svi_core.files.fingerprint import file_sha256
 from svi_core.files.safetensors_file import read_tensors
 from svi_core.recycling.config import StoredSlots
 from svi_core.recycling.exported_bank import BankFacts, StoredError, bank_of, fills, read_facts, stored_errors, write_banks
+from training.method.banks import by_shape
 from training.method.distributed import Group
 from training.method.image_errors import ImageErrors, read_image_errors, require_fitting
 from training.method.trainer import ExampleSource
@@ -166,7 +167,7 @@ def _banks_of(run: Path) -> tuple[BankFacts, dict[str, list[StoredError]]]:
             name = f"bank_{rank}.safetensors"
             if file_sha256(folder / name) != state["files"].get(name):
                 raise ValueError(f"{name} is damaged")
-            for shape, snapshot in _by_shape(read_tensors(folder / name)[0]).items():
+            for shape, snapshot in by_shape(read_tensors(folder / name)[0]).items():
                 values = bank_folder(config, run) / f"process{rank}" / shape
                 banks.setdefault(shape, []).extend(stored_errors(snapshot, values))
     except (OSError, KeyError, ValueError) as error:
@@ -195,12 +196,3 @@ def _facts(config: TrainingConfig, state: Mapping) -> BankFacts:
         step=state["step"],
         window_slots=recycling.num_image_error_slots if only_window else 0,
     )
-
-
-def _by_shape(tensors: Mapping[str, torch.Tensor]) -> dict[str, dict[str, torch.Tensor]]:
-    """Return the snapshot of each bank, by latent shape, of the tensors of `Banks.snapshots`."""
-    by_shape: dict[str, dict[str, torch.Tensor]] = {}
-    for key, tensor in tensors.items():
-        shape, _, name = key.partition("/")
-        by_shape.setdefault(shape, {})[name] = tensor
-    return by_shape
