@@ -208,9 +208,9 @@ def _require_room(path: Path, needed: int) -> None:
     free = shutil.disk_usage(path.parent).free
     if needed > free:
         raise OSError(
-            f"the errors take {needed / 2**30:.1f} GiB in {path.parent}, but {free / 2**30:.1f} GiB are free: free space, write "
-            "them to another disk (python -m training.bank RUN FILE) and name that file, or train the run that makes them with "
-            "a smaller recycling.capacity."
+            f"the errors take {needed / 2**30:.1f} GiB in {path.parent}, but {free / 2**30:.1f} GiB are free: free space, "
+            "write them to another disk (python -m training.bank RUN FILE) and name that file, or lower recycling.capacity in "
+            "the run that makes them."
         )
 
 
