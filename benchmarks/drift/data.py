@@ -9,7 +9,9 @@ from enum import StrEnum
 import torch
 from torch import Tensor
 
-from svi_core.conditioning.build_y import concat_padding
+from svi_core.conditioning.build_y import KnownPart, build_y
+from svi_core.geometry import num_pixel_frames
+from svi_core.systems.layouts import Padding
 
 from .codec import Codec
 from .world import NUM_SLOTS, SIDE, World, draw_scenes
@@ -70,8 +72,10 @@ def condition(codec: Codec, chain: Chain, first: Tensor, motion: Tensor | None, 
         anchor: [B, 16, h, w], latent of the reference image; for SHOT and PRO.
     """
     if chain is Chain.PRO:
-        known = None if motion is None else motion[:, :, None]
-        return concat_padding(anchor[:, :, None], known, anchor.new_zeros(1, 1, 1, 1, 1), NUM_SLOTS).latent
+        known = None if motion is None else KnownPart(motion[:, :, None])
+        zero = anchor.new_zeros(1, 1, 1, 1, 1)
+        reference = KnownPart(anchor[:, :, None])
+        return build_y(Padding.ZERO_LATENT, num_pixel_frames(NUM_SLOTS), reference, known, zero, encode=None).latent
     padding = anchor if chain is Chain.SHOT else codec.encode(torch.full((1, 1, 3, SIDE, SIDE), 0.5))[:, :, 0].expand_as(first)
     return torch.cat([first[:, :, None], padding[:, :, None].expand(-1, -1, NUM_SLOTS - 1, -1, -1)], dim=2)
 

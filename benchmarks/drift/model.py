@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from demo.models.comfy_import import import_comfy
 from demo.models.tiny_models import TEXT_WIDTH, build_trunk
-from svi_core.conditioning.build_y import known_mask
+from demo.models.train_dit import with_mask
 from svi_core.files.atomic_file import write_bytes
 
 from .world import CAMERAS, NUM_DIRECTIONS
@@ -19,7 +19,6 @@ from .world import CAMERAS, NUM_DIRECTIONS
 SIZES = {"dim": 136, "ffn_dim": 272, "num_heads": 4, "num_layers": 4, "text_dim": TEXT_WIDTH}
 NUM_CAPTIONS = NUM_DIRECTIONS * len(CAMERAS)
 NO_CAPTION = NUM_CAPTIONS
-MASK_CHANNELS = 4
 
 
 def open_comfy() -> None:
@@ -38,8 +37,7 @@ def build_model(seed: int) -> nn.Module:
 
 def predict(model: nn.Module, noisy: Tensor, y_latent: Tensor, sigma: Tensor, captions: Tensor) -> Tensor:
     """Return the velocity [B, 16, S, h, w]; slot 0 of `y_latent` is marked as known. `sigma` and `captions` are [B]."""
-    mask = known_mask(y_latent).expand(len(noisy), MASK_CHANNELS, -1, -1, -1)
-    return model(torch.cat([noisy, mask, y_latent], dim=1), 1000.0 * sigma, _texts()[captions])
+    return model(torch.cat([noisy, with_mask(y_latent)], dim=1), 1000.0 * sigma, _texts()[captions])
 
 
 def _texts() -> Tensor:

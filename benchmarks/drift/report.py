@@ -250,7 +250,7 @@ def _bases_table(bases: Mapping[str, dict]) -> str:
          own["diagnosis"]["verdict"].splitlines()[0], f"{own['seconds']:.0f} s", own["commit"]]
         for name, own in bases.items()
     ]  # fmt: skip
-    return table(["base", "training loss", "held-out loss", "gain", "diagnosis", "CPU time", "commit"], rows)
+    return table(["base", "training loss", "held-out loss", "gain", "diagnosis", "time", "commit"], rows)
 
 
 def _curve(units: Mapping[Unit, dict], figure: str) -> list[tuple[float, float]]:
