@@ -62,6 +62,8 @@ def run_command(
         if dry_run:
             print_dry_run(config, group, with_diagnosis, resume=resume is not None)
             return 0
+        if config.samples.every:
+            require_sampling_files(config)
         with explain_out_of_memory("training", MORE_MEMORY if resume is None else MORE_MEMORY_RESUMED):
             sees = {"sampler": make_sampler, "diagnoser": make_diagnoser}
             number = run_training(config, group, open_cache, resume=resume is not None, **sees)
@@ -222,8 +224,6 @@ def run_training(
             run.require_empty()
         start = read_configured_start(config, resume=resume)
         data = open_data(config, config.loop.examples_per_step(group.size))
-        if sampler and config.samples.every:
-            require_sampling_files(config)
         if diagnoser and config.diagnosis.every:
             examples_to_chain(config, data)
         image_errors = open_image_errors(config, data, group, resume=resume)  # the last check, since it may copy
