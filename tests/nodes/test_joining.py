@@ -1,6 +1,7 @@
 """SVI Join Videos takes frames in memory and trimmed videos, with their own pixels."""
 
 from fractions import Fraction
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -23,7 +24,7 @@ def join(pack, tmp_path, monkeypatch):
     monkeypatch.setattr(node, "hidden", SimpleNamespace(prompt={}, extra_pnginfo=None, unique_id="1"), raising=False)
 
     def run(first, second, trim_end=0, trim_start=0):
-        return node.execute(first, second, "drop", 0, trim_end, trim_start, "svi/joined").args[0].get_stream_source()
+        return Path(node.execute(first, second, "drop", 0, trim_end, trim_start, "svi/joined").args[0].get_stream_source())
 
     return run
 
