@@ -62,6 +62,8 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
         parser.error("give --config FILE to start a run, or --resume RUN to resume one")
     if options.diagnose and not options.dry_run:
         parser.error("--diagnose comes after --dry-run; during training set diagnosis.every to a number of steps")
+    if options.diagnose and options.resume is not None:
+        parser.error("--diagnose measures the model before its training: give --config, not --resume")
     return options
 
 

@@ -1,9 +1,8 @@
-"""Run the drift study, print its tables, look at its bases, or score videos.
+"""Run the drift study, print its tables, or score videos.
 
-python -m benchmarks.drift run [--study real] [--chain one-frame] [--arms main]    # resumes after a stop
-python -m benchmarks.drift report                                                  # tables and pictures of the results so far
-python -m benchmarks.drift diagnose [--study real]                                 # does the recipe apply to its bases?
-python -m benchmarks.drift score FOLDER [--clip-length 76]                         # any videos, with VBench's models if any
+python -m benchmarks.drift run [--chain film] [--arms main]    # resumes after a stop
+python -m benchmarks.drift report                              # tables and pictures of the results so far
+python -m benchmarks.drift score FOLDER [--clip-length 76]     # any videos, with VBench's models if any
 """
 
 import argparse
@@ -18,7 +17,7 @@ from training.model.comfy_runtime import find_comfyui
 from ..drift import StudyError
 
 OUTPUT = REPOSITORY / ".runtime" / "drift"
-CHAINS = {"one-frame": ("ONE_FRAME",), "pro": ("PRO",), "both": ("ONE_FRAME", "PRO")}
+CHAINS = ("film", "shot", "pro")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -43,36 +42,33 @@ def _score(options: argparse.Namespace) -> str:
 
 
 def _study(options: argparse.Namespace) -> str:
-    """Run, report or diagnose a study; return its tables."""
+    """Run or report a study; return its tables."""
+    from .arms import MAIN
     from .data import Chain
     from .report import write_report
-    from .study import STUDIES, arm_order, require_same_settings
-    from .work import diagnose_bases, num_cores, run_study
+    from .study import STUDIES, require_same_study
+    from .work import num_cores, run_study
 
     study = STUDIES[options.study]
     folder = options.folder or OUTPUT / study.name
-    if options.command == "diagnose":
-        return diagnose_bases(study, folder)
     if options.command == "run":
-        names = _arm_names(options.arms, arm_order(study)[1:])
-        chains = [chain for chain in (Chain[name] for name in CHAINS[options.chain]) if chain in study.chains]
-        if not chains:
-            raise StudyError(f"--chain {options.chain}: the study {study.name!r} has only {', '.join(study.chains)}.")
+        chains = [Chain[name.upper()] for name in CHAINS if options.chain in (name, "all")]
+        names = _arm_names(options.arms, list(MAIN), list(study.arms))
         run_study(study, folder, chains, names, options.workers or num_cores())
-    require_same_settings(study, folder)
+    require_same_study(study, folder, record=False)
     output = options.output or folder / "report"
     text = write_report(study, folder, output, machine_facts(find_comfyui()))
     (output / "drift.md").write_text(text, encoding="utf-8")
     return text
 
 
-def _arm_names(wanted: str, known: list[str]) -> list[str]:
-    """Return the arms that --arms names.
+def _arm_names(wanted: str, main: list[str], known: list[str]) -> list[str]:
+    """Return the arms that --arms names; `main` are those of the claims.
 
     Raises:
         StudyError: an unknown arm.
     """
-    names = {"main": known[:2], "all": known}.get(wanted) or [name.strip() for name in wanted.split(",")]
+    names = {"main": main, "all": known}.get(wanted) or [name.strip() for name in wanted.split(",")]
     if unknown := [name for name in names if name not in known]:
         raise StudyError(f"--arms: there is no arm {unknown[0]!r}: choose main, all, or of {', '.join(known)}.")
     return names
@@ -86,18 +82,15 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     purposes = {
         "run": "run what is missing of the study",
         "report": "tables of what was run",
-        "diagnose": "errors of its bases in the one-frame layout",
     }
     for name, purpose in purposes.items():
         command = commands.add_parser(name, help=purpose)
-        command.add_argument("--study", choices=("full", "real", "small"), default="full", help="small: to see that it works")
+        command.add_argument("--study", choices=("full", "small"), default="full", help="small: to see that it works")
         command.add_argument("--folder", type=Path, help="bases and measurements (default: one for each study)")
         command.add_argument("--output", type=Path, help="tables and pictures (default: report/ in the folder)")
     run = commands.choices["run"]
-    run.add_argument("--chain", choices=tuple(CHAINS), default="both", help="layout of the chains")
-    run.add_argument(
-        "--arms", default="all", help='main: base, plain LoRA and ERFT only; or names, such as "frozen bank, bank of 1"'
-    )
+    run.add_argument("--chain", choices=(*CHAINS, "all"), default="all", help="layout of the chains")
+    run.add_argument("--arms", default="all", help='main: those of the claims only; or names, such as "frozen bank, bank of 1"')
     run.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
     score = commands.add_parser("score", help="score a folder of mp4 files")
     score.add_argument("folder", type=Path)

@@ -1,117 +1,124 @@
-"""Train a base: flow matching on the study's world, all examples in the layout of the chains, no errors injected.
-
-Places near the object weigh more in the loss; otherwise a small model learns the scenery and lets the object fade.
-"""
+"""Train a base: an image-to-video model that knows the first frame of a clip and the caption, and never saw an anchor."""
 
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from demo.models.train_dit import build_optimizers
-from demo.models.training_run import MovingAverage, learning_rate
+from demo.models.training_run import MovingAverage
+from svi_core.files.atomic_file import staged
 from svi_core.flow.flow_matching import make_flow_sample, training_sigmas
 from training.method.streams import stream
 
-from .codec import LinearCodec
-from .data import Chain, StoryData, true_condition
-from .model import Texts, build_model, predict
+from .codec import Codec
+from .data import Chain, draw_batch
+from .model import NO_CAPTION, build_model, predict
+from .world import World
 
-PEAK_LEARNING_RATE, WARMUP_STEPS, AVERAGE_DECAY = 2e-3, 30, 0.99
-P_MOTION = 0.9  # that a 2.0 Pro example is laid out as a later clip
+PEAK_LEARNING_RATE, LAST_SHARE, WARMUP_STEPS, AVERAGE_DECAY = 2e-3, 0.02, 100, 0.995
+LOSS_BATCHES, LOSS_BATCH = 12, 32  # of the clean loss
+P_NO_CAPTION = 0.1  # so that it can be guided
 
 
 @dataclass(frozen=True)
-class Example:
-    """One training clip.
+class BaseTraining:
+    """The settings of a base.
 
     Attributes:
-        story, clip: its indices in the data.
-        later: whether it is conditioned on a clip before.
-        y_latent: [16, S, h, w].
+        num_steps, batch_size: of training.
+        save_every: steps between checkpoints.
     """
 
-    story: int
-    clip: int
-    later: bool
-    y_latent: Tensor
-
-
-def draw_example(codec: LinearCodec, data: StoryData, chain: Chain, random: torch.Generator) -> Example:
-    """Draw a clip and its conditioning; takes three random numbers."""
-    story_draw, clip_draw, motion_draw = torch.rand(3, generator=random, dtype=torch.float64).tolist()
-    num_stories, num_clips = data.latents.shape[:2]
-    story, later = int(story_draw * num_stories), chain is Chain.PRO and motion_draw < P_MOTION
-    clip = 1 + int(clip_draw * (num_clips - 1)) if later else int(clip_draw * num_clips)
-    return Example(story, clip, later, true_condition(codec, data, chain, story, clip, later))
-
-
-def stacked(data: StoryData, examples: list[Example]) -> tuple[Tensor, Tensor, Texts]:
-    """Return latents, conditioning latents [B, 16, S, h, w] and captions of `examples`."""
-    stories, clips = torch.tensor([e.story for e in examples]), torch.tensor([e.clip for e in examples])
-    return data.latents[stories, clips], torch.stack([e.y_latent for e in examples]), data.text_of(stories, clips)
-
-
-def focused_error(error: Tensor, data: StoryData, examples: list[Example]) -> Tensor:
-    """Return the mean square [B] of `error` [B, 16, S, h, w], with more weight near the object."""
-    focus = torch.stack([data.focus[example.story, example.clip] for example in examples])[:, None]
-    return (error.square() * focus).flatten(1).mean(1) / focus.flatten(1).mean(1)
+    num_steps: int
+    batch_size: int
+    save_every: int = 250
 
 
 def train_base(
-    codec: LinearCodec,
-    data: StoryData,
-    chain: Chain,
+    codec: Codec,
+    world: World,
     seed: int,
-    num_steps: int,
-    batch_size: int,
+    settings: BaseTraining,
+    checkpoint: Path,
     on_step: Callable[[int, float], None] = lambda step, loss: None,
 ) -> nn.Module:
-    """Return a base trained on clips in the layout of `chain`.
+    """Return a base trained on `world`; a checkpoint is continued.
 
     Raises:
         RuntimeError: the loss is not finite.
     """
     model = build_model(seed)
-    optimizers, moving = build_optimizers(model, PEAK_LEARNING_RATE), MovingAverage(model, AVERAGE_DECAY)
-    sigmas = training_sigmas()
-    for step in range(num_steps):
-        random = stream(seed, step, 0, "base")
-        examples = [draw_example(codec, data, chain, random) for _ in range(batch_size)]
-        latent, y_latent, texts = stacked(data, examples)
-        sigma = sigmas[torch.randint(len(sigmas), (batch_size,), generator=random)]
-        sample = make_flow_sample(latent, torch.randn(latent.shape, generator=random), sigma)
-        error = predict(model, sample.noisy_latent, y_latent, sigma, texts) - sample.velocity
-        loss = focused_error(error, data, examples).mean()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=PEAK_LEARNING_RATE, betas=(0.9, 0.98), weight_decay=0.01)
+    moving, done = MovingAverage(model, AVERAGE_DECAY), 0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        model.load_state_dict(state["model"])
+        optimizer.load_state_dict(state["optimizer"])
+        moving.load_state_dict(state["average"])
+        done = state["step"]
+    for step in range(done + 1, settings.num_steps + 1):
+        loss = _loss(model, codec, world, settings.batch_size, stream(seed, step, 0, "base"))
         if not math.isfinite(float(loss.detach())):
             raise RuntimeError(f"base {seed}: the loss is {float(loss)} at step {step}")
         model.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate(PEAK_LEARNING_RATE, step / num_steps, step, WARMUP_STEPS)
-            optimizer.step()
+        for group in optimizer.param_groups:
+            group["lr"] = PEAK_LEARNING_RATE * _share(step, settings.num_steps)
+        optimizer.step()
         moving.update(model)
-        on_step(step + 1, float(loss.detach()))
+        on_step(step, float(loss.detach()))
+        if step % settings.save_every == 0:
+            _save(
+                checkpoint, {"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict(), "average": moving}
+            )
     moving.copy_to(model)
     return model.requires_grad_(False).eval()
 
 
-@torch.no_grad()
-def clean_loss(
-    model: nn.Module, codec: LinearCodec, data: StoryData, chain: Chain, num_examples: int = 64, seed: int = 99
-) -> float:
-    """Return the mean velocity error on examples of `data` with true conditioning, at evenly spread training noise levels."""
-    losses = []
+def _loss(model: nn.Module, codec: Codec, world: World, batch_size: int, random: torch.Generator) -> torch.Tensor:
+    """Return the mean velocity error of fresh examples."""
+    batch = draw_batch(codec, world, Chain.FILM, batch_size, random)
     sigmas = training_sigmas()
-    for start in range(0, num_examples, 16):
-        random = stream(seed, start, 0, "validation")
-        latent, y_latent, texts = stacked(data, [draw_example(codec, data, chain, random) for _ in range(16)])
-        sigma = sigmas[torch.linspace(20, 980, 16).long()]
-        sample = make_flow_sample(latent, torch.randn(latent.shape, generator=random), sigma)
-        error = predict(model, sample.noisy_latent, y_latent, sigma, texts) - sample.velocity
-        losses.append(error.square().flatten(1).mean(1))
-    return float(torch.cat(losses).mean())
+    sigma = sigmas[torch.randint(len(sigmas), (batch_size,), generator=random)]
+    sample = make_flow_sample(batch.latent, torch.randn(batch.latent.shape, generator=random), sigma)
+    nameless = torch.rand(batch_size, generator=random) < P_NO_CAPTION
+    captions = torch.where(nameless, NO_CAPTION, batch.captions)
+    return (predict(model, sample.noisy_latent, batch.y_latent, sigma, captions) - sample.velocity).square().mean()
+
+
+def _share(step: int, num_steps: int) -> float:
+    """Return the share of the highest learning rate at `step`, counted from 1."""
+    falling = LAST_SHARE + (1 - LAST_SHARE) * (1 + math.cos(math.pi * step / num_steps)) / 2
+    return min(1.0, step / WARMUP_STEPS) * falling
+
+
+def _save(checkpoint: Path, state: dict) -> None:
+    """Write the checkpoint atomically."""
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    with staged(checkpoint) as staging:
+        torch.save(state | {"average": state["average"].state_dict()}, staging)
+
+
+@torch.no_grad()
+def clean_loss(model: nn.Module, codec: Codec, world: World, chain: Chain, seed: int, *, trained_on: bool = False) -> float:
+    """Return the mean velocity error with true conditioning at evenly spread training noise levels.
+
+    Args:
+        model: with its LoRA, if it has one.
+        codec, world, chain: of the examples.
+        seed: of the examples.
+        trained_on: take those of the first steps of the base of this seed instead of fresh ones.
+    """
+    sigma = training_sigmas()[torch.linspace(20, 980, LOSS_BATCH).long()]
+    losses = []
+    for index in range(1, LOSS_BATCHES + 1):
+        batch = draw_batch(codec, world, chain, LOSS_BATCH, stream(seed, index, 0, "base" if trained_on else "validation"))
+        random = stream(seed, index, 0, "noise")
+        sample = make_flow_sample(batch.latent, torch.randn(batch.latent.shape, generator=random), sigma)
+        error = predict(model, sample.noisy_latent, batch.y_latent, sigma, batch.captions) - sample.velocity
+        losses.append(error.square().mean())
+    return float(torch.stack(losses).mean())

@@ -1,154 +1,107 @@
-"""Training data of bases and LoRAs: latents and captions of many stories, encoded once, and the conditioning of clips.
+"""How clips are conditioned in the layouts of the study, and the endless examples that models are trained on.
 
-Shapes: N stories of K clips; latents [16, S, h, w] with S = 6, h = 8, w = 12.
+Shapes: B examples, S = 5 slots, latents and conditioning latents [B, 16, S, 6, 6].
 """
 
 from dataclasses import dataclass
 from enum import StrEnum
-from pathlib import Path
 
-import safetensors.torch
 import torch
 from torch import Tensor
 
-from demo.world.scenes import HELD_OUT_SEED
 from svi_core.conditioning.build_y import KnownPart, build_y
 from svi_core.geometry import num_pixel_frames
-from svi_core.systems.layouts import Layout, Padding, make_layout
-from training.data.windows import error_slots
+from svi_core.systems.layouts import Padding
 
-from .codec import LinearCodec, fit_codec, load_codec
-from .model import Texts, read_captions
-from .real_clips import clip_names, true_window
-from .world import HEIGHT, NUM_FRAMES, NUM_SLOTS, WIDTH, TrueClips, draw_story, true_clips
+from .codec import Codec
+from .world import NUM_SLOTS, SIDE, World, draw_scenes
 
-CLIPS_PER_STORY = 4
-CODEC_STORIES = 60
-VALIDATION_SEED = HELD_OUT_SEED + 500_000  # stories for choosing settings; the study's scenes begin at HELD_OUT_SEED
-VALIDATION_STORIES = 16
-OBJECT_WEIGHT, OBJECT_REACH = 6.0, 9.0  # of the loss of a base; reach in pixels
-
-
-class Source(StrEnum):
-    """The source of true clips."""
-
-    TINY_WORLD = "tiny world"
-    REAL_CLIPS = "real clips"
-
-    def draw(self, seed: int, num_clips: int) -> TrueClips:
-        """Return the story of this seed; those from HELD_OUT_SEED are never trained on."""
-        return true_clips(draw_story(seed, num_clips)) if self is Source.TINY_WORLD else true_window(seed, num_clips)
-
-    def clip_names(self) -> list[str]:
-        """Return the source files of the clips, with their sizes."""
-        return [] if self is Source.TINY_WORLD else clip_names()
+P_LATER = 0.9  # that a 2.0 Pro example is laid out as a later clip
+ANCHOR_REACH = 8  # frames before a clip that an example's anchor comes from
 
 
 class Chain(StrEnum):
     """How a clip is conditioned on the one before."""
 
-    ONE_FRAME = "one frame"  # SVI-Shot without its anchor: the last frame, padded with itself, through the codec
-    PRO = "2.0 Pro"  # anchor latent, motion latent, zeros
+    FILM = "Film"  # the last frame, and grey: an image-to-video model's own layout; as Tom & Jerry, one frame of motion
+    SHOT = "Shot"  # the last frame, padded with the anchor
+    PRO = "2.0 Pro"  # the anchor's latent, the last slot of the clip before, zeros
 
     @property
-    def layout(self) -> Layout:
-        """The pack's own layout."""
-        return make_layout("Shot" if self is Chain.ONE_FRAME else "2.0 Pro", NUM_FRAMES)
+    def in_latent_space(self) -> bool:
+        """Whether clips hand over latents and not pixels."""
+        return self is Chain.PRO
 
-    def error_slots(self, later_clip: bool) -> range:
-        """Return the slots that get image errors: the known frame's, from which its padding follows, or the motion's."""
-        return range(1) if self is Chain.ONE_FRAME else error_slots(self.layout, later_clip)
+    @property
+    def overlap(self) -> int:
+        """Frames that neighbouring clips share: a 2.0 Pro clip begins one slot before the motion."""
+        return 2 if self is Chain.PRO else 1
+
+    def error_slots(self, later: bool) -> range:
+        """Return the slots that get image errors: the known frame's, or the motion's."""
+        return range(1) if self is not Chain.PRO else range(1, 2) if later else range(0)
 
 
 @dataclass(frozen=True)
-class StoryData:
-    """Encoded stories.
+class Batch:
+    """B examples.
 
     Attributes:
-        latents: [N, K, 16, S, h, w] fp32.
-        texts: of all clips, story by story: N * K entries.
-        focus: [N, K, S, h, w], weight of each place while a base is trained: larger where the object is or was.
+        latent: [B, 16, S, h, w], the clips.
+        y_latent: [B, 16, S, h, w], from true frames.
+        captions: [B].
+        later: of each, whether it is laid out as a later clip.
+        before: the same of the clips that end where these begin; None if not asked for.
     """
 
-    latents: Tensor
-    texts: Texts
-    focus: Tensor
-
-    def text_of(self, stories: Tensor, clips: Tensor) -> Texts:
-        """Return the captions of `stories` [B] and their `clips` [B]."""
-        return self.texts[stories * self.latents.shape[1] + clips]
+    latent: Tensor
+    y_latent: Tensor
+    captions: Tensor
+    later: tuple[bool, ...]
+    before: "Batch | None" = None
 
 
-def prepare(folder: Path, source: Source, num_stories: int) -> tuple[LinearCodec, StoryData, StoryData]:
-    """Return codec, training and validation stories, made once and cached in `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
-    codec_path = folder / "codec.safetensors"
-    if not codec_path.exists():
-        frames = torch.cat([source.draw(seed, CLIPS_PER_STORY).frames for seed in range(CODEC_STORIES)])
-        fit_codec(frames).save(codec_path)
-    codec = load_codec(codec_path)
-    training = _stories(folder / f"stories_{num_stories}.safetensors", codec, source, range(num_stories))
-    seeds = range(VALIDATION_SEED, VALIDATION_SEED + VALIDATION_STORIES)
-    return codec, training, _stories(folder / "validation.safetensors", codec, source, seeds)
-
-
-def condition(
-    codec: LinearCodec, chain: Chain, first_slot: Tensor, motion_slot: Tensor | None, anchor: Tensor, num_slots: int = NUM_SLOTS
-) -> Tensor:
-    """Return the conditioning latent [B, 16, S, h, w] of a clip.
+def condition(codec: Codec, chain: Chain, first: Tensor, motion: Tensor | None, anchor: Tensor) -> Tensor:
+    """Return the conditioning latent [B, 16, S, h, w] of clips.
 
     Args:
         codec: of the latents.
         chain: the layout.
-        first_slot: [B, 16, h, w], latent of the clip's first frame; for ONE_FRAME.
-        motion_slot: [B, 16, h, w], last slot of the clip before; None for the first clip; for PRO.
-        anchor: [B, 16, h, w], latent of the video's first frame; for PRO.
-        num_slots: S.
+        first: [B, 16, h, w], latent of the clip's first frame; for FILM and SHOT.
+        motion: [B, 16, h, w], last slot of the clip before; None for a first clip; for PRO.
+        anchor: [B, 16, h, w], latent of the reference image; for SHOT and PRO.
     """
-    if chain is Chain.ONE_FRAME:
-        return codec.at_rest(first_slot, num_slots)
-    motion = None if motion_slot is None else KnownPart(motion_slot.unsqueeze(2))
-    zero = anchor.new_zeros(1, anchor.shape[1], 1, 1, 1)
-    known = KnownPart(anchor.unsqueeze(2))
-    return build_y(Padding.ZERO_LATENT, num_pixel_frames(num_slots), known, motion, zero, encode=None).latent
+    if chain is Chain.PRO:
+        known = None if motion is None else KnownPart(motion[:, :, None])
+        zero = anchor.new_zeros(1, 1, 1, 1, 1)
+        reference = KnownPart(anchor[:, :, None])
+        return build_y(Padding.ZERO_LATENT, num_pixel_frames(NUM_SLOTS), reference, known, zero, encode=None).latent
+    padding = anchor if chain is Chain.SHOT else codec.encode(torch.full((1, 1, 3, SIDE, SIDE), 0.5))[:, :, 0].expand_as(first)
+    return torch.cat([first[:, :, None], padding[:, :, None].expand(-1, -1, NUM_SLOTS - 1, -1, -1)], dim=2)
 
 
-def true_condition(codec: LinearCodec, data: StoryData, chain: Chain, story: int, clip: int, with_motion: bool) -> Tensor:
-    """Return the conditioning latent [16, S, h, w] of a clip of `data`, from true frames.
+def draw_batch(
+    codec: Codec, world: World, chain: Chain, batch_size: int, random: torch.Generator, with_before: bool = False
+) -> Batch:
+    """Draw fresh examples, which follow from `random`. The anchor is one of the ANCHOR_REACH frames before the clip.
 
-    Without motion (2.0 Pro) the clip is laid out as a first one: its own first frame is the anchor.
+    With `with_before`, they come with the clips before them; a 2.0 Pro clip then begins one slot before the motion's end.
     """
-    latents = data.latents[story]
-    anchor = latents[0 if with_motion else clip, :, 0]
-    motion = latents[clip - 1, :, -1][None] if with_motion and clip else None
-    return condition(codec, chain, latents[clip, :, 0][None], motion, anchor[None])[0]
+    scenes = draw_scenes(world, batch_size, ANCHOR_REACH + NUM_SLOTS, random)
+    latents = codec.encode(scenes.frames)
+    rows, reach = torch.arange(batch_size), torch.randint(ANCHOR_REACH, (batch_size,), generator=random)
+    later = torch.rand(batch_size, generator=random) < P_LATER if chain is Chain.PRO else torch.ones(batch_size, dtype=bool)
 
+    def clips(start: int, anchor: Tensor) -> tuple[Tensor, Tensor]:
+        clip = latents[:, :, start : start + NUM_SLOTS]
+        y_latent = condition(codec, chain, clip[:, :, 0], clip[:, :, 1], anchor)
+        if chain is Chain.PRO:
+            first = condition(codec, chain, clip[:, :, 0], None, clip[:, :, 0])
+            y_latent = torch.where(later.view(-1, 1, 1, 1, 1), y_latent, first)
+        return clip, y_latent
 
-def _stories(path: Path, codec: LinearCodec, source: Source, seeds: range) -> StoryData:
-    if not path.exists():
-        latents, captions, focus = [], [], []
-        for seed in seeds:
-            clips = source.draw(seed, CLIPS_PER_STORY)
-            latents.append(codec.encode(clips.frames))
-            captions += clips.captions[: len(clips.frames)]
-            focus.append(_focus(clips))
-        texts = read_captions(captions)
-        tensors = {"latents": torch.stack(latents), "tokens": texts.tokens, "logits": texts.logits}
-        tensors["focus"] = torch.stack(focus)
-        safetensors.torch.save_file({name: value.contiguous() for name, value in tensors.items()}, path)
-    stored = safetensors.torch.load_file(path)
-    texts = Texts(stored["tokens"], stored["logits"])
-    return StoryData(stored["latents"], texts, stored["focus"])
-
-
-def _focus(clips: TrueClips) -> Tensor:
-    """Return weights [K, S, h, w]: 1 in the scenery, up to 1 + OBJECT_WEIGHT where the object is, or was in the first frame."""
-    if clips.x is None:
-        return torch.ones(len(clips.frames), NUM_SLOTS, HEIGHT // 8, WIDTH // 8)
-    rows, columns = (torch.arange(length).float() * 8 + 3.5 for length in (HEIGHT // 8, WIDTH // 8))
-    nearest = []
-    for slot in range(NUM_SLOTS):
-        frames = [0] if slot == 0 else [0, *range(4 * slot - 3, 4 * slot + 1)]
-        x, y = (torch.from_numpy(values[:, frames]).float()[..., None, None] for values in (clips.x, clips.y))
-        nearest.append(((columns[None, :] - x) ** 2 + (rows[:, None] - y) ** 2).amin(dim=1))
-    return 1 + OBJECT_WEIGHT * torch.exp(-torch.stack(nearest, dim=1) / (2 * OBJECT_REACH**2))
+    anchor = latents[rows, :, reach]
+    flags = tuple(later.tolist())
+    start = ANCHOR_REACH - NUM_SLOTS + chain.overlap
+    before = Batch(*clips(start, latents[:, :, 0]), scenes.captions, flags) if with_before else None
+    return Batch(*clips(ANCHOR_REACH, anchor), scenes.captions, flags, before)

@@ -1,20 +1,14 @@
-"""Errors that are not the model's own, for the arms that test whether its own are needed."""
-
-import math
+"""Errors that are not a bank's, for the arms that test whether the model's own are needed."""
 
 import torch
-import torch.nn.functional as F
+import torchvision.transforms.v2.functional as tv
 from torch import Tensor
 
 from svi_core.recycling.error_bank import ErrorBank
 
-from .codec import LinearCodec
+from .codec import Codec
 
-GAIN, SATURATION, BLUR = (
-    0.15,
-    0.3,
-    1.0,
-)  # largest change of a colour channel and of saturation, and standard deviation of the blur in pixels
+GAIN, SATURATION, BLUR = 0.15, 0.3, 1.5  # largest change of a colour and of saturation, and of the blur's deviation in pixels
 
 
 class GaussianErrors:
@@ -43,37 +37,19 @@ def _matched(error: Tensor | None, generator: torch.Generator) -> Tensor | None:
     return torch.randn(error.shape, generator=generator) * error.square().mean().sqrt()
 
 
-def hand_made_error(codec: LinearCodec, slots: Tensor, is_first: bool, generator: torch.Generator) -> Tensor:
-    """Return the error of known frames under blur and a change of colours: [16, n, h, w] for latent slots [16, n, h, w].
-
-    Args:
-        codec: of the latents.
-        slots: of the conditioning latent.
-        is_first: whether they are first slots, of one frame each, or later ones, of four.
-        generator: draws the strength.
-    """
-    channel_map = codec.first if is_first else codec.later
-    patches = channel_map.decode(slots.permute(1, 2, 3, 0))
-    frames = patches.unflatten(-1, (-1, 3, 8, 8)).permute(0, 3, 4, 1, 5, 2, 6).flatten(5, 6).flatten(3, 4)
-    spoilt = _blurred(_recoloured(frames, generator), generator)
-    back = spoilt.unflatten(-1, (-1, 8)).unflatten(-3, (-1, 8)).permute(0, 3, 5, 1, 2, 4, 6).flatten(3)
-    return channel_map.encode(back).permute(3, 0, 1, 2) - slots
+def hand_made_error(codec: Codec, slot: Tensor, generator: torch.Generator) -> Tensor:
+    """Return the error [16, 1, h, w] of a known latent slot [16, 1, h, w] under blur and a change of colours."""
+    frame = codec.decode(slot[None], lossy=False)[0, 0]
+    return codec.encode(_blurred(_recoloured(frame, generator), generator)[None, None])[0] - slot
 
 
-def _recoloured(frames: Tensor, generator: torch.Generator) -> Tensor:
-    """Change gain and saturation of `frames` [n, T, 3, H, W]."""
+def _recoloured(frame: Tensor, generator: torch.Generator) -> Tensor:
+    """Change gain and saturation of `frame` [3, H, W]."""
     draws = 2 * torch.rand(4, generator=generator) - 1
-    grey = frames.mean(2, keepdim=True)
-    saturated = grey + (frames - grey) * (1 + SATURATION * draws[3])
+    grey = frame.mean(0, keepdim=True)
+    saturated = grey + (frame - grey) * (1 + SATURATION * draws[3])
     return (saturated * (1 + GAIN * draws[:3]).view(3, 1, 1)).clamp(0, 1)
 
 
-def _blurred(frames: Tensor, generator: torch.Generator) -> Tensor:
-    deviation = BLUR * float(torch.rand((), generator=generator)) + 1e-3
-    radius = math.ceil(3 * BLUR)
-    weights = torch.exp(-0.5 * (torch.arange(-radius, radius + 1) / deviation) ** 2)
-    weights = (weights / weights.sum()).view(1, 1, -1)
-    flat = frames.flatten(0, 2)[:, None]
-    flat = F.conv2d(F.pad(flat, (radius, radius, 0, 0), "replicate"), weights[:, :, None, :])
-    flat = F.conv2d(F.pad(flat, (0, 0, radius, radius), "replicate"), weights[:, :, :, None])
-    return flat[:, 0].unflatten(0, frames.shape[:3])
+def _blurred(frame: Tensor, generator: torch.Generator) -> Tensor:
+    return tv.gaussian_blur(frame, [9, 9], [BLUR * float(torch.rand((), generator=generator)) + 1e-3])

@@ -1,40 +1,33 @@
-"""The study's video model: Wan's image-to-video architecture, built by ComfyUI, 1.6 million parameters.
+"""The study's video model: Wan's image-to-video architecture as ComfyUI builds and runs it, 1.1 million parameters.
 
-Shapes: B examples, S = 6 slots, latents and conditioning latents [B, 16, S, 8, 12], L text tokens, C = 64 text channels.
+Shapes: B examples, S slots, latents and conditioning latents [B, 16, S, h, w].
 """
 
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
 import torch
 from torch import Tensor, nn
 
-from demo.models import fast_trunk
-from demo.models.latents import CaptionReader, pad_texts
+from demo.models.comfy_import import import_comfy
 from demo.models.tiny_models import TEXT_WIDTH, build_trunk
 from demo.models.train_dit import with_mask
-from training.model.adapters import TARGETS, LoraPair
+from svi_core.files.atomic_file import write_bytes
 
-SIZES = {"dim": 144, "ffn_dim": 576, "num_heads": 4, "num_layers": 4, "text_dim": TEXT_WIDTH}
+from .world import CAMERAS, NUM_DIRECTIONS
 
-
-@dataclass(frozen=True)
-class Texts:
-    """Encoded captions: tokens [N, L, C] and attention logits [N, L], see `fast_trunk.velocity`."""
-
-    tokens: Tensor
-    logits: Tensor
-
-    def __getitem__(self, index) -> "Texts":
-        return Texts(self.tokens[index], self.logits[index])
+SIZES = {"dim": 136, "ffn_dim": 272, "num_heads": 4, "num_layers": 4, "text_dim": TEXT_WIDTH}
+NUM_CAPTIONS = NUM_DIRECTIONS * len(CAMERAS)
+NO_CAPTION = NUM_CAPTIONS
 
 
-def read_captions(captions: Iterable[str]) -> Texts:
-    """Encode `captions` with the demo's text encoder, as ComfyUI does."""
-    read = CaptionReader()
-    return Texts(*pad_texts([read(caption) for caption in captions]))
+def open_comfy() -> None:
+    """Import ComfyUI for training; one thread, since the models are too small for more."""
+    torch.set_num_threads(1)
+    import_comfy()
+    import comfy.model_management
+
+    comfy.model_management.in_training = True  # its rotary kernel for inference has no gradient
 
 
 def build_model(seed: int) -> nn.Module:
@@ -42,39 +35,29 @@ def build_model(seed: int) -> nn.Module:
     return build_trunk(seed, SIZES)
 
 
-def predict(model: nn.Module, noisy: Tensor, y_latent: Tensor, sigma: Tensor, texts: Texts) -> Tensor:
-    """Return the velocity [B, 16, S, h, w] in fp32; slot 0 of `y_latent` is marked as known. `sigma` is [B]."""
-    return fast_trunk.velocity(model, noisy, with_mask(y_latent), 1000.0 * sigma, texts.tokens, texts.logits)
+def predict(model: nn.Module, noisy: Tensor, y_latent: Tensor, sigma: Tensor, captions: Tensor) -> Tensor:
+    """Return the velocity [B, 16, S, h, w]; slot 0 of `y_latent` is marked as known. `sigma` and `captions` are [B]."""
+    return model(torch.cat([noisy, with_mask(y_latent)], dim=1), 1000.0 * sigma, _texts()[captions])
 
 
-def attach_lora(model: nn.Module, rank: int, generator: torch.Generator) -> dict[str, LoraPair]:
-    """Freeze `model` and give each layer that SVI trains a pair of matrices; the new ones replace earlier pairs."""
-    model.requires_grad_(False)
-    pairs = {}
-    for index, block in enumerate(model.blocks):
-        for target in TARGETS:
-            layer = block.get_submodule(target)
-            pair = LoraPair(layer.in_features, layer.out_features, rank, 1.0, generator)
-            layer.low_rank = pairs[f"blocks.{index}.{target}"] = pair
-    return pairs
+def _texts() -> Tensor:
+    """Return two tokens for each caption, its direction and its camera, and zeros for none: [41, 2, 64]."""
+    random = torch.Generator().manual_seed(78)
+    directions = torch.randn(NUM_DIRECTIONS, TEXT_WIDTH, generator=random)
+    cameras = torch.randn(len(CAMERAS), TEXT_WIDTH, generator=random)
+    named = [torch.stack([direction, camera]) for direction in directions for camera in cameras]
+    return torch.stack([*named, torch.zeros(2, TEXT_WIDTH)])
 
 
-def detach_lora(model: nn.Module) -> None:
-    """Restore the model from before :func:`attach_lora`."""
-    for block in model.blocks:
-        for target in TARGETS:
-            block.get_submodule(target).low_rank = None
-
-
-def save_base(model: nn.Module, path: Path) -> None:
+def save_model(model: nn.Module, path: Path) -> None:
     """Write the model's weights atomically."""
-    draft = path.with_suffix(".tmp")
-    safetensors.torch.save_file({name: p.detach().contiguous() for name, p in model.named_parameters()}, draft)
-    draft.replace(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    tensors = {name: p.detach().contiguous() for name, p in model.named_parameters()}
+    write_bytes(path, safetensors.torch.save(tensors))
 
 
-def load_base(path: Path) -> nn.Module:
-    """Return the model of :func:`save_base`, frozen."""
+def load_model(path: Path) -> nn.Module:
+    """Return the model of :func:`save_model`, frozen."""
     model = build_model(0)
     model.load_state_dict(safetensors.torch.load_file(path))
     return model.requires_grad_(False).eval()

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from statistics import mean, median
+from statistics import mean
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -11,29 +11,31 @@ from PIL import Image, ImageDraw, ImageFont
 from benchmarks.chart import draw_lines
 from benchmarks.loop.report import table
 
-from .arms import BASE, FULL, IMAGE_ONLY, OTHER_CLIP, OWN_CLIP, PLAIN
-from .data import Chain, Source
+from .arms import BASE, FULL, GAUSSIAN, NO_IMAGE, PLAIN
+from .data import Chain
+from .losses import ALL, MAIN_LOSSES, REGIMES
+from .scoring import SHARES
 from .statistics import bootstrap_interval, holm, sign_flip_p
-from .study import Study, Unit, arm_order, base_path, result_path
+from .study import Study, Unit, base_path, other_losses_path, result_path
+from .work import STRIP_CLIPS
+from .world import SIDE, World
 
-START_GAP = "rolled - true start"  # increase of the loss, given the chain's own output
-LEAST_PAIRS = 8  # for the claim
-LOSS_MARGIN = 0.02  # of the plain LoRA's clean validation loss
-BESIDE_THE_METHOD = (OWN_CLIP, OTHER_CLIP)
-EXPLORED = ((OWN_CLIP, OTHER_CLIP), (OWN_CLIP, IMAGE_ONLY), (OTHER_CLIP, IMAGE_ONLY), (OWN_CLIP, PLAIN))
-ERROR_TO_SIGNAL = 0.5  # bank RMS above which the recipe is not expected to apply
+FADED, LEAST_GAIN, LARGEST_GAP = 0.6, 0.85, 1.05  # the gates: what is left, gain, held-out over training loss
+LEAST_PAIRS, LARGEST_P = 8, 0.05
+REGISTERED = ((FULL, PLAIN), (FULL, BASE), (FULL, NO_IMAGE), (FULL, GAUSSIAN))
+Results = dict[str, dict[Unit, dict]]
 
 
-def read_results(study: Study, folder: Path, chain: Chain) -> dict[str, dict[Unit, dict]]:
+def read_results(study: Study, folder: Path, chain: Chain) -> Results:
     """Return the measurements by arm and unit."""
-    found: dict[str, dict[Unit, dict]] = {}
-    for name in arm_order(study):
-        for unit in study.units:
+    found: Results = {}
+    for name in study.arms_of(chain):
+        for unit in study.units_of(chain, name):
             path = result_path(folder, chain, unit, name)
             if path.exists():
                 own = json.loads(path.read_text(encoding="utf-8"))
-                if "rolled_start_loss" in own:
-                    own[START_GAP] = own["rolled_start_loss"] - own["true_start_loss"]
+                if (others := other_losses_path(path)).exists():
+                    own["chains"] |= json.loads(others.read_text(encoding="utf-8"))["chains"]
                 found.setdefault(name, {})[unit] = own
     return found
 
@@ -41,20 +43,27 @@ def read_results(study: Study, folder: Path, chain: Chain) -> dict[str, dict[Uni
 def write_report(study: Study, folder: Path, output: Path, machine: Mapping[str, str]) -> str:
     """Write all measurements as JSON and the pictures to `output`, and return the tables as Markdown."""
     output.mkdir(parents=True, exist_ok=True)
-    parts, everything = [], {"machine": dict(machine), "study": study.as_data()}
-    for chain in study.chains:
+    bases = _bases(study, folder)
+    parts, everything = [_bases_table(bases)], {"machine": dict(machine), "study": study.as_data(), "bases": bases}
+    for chain in Chain:
         results = read_results(study, folder, chain)
         if BASE not in results:
             parts.append(f"## {chain}\n\nNot run.\n")
             continue
         arms = {name: {unit.name: own for unit, own in units.items()} for name, units in results.items()}
-        everything[chain] = {"arms": arms, "bases": _bases(study, folder, chain), "cheats": _cheats(folder, chain)}
-        parts.append(_chain_text(study, folder, output, chain, results))
+        everything[chain] = {"arms": arms, "cheats": _cheats(folder, chain)}
+        parts.append(_chain_text(study, folder, output, chain, results, bases))
     (output / "drift.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
-    return "\n".join(parts)
+    return "\n\n".join(parts)
 
 
-def compare(results: dict[str, dict[Unit, dict]], arm: str, other: str, figure: str = "drift") -> dict | None:
+def value_of(result: dict, figure: str, losses: str = MAIN_LOSSES.name) -> float:
+    """Return a figure of one run: of the whole chain, or of its last clip where each clip has one."""
+    found = result[figure] if figure in result else result["chains"][losses][figure]
+    return found[-1] if isinstance(found, list) else found
+
+
+def compare(results: Results, arm: str, other: str, figure: str = "loss", losses: str = MAIN_LOSSES.name) -> dict | None:
     """Compare `arm` with `other` in `figure` over the units that have both; None if there is none.
 
     "first" and "second" are their means over these units, "mean" that of the difference, "low" and "high" its 95 % interval,
@@ -63,203 +72,162 @@ def compare(results: dict[str, dict[Unit, dict]], arm: str, other: str, figure: 
     shared = [unit for unit in results.get(arm, {}) if unit in results.get(other, {})]
     if not shared:
         return None
-    first, second = ([results[name][unit][figure] for unit in shared] for name in (arm, other))
+    first, second = ([value_of(results[name][unit], figure, losses) for unit in shared] for name in (arm, other))
     differences = np.subtract(first, second).tolist()
     low, high = bootstrap_interval(differences, [unit.base_seed for unit in shared])
     means = {"mean": mean(differences), "first": mean(first), "second": mean(second)}
     return {**means, "low": low, "high": high, "p": sign_flip_p(differences), "n": len(shared)}
 
 
-def verdict_of(results: dict[str, dict[Unit, dict]], arm: str) -> str:
-    """Return "valid", or why `arm` cannot count as better: its videos, or its loss on clean conditioning."""
-    runs = results[arm]
-    invalid = [unit for unit, own in runs.items() if own["verdict"] != "valid"]
-    if invalid:
-        return f"INVALID in {len(invalid)} of {len(runs)}: {runs[invalid[0]]['verdict'].removeprefix('INVALID: ')}"
-    plain = results.get(PLAIN, {})
-    ratios = [own["clean_loss"] / plain[unit]["clean_loss"] for unit, own in runs.items() if unit in plain]
-    if arm != BASE and ratios and mean(ratios) > 1 + LOSS_MARGIN:
-        return f"clean loss {100 * (mean(ratios) - 1):.1f} % above the plain LoRA's"
-    return "valid"
+def gate(results: Results, bases: Mapping[str, dict]) -> list[tuple[str, bool]]:
+    """Return what must hold before any arm is judged, and whether it does."""
+    found = []
+    for name in (BASE, PLAIN):
+        left = min((mean(value_of(own, share) for own in results.get(name, {}).values()), share) for share in SHARES)
+        found.append((f"{name}: {left[1]} of the last clip is {left[0]:.2f} of the truth's (below {FADED})", left[0] < FADED))
+    bases = {name: own for name, own in bases.items() if name.startswith(World.ENDLESS)}
+    least = min(own["gain"] for own in bases.values())
+    found.append((f"gain of the bases is {least:.2f} or more (at least {LEAST_GAIN})", least >= LEAST_GAIN))
+    worst = max(own["held-out loss"] / own["training loss"] for own in bases.values())
+    found.append((f"held-out loss over training loss is at most {worst:.2f} (at most {LARGEST_GAP})", worst <= LARGEST_GAP))
+    return found
 
 
-def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results: dict) -> str:
-    stem = f"drift-{'real-' if study.source is Source.REAL_CLIPS else ''}{chain.name.lower()}"
-    names = [name for name in (BASE, PLAIN, FULL) if name in results]
-    curves = {name: _curve(results[name]) for name in names}
-    draw_lines(f"Distance from the truth, {chain}", "clip", "features, in standard deviations of true clips", curves).save(
-        output / f"{stem}.png"
-    )
-    unit = next(unit for unit in study.units if unit in results[BASE])
-    strips = [(name, result_path(folder, chain, unit, name).with_suffix(".png")) for name in names if unit in results[name]]
-    _stack_strips(strips).save(output / f"{stem}-strips.png")
-    return "\n".join([
-        f"## {chain}",
-        "",
-        *_claim(results),
-        "",
-        f"![curves]({output.name}/{stem}.png)",
-        "",
-        f"Last frames of clips spread over the chain, four scenes, {unit.name}:",
-        "",
-        f"![frames]({output.name}/{stem}-strips.png)",
-        "",
-        _bases_table(study, folder, chain),
-        "",
-        _arms_table(results, _cheats(folder, chain)),
-        "",
-        _commits(results),
-        "",
-        _tests_table(results),
-        "",
-        _units_table(results),
-        "",
-    ])  # fmt: skip
-
-
-def _claim(results: dict) -> list[str]:
-    """Return the sentences that the numbers allow, gate first."""
-    drifts = [own["drift"] for own in results[BASE].values()]
-    low, _ = bootstrap_interval(drifts, [unit.base_seed for unit in results[BASE]])
-    gate = f"Gate: the base's drift is {mean(drifts):.3f} over {len(drifts)} units, 95 % interval from {low:.3f}: "
-    lines = [gate + ("it drifts." if low > 0 else "not shown to drift.")]
+def claim(results: Results, bases: Mapping[str, dict]) -> str:
+    """Return what the main comparison says, or why it says nothing."""
+    if closed := [text for text, passed in gate(results, bases) if not passed]:
+        return f"**No claim: the gates are closed** ({'; '.join(closed)})."
     found = compare(results, FULL, PLAIN)
-    if found is None:
-        return [*lines, "The full method has not been run in this layout."]
-    largest = max(max(own["bank_rms"]) for own in results[FULL].values())
-    regime = "small enough for the recipe" if largest < ERROR_TO_SIGNAL else "too large for the recipe"
-    lines.append(f"Diagnostic: latent errors in ERFT's banks reach {largest:.2f} (RMS; the latents' own is about 1), {regime}.")
-    text = (
-        f"ERFT - plain LoRA: {found['mean']:+.3f} (95 % interval {found['low']:+.3f} to {found['high']:+.3f}, "
-        f"exact two-sided p = {found['p']:.4f}, {found['n']} pairs). "
+    wanted = len(results[BASE])
+    if found is None or found["n"] < max(wanted, LEAST_PAIRS):
+        return f"**No claim yet: {found['n'] if found else 0} of {max(wanted, LEAST_PAIRS)} pairs were run.**"
+    if (verdict := verdict_of(results, FULL)) != "valid":
+        return f"**No claim: {verdict}.**"
+    numbers = (
+        f"quality loss {found['first']:.2f} against {found['second']:.2f}, difference {found['mean']:+.2f}, "
+        f"95 % interval {found['low']:+.2f} to {found['high']:+.2f}, exact two-sided p = {found['p']:.4f}, {found['n']} pairs"
     )
-    state = [verdict_of(results, name) for name in (FULL, PLAIN)]
-    if found["n"] < LEAST_PAIRS:
-        text += f"**No claim: fewer than {LEAST_PAIRS} pairs.**"
-    elif low <= 0:
-        text += "**No claim: the gate is closed.**"
-    elif any(own.startswith("INVALID") for own in state):
-        text += f"**No claim: {'; '.join(own for own in state if own.startswith('INVALID'))}.**"
-    elif found["p"] >= 0.05:
-        text += "**No difference shown.**"
-    elif found["mean"] > 0:
-        text += "**Error recycling drifts more than plain fine-tuning here.**"
-    elif state != ["valid", "valid"]:
-        text += f"**Less drift, but not a valid win: {'; '.join(s for s in state if s != 'valid')}.**"
-    else:
-        text += "**Error recycling drifts less than plain fine-tuning here.**"
-    return [*lines, "", text, "", *_beside(results)]
+    if found["p"] > LARGEST_P or found["low"] <= 0 <= found["high"]:
+        return f"**No difference is shown** ({numbers})."
+    word = "less" if found["mean"] < 0 else "more"
+    return f"**Error recycling degrades {word} than plain fine-tuning here** ({numbers})."
 
 
-def _beside(results: dict) -> list[str]:
-    """Return further comparisons of ERFT with the plain LoRA: other scenes, other bases, and its own chains as input."""
-    lines = []
-    shared = [unit for unit in results[FULL] if unit in results.get(PLAIN, {})]
-    scenes = np.mean([np.subtract(*(results[name][unit]["scene_drift"] for name in (FULL, PLAIN))) for unit in shared], axis=0)
-    low, high = bootstrap_interval(scenes.tolist(), range(len(scenes)))
-    lines.append(f"- Over the {len(scenes)} scenes instead, mean of all units: 95 % interval {low:+.3f} to {high:+.3f}.")
-    for base in dict.fromkeys(unit.base_seed for unit in shared):
-        own = [results[FULL][unit]["drift"] - results[PLAIN][unit]["drift"] for unit in shared if unit.base_seed == base]
-        ends = f"from {min(own):+.3f} to {max(own):+.3f} over {len(own)} LoRA seeds"
-        lines.append(f"- Base {base} alone: {mean(own):+.3f}, {ends}.")
-    if all(START_GAP in own for name in (FULL, PLAIN) for own in results[name].values()):
-        gap = compare(results, FULL, PLAIN, START_GAP)
-        lines.append(
-            f"- What a chain adds to the loss on its own next clip ({START_GAP}): {gap['mean']:+.3f} (95 % interval "
-            f"{gap['low']:+.3f} to {gap['high']:+.3f}, p = {gap['p']:.4f})."
-        )
-    return lines
+def verdict_of(results: Results, arm: str) -> str:
+    """Return "valid", or why the videos of `arm` cannot count as better."""
+    runs = [own["chains"][MAIN_LOSSES.name]["verdict"] for own in results[arm].values()]
+    invalid = [verdict for verdict in runs if verdict != "valid"]
+    return f"INVALID in {len(invalid)} of {len(runs)}: {invalid[0].removeprefix('INVALID: ')}" if invalid else "valid"
 
 
-def _arms_table(results: dict, cheats: Mapping[str, dict]) -> str:
+def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results: Results, bases: Mapping[str, dict]) -> str:
+    parts = [f"## {chain}"]
+    if chain is Chain.FILM and PLAIN in results and bases:
+        parts.append(claim(results, bases))
+        parts.append("\n".join(f"- {'passed' if passed else 'FAILED'}: {text}" for text, passed in gate(results, bases)))
+    names = [name for name in (BASE, PLAIN, FULL) if name in results]
+    for figure, title in (("frechet", "Frechet distance to true clips"), ("contrast", "Contrast over that of true clips")):
+        curves = {name: _curve(results[name], figure) for name in names}
+        path = output / f"drift-{chain.name.lower()}-{figure}.png"
+        draw_lines(f"{title}, {chain}, {MAIN_LOSSES.name}", "clip", title, curves).save(path)
+        parts.append(f"![{title}]({path.name})")
+    unit = next(iter(results[BASE]))
+    strips = [(name, result_path(folder, chain, unit, name).with_suffix(".png")) for name in names]
+    strips = [("truth", folder / "results" / chain.name.lower() / "truth.png"), *strips]
+    _side_by_side([own for own in strips if own[1].exists()]).save(output / f"drift-{chain.name.lower()}-strips.png")
+    parts += [
+        f"![strips](drift-{chain.name.lower()}-strips.png)",
+        _arms_table(results, _cheats(folder, chain)),
+        _tests_table(results),
+        _regimes_table(results),
+        _units_table(results),
+    ]
+    return "\n\n".join(part for part in parts if part)
+
+
+def _arms_table(results: Results, cheats: Mapping[str, dict]) -> str:
     """Return a row for each arm, for each cheat that only looks like a long video, and for the truth."""
-    rows = [_arm_row(name, verdict_of(results, name), len(units), list(units.values())) for name, units in results.items()]
-    rows += [_arm_row(name, own["verdict"], "", [own]) for name, own in cheats.items()]
-    head = ["arm", "verdict", "units", "drift", "distance", "Frechet", "PSNR", "object error", "lost", "its place, px",
-            "its colour", "its shape", "seam", "motion", "clean loss", START_GAP, "bank RMS", "injected RMS",
-            "where it counts"]  # fmt: skip
-    filled = [place for place in range(len(head)) if any(row[place] != "" for row in rows)]
-    return table([head[place] for place in filled], [[row[place] for place in filled] for row in rows])
+    rows = [_arm_row(name, verdict_of(results, name), list(units.values())) for name, units in results.items()]
+    wrapped = {name: {"chains": {MAIN_LOSSES.name: own}} for name, own in cheats.items()}
+    rows += [_arm_row(name, cheats[name]["verdict"], [own]) for name, own in wrapped.items()]
+    head = ["arm", "verdict", "units", "quality loss", "Frechet", *SHARES, "distance", "pixels", "seam", "clean loss",
+            "bank RMS", "injected RMS"]  # fmt: skip
+    return table(head, rows)
 
 
-def _commits(results: dict) -> str:
-    """Name the code that measured the arms."""
-    commits = sorted({own["commit"] for units in results.values() for own in units.values()})
-    return f"Measured by the code of {', '.join(commits)}."
-
-
-def _arm_row(name: str, verdict: str, num_units: int | str, runs: Sequence[dict]) -> list:
-    """Return one row, for models and for cheats, which have no model, no loss and no errors."""
+def _arm_row(name: str, verdict: str, runs: Sequence[dict]) -> list:
+    chains = [own["chains"][MAIN_LOSSES.name] for own in runs]
+    ends = [_ends(chains, figure) for figure in ("frechet", *SHARES, "distance", "pixels")]
+    seams = [own["seam"] for own in chains if own["seam"] is not None]
+    rms = [max(own["bank_rms"]) for own in runs if any(own.get("bank_rms", ()))]
     return [
         name,
         verdict,
-        num_units,
-        _mean(runs, "drift", ".3f"),
-        _ends(runs, "distance", ".2f"),
-        _ends(runs, "frechet", ".2f"),
-        _ends(runs, "psnr", ".1f"),
-        _ends(runs, "object_error", ".3f"),
-        _ends(runs, "object_lost", ".2f"),
-        _ends(runs, "object_place", ".1f"),
-        _ends(runs, "object_colour", ".2f"),
-        _ends(runs, "object_shape", ".2f"),
-        f"{median(own['seam'] for own in runs):.2f}",
-        _mean(runs, "motion_ratio", ".2f"),
-        _mean(runs, "clean_loss", ".4f"),
-        _mean(runs, START_GAP, "+.4f"),
-        _size(max(max(own.get("bank_rms", [0.0])) for own in runs)),
-        *(_size(float(_mean(runs, name, "") or 0)) for name in ("injected_rms", "injected_focused_rms")),
+        len(runs),
+        f"{mean(own['loss'] for own in chains):.2f}",
+        *ends,
+        f"{mean(seams):.2f}" if seams else "",
+        _mean_of(runs, "clean_loss", ".4f"),
+        f"{max(rms):.2f}" if rms else "",
+        _mean_of(runs, "injected_rms", ".2f", skip_zero=True),
     ]
 
 
-def _size(value: float) -> str:
-    """Return the size of errors; empty if there are none, or none was recorded."""
-    return f"{value:.3f}" if value else ""
+def _ends(chains: Sequence[dict], figure: str) -> str:
+    """Return a figure's mean at the first and the last clip."""
+    return " -> ".join(f"{mean(own[figure][place] for own in chains):.2f}" for place in (0, -1))
 
 
-def _mean(runs: Sequence[dict], figure: str, form: str) -> str:
-    """Return the mean of a figure over those `runs` that recorded it; empty if none did."""
-    kept = [own[figure] for own in runs if figure in own]
-    return _shown(mean(kept), form) if kept else ""
+def _mean_of(runs: Sequence[dict], figure: str, form: str, skip_zero: bool = False) -> str:
+    """Return the mean of a figure over those `runs` that have it; empty if none has."""
+    kept = [own[figure] for own in runs if figure in own and not (skip_zero and own[figure] == 0)]
+    return f"{mean(kept):{form}}" if kept else ""
 
 
-def _ends(runs: Sequence[dict], figure: str, form: str) -> str:
-    """Return a figure's mean at the first and the last clip over those `runs` that recorded it; empty if none did."""
-    kept = [own[figure] for own in runs if own.get(figure)]
-    return " -> ".join(_shown(mean(values[place] for values in kept), form) for place in (0, -1)) if kept else ""
+def _tests_table(results: Results) -> str:
+    """Compare the registered pairs, then every other arm with the full method; Holm's correction in each family."""
+    others = [(name, FULL) for name in results if name not in (BASE, PLAIN, FULL, NO_IMAGE, GAUSSIAN)]
+    rows = []
+    for family, pairs in (("registered", REGISTERED), ("ablations", others)):
+        found = {pair: own for pair in pairs if (own := compare(results, *pair)) is not None}
+        adjusted = holm({pair: own["p"] for pair, own in found.items()})
+        rows += [_test_row(family, pair, own, adjusted[pair]) for pair, own in found.items()]
+    head = ["family", "quality loss of", "and of", "pairs", "difference", "95 % interval", "p", "p after Holm"]
+    return table(head, rows) if rows else ""
 
 
-def _shown(value: float, form: str) -> str:
-    """Return `value` in this format; a rounded 0 has no sign."""
-    text = f"{value:{form}}"
-    return text.removeprefix("-") if float(text) == 0 else text
+def _test_row(family: str, pair: tuple[str, str], own: dict, adjusted: float) -> list:
+    names = [f"{name}, {own[place]:.2f}" for name, place in zip(pair, ("first", "second"), strict=True)]
+    interval = f"{own['low']:+.2f} to {own['high']:+.2f}"
+    return [family, *names, own["n"], f"{own['mean']:+.2f}", interval, f"{own['p']:.4f}", f"{adjusted:.4f}"]
 
 
-def _tests_table(results: dict) -> str:
-    """Compare every ablation with the full method, with Holm's correction over all of them; then the exploratory ones."""
-    pairs = [(name, FULL) for name in results if name not in (BASE, PLAIN, FULL) and name not in BESIDE_THE_METHOD]
-    found = {pair: own for pair in pairs if (own := compare(results, *pair)) is not None}
-    adjusted = holm({pair: own["p"] for pair, own in found.items()})
-    looked_at = {pair: own for pair in EXPLORED if (own := compare(results, *pair)) is not None}
-    if not found and not looked_at:
-        return "Ablations: not run in this layout."
-    rows = [_test_row(pair, own, f"{adjusted[pair]:.3f}") for pair, own in found.items()]
-    rows += [_test_row(pair, own, "explored") for pair, own in looked_at.items()]
-    return table(["drift of", "and of", "pairs", "difference", "95 % interval", "p", "p after Holm"], rows)
+def _regimes_table(results: Results) -> str:
+    """Return each chain's losses and each strength of the LoRA, for the arms that were measured with them."""
+    rows = []
+    names = [own.name for own in REGIMES] + sorted({n for r in _runs(results) for n in r["chains"] if n.startswith("strength")})
+    for regime in names:
+        for arm, units in results.items():
+            runs = [own["chains"][regime] for own in units.values() if regime in own["chains"]]
+            if not runs or (arm not in (BASE, PLAIN, FULL) and regime not in (ALL.name,)):
+                continue
+            ends = [_ends(runs, figure) for figure in ("frechet", *SHARES, "distance")]
+            rows.append([regime, arm, len(runs), f"{mean(own['loss'] for own in runs):.2f}", *ends])
+    return table(["losses of the chain", "arm", "units", "quality loss", "Frechet", *SHARES, "distance"], rows)
 
 
-def _test_row(pair: tuple[str, str], own: dict, adjusted: str) -> list:
-    drifts = [f"{name}, {own[place]:.3f}" for name, place in zip(pair, ("first", "second"), strict=True)]
-    return [*drifts, own["n"], f"{own['mean']:+.3f}", f"{own['low']:+.3f} to {own['high']:+.3f}", f"{own['p']:.4f}", adjusted]
+def _runs(results: Results) -> list[dict]:
+    return [own for units in results.values() for own in units.values()]
 
 
-def _units_table(results: dict) -> str:
+def _units_table(results: Results) -> str:
     names = list(results)
-    units = list(results[BASE])
     rows = [
-        [unit.name, *(f"{results[n][unit]['drift']:.3f}" if unit in results[n] else "not run" for n in names)] for unit in units
+        [unit.name, *(f"{value_of(results[n][unit], 'loss'):.2f}" if unit in results[n] else "" for n in names)]
+        for unit in results[BASE]
     ]
-    return table(["drift of every unit", *names], rows)
+    commits = sorted({own["commit"] for own in _runs(results)})
+    return f"Measured by the code of {', '.join(commits)}.\n\n" + table(["quality loss of every unit", *names], rows)
 
 
 def _cheats(folder: Path, chain: Chain) -> dict[str, dict]:
@@ -268,33 +236,40 @@ def _cheats(folder: Path, chain: Chain) -> dict[str, dict]:
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
 
 
-def _bases(study: Study, folder: Path, chain: Chain) -> dict[int, dict]:
-    """Return the facts about each base, by seed."""
-    paths = {seed: base_path(folder, chain, seed).with_suffix(".json") for seed in study.base_seeds}
-    return {seed: json.loads(path.read_text(encoding="utf-8")) for seed, path in paths.items() if path.exists()}
+def _bases(study: Study, folder: Path) -> dict[str, dict]:
+    """Return the facts about each base, by world and seed."""
+    paths = {
+        f"{world}, {seed}": base_path(folder, world, seed).with_suffix(".json") for world in World for seed in study.base_seeds
+    }
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
 
 
-def _bases_table(study: Study, folder: Path, chain: Chain) -> str:
-    rows = []
-    for seed, own in _bases(study, folder, chain).items():
-        losses = [f"{own[f'{kind} loss']:.4f}" for kind in ("training", "held-out")]
-        ratio = f"{own['held-out loss'] / own['training loss']:.2f}"
-        rows.append([seed, *losses, ratio, f"{own['seconds']:.0f} s", own["commit"]])
-    return table(["base", "training loss", "held-out loss", "held-out / training", "time", "commit"], rows)
+def _bases_table(bases: Mapping[str, dict]) -> str:
+    rows = [
+        [name, *(f"{own[loss]:.4f}" for loss in ("training loss", "held-out loss")), f"{own['gain']:.2f}",
+         own["diagnosis"]["verdict"].splitlines()[0], f"{own['seconds']:.0f} s", own["commit"]]
+        for name, own in bases.items()
+    ]  # fmt: skip
+    return table(["base", "training loss", "held-out loss", "gain", "diagnosis", "time", "commit"], rows)
 
 
-def _curve(units: Mapping[Unit, dict]) -> list[tuple[float, float]]:
-    values = np.mean([own["distance"] for own in units.values()], axis=0)
-    return [(clip, float(values[clip - 1])) for clip in (1, 2, 3, 5, 7, 10, 14, 20) if clip <= len(values)]
+def _curve(units: Mapping[Unit, dict], figure: str) -> list[tuple[float, float]]:
+    values = np.mean([own["chains"][MAIN_LOSSES.name][figure] for own in units.values()], axis=0)
+    return [(clip, float(values[clip - 1])) for clip in (1, 2, 3, 5, 7, 10, 14, 20, 25, 30) if clip <= len(values)]
 
 
-def _stack_strips(strips: Sequence[tuple[str, Path]]) -> Image.Image:
-    pictures = [(name, Image.open(path)) for name, path in strips]
-    width, title = max(picture.width for _, picture in pictures), 24
-    whole = Image.new("RGB", (width, sum(picture.height + title for _, picture in pictures)), (24, 24, 27))
-    draw, top = ImageDraw.Draw(whole), 0
+def _side_by_side(strips: Sequence[tuple[str, Path]]) -> Image.Image:
+    """Put the pictures beside each other under their names, with the clips' numbers above the columns."""
+    pictures = [(name, Image.open(path).convert("RGB")) for name, path in strips]
+    gap, title = 12, 44
+    width, height = sum(picture.width + gap for _, picture in pictures) - gap, max(picture.height for _, picture in pictures)
+    whole, left = Image.new("RGB", (width, height + title), (24, 24, 27)), 0
+    draw = ImageDraw.Draw(whole)
     for name, picture in pictures:
-        draw.text((6, top + 3), name, fill=(228, 228, 231), font=ImageFont.load_default(15))
-        whole.paste(picture, (0, top + title))
-        top += picture.height + title
+        draw.text((left + 4, 3), name, fill=(228, 228, 231), font=ImageFont.load_default(15))
+        for column in range(picture.width // (2 * SIDE)):
+            text = f"clip {STRIP_CLIPS[column] + 1}"
+            draw.text((left + 4 + column * 2 * SIDE, 24), text, fill=(161, 161, 170), font=ImageFont.load_default(12))
+        whole.paste(picture, (left, title))
+        left += picture.width + gap
     return whole

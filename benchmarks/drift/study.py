@@ -1,16 +1,20 @@
 """A drift study as data: its settings, its folder, and the paths of its bases and results."""
 
 import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from svi_core.files.atomic_file import write_bytes
-from svi_core.recycling.config import ErrorRecyclingConfig, ImageErrorGrids
+from svi_core.recycling.config import ErrorRecyclingConfig
 
 from ..drift import StudyError
-from .arms import BASE, CAPACITY, FULL, NUM_GRIDS, PLAIN, Arm, make_arms
-from .data import Chain, Source
+from .arms import BASE, MAIN, Arm, make_arms
+from .base import BaseTraining
+from .data import Chain
 from .finetune import FineTuning
+from .world import World
+
+CAPACITY, NUM_GRIDS = 100, 50
 
 
 @dataclass(frozen=True)
@@ -31,33 +35,29 @@ class Study:
     """All settings of a study.
 
     Attributes:
-        name: "full", "real", or "small" to see that it works.
-        source: of the clips.
-        num_stories: for training.
-        base_steps, base_batch: of each base.
-        units: in the order of the runs.
+        name: "full", or "small" to see that it works.
+        base: training of each base.
+        units: in the order of the runs; those of the main arms.
+        few_units: how many of them the other arms, layouts and losses are run on.
         fine_tuning: of each LoRA.
-        recycling: of the full method.
+        lengths: training steps of a LoRA: fewer, usual, more.
         num_scenes, num_clips: of each roll-out.
-        sample_steps: of each clip.
+        strengths: at which the finished LoRA of the full method is tried, beside 1.
+        recycling: of the full method: the released settings of one motion frame, with a smaller bank.
     """
 
     name: str
-    source: Source
-    num_stories: int
-    base_steps: int
-    base_batch: int
+    base: BaseTraining
     units: tuple[Unit, ...]
+    few_units: int
     fine_tuning: FineTuning
+    lengths: tuple[int, int, int]
     num_scenes: int
     num_clips: int
-    sample_steps: int
-    recycling: ErrorRecyclingConfig = field(default_factory=lambda: RECYCLING)
-
-    @property
-    def chains(self) -> tuple[Chain, ...]:
-        """The possible layouts: windows of real clips overlap by one frame, and 2.0 Pro needs five."""
-        return tuple(Chain) if self.source is Source.TINY_WORLD else (Chain.ONE_FRAME,)
+    strengths: tuple[float, ...] = (0.25, 0.5, 0.75, 1.25)
+    recycling: ErrorRecyclingConfig = field(
+        default_factory=lambda: ErrorRecyclingConfig(capacity=CAPACITY, num_grids=NUM_GRIDS, num_image_error_slots=1)
+    )
 
     def as_data(self) -> dict:
         """Return the settings as plain data."""
@@ -66,7 +66,16 @@ class Study:
     @property
     def arms(self) -> dict[str, Arm]:
         """The arms, in the order of the runs."""
-        return make_arms(self.recycling)
+        return make_arms(self.recycling, self.lengths)
+
+    def arms_of(self, chain: Chain) -> tuple[str, ...]:
+        """Return the arms that are run in a layout: all with Film; elsewhere those that show what its LoRA needs."""
+        return (BASE, *self.arms) if chain is Chain.FILM else (BASE, *MAIN[:2])
+
+    def units_of(self, chain: Chain, arm: str) -> tuple[Unit, ...]:
+        """Return the units that an arm is run on."""
+        is_main = chain is Chain.FILM and arm in (BASE, *MAIN)
+        return self.units if is_main else self.units[: self.few_units]
 
     @property
     def base_seeds(self) -> tuple[int, ...]:
@@ -74,78 +83,54 @@ class Study:
         return tuple(dict.fromkeys(unit.base_seed for unit in self.units))
 
 
-RECYCLING = ErrorRecyclingConfig(
-    clean_prob=0.5,
-    capacity=CAPACITY,
-    num_grids=NUM_GRIDS,
-    num_image_error_slots=1,
-    image_error_grids=ImageErrorGrids.RANGE,
-    image_error_range=(14, NUM_GRIDS),  # sigma 0.68 and below
-)
-"""Chosen on validation stories with a base of its own, see docs/DECISIONS.md."""
-_FULL = Study(
-    name="full",
-    source=Source.TINY_WORLD,
-    num_stories=600,
-    base_steps=6000,
-    base_batch=16,
-    units=tuple(Unit(base, lora) for lora in (1, 2, 3, 4) for base in (11, 0)),
-    fine_tuning=FineTuning(num_steps=200, batch_size=16, learning_rate=5e-4, rank=16, fill_batches=100),
-    num_scenes=64,
-    num_clips=20,
-    sample_steps=4,
-)
 STUDIES = {
-    "full": _FULL,
-    "real": replace(_FULL, name="real", source=Source.REAL_CLIPS),
+    "full": Study(
+        name="full",
+        base=BaseTraining(num_steps=4500, batch_size=32),
+        units=tuple(Unit(base, lora) for lora in (1, 2, 3, 4) for base in (11, 0)),
+        few_units=4,
+        fine_tuning=FineTuning(batch_size=16, learning_rate=1e-3, rank=16, fill_batches=100),
+        lengths=(200, 800, 2400),
+        num_scenes=32,
+        num_clips=30,
+    ),
     "small": Study(
         name="small",
-        source=Source.TINY_WORLD,
-        num_stories=4,
-        base_steps=2,
-        base_batch=2,
+        base=BaseTraining(num_steps=2, batch_size=2, save_every=1),
         units=(Unit(1, 1), Unit(1, 2)),
-        fine_tuning=FineTuning(num_steps=2, batch_size=2, learning_rate=1e-3, rank=2, fill_batches=2),
+        few_units=1,
+        fine_tuning=FineTuning(batch_size=2, learning_rate=1e-3, rank=2, fill_batches=2),
+        lengths=(1, 2, 3),
         num_scenes=6,
-        num_clips=3,
-        sample_steps=1,
+        num_clips=4,
+        strengths=(0.5,),
     ),
 }
 
 
-def require_same_study(study: Study, folder: Path) -> None:
-    """Record the study of the folder, or refuse the folder of another one: bases and results are stored by name only.
+def require_same_study(study: Study, folder: Path, *, record: bool) -> None:
+    """Refuse the folder of another study: bases and results are stored by name only. `record` writes down whose it is.
 
     Raises:
-        StudyError: the folder holds another study, other clips, or no record; or there are no clips.
+        StudyError: the folder holds another study, or no record.
     """
-    wanted = study.as_data() | {"clips": study.source.clip_names()}
-    _require_same(folder, wanted)
-    if not (folder / "study.json").exists():
-        write_json(folder / "study.json", wanted)
+    path, wanted = folder / "study.json", study.as_data()
+    if path.exists():
+        found = json.loads(path.read_text(encoding="utf-8"))
+        changes = [f"{name}: {found.get(name)} -> {wanted[name]}" for name in wanted if found.get(name) != wanted[name]]
+        if changes:
+            raise StudyError(
+                f"{folder} holds another study ({'; '.join(changes)}): choose another --folder, or remove this one."
+            )
+    elif any((folder / name).exists() for name in ("bases", "results")):
+        raise StudyError(f"{folder} does not say which study it holds (study.json): choose another --folder, or remove it.")
+    elif record:
+        write_json(path, wanted)
 
 
-def require_same_settings(study: Study, folder: Path) -> None:
-    """Like :func:`require_same_study`, for reading results, whose clips may be gone."""
-    _require_same(folder, study.as_data())
-
-
-def _require_same(folder: Path, wanted: dict) -> None:
-    path = folder / "study.json"
-    if not path.exists():
-        if any((folder / name).exists() for name in ("data", "bases", "results")):
-            raise StudyError(f"{folder} does not say which study it holds (study.json): choose another --folder, or remove it.")
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    differing = [name for name in wanted if found.get(name) != wanted[name]]
-    if differing:
-        changes = "; ".join(f"{name}: {found.get(name)} -> {wanted[name]}" for name in differing)
-        raise StudyError(f"{folder} holds another study ({changes}): choose another --folder, or remove this one.")
-
-
-def base_path(folder: Path, chain: Chain, seed: int) -> Path:
+def base_path(folder: Path, world: World, seed: int) -> Path:
     """Return the path of a base's weights."""
-    return folder / "bases" / chain.name.lower() / f"{seed}.safetensors"
+    return folder / "bases" / world.name.lower() / f"{seed}.safetensors"
 
 
 def result_path(folder: Path, chain: Chain, unit: Unit, arm: str) -> Path:
@@ -153,9 +138,9 @@ def result_path(folder: Path, chain: Chain, unit: Unit, arm: str) -> Path:
     return folder / "results" / chain.name.lower() / f"{unit.base_seed}-{unit.lora_seed}" / f"{arm.replace(' ', '-')}.json"
 
 
-def arm_order(study: Study) -> list[str]:
-    """Return the names of all arms: base, plain, full, then the ablations."""
-    return [BASE, PLAIN, FULL, *(name for name in study.arms if name not in (PLAIN, FULL))]
+def other_losses_path(result: Path) -> Path:
+    """Return the path of the measurements of `result`'s arm with the other losses."""
+    return result.with_name(f"{result.stem}.losses.json")
 
 
 def write_json(path: Path, content: dict) -> None:

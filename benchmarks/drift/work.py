@@ -1,10 +1,10 @@
-"""The work of a study, shared between processes: bases, units of base and LoRA, cheats, and the diagnosis of the bases."""
+"""The work of a study, shared between processes: bases, gates, units of base and LoRA, cheats."""
 
 import logging
 import multiprocessing
 import os
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -15,31 +15,26 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from benchmarks.loop.report import table
 from benchmarks.machine import commit
-from demo.models.comfy_import import import_comfy
-from demo.world.scenes import HELD_OUT_SEED
-from svi_core.flow.flow_matching import make_flow_sample, training_sigmas
 from training.method.streams import stream
+from training.method.verdict import judge
 
-from ..drift import StudyError
-from .arms import BASE
+from .arms import BASE, FULL, PLAIN
 from .base import clean_loss, train_base
-from .codec import LinearCodec
-from .data import Chain, StoryData, condition, prepare
-from .diagnosis import diagnose
-from .finetune import train_lora
-from .model import detach_lora, load_base, predict, save_base
-from .rollout import GeneratedClip, Scenes, make_scenes, roll_out
-from .scoring import Reference, make_reference, score, true_chains
-from .study import Study, Unit, base_path, require_same_study, result_path, write_json
+from .codec import Codec, fit_codec
+from .data import Chain
+from .diagnosis import NUM_CLIPS, measure_base, random_gain
+from .finetune import Subject, load_lora, save_lora, set_strength, train_lora
+from .losses import ALL, MAIN_LOSSES, REGIMES, Losses
+from .model import load_model, open_comfy, save_model
+from .rollout import roll_out
+from .scoring import Reference, make_reference, score
+from .study import Study, Unit, base_path, other_losses_path, require_same_study, result_path, write_json
+from .world import Scenes, World, draw_scenes, num_frames
 
 _log = logging.getLogger(__name__)
-TRUTH = "truth"
-DARKER_TRUTH = "truth, 3 % darker"
-DARKER = 0.97
-STRIP_SCENES = 4  # rows and columns of the picture kept of each unit
-STRIP_CLIPS = 6
+SCENES_SEED, VALIDATION_SEED = 7, 99
+STRIP_SCENES, STRIP_CLIPS = 4, (0, 9, 19, 29)  # rows and columns of the picture kept of each unit
 
 
 @dataclass(frozen=True)
@@ -49,42 +44,72 @@ class Workshop:
     study: Study
     folder: Path
     commit: str
-    codec: LinearCodec
-    training: StoryData
-    validation: StoryData
+    codec: Codec
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Held-out scenes of a layout with what their truth looks like, encoded and decoded as a chain's clips are."""
+
+    chain: Chain
+    scenes: Scenes
+    truth: tuple[Tensor, ...]
+    reference: Reference
 
 
 def open_workshop(study: Study, folder: Path) -> Workshop:
-    """Import ComfyUI and read or make the data. One thread a process: the models are too small for more.
+    """Import ComfyUI and fit the codec.
 
     Raises:
         StudyError: see :func:`require_same_study`.
     """
-    torch.set_num_threads(1)
-    import_comfy()
-    require_same_study(study, folder)
-    return Workshop(study, folder, commit(), *prepare(folder / "data", study.source, study.num_stories))
+    open_comfy()
+    require_same_study(study, folder, record=True)
+    return Workshop(study, folder, commit(), fit_codec())
+
+
+def make_stage(study: Study, codec: Codec, chain: Chain, world: World = World.ENDLESS) -> Stage:
+    """Draw the scenes of all roll-outs of a layout."""
+    frames = num_frames(study.num_clips, chain.overlap)
+    scenes = draw_scenes(world, study.num_scenes, frames, stream(SCENES_SEED, 0, 0, "scenes"))
+    truth = tuple(codec.decode(codec.encode(scenes.clip(k, chain.overlap))).clamp(0, 1) for k in range(study.num_clips))
+    return Stage(chain, scenes, truth, make_reference(chain, truth))
 
 
 def run_study(study: Study, folder: Path, chains: Iterable[Chain], arm_names: Iterable[str], num_workers: int) -> None:
-    """Run what is missing: the bases, then for each chain and unit the arms called `arm_names`."""
-    open_workshop(study, folder)  # the data is written by one process only
+    """Run what is missing: the bases, then the arms called `arm_names`, unit by unit, the main ones first."""
     arm_names = list(arm_names)
-    tasks = []
-    for chain in chains:
-        tasks.append([partial(make_base, chain=chain, seed=seed) for seed in study.base_seeds])
-        tasks.append([partial(run_unit, chain=chain, unit=unit, arm_names=arm_names) for unit in study.units])
-        tasks.append([partial(run_cheats, chain=chain)])
+    stages = [[partial(make_base, world=World.ENDLESS, seed=seed) for seed in study.base_seeds]]
+    stages.append(list(_unit_tasks(study, chains, arm_names)))
+    stages[-1] += [partial(run_cheats, chain=chain) for chain in chains]
+    stages[-1].append(partial(make_base, world=World.FEW, seed=study.base_seeds[0]))
     if num_workers == 1:
         workshop = open_workshop(study, folder)
-        for task in (task for stage in tasks for task in stage):
+        for task in (task for stage in stages for task in stage):
             task(workshop)
         return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(num_workers, context, _start_worker, (study, folder)) as pool:
-        for stage in tasks:
+        for stage in stages:
             for done in as_completed([pool.submit(_work, task) for task in stage]):
                 done.result()
+
+
+def _unit_tasks(study: Study, chains: Iterable[Chain], arm_names: list[str]) -> Iterator[partial]:
+    """Yield the arms in the order of their worth: all units of the main comparison, the other layouts, the other arms."""
+    wanted = [(chain, arm) for chain in chains for arm in study.arms_of(chain) if arm == BASE or arm in arm_names]
+    wanted.sort(key=lambda own: len(study.units_of(*own)), reverse=True)
+    with_losses = [own for own in wanted if own[0] is Chain.FILM and own[1] in (BASE, PLAIN, FULL)]
+    is_main = [own for own in wanted if len(study.units_of(*own)) == len(study.units)]
+    others = [own for own in wanted if own not in is_main]
+    for group in (is_main, others):
+        for unit in study.units:
+            yield from (
+                partial(run_arm, chain=chain, unit=unit, name=arm) for chain, arm in group if unit in study.units_of(chain, arm)
+            )
+        if group is is_main:
+            for unit in study.units[: study.few_units]:
+                yield from (partial(run_other_losses, chain=chain, unit=unit, name=arm) for chain, arm in with_losses)
 
 
 _workshop: Workshop | None = None  # of a worker process
@@ -100,142 +125,111 @@ def _work(task) -> None:
     task(_workshop)
 
 
-def make_base(workshop: Workshop, chain: Chain, seed: int) -> None:
-    """Train a base, if it is missing."""
-    path, study = base_path(workshop.folder, chain, seed), workshop.study
+def make_base(workshop: Workshop, world: World, seed: int) -> None:
+    """Train a base, if it is missing; goes on from its checkpoint."""
+    path, study, codec = base_path(workshop.folder, world, seed), workshop.study, workshop.codec
     if path.exists():
         return
-    began, losses = time.monotonic(), []
+    losses: list[float] = []
 
     def tell(step: int, loss: float) -> None:
         losses.append(loss)
         if step % 100 == 0:
-            _log.info("%s, base %d: step %d, loss %.4f", chain, seed, step, np.mean(losses[-100:]))
+            _log.info("base %d: step %d, loss %.4f", seed, step, np.mean(losses[-100:]))
 
-    codec = workshop.codec
-    model = train_base(codec, workshop.training, chain, seed, study.base_steps, study.base_batch, tell)
-    stories = {"training": workshop.training, "held-out": workshop.validation}
-    found = {f"{kind} loss": clean_loss(model, codec, data, chain) for kind, data in stories.items()}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path.with_suffix(".json"), {**found, "seconds": time.monotonic() - began, "commit": workshop.commit})
-    save_base(model, path)
+    began, checkpoint = time.process_time(), path.with_suffix(".pt")
+    model = train_base(codec, world, seed, study.base, checkpoint, tell)
+    found = {
+        "training loss": clean_loss(model, codec, world, Chain.FILM, seed, trained_on=True),
+        "held-out loss": clean_loss(model, codec, world, Chain.FILM, VALIDATION_SEED),
+        "gain": random_gain(model, codec, world),
+        "diagnosis": _diagnosed(study, model, codec, world),
+        "seconds": time.process_time() - began,
+        "commit": workshop.commit,
+    }
+    write_json(path.with_suffix(".json"), found)
+    save_model(model, path)
+    checkpoint.unlink(missing_ok=True)
 
 
-def run_unit(workshop: Workshop, chain: Chain, unit: Unit, arm_names: list[str]) -> None:
-    """Measure the base and the arms called `arm_names` of one unit, if they are missing."""
-    study = workshop.study
-    missing = [name for name in (BASE, *arm_names) if not result_path(workshop.folder, chain, unit, name).exists()]
-    if not missing:
+def _diagnosed(study: Study, model, codec: Codec, world: World) -> dict:
+    measures = measure_base(model, codec, world, MAIN_LOSSES, study.recycling, min(study.num_clips, NUM_CLIPS))
+    return {**measures.as_dict(), "verdict": str(judge(measures))}
+
+
+def run_arm(workshop: Workshop, chain: Chain, unit: Unit, name: str) -> None:
+    """Train and measure one arm of one unit, if it is missing."""
+    path, study = result_path(workshop.folder, chain, unit, name), workshop.study
+    if path.exists():
         return
-    model = load_base(base_path(workshop.folder, chain, unit.base_seed))
-    scenes = make_scenes(study.source, HELD_OUT_SEED, study.num_scenes, study.num_clips)
-    reference = make_reference(workshop.codec, chain, scenes)
-    for name in missing:
-        began, trained = time.monotonic(), {}
-        if name != BASE:
-            seed = 1000 * unit.base_seed + unit.lora_seed
-            data, fine_tuning = workshop.training, study.fine_tuning
-            out = train_lora(model, workshop.codec, data, chain, study.arms[name], fine_tuning, seed)
-            trained = {"bank_rms": out.bank_rms, "bank_fill": out.bank_fill, "losses": _thinned(out.losses)}
-            trained |= {"injected_rms": out.injected_rms, "injected_focused_rms": out.injected_focused_rms}
-        seconds = time.monotonic() - began
-        found = measure_arm(workshop, model, chain, unit, name, scenes, reference)
-        write_json(
-            result_path(workshop.folder, chain, unit, name),
-            {**found, **trained, "training_seconds": seconds, "seconds": time.monotonic() - began, "commit": workshop.commit},
-        )
-        _log.info("%s, %s, %s: drift %.3f, %s", chain, unit.name, name, found["drift"], found["verdict"])
-        detach_lora(model)
+    began, seed = time.process_time(), 1000 * unit.base_seed + unit.lora_seed
+    model = load_model(base_path(workshop.folder, World.ENDLESS, unit.base_seed))
+    subject, stage, found = Subject(model, workshop.codec, World.ENDLESS, chain), make_stage(study, workshop.codec, chain), {}
+    if name != BASE:
+        out = train_lora(subject, study.arms[name], study.fine_tuning, seed)
+        found = {"bank_rms": out.bank_rms, "losses": _thinned(out.losses), "injected_rms": out.injected_rms}
+        found["training_seconds"] = time.process_time() - began
+        save_lora(out.adapters, path.with_suffix(".safetensors"))
+    found["clean_loss"] = clean_loss(model, workshop.codec, World.ENDLESS, chain, VALIDATION_SEED)
+    found["chains"] = {own.name: _measured(workshop, stage, model, own, seed, path) for own in (MAIN_LOSSES, ALL)}
+    write_json(path, {**found, "seconds": time.process_time() - began, "commit": workshop.commit})
+    main = found["chains"][MAIN_LOSSES.name]
+    _log.info("%s, %s, %s: loss %.2f, contrast %.2f", chain, unit.name, name, main["loss"], main["contrast"][-1])
 
 
-def measure_arm(workshop: Workshop, model, chain: Chain, unit: Unit, name: str, scenes: Scenes, reference: Reference) -> dict:
-    """Roll out, score, and compare the loss on rolled-out conditioning with that on true conditioning."""
-    kept: list[GeneratedClip] = []
-
-    def clips() -> Iterable[np.ndarray]:
-        seed = 1000 * unit.base_seed + unit.lora_seed
-        for clip in roll_out(model, workshop.codec, chain, scenes, workshop.study.sample_steps, seed):
-            kept.append(clip)
-            yield clip.frames
-
-    scores = asdict(score(chain, scenes, reference, clips()))
-    write_strip(result_path(workshop.folder, chain, unit, name).with_suffix(".png"), [clip.frames for clip in kept])
-    found = {"clean_loss": clean_loss(model, workshop.codec, workshop.validation, chain)}
-    if scenes.num_known > 1:  # otherwise no known clip has one before it
-        losses = condition_losses(workshop.codec, model, chain, scenes, [clip.y_latent for clip in kept])
-        found |= {"true_start_loss": losses[0], "rolled_start_loss": losses[1]}
-    return {**scores, **found}
-
-
-@torch.no_grad()
-def condition_losses(codec: LinearCodec, model, chain: Chain, scenes: Scenes, y_latents: list[Tensor]) -> tuple[float, float]:
-    """Return the velocity loss on the last known clip, given true conditioning, and given the chain's."""
-    clip = scenes.num_known - 1
-    before, target = (codec.encode(torch.stack([t.frames[k] for t in scenes.truth])) for k in (clip - 1, clip))
-    anchor = codec.encode(scenes.first_frames())[:, :, 0]
-    true = condition(codec, chain, target[:, :, 0], before[:, :, -1], anchor)
-    sigma = training_sigmas()[torch.linspace(20, 980, len(target)).long()]
-    noise = torch.stack([torch.randn(target.shape[1:], generator=stream(0, clip, seed, "loss")) for seed in scenes.seeds])
-    sample = make_flow_sample(target, noise, sigma)
-    losses = [
-        float((predict(model, sample.noisy_latent, y, sigma, scenes.text_of(clip)) - sample.velocity).square().mean())
-        for y in (true, y_latents[clip])
-    ]
-    return losses[0], losses[1]
+def run_other_losses(workshop: Workshop, chain: Chain, unit: Unit, name: str) -> None:
+    """Measure a finished arm with each loss alone, and the full method's LoRA at other strengths, if it is missing."""
+    path, study = result_path(workshop.folder, chain, unit, name), workshop.study
+    target = other_losses_path(path)
+    if target.exists():
+        return
+    model, seed = load_model(base_path(workshop.folder, World.ENDLESS, unit.base_seed)), 1000 * unit.base_seed + unit.lora_seed
+    stage, chains = make_stage(study, workshop.codec, chain), {}
+    adapters = None if name == BASE else load_lora(model, path.with_suffix(".safetensors"), study.fine_tuning.rank)
+    for losses in REGIMES:
+        if losses not in (MAIN_LOSSES, ALL):
+            chains[losses.name] = _measured(workshop, stage, model, losses, seed)
+    if name == FULL and adapters is not None:
+        for strength in study.strengths:
+            set_strength(adapters, strength)
+            chains[f"strength {strength}"] = _measured(workshop, stage, model, MAIN_LOSSES, seed)
+    write_json(target, {"chains": chains, "commit": workshop.commit})
 
 
-def diagnose_bases(study: Study, folder: Path) -> str:
-    """Diagnose the existing one-frame bases, save the measures as JSON, and return their table.
-
-    Raises:
-        StudyError: there are none.
-    """
-    paths = {seed: base_path(folder, Chain.ONE_FRAME, seed) for seed in study.base_seeds}
-    paths = {seed: path for seed, path in paths.items() if path.exists()}
-    if not paths:
-        raise StudyError(f"{folder} holds no base: `run --study {study.name} --chain one-frame` makes them.")
-    workshop, found = open_workshop(study, folder), {}
-    for seed, path in paths.items():
-        codec, data = workshop.codec, workshop.training
-        own = diagnose(load_base(path), codec, study.source, data, study.recycling, study.sample_steps)
-        found[seed] = asdict(own)
-    write_json(folder / "diagnosis.json", {"commit": workshop.commit, "bases": found})
-    rows = [[seed, *(f"{value:.3f}" for value in own.values())] for seed, own in found.items()]
-    head = ["base", "codec's loss", "last frame's error", "bank", "injected", "missing", "gain", "common", "own"]
-    return table(head, rows) + "\n"
+def _measured(workshop: Workshop, stage: Stage, model, losses: Losses, seed: int, picture: Path | None = None) -> dict:
+    """Roll out, score, and draw a strip beside the result `picture` of the main losses."""
+    num_clips = workshop.study.num_clips
+    clips = [frames for frames, _ in roll_out(model, workshop.codec, stage.chain, stage.scenes, losses, num_clips, seed)]
+    if picture is not None and losses is MAIN_LOSSES:
+        write_strip(picture.with_suffix(".png"), clips)
+    return asdict(score(stage.chain, stage.reference, clips, list(stage.truth)))
 
 
 def run_cheats(workshop: Workshop, chain: Chain) -> None:
-    """Score cheats, which only look like a long video, with the same code: none may pass, but a darker truth must.
-
-    The truth itself is valid by construction; its row shows the cost of the codec alone.
-    """
-    study = workshop.study
+    """Score cheats, which only look like a long video, with the same code: none may pass, but a darker truth must."""
     path = workshop.folder / "results" / chain.name.lower() / "cheats.json"
     if path.exists():
         return
-    scenes = make_scenes(study.source, HELD_OUT_SEED, study.num_scenes, study.num_clips)
-    reference = make_reference(workshop.codec, chain, scenes)
-    true = list(true_chains(workshop.codec, scenes))
-    first = true[0]
-    clips = {
-        "copied first frame": lambda clip: first[:, :1].repeat(first.shape[1], axis=1),
-        "repeated first clip": lambda clip: first,
-        "there and back": lambda clip: first[:, ::-1] if clip % 2 else first,
+    stage = make_stage(workshop.study, workshop.codec, chain)
+    first, truth = stage.truth[0], list(stage.truth)
+    made = {
+        "copied first frame": [first[:, :1].expand_as(first)] * len(truth),
+        "repeated first clip": [first] * len(truth),
+        "there and back": [first.flip(1) if clip % 2 else first for clip in range(len(truth))],
+        "truth": truth,
+        "truth, 3 % darker": [0.97 * own for own in truth],
     }
-    if scenes.num_known == scenes.num_clips:
-        clips[TRUTH] = lambda clip: true[clip]
-        clips[DARKER_TRUTH] = lambda clip: (DARKER * true[clip]).astype(np.uint8)
-    made = {name: score(chain, scenes, reference, (clip(k) for k in range(study.num_clips))) for name, clip in clips.items()}
-    write_json(path, {name: asdict(scores) for name, scores in made.items()})
+    write_strip(path.with_name("truth.png"), truth)
+    write_json(path, {name: asdict(score(chain, stage.reference, clips, truth)) for name, clips in made.items()})
 
 
-def write_strip(path: Path, clips: list[np.ndarray]) -> None:
-    """Write a picture: a row per scene, last frames of clips spread over the chain."""
-    chosen = np.linspace(0, len(clips) - 1, min(STRIP_CLIPS, len(clips))).round().astype(int)
-    rows = [np.concatenate([clips[k][scene, -1] for k in chosen], axis=1) for scene in range(min(STRIP_SCENES, len(clips[0])))]
+def write_strip(path: Path, clips: list[Tensor]) -> None:
+    """Write a picture: a row per scene, last frames of clips spread over the chain, two pixels for each."""
+    columns = [clips[index][:STRIP_SCENES, -1] for index in STRIP_CLIPS if index < len(clips)]
+    rows = torch.cat([torch.cat(list(own), dim=1) for own in columns], dim=2)
+    pixels = (rows.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy().repeat(2, axis=0).repeat(2, axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.concatenate(rows)).save(path)
+    Image.fromarray(pixels).save(path)
 
 
 def _thinned(values: tuple[float, ...], count: int = 20) -> list[float]:

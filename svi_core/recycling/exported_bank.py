@@ -8,6 +8,8 @@ The latent shape is written as 16x21x60x104. Entries are mapped, so processes of
 """
 
 import json
+import math
+import shutil
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -94,21 +96,14 @@ def write_banks(path: Path, banks: Mapping[str, Sequence[StoredError]], facts: B
 
     Raises:
         ValueError: an entry was overwritten or damaged since its index was read.
-        OSError: the disk is full.
+        OSError: the disk is too small; nothing is written.
     """
-    unique = {
-        shape: list({(error.grid, error.sigma, error.checksum): error for error in errors}.values())
-        for shape, errors in sorted(banks.items())
-        if errors
-    }
-    indexes = {
-        f"{shape}/{name}": torch.tensor([getattr(error, attribute) for error in errors], dtype=dtype)
-        for shape, errors in unique.items()
-        for name, (attribute, dtype) in _INDEX.items()
-    }
+    unique = {shape: _unique(errors) for shape, errors in sorted(banks.items()) if errors}
+    indexes = {f"{shape}/{name}": index for shape, errors in unique.items() for name, index in _index_of(errors).items()}
     kinds = {key: (tensor.dtype, tensor.shape) for key, tensor in indexes.items()}
     for shape, errors in unique.items():
         kinds |= {f"{shape}/residual.{i}": (error.values.dtype, error.values.shape) for i, error in enumerate(errors)}
+    _require_room(path, sum(math.prod(shape) * dtype.itemsize for dtype, shape in kinds.values()))
     text = json.dumps({**asdict(facts), "index": _digest(indexes, facts)})
     write_tensors_one_by_one(path, kinds, _tensors(indexes, unique), {_METADATA: text})
 
@@ -141,12 +136,33 @@ def read_banks(path: Path) -> tuple[BankFacts, str, dict[str, ErrorBank]]:
         for index, checksum in enumerate(snapshot["checksums"].tolist()):
             if _checksum(snapshot[f"residual.{index}"]) != checksum:
                 raise ValueError(f"{path} is damaged: error {index} of {shape} does not fit its checksum. Export it again.")
-        values = snapshot["residual.0"]
-        num_slots, channels, *sides = values.shape
-        storage = MemoryStorage(facts.num_grids, (channels, num_slots, *sides), values.dtype)
-        storage.adopt(snapshot)
-        banks[shape] = ErrorBank((channels, num_slots, *sides), grid=facts.grid, dtype=values.dtype, storage=storage)
+        banks[shape] = _bank(snapshot, facts)
     return facts, digest, banks
+
+
+def bank_of(errors: Sequence[StoredError], facts: BankFacts) -> ErrorBank:
+    """Return `errors`, of one bank and equal ones once, as a bank for reading only. They stay mapped; none is copied."""
+    unique = _unique(errors)
+    return _bank(_index_of(unique) | {f"residual.{index}": error.values for index, error in enumerate(unique)}, facts)
+
+
+def _bank(snapshot: Mapping[str, torch.Tensor], facts: BankFacts) -> ErrorBank:
+    values = snapshot["residual.0"]
+    num_slots, channels, *sides = values.shape
+    storage = MemoryStorage(facts.num_grids, (channels, num_slots, *sides), values.dtype)
+    storage.adopt(snapshot)
+    return ErrorBank((channels, num_slots, *sides), grid=facts.grid, dtype=values.dtype, storage=storage)
+
+
+def _unique(errors: Sequence[StoredError]) -> list[StoredError]:
+    return list({(error.grid, error.sigma, error.checksum): error for error in errors}.values())
+
+
+def _index_of(errors: Sequence[StoredError]) -> dict[str, torch.Tensor]:
+    return {
+        name: torch.tensor([getattr(error, attribute) for error in errors], dtype=dtype)
+        for name, (attribute, dtype) in _INDEX.items()
+    }
 
 
 def _read(path: Path) -> tuple[BankFacts, str, dict[str, torch.Tensor]]:
@@ -160,7 +176,8 @@ def _read(path: Path) -> tuple[BankFacts, str, dict[str, torch.Tensor]]:
         digest = values.pop("index")
         facts = BankFacts(**values)
         indexes = {f"{shape}/{name}": tensors[f"{shape}/{name}"] for shape in _shapes(tensors) for name in _INDEX}
-        sound = digest == _digest(indexes, facts)
+        residuals = {f"{shape}/residual.{i}" for shape in _shapes(tensors) for i in range(len(indexes[f"{shape}/grids"]))}
+        sound = digest == _digest(indexes, facts) and tensors.keys() == indexes.keys() | residuals
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise ValueError(f"{path} is damaged ({type(error).__name__}: {error}): export it again.") from error
     if not sound:
@@ -185,6 +202,16 @@ def _tensors(indexes: Mapping[str, torch.Tensor], banks: Mapping[str, Sequence[S
                 "an error was overwritten or damaged while it was read: stop the run that writes it, or try again."
             )
         yield error.values
+
+
+def _require_room(path: Path, needed: int) -> None:
+    free = shutil.disk_usage(path.parent).free
+    if needed > free:
+        raise OSError(
+            f"the errors take {needed / 2**30:.1f} GiB in {path.parent}, but {free / 2**30:.1f} GiB are free: free space, "
+            "write them to another disk (python -m training.bank RUN FILE) and name that file, or lower recycling.capacity in "
+            "the run that makes them."
+        )
 
 
 def _mapped(folder: Path, places: Sequence[int]) -> list[torch.Tensor]:

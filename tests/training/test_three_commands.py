@@ -144,15 +144,26 @@ def test_a_base_is_diagnosed_from_the_command_line(words, tmp_path, capsys, cach
     assert {"diagnosis.json", "report.html", "first_batch.png"} <= {path.name for path in (tmp_path / "run").iterdir()}
 
 
-def test_what_cannot_be_diagnosed_is_said(words, capsys, cached):
+def test_what_cannot_be_diagnosed_is_said_before_a_model_loads(words, tmp_path, capsys, cached, monkeypatch):
+    from training.run import assembly
+
+    monkeypatch.setattr(assembly, "load_configured_backbone", lambda config: pytest.fail("a model was loaded"))
     cached(words)
-    assert diagnose.main(["--config", TINY, *words]) == 2
-    assert "but 1 examples are held out: set data.held_out=8" in capsys.readouterr().err
+    for command, more in ((diagnose, []), (erft, ["--dry-run", "--diagnose"]), (erft, ["diagnosis.every=2"])):
+        assert command.main(["--config", TINY, *words, *more]) == 2
+        assert "but 1 examples are held out: set data.held_out=8" in capsys.readouterr().err
+    assert diagnose.main(["--config", TINY, *words, f"bank.image_errors_from={tmp_path / 'low'}"]) == 2
+    assert "there is no such run or file: train that run first" in capsys.readouterr().err
+    assert erft.main(["--config", TINY, *words, "model.vae=gone.safetensors"]) == 2
+    assert "model.vae is 'gone.safetensors'" in capsys.readouterr().err
     assert diagnose.main(["--config", TINY, *words, "samples.other_expert="]) == 2
     assert "samples.other_expert is empty" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         erft.main(["--config", TINY, *words, "--diagnose"])
     assert "--diagnose comes after --dry-run" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        erft.main(["--resume", str(tmp_path / "run"), "--dry-run", "--diagnose"])
+    assert "--diagnose measures the model before its training: give --config, not --resume" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -42,7 +42,7 @@ class Banks:
             self._banks[shape] = make_bank(
                 shape,
                 self._recycling,
-                self._folder / "x".join(map(str, shape)) if on_disk else None,
+                self._folder / shape_name(shape) if on_disk else None,
                 num_snapshots=self._num_snapshots,
                 expected_entries=self._expected_entries,
             )
@@ -64,7 +64,7 @@ class Banks:
     def snapshots(self) -> dict[str, Tensor]:
         """Return the snapshots of all banks as tensors, with the latent shape as a prefix of the key: ``16x21x60x104/``."""
         return {
-            f"{'x'.join(map(str, shape))}/{key}": tensor
+            f"{shape_name(shape)}/{key}": tensor
             for shape, bank in self._banks.items()
             for key, tensor in bank.snapshot().items()
         }
@@ -82,11 +82,7 @@ class Banks:
             ValueError: a snapshot of another bank.
         """
         self.clear()
-        by_shape: dict[str, dict[str, Tensor]] = {}
-        for key, tensor in snapshots.items():
-            shape, _, name = key.partition("/")
-            by_shape.setdefault(shape, {})[name] = tensor
-        for shape, snapshot in by_shape.items():
+        for shape, snapshot in by_shape(snapshots).items():
             self.of([int(side) for side in shape.split("x")]).restore(snapshot)
 
     def clear(self) -> None:
@@ -99,6 +95,20 @@ class Banks:
         for bank in self._banks.values():
             bank.close()
         self._banks.clear()
+
+
+def shape_name(latent_shape: Sequence[int]) -> str:
+    """Return `latent_shape` [C, F, h, w] as it names a bank: 16x21x60x104."""
+    return "x".join(map(str, latent_shape))
+
+
+def by_shape(snapshots: Mapping[str, Tensor]) -> dict[str, dict[str, Tensor]]:
+    """Return the snapshot of each bank, by the name of its shape, of what :meth:`Banks.snapshots` returned."""
+    parted: dict[str, dict[str, Tensor]] = {}
+    for key, tensor in snapshots.items():
+        shape, _, name = key.partition("/")
+        parted.setdefault(shape, {})[name] = tensor
+    return parted
 
 
 def error_to_signal(statistics: Iterable[GridStatistics], signal_rms: float) -> list[float | None]:

@@ -150,7 +150,7 @@ def injected_rms(
     """Return the RMS of the errors that `bank` would put into the known slots during training, or None if it puts none.
 
     Args:
-        bank: filled by :func:`fill_bank`.
+        bank: filled by :func:`fill_bank`, or that of another run.
         levels: noise levels of the training examples.
         recycling: the settings of training.
         error_slots: see `draw_injection`.
@@ -160,8 +160,8 @@ def injected_rms(
         draw_injection(bank, levels[number % len(levels)], recycling, random, error_slots).image_error
         for number in range(NUM_DRAWS)
     )
-    errors = [error for error in draws if error is not None]
-    return rms(torch.stack(errors)) if errors else None
+    sizes = [rms(error) ** 2 for error in draws if error is not None]  # one by one: all of them take gigabytes
+    return math.sqrt(sum(sizes) / len(sizes)) if sizes else None
 
 
 def rms(values: Tensor) -> float:

@@ -15,7 +15,7 @@ import torch.distributed as distributed
 from torch import Tensor
 
 MESSAGE_NUMBERS = 1 << 25  # 128 MiB of fp32: few messages, and little memory besides the gradients
-TIMEOUT = timedelta(hours=1)  # the others wait while the first process makes a sample video or saves
+TIMEOUT = timedelta(days=1)  # the others wait while the first process saves, or chains clips for a diagnosis, which takes hours
 
 
 @dataclass(frozen=True)

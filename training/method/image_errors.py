@@ -5,32 +5,40 @@ but its own bank holds none. Source: docs/METHOD.md, 9.9 (the ranges of the expe
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from svi_core.recycling.config import ErrorRecyclingConfig, ImageErrorGrids
 from svi_core.recycling.error_bank import ErrorBank
 from svi_core.recycling.exported_bank import BankFacts, read_banks
+from training.method.banks import shape_name
 
 
+@dataclass(frozen=True)
 class ImageErrors:
-    """Banks by latent shape, mapped from one file. They are read and never changed."""
+    """Banks that are read and never changed.
 
-    def __init__(self, path: Path):
-        """Map the banks in the file `path`, and compare every error with its checksum.
+    Attributes:
+        banks: by latent shape.
+        content_hash: of a file of banks, all of it; a run that trains with them resumes with no others.
+    """
 
-        Raises:
-            ValueError: see :func:`svi_core.recycling.exported_bank.read_banks`.
-        """
-        _, self.content_hash, self._banks = read_banks(path)
+    banks: Mapping[str, ErrorBank]
+    content_hash: str = ""
 
     def of(self, latent_shape: Sequence[int]) -> ErrorBank:
         """Return the bank for latents of `latent_shape` [C, F, h, w], which :func:`require_fitting` has found."""
-        return self._banks[shape_name(latent_shape)]
+        return self.banks[shape_name(latent_shape)]
 
 
-def shape_name(latent_shape: Sequence[int]) -> str:
-    """Return `latent_shape` [C, F, h, w] as it names a bank: 16x21x60x104."""
-    return "x".join(map(str, latent_shape))
+def read_image_errors(path: Path) -> ImageErrors:
+    """Map the banks in the file `path`, and compare every error with its checksum.
+
+    Raises:
+        ValueError: see :func:`svi_core.recycling.exported_bank.read_banks`.
+    """
+    _, content_hash, banks = read_banks(path)
+    return ImageErrors(banks, content_hash)
 
 
 def require_fitting(

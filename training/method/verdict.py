@@ -127,7 +127,7 @@ def judge(measures: Measures) -> Verdict:
 
 def _first_reason(measures: Measures) -> tuple[Answer, str]:
     """Return the answer and the first reason that settles it."""
-    reasons = (_too_little, _useless_errors, _not_this_data, _restores, _faded, _changed_otherwise, _holds)
+    reasons = (_too_little, _no_gain, _useless_errors, _not_this_data, _restores, _faded, _changed_otherwise, _holds)
     return next(found for reason in reasons if (found := reason(measures)) is not None)
 
 
@@ -138,6 +138,12 @@ def _too_little(measures: Measures) -> tuple[Answer, str] | None:
         f"too little was chained (scenes: {measures.num_scenes}, clips of each: {measures.num_clips}); use {MIN_SCENES} "
         f"scenes and {MIN_CLIPS} clips or more."
     )
+
+
+def _no_gain(measures: Measures) -> tuple[Answer, str] | None:
+    if math.isfinite(measures.gain.value):
+        return None
+    return Answer.CANNOT_TELL, "a clip handed over exactly the truth, so there is no error whose way could be followed."
 
 
 def _useless_errors(measures: Measures) -> tuple[Answer, str] | None:
@@ -225,7 +231,7 @@ def _falls(clips: Sequence[Estimate]) -> bool:
 def _notes(measures: Measures) -> Iterator[str]:
     if measures.has_anchor:
         yield "each clip sees the anchor: plain fine-tuning may already stop the fading while the scene still shows it."
-    if measures.injected and not 1 / UNLIKE < measures.injected / measures.handed_over < UNLIKE:
+    if measures.injected and not measures.handed_over / UNLIKE < measures.injected < UNLIKE * measures.handed_over:
         size = "larger" if measures.injected > measures.handed_over else "smaller"
         yield (
             f"the injected errors ({measures.injected:.2f} of the latents' size) are much {size} than those that a clip hands "

@@ -8,6 +8,7 @@ from svi_core.files.fingerprint import fingerprint
 from svi_core.systems.layouts import Condition
 from training.method.banks import Banks
 from training.method.distributed import Group
+from training.method.image_errors import ImageErrors
 from training.method.optimizers import make_optimizer, require_resumable
 from training.method.streams import stream
 from training.method.trainer import ExampleSource, Trainer
@@ -18,6 +19,7 @@ from training.model.execution import describe_execution
 from training.model.loading import load_backbone, load_speech_layers
 from training.model.pose_encoder import TrainedPoses, start_pose_encoder
 from training.model.start_lora import StartLora, read_start_lora
+from training.run.checkpoint import checkpoints
 from training.settings.sections import TrainingConfig
 
 _log = logging.getLogger(__name__)
@@ -76,16 +78,34 @@ def _load(config: TrainingConfig, name: str, setting: str, *, on_host: bool) -> 
     )
 
 
-def read_configured_start(config: TrainingConfig) -> StartLora | None:
-    """Return the LoRA that a new run of `config` begins from; None for a fresh one.
+def read_configured_start(config: TrainingConfig, *, resume: bool = False) -> StartLora | None:
+    """Return the LoRA that a run of `config` begins from; None for a fresh one, and to `resume` from a checkpoint.
 
     Raises:
         ValueError: there is no such file, or the run cannot begin from it.
     """
-    if not config.lora.start_from:
+    if not config.lora.start_from or (resume and checkpoints(Path(config.run))):
         return None
     path = find_model("loras", config.lora.start_from, "lora.start_from")
     return read_start_lora(path, find_model("diffusion_models", config.model.path, "model.path"), config)
+
+
+def open_trainer(
+    config: TrainingConfig, group: Group, data: ExampleSource, start: StartLora | None, image_errors: ImageErrors | None
+) -> Trainer:
+    """Load the model that `config` names, and return a trainer at step 0. Check files before, since that takes minutes.
+
+    Args:
+        start: see :func:`read_configured_start`.
+        image_errors: banks of another run, which image errors are drawn from; None: the run's own.
+
+    Raises:
+        ValueError: a setting does not fit the model or this machine.
+    """
+    config = start.settled(config) if start else config
+    trainer = assemble(config, load_configured_backbone(config), data, group, Path(config.run), start)
+    trainer.image_errors = image_errors
+    return trainer
 
 
 def assemble(

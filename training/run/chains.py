@@ -18,9 +18,11 @@ from svi_core.geometry import num_latent_slots, num_motion_latents
 from svi_core.schedule.spec import ClipSpec, Paragraph, Schedule
 from svi_core.systems.layouts import Layout
 from training.data.dataset import TrainingExample
-from training.method.trainer import Trainer
+from training.method.trainer import ExampleSource, Trainer
+from training.model.encoder_files import find_encoder
 from training.run.sample_story import Story, negative_prompt, scene_story
-from training.run.samples import SampleMaker, load_sampling_models, other_expert
+from training.run.samples import SampleMaker, load_sampling_models, other_expert, require_sampling_files
+from training.settings.sections import TrainingConfig
 
 SEED_OF_SCENE = 1_000_003  # between scenes: their clips take every 42nd seed, as the authors' do
 
@@ -68,6 +70,11 @@ class HeldOutScene:
         """The held-out clip itself, encoded and decoded."""
         return ChainClip(self.example.latent[None], self.maker.decode)
 
+    @cached_property
+    def _after_truth(self) -> tuple[ConditioningLatent, Tensor | None]:
+        """What the clip after the truth is conditioned on. It is kept, and the truth's frames, 400 MB of them, are not."""
+        return self._condition(1, self.truth)
+
     def clips(self) -> Iterator[ChainClip]:
         """Yield the clips of the chain."""
         y = ConditioningLatent(self.example.y_latent[None], self.example.mask[None])
@@ -82,9 +89,9 @@ class HeldOutScene:
         """Return the slots [16, n, h, w] that clip `index` (from 0) would know after `clip`."""
         return self._condition(index, clip)[0].latent[0, :, known_slots(self.plan.layout)]
 
-    def handed_over(self, known: Tensor, truth: ChainClip) -> Tensor:
-        """Return the slots [16, n, h, w] that the clip after `truth` hands over if it knows `known` instead of the truth's."""
-        y, vision = self._condition(1, truth)
+    def handed_over(self, known: Tensor) -> Tensor:
+        """Return the slots [16, n, h, w] that the clip after the truth hands over if it knows `known` instead."""
+        y, vision = self._after_truth
         latent = y.latent.clone()
         latent[0, :, known_slots(self.plan.layout)] = known
         return self.known_after(self._made(self._request(1), ConditioningLatent(latent, y.mask), vision), 2)
@@ -111,19 +118,33 @@ def known_slots(layout: Layout) -> slice:
     return slice(0, num_latent_slots(layout.num_motion_frames))
 
 
-def choose_examples(trainer: Trainer) -> list[TrainingExample]:
-    """Return the held-out examples to chain from, all of one size: of as many clips as possible, then more of the same clips.
+def examples_to_chain(config: TrainingConfig, data: ExampleSource) -> list[TrainingExample]:
+    """Return the held-out examples to chain from, after checking all that chains need. No model loads.
+
+    The examples are all of one size that is trained: of as many clips as possible, then more of the same clips.
 
     Raises:
-        ValueError: fewer than two examples are held out.
+        ValueError: fewer than two such examples are held out, the other expert is not named, or a file is missing or broken.
     """
-    wanted = trainer.config.diagnosis.num_scenes
+    if config.model.expert != "single" and not config.samples.other_expert:
+        raise ValueError(
+            "samples.other_expert is empty, but clips of Wan 2.2 take both experts, and chains of the "
+            f"{config.model.expert}-noise one alone say nothing: set it to the other one's file."
+        )
+    require_sampling_files(config)
+    if config.samples.cfg != 1.0:
+        find_encoder(config.model, "text_encoder")
+    return _chosen(data, config.diagnosis.num_scenes)
+
+
+def _chosen(data: ExampleSource, wanted: int) -> list[TrainingExample]:
     chosen: dict[str, TrainingExample] = {}
     spare: list[TrainingExample] = []
-    for example in trainer.data.validation():
-        shapes = {other.latent.shape for other in chosen.values()}
-        if shapes and example.latent.shape not in shapes:
+    shapes = data.latent_shapes
+    for example in data.validation():
+        if tuple(example.latent.shape) not in shapes:
             continue
+        shapes = {tuple(example.latent.shape)}
         if clip_name(example) not in chosen:
             chosen[clip_name(example)] = example
         elif len(spare) < wanted:
@@ -148,18 +169,13 @@ class Chains:
     """Makes chains of the model of a run, from held-out clips, whenever it is asked."""
 
     def __init__(self, trainer: Trainer):
-        """Load VAE, CLIP vision and the negative prompt once, and check what chains need.
+        """Load VAE, CLIP vision and the negative prompt once.
 
         Raises:
-            ValueError: too few clips are held out, or a file is missing or broken.
+            ValueError: see :func:`examples_to_chain`.
         """
         config = trainer.config
-        if config.model.expert != "single" and not config.samples.other_expert:
-            raise ValueError(
-                "samples.other_expert is empty, but clips of Wan 2.2 take both experts, and chains of the "
-                f"{config.model.expert}-noise one alone say nothing: set it to the other one's file."
-            )
-        self.examples = choose_examples(trainer)
+        self.examples = examples_to_chain(config, trainer.data)
         self._trainer = trainer
         self._vae, self._clip_vision = load_sampling_models(trainer)
         self._negative = negative_prompt(config) if config.samples.cfg != 1.0 else None

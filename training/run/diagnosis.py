@@ -97,19 +97,16 @@ def diagnose(trainer: Trainer, chains: Chains, should_stop: Callable[[], bool] =
         chained = [_chain(scene, f"{number} of {len(scenes)}") for number, scene in enumerate(scenes, start=1)]
         errors, known = torch.stack([chain.error for chain in chained]), torch.stack([chain.known for chain in chained])
         signal = rms(torch.stack([scene.example.latent for scene in scenes]))
-        truths = [scene.truth for scene in scenes]
-        gains = gain(lambda slots: _handed_over(scenes, truths, slots), known, errors, signal)
+        gains = gain(lambda slots: _handed_over(scenes, slots), known, errors, signal)
     bank, levels = _fill(trainer, scenes)
-    layout, recycling = trainer.config.data.svi_layout, trainer.config.recycling
+    layout = trainer.config.data.svi_layout
     measures = take_measures(
         chain=[joined(looks) for looks in zip(*(chain.clips for chain in chained), strict=True)],
         truth=joined([chain.truth for chain in chained]),
         gains=gains,
         errors=errors,
         bank=bank,
-        injected=injected_rms(
-            bank, levels, recycling, error_slots(layout, later_clip=True), stream(trainer.config.seed, 0, 0, "diagnosis draws")
-        ),
+        injected=_injected(trainer, bank, levels, scenes[0].example.latent.shape),
         signal=signal,
         has_anchor=layout.padding is not Padding.GREY_FRAMES,
     )
@@ -188,8 +185,15 @@ def _look(clip: ChainClip) -> ClipLook:
     return look_at(clip.frames.movedim(-1, 1)[None])
 
 
-def _handed_over(scenes: Sequence[HeldOutScene], truths: Sequence[ChainClip], known: Tensor) -> Tensor:
-    return torch.stack([scene.handed_over(own, truth) for scene, truth, own in zip(scenes, truths, known, strict=True)])
+def _handed_over(scenes: Sequence[HeldOutScene], known: Tensor) -> Tensor:
+    return torch.stack([scene.handed_over(own) for scene, own in zip(scenes, known, strict=True)])
+
+
+def _injected(trainer: Trainer, bank: ErrorBank, levels: Sequence[float], latent_shape: Sequence[int]) -> float | None:
+    """Return the RMS of the errors that training would inject: of another run's where it draws those, otherwise of `bank`."""
+    config, others = trainer.config, trainer.image_errors
+    slots, random = error_slots(config.data.svi_layout, later_clip=True), stream(config.seed, 0, 0, "diagnosis draws")
+    return injected_rms(others.of(latent_shape) if others else bank, levels, config.recycling, slots, random)
 
 
 def _fill(trainer: Trainer, scenes: Sequence[HeldOutScene]) -> tuple[ErrorBank, list[float]]:

@@ -41,6 +41,7 @@ from training.run.assembly import load_other_expert
 from training.run.progress import MakeSample, no_sample
 from training.run.run_folder import RunFolder
 from training.run.sample_story import Story, looped_speech, make_story
+from training.settings.sections import TrainingConfig
 
 FRAMES_PER_ROW = 5
 Made = TypeVar("Made")
@@ -170,15 +171,25 @@ def make_sampler(trainer: Trainer, run: RunFolder) -> MakeSample:
     return sample
 
 
+def require_sampling_files(config: TrainingConfig) -> None:
+    """Check before a model loads that there is a VAE, and that the other expert's file can be read if it is named.
+
+    Raises:
+        ValueError: a file is missing or broken.
+    """
+    find_encoder(config.model, "vae")
+    if config.samples.other_expert:
+        read_header(find_model("diffusion_models", config.samples.other_expert, "samples.other_expert"))
+
+
 def load_sampling_models(trainer: Trainer) -> tuple[object, object | None]:
-    """Return VAE and, where the backbone reads it, CLIP vision; check that the other expert's file can be read.
+    """Return VAE and, where the backbone reads it, CLIP vision; see :func:`require_sampling_files`.
 
     Raises:
         ValueError: a file is missing or broken.
     """
     config, clip_vision = trainer.config, None
-    if config.samples.other_expert:
-        read_header(find_model("diffusion_models", config.samples.other_expert, "samples.other_expert"))
+    require_sampling_files(config)
     vae = encoders.load_vae(find_encoder(config.model, "vae"))
     if trainer.backbone.needs_clip_vision:
         clip_vision = encoders.load_clip_vision(find_encoder(config.model, "clip_vision"))

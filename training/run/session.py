@@ -20,9 +20,9 @@ from training.method.distributed import Group, join_group
 from training.method.trainer import ExampleSource, Trainer
 from training.model.comfy_runtime import find_model
 from training.model.encoder_files import ENCODER_FOLDERS, find_encoder, width_read_by
-from training.run.assembly import assemble, load_configured_backbone, read_configured_start
-from training.run.chains import Chains
-from training.run.checkpoint import checkpoints, newest_start, require_disk_space, restore_newest
+from training.run.assembly import open_trainer, read_configured_start
+from training.run.chains import Chains, examples_to_chain
+from training.run.checkpoint import newest_start, require_disk_space, restore_newest
 from training.run.diagnosis import diagnose, diagnosis_text, make_diagnoser
 from training.run.dry_run import dry_run_text
 from training.run.error_source import find_source, open_image_errors
@@ -30,7 +30,7 @@ from training.run.loop import complete_lora_files, train
 from training.run.progress import MakeDiagnosis, MakeSample, Progress, no_diagnosis, no_sample
 from training.run.report import write_report
 from training.run.run_folder import RunFolder, resumed_config
-from training.run.samples import make_sampler
+from training.run.samples import make_sampler, require_sampling_files
 from training.run.stop_signal import BY_FILE, StopSignal
 from training.settings.reader import load_config
 from training.settings.sections import BankStorageKind, TrainingConfig
@@ -62,6 +62,8 @@ def run_command(
         if dry_run:
             print_dry_run(config, group, with_diagnosis, resume=resume is not None)
             return 0
+        if config.samples.every:
+            require_sampling_files(config)
         with explain_out_of_memory("training", MORE_MEMORY if resume is None else MORE_MEMORY_RESUMED):
             sees = {"sampler": make_sampler, "diagnoser": make_diagnoser}
             number = run_training(config, group, open_cache, resume=resume is not None, **sees)
@@ -149,10 +151,13 @@ def diagnose_base(paths: Sequence[Path], overrides: Sequence[str], output: Path 
     if output is not None:
         config = replace(config, run=str(output))
     require_trainable(config)
-    group = Group()
-    trainer = _open_trainer(config, group, _open_examples(config, group), Path(config.run), resume=False)
-    with closing(trainer.banks), explain_out_of_memory("the diagnosis", MORE_MEMORY):
-        sys.stdout.write(_diagnosed(trainer) + "\n")
+    start, data = read_configured_start(config), _open_examples(config, Group())
+    source = find_source(config, data)
+    examples_to_chain(config, data)
+    with explain_out_of_memory("the diagnosis", MORE_MEMORY):
+        trainer = open_trainer(config, Group(), data, start, source.open() if source else None)
+        with closing(trainer.banks):
+            sys.stdout.write(_diagnosed(trainer) + "\n")
 
 
 def _diagnosed(trainer: Trainer) -> str:
@@ -174,9 +179,12 @@ def print_dry_run(config: TrainingConfig, group: Group, with_diagnosis: bool, *,
         ValueError: a setting or file is unusable.
     """
     run = Path(config.run)
-    data = _open_examples(config, group)
-    source = find_source(config, data)
-    trainer = _open_trainer(config, group, data, run, resume)
+    start, data = read_configured_start(config, resume=resume), _open_examples(config, group)
+    source = find_source(config, data, resume=resume)
+    if with_diagnosis:
+        examples_to_chain(config, data)
+    image_errors = source.open() if source and with_diagnosis else None
+    trainer = open_trainer(config, group, data, start, image_errors)
     if resume:
         trainer.start = trainer.start or newest_start(run)
     with closing(trainer.banks), explain_out_of_memory("one training step", MORE_MEMORY):
@@ -214,10 +222,13 @@ def run_training(
     with StopSignal(Path(config.run)) as stop, closing(RunFolder(Path(config.run), group)) as run:
         if not resume:
             run.require_empty()
+        start = read_configured_start(config, resume=resume)
         data = open_data(config, config.loop.examples_per_step(group.size))
-        image_errors = open_image_errors(config, data, group, run.path, resume=resume)
-        trainer = _open_trainer(config, group, data, run.path, resume)
-        trainer.image_errors = image_errors
+        if diagnoser and config.diagnosis.every:
+            examples_to_chain(config, data)
+        image_errors = open_image_errors(config, data, group, resume=resume)  # the last check, since it may copy
+        trainer = open_trainer(config, group, data, start, image_errors)
+        del start  # about a gigabyte for a 14B model
         with closing(trainer.banks):
             require_room_for_banks(trainer)
             _begin(trainer, run, resume)
@@ -226,17 +237,6 @@ def run_training(
             with closing(Progress(trainer, run, make_sample, make_diagnosis)) as progress:
                 progress.begin(stop.should_stop)
                 return train(trainer, run, stop, progress.on_step, progress.evaluate)
-
-
-def _open_trainer(config: TrainingConfig, group: Group, data: ExampleSource, run: Path, resume: bool) -> Trainer:
-    """Return a trainer at step 0. Files are checked before the model loads; where a checkpoint wins, no LoRA is read.
-
-    Raises:
-        ValueError: a setting or a file is unusable.
-    """
-    start = None if resume and checkpoints(run) else read_configured_start(config)
-    config = start.settled(config) if start else config
-    return assemble(config, load_configured_backbone(config), data, group, run, start)
 
 
 def require_room_for_banks(trainer: Trainer) -> None:

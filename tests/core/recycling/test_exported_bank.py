@@ -1,15 +1,17 @@
 """Banks in one file: what one run stored is what another draws, and damage is noticed."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from svi_core.files.safetensors_file import write_tensors
 from svi_core.flow.timestep_grid import TimestepGrid
+from svi_core.recycling import exported_bank
 from svi_core.recycling.bank_file import FileStorage
 from svi_core.recycling.error_bank import ErrorBank
-from svi_core.recycling.exported_bank import BankFacts, read_banks, read_facts, stored_errors, write_banks
+from svi_core.recycling.exported_bank import BankFacts, bank_of, read_banks, read_facts, stored_errors, write_banks
 
 SHAPE = (2, 3, 2, 2)
 GRID = TimestepGrid(num_grids=4)
@@ -73,11 +75,26 @@ def test_equal_banks_have_equal_hashes_and_others_do_not(tmp_path):
     assert len({read_banks(tmp_path / name)[1] for name in "abcd"}) == 3
 
 
+def test_the_same_errors_are_drawn_without_a_file(tmp_path):
+    bank = filled(tmp_path / "bank")
+    errors = stored_errors(bank.snapshot(), tmp_path / "bank")
+    assert contents(bank_of([*errors, *errors], FACTS)) == contents(bank)
+    bank.close()
+
+
+def test_a_disk_that_is_too_small_is_named_before_anything_is_written(tmp_path, monkeypatch):
+    errors = stored_errors(filled().snapshot(), tmp_path)
+    monkeypatch.setattr(exported_bank.shutil, "disk_usage", lambda _: SimpleNamespace(free=700))
+    with pytest.raises(OSError, match=r"the errors take 0.0 GiB in .*, but 0.0 GiB are free: free space, "):
+        write_banks(tmp_path / "errors", {"2x3x2x2": errors}, FACTS)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_any_changed_byte_is_noticed(tmp_path):
     path = tmp_path / "errors.safetensors"
     write_banks(path, {"2x3x2x2": stored_errors(filled().snapshot(), tmp_path)}, FACTS)
     sound = path.read_bytes()
-    for place in range(0, len(sound), 61):
+    for place in range(0, len(sound), 17):
         path.write_bytes(sound[:place] + bytes([sound[place] ^ 1]) + sound[place + 1 :])
         with pytest.raises(ValueError, match=r"errors\.safetensors"):
             read_banks(path)

@@ -192,7 +192,7 @@ def test_each_process_takes_its_gpu_before_comfyui_is_imported(monkeypatch):
     class Session:
         def __getattr__(self, name):
             happened.append("session")
-            return lambda *arguments: 0
+            return lambda *arguments, **options: 0
 
     monkeypatch.setenv("LOCAL_RANK", "3")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)

@@ -82,6 +82,12 @@ def test_what_is_worth_knowing_besides():
     assert "sees the anchor" in judge(replace(BASE, has_anchor=True)).notes[0]
     assert "injected errors (0.10 of the latents' size) are much smaller" in judge(replace(BASE, injected=0.1)).notes[0]
     assert "much larger" in str(judge(replace(BASE, handed_over=0.05)))
+    assert "much larger" in str(judge(replace(BASE, handed_over=0.0)))
+
+
+def test_without_an_error_to_follow_nothing_is_claimed():
+    verdict = judge(replace(BASE, gain=Estimate(math.nan, math.nan), handed_over=0.0))
+    assert verdict.answer is Answer.CANNOT_TELL and "handed over exactly the truth" in verdict.reason
 
 
 def test_measures_become_plain_data():

@@ -276,9 +276,9 @@ def test_a_lora_for_another_size_fits_nothing(wan_folder, tmp_path):
     ],
 )
 def test_a_bad_file_is_refused_before_a_model_loads(wan_folder, tmp_path, monkeypatch, write, message):
-    from training.run import session
+    from training.run import assembly, session
 
-    monkeypatch.setattr(session, "load_configured_backbone", lambda config: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(assembly, "load_configured_backbone", lambda config: pytest.fail("a model was loaded"))
     write(tmp_path / "lora.safetensors")
     with pytest.raises(ValueError, match=message):
         session.run_training(

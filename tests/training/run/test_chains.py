@@ -110,11 +110,11 @@ def test_what_is_handed_over_for_other_known_slots(wan_folder):
 
     trainer.backbone = copy = Copy()
     with chains.scenes() as scenes:
-        scene, truth = scenes[0], scenes[0].truth
-        known = scene.known_after(truth)
+        scene = scenes[0]
+        known = scene.known_after(scene.truth)
         assert torch.equal(known, scene.example.latent[:, -1:])
         for added in (0.0, 0.3):
-            torch.testing.assert_close(scene.handed_over(known + added, truth), known + added, atol=1e-5, rtol=0)
+            torch.testing.assert_close(scene.handed_over(known + added), known + added, atol=1e-5, rtol=0)
     assert torch.equal(copy.seen[-1][0, :, :1], scene.example.y_latent[:, :1])  # the anchor stays clean
 
 
@@ -125,6 +125,18 @@ def test_scenes_are_of_many_clips_and_of_one_size(wan_folder):
     assert [clip_name(example) for example in chains.examples] == ["clip0.mp4", "clip1.mp4", "clip2.mp4"]
     _, chains = make_chains(wan_folder, data=Windows(num_held_out=6), num_scenes=5)
     assert [clip_name(example)[4] for example in chains.examples] == ["0", "1", "2", "0", "1"]  # then their other windows
+
+
+def test_no_scene_has_a_size_that_is_not_trained(wan_folder):
+    class UprightFirst(FakeDataset):
+        def validation(self):
+            examples = super().validation()
+            return [replace(examples[0], latent=torch.zeros(16, 3, 6, 4)), *examples[1:]]
+
+    _, chains = make_chains(wan_folder, data=UprightFirst(num_held_out=3))
+    assert [tuple(example.latent.shape) for example in chains.examples] == [(16, 3, 4, 6)] * 2
+    with pytest.raises(ValueError, match=r"but 1 examples are held out: set data.held_out=8"):
+        make_chains(wan_folder, data=UprightFirst(num_held_out=2))
 
 
 def test_what_chains_need_is_refused_by_name(wan_folder):

@@ -1,10 +1,12 @@
 """A diagnosis on a tiny random model: its files and its text, and that a training run does not notice it."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
+from svi_core.flow.timestep_grid import TimestepGrid
 from tests.training.fakes import FakeDataset, make_trainer, settings
 from training.method.distributed import Group
 from training.method.verdict import Answer, Estimate
@@ -55,6 +57,22 @@ def test_it_is_the_same_each_time(found):
 
     trainer, diagnosis, _ = found
     assert diagnose(trainer, Chains(trainer)).as_dict() == diagnosis.as_dict()
+
+
+def test_the_injected_size_is_that_of_the_other_runs_errors_where_those_are_drawn(found):
+    from svi_core.recycling.error_bank import ErrorBank
+    from training.method.image_errors import ImageErrors
+    from training.run.chains import Chains
+    from training.run.diagnosis import diagnose
+
+    trainer, own, _ = found
+    bank, random = ErrorBank((16, 3, 4, 6), grid=TimestepGrid(4)), torch.Generator().manual_seed(0)
+    bank.add(torch.full((16, 3, 4, 6), 7.0), 0.625, random)
+    other = replace(trainer, image_errors=ImageErrors({"16x3x4x6": bank}))
+    measures = diagnose(other, Chains(other)).measures
+    signal = torch.stack([example.latent for example in Chains(trainer).examples]).square().mean().sqrt()
+    assert measures.injected == pytest.approx(7 * 0.625 / float(signal), rel=1e-4)
+    assert replace(measures, injected=own.measures.injected) == own.measures
 
 
 def test_its_files(found):
@@ -136,8 +154,6 @@ def test_a_diagnosis_that_fails_or_is_stopped_does_not_end_the_training(wan_fold
 
 
 def test_numbers_that_mean_nothing_are_left_out(found):
-    from dataclasses import replace
-
     from training.run.diagnosis import _scalars
 
     measures = replace(found[1].measures, motion=(Estimate(float("nan"), float("nan")),))

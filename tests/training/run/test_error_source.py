@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -129,11 +130,32 @@ def test_a_resumed_run_wants_the_errors_that_it_began_with(wan_folder, tmp_path,
         train(config, resume=True)
     copy.unlink()
     with pytest.raises(
-        ValueError, match=r"image_errors\.safetensors is missing, which holds the image errors that this run began"
+        ValueError, match=r"image_errors\.safetensors is missing, and bank.image_errors_from = '.*low' is no file"
     ):
         train(config, resume=True)
     copy.write_bytes(kept)
     train(config, resume=True)
+
+
+def test_a_resumed_run_is_described_by_the_errors_that_it_began_with(wan_folder, tmp_path, low):
+    config = config_for(wan_folder, tmp_path / "high", "high", image_errors_from=low)
+    train(config)
+    expected = find_source(config, FakeDataset())
+    shutil.rmtree(low)
+    found = find_source(config, FakeDataset(), resume=True)
+    assert found.name == str(tmp_path / "high" / error_source.COPY)
+    assert (found.facts, found.fills) == (expected.facts, expected.fills)
+
+
+def test_a_source_opens_without_a_copy(wan_folder, tmp_path, low):
+    config = config_for(wan_folder, tmp_path / "high", "high", image_errors_from=low)
+    error_source.export_banks(low, tmp_path / "low.safetensors")
+    from_file = replace(config, bank=replace(config.bank, image_errors_from=str(tmp_path / "low.safetensors")))
+    first, second = (windows(find_source(each, FakeDataset()).open().banks) for each in (config, from_file))
+    assert first.keys() == second.keys() and len(first) >= 3
+    for sigma, errors in first.items():
+        assert all(map(torch.equal, errors, second[sigma]))
+    assert not (tmp_path / "high").exists()
 
 
 def test_a_run_of_before_resumes_with_equal_numbers(wan_folder, tmp_path):
@@ -165,9 +187,9 @@ def test_a_file_does_the_same_as_the_run(wan_folder, tmp_path, low, capsys):
 
 
 def test_faults_are_found_before_the_model_is_loaded(wan_folder, tmp_path, low, monkeypatch):
-    from training.run import session
+    from training.run import assembly
 
-    monkeypatch.setattr(session, "load_configured_backbone", lambda config: pytest.fail("the model was loaded"))
+    monkeypatch.setattr(assembly, "load_configured_backbone", lambda config: pytest.fail("the model was loaded"))
 
     def refused(message: str, data=None, **changes) -> None:
         config = config_for(wan_folder, tmp_path / "high", "high", **{"image_errors_from": low, **changes})
@@ -176,6 +198,10 @@ def test_faults_are_found_before_the_model_is_loaded(wan_folder, tmp_path, low, 
         with pytest.raises(ValueError, match=message):
             find_source(config, data or FakeDataset())
 
+    start = {"start_from": str(tmp_path / "gone.safetensors")}
+    with pytest.raises(ValueError, match="lora.start_from is .*gone"):
+        train(config_for(wan_folder, tmp_path / "high", "high", image_errors_from=low, lora=start))
+    assert not (tmp_path / "high" / error_source.COPY).exists()
     refused("there is no such run or file: train that run first", image_errors_from=tmp_path / "nowhere")
     refused("is .*the run itself", image_errors_from=tmp_path / "high")
     refused("recycling.num_grids 8, not 6", recycling={"num_grids": 6})

@@ -1,0 +1,71 @@
+"""What a chain of clips loses between clips and by how it is sampled, each alone and all together.
+
+Shapes: N clips; frames [N, 3, H, W] in [0, 1].
+"""
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+JPEG_QUALITY = 75
+
+
+@dataclass(frozen=True)
+class Losses:
+    """The losses of a chain; those at the hand-over apply where pixels are handed over.
+
+    Attributes:
+        name: as in the tables.
+        vae: whether what is handed over loses detail in the VAE's round trip.
+        eight_bits: whether it is rounded to 8 bits.
+        jpeg: whether it goes through a lossy codec, JPEG at quality 75 with 4:2:0 colour.
+        guidance: strength of classifier-free guidance; 1 is none.
+        num_steps: sampling steps of a clip.
+    """
+
+    name: str
+    vae: bool = False
+    eight_bits: bool = False
+    jpeg: bool = False
+    guidance: float = 1.0
+    num_steps: int = 8
+
+    def hand_over(self, frames: Tensor) -> Tensor:
+        """Return `frames` as the next clip gets them."""
+        if self.eight_bits or self.jpeg:
+            frames = _to_uint8(frames)
+            frames = (_through_jpeg(frames) if self.jpeg else frames).float() / 255
+        return frames
+
+
+ALL = Losses("all losses", vae=True, eight_bits=True, jpeg=True, guidance=2.0, num_steps=4)
+MAIN_LOSSES = Losses("VAE and 8 bits", vae=True, eight_bits=True)
+NONE = Losses("no loss")
+REGIMES = (
+    MAIN_LOSSES,
+    ALL,
+    NONE,
+    Losses("VAE round trip", vae=True),
+    Losses("8 bits", eight_bits=True),
+    Losses("JPEG", jpeg=True),
+    Losses("guidance 2", guidance=2.0),
+    Losses("4 steps", num_steps=4),
+)
+
+
+def _to_uint8(frames: Tensor) -> Tensor:
+    return (frames.clamp(0, 1) * 255).round().byte()
+
+
+def _through_jpeg(frames: Tensor) -> Tensor:
+    """Return uint8 `frames`, compressed and decompressed."""
+    out = []
+    for frame in frames.permute(0, 2, 3, 1).numpy():
+        file = io.BytesIO()
+        Image.fromarray(frame).save(file, "JPEG", quality=JPEG_QUALITY)
+        out.append(np.asarray(Image.open(file)))
+    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2)
