@@ -59,7 +59,7 @@ class ClipSampler:
         rows = with_strengths(self.loras, spec.loras) if spec else self.loras
         of_models = [found for model in (self.model, self.model_low_noise) if model for found in attached_variants(model)]
         used = {name for row in rows for name, strength in row.sides if strength}
-        return (*of_models, *(found for name, found in self._variants_of_rows.items() if name in used))
+        return (*of_models, *(found for name, found in self.variants_of_rows.items() if name in used))
 
     def require_loras(self, spec: ClipSpec) -> None:
         """Refuse a LoRA row of `spec` that a model cannot take; raise ValueError."""
@@ -129,7 +129,8 @@ class ClipSampler:
         return functools.partial(vaes.encode_frames, self.vae)
 
     @cached_property
-    def _variants_of_rows(self) -> dict[str, LoraVariant]:
+    def variants_of_rows(self) -> dict[str, LoraVariant]:
+        """What the files of the LoRA rows were trained for, where their headers or names say."""
         return variants_of_rows(self.loras)
 
     @cached_property

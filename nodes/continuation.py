@@ -13,8 +13,10 @@ from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.store.records import read_last_video, require_unchanged
 from ..svi_core.store.run_folders import newest_run_folder
 from ..svi_core.video.source_video import probe_video
+from ..svi_core.video.video_part import VideoPart
 from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
+from .bridge.video_files import open_video, part_as_file
 
 StartType = io.Custom("SVI_START")
 
@@ -59,23 +61,27 @@ class SVIContinueVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, run, trim_end, video=None) -> io.NodeOutput:
-        start = video_start(None if video is None else video_path(video), run, trim_end)
+        start = video_start(None if video is None else open_video(video, require_unchanged), run, trim_end)
         origin = "its frames, encoded" if start.is_foreign else "its last latent"
         logging.info("SVI: %s continues from %s.", start.source.path.name, origin)
         return io.NodeOutput(start)
 
 
-def video_start(path: Path | None, run: str, trim_end: int) -> VideoStart:
-    """Return the end of the video file `path`, or of the last video of `run`, as the start of a run.
+def video_start(video: VideoPart | None, run: str, trim_end: int) -> VideoStart:
+    """Return the end of `video`, or of the last video of `run`, as the start of a run.
 
     Raises:
         ValueError: both or neither, a run without a video or with a damaged one, or nothing left after `trim_end`.
     """
-    if bool(run) == (path is not None):
+    if bool(run) == (video is not None):
         raise ValueError("SVI Continue Video needs either video or run: connect a video, or name a run, not both.")
-    video = path or last_video(Path(folder_paths.get_output_directory()), run)
-    require_unchanged(video)
-    return VideoStart(probe_video(video), trim_end, video.parent if run else None)
+    if video is None:
+        path = last_video(Path(folder_paths.get_output_directory()), run)
+        require_unchanged(path)
+        return VideoStart(probe_video(path), trim_end, path.parent)
+    if video.first:
+        return VideoStart(part_as_file(video), trim_end)
+    return VideoStart(video.source, trim_end + video.num_after)
 
 
 def last_video(output_root: Path, run: str) -> Path:
@@ -93,22 +99,3 @@ def last_video(output_root: Path, run: str) -> Path:
     if video is None:
         raise ValueError(f"run is {run!r}, but {folder} holds no video of a run: use the filename_prefix of SVI Generate.")
     return video
-
-
-def video_path(video) -> Path:
-    """Return the file of a VIDEO.
-
-    Raises:
-        ValueError: a VIDEO in memory, or a part of a file.
-    """
-    source = video.get_stream_source()
-    if not isinstance(source, str):
-        raise ValueError("video is held in memory: save it first, then load the file with Load Video.")
-    begin, length = video.get_active_trim_window()
-    if begin or length:
-        shown = f"from {begin:g} s on" + (f", for {length:g} s" if length else "")
-        raise ValueError(
-            f"video is a part of {Path(source).name} ({shown}), but SVI reads whole files: save the part with Save Video, then "
-            "load that file with Load Video. trim_end of SVI Continue Video and SVI Join Videos cuts off ends."
-        )
-    return Path(source)

@@ -25,6 +25,7 @@ from ..svi_core.video.sound import SoundTrack
 from .bridge import models
 from .bridge.control import Control, ControlType
 from .bridge.schemas import svi_schema
+from .bridge.video_files import require_uncropped
 from .layouts import LayoutType
 
 BLOCK_0 = ("double_block", 0)  # ComfyUI's name for the first block
@@ -211,13 +212,14 @@ def read_poses(poses) -> PoseVideo:
 
     Raises:
         OSError: an unreadable file.
-        ValueError: no frames.
+        ValueError: no frames, or a cropped video.
     """
     if isinstance(poses, torch.Tensor):
         return pose_images(poses)
     source, rate = poses.get_stream_source(), float(poses.get_frame_rate())
     if not isinstance(source, str):
         return pose_images(poses.get_components().images, rate)
+    require_uncropped(poses, Path(source))
     stop_if_interrupted = comfy.model_management.throw_exception_if_processing_interrupted
     return pose_file(Path(source), rate, *poses.get_active_trim_window(), stop_if_interrupted)
 

@@ -37,6 +37,7 @@ from .layouts import LayoutType
 from .lora import LoraRows
 from .output import OutputSettings, OutputType
 from .schedule import EncodedPrompts, Prompts
+from .tell_loras import tell_loras
 
 
 class VideoNode(io.ComfyNode):
@@ -121,7 +122,8 @@ def prepare_run(
         ValueError: an input that cannot work.
     """
     output = output or OutputSettings()
-    queued_graph.require_full_denoise(QueuedGraph(hidden.prompt or {}), hidden.unique_id)
+    graph = QueuedGraph(hidden.prompt or {})
+    queued_graph.require_full_denoise(graph, hidden.unique_id)
     sampler = ClipSampler(prompts=prompts, **inputs)
     layout = resolve_layout(layout or LAYOUTS["2.0 Pro"], sampler.lora_variants())
     continues = continue_from.plan_key if continue_from else ""
@@ -138,19 +140,18 @@ def prepare_run(
         accepts=partial(check_spec, sampler, layout=layout),
     )
     check_run(sampler, plan)
-    folder = run_path(
-        filename_prefix, QueuedGraph(hidden.prompt or {}), hidden.unique_id, latents.pixel_size(sampler.anchor), plan.first_key
-    )
+    tell_loras(sampler, plan.schedule.snapshot().at(0), layout, graph, hidden.unique_id)
+    folder = run_path(filename_prefix, graph, hidden.unique_id, latents.pixel_size(sampler.anchor), plan.first_key)
     if continue_from:
         continue_from.require_another_folder(folder)
     rate = frame_rate_of(layout, sampler.control)
     num_start_frames = continue_from.num_frames if continue_from else 0
     max_frames = earliest_end(output.max_frames(continue_from, rate), num_start_frames, sampler.control)
     start = sampler.open_start(continue_from, layout, rate) if continue_from else None
-    graph = queued_graph.embedded_graph(hidden)
+    metadata = queued_graph.embedded_graph(hidden)
     sound = next((control.sound for control in sampler.control if control.sound), None)
     coding = replace(output.coding, frame_rate=rate)
-    settings = VideoSettings(coding, graph, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound)
+    settings = VideoSettings(coding, metadata, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound)
     return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
 
 

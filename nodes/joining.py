@@ -4,12 +4,12 @@ from comfy_api.latest import InputImpl, io
 
 from ..svi_core.clips.joining import Joint, Piece, join_into_folder
 from ..svi_core.video.seams import Seam
-from ..svi_core.video.source_video import probe_video
+from ..svi_core.video.video_part import VideoPart
 from .bridge import queued_graph
 from .bridge.queued_graph import QueuedGraph
 from .bridge.run_path import run_path
 from .bridge.schemas import prefix_input, svi_schema
-from .continuation import video_path
+from .bridge.video_files import open_video
 from .generate import VideoNode, remember
 from .output import OutputSettings, OutputType
 
@@ -47,12 +47,16 @@ class SVIJoinVideos(VideoNode):
 
     @classmethod
     def execute(cls, first, second, seam, blend_frames, trim_end, trim_start, filename_prefix, output=None) -> io.NodeOutput:
-        earlier, later = (probe_video(video_path(video)) for video in (first, second))
-        joint = Joint(Piece(earlier, 0, trim_end), Piece(later, trim_start), Seam(seam), blend_frames)
+        earlier, later = (open_video(video) for video in (first, second))
+        joint = Joint(_piece(earlier, 0, trim_end), _piece(later, trim_start, 0), Seam(seam), blend_frames)
         metadata = queued_graph.embedded_graph(cls.hidden)
         coding = (output or OutputSettings()).coding
-        size = earlier.width, earlier.height
+        size = earlier.source.width, earlier.source.height
         folder = run_path(filename_prefix, QueuedGraph(cls.hidden.prompt or {}), cls.hidden.unique_id, size, "")
         path = join_into_folder(folder, joint, coding, metadata)
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)))
+
+
+def _piece(part: VideoPart, trim_start: int, trim_end: int) -> Piece:
+    return Piece(part.source, part.first + trim_start, part.num_after + trim_end)

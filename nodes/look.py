@@ -2,19 +2,19 @@
 
 import json
 from itertools import accumulate
-from pathlib import Path
 
 import torch
 from comfy_api.latest import io
 
+from ..svi_core.clips.continuation import clips_of_video
 from ..svi_core.look.drift import DriftReport, measure_drift
 from ..svi_core.look.filmstrip import MAX_ROWS, StripRow, draw_filmstrip, pick_frames, spread
 from ..svi_core.look.plots import draw_panels
 from ..svi_core.store.records import ShownClip, read_manifest
 from ..svi_core.video.frame_times import count_frames
-from ..svi_core.video.video_file import read_frames
+from ..svi_core.video.video_part import VideoPart
 from .bridge.schemas import svi_schema
-from .continuation import video_path
+from .bridge.video_files import open_video
 
 _CLIP_LENGTH_TOOLTIP = "Frames per clip. 0: as recorded by SVI Generate. Other videos: 76 for 2.0 Pro, 80 for Shot."
 
@@ -43,8 +43,8 @@ class SVIDriftReport(io.ComfyNode):
 
     @classmethod
     def execute(cls, video, clip_length) -> io.NodeOutput:
-        path = video_path(video)
-        report = measure_drift(read_frames(path), [clip.num_frames for clip in _clips_of(path, clip_length)])
+        part = open_video(video)
+        report = measure_drift(part.frames(), [clip.num_frames for clip in _clips_of(part, clip_length)])
         return io.NodeOutput(report.table(), json.dumps(report.as_dict()), as_image(draw_panels(_series(report))))
 
 
@@ -69,32 +69,33 @@ class SVIFilmstrip(io.ComfyNode):
 
     @classmethod
     def execute(cls, video, columns, frame_width, clip_length) -> io.NodeOutput:
-        path = video_path(video)
-        rows = _strip_rows(path, _clips_of(path, clip_length), columns, frame_width)
+        part = open_video(video)
+        rows = _strip_rows(part, _clips_of(part, clip_length), columns, frame_width)
         return io.NodeOutput(as_image(draw_filmstrip(rows, frame_width)))
 
 
-def _clips_of(path: Path, clip_length: int) -> tuple[ShownClip, ...]:
+def _clips_of(part: VideoPart, clip_length: int) -> tuple[ShownClip, ...]:
     """Return the clips of a video: those of its run, or pieces of `clip_length` frames (the last may be shorter).
 
     Raises:
         ValueError: `clip_length` is 0 and the video is not the last of a run.
     """
+    path = part.source.path
     if clip_length == 0:
         clips = read_manifest(path)
         if clips is None:
             raise ValueError(f"{path.name} is not the last video of an SVI run, so its clips are not known: set clip_length.")
-        return clips
-    total = count_frames(path, decode=True)
+        return clips if part.is_whole else clips_of_video(part.source, part.first, part.num_after)
+    total = count_frames(path, decode=True) if part.is_whole else part.num_frames
     lengths = [min(clip_length, total - start) for start in range(0, total, clip_length)]
     return tuple(ShownClip("", "", 0, length) for length in lengths)
 
 
-def _strip_rows(path: Path, clips: tuple[ShownClip, ...], columns: int, width: int) -> list[StripRow]:
+def _strip_rows(part: VideoPart, clips: tuple[ShownClip, ...], columns: int, width: int) -> list[StripRow]:
     starts = list(accumulate((clip.num_frames for clip in clips), initial=0))
     shown = spread(len(clips), min(len(clips), MAX_ROWS))
     wanted = [[starts[k] + i for i in spread(clips[k].num_frames, columns)] for k in shown]
-    frames = pick_frames(read_frames(path), [index for row in wanted for index in row], width)
+    frames = pick_frames(part.frames(), [index for row in wanted for index in row], width)
     titles = [f"{k + 1}  {clips[k].prompt}" for k in shown]
     notes = [f"seed {c.seed}, {c.num_frames} frames, take {c.key[:8]}" if c.key else "" for c in (clips[k] for k in shown)]
     return [StripRow(tuple(frames[i] for i in row), *texts) for row, *texts in zip(wanted, titles, notes, strict=True)]

@@ -16,6 +16,7 @@ from ..svi_core.systems.lora import LoraFile, LoraReport, read_lora, report_matc
 from ..svi_core.systems.lora_variant import LoraVariant, variant_of_lora
 from ..svi_core.systems.variants import VARIANTS, WAN21, WAN22
 from .bridge import models
+from .bridge.applied_loras import attach_lora
 from .bridge.lora_patches import match_lora
 from .bridge.schemas import svi_schema
 
@@ -207,6 +208,7 @@ def apply_lora(model, lora: LoraFile, expert: str, strength: float) -> tuple[obj
     patched.add_patches(patches, strength)
     if warning := _base_warning(model, report.variant):
         report = replace(report, warnings=(*report.warnings, warning))
+    attach_lora(patched, lora.name, report.variant, patches)
     if report.variant:
         patched.set_attachments(CLAIMS_KEY, (*attached_variants(model), report.variant))
     return patched, report

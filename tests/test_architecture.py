@@ -55,6 +55,7 @@ FILES_WITH_COMFYUI = {
     "nodes/bridge/run_path.py",
     "nodes/bridge/sampling.py",
     "nodes/bridge/vaes.py",
+    "nodes/bridge/video_files.py",
     "nodes/clip_panel.py",
     "nodes/continuation.py",
     "nodes/dance.py",

@@ -77,7 +77,6 @@ TESTED_ELSEWHERE = {
     "nodes/output.py": "e2e/test_generate.py",
     "nodes/patched_models.py": "nodes/bridge/test_compiled.py",
     "nodes/generate.py": "e2e/test_generate.py",
-    "nodes/joining.py": "e2e/test_long_runs.py",
     "nodes/step_by_step.py": "e2e/test_talk.py",
     # A training run, tested by stopping, resuming and distributing it.
     "training/erft.py": "training/test_three_commands.py",

@@ -10,6 +10,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 
 import comfy.lora
 import comfy.lora_convert
@@ -17,9 +18,11 @@ import comfy.utils
 import torch
 from torch.overrides import TorchFunctionMode
 
-from ...svi_core.systems.lora import LoraFile, LoraMatch
+from ...svi_core.files.safetensors_file import read_header
+from ...svi_core.systems.lora import LoraFile, LoraMatch, header_shapes
 from ...svi_core.systems.lora_keys import split_key
 from ...svi_core.systems.lora_parts import size_text
+from .models import model_without_weights
 
 _NUMBERS = ("alpha", "reshape_weight")  # parts that ComfyUI turns into numbers; the others stay tensors
 
@@ -50,6 +53,23 @@ def match_lora(model, lora: LoraFile) -> tuple[dict[str, object], LoraMatch]:
         if part == "dora_scale" and target in fitting and not _scales(tensor.shape, shapes[target]):
             del fitting[target]
     return fitting, _match(modules, tensors, shapes, fitting.keys())
+
+
+def is_ignored(model: Path, lora: Path) -> bool:
+    """Whether ComfyUI's own loader would change nothing of `model` with `lora`, by the headers of both safetensors files.
+
+    It logs each key that it does not know, and goes on. False if a header does not tell.
+    """
+    try:
+        made, shapes = model_without_weights(model), header_shapes(read_header(lora))
+    except ValueError:  # a damaged file, of which its loader tells
+        return False
+    if made is None:
+        return False
+    tensors = {key: torch.empty(shape, device="cpu" if math.prod(shape) == 1 else "meta") for key, shape in shapes.items()}
+    key_map = comfy.lora.model_lora_keys_unet(made, {})
+    patches = comfy.lora.load_lora(comfy.lora_convert.convert_lora(tensors), key_map, log_missing=False)
+    return made.state_dict().keys().isdisjoint(patches)
 
 
 def _match(modules, tensors, shapes, fitting) -> LoraMatch:

@@ -22,7 +22,7 @@ def require_i2v_file(path: Path, name: str) -> None:
 
     A file that ComfyUI cannot tell is left to its loader.
     """
-    model = _model_without_weights(path)
+    model = model_without_weights(path)
     if model is not None:
         _require_i2v(model, name)
 
@@ -115,7 +115,7 @@ def _require_i2v(model, name: str) -> None:
     require_plain_i2v(name, type(model), type(transformer), channels)
 
 
-def _model_without_weights(path: Path):
+def model_without_weights(path: Path):
     """Return ComfyUI's model object for a safetensors file, with meta tensors in place of weights; None if it cannot tell."""
     header = read_header(path)
     metadata = header.pop("__metadata__", None)

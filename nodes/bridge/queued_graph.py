@@ -148,7 +148,7 @@ def model_files(graph: QueuedGraph, node_id: str) -> Iterator[FileName]:
         for value in graph.inputs(node).values():
             if names_a_model(value) and value not in seen:
                 seen.add(value)
-                yield FileName(node, value, *_find_model(value))
+                yield FileName(node, value, *find_model(value))
 
 
 def checkpoint_names(graph: QueuedGraph, node_id: str) -> tuple[str | None, ...]:
@@ -217,7 +217,7 @@ def names_a_model(value: object) -> bool:
     return isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES) and "\n" not in value
 
 
-def _find_model(name: str) -> tuple[str, Path | None]:
+def find_model(name: str) -> tuple[str, Path | None]:
     """Return (kind of folder, path) of a model file in ComfyUI's folders, or ("", None)."""
     for kind in folder_paths.folder_names_and_paths:
         path = None if kind in _NOT_MODELS else folder_paths.get_full_path(kind, name)
@@ -232,7 +232,7 @@ def _stamp(value: object) -> object:
         return None
     try:
         if names_a_model(value):
-            path = _find_model(value)[1]
+            path = find_model(value)[1]
             return path and (path.stat().st_size, path.stat().st_mtime_ns)
         path = find_input(value)
         return path and large_file_fingerprint(path)

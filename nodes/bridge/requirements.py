@@ -59,6 +59,7 @@ NAMES = (
     "folder_paths.get_input_directory",
     "folder_paths.get_output_directory",
     "folder_paths.get_system_user_directory",
+    "folder_paths.get_temp_directory",
     "latent_preview.get_previewer",
     "node_helpers.conditioning_set_values",
 )

@@ -8,12 +8,17 @@ from ...svi_core.files.safetensors_file import read_header
 from ...svi_core.systems.layouts import LAYOUTS, Layout
 from ...svi_core.systems.lora import expert_named_in, header_shapes, lora_keys
 from ...svi_core.systems.lora_variant import resolve_layout, variant_of_lora
+from ..bridge.applied_loras import loader_rows
+from ..bridge.lora_patches import is_ignored
 from ..bridge.models import require_i2v_file
-from ..bridge.queued_graph import MODEL_INPUTS, checkpoint_names, model_files, names_a_model
+from ..bridge.queued_graph import MODEL_INPUTS, checkpoint_names, find_model, model_files
 from ..layouts import SVILayout, ask_layout
 from ..lora import NONE, LoraRow, SVILora, SVILoraStack, lora_row
 from ..lora_presets import SVILoraPreset, preset_row
 from .graph_reader import STOCK, GraphReader
+
+_SAFETENSORS = (".safetensors", ".sft")
+_STOCK_LOADERS = ("LoraLoader", "LoraLoaderModelOnly")
 
 
 def read_model_files(reader: GraphReader, loop: str) -> tuple[dict[str, dict], tuple[ModelFile, ...]]:
@@ -21,7 +26,7 @@ def read_model_files(reader: GraphReader, loop: str) -> tuple[dict[str, dict], t
     metadata, files, checkpoints = {}, [], checkpoint_names(reader.graph, loop)
     for file in model_files(reader.graph, loop):
         complaint = ""
-        if file.path is not None and file.path.suffix in (".safetensors", ".sft"):
+        if file.path is not None and file.path.suffix in _SAFETENSORS:
             try:
                 header = read_header(file.path)
                 metadata[file.name] = header.get("__metadata__", {})
@@ -44,7 +49,7 @@ def read_experts(
     sides = ("model",) if len(names) == 1 else ("high", "low")
     experts = []
     for side, checkpoint, name in zip(sides, names, MODEL_INPUTS, strict=False):
-        uses = [*_loras_on(reader, loop, name), *_uses_of(rows, side == "low")]
+        uses = [*_loras_on(reader, loop, name, checkpoint), *_uses_of(rows, side == "low")]
         experts.append(ExpertModel(side, checkpoint, tuple(_with_header(use, metadata.get(use.name, {})) for use in uses)))
     return tuple(experts)
 
@@ -78,16 +83,24 @@ def read_layout(reader: GraphReader, loop: str, experts: Sequence[ExpertModel]) 
     return resolve_layout(asked, dict.fromkeys(use.variant for use in uses if use.variant))
 
 
-def _loras_on(reader: GraphReader, loop: str, name: str) -> Iterator[LoraUse]:
+def _loras_on(reader: GraphReader, loop: str, name: str, checkpoint: str | None) -> Iterator[LoraUse]:
     """Yield the LoRAs on the model at the input `name`."""
     for link in list(reader.graph.model_chain(loop, name))[:-1]:
         if reader.is_a(link.node_id, SVILoraStack):
             yield from _uses_of(read_rows(reader, link.node_id), link.slot == 1)
             continue
-        for value in reader.graph.inputs(link.node_id).values():
-            if names_a_model(value):
-                strength = reader.known(link.node_id, STOCK, lambda strength_model: strength_model)
-                yield LoraUse(value, 1.0 if strength is None else strength, is_checked=False)
+        for file, strength in loader_rows(reader.graph, link.node_id):
+            if strength is None:
+                reader.known(link.node_id, STOCK, lambda strength_model: strength_model)  # says who makes it
+            changes_nothing = reader.graph.class_of(link.node_id) in _STOCK_LOADERS and _is_ignored(checkpoint, file)
+            yield LoraUse(file, 1.0 if strength is None else strength, is_checked=False, changes_nothing=changes_nothing)
+
+
+def _is_ignored(checkpoint: str | None, lora: str) -> bool:
+    """Whether ComfyUI's own loader would change nothing of the file `checkpoint` with the file `lora`, as far as is known."""
+    paths = [find_model(name)[1] for name in (checkpoint, lora) if name is not None]
+    known = [path for path in paths if path is not None and path.suffix in _SAFETENSORS]
+    return len(known) == 2 and is_ignored(*known)
 
 
 def _uses_of(rows: Sequence[LoraRow], is_low: bool) -> Iterator[LoraUse]:

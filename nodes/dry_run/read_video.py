@@ -4,6 +4,9 @@ from PIL import Image, UnidentifiedImageError
 
 from ...svi_core.clips.continuation import VideoStart
 from ...svi_core.conditioning.images import SizeRule, video_size
+from ...svi_core.store.records import require_unchanged
+from ...svi_core.video.source_video import probe_video
+from ...svi_core.video.video_part import part_between
 from ..bridge.queued_graph import Link, find_input
 from ..conditioning import SVIAnchorEncode
 from ..continuation import SVIContinueVideo, video_start
@@ -45,7 +48,8 @@ def read_start(reader: GraphReader, loop: str) -> VideoStart | str:
     path = find_input(reader.required(video.node_id, STOCK, lambda file: file))
     if path is None:
         raise ValueError(f"file of {reader.graph.title(video.node_id)} is not in ComfyUI's input folder: choose another.")
-    return reader.required(link.node_id, SVIContinueVideo, video_start, path)
+    require_unchanged(path)
+    return reader.required(link.node_id, SVIContinueVideo, video_start, part_between(probe_video(path)))
 
 
 def read_num_steps(reader: GraphReader, loop: str) -> int | None:

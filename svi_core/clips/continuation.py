@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 
 from ..conditioning.build_y import motion_window
-from ..files.fingerprint import fingerprint, large_file_fingerprint
+from ..files.fingerprint import fingerprint
 from ..geometry import FRAME_RATE, TEMPORAL_STRIDE, TRAINED_NUM_FRAMES, enclosing_size
 from ..store.records import ShownClip, read_clip_latent, read_manifest
 from ..video.colour_tags import require_ordinary
@@ -73,7 +73,7 @@ class VideoStart:
     @property
     def plan_key(self) -> str:
         """A hash of the kept part, for ClipPlan.continues."""
-        return fingerprint("start", large_file_fingerprint(self.source.path), self.trim_end)
+        return fingerprint("start", self.source.key, self.trim_end)
 
     @property
     def sound(self) -> Sound | None:

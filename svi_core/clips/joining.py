@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from ..files.atomic_file import STAGING_MARK, staged
-from ..files.fingerprint import fingerprint, large_file_fingerprint
+from ..files.fingerprint import fingerprint
 from ..store.run_store import RunStore
 from ..video.colour_tags import BT709, RGB, Colours, require_convertible, with_primaries
 from ..video.ffmpeg import run_ffmpeg
@@ -85,7 +85,7 @@ class Piece:
     def frames(self, colours: Colours) -> Iterator[np.ndarray]:
         """Yield its frames [H, W, 3] uint8, with the primaries of `colours`."""
         index = -1
-        for index, frame in enumerate(read_frames(self.source.path)):
+        for index, frame in enumerate(read_frames(self.source.frames_path)):
             if self.trim_start <= index < self.trim_start + self.num_frames:
                 yield with_primaries(frame, self.source.colours, colours)
         require_all_decoded(self.source.path, index + 1)
@@ -205,7 +205,7 @@ def join_into_folder(folder: Path, joint: Joint, coding: VideoCoding, metadata: 
     Raises:
         ValueError, OSError: as :func:`write_joint`, or another process uses the folder.
     """
-    facts = [(large_file_fingerprint(p.source.path), p.trim_start, p.trim_end) for p in (joint.first, joint.second)]
+    facts = [(p.source.key, p.trim_start, p.trim_end) for p in (joint.first, joint.second)]
     path = folder / f"video-{fingerprint(facts, joint.seam, joint.overlap, coding.tag)[:12]}.mp4"
     clips = [*clips_of_video(joint.first.source, joint.first.trim_start, joint.first.trim_end)]
     clips += clips_of_video(joint.second.source, joint.second.trim_start + joint.num_faded, joint.second.trim_end)

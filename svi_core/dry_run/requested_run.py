@@ -5,6 +5,7 @@ from pathlib import Path
 
 from ..clips.clip_plan import ClipPlan, ClipRequest
 from ..store.clip_times import ClipWork
+from ..systems.applied_loras import AppliedLora, ExpertLoras
 from ..systems.lora import expert_named_in
 from ..systems.lora_variant import LoraVariant
 from ..video.video_file import VideoCoding
@@ -37,6 +38,7 @@ class LoraUse:
         named_for: the expert that its name or header says it is for: "high", "low" or None.
         variant: the SVI system that it says it was trained for, if any.
         is_checked: a node of this pack applies it, so the run compares its variant with the layout.
+        changes_nothing: ComfyUI's own loader, which applies it, does not know its keys.
     """
 
     name: str
@@ -44,6 +46,7 @@ class LoraUse:
     named_for: str | None = None
     variant: LoraVariant | None = None
     is_checked: bool = True
+    changes_nothing: bool = False
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,12 @@ class ExpertModel:
     def named_for(self) -> str | None:
         """The expert in the file's name: "high", "low" or None."""
         return None if self.file is None else expert_named_in(self.file, {})
+
+    @property
+    def on_it(self) -> ExpertLoras:
+        """Its LoRAs as a run tells them."""
+        uses = ((use.name, use.strength, use.variant, 0 if use.changes_nothing else None) for use in self.loras)
+        return ExpertLoras(self.expert, self.file, tuple(AppliedLora(*use) for use in uses))
 
 
 @dataclass(frozen=True, kw_only=True)

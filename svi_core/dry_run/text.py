@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..systems.applied_loras import loras_at_a_glance
 from .expected_clips import ExpectedClip
 from .run_estimate import RunEstimate
 from .warnings import listed
@@ -32,6 +33,7 @@ def estimate_summary(estimate: RunEstimate) -> str:
         ("disk", _disk_line(estimate)),
         ("memory", _memory_line(estimate)),
         ("sampling", _sampling_line(estimate)),
+        *([("LoRAs", loras_at_a_glance(expert.on_it for expert in estimate.run.experts))] if estimate.run.experts else []),
         *(("not known yet", what) for what in estimate.run.not_known),
     ]
     lines = [head_line(estimate), "", *(f"- {name}: {text}" for name, text in facts)]

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..clips.clip_plan import SeedMode
 from ..geometry import TRAINED_NUM_FRAMES
+from ..systems.applied_loras import missing_lora_warnings
 from ..systems.layouts import LAYOUTS
 from ..systems.lora_variant import require_lora_variants
 from ..systems.variants import VARIANTS
@@ -22,7 +23,20 @@ _MAX_LISTED = 5
 
 def run_warnings(run: RequestedRun, clips: Sequence[ExpectedClip]) -> tuple[str, ...]:
     """Return the warnings about a run, the most serious first."""
-    checks = (_files, _names, _variant, _experts, _loras, _guidance, _schedule_length, _lengths, _motion, _size, _seeds)
+    checks = (
+        _files,
+        _names,
+        _variant,
+        _missing_loras,
+        _experts,
+        _loras,
+        _guidance,
+        _schedule_length,
+        _lengths,
+        _motion,
+        _size,
+        _seeds,
+    )
     return tuple(warning for check in checks for warning in check(run, clips)) + run.remarks
 
 
@@ -70,6 +84,10 @@ def _variant(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
             require_lora_variants(run.plan.layout, [variant])
         except ValueError as error:
             yield f"{error} {'The run will fail.' if lora.is_checked else 'Clips will drift or turn to noise.'}"
+
+
+def _missing_loras(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
+    return missing_lora_warnings((expert.on_it for expert in run.experts), run.plan.layout)
 
 
 def _experts(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:

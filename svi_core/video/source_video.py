@@ -19,6 +19,7 @@ from av.error import FFmpegError, InvalidDataError
 from av.format import Flags
 
 from ..files.atomic_file import staged
+from ..files.fingerprint import large_file_fingerprint
 from ..geometry import FRAME_RATE
 from .colour_tags import Colours, declared_colours
 from .ffmpeg import run_ffmpeg
@@ -47,6 +48,8 @@ class SourceVideo:
         sound_codec: ffmpeg's name, or None for a silent video.
         sound_late: seconds by which ffmpeg reads the sound too early if it reads it alone.
         shown: when its frames are shown; the first one late if its sound begins before it.
+        identity: a hash of what the file was made from, if it is a temporary one; it may be coded otherwise elsewhere.
+        exact: a file with the same frames without loss, if `path` has lost some.
     """
 
     path: Path
@@ -60,6 +63,18 @@ class SourceVideo:
     sound_codec: str | None = None
     sound_late: float = 0.0
     shown: ShownFrames = field(kw_only=True, repr=False)
+    identity: str = field(default="", kw_only=True)
+    exact: Path | None = field(default=None, kw_only=True)
+
+    @property
+    def key(self) -> str:
+        """A hash of its content."""
+        return self.identity or large_file_fingerprint(self.path)
+
+    @property
+    def frames_path(self) -> Path:
+        """The file to read its frames from."""
+        return self.exact or self.path
 
     @property
     def num_frames(self) -> int:
@@ -165,9 +180,9 @@ def read_tail(source: SourceVideo, num_frames: int, trim_end: int = 0, frame_rat
     wanted = [index for k in reversed(range(num_frames)) if (index := _frame_before(source, newest, k, frame_rate)) >= 0]
     needed = source.num_frames - wanted[0]
     seconds = source.shown.end - source.shown.times[wanted[0]]
-    last = deque(read_frames(source.path, last_seconds=seconds + 2.0), maxlen=needed)
+    last = deque(read_frames(source.frames_path, last_seconds=seconds + 2.0), maxlen=needed)
     if len(last) < needed:  # its sound ends long after its last frame, say: read all of it
-        numbered = deque(enumerate(read_frames(source.path), start=1), maxlen=needed)
+        numbered = deque(enumerate(read_frames(source.frames_path), start=1), maxlen=needed)
         require_all_decoded(source.path, numbered[-1][0] if numbered else 0)
         last = [frame for _, frame in numbered]
     frames = np.stack([last[index - wanted[0]] for index in wanted])

@@ -44,3 +44,16 @@ def load_diffusion_model(tiny_models: Path, name: str):
 @pytest.fixture(scope="session")
 def model(comfy, tiny_models):
     return load_diffusion_model(tiny_models, "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors")
+
+
+@pytest.fixture
+def loras(tmp_path, comfy):
+    """A loras folder that ComfyUI searches."""
+    import folder_paths
+
+    saved = folder_paths.folder_names_and_paths["loras"]
+    folder_paths.folder_names_and_paths["loras"] = ([str(tmp_path)], saved[1])
+    folder_paths.filename_list_cache.pop("loras", None)
+    yield tmp_path
+    folder_paths.folder_names_and_paths["loras"] = saved
+    folder_paths.filename_list_cache.pop("loras", None)

@@ -1,23 +1,58 @@
-"""Which file a VIDEO of ComfyUI is, for the nodes that read whole files."""
+"""From which frames SVI Continue Video goes on: of a VIDEO in memory, of a part of a file, and of a run."""
 
 import json
 import os
 import sys
+from fractions import Fraction
 
+import numpy as np
 import pytest
+import torch
+
+from svi_core.video.source_video import read_tail
+from svi_core.video.video_file import VideoCoding, read_frames, write_video
 
 
-def test_a_part_of_a_video_is_refused_and_named(pack, comfy):
+def noise(num_frames, width=64, height=32):
+    return np.random.default_rng(0).integers(256, size=(num_frames, height, width, 3), dtype=np.uint8)
+
+
+@pytest.fixture
+def temp(comfy, tmp_path, monkeypatch):
+    """ComfyUI's folder for temporary files."""
+    import folder_paths
+
+    monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path / "temp"))
+    return tmp_path / "temp"
+
+
+def start_of(pack, video, trim_end=0):
+    return pack.nodes.SVIContinueVideo.execute("", trim_end, video).args[0]
+
+
+def test_a_video_in_memory_is_continued_from_its_own_pixels(pack, temp):
+    from comfy_api.latest import InputImpl, Types
+
+    images = torch.from_numpy(noise(20)).float() / 255
+    video = InputImpl.VideoFromComponents(Types.VideoComponents(images=images, frame_rate=Fraction(16)))
+    start = start_of(pack, video)
+    assert (start.num_frames, start.source.frame_rate, start.source.pixel_format) == (20, 16.0, "yuv420p")
+    assert torch.equal(read_tail(start.source, 5), images[-5:])
+    assert start_of(pack, video).plan_key == start.plan_key != start_of(pack, video, 1).plan_key
+
+
+def test_a_trimmed_video_ends_where_it_is_cut_and_needs_a_file_only_if_its_start_is_cut(pack, temp, tmp_path):
     from comfy_api.latest import InputImpl
 
-    continuation = sys.modules[f"{pack.__name__}.nodes.continuation"]
-    whole = InputImpl.VideoFromFile("/videos/holiday ü.mp4")
-    assert continuation.video_path(whole).name == "holiday ü.mp4"
-    parts = ((2.0, 3.0, r"\(from 2 s on, for 3 s\)"), (0.5, 0, r"\(from 0.5 s on\)"), (0, 1.5, "for 1.5 s"))
-    for begin, length, shown in parts:
-        part = InputImpl.VideoFromFile("/videos/holiday ü.mp4", start_time=begin, duration=length)
-        with pytest.raises(ValueError, match=f"a part of holiday ü.mp4 .*{shown}.*Save Video"):
-            continuation.video_path(part)
+    path = tmp_path / "holiday ü.mp4"
+    write_video(path, [noise(20)], VideoCoding())
+    frames = torch.from_numpy(np.stack(list(read_frames(path)))).float() / 255
+    whole = InputImpl.VideoFromFile(str(path))
+    end = start_of(pack, whole.as_trimmed(0.0, 0.5), 1)
+    assert (end.source.path, end.trim_end, end.num_frames) == (path, 13, 7) and not temp.exists()
+    middle = start_of(pack, whole.as_trimmed(0.25, 0.5))
+    assert middle.source.path.parent == temp and middle.num_frames == 8
+    assert torch.equal(read_tail(middle.source, 8), frames[4:12])
 
 
 def test_a_run_with_a_date_in_its_name_is_the_newest_of_that_name(pack, tmp_path):

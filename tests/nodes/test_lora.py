@@ -104,19 +104,6 @@ def lora_path(folder, name, modules, rank=4, out=64, into=64, seed=0, alpha=None
     return tensors
 
 
-@pytest.fixture
-def loras(tmp_path, comfy):
-    """A loras folder that ComfyUI searches."""
-    import folder_paths
-
-    saved = folder_paths.folder_names_and_paths["loras"]
-    folder_paths.folder_names_and_paths["loras"] = ([str(tmp_path)], saved[1])
-    folder_paths.filename_list_cache.pop("loras", None)
-    yield tmp_path
-    folder_paths.folder_names_and_paths["loras"] = saved
-    folder_paths.filename_list_cache.pop("loras", None)
-
-
 def apply(pack, model, rows, low=None):
     stack = ()
     for name, strength, low_name, low_strength in rows:

@@ -22,10 +22,19 @@ from svi_core.video.video_file import VideoCoding
 from tests.core.fakes import FakeMaker, generate_clips
 
 PRO, TEXT = LAYOUTS["2.0 Pro"], "one\n\ntwo\n\nthree"
-HIGH = ExpertModel("high", "wan2.2_i2v_high_noise_14B.safetensors")
-LOW = ExpertModel("low", "wan2.2_i2v_low_noise_14B.safetensors")
+
+
+def svi_lora(name, named_for=None, **facts):
+    return LoraUse(name, 1.0, named_for, variant_of_lora(name, {}), **facts)
+
+
+SVI = svi_lora("svi_v2_pro.safetensors")
+LOST = replace(SVI, is_checked=False, changes_nothing=True)
+SVI_21 = svi_lora("svi_wan2.1_v2.safetensors")
+HIGH = ExpertModel("high", "wan2.2_i2v_high_noise_14B.safetensors", (SVI,))
+LOW = ExpertModel("low", "wan2.2_i2v_low_noise_14B.safetensors", (SVI,))
 MODELS = (HIGH.file, LOW.file)
-SHOT = LoraUse("svi-shot.safetensors", 1.0, variant=variant_of_lora("svi-shot.safetensors", {}))
+SHOT = svi_lora("svi-shot.safetensors")
 DISTILLED = LoraUse("lightx2v_HIGH.safetensors", 0.5, "high")
 
 
@@ -209,10 +218,14 @@ def test_a_run_as_trained_gives_no_warning():
         (TEXT, {"experts": (replace(HIGH, file=LOW.file), replace(LOW, file=HIGH.file))}, "used as the high-noise one"),
         (TEXT, {"experts": (HIGH, replace(LOW, file=HIGH.file))}, "are the same file"),
         (TEXT, {"experts": (replace(HIGH, loras=(LoraUse("svi_LOW", 1.0, "low"),)), LOW)}, "is applied to the high-noise"),
-        (TEXT, {"experts": (replace(HIGH, loras=(DISTILLED,)), LOW)}, "cfg is above 1 in clip 1 to 3, but lightx2v_HIGH"),
+        (TEXT, {"experts": (replace(HIGH, loras=(SVI, DISTILLED)), LOW)}, "cfg is above 1 in clip 1 to 3, but lightx2v_HIGH"),
         (TEXT, {"experts": (replace(HIGH, loras=(SHOT,)), LOW)}, "is for SVI Shot (its name says so), but the layout is"),
         (TEXT, {"experts": (replace(HIGH, loras=(SHOT,)), LOW)}, "The run will fail."),
         (TEXT, {"experts": (replace(HIGH, loras=(replace(SHOT, is_checked=False),)), LOW)}, "drift or turn to noise"),
+        (TEXT, {"experts": (replace(HIGH, loras=()), replace(LOW, loras=()))}, "no LoRA is on model and model_low_noise, but"),
+        (TEXT, {"experts": (HIGH, replace(LOW, loras=(replace(SVI, strength=0.0),)))}, "no LoRA is on model_low_noise, but"),
+        (TEXT, {"experts": (replace(HIGH, loras=(DISTILLED,)), LOW), "cfg": 1.0}, "among lightx2v_HIGH.safetensors at 0.5 on"),
+        (TEXT, {"experts": (replace(HIGH, loras=(LOST,)), LOW)}, "svi_v2_pro.safetensors finds none of its weights on"),
         (TEXT, {"cfg": 1.0}, "cfg is 1 in clip 1 to 3, but no model or LoRA is named as distilled"),
         (TEXT, {"files": (ModelFile("gone.safetensors", "", None),)}, "gone.safetensors is in none of"),
         (TEXT, {"files": (ModelFile("cut.gguf", "vae", 5, "cut.gguf is cut off."),)}, "cut.gguf is cut off."),
@@ -231,18 +244,25 @@ def test_each_warning_is_given_once(text, facts, words):
     ("text", "facts"),
     [
         ("[anchor main]\na\n\n[anchor garden]\nb", {"anchors": ("garden",)}),
-        ("a\n\n[motion 1]\nb", {"layout": LAYOUTS["2.0 (Wan 2.1)"]}),
+        ("a\n\n[motion 1]\nb", {"layout": LAYOUTS["2.0 (Wan 2.1)"], "experts": (ExpertModel("model", "a.gguf", (SVI_21,)),)}),
         (TEXT, {"layout": LAYOUTS["Shot"], "experts": (ExpertModel("model", "wan2.1.safetensors", (SHOT,)),)}),
-        (TEXT, {"experts": (replace(HIGH, loras=(replace(SHOT, strength=0.0),)), LOW)}),
+        (TEXT, {"experts": (replace(HIGH, loras=(SVI, replace(SHOT, strength=0.0))), LOW)}),
         ("[lora SVI=0.5]\na", {"lora_rows": ("svi_pro_HIGH.safetensors",)}),
-        (TEXT, {"cfg": 1.0, "experts": (replace(HIGH, loras=(DISTILLED,)), LOW)}),
-        (TEXT, {"experts": (replace(HIGH, loras=(replace(DISTILLED, strength=0.0),)), LOW)}),
-        (TEXT, {"experts": (ExpertModel("model", "wan2.1_i2v_480p_14B_fp16.safetensors"),)}),
+        (TEXT, {"cfg": 1.0, "experts": (replace(HIGH, loras=(SVI, DISTILLED)), LOW)}),
+        (TEXT, {"experts": (replace(HIGH, loras=(SVI, replace(DISTILLED, strength=0.0))), LOW)}),
+        (TEXT, {"experts": (ExpertModel("model", "wan2.1_i2v_480p_14B_fp16.safetensors", (SVI,)),)}),
+        (TEXT, {"experts": (ExpertModel("model", "wan2.1_svi_v2_pro_merged.safetensors"),)}),
         (TEXT, {"is_seed_known": False, "cfg": None, "size": None, "num_steps": None}),
     ],
 )  # fmt: skip
 def test_what_is_fine_is_not_warned_of(text, facts):
     assert estimate_run(run_of(text, **facts)).warnings == ()
+
+
+def test_one_line_says_which_loras_act_on_which_expert():
+    run = run_of(experts=(replace(HIGH, loras=(SVI, DISTILLED)), replace(LOW, loras=())))
+    line = "- LoRAs: high noise: svi_v2_pro.safetensors at 1, lightx2v_HIGH.safetensors at 0.5; low noise: none"
+    assert line in estimate_text(estimate_run(run)).splitlines()
 
 
 def test_numbers_are_listed_as_ranges():

@@ -15,9 +15,11 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
+from svi_core.dry_run.run_estimate import estimate_run
 from svi_core.video.colour_tags import Colours
 from svi_core.video.video_file import VideoCoding, write_video
 from tests.e2e.graphs import HIGH, LOW, loop_graph, node
+from tests.nodes.test_lora import Q, lora_path
 
 SVI_HIGH, SVI_LOW = "SVI_v2_PRO_HIGH.safetensors", "SVI_v2_PRO_LOW.safetensors"
 FILES = {
@@ -539,6 +541,20 @@ def test_a_lora_of_another_system_is_noted_for_the_advice(graph, read_run, folde
     for stock in (False, True):
         (use,) = read_run(with_lora(graph, "mine.safetensors", stock)).experts[0].loras
         assert use.variant.layouts[0] == "Film" and use.variant.is_certain and use.is_checked is not stock
+
+
+@pytest.mark.parametrize(("form", "is_lost"), [("svi 1.0", True), ("kijai and ours", False)])
+def test_a_lora_whose_keys_comfyui_s_own_loader_drops_is_told(graph, read_run, folders, tiny_models, form, is_lost):
+    """The dialects are those of the released files; SVI LoRA Stack reads both."""
+    shutil.copy(tiny_models / "diffusion_models" / HIGH, folders / "diffusion_models" / HIGH)
+    lora_path(folders / "loras", SVI_HIGH, [Q], form=form)
+    for stock in (True, False):
+        run = read_run(with_lora(graph, SVI_HIGH, stock))
+        assert run.experts[0].loras[0].changes_nothing is (is_lost and stock)
+        warned = [
+            warning for warning in estimate_run(run).warnings if f"applies {SVI_HIGH} finds none of its weights" in warning
+        ]
+        assert bool(warned) is (is_lost and stock)
 
 
 def test_a_vae_in_half_precision_is_told_where_frames_go_through_it(graph, read_run, monkeypatch):

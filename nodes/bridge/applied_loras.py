@@ -1,0 +1,121 @@
+"""The LoRAs that are on a MODEL, whichever node applied them, as its ModelPatcher holds them.
+
+All adapters that ComfyUI reads from one file share one set of loaded keys, by which patches are told apart. SVI LoRA Stack
+attaches the names; other nodes leave none, so their names are read from the graph, where number and strengths agree.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ...svi_core.systems.applied_loras import AppliedLora
+from ...svi_core.systems.lora_variant import LoraVariant, variant_of_lora
+from .queued_graph import LORA_STACK, NotKnown, QueuedGraph, names_a_model
+
+_ATTACHMENT = "svi_applied_loras"  # of a MODEL, kept by its clones
+_BYPASS = "bypass_lora"  # ComfyUI's name for LoRAs that are computed beside the weights
+_TRANSFORMER = "diffusion_model."
+
+
+@dataclass(frozen=True, eq=False)
+class _Applied:
+    """What SVI LoRA Stack put on a model: the file, and its patches."""
+
+    name: str
+    variant: LoraVariant | None
+    patches: tuple[object, ...]
+
+
+def attach_lora(model, name: str, variant: LoraVariant | None, patches: Mapping[str, object]) -> None:
+    """Note on `model`, a clone, that `patches` are those of the file `name`."""
+    applied = _Applied(name, variant, tuple(patches.values()))
+    model.set_attachments(_ATTACHMENT, (*(model.get_attachment(_ATTACHMENT) or ()), applied))
+
+
+def loras_on(model, named: Sequence[AppliedLora] = ()) -> tuple[AppliedLora, ...]:
+    """Return the LoRAs on `model`, in the order in which they are applied, those last that change nothing of it.
+
+    Args:
+        named: LoRAs of other nodes as the graph has them.
+    """
+    attached = model.get_attachment(_ATTACHMENT) or ()
+    of_stack = {_source(patch): applied for applied in attached for patch in applied.patches}
+    weights: dict[tuple[object, float], set[str]] = {}
+    for key, entries in model.patches.items():
+        for strength, patch, *_ in entries if key.startswith(_TRANSFORMER) else ():
+            source = of_stack.get(_source(patch)) or _source_of_others(patch)
+            weights.setdefault((source, strength), set()).add(key)
+    for source, strength in [place for place in weights if place[0] == ""]:  # the differences in a file that has adapters too
+        whole = next((place for place in weights if isinstance(place[0], int) and place[1] == strength), None)
+        if whole is not None:
+            weights[whole] |= weights.pop((source, strength))
+    found = [_applied(source, strength, len(keys)) for (source, strength), keys in weights.items()]
+    if getattr(model, "injections", {}).get(_BYPASS):
+        found.append(AppliedLora("", None))
+    return _with_names(found, [lora for lora in named if lora.acts])
+
+
+def loras_in_graph(graph: QueuedGraph, node_id: str, name: str) -> tuple[AppliedLora, ...]:
+    """Return the LoRAs of other nodes than ours on the way to the input `name` of a node, in the order of application."""
+    nodes = [link.node_id for link in graph.model_chain(node_id, name)][-2::-1]
+    others = [node for node in nodes if graph.class_of(node) != LORA_STACK]
+    rows = [row for node in others for row in loader_rows(graph, node)]
+    return tuple(AppliedLora(file, strength, variant_of_lora(file, {})) for file, strength in rows)
+
+
+def loader_rows(graph: QueuedGraph, node_id: str) -> list[tuple[str, float | None]]:
+    """Return the (file, strength) of each LoRA that a node of ComfyUI or of another pack names; None if it is not known.
+
+    Some nodes keep each row in one widget: {"on": true, "lora": "a.safetensors", "strength": 1.0}.
+    """
+    rows = list[tuple[str, float | None]]()
+    for value in graph.inputs(node_id).values():
+        if isinstance(value, Mapping) and names_a_model(value.get("lora")):
+            rows.append((str(value["lora"]), _number(value.get("strength")) if value.get("on", True) else 0.0))
+        elif names_a_model(value):
+            rows.append((str(value), _strength(graph, node_id)))
+    return rows
+
+
+def _strength(graph: QueuedGraph, node_id: str) -> float | None:
+    try:
+        return _number(graph.value(node_id, "strength_model"))
+    except NotKnown:
+        return None
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _source(patch: object) -> object:
+    """Return what all adapters of one file share, or what tells a patch of another kind from others."""
+    return id(getattr(patch, "loaded_keys", patch))
+
+
+def _source_of_others(patch: object) -> object:
+    """Return the source of a patch of another node; those that are no adapters, as of a merge, count as one."""
+    return _source(patch) if hasattr(patch, "loaded_keys") else ""
+
+
+def _applied(source: object, strength: float, num_weights: int) -> AppliedLora:
+    if isinstance(source, _Applied):
+        return AppliedLora(source.name, strength, source.variant, num_weights)
+    return AppliedLora("", strength, None, num_weights)
+
+
+def _with_names(found: list[AppliedLora], named: Sequence[AppliedLora]) -> tuple[AppliedLora, ...]:
+    """Return `found` with the names of the graph, where it has as many nameless LoRAs of the same strength."""
+    nameless = [index for index, lora in enumerate(found) if not lora.name]
+    strengths: set[float | None] = {lora.strength for lora in named}
+    if None in strengths or any(found[index].strength is None for index in nameless):
+        strengths = {None}
+    for asked in strengths:
+        files = [lora for lora in named if asked in (None, lora.strength)]
+        places = [index for index in nameless if asked in (None, found[index].strength)]
+        if len(files) == len(places):
+            for index, file in zip(places, files, strict=True):
+                strength = file.strength if found[index].strength is None else found[index].strength
+                found[index] = replace(found[index], name=file.name, strength=strength, variant=file.variant)
+        elif not places:
+            found += [replace(file, num_weights=0) for file in files]
+    return tuple(found)
