@@ -372,6 +372,25 @@ def made_up(losses_of, share=0.5, verdict="valid"):
     return {unit: {"chains": {losses.MAIN_LOSSES.name: {"loss": value, **chain}}} for unit, value in losses_of.items()}
 
 
+def test_a_chain_that_loses_nothing_else_is_judged_by_a_truth_with_the_vaes_loss_or_without(
+    parts, fitted, tmp_path, monkeypatch
+):
+    """A perfect chain has no quality loss with any of the losses; the other truth would give it 0.9."""
+    work, study, chain = parts["work"], parts["study"].STUDIES["small"], parts["data"].Chain.FILM
+
+    def perfect(model, codec, chain, scenes, losses, num_clips, seed):
+        for index in range(num_clips):
+            latent = codec.encode(scenes.clip(index, chain.overlap))
+            yield codec.decode(latent, lossy=losses.vae).clamp(0, 1), latent
+
+    monkeypatch.setattr(work, "roll_out", perfect)
+    monkeypatch.setattr(work, "load_model", lambda path: None)
+    work.run_other_losses(work.Workshop(study, tmp_path, "", fitted), chain, study.units[0], arms.BASE)
+    (path,) = tmp_path.rglob("*.losses.json")
+    found = {name: own["loss"] for name, own in json.loads(path.read_text())["chains"].items()}
+    assert {"no loss", "VAE round trip", "JPEG"} <= set(found) and max(found.values()) < 1e-3
+
+
 def test_a_claim_needs_gates_pairs_and_honest_videos(parts):
     report, unit = parts["report"], parts["study"].Unit
     units = [unit(base, lora) for base in range(4) for lora in (1, 2)]
