@@ -7,6 +7,7 @@ python -m benchmarks.drift score FOLDER [--clip-length 76]     # any videos, wit
 
 import argparse
 import logging
+import os
 import sys
 from pathlib import Path
 
@@ -47,14 +48,14 @@ def _study(options: argparse.Namespace) -> str:
     from .data import Chain
     from .report import write_report
     from .study import STUDIES, require_same_study
-    from .work import num_cores, run_study
+    from .work import run_study
 
     study = STUDIES[options.study]
     folder = options.folder or OUTPUT / study.name
     if options.command == "run":
         chains = [Chain[name.upper()] for name in CHAINS if options.chain in (name, "all")]
         names = _arm_names(options.arms, list(MAIN), list(study.arms))
-        run_study(study, folder, chains, names, options.workers or num_cores())
+        run_study(study, folder, chains, names, options.workers or os.cpu_count() or 1)
     require_same_study(study, folder, record=False)
     output = options.output or folder / "report"
     text = write_report(study, folder, output, machine_facts(find_comfyui()))

@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from demo.models.training_run import MovingAverage
+from demo.models.training_run import MovingAverage, learning_rate
 from svi_core.files.atomic_file import staged
 from svi_core.flow.flow_matching import make_flow_sample, training_sigmas
 from training.method.streams import stream
@@ -18,7 +18,7 @@ from .data import Chain, draw_batch
 from .model import NO_CAPTION, build_model, predict
 from .world import World
 
-PEAK_LEARNING_RATE, LAST_SHARE, WARMUP_STEPS, AVERAGE_DECAY = 2e-3, 0.02, 100, 0.995
+PEAK_LEARNING_RATE, WARMUP_STEPS, AVERAGE_DECAY = 2e-3, 100, 0.995
 LOSS_BATCHES, LOSS_BATCH = 12, 32  # of the clean loss
 P_NO_CAPTION = 0.1  # so that it can be guided
 
@@ -67,7 +67,7 @@ def train_base(
         loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = PEAK_LEARNING_RATE * _share(step, settings.num_steps)
+            group["lr"] = learning_rate(PEAK_LEARNING_RATE, step / settings.num_steps, step - 1, WARMUP_STEPS)
         optimizer.step()
         moving.update(model)
         on_step(step, float(loss.detach()))
@@ -88,12 +88,6 @@ def _loss(model: nn.Module, codec: Codec, world: World, batch_size: int, random:
     nameless = torch.rand(batch_size, generator=random) < P_NO_CAPTION
     captions = torch.where(nameless, NO_CAPTION, batch.captions)
     return (predict(model, sample.noisy_latent, batch.y_latent, sigma, captions) - sample.velocity).square().mean()
-
-
-def _share(step: int, num_steps: int) -> float:
-    """Return the share of the highest learning rate at `step`, counted from 1."""
-    falling = LAST_SHARE + (1 - LAST_SHARE) * (1 + math.cos(math.pi * step / num_steps)) / 2
-    return min(1.0, step / WARMUP_STEPS) * falling
 
 
 def _save(checkpoint: Path, state: dict) -> None:

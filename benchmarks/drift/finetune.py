@@ -101,7 +101,7 @@ def train_lora(subject: Subject, arm: Arm, settings: FineTuning, seed: int) -> T
         loss.backward()
         nn.utils.clip_grad_norm_(adapters.parameters(), 1.0)
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * learning_rate_share(step, arm.num_steps)
+            group["lr"] = settings.learning_rate * _learning_rate_share(step, arm.num_steps)
         optimizer.step()
     squares = trainer.injected_squares
     injected = math.sqrt(sum(squares) / len(squares)) if squares else 0.0
@@ -128,7 +128,7 @@ def load_lora(model: nn.Module, path: Path, rank: int) -> LoraAdapters:
     return adapters
 
 
-def learning_rate_share(step: int, num_steps: int) -> float:
+def _learning_rate_share(step: int, num_steps: int) -> float:
     """Return the share of the highest learning rate at `step`, counted from 1."""
     rising = step / max(1, WARMUP_SHARE * num_steps)
     return min(1.0, rising) * (0.05 + 0.95 * (1 + math.cos(math.pi * step / num_steps)) / 2)

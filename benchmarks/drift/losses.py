@@ -11,6 +11,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from svi_core.video.video_file import to_uint8
+
 JPEG_QUALITY = 75
 
 
@@ -20,7 +22,7 @@ class Losses:
 
     Attributes:
         name: as in the tables.
-        vae: whether what is handed over loses detail in the VAE's round trip.
+        vae: whether clips, and so what they hand over, lose detail in the VAE's round trip.
         eight_bits: whether it is rounded to 8 bits.
         jpeg: whether it goes through a lossy codec, JPEG at quality 75 with 4:2:0 colour.
         guidance: strength of classifier-free guidance; 1 is none.
@@ -37,8 +39,9 @@ class Losses:
     def hand_over(self, frames: Tensor) -> Tensor:
         """Return `frames` as the next clip gets them."""
         if self.eight_bits or self.jpeg:
-            frames = _to_uint8(frames)
-            frames = (_through_jpeg(frames) if self.jpeg else frames).float() / 255
+            pixels = to_uint8(frames.movedim(1, -1))
+            pixels = _through_jpeg(pixels) if self.jpeg else pixels
+            frames = torch.from_numpy(pixels).movedim(-1, 1).float() / 255
         return frames
 
 
@@ -57,15 +60,11 @@ REGIMES = (
 )
 
 
-def _to_uint8(frames: Tensor) -> Tensor:
-    return (frames.clamp(0, 1) * 255).round().byte()
-
-
-def _through_jpeg(frames: Tensor) -> Tensor:
-    """Return uint8 `frames`, compressed and decompressed."""
+def _through_jpeg(frames: np.ndarray) -> np.ndarray:
+    """Return `frames` [N, H, W, 3] in uint8, compressed and decompressed."""
     out = []
-    for frame in frames.permute(0, 2, 3, 1).numpy():
+    for frame in frames:
         file = io.BytesIO()
         Image.fromarray(frame).save(file, "JPEG", quality=JPEG_QUALITY)
         out.append(np.asarray(Image.open(file)))
-    return torch.from_numpy(np.stack(out)).permute(0, 3, 1, 2)
+    return np.stack(out)

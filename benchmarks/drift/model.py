@@ -17,8 +17,7 @@ from svi_core.files.atomic_file import write_bytes
 from .world import CAMERAS, NUM_DIRECTIONS
 
 SIZES = {"dim": 136, "ffn_dim": 272, "num_heads": 4, "num_layers": 4, "text_dim": TEXT_WIDTH}
-NUM_CAPTIONS = NUM_DIRECTIONS * len(CAMERAS)
-NO_CAPTION = NUM_CAPTIONS
+NO_CAPTION = NUM_DIRECTIONS * len(CAMERAS)  # the number of captions
 
 
 def open_comfy() -> None:

@@ -10,8 +10,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from benchmarks.chart import draw_lines
 from benchmarks.loop.report import table
+from svi_core.look.filmstrip import BACKGROUND, FAINT, TEXT
 
-from .arms import BASE, FULL, GAUSSIAN, NO_IMAGE, PLAIN
+from .arms import BASE, FULL, GAUSSIAN, MAIN, NO_IMAGE, PLAIN
 from .data import Chain
 from .losses import ALL, MAIN_LOSSES, REGIMES
 from .scoring import SHARES
@@ -79,6 +80,20 @@ def compare(results: Results, arm: str, other: str, figure: str = "loss", losses
     return {**means, "low": low, "high": high, "p": sign_flip_p(differences), "n": len(shared)}
 
 
+def of_whole_pairs(results: Results) -> Results:
+    """Return `results` with only those units of the main arms that all of these have: while the study runs, some have more.
+
+    So the means of these arms are of the same units. The other arms keep theirs; without a shared unit nothing is left out.
+    """
+    shared = set.intersection(*(set(results[name]) for name in (BASE, *MAIN) if name in results))
+    if not shared:
+        return results
+    return {
+        name: {unit: own for unit, own in units.items() if name not in (BASE, *MAIN) or unit in shared}
+        for name, units in results.items()
+    }
+
+
 def gate(results: Results, bases: Mapping[str, dict]) -> list[tuple[str, bool]]:
     """Return what must hold before any arm is judged, and whether it does."""
     found = []
@@ -98,11 +113,11 @@ def claim(results: Results, bases: Mapping[str, dict]) -> str:
     if closed := [text for text, passed in gate(results, bases) if not passed]:
         return f"**No claim: the gates are closed** ({'; '.join(closed)})."
     found = compare(results, FULL, PLAIN)
-    wanted = len(results[BASE])
-    if found is None or found["n"] < max(wanted, LEAST_PAIRS):
-        return f"**No claim yet: {found['n'] if found else 0} of {max(wanted, LEAST_PAIRS)} pairs were run.**"
-    if (verdict := verdict_of(results, FULL)) != "valid":
-        return f"**No claim: {verdict}.**"
+    if found is None or found["n"] < LEAST_PAIRS:
+        return f"**No claim yet: {found['n'] if found else 0} of {LEAST_PAIRS} pairs were run.**"
+    for name in (PLAIN, FULL):
+        if (verdict := verdict_of(results, name)) != "valid":
+            return f"**No claim: {name} is {verdict}.**"
     numbers = (
         f"quality loss {found['first']:.2f} against {found['second']:.2f}, difference {found['mean']:+.2f}, "
         f"95 % interval {found['low']:+.2f} to {found['high']:+.2f}, exact two-sided p = {found['p']:.4f}, {found['n']} pairs"
@@ -121,7 +136,7 @@ def verdict_of(results: Results, arm: str) -> str:
 
 
 def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results: Results, bases: Mapping[str, dict]) -> str:
-    parts = [f"## {chain}"]
+    parts, units_table, results = [f"## {chain}"], _units_table(results), of_whole_pairs(results)
     if chain is Chain.FILM and PLAIN in results and bases:
         parts.append(claim(results, bases))
         parts.append("\n".join(f"- {'passed' if passed else 'FAILED'}: {text}" for text, passed in gate(results, bases)))
@@ -140,7 +155,7 @@ def _chain_text(study: Study, folder: Path, output: Path, chain: Chain, results:
         _arms_table(results, _cheats(folder, chain)),
         _tests_table(results),
         _regimes_table(results),
-        _units_table(results),
+        units_table,
     ]
     return "\n\n".join(part for part in parts if part)
 
@@ -185,21 +200,22 @@ def _mean_of(runs: Sequence[dict], figure: str, form: str, skip_zero: bool = Fal
 
 
 def _tests_table(results: Results) -> str:
-    """Compare the registered pairs, then every other arm with the full method; Holm's correction in each family."""
-    others = [(name, FULL) for name in results if name not in (BASE, PLAIN, FULL, NO_IMAGE, GAUSSIAN)]
+    """Compare the registered pairs, with Holm's correction, then every other arm with the full method, with intervals only."""
+    others = [(name, FULL) for name in results if name not in (BASE, *MAIN)]
     rows = []
     for family, pairs in (("registered", REGISTERED), ("ablations", others)):
         found = {pair: own for pair in pairs if (own := compare(results, *pair)) is not None}
-        adjusted = holm({pair: own["p"] for pair, own in found.items()})
-        rows += [_test_row(family, pair, own, adjusted[pair]) for pair, own in found.items()]
+        adjusted = holm({pair: own["p"] for pair, own in found.items()}) if pairs is REGISTERED else {}
+        rows += [_test_row(family, pair, own, adjusted.get(pair)) for pair, own in found.items()]
     head = ["family", "quality loss of", "and of", "pairs", "difference", "95 % interval", "p", "p after Holm"]
     return table(head, rows) if rows else ""
 
 
-def _test_row(family: str, pair: tuple[str, str], own: dict, adjusted: float) -> list:
+def _test_row(family: str, pair: tuple[str, str], own: dict, adjusted: float | None) -> list:
     names = [f"{name}, {own[place]:.2f}" for name, place in zip(pair, ("first", "second"), strict=True)]
     interval = f"{own['low']:+.2f} to {own['high']:+.2f}"
-    return [family, *names, own["n"], f"{own['mean']:+.2f}", interval, f"{own['p']:.4f}", f"{adjusted:.4f}"]
+    tested = ["", ""] if adjusted is None else [f"{own['p']:.4f}", f"{adjusted:.4f}"]
+    return [family, *names, own["n"], f"{own['mean']:+.2f}", interval, *tested]
 
 
 def _regimes_table(results: Results) -> str:
@@ -263,13 +279,13 @@ def _side_by_side(strips: Sequence[tuple[str, Path]]) -> Image.Image:
     pictures = [(name, Image.open(path).convert("RGB")) for name, path in strips]
     gap, title = 12, 44
     width, height = sum(picture.width + gap for _, picture in pictures) - gap, max(picture.height for _, picture in pictures)
-    whole, left = Image.new("RGB", (width, height + title), (24, 24, 27)), 0
+    whole, left = Image.new("RGB", (width, height + title), BACKGROUND), 0
     draw = ImageDraw.Draw(whole)
     for name, picture in pictures:
-        draw.text((left + 4, 3), name, fill=(228, 228, 231), font=ImageFont.load_default(15))
+        draw.text((left + 4, 3), name, fill=TEXT, font=ImageFont.load_default(15))
         for column in range(picture.width // (2 * SIDE)):
             text = f"clip {STRIP_CLIPS[column] + 1}"
-            draw.text((left + 4 + column * 2 * SIDE, 24), text, fill=(161, 161, 170), font=ImageFont.load_default(12))
+            draw.text((left + 4 + column * 2 * SIDE, 24), text, fill=FAINT, font=ImageFont.load_default(12))
         whole.paste(picture, (left, title))
         left += picture.width + gap
     return whole

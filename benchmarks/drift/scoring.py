@@ -15,6 +15,7 @@ import numpy as np
 from torch import Tensor
 
 from svi_core.look.drift import FROZEN_DIFFERENCE, ClipMeasure, DriftMeter, DriftReport
+from svi_core.video.video_file import to_uint8
 
 from .data import Chain
 from .world import NUM_SLOTS
@@ -114,7 +115,7 @@ def _meters(chain: Chain, clips: list[Tensor]) -> list[DriftMeter]:
     lengths = [NUM_SLOTS - (chain.overlap if clip else 0) for clip in range(len(clips))]
     meters = [DriftMeter(lengths) for _ in clips[0]]
     for frames, length in zip(clips, lengths, strict=True):
-        shown = (frames[:, -length:].clamp(0, 1) * 255).round().byte().movedim(2, -1).numpy()
+        shown = to_uint8(frames[:, -length:].movedim(2, -1))
         for meter, own in zip(meters, shown, strict=True):
             meter.add(own)
     return meters

@@ -2,7 +2,6 @@
 
 import logging
 import multiprocessing
-import os
 import time
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -16,6 +15,7 @@ from PIL import Image
 from torch import Tensor
 
 from benchmarks.machine import commit
+from svi_core.video.video_file import to_uint8
 from training.method.streams import stream
 from training.method.verdict import judge
 
@@ -49,7 +49,7 @@ class Workshop:
 
 @dataclass(frozen=True)
 class Stage:
-    """Held-out scenes of a layout with what their truth looks like, encoded and decoded as a chain's clips are."""
+    """Held-out scenes of a layout with what their truth looks like, encoded and decoded as the chain's clips are."""
 
     chain: Chain
     scenes: Scenes
@@ -68,11 +68,12 @@ def open_workshop(study: Study, folder: Path) -> Workshop:
     return Workshop(study, folder, commit(), fit_codec())
 
 
-def make_stage(study: Study, codec: Codec, chain: Chain, world: World = World.ENDLESS) -> Stage:
-    """Draw the scenes of all roll-outs of a layout."""
+def make_stage(study: Study, codec: Codec, chain: Chain, lossy: bool = True) -> Stage:
+    """Draw the scenes of all roll-outs of a layout; the truth has the VAE's loss if it is `lossy`, as the chain's clips do."""
     frames = num_frames(study.num_clips, chain.overlap)
-    scenes = draw_scenes(world, study.num_scenes, frames, stream(SCENES_SEED, 0, 0, "scenes"))
-    truth = tuple(codec.decode(codec.encode(scenes.clip(k, chain.overlap))).clamp(0, 1) for k in range(study.num_clips))
+    scenes = draw_scenes(World.ENDLESS, study.num_scenes, frames, stream(SCENES_SEED, 0, 0, "scenes"))
+    latents = [codec.encode(scenes.clip(index, chain.overlap)) for index in range(study.num_clips)]
+    truth = tuple(codec.decode(latent, lossy).clamp(0, 1) for latent in latents)
     return Stage(chain, scenes, truth, make_reference(chain, truth))
 
 
@@ -184,15 +185,15 @@ def run_other_losses(workshop: Workshop, chain: Chain, unit: Unit, name: str) ->
     if target.exists():
         return
     model, seed = load_model(base_path(workshop.folder, World.ENDLESS, unit.base_seed)), 1000 * unit.base_seed + unit.lora_seed
-    stage, chains = make_stage(study, workshop.codec, chain), {}
+    stages, chains = {lossy: make_stage(study, workshop.codec, chain, lossy) for lossy in (False, True)}, {}
     adapters = None if name == BASE else load_lora(model, path.with_suffix(".safetensors"), study.fine_tuning.rank)
     for losses in REGIMES:
         if losses not in (MAIN_LOSSES, ALL):
-            chains[losses.name] = _measured(workshop, stage, model, losses, seed)
+            chains[losses.name] = _measured(workshop, stages[losses.vae], model, losses, seed)
     if name == FULL and adapters is not None:
         for strength in study.strengths:
             set_strength(adapters, strength)
-            chains[f"strength {strength}"] = _measured(workshop, stage, model, MAIN_LOSSES, seed)
+            chains[f"strength {strength}"] = _measured(workshop, stages[True], model, MAIN_LOSSES, seed)
     write_json(target, {"chains": chains, "commit": workshop.commit})
 
 
@@ -227,7 +228,7 @@ def write_strip(path: Path, clips: list[Tensor]) -> None:
     """Write a picture: a row per scene, last frames of clips spread over the chain, two pixels for each."""
     columns = [clips[index][:STRIP_SCENES, -1] for index in STRIP_CLIPS if index < len(clips)]
     rows = torch.cat([torch.cat(list(own), dim=1) for own in columns], dim=2)
-    pixels = (rows.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy().repeat(2, axis=0).repeat(2, axis=1)
+    pixels = to_uint8(rows.permute(1, 2, 0)).repeat(2, axis=0).repeat(2, axis=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(pixels).save(path)
 
@@ -235,8 +236,3 @@ def write_strip(path: Path, clips: list[Tensor]) -> None:
 def _thinned(values: tuple[float, ...], count: int = 20) -> list[float]:
     """Return means over `count` equal parts."""
     return [float(part.mean()) for part in np.array_split(np.array(values), min(count, len(values)))]
-
-
-def num_cores() -> int:
-    """Return the number of usable cores."""
-    return os.cpu_count() or 1
