@@ -33,9 +33,11 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def parts(comfy):
-    """The modules that need ComfyUI."""
+    """The modules that need ComfyUI, which is ready to train."""
     names = ("base", "data", "diagnosis", "finetune", "model", "report", "rollout", "study", "work")
-    return {name: importlib.import_module(f"benchmarks.drift.{name}") for name in names}
+    modules = {name: importlib.import_module(f"benchmarks.drift.{name}") for name in names}
+    modules["model"].open_comfy()
+    return modules
 
 
 def test_scenes_follow_from_their_seed_and_differ():
