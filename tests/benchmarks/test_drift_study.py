@@ -327,10 +327,10 @@ def test_arms_see_the_same_data_noise_and_start(parts, fitted, small_run):
 def test_the_clip_before_hands_its_own_error_over(parts, fitted, small_run, monkeypatch):
     """A model that sees its first frame and nothing else: its error in the last slot is what has changed since, by hand."""
     study, place = small_run
-    data, finetune = parts["data"], parts["finetune"]
+    data, finetune, model = parts["data"], parts["finetune"], parts["model"]
     arm = arms.make_arms(study.recycling, study.lengths)["image error of the own clip"]
     monkeypatch.setattr(
-        finetune, "predict", lambda model, noisy, y, sigma, captions: (noisy - y[:, :, :1]) / sigma.view(-1, 1, 1, 1, 1)
+        model, "predict", lambda model, noisy, y, sigma, captions: (noisy - y[:, :, :1]) / sigma.view(-1, 1, 1, 1, 1)
     )
     trainer = finetune._Trainer(subject(parts, fitted, data.Chain.FILM, place), arm, study.fine_tuning, 5)
     batch = data.draw_batch(fitted, World.ENDLESS, data.Chain.FILM, 4, torch.Generator().manual_seed(1), with_before=True)
