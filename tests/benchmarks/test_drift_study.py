@@ -369,6 +369,13 @@ def test_what_a_chain_hands_over_is_what_conditions_the_next_clip(parts, fitted,
     torch.testing.assert_close(clamped, factor * found[0][:, :, -1:], atol=0.1, rtol=0)
 
 
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_gain_of_a_random_error_is_what_arrives_wherever_the_camera_moves_it(parts, fitted, monkeypatch, shift):
+    diagnosis = parts["diagnosis"]
+    monkeypatch.setattr(diagnosis, "sample", lambda model, noise, y, captions, losses: 0.7 * y[:, :, :1].roll(shift, -1))
+    assert diagnosis.random_gain(None, fitted, World.ENDLESS) == pytest.approx(0.7, rel=1e-3)
+
+
 def made_up(losses_of, share=0.5, verdict="valid"):
     chain = {"verdict": verdict, "contrast": [1.0, share], "detail": [1.0, share], "motion": [1.0, share]}
     return {unit: {"chains": {losses.MAIN_LOSSES.name: {"loss": value, **chain}}} for unit, value in losses_of.items()}
