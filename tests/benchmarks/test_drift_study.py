@@ -427,6 +427,15 @@ def test_a_claim_needs_gates_pairs_and_honest_videos(parts):
     assert say().startswith("**No claim: the gates are closed** (base: contrast of the last clip is 0.70")
 
 
+def test_the_report_names_the_code_of_the_other_losses_too(parts, tmp_path):
+    report, study, chain = parts["report"], parts["study"].STUDIES["small"], parts["data"].Chain.FILM
+    path = parts["study"].result_path(tmp_path, chain, study.units[0], arms.BASE)
+    for place, name, commit in ((path, "a", "1111111"), (parts["study"].other_losses_path(path), "b", "2222222")):
+        parts["study"].write_json(place, {"chains": {name: {}}, "commit": commit})
+    (found,) = report.read_results(study, tmp_path, chain)[arms.BASE].values()
+    assert found == {"chains": {"a": {}, "b": {}}, "commits": ["1111111", "2222222"]}
+
+
 def test_a_mean_is_of_units_that_every_main_arm_has(parts):
     """A base that was measured on one unit more than its LoRAs counts as often as they do."""
     report, units = parts["report"], [parts["study"].Unit(base, 1) for base in (1, 2, 3)]
