@@ -1,6 +1,6 @@
 """Set up the environment and run the test suite in it: ``python -m tests [pytest's arguments]``, from the repository root.
 
-Tests marked slow run with ``--slow`` only: long campaigns, and sweeps of which the suite makes a part.
+Tests marked slow run only with ``--slow``: long campaigns, and full sweeps of which the suite otherwise runs a part.
 
 Without a path among the arguments the suite is shared out to worker processes, whole files at a time, one for each core
 and four at most; ``-n 0`` runs it in one process. With a path (``python -m tests tests/core``) there are no workers.

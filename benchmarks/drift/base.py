@@ -10,12 +10,12 @@ from torch import nn
 
 from demo.models.training_run import MovingAverage, learning_rate
 from svi_core.files.atomic_file import staged
-from svi_core.flow.flow_matching import make_flow_sample, training_sigmas
+from svi_core.flow.flow_matching import training_sigmas
 from training.method.streams import stream
 
 from .codec import Codec
 from .data import Chain, draw_batch
-from .model import NO_CAPTION, build_model, predict
+from .model import NO_CAPTION, build_model, velocity_error
 from .world import World
 
 PEAK_LEARNING_RATE, WARMUP_STEPS, AVERAGE_DECAY = 2e-3, 100, 0.995
@@ -84,10 +84,10 @@ def _loss(model: nn.Module, codec: Codec, world: World, batch_size: int, random:
     batch = draw_batch(codec, world, Chain.FILM, batch_size, random)
     sigmas = training_sigmas()
     sigma = sigmas[torch.randint(len(sigmas), (batch_size,), generator=random)]
-    sample = make_flow_sample(batch.latent, torch.randn(batch.latent.shape, generator=random), sigma)
+    noise = torch.randn(batch.latent.shape, generator=random)
     nameless = torch.rand(batch_size, generator=random) < P_NO_CAPTION
     captions = torch.where(nameless, NO_CAPTION, batch.captions)
-    return (predict(model, sample.noisy_latent, batch.y_latent, sigma, captions) - sample.velocity).square().mean()
+    return velocity_error(model, batch.latent, noise, batch.y_latent, sigma, captions).square().mean()
 
 
 def _save(checkpoint: Path, state: dict) -> None:
@@ -111,8 +111,6 @@ def clean_loss(model: nn.Module, codec: Codec, world: World, chain: Chain, seed:
     losses = []
     for index in range(1, LOSS_BATCHES + 1):
         batch = draw_batch(codec, world, chain, LOSS_BATCH, stream(seed, index, 0, "base" if trained_on else "validation"))
-        random = stream(seed, index, 0, "noise")
-        sample = make_flow_sample(batch.latent, torch.randn(batch.latent.shape, generator=random), sigma)
-        error = predict(model, sample.noisy_latent, batch.y_latent, sigma, batch.captions) - sample.velocity
-        losses.append(error.square().mean())
+        noise = torch.randn(batch.latent.shape, generator=stream(seed, index, 0, "noise"))
+        losses.append(velocity_error(model, batch.latent, noise, batch.y_latent, sigma, batch.captions).square().mean())
     return float(torch.stack(losses).mean())

@@ -30,7 +30,7 @@ from .arms import Arm, ErrorSource
 from .codec import Codec
 from .data import Batch, Chain, draw_batch
 from .errors import GaussianErrors, hand_made_error
-from .model import predict
+from .model import predict, velocity_error
 from .world import World
 
 NOTHING = ErrorInjection(None, None, None, is_clean=True)
@@ -206,10 +206,8 @@ class _Trainer:
         sigma = torch.tensor(self.bank.grid.sigmas)[
             torch.randint(self.bank.grid.num_grids, (len(before.latent),), generator=random)
         ]
-        sample = make_flow_sample(before.latent, torch.randn(before.latent.shape, generator=random), sigma)
-        found = residual(
-            predict(self._subject.model, sample.noisy_latent, before.y_latent, sigma, before.captions), sample.velocity
-        )
+        noise = torch.randn(before.latent.shape, generator=random)
+        found = velocity_error(self._subject.model, before.latent, noise, before.y_latent, sigma, before.captions)
         return (-sigma.view(-1, 1, 1, 1, 1) * found)[:, :, -1:]
 
 
@@ -223,8 +221,8 @@ def fill_bank(
         random = stream(seed, index, 0, "fill")
         batch = draw_batch(subject.codec, subject.world, subject.chain, batch_size, random)
         sigma = sigmas[torch.randint(len(sigmas), (batch_size,), generator=random)]
-        sample = make_flow_sample(batch.latent, torch.randn(batch.latent.shape, generator=random), sigma)
-        found = residual(predict(subject.model, sample.noisy_latent, batch.y_latent, sigma, batch.captions), sample.velocity)
+        noise = torch.randn(batch.latent.shape, generator=random)
+        found = velocity_error(subject.model, batch.latent, noise, batch.y_latent, sigma, batch.captions)
         for error, level in zip(found, sigma, strict=True):
             store(bank, error, float(level), recycling, random)
 

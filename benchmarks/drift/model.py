@@ -13,6 +13,7 @@ from demo.models.comfy_import import import_comfy
 from demo.models.tiny_models import TEXT_WIDTH, build_trunk
 from demo.models.train_dit import with_mask
 from svi_core.files.atomic_file import write_bytes
+from svi_core.flow.flow_matching import make_flow_sample
 
 from .world import CAMERAS, NUM_DIRECTIONS
 
@@ -37,6 +38,14 @@ def build_model(seed: int) -> nn.Module:
 def predict(model: nn.Module, noisy: Tensor, y_latent: Tensor, sigma: Tensor, captions: Tensor) -> Tensor:
     """Return the velocity [B, 16, S, h, w]; slot 0 of `y_latent` is marked as known. `sigma` and `captions` are [B]."""
     return model(torch.cat([noisy, with_mask(y_latent)], dim=1), 1000.0 * sigma, _texts()[captions])
+
+
+def velocity_error(
+    model: nn.Module, latent: Tensor, noise: Tensor, y_latent: Tensor, sigma: Tensor, captions: Tensor
+) -> Tensor:
+    """Return predicted - true velocity [B, 16, S, h, w] of clips `latent` with `noise` added at levels `sigma` [B]."""
+    sample = make_flow_sample(latent, noise, sigma)
+    return predict(model, sample.noisy_latent, y_latent, sigma, captions) - sample.velocity
 
 
 def _texts() -> Tensor:

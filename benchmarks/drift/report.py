@@ -35,8 +35,11 @@ def read_results(study: Study, folder: Path, chain: Chain) -> Results:
             path = result_path(folder, chain, unit, name)
             if path.exists():
                 own = json.loads(path.read_text(encoding="utf-8"))
+                own["commits"] = [own.pop("commit")]
                 if (others := other_losses_path(path)).exists():
-                    own["chains"] |= json.loads(others.read_text(encoding="utf-8"))["chains"]
+                    more = json.loads(others.read_text(encoding="utf-8"))
+                    own["chains"] |= more["chains"]
+                    own["commits"].append(more["commit"])
                 found.setdefault(name, {})[unit] = own
     return found
 
@@ -242,7 +245,7 @@ def _units_table(results: Results) -> str:
         [unit.name, *(f"{value_of(results[n][unit], 'loss'):.2f}" if unit in results[n] else "" for n in names)]
         for unit in results[BASE]
     ]
-    commits = sorted({own["commit"] for own in _runs(results)})
+    commits = sorted({commit for own in _runs(results) for commit in own["commits"]})
     return f"Measured by the code of {', '.join(commits)}.\n\n" + table(["quality loss of every unit", *names], rows)
 
 

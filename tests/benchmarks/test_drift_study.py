@@ -33,9 +33,11 @@ def fitted():
 
 @pytest.fixture(scope="module")
 def parts(comfy):
-    """The modules that need ComfyUI."""
+    """The modules that need ComfyUI, which is ready to train."""
     names = ("base", "data", "diagnosis", "finetune", "model", "report", "rollout", "study", "work")
-    return {name: importlib.import_module(f"benchmarks.drift.{name}") for name in names}
+    modules = {name: importlib.import_module(f"benchmarks.drift.{name}") for name in names}
+    modules["model"].open_comfy()
+    return modules
 
 
 def test_scenes_follow_from_their_seed_and_differ():
@@ -325,10 +327,10 @@ def test_arms_see_the_same_data_noise_and_start(parts, fitted, small_run):
 def test_the_clip_before_hands_its_own_error_over(parts, fitted, small_run, monkeypatch):
     """A model that sees its first frame and nothing else: its error in the last slot is what has changed since, by hand."""
     study, place = small_run
-    data, finetune = parts["data"], parts["finetune"]
+    data, finetune, model = parts["data"], parts["finetune"], parts["model"]
     arm = arms.make_arms(study.recycling, study.lengths)["image error of the own clip"]
     monkeypatch.setattr(
-        finetune, "predict", lambda model, noisy, y, sigma, captions: (noisy - y[:, :, :1]) / sigma.view(-1, 1, 1, 1, 1)
+        model, "predict", lambda model, noisy, y, sigma, captions: (noisy - y[:, :, :1]) / sigma.view(-1, 1, 1, 1, 1)
     )
     trainer = finetune._Trainer(subject(parts, fitted, data.Chain.FILM, place), arm, study.fine_tuning, 5)
     batch = data.draw_batch(fitted, World.ENDLESS, data.Chain.FILM, 4, torch.Generator().manual_seed(1), with_before=True)
@@ -365,6 +367,13 @@ def test_what_a_chain_hands_over_is_what_conditions_the_next_clip(parts, fitted,
     clamped = fitted.encode(fitted.decode(found[0][:, :, -1:]).clamp(0, 1))
     torch.testing.assert_close(found[1][:, :, :1], 0.9 * clamped, atol=1e-4, rtol=0)
     torch.testing.assert_close(clamped, factor * found[0][:, :, -1:], atol=0.1, rtol=0)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_gain_of_a_random_error_is_what_arrives_wherever_the_camera_moves_it(parts, fitted, monkeypatch, shift):
+    diagnosis = parts["diagnosis"]
+    monkeypatch.setattr(diagnosis, "sample", lambda model, noise, y, captions, losses: 0.7 * y[:, :, :1].roll(shift, -1))
+    assert diagnosis.random_gain(None, fitted, World.ENDLESS) == pytest.approx(0.7, rel=1e-3)
 
 
 def made_up(losses_of, share=0.5, verdict="valid"):
@@ -416,6 +425,15 @@ def test_a_claim_needs_gates_pairs_and_honest_videos(parts):
     assert say() == "**No claim yet: 6 of 8 pairs were run.**"
     results["base"] = made_up(dict.fromkeys(units, 5.0), 0.7)
     assert say().startswith("**No claim: the gates are closed** (base: contrast of the last clip is 0.70")
+
+
+def test_the_report_names_the_code_of_the_other_losses_too(parts, tmp_path):
+    report, study, chain = parts["report"], parts["study"].STUDIES["small"], parts["data"].Chain.FILM
+    path = parts["study"].result_path(tmp_path, chain, study.units[0], arms.BASE)
+    for place, name, commit in ((path, "a", "1111111"), (parts["study"].other_losses_path(path), "b", "2222222")):
+        parts["study"].write_json(place, {"chains": {name: {}}, "commit": commit})
+    (found,) = report.read_results(study, tmp_path, chain)[arms.BASE].values()
+    assert found == {"chains": {"a": {}, "b": {}}, "commits": ["1111111", "2222222"]}
 
 
 def test_a_mean_is_of_units_that_every_main_arm_has(parts):

@@ -216,19 +216,6 @@ def test_wan_22_is_warned_of(tiny_models, core, make_control, caplog):
     assert "model is not Wan 2.1 I2V" in caplog.text
 
 
-@pytest.fixture
-def loras(tmp_path, comfy):
-    """A loras folder that ComfyUI searches."""
-    import folder_paths
-
-    saved = folder_paths.folder_names_and_paths["loras"]
-    folder_paths.folder_names_and_paths["loras"] = ([str(tmp_path)], saved[1])
-    folder_paths.filename_list_cache.pop("loras", None)
-    yield tmp_path
-    folder_paths.folder_names_and_paths["loras"] = saved
-    folder_paths.filename_list_cache.pop("loras", None)
-
-
 def write_dance_file(folder: Path, core, name="svi-dance.safetensors") -> None:
     state = encoder_of(core).state_dict()
     save_file({f"pipe.dwpose_embedding.{key}": tensor.half() for key, tensor in state.items()}, folder / name)
