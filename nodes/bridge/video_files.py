@@ -25,7 +25,7 @@ from ...svi_core.video.video_file import to_uint8
 from ...svi_core.video.video_part import VideoPart, keep_part, part_between
 
 _holders: Counter[Path] = Counter()  # videos that need each temporary file
-_num_opening = 0  # videos that are being opened, and may find a file that is about to lose its last holder
+_opening: set[object] = set()  # a mark of each video that is being opened: it may find a file that loses its last holder
 _lock = threading.RLock()  # the garbage collector may release a video in the middle of the code that holds it
 
 
@@ -112,14 +112,14 @@ def _kept(open_source: Callable[[], SourceVideo]) -> SourceVideo:
 @contextmanager
 def _nothing_removed() -> Iterator[None]:
     """Remove no file inside, and afterwards those that lost their last holder meanwhile."""
-    global _num_opening
+    mark = object()
     with _lock:
-        _num_opening += 1
+        _opening.add(mark)
     try:
         yield
     finally:
         with _lock:
-            _num_opening -= 1
+            _opening.remove(mark)
             _remove_unused()
 
 
@@ -130,7 +130,7 @@ def _release(files: list[Path]) -> None:
 
 
 def _remove_unused() -> None:
-    for file in [] if _num_opening else [file for file, num_holders in _holders.items() if num_holders <= 0]:
+    for file in [] if _opening else [file for file, num_holders in _holders.items() if num_holders <= 0]:
         del _holders[file]
         with suppress(OSError):  # Windows, while a player has it open; ComfyUI empties the folder later
             file.unlink(missing_ok=True)
