@@ -39,16 +39,16 @@ def loras_on(model, named: Sequence[AppliedLora] = ()) -> tuple[AppliedLora, ...
     """
     attached = model.get_attachment(_ATTACHMENT) or ()
     of_stack = {_source(patch): applied for applied in attached for patch in applied.patches}
-    weights: dict[tuple[object, float], set[str]] = {}
+    patched: dict[object, dict[str, float]] = {}  # source: strength by weight
     for key, entries in model.patches.items():
         for strength, patch, *_ in entries if key.startswith(_TRANSFORMER) else ():
-            source = of_stack.get(_source(patch)) or _source_of_others(patch)
-            weights.setdefault((source, strength), set()).add(key)
-    for source, strength in [place for place in weights if place[0] == ""]:  # the differences in a file that has adapters too
-        whole = next((place for place in weights if isinstance(place[0], int) and place[1] == strength), None)
+            source = of_stack.get(_source(patch)) or _source_of_others(patch, strength)
+            patched.setdefault(source, {})[key] = strength
+    for loose in [source for source in patched if isinstance(source, tuple)]:  # differences in a file that has adapters too
+        whole = next((source for source in patched if isinstance(source, int) and loose[1] in patched[source].values()), None)
         if whole is not None:
-            weights[whole] |= weights.pop((source, strength))
-    found = [_applied(source, strength, len(keys)) for (source, strength), keys in weights.items()]
+            patched[whole] |= patched.pop(loose)
+    found = [_applied(source, set(weights.values()), len(weights)) for source, weights in patched.items()]
     if getattr(model, "injections", {}).get(_BYPASS):
         found.append(AppliedLora("", None))
     return _with_names(found, [lora for lora in named if lora.acts])
@@ -92,12 +92,13 @@ def _source(patch: object) -> object:
     return id(getattr(patch, "loaded_keys", patch))
 
 
-def _source_of_others(patch: object) -> object:
-    """Return the source of a patch of another node; those that are no adapters, as of a merge, count as one."""
-    return _source(patch) if hasattr(patch, "loaded_keys") else ""
+def _source_of_others(patch: object, strength: float) -> object:
+    """Return the source of a patch of another node; those of one strength that are no adapters, as of a merge, count as one."""
+    return _source(patch) if hasattr(patch, "loaded_keys") else ("", strength)
 
 
-def _applied(source: object, strength: float, num_weights: int) -> AppliedLora:
+def _applied(source: object, strengths: set[float], num_weights: int) -> AppliedLora:
+    strength = strengths.pop() if len(strengths) == 1 else None  # some nodes give each block its own
     if isinstance(source, _Applied):
         return AppliedLora(source.name, strength, source.variant, num_weights)
     return AppliedLora("", strength, None, num_weights)
