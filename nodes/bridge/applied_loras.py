@@ -62,6 +62,28 @@ def loras_in_graph(graph: QueuedGraph, node_id: str, name: str) -> tuple[Applied
     return tuple(AppliedLora(file, strength, variant_of_lora(file, {})) for file, strength in rows)
 
 
+def with_likely_svi(
+    found: Sequence[AppliedLora], named: Sequence[AppliedLora], graph: QueuedGraph, node_id: str, name: str
+) -> tuple[AppliedLora, ...]:
+    """Return `found`, one nameless LoRA as SVI's if a file of SVI comes to the input `name` by a switch or a list of LoRAs.
+
+    Where a chain of loaders names more LoRAs than are nameless, one was dropped, so nothing is likely.
+
+    Args:
+        found: see :func:`loras_on`.
+        named: see :func:`loras_in_graph`.
+    """
+    nameless = [index for index, lora in enumerate(found) if not lora.name]
+    known = {lora.name for lora in found}
+    link = graph.link(node_id, name)
+    if link is None or not nameless or len([lora for lora in named if lora.acts and lora.name not in known]) > len(nameless):
+        return tuple(found)
+    rows = (row for node in graph.upstream(link.node_id) for row in loader_rows(graph, node))
+    files = (variant_of_lora(file, {}) for file, strength in rows if strength != 0 and file not in known)
+    likely = next((variant for variant in files if variant is not None), None)
+    return tuple(replace(lora, variant=likely) if index == nameless[0] else lora for index, lora in enumerate(found))
+
+
 def loader_rows(graph: QueuedGraph, node_id: str) -> list[tuple[str, float | None]]:
     """Return the (file, strength) of each LoRA that a node of ComfyUI or of another pack names; None if it is not known.
 
