@@ -4,7 +4,7 @@ All adapters that ComfyUI reads from one file share one set of loaded keys, by w
 attaches the names; other nodes leave none, so their names are read from the graph, where number and strengths agree.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...svi_core.systems.applied_loras import AppliedLora
@@ -75,13 +75,24 @@ def with_likely_svi(
     """
     nameless = [index for index, lora in enumerate(found) if not lora.name]
     known = {lora.name for lora in found}
-    link = graph.link(node_id, name)
-    if link is None or not nameless or len([lora for lora in named if lora.acts and lora.name not in known]) > len(nameless):
+    unassigned = [lora for lora in named if lora.acts and lora.name not in known]
+    if not nameless or len(unassigned) > len(nameless):
         return tuple(found)
-    rows = (row for node in graph.upstream(link.node_id) for row in loader_rows(graph, node))
-    files = (variant_of_lora(file, {}) for file, strength in rows if strength != 0 and file not in known)
-    likely = next((variant for variant in files if variant is not None), None)
+    candidates = (*unassigned, *svi_files_behind(graph, node_id, name, known))
+    likely = next((lora.variant for lora in candidates if lora.variant), None)
     return tuple(replace(lora, variant=likely) if index == nameless[0] else lora for index, lora in enumerate(found))
+
+
+def svi_files_behind(graph: QueuedGraph, node_id: str, name: str, known: Collection[str]) -> Iterator[AppliedLora]:
+    """Yield the LoRAs of SVI, by their names and besides `known`, that reach the input `name` beside its chain of loaders."""
+    chain = [link.node_id for link in graph.model_chain(node_id, name)]
+    others = [node for node in chain if graph.class_of(node) != LORA_STACK]
+    beside = (link.node_id for node in others for link in graph.links(node, {"model", "clip"}))
+    for node in dict.fromkeys(node for begin in beside for node in graph.upstream(begin)):
+        for file, strength in loader_rows(graph, node):
+            variant = variant_of_lora(file, {})
+            if variant is not None and strength != 0 and file not in known:
+                yield AppliedLora(file, strength, variant)
 
 
 def loader_rows(graph: QueuedGraph, node_id: str) -> list[tuple[str, float | None]]:

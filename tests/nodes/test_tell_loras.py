@@ -90,6 +90,19 @@ def test_a_lora_that_comes_by_a_switch_or_from_a_list_of_loras_causes_no_warning
         assert "no LoRA is on model, but" in tell(model, graph=graph)[1]
 
 
+def test_a_file_of_svi_among_fewer_names_than_loras_is_likely_on_the_model(tell, model, loras):
+    for seed, name in enumerate((PRO, "style.safetensors")):
+        lora_path(loras, name, [Q], seed=seed)
+    both = with_stock(with_stock(model, loras / PRO), loras / "style.safetensors")
+    graph = {
+        "0": node("UNETLoader", unet_name="wan.safetensors"),
+        "1": node("LoraLoaderModelOnly", model=["0", 0], lora_name=PRO, strength_model=1.0),
+        "2": node("AppliesAnotherLora", model=["1", 0]),
+        "run": node("SVIGenerate", model=["2", 0]),
+    }
+    assert len(tell(both, graph=graph)) == 1, "no warning"
+
+
 def test_two_loaders_of_which_one_changed_nothing_still_cause_a_warning(tell, model, loras):
     lora_path(loras, SHOT, [Q])
     graph = {
