@@ -7,7 +7,7 @@ from ..svi_core.schedule.spec import ClipSpec
 from ..svi_core.systems.applied_loras import AppliedLora, ExpertLoras, loras_at_a_glance, missing_lora_warnings
 from ..svi_core.systems.layouts import Layout
 from ..svi_core.systems.lora_variant import require_lora_variants
-from .bridge.applied_loras import loras_in_graph, loras_on
+from .bridge.applied_loras import loras_in_graph, loras_on, with_likely_svi
 from .bridge.queued_graph import MODEL_INPUTS, QueuedGraph, checkpoint_names
 from .clip_sampler import ClipSampler
 from .lora import NONE, with_strengths
@@ -26,7 +26,8 @@ def _experts(sampler: ClipSampler, first: ClipSpec, graph: QueuedGraph, node_id:
     sides = ("model",) if len(models) == 1 else ("high", "low")
     files = checkpoint_names(graph, node_id)
     for index, (side, model, name) in enumerate(zip(sides, models, MODEL_INPUTS, strict=False)):
-        found = loras_on(model, loras_in_graph(graph, node_id, name))
+        named = loras_in_graph(graph, node_id, name)
+        found = with_likely_svi(loras_on(model, named), named, graph, node_id, name)
         rows = (row.sides[index] for row in with_strengths(sampler.loras, first.loras))
         variants = sampler.variants_of_rows
         of_rows = (AppliedLora(file, strength, variants.get(file)) for file, strength in rows if file != NONE and strength)

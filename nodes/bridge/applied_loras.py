@@ -4,7 +4,7 @@ All adapters that ComfyUI reads from one file share one set of loaded keys, by w
 attaches the names; other nodes leave none, so their names are read from the graph, where number and strengths agree.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ...svi_core.systems.applied_loras import AppliedLora
@@ -39,16 +39,16 @@ def loras_on(model, named: Sequence[AppliedLora] = ()) -> tuple[AppliedLora, ...
     """
     attached = model.get_attachment(_ATTACHMENT) or ()
     of_stack = {_source(patch): applied for applied in attached for patch in applied.patches}
-    weights: dict[tuple[object, float], set[str]] = {}
+    patched: dict[object, dict[str, float]] = {}  # source: strength by weight
     for key, entries in model.patches.items():
         for strength, patch, *_ in entries if key.startswith(_TRANSFORMER) else ():
-            source = of_stack.get(_source(patch)) or _source_of_others(patch)
-            weights.setdefault((source, strength), set()).add(key)
-    for source, strength in [place for place in weights if place[0] == ""]:  # the differences in a file that has adapters too
-        whole = next((place for place in weights if isinstance(place[0], int) and place[1] == strength), None)
+            source = of_stack.get(_source(patch)) or _source_of_others(patch, strength)
+            patched.setdefault(source, {})[key] = strength
+    for loose in [source for source in patched if isinstance(source, tuple)]:  # differences in a file that has adapters too
+        whole = next((source for source in patched if isinstance(source, int) and loose[1] in patched[source].values()), None)
         if whole is not None:
-            weights[whole] |= weights.pop((source, strength))
-    found = [_applied(source, strength, len(keys)) for (source, strength), keys in weights.items()]
+            patched[whole] |= patched.pop(loose)
+    found = [_applied(source, set(weights.values()), len(weights)) for source, weights in patched.items()]
     if getattr(model, "injections", {}).get(_BYPASS):
         found.append(AppliedLora("", None))
     return _with_names(found, [lora for lora in named if lora.acts])
@@ -60,6 +60,39 @@ def loras_in_graph(graph: QueuedGraph, node_id: str, name: str) -> tuple[Applied
     others = [node for node in nodes if graph.class_of(node) != LORA_STACK]
     rows = [row for node in others for row in loader_rows(graph, node)]
     return tuple(AppliedLora(file, strength, variant_of_lora(file, {})) for file, strength in rows)
+
+
+def with_likely_svi(
+    found: Sequence[AppliedLora], named: Sequence[AppliedLora], graph: QueuedGraph, node_id: str, name: str
+) -> tuple[AppliedLora, ...]:
+    """Return `found`, one nameless LoRA as SVI's if a file of SVI comes to the input `name` by a switch or a list of LoRAs.
+
+    Where a chain of loaders names more LoRAs than are nameless, one was dropped, so nothing is likely.
+
+    Args:
+        found: see :func:`loras_on`.
+        named: see :func:`loras_in_graph`.
+    """
+    nameless = [index for index, lora in enumerate(found) if not lora.name]
+    known = {lora.name for lora in found}
+    unassigned = [lora for lora in named if lora.acts and lora.name not in known]
+    if not nameless or len(unassigned) > len(nameless):
+        return tuple(found)
+    candidates = (*unassigned, *svi_files_behind(graph, node_id, name, known))
+    likely = next((lora.variant for lora in candidates if lora.variant), None)
+    return tuple(replace(lora, variant=likely) if index == nameless[0] else lora for index, lora in enumerate(found))
+
+
+def svi_files_behind(graph: QueuedGraph, node_id: str, name: str, known: Collection[str]) -> Iterator[AppliedLora]:
+    """Yield the LoRAs of SVI, by their names and besides `known`, that reach the input `name` beside its chain of loaders."""
+    chain = [link.node_id for link in graph.model_chain(node_id, name)]
+    others = [node for node in chain if graph.class_of(node) != LORA_STACK]
+    beside = (link.node_id for node in others for link in graph.links(node, {"model", "clip"}))
+    for node in dict.fromkeys(node for begin in beside for node in graph.upstream(begin)):
+        for file, strength in loader_rows(graph, node):
+            variant = variant_of_lora(file, {})
+            if variant is not None and strength != 0 and file not in known:
+                yield AppliedLora(file, strength, variant)
 
 
 def loader_rows(graph: QueuedGraph, node_id: str) -> list[tuple[str, float | None]]:
@@ -92,12 +125,13 @@ def _source(patch: object) -> object:
     return id(getattr(patch, "loaded_keys", patch))
 
 
-def _source_of_others(patch: object) -> object:
-    """Return the source of a patch of another node; those that are no adapters, as of a merge, count as one."""
-    return _source(patch) if hasattr(patch, "loaded_keys") else ""
+def _source_of_others(patch: object, strength: float) -> object:
+    """Return the source of a patch of another node; those of one strength that are no adapters, as of a merge, count as one."""
+    return _source(patch) if hasattr(patch, "loaded_keys") else ("", strength)
 
 
-def _applied(source: object, strength: float, num_weights: int) -> AppliedLora:
+def _applied(source: object, strengths: set[float], num_weights: int) -> AppliedLora:
+    strength = strengths.pop() if len(strengths) == 1 else None  # some nodes give each block its own
     if isinstance(source, _Applied):
         return AppliedLora(source.name, strength, source.variant, num_weights)
     return AppliedLora("", strength, None, num_weights)

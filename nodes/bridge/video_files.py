@@ -9,7 +9,7 @@ import threading
 import weakref
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import comfy.model_management
@@ -24,8 +24,9 @@ from ...svi_core.video.source_video import SourceVideo, probe_video
 from ...svi_core.video.video_file import to_uint8
 from ...svi_core.video.video_part import VideoPart, keep_part, part_between
 
-_holders: Counter[Path] = Counter()
-_lock = threading.Lock()
+_holders: Counter[Path] = Counter()  # videos that need each temporary file
+_opening: set[object] = set()  # a mark of each video that is being opened: it may find a file that loses its last holder
+_lock = threading.RLock()  # the garbage collector may release a video in the middle of the code that holds it
 
 
 def open_video(video, check: Callable[[Path], object] = lambda path: None) -> VideoPart:
@@ -39,20 +40,20 @@ def open_video(video, check: Callable[[Path], object] = lambda path: None) -> Vi
         ValueError: no frames, or a cropped video.
     """
     if isinstance(video, InputImpl.VideoFromComponents):
-        return part_between(_kept(_from_components(video)))
+        return part_between(_kept(lambda: _from_components(video)))
     stream = video.get_stream_source()
     if isinstance(stream, str):
         check(Path(stream))
         source = probe_video(Path(stream))
     else:
-        source = _kept(_from_bytes(stream.getbuffer()))
+        source = _kept(lambda: _from_bytes(stream.getbuffer()))
     require_uncropped(video, source.path)
     return part_between(source, *video.get_active_trim_window())
 
 
 def part_as_file(part: VideoPart) -> SourceVideo:
     """Return `part` as a file of its own, a temporary one without loss."""
-    return _kept(keep_part(_temporary_folder(), part))
+    return _kept(lambda: keep_part(_temporary_folder(), part))
 
 
 def require_uncropped(video, path: Path) -> None:
@@ -97,19 +98,39 @@ def _temporary_folder() -> Path:
     return folder
 
 
-def _kept(source: SourceVideo) -> SourceVideo:
-    """Return `source`, whose files are removed once it, and every other video of the same files, is gone."""
-    files = [file for file in (source.path, source.exact) if file is not None]
-    with _lock:
-        _holders.update(files)
-    weakref.finalize(source, _release, files)
+def _kept(open_source: Callable[[], SourceVideo]) -> SourceVideo:
+    """Return an opened video whose files are removed once it, and every other video of the same files, is gone."""
+    with _nothing_removed():
+        source = open_source()
+        files = [file for file in (source.path, source.exact) if file is not None]
+        with _lock:
+            _holders.update(files)
+        weakref.finalize(source, _release, files)
     return source
+
+
+@contextmanager
+def _nothing_removed() -> Iterator[None]:
+    """Remove no file inside, and afterwards those that lost their last holder meanwhile."""
+    mark = object()
+    with _lock:
+        _opening.add(mark)
+    try:
+        yield
+    finally:
+        with _lock:
+            _opening.remove(mark)
+            _remove_unused()
 
 
 def _release(files: list[Path]) -> None:
     with _lock:
         _holders.subtract(files)
-        for file in [file for file in files if _holders[file] <= 0]:
-            del _holders[file]
-            with suppress(OSError):  # Windows, while a player has it open; ComfyUI empties the folder later
-                file.unlink(missing_ok=True)
+        _remove_unused()
+
+
+def _remove_unused() -> None:
+    for file in [] if _opening else [file for file, num_holders in _holders.items() if num_holders <= 0]:
+        del _holders[file]
+        with suppress(OSError):  # Windows, while a player has it open; ComfyUI empties the folder later
+            file.unlink(missing_ok=True)

@@ -1,8 +1,9 @@
 """Join two finished videos, with optional trims and a cross-fade.
 
 Whole videos of one codec that meet in a plain cut are joined by stream copy, and every shown frame is compared. All others are
-encoded again, frame by frame, in constant memory. Every frame keeps its time, so that the joined video lasts as long as its
-parts. Where the second video's sound begins before its picture, the last picture of the first one stays until then.
+encoded again, and two that were in memory for the first time, frame by frame, in constant memory. Every frame keeps its time,
+so that the joined video lasts as long as its parts. Where the second video's sound begins before its picture, the last picture
+of the first one stays until then.
 """
 
 import bisect
@@ -222,7 +223,8 @@ def write_joint(path: Path, joint: Joint, coding: VideoCoding, metadata: dict[st
         ValueError: the videos need encoding, and have colours that cannot be converted or an odd size.
         OSError: a file cannot be read or written.
     """
-    if joint.is_plain and _try_copy(path, joint, metadata):
+    all_in_memory = all(piece.source.exact for piece in (joint.first, joint.second))  # then `coding` is their first one
+    if joint.is_plain and not all_in_memory and _try_copy(path, joint, metadata):
         return True
     joint.require_encodable()
     first = joint.first.source

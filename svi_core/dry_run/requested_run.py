@@ -57,11 +57,13 @@ class ExpertModel:
         expert: "model" for a model without experts, else "high" or "low".
         file: name of the checkpoint; None if unknown.
         loras: its LoRAs, in order.
+        likely: LoRAs of SVI that may come by a switch or in a list, which only a run follows.
     """
 
     expert: str
     file: str | None
     loras: tuple[LoraUse, ...] = ()
+    likely: tuple[AppliedLora, ...] = ()
 
     @property
     def named_for(self) -> str | None:
@@ -72,7 +74,7 @@ class ExpertModel:
     def on_it(self) -> ExpertLoras:
         """Its LoRAs as a run tells them."""
         uses = ((use.name, use.strength, use.variant, 0 if use.changes_nothing else None) for use in self.loras)
-        return ExpertLoras(self.expert, self.file, tuple(AppliedLora(*use) for use in uses))
+        return ExpertLoras(self.expert, self.file, (*(AppliedLora(*use) for use in uses), *self.likely))
 
 
 @dataclass(frozen=True, kw_only=True)

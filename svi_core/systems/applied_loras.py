@@ -21,7 +21,7 @@ class AppliedLora:
 
     Attributes:
         name: its file, or "" if the node that applied it does not say.
-        strength: None if not known.
+        strength: None if not known, or not the same for all weights.
         variant: the SVI system that its name or header says it was trained for.
         num_weights: weights of the transformer that it changes; None if not known.
     """

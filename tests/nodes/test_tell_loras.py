@@ -72,3 +72,44 @@ def test_a_lora_of_another_node_is_named_by_the_graph_and_may_contradict(tell, m
     assert f"LoRA {SHOT} is for SVI Shot (its name says so), but the layout is '2.0 Pro'" in warning
     _, warning = tell(with_stock(model, loras / SHOT))
     assert "nothing says that a LoRA of SVI is among a LoRA of another node at 1 (1 weights) on model" in warning
+
+
+def test_a_lora_that_comes_by_a_switch_or_from_a_list_of_loras_causes_no_warning(tell, model, loras):
+    lora_path(loras, PRO, [Q])
+    loader = node("LoraLoaderModelOnly", model=["0", 0], lora_name=PRO, strength_model=1.0)
+    base = {"0": node("UNETLoader", unet_name="wan.safetensors"), "run": node("SVIGenerate", model=["2", 0])}
+    switch = base | {"1": loader, "2": node("AnySwitch", first=["1", 0], second=["0", 0])}
+    listed = base | {
+        "1": node("LoraStacker", lora_name_1=PRO, model_str_1=1.0),
+        "2": node("ApplyLoraStack", model=["0", 0], lora_stack=["1", 0]),
+    }
+    for graph in (switch, listed):
+        assert tell(with_stock(model, loras / PRO), graph=graph) == [
+            "SVI Generate: LoRAs: model: a LoRA of another node at 1 (1 weights)."
+        ]
+        assert "no LoRA is on model, but" in tell(model, graph=graph)[1]
+
+
+def test_a_file_of_svi_among_fewer_names_than_loras_is_likely_on_the_model(tell, model, loras):
+    for seed, name in enumerate((PRO, "style.safetensors")):
+        lora_path(loras, name, [Q], seed=seed)
+    both = with_stock(with_stock(model, loras / PRO), loras / "style.safetensors")
+    graph = {
+        "0": node("UNETLoader", unet_name="wan.safetensors"),
+        "1": node("LoraLoaderModelOnly", model=["0", 0], lora_name=PRO, strength_model=1.0),
+        "2": node("AppliesAnotherLora", model=["1", 0]),
+        "run": node("SVIGenerate", model=["2", 0]),
+    }
+    assert len(tell(both, graph=graph)) == 1, "no warning"
+
+
+def test_two_loaders_of_which_one_changed_nothing_still_cause_a_warning(tell, model, loras):
+    lora_path(loras, SHOT, [Q])
+    graph = {
+        "0": node("UNETLoader", unet_name="wan.safetensors"),
+        "1": node("LoraLoaderModelOnly", model=["0", 0], lora_name=PRO, strength_model=1.0),
+        "2": node("LoraLoaderModelOnly", model=["1", 0], lora_name="style.safetensors", strength_model=1.0),
+        "run": node("SVIGenerate", model=["2", 0]),
+    }
+    _, warning = tell(with_stock(model, loras / SHOT), graph=graph)
+    assert "nothing says that a LoRA of SVI is among a LoRA of another node at 1 (1 weights) on model" in warning

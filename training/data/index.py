@@ -87,8 +87,12 @@ def _difference(cache: CacheFolder, settings: Mapping[str, object]) -> str:
     found = []
     for stored in (index["settings"] for index in indexes if index and "settings" in index):
         keys = (key for key in sorted({*stored, *settings}) if stored.get(key) != settings.get(key))
-        found.append([f"{key} {stored.get(key)!r}, not {settings.get(key)!r}" for key in keys])
+        found.append([f"{key} {_shown(stored, key)}, not {_shown(settings, key)}" for key in keys])
     return f" (it holds one with {'; '.join(min(found, key=len))})" if found else ""
+
+
+def _shown(settings: Mapping[str, object], key: str) -> str:
+    return repr(settings[key]) if key in settings else "unset"  # such as first_frame_draws before there were any
 
 
 def indexed_keys(cache: CacheFolder) -> set[str]:

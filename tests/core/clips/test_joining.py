@@ -4,6 +4,7 @@ import pytest
 from svi_core.clips.joining import Joint, Piece, join_into_folder, write_joint
 from svi_core.store.records import read_manifest
 from svi_core.video.frame_times import count_frames
+from svi_core.video.kept_frames import keep_frames
 from svi_core.video.seams import Seam
 from svi_core.video.shown_frames import frame_hashes, shown_frames
 from svi_core.video.source_video import probe_video
@@ -38,6 +39,15 @@ def test_whole_videos_are_copied(tmp_path, pair):
     copied, found = joined(tmp_path, Joint(*map(Piece, pair)))
     assert copied and found == pytest.approx([10, 20, 30, 40, 100, 110, 120, 130], abs=1)
     assert list(frame_hashes(tmp_path / "joined.mp4")) == [h for source in pair for h in frame_hashes(source.path)]
+
+
+def test_two_videos_in_memory_are_coded_once_and_as_asked(tmp_path):
+    frames = np.random.default_rng(0).integers(256, size=(8, 32, 64, 3), dtype=np.uint8)
+    first, second = (keep_frames(tmp_path, lambda part=part: [part], 16.0, None) for part in (frames[:4], frames[4:]))
+    path = tmp_path / "joined.mp4"
+    assert not write_joint(path, Joint(Piece(first), Piece(second)), VideoCoding(crf=0, pixel_format="yuv444p"), {})
+    distance = np.abs(np.stack(list(read_frames(path))).astype(int) - frames)
+    assert distance.max() <= 3 and probe_video(path).pixel_format == "yuv444p", "no 4:2:0 in between"
 
 
 def test_trims_and_a_cross_fade_by_hand(tmp_path, pair):

@@ -89,6 +89,15 @@ def test_a_lora_beside_the_weights_is_seen(pack, bridge, model, loras):
     assert found_on(bridge, pack, beside, (PRO, 0.7)) == [f"{PRO} at 0.7"]
 
 
+def test_a_lora_with_a_strength_for_each_block_is_one(pack, bridge, model, loras):
+    lora_path(loras, PRO, [Q, K])
+    by_block = with_stock(model, loras / PRO)
+    for number, key in enumerate(by_block.patches, start=1):
+        by_block.patches[key] = [(0.25 * number, *entry[1:]) for entry in by_block.patches[key]]
+    assert found_on(bridge, pack, by_block) == ["a LoRA of another node (2 weights)"]
+    assert found_on(bridge, pack, by_block, (PRO, 1.0)) == [f"{PRO} at 1"]
+
+
 def test_rows_of_one_widget_are_read(pack, bridge):
     graph = sys.modules[f"{pack.__name__}.nodes.bridge.queued_graph"].QueuedGraph(chain((PRO, 1.0)))
     graph.nodes["1"]["inputs"] = {

@@ -3,6 +3,8 @@
 import gc
 import io
 import sys
+import threading
+from collections import Counter
 from fractions import Fraction
 
 import numpy as np
@@ -72,6 +74,47 @@ def test_a_temporary_file_is_named_after_its_content_and_gone_with_the_last_vide
     del second, changed, slower, sounding
     gc.collect()
     assert names(temp) == []
+
+
+def abandoned(module, video):
+    """Open `video` and leave it in a reference cycle, as a failed node leaves its frames in its traceback; return its files."""
+    source = module.open_video(video).source
+    cycle = [source]
+    cycle.append(cycle)
+    return [source.path, source.exact]
+
+
+@pytest.mark.parametrize("moment", ["found", "noted"])
+def test_garbage_collected_while_a_video_is_opened_again_keeps_its_files(module, temp, monkeypatch, moment):
+    holders = CollectsGarbage()
+    gc.collect()
+    gc.disable()
+    try:
+        files = abandoned(module, in_memory(noise(6)))
+        if moment == "found":
+            keep = module.keep_frames
+            monkeypatch.setattr(module, "keep_frames", lambda *parts: (keep(*parts), gc.collect())[0])
+        else:
+            dict.update(holders, module._holders)
+            monkeypatch.setattr(module, "_holders", holders)
+        opened = list[object]()
+        opening = threading.Thread(target=lambda: opened.append(module.open_video(in_memory(noise(6)))), daemon=True)
+        opening.start()
+        opening.join(timeout=30)
+        assert opened and [file.exists() for file in files] == [True, True]
+        opened.clear()
+        gc.collect()
+        assert names(temp) == []
+    finally:
+        gc.enable()
+
+
+class CollectsGarbage(Counter):
+    """Counts, and lets the garbage collector run meanwhile, as any allocation may."""
+
+    def update(self, *values):
+        gc.collect()
+        super().update(*values)
 
 
 def test_bytes_in_memory_are_kept_as_they_are(module, temp, tmp_path):

@@ -557,6 +557,31 @@ def test_a_lora_whose_keys_comfyui_s_own_loader_drops_is_told(graph, read_run, f
         assert bool(warned) is (is_lost and stock)
 
 
+def test_a_lora_of_svi_that_comes_by_a_switch_is_not_called_missing(graph, read_run):
+    bare = graph | {"generate": {**graph["generate"], "inputs": {**graph["generate"]["inputs"], "model": ["choice", 0]}}}
+    bare["choice"] = node("AnySwitch", first=["lora", 0], second=["model", 0])
+    bare["lora"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name=SVI_HIGH, strength_model=0.9)
+
+    def warned():
+        return [
+            text for text in estimate_run(read_run(bare)).warnings if "needs the LoRA of SVI" in text and "on model " in text
+        ]
+
+    assert str(read_run(bare).experts[0].on_it.loras[0]) == f"{SVI_HIGH} at 0.9" and not warned()
+    bare["lora"]["inputs"]["lora_name"] = "lightx2v.safetensors"
+    assert warned()
+
+
+def test_the_lora_of_the_other_expert_is_not_taken_for_one_by_a_switch(graph, read_run):
+    both = with_lora(graph, "none")
+    both["row"]["inputs"]["lora_low_noise"] = SVI_LOW
+    both["low"] = node("UNETLoader", unet_name=LOW, weight_dtype="default")
+    both["stack"]["inputs"]["model_low_noise"] = ["low", 0]
+    both["generate"]["inputs"] |= {"model": ["stack", 0], "model_low_noise": ["stack", 1]}
+    on = [[str(lora) for lora in expert.on_it.loras] for expert in read_run(both).experts]
+    assert on == [[], [f"{SVI_LOW} at 1"]]
+
+
 def test_a_vae_in_half_precision_is_told_where_frames_go_through_it(graph, read_run, monkeypatch):
     import comfy.model_management
 

@@ -102,7 +102,7 @@ def test_a_cache_of_before_stays_and_only_draws_are_added(clips):
     entries_before = {path.name: path.read_bytes() for path in entries(before)}
     content = CachedDataset(before.cache_folder, before).content_hash
     with_draws = replace(before, first_frame_draws=2)
-    with pytest.raises(ValueError, match="first_frame_draws None, not 2"):
+    with pytest.raises(ValueError, match="first_frame_draws unset, not 2; first_frame_strength unset, not 1.0"):
         CachedDataset(before.cache_folder, with_draws)
     report = build_cache(with_draws, FakeEncoders())
     assert (report.num_encoded, report.num_reused, report.num_augmented) == (0, 3, 6)
@@ -173,3 +173,10 @@ def test_a_preset_augments_only_the_systems_that_were_trained_so(layout, draws):
     """A run of another layout with a preset of version 2, which worked before, goes on to work as before."""
     assert load_config([], ["preset=pro-high", f'data.layout="{layout}"']).data.first_frame_draws == draws
     assert load_config([], ["preset=pro-high"]).data.first_frame_draws == 2
+
+
+def test_a_cache_with_draws_only_says_so_where_none_are_wanted(clips):
+    config = settings(clips, p_motion=1.0)
+    build_cache(replace(config, first_frame_draws=2), FakeEncoders())
+    with pytest.raises(ValueError, match="first_frame_draws 2, not unset"):
+        CachedDataset(config.cache_folder, config)
