@@ -1,9 +1,8 @@
 """Join two finished videos, with optional trims and a cross-fade.
 
-Whole videos of one codec that meet in a plain cut are joined by stream copy, and every shown frame is compared. All others are
-encoded again, and two that were in memory for the first time, frame by frame, in constant memory. Every frame keeps its time,
-so that the joined video lasts as long as its parts. Where the second video's sound begins before its picture, the last picture
-of the first one stays until then.
+Whole videos of one codec that meet in a plain cut are joined by stream copy, and every shown frame is compared. All others, and
+two from memory, are encoded, frame by frame, in constant memory. Every frame keeps its time, so that the joined video lasts as
+long as its parts. Where the second video's sound begins before its picture, the last picture of the first one stays until then.
 """
 
 import bisect

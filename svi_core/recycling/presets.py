@@ -5,6 +5,7 @@ Source: SVI (arXiv:2510.09212), Table 9; docs/METHOD.md, 9.8 (argparse defaults 
 (2.0 Pro) and 9.10 (Talk, Dance).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ..flow.flow_matching import EXPERT_RANGES, ExpertRange
@@ -86,28 +87,18 @@ _PRO_SOURCE = (
 _DRAWS = 2
 
 
-def _version_2(name: str, expert: str) -> ErftPreset:
-    return ErftPreset(
-        name=name,
-        source=_VERSION_2_SOURCE,
-        layout_name="2.0",
-        p_motion=0.9,
-        expert=EXPERT_RANGES[expert],
-        recycling=ErrorRecyclingConfig(clean_prob=0.2),
-        first_frame_draws=_DRAWS,
-    )
-
-
-def _pro(name: str, expert: str) -> ErftPreset:
-    return ErftPreset(
-        name=name,
-        source=_PRO_SOURCE,
-        layout_name="2.0 Pro",
-        p_motion=0.9,
-        expert=EXPERT_RANGES[expert],
-        recycling=ErrorRecyclingConfig(clean_prob=0.2, num_image_error_slots=1),
-        first_frame_draws=_DRAWS,
-    )
+def _of_both_experts(name: str, layout_name: str, source: str, recycling: ErrorRecyclingConfig) -> Iterator[ErftPreset]:
+    """Yield the presets of the two experts of Wan 2.2, which differ in their noise levels only."""
+    for expert in ("high", "low"):
+        yield ErftPreset(
+            name=f"{name}-{expert}",
+            source=source,
+            layout_name=layout_name,
+            p_motion=0.9,
+            expert=EXPERT_RANGES[expert],
+            recycling=recycling,
+            first_frame_draws=_DRAWS,
+        )
 
 
 PRESETS = {
@@ -157,10 +148,8 @@ PRESETS = {
             learning_rate=2e-5,
             recycling=ErrorRecyclingConfig(clean_prob=0.5, clean_update_prob=1.0, warmup_steps=20),
         ),
-        _version_2("2.0-high", "high"),
-        _version_2("2.0-low", "low"),
-        _pro("pro-high", "high"),
-        _pro("pro-low", "low"),
+        *_of_both_experts("2.0", "2.0", _VERSION_2_SOURCE, ErrorRecyclingConfig(clean_prob=0.2)),
+        *_of_both_experts("pro", "2.0 Pro", _PRO_SOURCE, ErrorRecyclingConfig(clean_prob=0.2, num_image_error_slots=1)),
     )
 }
 
