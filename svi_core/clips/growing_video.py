@@ -136,8 +136,8 @@ class GrowingVideo:
     def add_rest(self) -> None:
         """Add the frames of the last clip that the next clip was expected to show, since no other clip follows."""
         self.wait()
-        if self.last is None or self.clips[-1].whole_end or self.is_full or self.last.clip.request.spec.hold:
-            return  # no frame of the clip can follow one that is held
+        if self.last is None or self.is_full or not has_rest(self.clips[-1], self.last):
+            return
         rest = self._limited(Showing(range(self.last.stop, self.last.clip.request.layout.num_frames)))
         _, writer = self._start_segment(DecodedClip(self.last.clip), rest, self.last.begin, lambda: None)
         writer.end()
@@ -219,6 +219,11 @@ class GrowingVideo:
             return None
         before = self.last.clip.tail(showing.num_blended)
         return self.last.end(before) if self.settings.colour_strength else before
+
+
+def has_rest(shown: ShownClip, last: LastClip) -> bool:
+    """Whether the end of the last clip waits for a clip after it; no frame of a clip can follow one that is held."""
+    return not (shown.whole_end or last.clip.request.spec.hold)
 
 
 def make_video(

@@ -7,6 +7,7 @@ from pathlib import Path
 from ..store.records import ShownClip
 from ..store.run_store import RunStore
 from ..store.space import prune
+from ..video.stage_frames import ProcessedPart
 from .chain import Clip, ClipMaker, Predecessor, make_clip
 from .clip_plan import ClipPlan, ClipRequest, shown_part
 from .growing_video import GrowingVideo
@@ -31,6 +32,10 @@ class RunState:
         budget_bytes: room for stored clips, see `space.prune`.
         started: time.monotonic() when the first clip began.
         join_seconds: time spent on refreshing the growing video.
+        processed: what a stage made of each clip so far, see processed_frames.
+        processed_join_seconds: time spent on refreshing the video of these.
+        num_context: frames of the clip before that the stage gets with those of the last clip.
+        is_ended: the last clip was made as the last one.
     """
 
     plan: ClipPlan
@@ -46,13 +51,26 @@ class RunState:
     budget_bytes: int = 0
     started: float = field(default_factory=time.monotonic)
     join_seconds: float = 0.0
+    processed: tuple[ProcessedPart, ...] = ()
+    processed_join_seconds: float = 0.0
+    num_context: int = 0
+    is_ended: bool = False
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the video has its final length."""
+        return 0 < self.settings.max_frames <= sum(clip.num_frames for clip in self.clips)
 
 
-def next_clip(state: RunState) -> tuple[RunState, Clip]:
+def next_clip(state: RunState, is_last: bool = False) -> tuple[RunState, Clip]:
     """Make one clip; return the new state and the clip. A video of final length stays as it is.
 
+    Args:
+        is_last: no clip follows, so the clip is shown to its end. Otherwise the frames that it shares with the next clip may
+            wait until that is made, or the video is finished.
+
     Raises:
-        ValueError: the clip before is no longer in the run store, or as :func:`make_clip`.
+        ValueError: the clip before is no longer in the run store, or was the last one; or as :func:`make_clip`.
     """
     with RunStore(state.folder) as store:
         video = _video_of(state, store)
@@ -61,15 +79,21 @@ def next_clip(state: RunState) -> tuple[RunState, Clip]:
             video.begin()
         elif video.is_full:
             return state, before
+        elif state.is_ended:
+            raise ValueError(
+                f"clip {state.num_clips} was made with is_last, so no clip can follow it: switch is_last on for the last "
+                "SVI Next Clip only."
+            )
         request = state.following or state.plan.request(state.num_clips, before and before.request)
         clip = make_clip(state.plan, state.maker, store, request, before, state.start)
-        following = state.plan.following(request)
+        following = None if is_last else state.plan.following(request)
         video.add(clip, shown_part(request, following))
         video.wait()
     assert video.last is not None
     last = replace(video.last, clip=replace(clip, latent=None, last_frames=None))
     made = {"clips": tuple(video.clips), "segments": tuple(video.segments), "join_seconds": video.join_seconds}
-    return replace(state, num_clips=state.num_clips + 1, last=last, following=following, **made), clip
+    after = replace(state, num_clips=state.num_clips + 1, last=last, following=following, is_ended=is_last, **made)
+    return replace(after, num_context=0), clip
 
 
 def finish_video(state: RunState) -> Path:
@@ -84,7 +108,8 @@ def finish_video(state: RunState) -> Path:
         video = _video_of(state, store)
         video.add_rest()
         path = video.finish()
-        prune(store.folder, state.budget_bytes, {clip.key for clip in video.clips}, set(video.segments))
+        shown = {*video.segments, *(part.path for part in state.processed)}
+        prune(store.folder, state.budget_bytes, {clip.key for clip in video.clips}, shown)
     return path
 
 

@@ -2,7 +2,7 @@
 
     <run>/clips/<key>.safetensors   the clip's latent, with its key and the hash of its bytes in the header
     <run>/clips/<key>.json          what the clip is (prompt, seed) and the hashes of its video segments
-    <run>/clips/<key>-<frames>.mp4  the frames that the clip adds to a video
+    <run>/clips/<key>-<frames>.mp4  the frames that the clip adds to a video; -processed-<hash>.mp4 what a stage made of them
     <run>/clips/<key>.keep          marks a clip that is never removed to save space
     <run>/video.mp4                 the join of the segments so far; video-<name>.mp4 once it is finished
     <run>/run.json                  the clips of that video, in order
@@ -155,13 +155,21 @@ class RunStore:
             return None
         return known
 
-    def add_segment(self, key: str, name: str, num_frames: int, frames_sha256: str, colour: Mapping[str, object]) -> None:
-        """Record the segment file just moved into place, and the colour correction that it ends with."""
+    def add_segment(
+        self,
+        key: str,
+        name: str,
+        num_frames: int,
+        frames_sha256: str,
+        colour: Mapping[str, object],
+        more: Mapping[str, object] | None = None,
+    ) -> None:
+        """Record the segment file just moved into place, the colour correction that it ends with, and `more` facts."""
         record = self.record(key)
         assert record is not None, key
         sha256 = file_sha256(self.segment_path(key, name))
         facts = {"sha256": sha256, "num_frames": num_frames, "frames_sha256": frames_sha256, "colour": dict(colour)}
-        self._write_record(replace(record, segments={**record.segments, name: facts}))
+        self._write_record(replace(record, segments={**record.segments, name: {**facts, **(more or {})}}))
 
     def add_measure(self, key: str, name: str, value: float) -> None:
         """Record one measurement of making clip `key`."""

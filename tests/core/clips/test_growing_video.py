@@ -457,3 +457,16 @@ def test_a_loop_may_make_more_clips_than_its_plan_counts(tmp_path):
         clips.append(clip)
     assert [clip.request.index for clip in clips] == [0, 1, 2]
     assert [clip.request.start_frame for clip in clips] == [index * (LAYOUT.num_frames - LAYOUT.overlap) for index in range(3)]
+
+
+@pytest.mark.parametrize("seam", Seam)
+def test_the_last_clip_shows_its_end_at_once(tmp_path, seam):
+    whole, _, _ = run(tmp_path / "loop", 2, seam=seam)
+    first, _ = next_clip(state_of(tmp_path / "steps", seam=seam))
+    last, _ = next_clip(first, is_last=True)
+    assert sum(clip.num_frames for clip in last.clips) == count_frames(whole) == 13
+    assert np.array_equal(moments(finish_video(last)), moments(whole))
+    with pytest.raises(ValueError, match="clip 2 was made with is_last, so no clip can follow it"):
+        next_clip(last)
+    longer, _ = next_clip(next_clip(first)[0], is_last=True)
+    assert count_frames(finish_video(longer)) == 17
