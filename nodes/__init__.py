@@ -20,6 +20,8 @@ from .look import SVIDriftReport, SVIFilmstrip
 from .lora import SVILora, SVILoraStack
 from .lora_presets import SVILoraPreset
 from .output import SVIOutput
+from .processed_frames import SVIClipFrames, SVIWriteFrames
+from .repeat_clips import SVIRepeatClips
 from .schedule import SVILiveSchedule, SVIPromptStream
 from .step_by_step import SVIBeginVideo, SVIFinishVideo, SVINextClip, SVIUnrollClips
 from .storyline import SVIStoryline
@@ -54,6 +56,9 @@ class StableVideoInfinity(ComfyExtension):
             SVIJoinVideos,
             SVIBeginVideo,
             SVINextClip,
+            SVIClipFrames,
+            SVIWriteFrames,
+            SVIRepeatClips,
             SVIUnrollClips,
             SVIFinishVideo,
             SVIFilmstrip,

@@ -4,10 +4,13 @@ The state of a run between two clips is one small immutable value, so ComfyUI ma
 """
 
 from comfy_api.latest import InputImpl, io
+from comfy_execution.graph_utils import ExecutionBlocker
 
+from ..svi_core.clips.processed_frames import finish_processed
 from ..svi_core.clips.step_by_step import RunState, finish_video, next_clip
 from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.schedule.spec import MAX_CLIPS
+from .bridge.queued_graph import QueuedGraph
 from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 from .generate import changed_if_gone, prepare_run, remember, run_inputs
@@ -38,6 +41,7 @@ class SVIBeginVideo(io.ComfyNode):
 
     @classmethod
     def execute(cls, prompts, **inputs) -> io.NodeOutput:
+        _require_known_end(QueuedGraph(cls.hidden.prompt or {}))
         run = prepare_run(cls.hidden, MAX_CLIPS, prompts, **inputs)
         state = RunState(run.plan, run.sampler, run.folder, run.settings, run.start, budget_bytes=run.budget_bytes)
         return io.NodeOutput(state)
@@ -53,7 +57,16 @@ class SVINextClip(io.ComfyNode):
             display_name="SVI Next Clip",
             description="The body of a loop: makes one clip, or reuses a stored one, and returns the state after it.",
             search_aliases=["loop body", "one clip"],
-            inputs=[StateType.Input("state", tooltip="From SVI Begin Video or the previous SVI Next Clip.")],
+            inputs=[
+                StateType.Input("state", tooltip="From SVI Begin Video or the previous SVI Next Clip."),
+                io.Boolean.Input(
+                    "is_last",
+                    default=False,
+                    optional=True,
+                    tooltip="No clip follows: show this one to its end. SVI Write Frames needs it; without it SVI Finish Video "
+                    "adds the end. Link is_last of Start Loop.",
+                ),
+            ],
             outputs=[
                 StateType.Output("next_state", display_name="state", tooltip="For SVI Next Clip or SVI Finish Video."),
                 io.Video.Output("clip", tooltip="The frames that this clip adds to the video, a file."),
@@ -67,9 +80,9 @@ class SVINextClip(io.ComfyNode):
         return changed_if_gone()
 
     @classmethod
-    def execute(cls, state) -> io.NodeOutput:
+    def execute(cls, state, is_last=False) -> io.NodeOutput:
         state.maker.progress.restart(0)
-        after, clip = next_clip(state)
+        after, clip = next_clip(state, is_last)
         remember(after.segments[-1])
         return io.NodeOutput(after, InputImpl.VideoFromFile(str(after.segments[-1])), {"samples": clip.latent})
 
@@ -85,7 +98,10 @@ class SVIFinishVideo(io.ComfyNode):
             description="The end of a loop: joins the clips into one video without re-encoding.",
             search_aliases=["loop end"],
             inputs=[StateType.Input("state", tooltip="The state after the last clip.")],
-            outputs=[io.Video.Output("video", tooltip="The finished video, a file.")],
+            outputs=[
+                io.Video.Output("video", tooltip="The finished video, a file."),
+                io.Video.Output("processed", tooltip="The finished video of the frames from SVI Write Frames, a file."),
+            ],
         )
 
     @classmethod
@@ -96,7 +112,7 @@ class SVIFinishVideo(io.ComfyNode):
     def execute(cls, state) -> io.NodeOutput:
         path = finish_video(state)
         remember(path, instead_of="video-*.mp4")
-        return io.NodeOutput(InputImpl.VideoFromFile(str(path)))
+        return io.NodeOutput(InputImpl.VideoFromFile(str(path)), _processed(state))
 
 
 class SVIUnrollClips(io.ComfyNode):
@@ -125,3 +141,29 @@ class SVIUnrollClips(io.ComfyNode):
         links = [state, *([name, 0] for name in names)]
         nodes = {n: {"class_type": "SVINextClip", "inputs": {"state": link}} for n, link in zip(names, links, strict=False)}
         return io.NodeOutput(links[-1], expand=nodes)
+
+
+def _processed(state):
+    """Return the finished video of the processed frames, or what tells a node behind the output that there are none."""
+    if not state.processed:
+        return ExecutionBlocker(
+            "there are no processed frames: put SVI Write Frames between SVI Next Clip and SVI Finish Video."
+        )
+    path = finish_processed(state)
+    remember(path, instead_of="processed-*.mp4")
+    return InputImpl.VideoFromFile(str(path))
+
+
+def _require_known_end(graph: QueuedGraph) -> None:
+    """Refuse a graph that writes processed frames and never says which clip is the last: its end would be missing.
+
+    Raises:
+        ValueError: with both fixes.
+    """
+    classes = {node: graph.class_of(node) for node in graph.nodes}
+    says = any(graph.inputs(node).get("is_last") for node, name in classes.items() if name == "SVINextClip")
+    if "SVIWriteFrames" in classes.values() and "SVIRepeatClips" not in classes.values() and not says:
+        raise ValueError(
+            "SVI Write Frames must get the end of the last clip, but no SVI Next Clip is the last one: switch is_last on for "
+            "the last, or link is_last of Start Loop to it."
+        )

@@ -20,7 +20,7 @@ from dev.workflows.dance import dance_loop
 from dev.workflows.demo import DEMO, tiny_demo
 from dev.workflows.film import film_loop
 from dev.workflows.graph_layout import GraphLayout, ObjectInfo
-from dev.workflows.pro import extend_2_0_pro, long_story, loop_2_0_pro, reroll_2_0_pro, unrolled_2_0_pro
+from dev.workflows.pro import extend_2_0_pro, long_story, loop_2_0_pro, processed_2_0_pro, reroll_2_0_pro, unrolled_2_0_pro
 from dev.workflows.shot import shot_loop
 from dev.workflows.story import story_2_0_pro
 from dev.workflows.talk import talk_loop
@@ -35,6 +35,7 @@ WORKFLOWS: Mapping[str, Callable[[GraphLayout], None]] = {
     "svi_2.0_pro_wan2.2_long_story": long_story,
     "svi_2.0_pro_wan2.2_extend": extend_2_0_pro,
     "svi_2.0_pro_wan2.2_reroll": reroll_2_0_pro,
+    "svi_2.0_pro_wan2.2_processed": processed_2_0_pro,
     "svi_2.0_pro_wan2.2_story": story_2_0_pro,
     "svi_2.0_wan2.2_loop": loop_2_0_wan22,
     "svi_2.0_wan2.1_loop": loop_2_0_wan21,

@@ -79,6 +79,29 @@ def reroll_2_0_pro(graph: GraphLayout) -> None:
     seen.add("PreviewImage", title="One row per clip", preview_height=420, images=strip)
 
 
+def processed_2_0_pro(graph: GraphLayout) -> None:
+    """The loop in parts, with a stage that enlarges the frames of each clip before the next one is made."""
+    links = _until_video(graph, "processed_2.0_pro", 690, paragraphs(STORY))
+    settings = {"cfg": 1.0, "seed": 42, "seed_mode": "per clip", "boundary": FEW_STEPS_BOUNDARY}
+    first = graph.column(460).group("5 - Begin", VIDEO)
+    state = first.add("SVIBeginVideo", **links | settings, filename_prefix="svi/2.0_pro_processed")
+    each = graph.column(400).group("6 - For each clip", SAMPLING)
+    made = each.add("SVINextClip", state=state, is_last=False)
+    frames = each.add("SVIClipFrames", state=made["state"], context_frames=0)
+    large = each.add(
+        "ImageScaleBy",
+        title="Your stage: upscale, interpolate, correct",
+        image=frames["images"],
+        upscale_method="lanczos",
+        scale_by=2.0,
+    )
+    written = each.add("SVIWriteFrames", state=frames["state"], images=large)
+    last = graph.column(400).group("7 - Repeat and finish", VIDEO)
+    repeated = last.add("SVIRepeatClips", state=written["state"], num_clips=3)
+    finished = last.add("SVIFinishVideo", state=repeated)
+    save_video(last, finished["processed"], "svi/2.0_pro_processed")
+
+
 def unrolled_2_0_pro(graph: GraphLayout) -> None:
     """Wan 2.2 with SVI 2.0 Pro: two clips from building blocks and stock samplers."""
     notes = graph.column(430).group("Read me", NOTES)

@@ -107,6 +107,11 @@ class QueuedGraph:
         return [taker for taker in takers if node_id in (link.node_id for link in self.links(taker))]
 
 
+def executed_graph(dynprompt) -> QueuedGraph:
+    """Return the queued graph with the nodes that others have expanded into, from ComfyUI's hidden input."""
+    return QueuedGraph({node: dynprompt.get_node(node) for node in dynprompt.all_node_ids()})
+
+
 def require_full_denoise(graph: QueuedGraph, node_id: str) -> None:
     """Raise ValueError if the scheduler behind the input `sigmas` of a node leaves out a part of the noise.
 
@@ -172,9 +177,19 @@ def graph_hash(prompt: Mapping[str, Mapping], node_id: str) -> str:
     if node_id not in graph.nodes:
         return ""
     prompts = graph.link(node_id, "prompts")
-    left_out = {node_id: _NOT_IN_HASH} | ({prompts.node_id: _SCHEDULE_WIDGETS} if prompts else {})
+    return _hash_of(graph, node_id, {node_id: _NOT_IN_HASH} | ({prompts.node_id: _SCHEDULE_WIDGETS} if prompts else {}))
+
+
+def stage_hash(graph: QueuedGraph, source: Link, begins: Collection[str]) -> str:
+    """Return a hash of the nodes between those of the classes `begins` and the output `source`; files as in `graph_hash`."""
+    left_out = {node: graph.inputs(node).keys() for node in graph.nodes if graph.class_of(node) in begins}
+    return fingerprint(_hash_of(graph, source.node_id, left_out), source.slot)
+
+
+def _hash_of(graph: QueuedGraph, node_id: str, left_out: Mapping[str, Collection[str]]) -> str:
+    """Return a hash of a node and of all that it depends on, except through inputs `left_out`."""
     hashes: dict[str, str] = {}
-    for node in _ancestors_first(graph, node_id, left_out):
+    for node in ancestors_first(graph, node_id, left_out):
         inputs = {name: value for name, value in graph.inputs(node).items() if name not in left_out.get(node, ())}
         parts = {name: _hash_part(value, hashes) for name, value in inputs.items()}
         hashes[node] = fingerprint(graph.class_of(node), parts)
@@ -188,7 +203,7 @@ def _hash_part(value: object, hashes: Mapping[str, str]) -> object:
     return (value, _stamp(value))
 
 
-def _ancestors_first(graph: QueuedGraph, node_id: str, left_out: Mapping[str, set[str]]) -> list[str]:
+def ancestors_first(graph: QueuedGraph, node_id: str, left_out: Mapping[str, Collection[str]]) -> list[str]:
     """Return `node_id` and its dependencies, except through inputs `left_out`, each node after those that it needs."""
     order: list[str] = []
     seen: set[str] = set()

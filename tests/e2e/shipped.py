@@ -34,6 +34,7 @@ NUM_FRAMES = {  # of the made-small workflows
     "svi_2.0_pro_wan2.2_extend": 24 + 2 * 8,
     "svi_2.0_pro_wan2.2_reroll": 3 * 8 + 5,
     "svi_2.0_pro_wan2.2_story": 3 * 8 + 5,
+    "svi_2.0_pro_wan2.2_processed": 3 * 8 + 5,
     "svi_2.0_wan2.2_loop": 3 * 12 + 1,
     "svi_2.0_wan2.1_loop": 3 * 8 + 5,
     "svi_shot_wan2.1_loop": 3 * 12 + 1,
