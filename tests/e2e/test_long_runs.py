@@ -164,7 +164,13 @@ def test_a_generic_loop_carries_the_whole_state_as_one_value(environment, model_
         image = server.add_input(reference_image)
         expected = latent(server, server.run(loop_graph(image, clips=4, filename_prefix="svi/as loop")))
         middle = {
-            "loop": node("StartLoop", mode="simple", cache_iterations=False, initial_iteration_value=["begin", 0], **{"mode.num_iterations": 4}),
+            "loop": node(
+                "StartLoop",
+                mode="simple",
+                cache_iterations=False,
+                initial_iteration_value=["begin", 0],
+                **{"mode.num_iterations": 4},
+            ),
             "body": node("SVINextClip", state=["loop", 4]),
             "last": node("EndLoop", output_value=["body", 0], next_iteration_value=["body", 0], accumulate=False),
         }
