@@ -28,7 +28,7 @@ TEXTS = {  # workflow: (title, what it is, number of clips)
     "svi_2.0_pro_wan2.2_long_story": ("A long story", "SVI 2.0 Pro &middot; cuts, end image, plan, report", 8),
     "svi_2.0_pro_wan2.2_extend": ("Extend a video", "SVI 2.0 Pro &middot; its own frames unchanged", 3),
     "svi_2.0_pro_wan2.2_reroll": ("Redo one clip", "SVI 2.0 Pro &middot; the others are reused", 3),
-    "svi_2.0_pro_wan2.2_processed": ("Every clip upscaled", "SVI 2.0 Pro &middot; as it is made, or your own nodes", 3),
+    "svi_2.0_pro_wan2.2_processed": ("Upscaled clips", "SVI 2.0 Pro &middot; your nodes after each clip", 3),
     "svi_2.0_pro_wan2.2_story": ("A story", "SVI 2.0 Pro &middot; from a storyline, 5 steps", 3),
     "svi_2.0_wan2.2_loop": ("SVI 2.0", "Wan 2.2 &middot; one scene with much motion", 4),
     "svi_2.0_wan2.1_loop": ("SVI 2.0", "Wan 2.1 &middot; one scene, five motion frames", 4),
