@@ -198,7 +198,20 @@ def run_inputs() -> list[io.Input]:
         OutputType.Input("output", optional=True, tooltip="From SVI Output; H.264, crf 18, no space limit if empty."),
         ControlType.Input("control", optional=True, tooltip="From SVI Talk or SVI Dance: sound or poses to follow."),
         StartType.Input("continue_from", optional=True, tooltip="From SVI Continue Video: the video to continue."),
-        io.Float.Input("cfg", default=4.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance: 4 to 5; 1 with a distilled LoRA."),
+        io.Guider.Input(
+            "guider",
+            optional=True,
+            tooltip="In place of cfg: how to guide, such as a scheduled CFG or APG guider. Each clip's model and prompts "
+            "replace the guider's.",
+        ),
+        io.Float.Input(
+            "cfg",
+            default=4.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            tooltip="Guidance: 4 to 5; 1 with a distilled LoRA. Not read if guider is connected.",
+        ),
         seed_input("Noise seed of the first clip, 0 to 2^53 - 1. Each later clip adds 42."),
         io.Combo.Input(
             "seed_mode",
