@@ -23,7 +23,7 @@ from .graph_reader import GraphReader
 from .read_controls import read_controls
 from .read_models import read_experts, read_layout, read_model_files, read_rows
 from .read_schedule import read_doubts, read_num_clips, read_schedule
-from .read_video import read_num_steps, read_output, read_size, read_start
+from .read_video import read_cfg, read_num_steps, read_output, read_size, read_start
 
 
 def read_requested_run(prompt: dict, plan_id: str, plan_only: bool) -> RequestedRun:
@@ -86,7 +86,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         until_stopped=until_stopped,
         is_seed_known=is_seed_known,
         is_start_known=is_start_known,
-        cfg=reader.known(loop, SVIGenerate, lambda cfg: cfg),
+        cfg=read_cfg(reader, loop),
         num_extra_passes=sum(control.num_extra_passes for control in controls),
         num_steps=read_num_steps(reader, loop),
         size=size,

@@ -116,6 +116,26 @@ def test_primitives_are_followed_and_other_nodes_are_named(graph, read_run, targ
     assert known(found) is None and found.not_known == (f"{name}: comes from Compute (node source)",)
 
 
+@pytest.mark.parametrize(
+    ("guider", "cfg", "not_known"),
+    [
+        (node("CFGGuider", model=["model", 0], cfg=3.5), 3.5, ()),
+        (node("BasicGuider", model=["model", 0]), 1.0, ()),
+        (
+            node("ScheduledCFG", model=["model", 0], cfg=3.5),
+            None,
+            ("cfg: ScheduledCFG (node guider) guides by settings of its own",),
+        ),
+    ],
+)
+def test_a_guider_decides_in_place_of_cfg(graph, read_run, guider, cfg, not_known):
+    graph["guider"] = guider
+    found = read_run(change(graph, "generate", guider=["guider", 0]))
+    assert (found.cfg, found.not_known) == (cfg, not_known)
+    assert [(expert.expert, expert.file) for expert in found.experts] == [("high", HIGH), ("low", LOW)]
+    assert (found.work_of(found.plan.request(0)) is None) == (cfg is None)
+
+
 @pytest.fixture
 def talking(graph, folders):
     """The graph following a sound of 1 second, 25 frames, in clips of 9 frames, their number as the sound asks."""
