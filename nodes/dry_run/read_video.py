@@ -90,7 +90,11 @@ def read_size(reader: GraphReader, loop: str) -> tuple[int, int] | None:
     if anchor is None:
         reader.not_known.append(f"size: the anchor comes from {reader.origin(loop, 'anchor')}")
         return None
-    asked = reader.known(anchor, SVIAnchorEncode, lambda width, height, size_rule: (width, height, SizeRule(size_rule)))
+    asked = reader.known(
+        anchor,
+        SVIAnchorEncode,
+        lambda width, height, size_rule, megapixels: (width, height, SizeRule(size_rule), megapixels),
+    )
     if asked is None:
         return None
     image = (1, 1) if asked[2] is SizeRule.EXACT else _image_size(reader, reader.graph.link(anchor, "image"))

@@ -235,14 +235,26 @@ def test_the_plan_shows_how_the_text_was_read(graph, read_run, module):
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"), [("exact", (64, 64)), ("fit width", (64, 32)), ("fit area", (80, 32))]
-)  # 1000 x 500 to 64 wide is 64 x 32; to 4096 pixels 90 x 45, rounded down to 16
+    ("rule", "expected"), [("exact", (64, 64)), ("fit width", (64, 32)), ("fit area", (80, 32)), ("megapixels", (896, 448))]
+)  # 1000 x 500 to 64 wide is 64 x 32; to 4096 pixels 90 x 45, rounded down to 16; to 0.38 megapixels 892.7 x 446.3
 def test_the_size_follows_the_picture_where_the_rule_needs_it(graph, read_run, rule, expected):
     graph["anchor"]["inputs"]["size_rule"] = rule
     assert read_run(graph).size == expected
     graph["image"] = node("EmptyImage", width=10, height=10)
     found = read_run(graph)
     assert (found.size == expected) is (rule == "exact") and (found.not_known == ()) is (rule == "exact")
+
+
+def test_megapixels_count_only_for_their_rule(graph, read_run):
+    """Graphs that were saved without the widget keep the hash by which a run of before is found."""
+    before = read_run(graph).plan.graph_hash
+    graph["anchor"]["inputs"]["megapixels"] = 0.5
+    assert read_run(graph).plan.graph_hash == before
+    graph["anchor"]["inputs"]["size_rule"] = "megapixels"
+    found = read_run(graph)
+    graph["anchor"]["inputs"]["megapixels"] = 0.88
+    assert found.size == (1024, 512) and read_run(graph).size == (1360, 672)
+    assert len({before, found.plan.graph_hash, read_run(graph).plan.graph_hash}) == 3
 
 
 def test_a_size_that_wan_cannot_take_is_refused(graph, read_run):
