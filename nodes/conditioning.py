@@ -46,8 +46,8 @@ class SVIAnchorEncode(io.ComfyNode):
                     options=SizeRule,
                     default=SizeRule.EXACT,
                     tooltip="exact: width x height. fit width: the image's size, at most width (as in SVI 1.0). fit area: the "
-                    "image's aspect ratio, about width x height pixels. megapixels: its aspect ratio at that many. The last three "
-                    "give multiples of 16.",
+                    "image's aspect ratio, about width x height pixels. megapixels: its aspect ratio at that many. The last "
+                    "three give multiples of 16.",
                 ),
                 io.Combo.Input(
                     "resize",
