@@ -35,7 +35,8 @@ def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
         raise ValueError(f"cfg is {sampler.cfg}: use 1 with a distilled LoRA, 4 to 5 without.")
     if sampler.recipe:
         _check_guider(sampler)
-    vaes.warn_of_rounding(sampler.vae, plan.layout)
+    for warning in vaes.hand_over_warnings(plan.layout, sampler.vae.vae_dtype, sampler.tiles):
+        logging.warning("SVI Generate: %s", warning)
     _check_anchor("anchor", sampler.anchor, plan.layout)
     for name, anchor in sampler.anchors.items():
         _check_anchor(f"anchor {name!r}", anchor, plan.layout, like=sampler.anchor)

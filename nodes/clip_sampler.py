@@ -31,7 +31,8 @@ MAIN_ANCHOR = "main"  # what a schedule calls the anchor input
 class ClipSampler:
     """The inputs that all clips of a run share, and the methods that make a clip from them (svi_core's ClipMaker).
 
-    Attributes are named after SVI Generate's inputs. `model_low_noise` is None for a model without experts.
+    Attributes are named after SVI Generate's inputs; `tiles` is SVI Output's. `model_low_noise` is None for a model without
+    experts.
     """
 
     model: object
@@ -49,6 +50,7 @@ class ClipSampler:
     loras: tuple[LoraRow, ...] = ()
     control: tuple[Control, ...] = ()
     guider: object = None
+    tiles: vaes.DecodeTiles = vaes.DecodeTiles.AUTO
     progress: sampling.StepProgress = field(init=False, repr=False)
     recipe: GuidanceRecipe | None = field(init=False, repr=False)
     _patched: PatchedModels = field(init=False, repr=False)
@@ -77,7 +79,8 @@ class ClipSampler:
         strengths = [(row.strength, row.strength_low_noise) for row in with_strengths(self.loras, spec.loras)]
         controls = [control.determinants(request) for control in self.control]
         of_clip = (request.seed, self._guidance(request), request.layout)
-        return (self._fixed_determinants, prompt, pictures, *of_clip, strengths, controls)
+        tiled = ("tiled",) if self.tiles is vaes.DecodeTiles.ALWAYS and self._continues_from_frames(request.layout) else ()
+        return (self._fixed_determinants, prompt, pictures, *of_clip, strengths, controls, *tiled)
 
     def sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
         """Return the latent [1, 16, F, h, w] of a clip; Wan 2.2 samples with the high-noise expert, then the low-noise one."""
@@ -111,7 +114,7 @@ class ClipSampler:
 
     def decode(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the frames of one clip in chunks [t, H, W, 3] in [0, 1]."""
-        return vaes.decode_chunks(self.vae, latent)
+        return vaes.decode_chunks(self.vae, latent, self.tiles)
 
     def measures(self, request: ClipRequest) -> dict[str, float]:
         """Return the steps and passes of the clip just sampled, and its peak memory in bytes."""
@@ -161,6 +164,10 @@ class ClipSampler:
 
     def _cfg(self, request: ClipRequest) -> float:
         return self.cfg if request.spec.cfg is None else request.spec.cfg
+
+    def _continues_from_frames(self, layout: Layout) -> bool:
+        """Whether clips depend on frames of the clip before, and so on how they were decoded."""
+        return not layout.in_latent_space or models.needs_clip_vision(self.model)
 
     def _guidance(self, request: ClipRequest) -> object:
         return self.recipe.determinants(request.spec.cfg) if self.recipe else self._cfg(request)

@@ -124,7 +124,7 @@ def prepare_run(
     output = output or OutputSettings()
     graph = QueuedGraph(hidden.prompt or {})
     queued_graph.require_full_denoise(graph, hidden.unique_id)
-    sampler = ClipSampler(prompts=prompts, **inputs)
+    sampler = ClipSampler(prompts=prompts, tiles=output.tiles, **inputs)
     layout = resolve_layout(layout or LAYOUTS["2.0 Pro"], sampler.lora_variants())
     continues = continue_from.plan_key if continue_from else ""
     plan = ClipPlan(
@@ -133,7 +133,7 @@ def prepare_run(
         layout,
         seed,
         SeedMode(seed_mode),
-        graph_hash=graph_hash(hidden.prompt, hidden.unique_id),
+        graph_hash=graph_hash(hidden.prompt, hidden.unique_id) + output.mark_of_clips(layout),
         seam=output.seam or measured_seam(layout),
         continues=continues,
         num_clips_before=continue_from.num_clips_made if continue_from else 0,
@@ -151,7 +151,8 @@ def prepare_run(
     metadata = queued_graph.embedded_graph(hidden)
     sound = next((control.sound for control in sampler.control if control.sound), None)
     coding = replace(output.coding, frame_rate=rate)
-    settings = VideoSettings(coding, metadata, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound)
+    shown = (output.colour_strength, sampler.anchor_frame, sound, output.mark_of_frames)
+    settings = VideoSettings(coding, metadata, continue_from, max_frames, *shown)
     return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
 
 

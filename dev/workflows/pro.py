@@ -155,6 +155,7 @@ OUTPUT = {
     "seam": "auto",
     "colour_match": 0.0,
     "length_seconds": 0.0,
+    "decode_tiles": "auto",
 }
 
 

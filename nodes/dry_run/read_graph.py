@@ -15,7 +15,7 @@ from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
 from ..bridge.queued_graph import GENERATE, QueuedGraph, graph_hash, require_full_denoise
 from ..bridge.run_path import run_path
-from ..bridge.vaes import rounding_warning
+from ..bridge.vaes import DecodeTiles, hand_over_warnings
 from ..conditioning import SVINamedAnchor, anchor_name
 from ..generate import SVIGenerate
 from ..lora import NONE
@@ -64,7 +64,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         layout,
         seed=0 if seed is None else seed,
         seed_mode=reader.required(loop, SVIGenerate, lambda seed_mode: SeedMode(seed_mode)),  # noqa: PLW0108 (it names the widget)
-        graph_hash=graph_hash(reader.graph.nodes, loop),
+        graph_hash=graph_hash(reader.graph.nodes, loop) + output.mark_of_clips(layout),
         seam=output.seam or measured_seam(layout),
         continues=start.plan_key if start else asked_start,
         num_clips_before=start.num_clips_made if start else 0,
@@ -99,7 +99,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         lora_rows=tuple(name for row in rows for name, _ in row.sides if name != NONE),
         value_bytes=comfy.model_management.intermediate_dtype().itemsize,
         not_known=tuple(dict.fromkeys(reader.not_known)),
-        remarks=(*read_doubts(reader, loop), *_vae_warnings(layout)),
+        remarks=(*read_doubts(reader, loop), *_vae_warnings(layout, output.tiles)),
     )
 
 
@@ -117,9 +117,8 @@ def _results_past(graph: QueuedGraph, loop: str, plan_id: str) -> Iterator[str]:
         )
 
 
-def _vae_warnings(layout: Layout) -> Iterator[str]:
-    """Yield a warning if ComfyUI would run the VAE in low precision; this does not load it."""
+def _vae_warnings(layout: Layout, tiles: DecodeTiles) -> Iterator[str]:
+    """Yield a warning if ComfyUI would run the VAE in low precision or in tiles; this does not load it."""
     working_dtypes = [torch.bfloat16, torch.float16, torch.float32]  # of Wan's VAE
     dtype = comfy.model_management.vae_dtype(comfy.model_management.vae_device(), working_dtypes)
-    if not layout.in_latent_space and dtype is not torch.float32:
-        yield rounding_warning(layout, dtype)
+    return hand_over_warnings(layout, dtype, tiles)
