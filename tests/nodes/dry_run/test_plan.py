@@ -604,6 +604,34 @@ def test_a_lora_of_svi_that_comes_by_a_switch_is_not_called_missing(graph, read_
     assert warned()
 
 
+@pytest.mark.parametrize(
+    ("name", "links", "chain_ends"),
+    [
+        ("ModelMergeSimple", {"model1": ["model", 0], "model2": ["low", 0]}, True),
+        ("ExpertSwitch", {"model_high": ["model", 0], "model_low": ["low", 0]}, True),
+        ("ComboPatcher", {"model": ["model", 0], "low": ["low", 0]}, False),
+    ],
+)
+def test_one_model_that_another_node_makes_of_both_experts_is_not_called_half_a_pair(graph, read_run, name, links, chain_ends):
+    """Such a node switches or merges by itself: SVI Generate samples all steps with what it gives."""
+    graph["joined"] = node(name, **links)
+    graph["loaded"] = node("LoraLoaderModelOnly", model=["joined", 0], lora_name=SVI_HIGH, strength_model=1.0)
+    graph = change(graph, "generate", model=["loaded", 0])
+    del graph["generate"]["inputs"]["model_low_noise"]
+    found = read_run(graph)
+    assert [(expert.expert, expert.file) for expert in found.experts] == [("model", None if chain_ends else HIGH)]
+    told = [warning for warning in estimate_run(found).warnings if "expert" in warning or "LoRA" in warning]
+    assert told == []
+    graph["generate"]["inputs"]["model"] = ["joined", 0]
+    (told,) = [warning for warning in estimate_run(read_run(graph)).warnings if "expert" in warning or "LoRA" in warning]
+    assert told.startswith("it cannot be told whether a LoRA of SVI is merged into model, but")
+    graph["generate"]["inputs"]["model"] = ["model", 0]
+    (half, missing) = [
+        warning for warning in estimate_run(read_run(graph)).warnings if "expert" in warning or "LoRA" in warning
+    ]
+    assert f"{HIGH} is the high-noise expert" in half + missing and "no LoRA is on model" in half + missing
+
+
 def test_the_lora_of_the_other_expert_is_not_taken_for_one_by_a_switch(graph, read_run):
     both = with_lora(graph, "none")
     both["row"]["inputs"]["lora_low_noise"] = SVI_LOW
