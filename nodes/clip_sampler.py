@@ -31,8 +31,8 @@ MAIN_ANCHOR = "main"  # what a schedule calls the anchor input
 class ClipSampler:
     """The inputs that all clips of a run share, and the methods that make a clip from them (svi_core's ClipMaker).
 
-    Attributes are named after SVI Generate's inputs; `tiles` is SVI Output's. `model_low_noise` is None for a model without
-    experts.
+    Attributes are named after SVI Generate's inputs. `model_low_noise` is None for a model without experts. `tiles`, of SVI
+    Output, is set after.
     """
 
     model: object
@@ -50,7 +50,7 @@ class ClipSampler:
     loras: tuple[LoraRow, ...] = ()
     control: tuple[Control, ...] = ()
     guider: object = None
-    tiles: vaes.DecodeTiles = vaes.DecodeTiles.AUTO
+    tiles: vaes.DecodeTiles = field(init=False, default=vaes.DecodeTiles.AUTO)
     progress: sampling.StepProgress = field(init=False, repr=False)
     recipe: GuidanceRecipe | None = field(init=False, repr=False)
     _patched: PatchedModels = field(init=False, repr=False)

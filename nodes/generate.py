@@ -124,7 +124,8 @@ def prepare_run(
     output = output or OutputSettings()
     graph = QueuedGraph(hidden.prompt or {})
     queued_graph.require_full_denoise(graph, hidden.unique_id)
-    sampler = ClipSampler(prompts=prompts, tiles=output.tiles, **inputs)
+    sampler = ClipSampler(prompts=prompts, **inputs)
+    sampler.tiles = output.tiles
     layout = resolve_layout(layout or LAYOUTS["2.0 Pro"], sampler.lora_variants())
     continues = continue_from.plan_key if continue_from else ""
     plan = ClipPlan(

@@ -118,15 +118,7 @@ class SVIOutput(io.ComfyNode):
                     step=0.5,
                     tooltip="Final length in seconds; generation stops there. 0: the length of all clips.",
                 ),
-                io.Combo.Input(
-                    "decode_tiles",
-                    options=DecodeTiles,
-                    default=DecodeTiles.AUTO,
-                    optional=True,
-                    advanced=True,
-                    tooltip="Decode clips in spatial tiles, which need less memory and can show faint seams. auto: when memory "
-                    "runs out. never: stop with an error instead.",
-                ),
+                _decode_tiles_input(),
             ],
             outputs=[OutputType.Output("output", tooltip="For output of SVI Generate.")],
         )
@@ -135,6 +127,18 @@ class SVIOutput(io.ComfyNode):
     def execute(cls, codec, crf, pixel_format, budget_gb, seam, colour_match, length_seconds, decode_tiles="auto"):
         shown = (seam, colour_match, length_seconds, decode_tiles)
         return io.NodeOutput(output_settings(codec, crf, pixel_format, budget_gb, *shown))
+
+
+def _decode_tiles_input() -> io.Input:
+    return io.Combo.Input(
+        "decode_tiles",
+        options=DecodeTiles,
+        default=DecodeTiles.AUTO,
+        optional=True,
+        advanced=True,
+        tooltip="Decode clips in spatial tiles, which need less memory and can show faint seams. auto: when memory runs out. "
+        "never: stop with an error instead.",
+    )
 
 
 def output_settings(

@@ -109,7 +109,8 @@ def test_tiles_enter_a_key_only_where_clips_continue_from_frames(make_run, modul
     tiles, fingerprint = module("nodes.bridge.vaes").DecodeTiles, module("svi_core.files.fingerprint").fingerprint
 
     def key(choice=tiles.AUTO, **run):
-        sampler, plan = make_run(tiles=choice, **run)
+        sampler, plan = make_run(**run)
+        sampler.tiles = choice
         return fingerprint(sampler.determinants(plan.request(0)))
 
     single = {"model": load(WAN21), "model_low_noise": None}
