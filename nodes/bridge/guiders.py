@@ -204,7 +204,7 @@ def _leaves(value: object, place: tuple = ()) -> Iterator[tuple]:
             yield from _leaves(part, place)
     else:
         is_plain = value is None or isinstance(value, bool | int | float | str)
-        yield place, value if is_plain else id(value)
+        yield place, value if is_plain else id(value.model if isinstance(value, ModelPatcher) else value)
 
 
 def _functions_of(kind: type) -> dict[str, Callable]:

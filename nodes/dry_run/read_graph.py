@@ -10,6 +10,7 @@ from ...svi_core.clips.clip_plan import ClipPlan, SeedMode
 from ...svi_core.clips.continuation import VideoStart
 from ...svi_core.clips.video_settings import VideoSettings
 from ...svi_core.dry_run.requested_run import RequestedRun
+from ...svi_core.schedule.spec import Schedule
 from ...svi_core.systems.layouts import Layout
 from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
@@ -99,7 +100,11 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         lora_rows=tuple(name for row in rows for name, _ in row.sides if name != NONE),
         value_bytes=comfy.model_management.intermediate_dtype().itemsize,
         not_known=tuple(dict.fromkeys(reader.not_known)),
-        remarks=(*read_doubts(reader, loop), *_vae_warnings(layout, output.tiles)),
+        remarks=(
+            *read_doubts(reader, loop),
+            *_vae_warnings(layout, output.tiles),
+            *_guider_warnings(reader.graph, loop, schedule),
+        ),
     )
 
 
@@ -115,6 +120,15 @@ def _results_past(graph: QueuedGraph, loop: str, plan_id: str) -> Iterator[str]:
             f"{graph.title(node)} is connected to SVI Generate, not to SVI Plan: if a result depends on it, the run "
             "starts although plan_only is on."
         )
+
+
+def _guider_warnings(graph: QueuedGraph, loop: str, schedule: Schedule) -> Iterator[str]:
+    """Yield a warning if the schedule sets cfg for clips that a guider may have no single cfg for."""
+    link = graph.link(loop, "guider")
+    if link is None or graph.class_of(link.node_id) == "CFGGuider":
+        return
+    if any(schedule.at(index).cfg is not None for index in range(len(schedule))):
+        yield f"the schedule sets cfg, but {graph.title(link.node_id)} guides: unless its cfg is CFGGuider's, the run will fail."
 
 
 def _vae_warnings(layout: Layout, tiles: DecodeTiles) -> Iterator[str]:

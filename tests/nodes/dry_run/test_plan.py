@@ -133,7 +133,12 @@ def test_a_guider_decides_in_place_of_cfg(graph, read_run, guider, cfg, not_know
     found = read_run(change(graph, "generate", guider=["guider", 0]))
     assert (found.cfg, found.not_known) == (cfg, not_known)
     assert [(expert.expert, expert.file) for expert in found.experts] == [("high", HIGH), ("low", LOW)]
-    assert (found.work_of(found.plan.request(0)) is None) == (cfg is None)
+    assert (found.work_of(found.plan.request(0)) is None) == (cfg is None) and found.remarks == ()
+    graph["prompts"]["inputs"]["text"] = "[cfg 3]\na cat\n\na dog"
+    told = read_run(change(graph, "generate", guider=["guider", 0])).remarks
+    assert ["the schedule sets cfg, but" in remark for remark in told] == (
+        [] if guider["class_type"] == "CFGGuider" else [True]
+    )
 
 
 @pytest.fixture
