@@ -128,7 +128,7 @@ def _guider_warnings(graph: QueuedGraph, loop: str, schedule: Schedule) -> Itera
     if link is None or graph.class_of(link.node_id) == "CFGGuider":
         return
     if any(schedule.at(index).cfg is not None for index in range(len(schedule))):
-        yield f"the schedule sets cfg, but {graph.title(link.node_id)} guides: unless its cfg is CFGGuider's, the run will fail."
+        yield f"the schedule sets cfg, but {graph.title(link.node_id)} guides: unless by one cfg, the run will fail."
 
 
 def _vae_warnings(layout: Layout, tiles: DecodeTiles) -> Iterator[str]:
