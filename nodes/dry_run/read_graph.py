@@ -100,11 +100,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         lora_rows=tuple(name for row in rows for name, _ in row.sides if name != NONE),
         value_bytes=comfy.model_management.intermediate_dtype().itemsize,
         not_known=tuple(dict.fromkeys(reader.not_known)),
-        remarks=(
-            *read_doubts(reader, loop),
-            *_vae_warnings(layout, output.tiles),
-            *_guider_warnings(reader.graph, loop, schedule),
-        ),
+        remarks=tuple(_remarks(reader, loop, schedule, layout, output.tiles)),
     )
 
 
@@ -120,6 +116,12 @@ def _results_past(graph: QueuedGraph, loop: str, plan_id: str) -> Iterator[str]:
             f"{graph.title(node)} is connected to SVI Generate, not to SVI Plan: if a result depends on it, the run "
             "starts although plan_only is on."
         )
+
+
+def _remarks(reader: GraphReader, loop: str, schedule: Schedule, layout: Layout, tiles: DecodeTiles) -> Iterator[str]:
+    yield from read_doubts(reader, loop)
+    yield from _vae_warnings(layout, tiles)
+    yield from _guider_warnings(reader.graph, loop, schedule)
 
 
 def _guider_warnings(graph: QueuedGraph, loop: str, schedule: Schedule) -> Iterator[str]:
