@@ -33,7 +33,10 @@ def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
     num_high_noise_steps(sampler.sigmas, sampler.boundary)
     if not 0.0 <= sampler.cfg <= 100.0:
         raise ValueError(f"cfg is {sampler.cfg}: use 1 with a distilled LoRA, 4 to 5 without.")
-    vaes.warn_of_rounding(sampler.vae, plan.layout)
+    if sampler.recipe:
+        _check_guider(sampler)
+    for warning in vaes.hand_over_warnings(plan.layout, sampler.vae.vae_dtype, sampler.tiles):
+        logging.warning("SVI Generate: %s", warning)
     _check_anchor("anchor", sampler.anchor, plan.layout)
     for name, anchor in sampler.anchors.items():
         _check_anchor(f"anchor {name!r}", anchor, plan.layout, like=sampler.anchor)
@@ -44,11 +47,23 @@ def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
     _check_schedule(sampler, plan)
 
 
+def _check_guider(sampler: ClipSampler) -> None:
+    """Refuse a guider that cannot guide this run, or whose further prompts its models cannot read."""
+    named = {"model": sampler.model, "model_low_noise": sampler.model_low_noise}
+    named = {name: model for name, model in named.items() if model is not None}
+    sampler.recipe.check(named, sampler.control)
+    for name, model in named.items():
+        for prompt, conditioning in sampler.recipe.prompts.items():
+            models.require_text_fits(model, name, conditioning, f"guider's {prompt} prompt")
+
+
 def check_spec(sampler: ClipSampler, spec: ClipSpec, layout: Layout) -> None:
     """Refuse a clip whose spec names an input that is not connected, or whose LoRAs contradict `layout` or do not fit."""
     sampler.anchor_named(spec.anchor)
     if spec.end is not None and latents.FRAMES_KEY not in sampler.anchor_named(spec.end):
         raise ValueError(f"the end image {spec.end!r} holds only latents: make it from an image with SVI Anchor Encode.")
+    if sampler.recipe:
+        sampler.recipe.require_cfg(spec.cfg)
     require_lora_variants(layout, sampler.lora_variants(spec))
     sampler.require_loras(spec)
 

@@ -19,6 +19,7 @@ from ..svi_core.systems.layouts import Layout
 from ..svi_core.systems.lora_variant import LoraVariant
 from .bridge import latents, models, sampling, vaes
 from .bridge.control import Control
+from .bridge.guiders import NEGATIVE, POSITIVE, GuidanceRecipe
 from .lora import LoraRow, attached_variants, lora_files_fingerprint, variants_of_rows, with_strengths
 from .patched_models import PatchedModels
 from .schedule import EncodedPrompts
@@ -30,7 +31,8 @@ MAIN_ANCHOR = "main"  # what a schedule calls the anchor input
 class ClipSampler:
     """The inputs that all clips of a run share, and the methods that make a clip from them (svi_core's ClipMaker).
 
-    Attributes are named after SVI Generate's inputs. `model_low_noise` is None for a model without experts.
+    Attributes are named after SVI Generate's inputs. `model_low_noise` is None for a model without experts. `tiles`, of SVI
+    Output, is set after.
     """
 
     model: object
@@ -47,11 +49,15 @@ class ClipSampler:
     anchors: dict[str, dict] = field(default_factory=dict)
     loras: tuple[LoraRow, ...] = ()
     control: tuple[Control, ...] = ()
+    guider: object = None
+    tiles: vaes.DecodeTiles = field(init=False, default=vaes.DecodeTiles.AUTO)
     progress: sampling.StepProgress = field(init=False, repr=False)
+    recipe: GuidanceRecipe | None = field(init=False, repr=False)
     _patched: PatchedModels = field(init=False, repr=False)
 
     def __post_init__(self):
         self.progress = sampling.StepProgress(len(self.sigmas) - 1)
+        self.recipe = None if self.guider is None else GuidanceRecipe(self.guider)
         self._patched = PatchedModels(self.model, self.model_low_noise, self.loras)
 
     def lora_variants(self, spec: ClipSpec | None = None) -> tuple[LoraVariant, ...]:
@@ -72,8 +78,9 @@ class ClipSampler:
         pictures = [fingerprint(self.anchor_named(spec.anchor)), spec.end and fingerprint(self.anchor_named(spec.end))]
         strengths = [(row.strength, row.strength_low_noise) for row in with_strengths(self.loras, spec.loras)]
         controls = [control.determinants(request) for control in self.control]
-        of_clip = (request.seed, self._cfg(request), request.layout)
-        return (self._fixed_determinants, prompt, pictures, *of_clip, strengths, controls)
+        of_clip = (request.seed, self._guidance(request), request.layout)
+        tiled = ("tiled",) if self.tiles is vaes.DecodeTiles.ALWAYS and self._continues_from_frames(request.layout) else ()
+        return (self._fixed_determinants, prompt, pictures, *of_clip, strengths, controls, *tiled)
 
     def sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
         """Return the latent [1, 16, F, h, w] of a clip; Wan 2.2 samples with the high-noise expert, then the low-noise one."""
@@ -85,27 +92,34 @@ class ClipSampler:
     def _sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
         y = self.build_y(request, previous)
         features = self._clip_vision_features(request, previous)
-        prompt = self.prompts.encode(request.spec.prompt)
-        positive, negative = (sampling.set_y(c, y, features) for c in (prompt, self.negative))
+        prompts = {POSITIVE: self.prompts.encode(request.spec.prompt), NEGATIVE: self.negative, **self._prompts_of_guider}
+        prompts = {name: sampling.set_y(prompt, y, features) for name, prompt in prompts.items()}
         samples = latents.empty_latent(y)["samples"]
         noise = sampling.random_noise(samples, request.seed)
-        cfg, seed = self._cfg(request), request.seed
         for model, sigmas in self._stages(request):
             for control in self.control:
                 model = control.patched(model, request, samples)
-            callback = self.progress.callback(model)
-            conditions = (positive, negative)
-            samples = sampling.sample_stage(model, noise, cfg, self.sampler, sigmas, *conditions, samples, seed, callback)
+            samples = self._sample_stage(request, model, sigmas, prompts, noise, samples)
             noise = torch.zeros_like(noise)
         return samples
 
+    def _sample_stage(self, request: ClipRequest, model, sigmas, prompts, noise, samples) -> torch.Tensor:
+        """Return `samples` after the steps of one expert."""
+        seed, callback = request.seed, self.progress.callback(model)
+        if self.recipe is not None:
+            guider = self.recipe.guider_for(model, prompts, request.spec.cfg, self.sigmas)
+            return sampling.sample_guided(guider, noise, self.sampler, sigmas, samples, seed, callback)
+        cfg, conditions = self._cfg(request), (prompts[POSITIVE], prompts[NEGATIVE])
+        return sampling.sample_stage(model, noise, cfg, self.sampler, sigmas, *conditions, samples, seed, callback)
+
     def decode(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the frames of one clip in chunks [t, H, W, 3] in [0, 1]."""
-        return vaes.decode_chunks(self.vae, latent)
+        return vaes.decode_chunks(self.vae, latent, self.tiles)
 
     def measures(self, request: ClipRequest) -> dict[str, float]:
         """Return the steps and passes of the clip just sampled, and its peak memory in bytes."""
-        num_passes = (1 if self._cfg(request) == 1.0 else 2) + sum(control.num_extra_passes for control in self.control)
+        num_passes = self.recipe.num_passes(request.spec.cfg) if self.recipe else 1 if self._cfg(request) == 1.0 else 2
+        num_passes += sum(control.num_extra_passes for control in self.control)
         return {"num_steps": len(self.sigmas) - 1, "num_passes": num_passes, "peak_bytes": sampling.peak_memory()}
 
     def anchor_frame(self, request: ClipRequest) -> torch.Tensor:
@@ -150,6 +164,17 @@ class ClipSampler:
 
     def _cfg(self, request: ClipRequest) -> float:
         return self.cfg if request.spec.cfg is None else request.spec.cfg
+
+    def _continues_from_frames(self, layout: Layout) -> bool:
+        """Whether clips depend on frames of the clip before, and so on how they were decoded."""
+        return not layout.in_latent_space or models.needs_clip_vision(self.model)
+
+    def _guidance(self, request: ClipRequest) -> object:
+        return self.recipe.determinants(request.spec.cfg) if self.recipe else self._cfg(request)
+
+    @property
+    def _prompts_of_guider(self) -> dict[str, list]:
+        return self.recipe.prompts if self.recipe else {}
 
     def anchor_named(self, name: str | None) -> dict:
         """Return the anchor called `name`, or the anchor input; raise ValueError for an unknown name."""

@@ -6,11 +6,19 @@ from functools import partial
 from comfy_api.latest import io
 
 from ..svi_core.conditioning.build_y import build_y, motion_tail, motion_window
-from ..svi_core.conditioning.images import MAX_SIDE, ResizeMode, SizeRule, resize_images, video_size
+from ..svi_core.conditioning.images import (
+    MAX_SIDE,
+    TRAINED_MEGAPIXELS,
+    ResizeMode,
+    SizeRule,
+    resize_images,
+    size_text,
+    video_size,
+)
 from ..svi_core.geometry import num_latent_slots, num_motion_latents
 from ..svi_core.systems.layouts import Padding
 from .bridge import latents, sampling, vaes
-from .bridge.schemas import num_frames_input, svi_schema
+from .bridge.schemas import SUMMARY_KEY, num_frames_input, svi_schema
 from .bridge.validation import complaint
 
 Anchors = io.Custom("SVI_ANCHORS")
@@ -38,13 +46,24 @@ class SVIAnchorEncode(io.ComfyNode):
                     options=SizeRule,
                     default=SizeRule.EXACT,
                     tooltip="exact: width x height. fit width: the image's size, at most width (as in SVI 1.0). fit area: the "
-                    "image's aspect ratio, about width x height pixels. The last two round down to multiples of 16.",
+                    "image's aspect ratio, about width x height pixels. megapixels: its aspect ratio at that many. The last "
+                    "three give multiples of 16.",
                 ),
                 io.Combo.Input(
                     "resize",
                     options=ResizeMode,
                     default=ResizeMode.CROP,
                     tooltip="crop: crop the centre. stretch: scale each side, as the released code does.",
+                ),
+                io.Float.Input(
+                    "megapixels",
+                    default=TRAINED_MEGAPIXELS,
+                    min=0.01,
+                    max=16.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="Size for size_rule megapixels, in units of 1024 x 1024 pixels. 0.38: 832 x 480, SVI's training "
+                    "size. 0.88: 1280 x 720.",
                 ),
             ],
             outputs=[
@@ -56,12 +75,13 @@ class SVIAnchorEncode(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, vae, image, width, height, size_rule, resize) -> io.NodeOutput:
+    def execute(cls, vae, image, width, height, size_rule, resize, megapixels=TRAINED_MEGAPIXELS) -> io.NodeOutput:
         vaes.require_wan_vae(vae)
-        width, height = video_size(image.shape[2], image.shape[1], width, height, SizeRule(size_rule))
+        given = image.shape[2], image.shape[1]
+        width, height = video_size(*given, width, height, SizeRule(size_rule), megapixels)
         image = resize_images(image[..., :3], width, height, ResizeMode(resize))
         anchor = {"samples": vaes.encode_images(vae, image), latents.FRAMES_KEY: image}
-        return io.NodeOutput(anchor, image, width, height)
+        return io.NodeOutput(anchor, image, width, height, ui={SUMMARY_KEY: (size_text(*given, width, height),)})
 
 
 class SVINamedAnchor(io.ComfyNode):

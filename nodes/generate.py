@@ -125,6 +125,7 @@ def prepare_run(
     graph = QueuedGraph(hidden.prompt or {})
     queued_graph.require_full_denoise(graph, hidden.unique_id)
     sampler = ClipSampler(prompts=prompts, **inputs)
+    sampler.tiles = output.tiles
     layout = resolve_layout(layout or LAYOUTS["2.0 Pro"], sampler.lora_variants())
     continues = continue_from.plan_key if continue_from else ""
     plan = ClipPlan(
@@ -133,7 +134,7 @@ def prepare_run(
         layout,
         seed,
         SeedMode(seed_mode),
-        graph_hash=graph_hash(hidden.prompt, hidden.unique_id),
+        graph_hash=graph_hash(hidden.prompt, hidden.unique_id) + output.mark_of_clips(layout),
         seam=output.seam or measured_seam(layout),
         continues=continues,
         num_clips_before=continue_from.num_clips_made if continue_from else 0,
@@ -151,7 +152,8 @@ def prepare_run(
     metadata = queued_graph.embedded_graph(hidden)
     sound = next((control.sound for control in sampler.control if control.sound), None)
     coding = replace(output.coding, frame_rate=rate)
-    settings = VideoSettings(coding, metadata, continue_from, max_frames, output.colour_strength, sampler.anchor_frame, sound)
+    shown = (output.colour_strength, sampler.anchor_frame, sound, output.mark_of_frames)
+    settings = VideoSettings(coding, metadata, continue_from, max_frames, *shown)
     return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
 
 
@@ -198,7 +200,20 @@ def run_inputs() -> list[io.Input]:
         OutputType.Input("output", optional=True, tooltip="From SVI Output; H.264, crf 18, no space limit if empty."),
         ControlType.Input("control", optional=True, tooltip="From SVI Talk or SVI Dance: sound or poses to follow."),
         StartType.Input("continue_from", optional=True, tooltip="From SVI Continue Video: the video to continue."),
-        io.Float.Input("cfg", default=4.0, min=0.0, max=100.0, step=0.1, tooltip="Guidance: 4 to 5; 1 with a distilled LoRA."),
+        io.Guider.Input(
+            "guider",
+            optional=True,
+            tooltip="In place of cfg: how to guide, such as a scheduled CFG or APG guider. Each clip's model and prompts "
+            "replace the guider's.",
+        ),
+        io.Float.Input(
+            "cfg",
+            default=4.0,
+            min=0.0,
+            max=100.0,
+            step=0.1,
+            tooltip="Guidance: 4 to 5; 1 with a distilled LoRA. Not read if guider is connected.",
+        ),
         seed_input("Noise seed of the first clip, 0 to 2^53 - 1. Each later clip adds 42."),
         io.Combo.Input(
             "seed_mode",

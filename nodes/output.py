@@ -5,9 +5,11 @@ from dataclasses import dataclass
 from comfy_api.latest import io
 
 from ..svi_core.clips.continuation import VideoStart
+from ..svi_core.systems.layouts import Layout
 from ..svi_core.video.seams import Seam
 from ..svi_core.video.video_file import CODECS, PIXEL_FORMATS, VideoCoding
 from .bridge.schemas import svi_schema
+from .bridge.vaes import DecodeTiles
 
 AUTO = "auto"
 OutputType = io.Custom("SVI_OUTPUT")
@@ -23,6 +25,7 @@ class OutputSettings:
         seam: how shared frames are joined, unless the schedule overrides it; None for the layout's best.
         colour_strength: 0 to 1, how far displayed colours move to the anchor's.
         length_seconds: final length of the video; 0 for the full length.
+        tiles: when clips are decoded in tiles.
     """
 
     coding: VideoCoding = VideoCoding()
@@ -30,6 +33,16 @@ class OutputSettings:
     seam: Seam | None = None
     colour_strength: float = 0.0
     length_seconds: float = 0.0
+    tiles: DecodeTiles = DecodeTiles.AUTO
+
+    @property
+    def mark_of_frames(self) -> str:
+        """What sets files of frames in tiles apart from others in the run's folder."""
+        return "tiled" if self.tiles is DecodeTiles.ALWAYS else ""
+
+    def mark_of_clips(self, layout: Layout) -> str:
+        """What sets clips of `layout` apart that continue from frames in tiles."""
+        return "" if layout.in_latent_space else self.mark_of_frames
 
     def max_frames(self, start: VideoStart | None, frame_rate: float) -> int:
         """Return the final length in frames, 0 for no limit; a continued video counts with its own duration.
@@ -105,17 +118,38 @@ class SVIOutput(io.ComfyNode):
                     step=0.5,
                     tooltip="Final length in seconds; generation stops there. 0: the length of all clips.",
                 ),
+                _decode_tiles_input(),
             ],
             outputs=[OutputType.Output("output", tooltip="For output of SVI Generate.")],
         )
 
     @classmethod
-    def execute(cls, codec, crf, pixel_format, budget_gb, seam, colour_match, length_seconds) -> io.NodeOutput:
-        return io.NodeOutput(output_settings(codec, crf, pixel_format, budget_gb, seam, colour_match, length_seconds))
+    def execute(cls, codec, crf, pixel_format, budget_gb, seam, colour_match, length_seconds, decode_tiles="auto"):
+        shown = (seam, colour_match, length_seconds, decode_tiles)
+        return io.NodeOutput(output_settings(codec, crf, pixel_format, budget_gb, *shown))
+
+
+def _decode_tiles_input() -> io.Input:
+    return io.Combo.Input(
+        "decode_tiles",
+        options=DecodeTiles,
+        default=DecodeTiles.AUTO,
+        optional=True,
+        advanced=True,
+        tooltip="Decode clips in spatial tiles, which need less memory and can show faint seams. auto: when memory runs out. "
+        "never: stop with an error instead.",
+    )
 
 
 def output_settings(
-    codec: str, crf: int, pixel_format: str, budget_gb: float, seam: str, colour_match: float, length_seconds: float
+    codec: str,
+    crf: int,
+    pixel_format: str,
+    budget_gb: float,
+    seam: str,
+    colour_match: float,
+    length_seconds: float,
+    decode_tiles: str,
 ) -> OutputSettings:
     """Return the settings that the widgets of SVI Output describe.
 
@@ -127,4 +161,5 @@ def output_settings(
         if not 0.0 <= value <= most:
             raise ValueError(f"{name} is {value}: use a number from 0 to {most:g}.")
     coding = VideoCoding(codec, crf, pixel_format)
-    return OutputSettings(coding, int(budget_gb * 1e9), None if seam == AUTO else Seam(seam), colour_match, length_seconds)
+    shown = (None if seam == AUTO else Seam(seam), colour_match, length_seconds)
+    return OutputSettings(coding, int(budget_gb * 1e9), *shown, DecodeTiles(decode_tiles))

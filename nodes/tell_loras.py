@@ -7,7 +7,7 @@ from ..svi_core.schedule.spec import ClipSpec
 from ..svi_core.systems.applied_loras import AppliedLora, ExpertLoras, loras_at_a_glance, missing_lora_warnings
 from ..svi_core.systems.layouts import Layout
 from ..svi_core.systems.lora_variant import require_lora_variants
-from .bridge.applied_loras import loras_in_graph, loras_on, with_likely_svi
+from .bridge.applied_loras import loras_in_graph, loras_on, merged_at, with_likely_svi
 from .bridge.queued_graph import MODEL_INPUTS, QueuedGraph, checkpoint_names
 from .clip_sampler import ClipSampler
 from .lora import NONE, with_strengths
@@ -31,7 +31,8 @@ def _experts(sampler: ClipSampler, first: ClipSpec, graph: QueuedGraph, node_id:
         rows = (row.sides[index] for row in with_strengths(sampler.loras, first.loras))
         variants = sampler.variants_of_rows
         of_rows = (AppliedLora(file, strength, variants.get(file)) for file, strength in rows if file != NONE and strength)
-        yield ExpertLoras(side, files[index] if index < len(files) else None, (*found, *of_rows))
+        merged = merged_at(graph, node_id, name, files[index] if index < len(files) else None)
+        yield ExpertLoras(side, (*found, *of_rows), merged)
 
 
 def _contradictions(experts: list[ExpertLoras], layout: Layout) -> Iterator[str]:

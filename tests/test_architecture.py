@@ -48,6 +48,7 @@ FILES_WITH_COMFYUI = {
     "nodes/bridge/attention.py",
     "nodes/bridge/clip_times.py",
     "nodes/bridge/compiled.py",
+    "nodes/bridge/guiders.py",
     "nodes/bridge/latents.py",
     "nodes/bridge/lora_patches.py",
     "nodes/bridge/models.py",

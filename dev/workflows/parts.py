@@ -51,7 +51,9 @@ def reference(column: Column, vae: Node, width: int, height: int, image: str = E
     """Add the reference image and its anchor."""
     group = column.group("2 - Reference image", REFERENCE)
     picture = group.add("LoadImage", preview_height=260, image=image)
-    return group.add("SVIAnchorEncode", vae=vae, image=picture, width=width, height=height, size_rule="exact", resize="crop")
+    return group.add(
+        "SVIAnchorEncode", vae=vae, image=picture, width=width, height=height, size_rule="exact", resize="crop", megapixels=0.38
+    )
 
 
 def prompt_texts(

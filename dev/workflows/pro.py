@@ -40,7 +40,14 @@ def long_story(graph: GraphLayout) -> None:
         group = scenes.group(f"Anchor: {name}", REFERENCE)
         picture = group.add("LoadImage", title=title, preview_height=290, image=EXAMPLE_IMAGE)
         encoded = group.add(
-            "SVIAnchorEncode", vae=links["vae"], image=picture, width=832, height=480, size_rule="exact", resize="crop"
+            "SVIAnchorEncode",
+            vae=links["vae"],
+            image=picture,
+            width=832,
+            height=480,
+            size_rule="exact",
+            resize="crop",
+            megapixels=0.38,
         )
         anchors = {"anchors": group.add("SVINamedAnchor", name=name, anchor=encoded, **anchors)}
     made = graph.column(520).group("5 - Video", VIDEO)
@@ -171,6 +178,7 @@ OUTPUT = {
     "seam": "auto",
     "colour_match": 0.0,
     "length_seconds": 0.0,
+    "decode_tiles": "auto",
 }
 
 

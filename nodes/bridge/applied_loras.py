@@ -4,16 +4,21 @@ All adapters that ComfyUI reads from one file share one set of loaded keys, by w
 attaches the names; other nodes leave none, so their names are read from the graph, where number and strengths agree.
 """
 
+import logging
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from ...svi_core.files.safetensors_file import read_header
 from ...svi_core.systems.applied_loras import AppliedLora
 from ...svi_core.systems.lora_variant import LoraVariant, variant_of_lora
-from .queued_graph import LORA_STACK, NotKnown, QueuedGraph, names_a_model
+from ...svi_core.systems.merged_files import Merged, merged_into
+from .queued_graph import LORA_STACK, NotKnown, QueuedGraph, find_model, names_a_model
 
 _ATTACHMENT = "svi_applied_loras"  # of a MODEL, kept by its clones
 _BYPASS = "bypass_lora"  # ComfyUI's name for LoRAs that are computed beside the weights
 _TRANSFORMER = "diffusion_model."
+_MODEL_KINDS = ("diffusion_models", "checkpoints", "unet_gguf")
+_MERGES = "merges"  # the source of all models that ComfyUI's merge nodes added
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,6 +57,30 @@ def loras_on(model, named: Sequence[AppliedLora] = ()) -> tuple[AppliedLora, ...
     if getattr(model, "injections", {}).get(_BYPASS):
         found.append(AppliedLora("", None))
     return _with_names(found, [lora for lora in named if lora.acts])
+
+
+def merged_at(graph: QueuedGraph, node_id: str, name: str, file: str | None) -> Merged:
+    """Return what is merged into the model at the input `name`: by nodes on its way, or into its `file`, by name and header.
+
+    A node that takes two models counts too: it may switch between experts by itself.
+    """
+    path, metadata = find_model(file)[1] if file else None, {}
+    if path is not None and path.suffix.lower() in (".safetensors", ".sft"):
+        try:
+            metadata = read_header(path).get("__metadata__", {})
+        except ValueError as error:  # SVI Plan names it; a run's loader has read it all the same
+            logging.info("SVI: the header of %s is not read (%s).", file, error)
+    merged, nodes = merged_into(file, metadata), [link.node_id for link in graph.model_chain(node_id, name)]
+    is_merge = any("merge" in graph.class_of(node).lower() or _joins_models(graph, node) for node in nodes)
+    return replace(merged, is_merge=merged.is_merge or is_merge)
+
+
+def _joins_models(graph: QueuedGraph, node_id: str) -> bool:
+    """Whether files of several models reach a node, not all by its input `model`, as of nodes that switch or merge experts."""
+    if graph.class_of(node_id) == LORA_STACK or not graph.links(node_id, {"model", "clip"}):
+        return False
+    values = (value for node in graph.upstream(node_id) for value in graph.inputs(node).values())
+    return len({value for value in values if names_a_model(value) and find_model(str(value))[0] in _MODEL_KINDS}) > 1
 
 
 def loras_in_graph(graph: QueuedGraph, node_id: str, name: str) -> tuple[AppliedLora, ...]:
@@ -126,7 +155,12 @@ def _source(patch: object) -> object:
 
 
 def _source_of_others(patch: object, strength: float) -> object:
-    """Return the source of a patch of another node; those of one strength that are no adapters, as of a merge, count as one."""
+    """Return the source of a patch of another node; those of one strength that are no adapters count as one.
+
+    ComfyUI's merge nodes patch a list: another model's weight, and what is on it.
+    """
+    if isinstance(patch, list):
+        return _MERGES
     return _source(patch) if hasattr(patch, "loaded_keys") else ("", strength)
 
 
@@ -134,12 +168,12 @@ def _applied(source: object, strengths: set[float], num_weights: int) -> Applied
     strength = strengths.pop() if len(strengths) == 1 else None  # some nodes give each block its own
     if isinstance(source, _Applied):
         return AppliedLora(source.name, strength, source.variant, num_weights)
-    return AppliedLora("", strength, None, num_weights)
+    return AppliedLora("", strength, None, num_weights, is_merge=source == _MERGES)
 
 
 def _with_names(found: list[AppliedLora], named: Sequence[AppliedLora]) -> tuple[AppliedLora, ...]:
     """Return `found` with the names of the graph, where it has as many nameless LoRAs of the same strength."""
-    nameless = [index for index, lora in enumerate(found) if not lora.name]
+    nameless = [index for index, lora in enumerate(found) if not lora.name and not lora.is_merge]
     strengths: set[float | None] = {lora.strength for lora in named}
     if None in strengths or any(found[index].strength is None for index in nameless):
         strengths = {None}

@@ -29,7 +29,7 @@ def require_i2v_file(path: Path, name: str) -> None:
 
 def require_text_fits(model, name: str, conditioning: list, what: str) -> None:
     """Raise ValueError for a CONDITIONING that is not as wide as the text embeddings that `model` reads."""
-    for embedding, _ in conditioning:
+    for embedding in [embedding for embedding, _ in conditioning if embedding is not None]:
         require_text_width(what, embedding.shape[-1], name, model.model.diffusion_model.text_dim)
 
 

@@ -18,6 +18,8 @@ MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin
 # Inputs of SVI Generate that are part of a clip's own key, or that change a run's files but not its clips.
 _NOT_IN_HASH = {"num_clips", "seed", "seed_mode", "filename_prefix", "output", "layout", "continue_from"}
 _SCHEDULE_WIDGETS = {"text", "split", "file", "until_stopped"}
+# Widgets that came after a release, and which mean nothing unless another widget has this value: graphs of before stay equal.
+_READ_ONLY_WITH = {("SVIAnchorEncode", "megapixels"): ("size_rule", "megapixels")}
 _NOT_MODELS = {"custom_nodes", "configs"}
 
 
@@ -190,10 +192,18 @@ def _hash_of(graph: QueuedGraph, node_id: str, left_out: Mapping[str, Collection
     """Return a hash of a node and of all that it depends on, except through inputs `left_out`."""
     hashes: dict[str, str] = {}
     for node in ancestors_first(graph, node_id, left_out):
-        inputs = {name: value for name, value in graph.inputs(node).items() if name not in left_out.get(node, ())}
+        skipped = {*left_out.get(node, ()), *_unread(graph, node)}
+        inputs = {name: value for name, value in graph.inputs(node).items() if name not in skipped}
         parts = {name: _hash_part(value, hashes) for name, value in inputs.items()}
         hashes[node] = fingerprint(graph.class_of(node), parts)
     return hashes[node_id]
+
+
+def _unread(graph: QueuedGraph, node_id: str) -> Iterator[str]:
+    """Yield the widgets of a node that the values of others leave unread."""
+    for (kind, name), (decider, value) in _READ_ONLY_WITH.items():
+        if graph.class_of(node_id) == kind and graph.inputs(node_id).get(decider) != value:
+            yield name
 
 
 def _hash_part(value: object, hashes: Mapping[str, str]) -> object:

@@ -46,6 +46,12 @@ def sample_stage(model, noise, cfg, sampler, sigmas, positive, negative, samples
     )
 
 
+def sample_guided(guider, noise, sampler, sigmas, samples, seed, callback) -> torch.Tensor:
+    """Run `sampler` over `sigmas` as :func:`sample_stage`, with a guider for this stage alone, as SamplerCustomAdvanced."""
+    made = guider.sample(noise, samples, sampler, sigmas.clone(), callback=callback, disable_pbar=True, seed=seed)
+    return made.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
+
+
 def random_noise(samples: torch.Tensor, seed: int) -> torch.Tensor:
     """Return the CPU noise that ComfyUI's own samplers draw for `seed`."""
     return comfy.sample.prepare_noise(samples, seed)

@@ -5,6 +5,8 @@ from comfy_api.latest import io
 from ...svi_core.geometry import TRAINED_NUM_FRAMES
 from ...svi_core.schedule.spec import MAX_SEED
 
+SUMMARY_KEY = "svi_summary"  # of a node's output for the front end: web/js/node_text.js shows it on the node
+
 
 def svi_schema(node_id: str, display_name: str, description: str, search_aliases: list[str], **parts) -> io.Schema:
     """Return the schema of a node in our category; `parts` are its inputs, outputs and flags."""

@@ -2,6 +2,8 @@
 
 import logging
 from collections.abc import Iterator
+from contextlib import nullcontext
+from enum import StrEnum
 
 import comfy.ldm.wan.vae
 import comfy.model_management
@@ -20,6 +22,14 @@ MORE_MEMORY = (
 )
 
 
+class DecodeTiles(StrEnum):
+    """When clips are decoded in spatial tiles, which need less memory and have faint seams."""
+
+    AUTO = "auto"  # when memory runs out, from there on
+    ALWAYS = "always"
+    NEVER = "never"
+
+
 def encode_frames(vae, frames: torch.Tensor) -> torch.Tensor:
     """Encode `frames` [T, H, W, 3] as one video: [1, 16, F, h, w], un-normalised.
 
@@ -36,26 +46,29 @@ def encode_images(vae, images: torch.Tensor) -> torch.Tensor:
     return torch.cat([encode_frames(vae, image[None]) for image in images])
 
 
-def decode_chunks(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
+def decode_chunks(vae, samples: torch.Tensor, tiles: DecodeTiles = DecodeTiles.AUTO) -> Iterator[torch.Tensor]:
     """Yield the frames [t, H, W, 3] in [0, 1] of one clip [1, 16, F, h, w], bit for bit as a whole VAE decode.
 
-    The causal VAE keeps its state between chunks of 8 frames, so a clip never has to fit in memory. If memory runs out, the
-    rest is decoded in spatial tiles over the full length (temporal tiles would restart the state).
+    The causal VAE keeps its state between chunks of 8 frames, so a clip never has to fit in memory. Spatial tiles have the full
+    length (temporal tiles would restart the state).
     """
-    position = 0
-    try:
-        for chunk in _decode_causally(vae, samples):
-            position += len(chunk)
-            yield chunk
-        return
-    except Exception as error:
-        if not (comfy.model_management.is_oom(error) or is_out_of_memory(error)):
-            raise
-    logging.warning("SVI: out of memory while decoding; using spatial tiles from frame %d on.", position)
-    comfy.model_management.soft_empty_cache()
+    size, position = clip_size(samples.shape[2], samples), 0
+    if tiles is not DecodeTiles.ALWAYS:
+        remedy = f"{MORE_MEMORY} Or set decode_tiles of SVI Output to auto."
+        is_last_try = tiles is DecodeTiles.NEVER
+        try:
+            with explain_out_of_memory(f"decoding a clip of {size}", remedy) if is_last_try else nullcontext():
+                for chunk in _decode_causally(vae, samples):
+                    position += len(chunk)
+                    yield chunk
+            return
+        except Exception as error:
+            if is_last_try or not (comfy.model_management.is_oom(error) or is_out_of_memory(error)):
+                raise
+        logging.warning("SVI: out of memory while decoding; using spatial tiles from frame %d on.", position)
+        comfy.model_management.soft_empty_cache()
     tile = {"tile_x": 32, "tile_y": 32, "overlap": 8}
-    what = f"decoding a clip of {clip_size(samples.shape[2], samples)}, even in spatial tiles"
-    with explain_out_of_memory(what, MORE_MEMORY):
+    with explain_out_of_memory(f"decoding a clip of {size}, even in spatial tiles", MORE_MEMORY):
         frames = vae.decode_tiled(samples, **tile, tile_t=samples.shape[2], overlap_t=1)[0, position:]
     yield frames
 
@@ -85,16 +98,23 @@ def encode_end_image(vae, frames: torch.Tensor, num_frames: int) -> torch.Tensor
     return encode_frames(vae, torch.cat([clip, frames[:1]]))[:, :, -1:]
 
 
-def warn_of_rounding(vae, layout: Layout) -> None:
-    """Log a warning if frames pass between clips through a `vae` of lower precision than in SVI.
+def hand_over_warnings(layout: Layout, vae_dtype: torch.dtype, tiles: DecodeTiles) -> Iterator[str]:
+    """Yield a warning for each reason why frames that pass between clips are less exact than in SVI.
 
     Source: docs/METHOD.md, 5.3: in bf16, and in tiles, still backgrounds gather artefacts that SVI cannot correct.
     """
-    if not layout.in_latent_space and vae.vae_dtype is not torch.float32:
-        logging.warning("SVI Generate: %s", rounding_warning(layout, vae.vae_dtype))
+    if layout.in_latent_space:
+        return
+    if vae_dtype is not torch.float32:
+        yield _rounding_warning(layout, vae_dtype)
+    if tiles is DecodeTiles.ALWAYS:
+        yield (
+            f"layout {layout.name!r} sends frames through the VAE between clips, and decode_tiles is 'always': the seams of "
+            "tiles add up in long videos. Use 'auto'."
+        )
 
 
-def rounding_warning(layout: Layout, vae_dtype: torch.dtype) -> str:
+def _rounding_warning(layout: Layout, vae_dtype: torch.dtype) -> str:
     """Return the warning about a VAE of `vae_dtype` under a layout that passes frames between clips."""
     dtype = str(vae_dtype).removeprefix("torch.")
     return (

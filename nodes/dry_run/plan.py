@@ -11,11 +11,9 @@ from ...svi_core.dry_run.picture import draw_estimate, draw_message
 from ...svi_core.dry_run.run_estimate import estimate_run
 from ...svi_core.dry_run.text import estimate_summary, estimate_text
 from ..bridge.clip_times import earlier_times
-from ..bridge.schemas import svi_schema
+from ..bridge.schemas import SUMMARY_KEY, svi_schema
 from ..look import as_image
 from .read_graph import read_requested_run
-
-SUMMARY_KEY = "svi_summary"  # web/js/plan_text.js shows it on the node
 
 
 class SVIPlan(io.ComfyNode):

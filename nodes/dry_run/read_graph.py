@@ -10,12 +10,13 @@ from ...svi_core.clips.clip_plan import ClipPlan, SeedMode
 from ...svi_core.clips.continuation import VideoStart
 from ...svi_core.clips.video_settings import VideoSettings
 from ...svi_core.dry_run.requested_run import RequestedRun
+from ...svi_core.schedule.spec import Schedule
 from ...svi_core.systems.layouts import Layout
 from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
 from ..bridge.queued_graph import GENERATE, QueuedGraph, graph_hash, require_full_denoise
 from ..bridge.run_path import run_path
-from ..bridge.vaes import rounding_warning
+from ..bridge.vaes import DecodeTiles, hand_over_warnings
 from ..conditioning import SVINamedAnchor, anchor_name
 from ..generate import SVIGenerate
 from ..lora import NONE
@@ -23,7 +24,7 @@ from .graph_reader import GraphReader
 from .read_controls import read_controls
 from .read_models import read_experts, read_layout, read_model_files, read_rows
 from .read_schedule import read_doubts, read_num_clips, read_schedule
-from .read_video import read_num_steps, read_output, read_size, read_start
+from .read_video import read_cfg, read_num_steps, read_output, read_size, read_start
 
 
 def read_requested_run(prompt: dict, plan_id: str, plan_only: bool) -> RequestedRun:
@@ -64,7 +65,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         layout,
         seed=0 if seed is None else seed,
         seed_mode=reader.required(loop, SVIGenerate, lambda seed_mode: SeedMode(seed_mode)),  # noqa: PLW0108 (it names the widget)
-        graph_hash=graph_hash(reader.graph.nodes, loop),
+        graph_hash=graph_hash(reader.graph.nodes, loop) + output.mark_of_clips(layout),
         seam=output.seam or measured_seam(layout),
         continues=start.plan_key if start else asked_start,
         num_clips_before=start.num_clips_made if start else 0,
@@ -86,7 +87,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         until_stopped=until_stopped,
         is_seed_known=is_seed_known,
         is_start_known=is_start_known,
-        cfg=reader.known(loop, SVIGenerate, lambda cfg: cfg),
+        cfg=read_cfg(reader, loop),
         num_extra_passes=sum(control.num_extra_passes for control in controls),
         num_steps=read_num_steps(reader, loop),
         size=size,
@@ -99,7 +100,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         lora_rows=tuple(name for row in rows for name, _ in row.sides if name != NONE),
         value_bytes=comfy.model_management.intermediate_dtype().itemsize,
         not_known=tuple(dict.fromkeys(reader.not_known)),
-        remarks=(*read_doubts(reader, loop), *_vae_warnings(layout)),
+        remarks=tuple(_remarks(reader, loop, schedule, layout, output.tiles)),
     )
 
 
@@ -117,9 +118,23 @@ def _results_past(graph: QueuedGraph, loop: str, plan_id: str) -> Iterator[str]:
         )
 
 
-def _vae_warnings(layout: Layout) -> Iterator[str]:
-    """Yield a warning if ComfyUI would run the VAE in low precision; this does not load it."""
+def _remarks(reader: GraphReader, loop: str, schedule: Schedule, layout: Layout, tiles: DecodeTiles) -> Iterator[str]:
+    yield from read_doubts(reader, loop)
+    yield from _vae_warnings(layout, tiles)
+    yield from _guider_warnings(reader.graph, loop, schedule)
+
+
+def _guider_warnings(graph: QueuedGraph, loop: str, schedule: Schedule) -> Iterator[str]:
+    """Yield a warning if the schedule sets cfg for clips that a guider may have no single cfg for."""
+    link = graph.link(loop, "guider")
+    if link is None or graph.class_of(link.node_id) == "CFGGuider":
+        return
+    if any(schedule.at(index).cfg is not None for index in range(len(schedule))):
+        yield f"the schedule sets cfg, but {graph.title(link.node_id)} guides: unless by one cfg, the run will fail."
+
+
+def _vae_warnings(layout: Layout, tiles: DecodeTiles) -> Iterator[str]:
+    """Yield a warning if ComfyUI would run the VAE in low precision or in tiles; this does not load it."""
     working_dtypes = [torch.bfloat16, torch.float16, torch.float32]  # of Wan's VAE
     dtype = comfy.model_management.vae_dtype(comfy.model_management.vae_device(), working_dtypes)
-    if not layout.in_latent_space and dtype is not torch.float32:
-        yield rounding_warning(layout, dtype)
+    return hand_over_warnings(layout, dtype, tiles)

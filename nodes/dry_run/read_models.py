@@ -8,7 +8,7 @@ from ...svi_core.files.safetensors_file import read_header
 from ...svi_core.systems.layouts import LAYOUTS, Layout
 from ...svi_core.systems.lora import expert_named_in, header_shapes, lora_keys
 from ...svi_core.systems.lora_variant import resolve_layout, variant_of_lora
-from ..bridge.applied_loras import loader_rows, svi_files_behind
+from ..bridge.applied_loras import loader_rows, merged_at, svi_files_behind
 from ..bridge.lora_patches import is_ignored
 from ..bridge.models import require_i2v_file
 from ..bridge.queued_graph import MODEL_INPUTS, checkpoint_names, find_model, model_files
@@ -52,7 +52,9 @@ def read_experts(
         uses = [*_loras_on(reader, loop, name, checkpoint), *_uses_of(rows, side == "low")]
         loras = tuple(_with_header(use, metadata.get(use.name, {})) for use in uses)
         known = {checkpoint, *(use.name for use in uses)}
-        experts.append(ExpertModel(side, checkpoint, loras, tuple(svi_files_behind(reader.graph, loop, name, known))))
+        likely = tuple(svi_files_behind(reader.graph, loop, name, known))
+        merged = merged_at(reader.graph, loop, name, checkpoint)
+        experts.append(ExpertModel(side, checkpoint, loras, likely, merged))
     return tuple(experts)
 
 

@@ -1,4 +1,4 @@
-"""Read a run's output settings, start, size and steps from the queued graph."""
+"""Read a run's output settings, start, size, steps and guidance from the queued graph."""
 
 from PIL import Image, UnidentifiedImageError
 
@@ -11,6 +11,7 @@ from ..bridge.queued_graph import Link, find_input
 from ..conditioning import SVIAnchorEncode
 from ..continuation import SVIContinueVideo, video_start
 from ..few_steps import SVIFewStepSigmas, num_few_steps
+from ..generate import SVIGenerate
 from ..output import OutputSettings, SVIOutput, output_settings
 from .graph_reader import STOCK, GraphReader
 
@@ -65,6 +66,20 @@ def read_num_steps(reader: GraphReader, loop: str) -> int | None:
     return None
 
 
+def read_cfg(reader: GraphReader, loop: str) -> float | None:
+    """Return the guidance scale of a run, or record it as not known and return None."""
+    link = reader.graph.link(loop, "guider")
+    if link is None:
+        return reader.known(loop, SVIGenerate, lambda cfg: cfg)
+    kind = reader.graph.class_of(link.node_id)
+    if kind == "BasicGuider":
+        return 1.0
+    if kind == "CFGGuider":
+        return reader.known(link.node_id, STOCK, lambda cfg: cfg)
+    reader.not_known.append(f"cfg: {reader.graph.title(link.node_id)} guides by settings of its own")
+    return None
+
+
 def read_size(reader: GraphReader, loop: str) -> tuple[int, int] | None:
     """Return (width, height) of the video in pixels, or record it as not known and return None.
 
@@ -75,7 +90,11 @@ def read_size(reader: GraphReader, loop: str) -> tuple[int, int] | None:
     if anchor is None:
         reader.not_known.append(f"size: the anchor comes from {reader.origin(loop, 'anchor')}")
         return None
-    asked = reader.known(anchor, SVIAnchorEncode, lambda width, height, size_rule: (width, height, SizeRule(size_rule)))
+    asked = reader.known(
+        anchor,
+        SVIAnchorEncode,
+        lambda width, height, size_rule, megapixels: (width, height, SizeRule(size_rule), megapixels),
+    )
     if asked is None:
         return None
     image = (1, 1) if asked[2] is SizeRule.EXACT else _image_size(reader, reader.graph.link(anchor, "image"))

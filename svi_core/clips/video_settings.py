@@ -24,6 +24,7 @@ class VideoSettings:
         max_frames: final length in frames, including the continued video; 0 for no limit.
         colour_strength: 0 (as generated) to 1 (the anchor's colours).
         sound: of the clips, from the first on; a continued video keeps its own sound.
+        mark: of frames that are decoded otherwise than the VAE does by itself, for the names of their files; "" for none.
         anchor_frame: request -> its anchor image [1, H, W, 3] in [0, 1]; needed if `colour_strength` is above 0.
     """
 
@@ -34,6 +35,7 @@ class VideoSettings:
     colour_strength: float = 0.0
     anchor_frame: Callable[[ClipRequest], torch.Tensor] | None = field(default=None, repr=False)
     sound: SoundTrack | None = None
+    mark: str = ""
 
     @property
     def clip_coding(self) -> VideoCoding:
@@ -49,9 +51,9 @@ class VideoSettings:
     @property
     def clip_tag(self) -> str:
         """A short name for how the clips are shown and encoded."""
-        if self.start is None or self.start.shown_size == self.start.clip_size:
-            return self.clip_coding.tag
-        return f"{'x'.join(map(str, self.start.shown_size))}-{self.clip_coding.tag}"
+        is_cut = self.start is not None and self.start.shown_size != self.start.clip_size
+        size = "x".join(map(str, self.start.shown_size)) if self.start is not None and is_cut else ""
+        return "-".join(part for part in (size, self.mark, self.clip_coding.tag) if part)
 
     def shown(self, frames: torch.Tensor) -> torch.Tensor:
         """Return the part of `frames` [T, H, W, 3] that is shown: as large as the continued video."""

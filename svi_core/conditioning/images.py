@@ -11,6 +11,8 @@ from torch.nn.functional import interpolate
 from ..geometry import SIZE_MULTIPLE, require_frame_size
 
 MAX_SIDE = 16384  # pixels; no GPU has room for more
+MEGAPIXEL = 1024 * 1024  # pixels, as ComfyUI's own nodes count them
+TRAINED_MEGAPIXELS = 0.38  # 832 x 480
 
 
 class SizeRule(StrEnum):
@@ -19,6 +21,7 @@ class SizeRule(StrEnum):
     EXACT = "exact"
     FIT_WIDTH = "fit width"
     FIT_AREA = "fit area"
+    MEGAPIXELS = "megapixels"
 
 
 class ResizeMode(StrEnum):
@@ -28,12 +31,15 @@ class ResizeMode(StrEnum):
     STRETCH = "stretch"
 
 
-def video_size(image_width: int, image_height: int, width: int, height: int, rule: SizeRule) -> tuple[int, int]:
+def video_size(
+    image_width: int, image_height: int, width: int, height: int, rule: SizeRule, megapixels: float = TRAINED_MEGAPIXELS
+) -> tuple[int, int]:
     """Return (width, height) in pixels of the video made from an image of `image_width` x `image_height`.
 
     EXACT takes `width` x `height`. FIT_WIDTH keeps the image's size unless it is wider than `width`, then scales it to
     that width, as the released code does. FIT_AREA keeps the aspect ratio at about `width * height` pixels, which suits
-    portraits. The last two round down to multiples of 16.
+    portraits. These two round down to multiples of 16. MEGAPIXELS keeps the aspect ratio at about `megapixels`, and rounds to
+    the nearest multiples of 16.
 
     Raises:
         ValueError: Wan cannot take the resulting size; the message names both sizes.
@@ -44,8 +50,10 @@ def video_size(image_width: int, image_height: int, width: int, height: int, rul
     if rule is SizeRule.FIT_WIDTH:
         scale = min(1.0, width / image_width)
     else:
-        scale = (width * height / (image_width * image_height)) ** 0.5
-    width, height = (int(side * scale + 1e-6) // SIZE_MULTIPLE * SIZE_MULTIPLE for side in (image_width, image_height))
+        area = megapixels * MEGAPIXEL if rule is SizeRule.MEGAPIXELS else width * height
+        scale = (area / (image_width * image_height)) ** 0.5
+    to_whole = round if rule is SizeRule.MEGAPIXELS else int
+    width, height = (SIZE_MULTIPLE * to_whole((side * scale + 1e-6) / SIZE_MULTIPLE) for side in (image_width, image_height))
     if not SIZE_MULTIPLE <= min(width, height) <= max(width, height) <= MAX_SIDE:
         raise ValueError(
             f"the image has {image_width} x {image_height} pixels, which {rule.value!r} makes a video of "
@@ -53,6 +61,12 @@ def video_size(image_width: int, image_height: int, width: int, height: int, rul
             "crop the image, or choose size_rule exact."
         )
     return width, height
+
+
+def size_text(image_width: int, image_height: int, width: int, height: int) -> str:
+    """Return one line about a video of `width` x `height` pixels made from an image of `image_width` x `image_height`."""
+    megapixels = width * height / MEGAPIXEL
+    return f"{width} x {height} pixels ({megapixels:.2f} megapixels), from an image of {image_width} x {image_height}"
 
 
 def resize_images(images: torch.Tensor, width: int, height: int, mode: ResizeMode) -> torch.Tensor:

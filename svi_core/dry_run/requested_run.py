@@ -8,6 +8,7 @@ from ..store.clip_times import ClipWork
 from ..systems.applied_loras import AppliedLora, ExpertLoras
 from ..systems.lora import expert_named_in
 from ..systems.lora_variant import LoraVariant
+from ..systems.merged_files import Merged
 from ..video.video_file import VideoCoding
 
 
@@ -58,12 +59,14 @@ class ExpertModel:
         file: name of the checkpoint; None if unknown.
         loras: its LoRAs, in order.
         likely: LoRAs of SVI that may come by a switch or in a list, which only a run follows.
+        merged: what is merged into its weights.
     """
 
     expert: str
     file: str | None
     loras: tuple[LoraUse, ...] = ()
     likely: tuple[AppliedLora, ...] = ()
+    merged: Merged = Merged()
 
     @property
     def named_for(self) -> str | None:
@@ -74,7 +77,7 @@ class ExpertModel:
     def on_it(self) -> ExpertLoras:
         """Its LoRAs as a run tells them."""
         uses = ((use.name, use.strength, use.variant, 0 if use.changes_nothing else None) for use in self.loras)
-        return ExpertLoras(self.expert, self.file, (*(AppliedLora(*use) for use in uses), *self.likely))
+        return ExpertLoras(self.expert, (*(AppliedLora(*use) for use in uses), *self.likely), self.merged)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -92,7 +92,7 @@ def _missing_loras(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator
 
 def _experts(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
     experts = run.experts
-    if len(experts) == 1 and experts[0].named_for is not None:
+    if len(experts) == 1 and experts[0].named_for is not None and not experts[0].merged.is_merge:
         other = "low" if experts[0].named_for == "high" else "high"
         yield (
             f"{experts[0].file} is the {experts[0].named_for}-noise expert of Wan 2.2, but the {other}-noise one is not "
@@ -109,7 +109,8 @@ def _experts(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
 def _loras(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:
     for expert in run.experts:
         side = expert.expert if expert.expert != "model" else expert.named_for
-        for lora in expert.loras:
+        is_open = expert.expert == "model" and (expert.merged.is_merge or expert.file is None)  # may hold both experts
+        for lora in () if is_open else expert.loras:
             if lora.strength and lora.named_for not in (None, side):
                 where = "a model without experts" if side is None else f"the {side}-noise expert"
                 yield f"{lora.name} says it is for the {lora.named_for}-noise expert, but it is applied to {where}."

@@ -9,7 +9,8 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from .layouts import Layout
-from .lora_variant import LoraVariant, variant_of_lora
+from .lora_variant import LoraVariant
+from .merged_files import Merged
 
 _INPUTS = {"model": "model", "high": "model", "low": "model_low_noise"}
 _SIDES = {"model": "model", "high": "high noise", "low": "low noise"}
@@ -24,12 +25,14 @@ class AppliedLora:
         strength: None if not known, or not the same for all weights.
         variant: the SVI system that its name or header says it was trained for.
         num_weights: weights of the transformer that it changes; None if not known.
+        is_merge: it is no LoRA, but another model that is merged into this one, with what is on that one.
     """
 
     name: str
     strength: float | None
     variant: LoraVariant | None = None
     num_weights: int | None = None
+    is_merge: bool = False
 
     @property
     def acts(self) -> bool:
@@ -41,7 +44,8 @@ class AppliedLora:
         strength = "" if self.strength is None else f" at {self.strength:g}"
         if self.name and self.strength and self.num_weights == 0:
             return f"{self.name}{strength} (changes nothing)"
-        return self.name + strength if self.name else f"a LoRA of another node{strength}{weights}"
+        kind = "another model, merged" if self.is_merge else "a LoRA of another node"
+        return self.name + strength if self.name else f"{kind}{strength}{weights}"
 
 
 @dataclass(frozen=True)
@@ -50,28 +54,29 @@ class ExpertLoras:
 
     Attributes:
         expert: "model" for a model without experts, else "high" or "low".
-        file: name of the model's file, or None.
         loras: in the order in which they are applied.
+        merged: what is merged into its weights.
     """
 
     expert: str
-    file: str | None
     loras: tuple[AppliedLora, ...]
+    merged: Merged = Merged()
 
     @property
     def has_svi(self) -> bool:
-        """Whether a LoRA that acts, or the model's file, says that it is SVI's."""
-        is_merged = self.file is not None and variant_of_lora(self.file, {}) is not None
-        return is_merged or any(lora.acts and lora.variant for lora in self.loras)
+        """Whether a LoRA that acts, or one in the model's weights, is known to be SVI's."""
+        return self.merged.variant is not None or any(lora.acts and lora.variant for lora in self.loras)
 
     @property
     def doubt(self) -> str:
-        """Why no SVI LoRA is known to act on it, as a clause that ends with "on"."""
-        acting = [str(lora) for lora in self.loras if lora.acts]
+        """Why no SVI LoRA is known to act on it, as a clause that ends with "on" or "into"."""
+        acting = [lora for lora in self.loras if lora.acts]
         lost = [lora.name for lora in self.loras if lora.strength and not lora.acts]
         if lost:
             return f"the node that applies {', '.join(lost)} finds none of its weights on"
-        return f"nothing says that a LoRA of SVI is among {', '.join(acting)} on" if acting else "no LoRA is on"
+        if self.merged.is_merge or any(lora.is_merge for lora in acting):
+            return "it cannot be told whether a LoRA of SVI is merged into"
+        return f"nothing says that a LoRA of SVI is among {', '.join(map(str, acting))} on" if acting else "no LoRA is on"
 
 
 def loras_at_a_glance(experts: Iterable[ExpertLoras]) -> str:

@@ -29,7 +29,7 @@ def test_totals_and_warnings_stand_on_the_node(front_end, comfy_server, referenc
     front_end.page.evaluate("graph => app.loadApiJson(graph, 'plan')", numbered(graph))
     front_end.run()
     front_end.command("Comfy.Canvas.FitView")
-    plan = front_end.page.locator(".svi-plan")
+    plan = front_end.page.locator(".svi-text.SVIPlan")
     for words in ("3 clips, 17 frames", "0 of 3 clips reused", "3 warnings"):
         plan.get_by_text(words).wait_for()
     assert plan.evaluate("element => element.offsetHeight") > 150, "legible"

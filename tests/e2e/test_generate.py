@@ -59,6 +59,46 @@ def test_one_model_without_experts_equals_the_unrolled_graph(comfy_server, refer
     assert torch.equal(found, latent(comfy_server, outputs, "latent1"))
 
 
+def test_a_cfg_guider_gives_the_clips_of_cfg_bit_for_bit_and_another_guider_its_own(comfy_server, reference_image):
+    """Its model and prompts are not the run's; ComfyUI caches it, so the second run finds it as the first left it."""
+    image = comfy_server.add_input(reference_image)
+    latents, folders = {}, {}
+    for name, guider in {
+        "cfg": None,
+        "CFGGuider": node("CFGGuider", positive=["other", 0], negative=["other", 0], cfg=2.0),
+        "again": node("CFGGuider", positive=["other", 0], negative=["other", 0], cfg=2.0),
+        "PerpNegGuider": node(
+            "PerpNegGuider",
+            positive=["other", 0],
+            negative=["other", 0],
+            empty_conditioning=["other", 0],
+            cfg=2.0,
+            neg_scale=0.5,
+        ),
+    }.items():
+        graph = loop_graph(image, clips=2, filename_prefix=f"svi/guided/{name}")
+        if guider:
+            graph["other"] = node("CLIPTextEncode", clip=["clip", 0], text="")
+            graph["guider"] = guider
+            guider["inputs"]["model"] = ["model", 0]
+            graph["generate"]["inputs"] |= {"guider": ["guider", 0], "cfg": 7.0}
+        latents[name] = latent(comfy_server, comfy_server.run(graph), "latent")
+        folders[name] = {path.stem for path in (run_folder(comfy_server, f"svi/guided/{name}") / "clips").glob("*.safetensors")}
+    assert torch.equal(latents["cfg"], latents["CFGGuider"]) and torch.equal(latents["cfg"], latents["again"])
+    assert not torch.equal(latents["cfg"], latents["PerpNegGuider"])
+    assert folders["CFGGuider"] == folders["again"] and not folders["CFGGuider"] & (folders["cfg"] | folders["PerpNegGuider"])
+
+
+def test_a_guider_whose_model_has_a_patch_of_its_own_is_refused_before_any_step(comfy_server, reference_image):
+    graph = loop_graph(comfy_server.add_input(reference_image), clips=1, filename_prefix="svi/guided/refused")
+    graph["patched"] = node("RescaleCFG", model=["model", 0], multiplier=0.7)
+    graph["guider"] = node("CFGGuider", model=["patched", 0], positive=["negative", 0], negative=["negative", 0], cfg=2.0)
+    graph["generate"]["inputs"]["guider"] = ["guider", 0]
+    with pytest.raises(ExecutionFailed, match=r"guider \(CFGGuider\) has a patch on its model \(sampler_cfg_function\)"):
+        comfy_server.run(graph)
+    assert not run_folder(comfy_server, "svi/guided/refused").exists()
+
+
 def test_seed_and_seed_mode_matter(comfy_server, reference_image):
     image = comfy_server.add_input(reference_image)
     made = {

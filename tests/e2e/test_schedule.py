@@ -175,6 +175,11 @@ def test_output_settings_reach_the_file_and_the_budget_keeps_the_video(comfy_ser
     kept = {path.name.split("-")[0].split(".")[0] for path in (folder / "clips").iterdir()}
     assert kept == {clip["key"] for clip in clips_of(comfy_server, "output")}
     assert count_frames(comfy_server.saved_file(outputs["saved"]["images"][0])) == 13
+    latents = {path.name: path.stat().st_ino for path in (folder / "clips").glob("*.safetensors")}
+    graph["output"]["inputs"].update(budget_gb=0.0, decode_tiles="always")
+    comfy_server.run(graph)
+    assert {path.name: path.stat().st_ino for path in (folder / "clips").glob("*.safetensors")} == latents
+    assert len(list((folder / "clips").glob("*-tiled-h264-*.mp4"))) == 2  # decoded again, not sampled again
 
 
 def test_filmstrip_and_drift_report_of_a_run(comfy_server, reference_image):

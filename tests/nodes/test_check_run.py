@@ -27,8 +27,8 @@ def load(comfy, tiny_models):
 
 
 @pytest.fixture(scope="module")
-def check(module, load, vae):
-    """Check a run of two clips; keywords replace its inputs, `text` the width of its prompts."""
+def make_run(module, load, vae):
+    """Return sampler and plan of a run of two clips; keywords replace its inputs, `text` the width of its prompts."""
     import comfy.samplers
 
     bridge, schedule = module("nodes.bridge"), module("svi_core.schedule.text").parse_schedule("a cat")
@@ -36,7 +36,7 @@ def check(module, load, vae):
     anchor = {"samples": bridge.vaes.encode_images(vae, image), bridge.latents.FRAMES_KEY: image}
     experts = {"model": load(HIGH), "model_low_noise": load(LOW)}
 
-    def run(text: int = 32, layout: str = "2.0 Pro", **changes):
+    def make(text: int = 32, layout: str = "2.0 Pro", **changes):
         made = module("svi_core.systems.layouts").make_layout(layout, num_frames=9)
         plan = module("svi_core.clips.clip_plan").ClipPlan(2, schedule, made)
         text_encoder = SimpleNamespace(
@@ -53,9 +53,15 @@ def check(module, load, vae):
             "cfg": 2.0,
             "boundary": 0.9,
         }
-        module("nodes.check_run").check_run(module("nodes.clip_sampler").ClipSampler(**inputs | changes), plan)
+        return module("nodes.clip_sampler").ClipSampler(**inputs | changes), plan
 
-    return run
+    return make
+
+
+@pytest.fixture(scope="module")
+def check(module, make_run):
+    """Check a run; keywords as for `make_run`."""
+    return lambda **changes: module("nodes.check_run").check_run(*make_run(**changes))
 
 
 def wan_of(model_class: str, transformer_class: str, **sizes):
@@ -96,6 +102,46 @@ def test_relatives_of_wan_with_36_input_channels_are_refused_by_what_they_are(ch
         bridge.models.require_i2v(relative, place)
     with pytest.raises(ValueError, match=f"^{place} is {found} "):
         check(**{place: relative})
+
+
+def test_tiles_enter_a_key_only_where_clips_continue_from_frames(make_run, module, load):
+    """Keys of runs without a choice are those of before: the choice is the last part, and only "always" has one."""
+    tiles, fingerprint = module("nodes.bridge.vaes").DecodeTiles, module("svi_core.files.fingerprint").fingerprint
+
+    def key(choice=tiles.AUTO, **run):
+        sampler, plan = make_run(**run)
+        sampler.tiles = choice
+        return fingerprint(sampler.determinants(plan.request(0)))
+
+    single = {"model": load(WAN21), "model_low_noise": None}
+    for run, counts in (({}, False), ({"layout": "Film"}, True), ({"layout": "2.0 Pro", **single}, True)):
+        assert key(**run) == key(tiles.NEVER, **run)
+        assert (key(tiles.ALWAYS, **run) != key(**run)) is counts, run
+
+
+def test_a_guider_is_checked_with_the_run_and_replaces_cfg_in_the_key(check, make_run, module, load):
+    import comfy.samplers
+
+    fingerprint = module("svi_core.files.fingerprint").fingerprint
+    model = make_run()[0].model
+
+    def guider(cfg, width=32, **more):
+        made = comfy.samplers.CFGGuider(model)
+        made.inner_set_conds({name: [[torch.zeros(1, 5, width), {}]] for name in ("positive", "negative", *more)})
+        made.set_cfg(cfg)
+        return made
+
+    def key(**run):
+        sampler, plan = make_run(**run)
+        return fingerprint(sampler.determinants(plan.request(0)))
+
+    check(guider=guider(2.0))
+    assert key(cfg=7.0, guider=guider(2.0)) == key(cfg=1.0, guider=guider(2.0)) != key(guider=guider(3.0))
+    assert key(cfg=2.0) not in (key(cfg=3.0), key(cfg=2.0, guider=guider(2.0)))
+    with pytest.raises(ValueError, match="guider's middle prompt is 48 wide, but model reads text embeddings 32 wide"):
+        check(guider=guider(2.0, width=48, middle=True))
+    with pytest.raises(ValueError, match="guider is a SimpleNamespace"):
+        check(guider=SimpleNamespace())
 
 
 def test_a_text_to_video_model_is_refused(check, load):

@@ -67,6 +67,13 @@ def test_anchor_is_each_image_alone_as_a_video_of_one_frame(pack, vae):
     assert torch.equal(resized, images)
 
 
+def test_the_anchor_node_says_the_size_that_it_chose(pack, vae):
+    image = torch.rand(1, 90, 160, 3)
+    made = pack.nodes.SVIAnchorEncode.execute(vae, image, 832, 480, "megapixels", "crop", megapixels=0.01)
+    assert made.args[0]["samples"].shape == (1, 16, 1, 10, 18) and made.args[2:] == (144, 80)
+    assert made.ui == {"svi_summary": ("144 x 80 pixels (0.01 megapixels), from an image of 160 x 90",)}
+
+
 def test_motion_from_images_is_the_last_slot_of_the_whole_clip(pack, vae):
     frames = torch.rand(13, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     motion = pack.nodes.SVIMotionLatent.execute("4", images=frames, vae=vae).args[0]

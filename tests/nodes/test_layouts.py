@@ -1,8 +1,8 @@
 """SVI Layout: what it offers, gives and refuses, and that its help page says what the tables say."""
 
+import re
 import sys
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,9 +66,17 @@ def list_by_page(variants):
     return sorted(variants, key=lambda name: (variants[name].boundary is None, list(variants).index(name)))
 
 
-def test_a_vae_in_half_precision_is_told_to_the_log_where_frames_go_through_it(pack, core, caplog):
+@pytest.mark.parametrize(
+    ("dtype", "name", "tiles", "told"),
+    [
+        (torch.bfloat16, "Shot", "auto", ["runs in bfloat16.*--fp32-vae"]),
+        (torch.float32, "Shot", "never", []),
+        (torch.float32, "Shot", "always", ["decode_tiles is 'always'.*Use 'auto'"]),
+        (torch.float16, "Film", "always", ["runs in float16", "the seams of tiles add up"]),
+        (torch.bfloat16, "2.0 Pro", "always", []),
+    ],
+)
+def test_a_vae_in_half_precision_or_tiles_is_told_where_frames_go_through_it(pack, core, dtype, name, tiles, told):
     vaes = sys.modules[f"{pack.__name__}.nodes.bridge.vaes"]
-    for dtype, name, told in ((torch.bfloat16, "Shot", 1), (torch.float32, "Shot", 0), (torch.bfloat16, "2.0 Pro", 0)):
-        caplog.clear()
-        vaes.warn_of_rounding(SimpleNamespace(vae_dtype=dtype), core["layouts"].LAYOUTS[name])
-        assert sum("runs in bfloat16" in record.message and "--fp32-vae" in record.message for record in caplog.records) == told
+    warnings = list(vaes.hand_over_warnings(core["layouts"].LAYOUTS[name], dtype, vaes.DecodeTiles(tiles)))
+    assert len(warnings) == len(told) and all(re.search(words, warning) for words, warning in zip(told, warnings, strict=True))

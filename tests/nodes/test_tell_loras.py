@@ -113,3 +113,50 @@ def test_two_loaders_of_which_one_changed_nothing_still_cause_a_warning(tell, mo
     }
     _, warning = tell(with_stock(model, loras / SHOT), graph=graph)
     assert "nothing says that a LoRA of SVI is among a LoRA of another node at 1 (1 weights) on model" in warning
+
+
+def test_a_model_that_is_merged_causes_no_claim_that_a_lora_is_missing(tell, pack, model, tiny_models, loras):
+    """Core's ModelMergeSimple patches lists, of the other model's weight and of what is on it; its LoRAs have no names then."""
+    from comfy_extras.nodes_model_merging import ModelMergeSimple
+
+    lora_path(loras, PRO, [Q])
+    other = load_diffusion_model(tiny_models, LOW)
+    graph = {
+        "0": node("UNETLoader", unet_name="a.safetensors"),
+        "1": node("UNETLoader", unet_name="b.safetensors"),
+        "2": node("ModelMergeSimple", model1=["0", 0], model2=["1", 0], ratio=0.75),
+        "run": node("SVIGenerate", model=["2", 0]),
+    }
+    (merged,) = ModelMergeSimple().merge(model, other, 0.75)
+    cannot_tell = "SVI Generate: it cannot be told whether a LoRA of SVI is merged into model, but"
+    line, warning = tell(merged, graph=graph)
+    assert line.startswith("SVI Generate: LoRAs: model: another model, merged at 0.25 (") and warning.startswith(cannot_tell)
+    assert tell(merged)[1].startswith(cannot_tell)  # without a graph its patches say so
+    (with_lora,) = ModelMergeSimple().merge(model, with_stock(other, loras / PRO), 0.75)
+    behind = graph | {
+        "3": node("LoraLoaderModelOnly", model=["1", 0], lora_name=PRO, strength_model=1.0),
+        "2": node("ModelMergeSimple", model1=["0", 0], model2=["3", 0], ratio=0.75),
+    }
+    assert len(tell(with_lora, graph=behind)) == 1, "no warning: the file is behind the merge"
+    named = graph | {
+        "4": node("LoraLoaderModelOnly", model=["2", 0], lora_name=PRO, strength_model=0.25),
+        "run": node("SVIGenerate", model=["4", 0]),
+    }
+    assert f"{PRO} at 0.25" in tell(with_stock(merged, loras / PRO, 0.25), graph=named)[0]  # not taken for the merge
+
+
+def test_a_file_that_a_save_node_wrote_is_not_said_to_lack_the_lora(tell, pack, model, tmp_path, monkeypatch):
+    """ModelSave puts the graph into the header, where a LoRA of SVI has its name."""
+    import json
+
+    import folder_paths
+    import torch
+    from safetensors.torch import save_file
+
+    monkeypatch.setitem(folder_paths.folder_names_and_paths, "diffusion_models", ([str(tmp_path)], {".safetensors"}))
+    graph = {"0": node("UNETLoader", unet_name="mix.safetensors"), "run": node("SVIGenerate", model=["0", 0])}
+    for lora, told in ((PRO, []), ("style.safetensors", ["it cannot be told whether a LoRA of SVI is merged into model"])):
+        made = {"1": node("LoraLoaderModelOnly", lora_name=lora), "2": node("ModelSave", model=["1", 0])}
+        save_file({"weight": torch.zeros(1)}, tmp_path / "mix.safetensors", {"prompt": json.dumps(made)})
+        _, *warnings = tell(model, graph=graph)
+        assert len(warnings) == len(told) and all(words in line for words, line in zip(told, warnings, strict=True))

@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 SIZES = {"dim": 64, "ffn_dim": 96, "num_heads": 2, "num_layers": 3, "text_dim": 32}
 HEADER = {"config": json.dumps({"transformer": {"num_heads": SIZES["num_heads"], "text_dim": SIZES["text_dim"]}})}
-STORAGES = ("fp32", "bf16", "fp8", "fp8_scaled")
+STORAGES = ("fp32", "bf16", "fp8", "fp8_scaled", "int8")
 NUM_LAYERS = SIZES["num_layers"] * 10
 
 
@@ -42,6 +42,7 @@ def write_all(folder: Path) -> None:
     scaled, layers = scaled_fp8(weights)
     quantization = json.dumps({"format_version": "1.0", "layers": layers})
     save_file(scaled, folder / "fp8_scaled.safetensors", HEADER | {"_quantization_metadata": quantization})
+    save_file(int8(weights), folder / "int8.safetensors", HEADER)
     save_file(transformer_weights("i2v"), folder / "wan21_i2v.safetensors", HEADER)
     save_file(transformer_weights(in_dim=16), folder / "t2v.safetensors", HEADER)
 
@@ -58,6 +59,19 @@ def scaled_fp8(weights: dict[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor
         else:
             scaled[key] = value.half()
     return scaled, layers
+
+
+def int8(weights: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Return the weights with the blocks' matrices as INT8 codes, one scale per row, as ComfyUI stores them."""
+    stored, config = {}, torch.tensor(list(json.dumps({"format": "int8_tensorwise"}).encode()), dtype=torch.uint8)
+    for key, value in weights.items():
+        if _is_block_matrix(key, value):
+            scale, layer = value.abs().amax(1, keepdim=True) / 127, key.removesuffix("weight")
+            codes = (value / scale).round().to(torch.int8)
+            stored |= {key: codes, f"{layer}weight_scale": scale, f"{layer}comfy_quant": config.clone()}
+        else:
+            stored[key] = value.half()
+    return stored
 
 
 def _fp8_matrix(key: str, value: torch.Tensor) -> torch.Tensor:

@@ -1,5 +1,6 @@
 """How the model runs on this machine: dtypes, matrix multiplication and attention kernels, found by tracing one block."""
 
+import itertools
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from training.model.adapters import LoraAdapters
 from training.model.backbone import TEXT_TOKENS, Backbone
 
 
@@ -49,6 +51,41 @@ def describe_execution(backbone: Backbone, num_tokens: int = 256) -> Execution:
 
 def _traced_operators(backbone: Backbone, num_tokens: int) -> set[str]:
     """Return the names of the operators that one block's forward and backward call."""
+    with torch.autograd.profiler.profile(use_kineto=False) as trace, torch.enable_grad():
+        _run_block(backbone, 0, num_tokens).sum().backward()
+    return {event.key.removeprefix("aten::") for event in trace.key_averages() if "::" in event.key}
+
+
+def require_lora_runs(backbone: Backbone, lora: LoraAdapters) -> None:
+    """Check that ComfyUI calls every layer that carries a pair of `lora`: only then is the pair's term added.
+
+    A ComfyUI may fold a layer into another operation, as 0.33 does with INT8 layers outside training. One block of each
+    combination of stored dtypes runs, as in training and as in sample videos; it moves to the device. Call it before
+    :meth:`Backbone.use_memory`.
+
+    Raises:
+        ValueError: a layer is not called.
+    """
+    first_of_kind: dict[tuple[str, ...], int] = {}
+    for index, block in enumerate(backbone.transformer.blocks):
+        first_of_kind.setdefault(tuple(map(_storage_of, _linear_weights(block))), index)
+    called: set[str] = set()
+    marks = [pair.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name, pair in lora.pairs.items()]
+    for index, has_graph in itertools.product(first_of_kind.values(), (True, False)):
+        called.clear()
+        with torch.set_grad_enabled(has_graph):
+            _run_block(backbone, index, num_tokens=8)
+        if missed := [name for name in lora.pairs if name.startswith(f"blocks.{index}.") and name not in called]:
+            raise ValueError(
+                f"this ComfyUI computes {missed[0]} of {backbone.name} without calling the layer, so a LoRA on it would do "
+                "nothing: leave it out of lora.targets, use another file of the model, or use another version of ComfyUI."
+            )
+    for mark in marks:
+        mark.remove()
+
+
+def _run_block(backbone: Backbone, index: int, num_tokens: int) -> Tensor:
+    """Return the output of a block for random tokens, which require gradients where they are enabled."""
     transformer = backbone.transformer
     x = torch.zeros(1, num_tokens, transformer.dim, device=backbone.device, dtype=backbone.compute_dtype)
     x.normal_(generator=torch.Generator(backbone.device).manual_seed(0))
@@ -57,13 +94,9 @@ def _traced_operators(backbone: Backbone, num_tokens: int) -> set[str]:
     options = {"optimized_attention_override": backbone.attend}
     context_img_len = 257 if backbone.needs_clip_vision else None
     context = x[:, :1].expand(1, TEXT_TOKENS + (context_img_len or 0), -1).contiguous()
-    with torch.autograd.profiler.profile(use_kineto=False) as trace, torch.enable_grad():
-        tokens = x.requires_grad_()
-        out = transformer.blocks[0].to(backbone.device)(
-            tokens, e=e, freqs=freqs, context=context, context_img_len=context_img_len, transformer_options=options
-        )
-        out.sum().backward()
-    return {event.key.removeprefix("aten::") for event in trace.key_averages() if "::" in event.key}
+    return transformer.blocks[index].to(backbone.device)(
+        x.requires_grad_(), e=e, freqs=freqs, context=context, context_img_len=context_img_len, transformer_options=options
+    )
 
 
 def _linear_weights(module: nn.Module) -> Iterator[Tensor]:

@@ -80,8 +80,19 @@ def load_backbone(
         transformer.to(device)
     else:
         _place_outside_blocks(transformer, device)
-    comfy.model_management.in_training = True  # ComfyUI's fused rotary embedding has no backward
+    _enter_training_mode()
+    transformer.register_forward_pre_hook(_enter_training_mode)
     return Backbone(transformer, model, device, compute_dtype, path.name, large_file_fingerprint(path), attention)
+
+
+def _enter_training_mode(*_) -> None:
+    """Make ComfyUI avoid what training cannot use, in sample videos and validation too.
+
+    Outside this mode its rotary embedding has no backward, and from 0.33 on its INT8 layers may be folded into the operation
+    before them, which calls no hook: their LoRA would be silently left out. The mode is one flag of the process, which others
+    may reset, so each pass sets it again.
+    """
+    comfy.model_management.in_training = True
 
 
 def _load_model(path: Path, options: dict) -> nn.Module:

@@ -15,7 +15,7 @@ from training.method.trainer import ExampleSource, Trainer
 from training.model.adapters import LoraAdapters, expand_targets
 from training.model.backbone import Backbone
 from training.model.comfy_runtime import find_model
-from training.model.execution import describe_execution
+from training.model.execution import describe_execution, require_lora_runs
 from training.model.loading import load_backbone, load_speech_layers
 from training.model.pose_encoder import TrainedPoses, start_pose_encoder
 from training.model.start_lora import StartLora, read_start_lora
@@ -128,6 +128,7 @@ def assemble(
         generator=stream(config.seed, 0, 0, "lora"),
         device=backbone.device,
     )
+    require_lora_runs(backbone, lora)
     backbone.use_memory(lora.parameters()[0], config.memory)
     num_steps = config.loop.steps or math.ceil(config.loop.epochs * len(data) / config.loop.examples_per_step(group.size))
     banks = _make_banks(config, group, num_steps, run)

@@ -138,6 +138,15 @@ def test_second_run_makes_nothing_and_gives_the_same_frames(tmp_path):
     assert again == first and torch.equal(latent, same) and np.array_equal(moments(again), frames)
 
 
+def test_marked_segments_stand_beside_the_others(tmp_path):
+    run(tmp_path)
+    plain = set((tmp_path / "clips").glob("*.mp4"))
+    run(tmp_path, settings=VideoSettings(mark="tiled"))
+    marked = set((tmp_path / "clips").glob("*.mp4")) - plain
+    assert len(marked) == len(plain) == 3 and all("-tiled-h264-" in path.name for path in marked)
+    assert {path.name.replace("tiled-", "") for path in marked} == {path.name for path in plain}
+
+
 def test_a_changed_prompt_costs_that_clip_and_later_ones_and_the_earlier_take_stays(tmp_path):
     original, _, _ = run(tmp_path)
     other, _, maker = run(tmp_path, text=STORY.replace("two", "another"))
@@ -154,6 +163,7 @@ def test_a_changed_prompt_costs_that_clip_and_later_ones_and_the_earlier_take_st
         ({"num_clips": 5}, [3, 4]),
         ({"num_clips": 2}, []),
         ({"settings": VideoSettings(VideoCoding(crf=30))}, []),
+        ({"settings": VideoSettings(mark="tiled")}, []),
         ({"text": STORY + "\n\nfour"}, []),
         ({"text": STORY.replace("two", "[cfg 3]\ntwo")}, [1, 2]),
         ({"text": STORY.replace("two", "[hold 5]\ntwo")}, []),

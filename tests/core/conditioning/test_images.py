@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from svi_core.conditioning.images import ResizeMode, SizeRule, resize_images, video_size
+from svi_core.conditioning.images import ResizeMode, SizeRule, resize_images, size_text, video_size
 
 
 @pytest.mark.parametrize(
@@ -18,6 +18,29 @@ def test_size_rules(image, asked, rule, size):
     assert video_size(*image, *asked, rule) == size
 
 
+@pytest.mark.parametrize(
+    ("image", "megapixels", "size"),
+    [
+        ((1920, 1080), 0.38, (848, 480)),  # 841.7 x 473.4: each to the nearest multiple of 16
+        ((832, 480), 0.38, (832, 480)),
+        ((1204, 2150), 0.38, (480, 848)),
+        ((1000, 1000), 1.0, (1024, 1024)),
+        ((640, 360), 0.88, (1280, 720)),  # smaller images are enlarged
+    ],
+)
+def test_megapixels_keep_the_aspect_ratio(image, megapixels, size):
+    """The size nearest to the asked one: never off by more than half of 16 pixels a side."""
+    width, height = video_size(*image, 512, 512, SizeRule.MEGAPIXELS, megapixels)
+    assert (width, height) == size
+    scale = (megapixels * 1024 * 1024 / (image[0] * image[1])) ** 0.5
+    assert abs(width - image[0] * scale) <= 8 and abs(height - image[1] * scale) <= 8
+
+
+def test_the_node_s_line_names_both_sizes():
+    expected = "848 x 480 pixels (0.39 megapixels), from an image of 1920 x 1080"
+    assert size_text(1920, 1080, 848, 480) == expected
+
+
 def test_sizes_that_wan_cannot_take_are_refused():
     with pytest.raises(ValueError, match="video width is 830"):
         video_size(100, 100, 830, 480, SizeRule.EXACT)
@@ -31,6 +54,7 @@ def test_sizes_that_wan_cannot_take_are_refused():
         ((20_000, 20), SizeRule.FIT_AREA, "19984 x 20"),
         ((10, 100_000), SizeRule.FIT_WIDTH, "10 x 100000"),
         ((1, 1), SizeRule.FIT_WIDTH, "1 x 1"),
+        ((100_000, 10), SizeRule.MEGAPIXELS, "63124 x 6"),
     ],
 )
 def test_an_image_whose_shape_no_video_can_have_is_refused_with_both_sizes(image, rule, made):

@@ -18,6 +18,7 @@ from svi_core.store.records import read_records
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout
 from svi_core.systems.lora_variant import variant_of_lora
+from svi_core.systems.merged_files import Merged
 from svi_core.video.video_file import VideoCoding
 from tests.core.fakes import FakeMaker, generate_clips
 
@@ -217,6 +218,7 @@ def test_a_run_as_trained_gives_no_warning():
         (TEXT, {"experts": (ExpertModel("model", HIGH.file),)}, "high-noise expert of Wan 2.2, but the low-noise one is not"),
         (TEXT, {"experts": (replace(HIGH, file=LOW.file), replace(LOW, file=HIGH.file))}, "used as the high-noise one"),
         (TEXT, {"experts": (HIGH, replace(LOW, file=HIGH.file))}, "are the same file"),
+        (TEXT, {"experts": (ExpertModel("model", "mix.safetensors", merged=Merged(True)),)}, "it cannot be told whether"),
         (TEXT, {"experts": (replace(HIGH, loras=(LoraUse("svi_LOW", 1.0, "low"),)), LOW)}, "is applied to the high-noise"),
         (TEXT, {"experts": (replace(HIGH, loras=(SVI, DISTILLED)), LOW)}, "cfg is above 1 in clip 1 to 3, but lightx2v_HIGH"),
         (TEXT, {"experts": (replace(HIGH, loras=(SHOT,)), LOW)}, "is for SVI Shot (its name says so), but the layout is"),
@@ -251,7 +253,9 @@ def test_each_warning_is_given_once(text, facts, words):
         (TEXT, {"cfg": 1.0, "experts": (replace(HIGH, loras=(SVI, DISTILLED)), LOW)}),
         (TEXT, {"experts": (replace(HIGH, loras=(SVI, replace(DISTILLED, strength=0.0))), LOW)}),
         (TEXT, {"experts": (ExpertModel("model", "wan2.1_i2v_480p_14B_fp16.safetensors", (SVI,)),)}),
-        (TEXT, {"experts": (ExpertModel("model", "wan2.1_svi_v2_pro_merged.safetensors"),)}),
+        (TEXT, {"experts": (ExpertModel("model", "wan2.1_mix.safetensors", merged=Merged(True, SVI.variant)),)}),
+        (TEXT, {"experts": (replace(HIGH, expert="model", merged=Merged(True)),)}),  # a node joins both experts
+        (TEXT, {"experts": (ExpertModel("model", None, (replace(SVI, named_for="high"),)),)}),
         (TEXT, {"is_seed_known": False, "cfg": None, "size": None, "num_steps": None}),
     ],
 )  # fmt: skip

@@ -54,6 +54,31 @@ def test_memory_too_small_even_for_tiles_is_told_with_the_size(bridge, vae, monk
         list(bridge.vaes.decode_chunks(vae, torch.zeros(1, 16, 6, 4, 6)))
 
 
+def test_tiles_by_choice_are_comfyui_s_own_over_the_whole_length(bridge, vae, caplog):
+    latent = torch.randn(1, 16, 3, 40, 6, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        frames = torch.cat(list(bridge.vaes.decode_chunks(vae, latent, bridge.vaes.DecodeTiles.ALWAYS)))
+        expected = vae.decode_tiled(latent, tile_x=32, tile_y=32, overlap=8, tile_t=3, overlap_t=1)[0]
+        whole = vae.decode(latent)[0]
+    assert torch.equal(frames, expected) and not torch.equal(frames, whole) and "out of memory" not in caplog.text
+
+
+@pytest.mark.parametrize("error", OUT_OF_MEMORY, ids=lambda error: type(error).__name__)
+def test_never_in_tiles_ends_with_the_size_and_the_choice(bridge, vae, monkeypatch, error):
+    def failing(*_, **__):
+        yield torch.zeros(1, 48, 32, 3)
+        raise error
+
+    monkeypatch.setattr(bridge.vaes, "_decode_causally", failing)
+    monkeypatch.setattr(vae, "decode_tiled", lambda *_, **__: pytest.fail("tiles"))
+    chunks = bridge.vaes.decode_chunks(vae, torch.zeros(1, 16, 6, 4, 6), bridge.vaes.DecodeTiles.NEVER)
+    assert next(chunks).shape == (1, 48, 32, 3)
+    with pytest.raises(
+        type(error), match="decoding a clip of 21 frames of 48 x 32 pixels: .*set decode_tiles of SVI Output to auto"
+    ):
+        next(chunks)
+
+
 def test_other_errors_in_the_decode_are_not_swallowed(bridge, vae, monkeypatch):
     def failing(vae, samples):
         raise RuntimeError("a bug")

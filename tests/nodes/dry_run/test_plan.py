@@ -116,6 +116,31 @@ def test_primitives_are_followed_and_other_nodes_are_named(graph, read_run, targ
     assert known(found) is None and found.not_known == (f"{name}: comes from Compute (node source)",)
 
 
+@pytest.mark.parametrize(
+    ("guider", "cfg", "not_known"),
+    [
+        (node("CFGGuider", model=["model", 0], cfg=3.5), 3.5, ()),
+        (node("BasicGuider", model=["model", 0]), 1.0, ()),
+        (
+            node("ScheduledCFG", model=["model", 0], cfg=3.5),
+            None,
+            ("cfg: ScheduledCFG (node guider) guides by settings of its own",),
+        ),
+    ],
+)
+def test_a_guider_decides_in_place_of_cfg(graph, read_run, guider, cfg, not_known):
+    graph["guider"] = guider
+    found = read_run(change(graph, "generate", guider=["guider", 0]))
+    assert (found.cfg, found.not_known) == (cfg, not_known)
+    assert [(expert.expert, expert.file) for expert in found.experts] == [("high", HIGH), ("low", LOW)]
+    assert (found.work_of(found.plan.request(0)) is None) == (cfg is None) and found.remarks == ()
+    graph["prompts"]["inputs"]["text"] = "[cfg 3]\na cat\n\na dog"
+    told = read_run(change(graph, "generate", guider=["guider", 0])).remarks
+    assert ["the schedule sets cfg, but" in remark for remark in told] == (
+        [] if guider["class_type"] == "CFGGuider" else [True]
+    )
+
+
 @pytest.fixture
 def talking(graph, folders):
     """The graph following a sound of 1 second, 25 frames, in clips of 9 frames, their number as the sound asks."""
@@ -215,14 +240,26 @@ def test_the_plan_shows_how_the_text_was_read(graph, read_run, module):
 
 
 @pytest.mark.parametrize(
-    ("rule", "expected"), [("exact", (64, 64)), ("fit width", (64, 32)), ("fit area", (80, 32))]
-)  # 1000 x 500 to 64 wide is 64 x 32; to 4096 pixels 90 x 45, rounded down to 16
+    ("rule", "expected"), [("exact", (64, 64)), ("fit width", (64, 32)), ("fit area", (80, 32)), ("megapixels", (896, 448))]
+)  # 1000 x 500 to 64 wide is 64 x 32; to 4096 pixels 90 x 45, rounded down to 16; to 0.38 megapixels 892.7 x 446.3
 def test_the_size_follows_the_picture_where_the_rule_needs_it(graph, read_run, rule, expected):
     graph["anchor"]["inputs"]["size_rule"] = rule
     assert read_run(graph).size == expected
     graph["image"] = node("EmptyImage", width=10, height=10)
     found = read_run(graph)
     assert (found.size == expected) is (rule == "exact") and (found.not_known == ()) is (rule == "exact")
+
+
+def test_megapixels_count_only_for_their_rule(graph, read_run):
+    """Graphs that were saved without the widget keep the hash by which a run of before is found."""
+    before = read_run(graph).plan.graph_hash
+    graph["anchor"]["inputs"]["megapixels"] = 0.5
+    assert read_run(graph).plan.graph_hash == before
+    graph["anchor"]["inputs"]["size_rule"] = "megapixels"
+    found = read_run(graph)
+    graph["anchor"]["inputs"]["megapixels"] = 0.88
+    assert found.size == (1024, 512) and read_run(graph).size == (1360, 672)
+    assert len({before, found.plan.graph_hash, read_run(graph).plan.graph_hash}) == 3
 
 
 def test_a_size_that_wan_cannot_take_is_refused(graph, read_run):
@@ -570,6 +607,34 @@ def test_a_lora_of_svi_that_comes_by_a_switch_is_not_called_missing(graph, read_
     assert str(read_run(bare).experts[0].on_it.loras[0]) == f"{SVI_HIGH} at 0.9" and not warned()
     bare["lora"]["inputs"]["lora_name"] = "lightx2v.safetensors"
     assert warned()
+
+
+@pytest.mark.parametrize(
+    ("name", "links", "chain_ends"),
+    [
+        ("ModelMergeSimple", {"model1": ["model", 0], "model2": ["low", 0]}, True),
+        ("ExpertSwitch", {"model_high": ["model", 0], "model_low": ["low", 0]}, True),
+        ("ComboPatcher", {"model": ["model", 0], "low": ["low", 0]}, False),
+    ],
+)
+def test_one_model_that_another_node_makes_of_both_experts_is_not_called_half_a_pair(graph, read_run, name, links, chain_ends):
+    """Such a node switches or merges by itself: SVI Generate samples all steps with what it gives."""
+    graph["joined"] = node(name, **links)
+    graph["loaded"] = node("LoraLoaderModelOnly", model=["joined", 0], lora_name=SVI_HIGH, strength_model=1.0)
+    graph = change(graph, "generate", model=["loaded", 0])
+    del graph["generate"]["inputs"]["model_low_noise"]
+    found = read_run(graph)
+    assert [(expert.expert, expert.file) for expert in found.experts] == [("model", None if chain_ends else HIGH)]
+    told = [warning for warning in estimate_run(found).warnings if "expert" in warning or "LoRA" in warning]
+    assert told == []
+    graph["generate"]["inputs"]["model"] = ["joined", 0]
+    (told,) = [warning for warning in estimate_run(read_run(graph)).warnings if "expert" in warning or "LoRA" in warning]
+    assert told.startswith("it cannot be told whether a LoRA of SVI is merged into model, but")
+    graph["generate"]["inputs"]["model"] = ["model", 0]
+    (half, missing) = [
+        warning for warning in estimate_run(read_run(graph)).warnings if "expert" in warning or "LoRA" in warning
+    ]
+    assert f"{HIGH} is the high-noise expert" in half + missing and "no LoRA is on model" in half + missing
 
 
 def test_the_lora_of_the_other_expert_is_not_taken_for_one_by_a_switch(graph, read_run):

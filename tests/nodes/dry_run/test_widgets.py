@@ -73,6 +73,12 @@ def test_the_hash_leaves_out_inputs_that_exist(pack, schemas):
     queued_graph = sys.modules[f"{pack.__name__}.nodes.bridge.queued_graph"]
     names = {schema.node_id: {entry.id for entry in schema.inputs} for schema in schemas.values()}
     assert names["SVIGenerate"] >= queued_graph._NOT_IN_HASH
+    for (kind, widget), (decider, value) in queued_graph._READ_ONLY_WITH.items():
+        assert names[kind] >= {widget, decider}
+        options = next(
+            entry for schema in schemas.values() if schema.node_id == kind for entry in schema.inputs if entry.id == decider
+        )
+        assert value in [str(option) for option in options.options]
     assert names["SVIPromptStream"] | names["SVILiveSchedule"] >= queued_graph._SCHEDULE_WIDGETS
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from tests.training.fakes import without_lora
-from tests.training.wan_files import HEADER, NUM_LAYERS, STORAGES, transformer_weights
+from tests.training.wan_files import HEADER, NUM_LAYERS, STORAGES, int8, transformer_weights
 from training.settings.sections import MemoryConfig
 
 pytestmark = pytest.mark.usefixtures("training_mode")
@@ -93,6 +93,66 @@ def test_a_fresh_lora_changes_nothing(loaded, storage):
         assert not torch.equal(backbone.velocity(noisy, sigma, conditions), before)
         with without_lora(lora):
             assert torch.equal(backbone.velocity(noisy, sigma, conditions), before)
+
+
+@pytest.fixture
+def folded(monkeypatch):
+    """ComfyUI's MLP as 0.33 has it: outside training an INT8 down-projection is folded into the activation before it."""
+    import comfy.ldm.wan.model
+    import comfy.ops
+
+    class Folded(torch.nn.Sequential):
+        def forward(self, x):
+            return comfy.ops.linear_input_act(self[2], self[0](x), "gelu_tanh")
+
+    make = comfy.ldm.wan.model.WanAttentionBlock.__init__
+
+    def make_folded(block, *arguments, **options):
+        make(block, *arguments, **options)
+        block.ffn = Folded(*block.ffn)
+
+    monkeypatch.setattr(comfy.ldm.wan.model.WanAttentionBlock, "__init__", make_folded)
+
+
+@pytest.mark.parametrize("mlp", ["of this ComfyUI", "folded"])
+@pytest.mark.parametrize("storage", ["fp32", "int8"])
+@torch.no_grad()
+def test_each_pair_acts_even_where_others_left_the_training_mode(loaded, request, storage, mlp):
+    """As in sample videos and validation, of whichever ComfyUI the tests run on; and in one that folds INT8 layers."""
+    import comfy.model_management
+
+    if mlp == "folded":
+        request.getfixturevalue("folded")
+    backbone = loaded(storage)
+    lora = attach(backbone, up=0.0)
+    noisy, sigma, conditions = batch()
+    before = backbone.velocity(noisy, sigma, conditions)
+    for name, pair in lora.pairs.items():
+        comfy.model_management.in_training = False
+        pair.up.fill_(0.1)
+        assert not torch.equal(backbone.velocity(noisy, sigma, conditions), before), name
+        pair.up.zero_()
+    assert torch.equal(backbone.velocity(noisy, sigma, conditions), before)
+
+
+@pytest.mark.parametrize("block", [0, 2])
+def test_a_layer_that_is_not_called_is_refused(loaded, wan_folder, block):
+    """A ComfyUI that folds a layer of one kind of block would leave its LoRA out; here only block 2 is INT8."""
+    from safetensors.torch import save_file
+
+    from training.model.adapters import LoraAdapters
+    from training.model.execution import require_lora_runs
+
+    weights = transformer_weights()
+    quantised = {key: value for key, value in int8(weights).items() if key.startswith("blocks.2.")}
+    save_file(weights | quantised, wan_folder / "mixed.safetensors", HEADER)
+    backbone = loaded("mixed")
+    lora = LoraAdapters(backbone.transformer, rank=4, alpha=4.0, generator=torch.Generator().manual_seed(0))
+    require_lora_runs(backbone, lora)
+    ffn = backbone.transformer.blocks[block].ffn
+    ffn.forward = lambda x: ffn[2].forward(ffn[1](ffn[0](x)))  # as good as a call, but without hooks
+    with pytest.raises(ValueError, match=rf"blocks\.{block}\.ffn\.2 of mixed.safetensors without calling the layer"):
+        require_lora_runs(backbone, lora)
 
 
 @pytest.mark.parametrize("storage", STORAGES)

@@ -1,17 +1,17 @@
 /**
- * The plan's summary on SVI Plan, after each run. Server side: nodes/dry_run/plan.py.
+ * What a node says, on the node, after each run: the plan's summary, and the size that an anchor gives the video. Server side:
+ * SUMMARY_KEY in nodes/bridge/schemas.py.
  *
- * ComfyUI shows the text output of its own nodes only. The widget appears with the first plan and is saved neither in the workflow nor
+ * ComfyUI shows the text output of its own nodes only. The widget appears with the first text and is saved neither in the workflow nor
  * in the prompt.
  */
 
 import { app } from "../../../scripts/app.js";
 
-const NODE = "SVIPlan";
-const WIDGET = "svi_plan";
-const HEIGHT = 200; // px
+const HEIGHTS = { SVIPlan: 200, SVIAnchorEncode: 54 }; // px
+const WIDGET = "svi_text";
 const STYLE =
-  "box-sizing: border-box; width: 100%; height: 100%; min-height: 180px; padding: 8px; overflow: auto; white-space: pre-wrap; " +
+  "box-sizing: border-box; width: 100%; height: 100%; padding: 8px; overflow: auto; white-space: pre-wrap; " +
   "overflow-wrap: anywhere; border-radius: 8px; font: 12px/1.4 Inter, system-ui, sans-serif; text-align: left; user-select: text; " +
   "color: var(--input-text, #ddd); background: var(--comfy-input-bg, #222);";
 
@@ -20,24 +20,26 @@ function show(node, text) {
   let widget = node.widgets?.find((other) => other.name === WIDGET);
   if (!widget) {
     const element = document.createElement("div");
-    element.className = "svi-plan";
+    const height = HEIGHTS[node.comfyClass];
+    element.className = `svi-text ${node.comfyClass}`;
     element.tabIndex = 0; // scrolls with the keyboard
     element.style.cssText = STYLE;
+    element.style.minHeight = `${height - 20}px`;
     element.addEventListener("wheel", (event) => event.stopPropagation());
-    widget = node.addDOMWidget(WIDGET, WIDGET, element, { serialize: false, hideOnZoom: false, getMinHeight: () => HEIGHT });
+    widget = node.addDOMWidget(WIDGET, WIDGET, element, { serialize: false, hideOnZoom: false, getMinHeight: () => height });
     widget.serialize = false;
-    const [width, height] = node.computeSize();
-    node.setSize([Math.max(width, node.size[0]), Math.max(height, node.size[1])]);
+    const needed = node.computeSize();
+    node.setSize([0, 1].map((side) => Math.max(needed[side], node.size[side])));
   }
   widget.element.textContent = text;
   node.setDirtyCanvas(true, true);
 }
 
 app.registerExtension({
-  name: "SVI.PlanText",
+  name: "SVI.NodeText",
 
   nodeCreated(node) {
-    if (node.comfyClass !== NODE) return;
+    if (!(node.comfyClass in HEIGHTS)) return;
     const original = node.onExecuted;
     node.onExecuted = function (output, ...more) {
       original?.call(this, output, ...more);
