@@ -21,10 +21,11 @@ train: ## train a tiny SVI LoRA on the CPU, from clips of the demo's world: the 
 	@$(PYTHON) -m dev.environment --run -m training.cache --config training/configs/tiny.toml
 	@$(PYTHON) -m dev.environment --run -m training.erft --config training/configs/tiny.toml
 
-lint: ## check style and types: ruff and pyright
+lint: ## check style and types, and the pack as the registry does: ruff, pyright, comfy-cli
 	@$(PYTHON) -m dev.environment --extra test --run -m ruff check
 	@$(PYTHON) -m dev.environment --extra test --run -m ruff format --check
 	@$(PYTHON) -m dev.environment --extra test --run -m basedpyright
+	@$(PYTHON) -m dev.environment --extra test --run -m dev.archive
 
 setup: ## only set the environment up
 	@$(PYTHON) -m dev.environment --extra test

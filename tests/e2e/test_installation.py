@@ -1,0 +1,62 @@
+"""The registry's archive, unpacked into a real ComfyUI's custom_nodes as ComfyUI-Manager and `comfy node install` do."""
+
+import subprocess
+import urllib.request
+from collections.abc import Iterator
+from zipfile import ZipFile
+
+import pytest
+
+from dev.archive import build_archive
+from dev.server import ComfyServer, process_variables
+from tests.conftest import draw_reference
+from tests.e2e.graphs import loop_graph
+
+pytestmark = pytest.mark.e2e
+NAME = "stable-video-infinity"  # the folder's name, which both take from pyproject.toml
+
+
+@pytest.fixture(scope="module")
+def installed(environment, model_roots, tmp_path_factory) -> Iterator[ComfyServer]:
+    """A ComfyUI in a folder with spaces and foreign letters, with nothing but the unpacked archive in custom_nodes."""
+    folder = tmp_path_factory.mktemp("installed") / "My ComfyUI ü 视频"
+    build_archive(tmp_path_factory.mktemp("archive") / "node.zip")
+    with ZipFile(tmp_path_factory.getbasetemp() / "archive0" / "node.zip") as archive:
+        archive.extractall(folder / "custom_nodes" / NAME)
+    with ComfyServer(environment, folder, model_roots=model_roots, custom_nodes={}) as server:
+        yield server
+
+
+def ours(definitions: dict) -> dict:
+    return {name: node for name, node in definitions.items() if name.startswith("SVI")}
+
+
+def test_all_nodes_are_there_with_their_help_pages_workflows_and_texts(installed, comfy_server):
+    nodes = ours(installed.object_info())
+    assert {node["python_module"] for node in nodes.values()} == {f"custom_nodes.{NAME}"}
+    assert nodes.keys() == ours(comfy_server.object_info()).keys()
+    for name in nodes:
+        with urllib.request.urlopen(f"{installed.url}/extensions/{NAME}/docs/{name}.md") as page:
+            assert page.read().startswith(f"# {nodes[name]['display_name']}".encode())
+    workflows = installed.get_json("/workflow_templates")[NAME]
+    assert "svi_2.0_pro_wan2.2_loop" in workflows and "svi_tiny_demo" not in workflows
+    assert nodes.keys() <= installed.get_json("/i18n")["en"]["nodeDefs"].keys()
+
+
+def test_it_makes_a_video(installed, tmp_path):
+    image = installed.add_input(draw_reference(tmp_path / "reference.png"))
+    outputs = installed.run(loop_graph(image, clips=1, steps=1))
+    assert installed.saved_file(outputs["saved"]["images"][0]).stat().st_size > 1000
+
+
+@pytest.mark.parametrize("command", ["cache", "diagnose", "erft", "bank", "convert", "report"])
+def test_the_commands_of_the_training_run_from_it(installed, environment, command):
+    folder = installed.base_directory / "custom_nodes" / NAME
+    done = subprocess.run(
+        [str(environment.python), "-m", f"training.{command}", "--help"],
+        capture_output=True,
+        text=True,
+        cwd=folder,
+        env=process_variables(environment),
+    )
+    assert done.returncode == 0 and f"training.{command}" in done.stdout, done.stderr
