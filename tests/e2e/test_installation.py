@@ -8,7 +8,7 @@ from zipfile import ZipFile
 import pytest
 
 from dev.archive import build_archive
-from dev.server import ComfyServer, process_variables
+from dev.server import PACK_NAME, PACK_NODES, ComfyServer, process_variables
 from tests.conftest import draw_reference
 from tests.e2e.graphs import loop_graph
 
@@ -18,12 +18,13 @@ NAME = "stable-video-infinity"  # the folder's name, which both take from pyproj
 
 @pytest.fixture(scope="module")
 def installed(environment, model_roots, tmp_path_factory) -> Iterator[ComfyServer]:
-    """A ComfyUI in a folder with spaces and foreign letters, with nothing but the unpacked archive in custom_nodes."""
+    """A ComfyUI in a folder with spaces and foreign letters; the archive is unpacked, and only the tiny models' loader linked."""
     folder = tmp_path_factory.mktemp("installed") / "My ComfyUI ü 视频"
     build_archive(tmp_path_factory.mktemp("archive") / "node.zip")
     with ZipFile(tmp_path_factory.getbasetemp() / "archive0" / "node.zip") as archive:
         archive.extractall(folder / "custom_nodes" / NAME)
-    with ComfyServer(environment, folder, model_roots=model_roots, custom_nodes={}) as server:
+    others = {name: linked for name, linked in PACK_NODES.items() if name != PACK_NAME}
+    with ComfyServer(environment, folder, model_roots=model_roots, custom_nodes=others) as server:
         yield server
 
 
@@ -51,12 +52,9 @@ def test_it_makes_a_video(installed, tmp_path):
 
 @pytest.mark.parametrize("command", ["cache", "diagnose", "erft", "bank", "convert", "report"])
 def test_the_commands_of_the_training_run_from_it(installed, environment, command):
+    """Their help needs no ComfyUI; the folder is not below one here."""
     folder = installed.base_directory / "custom_nodes" / NAME
-    done = subprocess.run(
-        [str(environment.python), "-m", f"training.{command}", "--help"],
-        capture_output=True,
-        text=True,
-        cwd=folder,
-        env=process_variables(environment),
-    )
-    assert done.returncode == 0 and f"training.{command}" in done.stdout, done.stderr
+    words = [str(environment.python), "-m", f"training.{command}", "--help"]
+    variables = {name: value for name, value in process_variables(environment).items() if name != "COMFYUI_PATH"}
+    done = subprocess.run(words, capture_output=True, text=True, cwd=folder, env=variables)
+    assert done.returncode == 0 and f"{command}.py" in done.stdout, done.stdout + done.stderr
