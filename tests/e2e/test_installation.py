@@ -18,7 +18,7 @@ NAME = "stable-video-infinity"  # the folder's name, which both take from pyproj
 
 @pytest.fixture(scope="module")
 def installed(environment, model_roots, tmp_path_factory) -> Iterator[ComfyServer]:
-    """A ComfyUI in a folder with spaces and foreign letters; the archive is unpacked, and only the tiny models' loader linked."""
+    """A ComfyUI in a folder with spaces and foreign letters; the archive is unpacked, the tiny models' loader linked."""
     folder = tmp_path_factory.mktemp("installed") / "My ComfyUI ü 视频"
     build_archive(tmp_path_factory.mktemp("archive") / "node.zip")
     with ZipFile(tmp_path_factory.getbasetemp() / "archive0" / "node.zip") as archive:
