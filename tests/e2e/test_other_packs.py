@@ -16,6 +16,7 @@ from svi_core.video.frame_times import count_frames
 from tests.conftest import draw_reference
 from tests.e2e.graphs import PROMPTS, Graph, loop_graph, node, parts
 
+NUM_FRAMES = 13
 KJNODES, FIRST_LAST = "ComfyUI-KJNodes", "ComfyUI-Wan-SVI2Pro-FLF"
 FOLDER = os.environ.get("SVI_OTHER_PACKS")
 pytestmark = [
@@ -47,7 +48,7 @@ def their_graph(image: str, clips: int, conditioning: str, motion: int) -> Graph
             positive=[f"positive{index}", 0],
             negative=["negative", 0],
             anchor_samples=["anchor", 0],
-            length=9,
+            length=NUM_FRAMES,
             motion_latent_count=motion if index else 0,
             **before,
         )
@@ -93,8 +94,9 @@ def test_three_clips_equal_those_of_svi_generate(server, tmp_path, conditioning,
     image = server.add_input(draw_reference(tmp_path / "reference.png"))
     theirs = server.run(their_graph(image, 3, conditioning, motion))
     for clips in (1, 2, 3):
-        ours = server.run(loop_graph(image, clips=clips, num_motion_frames=4 * motion, filename_prefix=f"svi/{motion}"))
+        options = {"num_frames": NUM_FRAMES, "num_motion_frames": 4 * motion, "filename_prefix": f"svi/{motion}"}
+        ours = server.run(loop_graph(image, clips=clips, **options))
         assert torch.equal(saved_latent(server, ours, "latent"), saved_latent(server, theirs, f"latent{clips - 1}"))
     if motion == 1:  # 5 frames overlap in both: the 4 of motion and the anchor's replayed frame
         files = [server.saved_file(outputs[name]["images"][0]) for outputs, name in ((theirs, "file"), (ours, "saved"))]
-        assert [count_frames(file) for file in files] == [3 * 9 - 2 * 5] * 2
+        assert [count_frames(file) for file in files] == [3 * NUM_FRAMES - 2 * 5] * 2
