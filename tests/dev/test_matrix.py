@@ -120,6 +120,10 @@ def test_pytest_runs_in_the_trees_environment_with_the_front_end(tree: command.T
         f"COMFYUI_FRONT_END={tmp_path / 'front end'}",
         f"{RECORD_VARIABLE}={tmp_path / 'records' / 'a.jsonl'}",
     } <= set(told)
+    monkeypatch.setenv("COMFYUI_FRONT_END", "the user's")
+    monkeypatch.setenv("CODE", "5")
+    command.run_tests(tree, CASE, None, tmp_path / "records" / "a.jsonl", "none in this room")
+    assert "COMFYUI_FRONT_END=" in notes.read_text().splitlines()
     monkeypatch.setenv("CODE", "4")
     with pytest.raises(SetupError, match="pytest ended with 4"):
         command.run_tests(tree, CASE, None, tmp_path / "records" / "a.jsonl", None)
