@@ -127,7 +127,7 @@ def test_what_the_registry_warns_of_is_a_complaint(tmp_path: Path, monkeypatch, 
 
 
 def test_pyproject_follows_the_rules_of_the_registry():
-    """Source: docs.comfy.org/registry/specifications; comfy-cli does not check them."""
+    """Source: https://docs.comfy.org/registry/specifications; comfy-cli does not check them."""
     settings = tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))
     project, comfy = settings["project"], settings["tool"]["comfy"]
     assert (
