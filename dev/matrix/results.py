@@ -60,20 +60,20 @@ def read_result(record: Path) -> Result | None:
 
     A later outcome replaces an earlier one. Tests that the last run did not find any more are left out.
     """
-    run: dict[str, Any] | None = None
+    runs: list[dict[str, Any]] = []
     found: dict[str, tuple[str, dict[str, Any]]] = {}
     for line in _lines(record):
         if "tests" in line:
-            run = line
+            runs.append(line)
             found = {test: found[test] for test in line["tests"] if test in found}
-        elif run is not None:
-            found[line["test"]] = (line["outcome"], run)
-    if run is None:
+        elif runs:
+            found[line["test"]] = (line["outcome"], runs[-1])
+    if not runs:
         return None
-    runs = sorted((run for _, run in found.values()), key=lambda run: run["date"])
-    commits = tuple(dict.fromkeys(run["commit"] for run in runs))
+    standing = [run for run in runs if any(told_by is run for _, told_by in found.values())]
+    commits = tuple(dict.fromkeys(run["commit"] for run in standing))
     outcomes = {test: outcome for test, (outcome, _) in found.items()}
-    return Result(outcomes, len(run["tests"]), commits, runs[-1]["date"] if runs else run["date"])
+    return Result(outcomes, len(runs[-1]["tests"]), commits, (standing or runs)[-1]["date"])
 
 
 def _lines(record: Path) -> Iterator[dict[str, Any]]:
