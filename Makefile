@@ -2,7 +2,7 @@
 PYTHON ?= python3
 export IMAGE PROMPTS CLIPS SEED
 
-.PHONY: help demo test train lint setup clean
+.PHONY: help demo test matrix train lint setup clean
 
 help: ## list the targets
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/'
@@ -13,15 +13,19 @@ demo: ## make a long video in a real ComfyUI on CPU: make demo [IMAGE=my.png] [P
 test: ## run the test suite: make test [SLOW=1]
 	@$(PYTHON) -m tests $${SLOW:+--slow}
 
+matrix: ## run tests on other ComfyUIs: make matrix COMFYUI="pinned ~/ComfyUI" [FRONT_ENDS="own newest"] [ROOMS="nodes e2e browser"]
+	@$(PYTHON) -m dev.matrix $(COMFYUI) $(if $(FRONT_ENDS),--front-ends $(FRONT_ENDS)) $(if $(ROOMS),--rooms $(ROOMS))
+
 train: ## train a tiny SVI LoRA on the CPU, from clips of the demo's world: the path of README's "Training"
 	@$(PYTHON) -m demo.make_clips datasets/tiny
 	@$(PYTHON) -m dev.environment --run -m training.cache --config training/configs/tiny.toml
 	@$(PYTHON) -m dev.environment --run -m training.erft --config training/configs/tiny.toml
 
-lint: ## check style and types: ruff and pyright
+lint: ## check style and types, and the pack as the registry does: ruff, pyright, comfy-cli
 	@$(PYTHON) -m dev.environment --extra test --run -m ruff check
 	@$(PYTHON) -m dev.environment --extra test --run -m ruff format --check
 	@$(PYTHON) -m dev.environment --extra test --run -m basedpyright
+	@$(PYTHON) -m dev.environment --extra test --run -m dev.archive
 
 setup: ## only set the environment up
 	@$(PYTHON) -m dev.environment --extra test

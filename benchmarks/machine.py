@@ -4,14 +4,13 @@ import datetime
 import os
 import platform
 import re
-import subprocess
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import imageio_ffmpeg
 import psutil
 
-from dev.environment import REPOSITORY
+from dev.commit import commit_of
 
 # code that figures depend on
 CODE = ("svi_core", "nodes", "training", "dev", "demo", "benchmarks", ":!*.md", ":!benchmarks/results")
@@ -35,25 +34,8 @@ def machine_facts(comfyui: Path) -> dict[str, str]:
 
 
 def commit() -> str:
-    """Return the short hash of the checked-out commit, and whether its files have changed.
-
-    SVI_COMMIT gives it for files that were copied without their history.
-    """
-    if told := os.environ.get("SVI_COMMIT"):
-        return told
-    done = _git("rev-parse", "--short", "HEAD")
-    if done is None:
-        return "not a git checkout"
-    changed = _git("status", "--porcelain", "--untracked-files=no", "--", *CODE)
-    return done + (" with uncommitted changes" if changed else "")
-
-
-def _git(*arguments: str) -> str | None:
-    try:
-        done = subprocess.run(["git", *arguments], cwd=REPOSITORY, capture_output=True, text=True)
-    except FileNotFoundError:
-        return None
-    return None if done.returncode else done.stdout.strip()
+    """Return the short hash of the checked-out commit, and whether the code that figures depend on has changed."""
+    return commit_of(CODE)
 
 
 def _processor() -> str:

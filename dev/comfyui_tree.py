@@ -31,14 +31,20 @@ def check_comfyui(path: Path) -> Path:
     for name in ("main.py", "nodes.py", "comfy/sd.py", "comfyui_version.py", "requirements.txt"):
         if not (path / name).is_file():
             raise SetupError(f"COMFYUI_PATH={path} is not a ComfyUI folder: it has no {name}")
-    text = (path / "comfyui_version.py").read_text(encoding="utf-8")
-    version = re.search(r"__version__\s*=\s*[\"'](\d+)\.(\d+)\.(\d+)", text)
-    if version is None:
-        raise SetupError(f"COMFYUI_PATH={path}: comfyui_version.py names no version")
-    if tuple(int(part) for part in version.groups()) < OLDEST_COMFYUI:
+    version = comfyui_version(path)
+    if tuple(int(part) for part in version.split(".")) < OLDEST_COMFYUI:
         oldest = ".".join(str(part) for part in OLDEST_COMFYUI)
-        raise SetupError(f"COMFYUI_PATH={path} is ComfyUI {'.'.join(version.groups())}; {oldest} or newer is needed")
+        raise SetupError(f"COMFYUI_PATH={path} is ComfyUI {version}; {oldest} or newer is needed")
     return path
+
+
+def comfyui_version(path: Path) -> str:
+    """Return the version of the ComfyUI tree at `path`, as 0.30.0. Raises SetupError if its file names none."""
+    text = (path / "comfyui_version.py").read_text(encoding="utf-8")
+    found = re.search(r"__version__\s*=\s*[\"'](\d+\.\d+\.\d+)", text)
+    if found is None:
+        raise SetupError(f"COMFYUI_PATH={path}: comfyui_version.py names no version")
+    return found[1]
 
 
 def chosen_comfyui() -> Path | None:

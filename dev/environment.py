@@ -16,6 +16,7 @@ Environment variables:
 
 - ``COMFYUI_PATH``: use this ComfyUI tree (0.30 or newer); it is only read.
 - ``COMFYUI_PYTHON``: use this interpreter, which must have every package, instead of a virtual environment.
+- ``COMFYUI_FRONT_END``: serve the front end in this folder, which holds its index.html, instead of the environment's.
 - ``SVI_TORCH_INDEX_URL``: install PyTorch from this index, for example one of CPU-only builds. pip makes every download, so
   its own settings (index, certificates, ``PIP_*``) apply to everything else.
 """

@@ -120,12 +120,12 @@ def _drop_half_installed(layout: Layout) -> None:
             shutil.rmtree(metadata)
 
 
-def pip(layout: Layout, arguments: Sequence[str]) -> None:
-    """Run pip in the virtual environment. Raises SetupError if it fails."""
+def pip(layout: Layout, arguments: Sequence[str], python: Path | None = None) -> None:
+    """Run pip in the virtual environment, or that of another `python`. Raises SetupError if it fails."""
     # `--user` in a pip.conf cannot work in a virtual environment; the user's other settings apply.
     settings = {**clean_python_variables(), "PIP_USER": "0", "PIP_DISABLE_PIP_VERSION_CHECK": "1"}
     quiet = [] if sys.stderr.isatty() else ["-qq"]  # pip still shows errors
-    command = [str(layout.venv_python), "-m", "pip", *arguments, *quiet]
+    command = [str(python or layout.venv_python), "-m", "pip", *arguments, *quiet]
     started = time.monotonic()
     if subprocess.run(command, stdout=sys.stderr, env=settings, cwd=layout.runtime).returncode != 0:
         raise SetupError(f"this failed (its output is above): {' '.join(command)}")

@@ -194,6 +194,8 @@ class ComfyServer(ComfyClient):
         arguments = [str(self.environment.comfyui / "main.py"), "--cpu", "--listen", "127.0.0.1"]
         arguments += ["--port", str(self.port), "--disable-auto-launch", "--disable-api-nodes"]
         arguments += ["--base-directory", str(self.base_directory), "--database-url", "sqlite:///:memory:"]
+        if front_end := os.environ.get("COMFYUI_FRONT_END"):
+            arguments += ["--front-end-root", front_end]
         if self.model_roots:
             arguments += ["--extra-model-paths-config", str(self._write_model_paths())]
         return arguments + self.arguments

@@ -30,7 +30,7 @@ FLOORS = {
     ],
     "nodes": [("__init__",), ("dry_run",), (".",), ("bridge",)],
     "training": [(".",), ("run",), ("method",), ("data",), ("model",), ("settings",)],
-    "dev": [("workflows",), (".",)],
+    "dev": [("workflows", "matrix"), (".",)],
     "demo": [(".",), ("models",), ("world", "tiny_encoders")],
 }
 # The packages below each package.

@@ -1,4 +1,4 @@
-"""The tree is clean by its own settings of ruff and pyright (pyproject.toml), as `make lint` checks them."""
+"""The tree is clean by its own settings of ruff and pyright (pyproject.toml), and by the registry's, as `make lint` checks."""
 
 import subprocess
 import sys
@@ -11,6 +11,7 @@ COMMANDS = (
     ("ruff", "check", "--no-cache", "."),
     ("ruff", "format", "--check", "--no-cache", "."),
     ("basedpyright", "--pythonpath", sys.executable),
+    ("dev.archive",),
 )
 
 

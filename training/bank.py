@@ -8,8 +8,6 @@ import argparse
 import sys
 from pathlib import Path
 
-from training.run.error_source import export_banks
-
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the command line; return its exit status."""
@@ -18,6 +16,8 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("file", type=Path, help="the safetensors file to write")
     options = parser.parse_args(arguments)
     try:
+        from training.run.error_source import export_banks  # starts ComfyUI, which takes seconds: --help must be quick
+
         facts = export_banks(options.run, options.file)
     except (ValueError, OSError) as error:
         sys.stderr.write(f"{error}\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import dev.commit
 from benchmarks import machine
 from benchmarks.chart import draw_lines
 from benchmarks.loop import measure, report
@@ -166,7 +167,7 @@ def test_a_commit_is_named_with_what_was_changed_since_in_code_that_figures_depe
         return done.stdout.decode().strip()
 
     monkeypatch.delenv("SVI_COMMIT", raising=False)
-    monkeypatch.setattr(machine, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(dev.commit, "REPOSITORY", tmp_path)
     files = {
         "svi_core/a.py": True,
         "nodes/a.py": True,

@@ -60,6 +60,16 @@ def test_a_server_starts_in_any_folder_and_ends_with_its_block(tmp_path: Path):
     assert pid is not None and not is_alive(pid) and not server.is_running
 
 
+def test_a_server_serves_the_front_end_of_the_environment_variable(tmp_path: Path, monkeypatch):
+    front_end = tmp_path / "a front end"
+    for told, wanted in ((None, []), (str(front_end), ["--front-end-root", str(front_end)])):
+        monkeypatch.setenv("COMFYUI_FRONT_END", told) if told else monkeypatch.delenv("COMFYUI_FRONT_END", raising=False)
+        with stand_in_server(tmp_path / str(told is None)) as server:
+            argv = server.get_json("/system_stats")["argv"]
+        at = argv.index("--front-end-root") if "--front-end-root" in argv else len(argv)
+        assert argv[at : at + 2] == wanted
+
+
 def test_a_server_ends_when_its_block_fails(tmp_path: Path):
     with pytest.raises(KeyboardInterrupt), stand_in_server(tmp_path) as server:
         raise KeyboardInterrupt
