@@ -7,14 +7,14 @@ from comfy_api.latest import InputImpl, io
 
 from ..svi_core.clips.processed_frames import Stage, add_processed, frames_of_clip, is_processed
 from ..svi_core.clips.step_by_step import RunState
-from .bridge.queued_graph import executed_graph, stage_hash
+from .bridge.queued_graph import QueuedGraph, ancestors_first, executed_graph, stage_hash
 from .bridge.schemas import svi_schema
 from .generate import changed_if_gone, remember
 from .output import OutputSettings, OutputType
 from .step_by_step import StateType
 
 _MAX_CONTEXT = 81
-_BEGINS = {"SVIBeginVideo", "SVINextClip", "SVIClipFrames", "SVIWriteFrames"}  # what they give is named by the clip's key
+_NEXT, _FRAMES = "SVINextClip", "SVIClipFrames"
 
 
 class SVIClipFrames(io.ComfyNode):
@@ -100,4 +100,16 @@ def _stage(hidden, state: RunState, output: OutputSettings | None) -> Stage:
     source = graph.link(hidden.unique_id, "images")
     assert source is not None, hidden.unique_id
     coding = output.coding if output else state.settings.coding
-    return Stage(stage_hash(graph, source, _BEGINS), replace(coding, frame_rate=state.settings.coding.frame_rate))
+    key = stage_hash(graph, source, _given(graph, hidden.unique_id))
+    return Stage(key, replace(coding, frame_rate=state.settings.coding.frame_rate))
+
+
+def _given(graph: QueuedGraph, node_id: str) -> list[str]:
+    """Return the nodes on the way of the node's state that give its clip: what they give is named by the clip's files.
+
+    A stage may use other clips too, through nodes that are not on that way. These are hashed with all that they depend on.
+    """
+    state = graph.link(node_id, "state")
+    assert state is not None, node_id
+    passed = ancestors_first(graph, state.node_id, {node: graph.inputs(node) for node in graph.of_class(_NEXT)})
+    return [node for node in passed if graph.class_of(node) in (_NEXT, _FRAMES)]

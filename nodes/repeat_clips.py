@@ -62,8 +62,8 @@ def repeated(graph: QueuedGraph, end: Link, num_clips: int, prefix: str) -> tupl
 
 
 def _body(graph: QueuedGraph, end: Link) -> tuple[str, list[str]]:
-    """Return the SVI Begin Video before `end`, and the nodes on the ways from it."""
-    before = ancestors_first(graph, end.node_id, {})
+    """Return the SVI Begin Video before `end`, and the nodes on the ways from it; what it continues is another run."""
+    before = ancestors_first(graph, end.node_id, {node: graph.inputs(node) for node in graph.of_class(_BEGIN)})
     begins = [node for node in before if graph.class_of(node) == _BEGIN]
     after = set(begins)
     body = []

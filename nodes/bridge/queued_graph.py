@@ -45,6 +45,10 @@ class QueuedGraph:
         """Return the class of a node, or "" if it is not in the graph."""
         return self.nodes.get(node_id, {}).get("class_type", "")
 
+    def of_class(self, name: str) -> list[str]:
+        """Return the nodes of a class."""
+        return [node for node in self.nodes if self.class_of(node) == name]
+
     def inputs(self, node_id: str) -> Mapping[str, object]:
         """Return a node's inputs: literals, and links as [node id, slot]."""
         return self.nodes.get(node_id, {}).get("inputs", {})
@@ -182,9 +186,9 @@ def graph_hash(prompt: Mapping[str, Mapping], node_id: str) -> str:
     return _hash_of(graph, node_id, {node_id: _NOT_IN_HASH} | ({prompts.node_id: _SCHEDULE_WIDGETS} if prompts else {}))
 
 
-def stage_hash(graph: QueuedGraph, source: Link, begins: Collection[str]) -> str:
-    """Return a hash of the nodes between those of the classes `begins` and the output `source`; files as in `graph_hash`."""
-    left_out = {node: graph.inputs(node).keys() for node in graph.nodes if graph.class_of(node) in begins}
+def stage_hash(graph: QueuedGraph, source: Link, given: Collection[str]) -> str:
+    """Return a hash of the nodes between the nodes `given` and the output `source`; files as in `graph_hash`."""
+    left_out = {node: graph.inputs(node).keys() for node in given}
     return fingerprint(_hash_of(graph, source.node_id, left_out), source.slot)
 
 

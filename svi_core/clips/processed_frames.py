@@ -102,7 +102,9 @@ def add_processed(
         key, name = last.clip.key, _part_name(state, stage)
         facts, path = store.segment(key, name), store.segment_path(key, name)
         if facts is not None:
-            part = ProcessedPart(path, facts["num_frames"], facts["multiple"], facts["width"], facts["height"])
+            part = ProcessedPart(
+                path, facts["num_frames"], facts["multiple"], facts["width"], facts["height"], stage.coding.tag
+            )
             _require_joins(state, part)
             return replace(state, processed=(*state.processed, part))
         assert images is not None, name
@@ -158,6 +160,12 @@ def _is_passed_on(state: RunState, stage: Stage) -> bool:
         raise ValueError(
             f"clip {state.num_clips} passed SVI Write Frames twice, with two stages: use one of these nodes, after all stages."
         )
+    before = state.processed[-1].coding if state.processed else stage.coding.tag
+    if num_missing == 1 and before != stage.coding.tag:
+        raise ValueError(
+            f"output of SVI Write Frames is {stage.coding.tag} for clip {state.num_clips}, but {before} for the clips before: "
+            "link the same SVI Output to every SVI Write Frames."
+        )
     return num_missing == 0
 
 
@@ -193,7 +201,7 @@ def _write_part(
     num_new, after_cut = state.clips[-1].num_frames, last.clip.request.starts_anew
     placed = place_frames(len(images), num_new, state.num_context, before, after_cut)
     num_frames = placed.num_repeated + len(images) - placed.num_dropped
-    part = ProcessedPart(path, num_frames, placed.multiple, width, height)
+    part = ProcessedPart(path, num_frames, placed.multiple, width, height, stage.coding.tag)
     _require_joins(state, part)
     coding = replace(stage.coding, frame_rate=state.settings.coding.frame_rate * placed.multiple)
     written = write_video(path, _chunks(images, placed, check), coding)

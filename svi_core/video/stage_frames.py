@@ -33,6 +33,7 @@ class ProcessedPart:
         multiple: frames for each frame of the clip.
         width: in pixels.
         height: in pixels.
+        coding: the tag of its coding.
     """
 
     path: Path
@@ -40,6 +41,7 @@ class ProcessedPart:
     multiple: int
     width: int
     height: int
+    coding: str
 
     def require_joins(self, other: "ProcessedPart") -> None:
         """Refuse a part that cannot follow `other` in one video.

@@ -80,6 +80,33 @@ def test_another_stage_or_coding_asks_again(nodes, begun, monkeypatch):
     assert probe_video(part).codec == "hevc" and state.processed[0].path.exists()
 
 
+@pytest.mark.parametrize(
+    "reference", [("frames", 1), ("next", 1), ("write", 1), ("large", 0)], ids=lambda link: f"{link[0]} {link[1]}"
+)
+def test_a_stage_that_looks_at_an_earlier_clip_asks_again_if_that_changes(pack, reference):
+    """Clip 2 after a cut has a key of its own: only the stage knows of clip 1."""
+    matched = node("ColorMatch", image=["frames2", 1], reference=list(reference))
+    graph = GRAPH | {
+        "next": node("SVINextClip", state=["begin", 0]),
+        "next2": node("SVINextClip", state=["write", 0], is_last=True),
+        "frames2": node("SVIClipFrames", state=["next2", 0], context_frames=0),
+        "write2": node("SVIWriteFrames", state=["frames2", 0], images=["matched", 0]),
+        "matched": matched,
+    }
+    keys = {stage_key(pack, graph | {"begin": node("SVIBeginVideo", seed=seed)}, "write2") for seed in (1, 2)}
+    assert len(keys) == 2
+    assert len({stage_key(pack, graph | {"begin": node("SVIBeginVideo", seed=seed)}, "write") for seed in (1, 2)}) == 1
+
+
+def stage_key(pack, graph, node_id):
+    """The key of the stage before the SVI Write Frames `node_id`."""
+    module = sys.modules[f"{pack.__name__}.nodes.processed_frames"]
+    coding = sys.modules[f"{pack.__name__}.svi_core.video.video_file"].VideoCoding()
+    state = SimpleNamespace(settings=SimpleNamespace(coding=coding))
+    given = SimpleNamespace(dynprompt=hidden(graph).dynprompt, unique_id=node_id)
+    return module._stage(given, state, None).key
+
+
 def test_a_run_without_processed_frames_blocks_their_output_only(nodes, begun):
     from comfy_execution.graph_utils import ExecutionBlocker
 

@@ -80,11 +80,25 @@ def test_anything_but_one_clip_of_one_run_is_refused(expand, change, found):
 
 def test_the_same_stage_has_the_same_hash_in_every_copy(expand, pack):
     module = sys.modules[f"{pack.__name__}.nodes.bridge.queued_graph"]
-    begins = sys.modules[f"{pack.__name__}.nodes.processed_frames"]._BEGINS
+    given = sys.modules[f"{pack.__name__}.nodes.processed_frames"]._given
     nodes, _ = expand(BODY)
     graph = module.QueuedGraph(BODY | nodes)
-    links = [graph.link(name, "images") for name in ("write", "repeat.clip1.write", "repeat.clip3.write")]
-    hashes = {module.stage_hash(graph, link, begins) for link in links}
+    writes = ("write", "repeat.clip1.write", "repeat.clip3.write")
+    hashes = {module.stage_hash(graph, graph.link(name, "images"), given(graph, name)) for name in writes}
     assert len(hashes) == 1
     other = module.QueuedGraph(BODY | {"upscaler": node("UpscaleModelLoader", model_name="2x.pth")})
-    assert module.stage_hash(other, links[0], begins) not in hashes
+    assert module.stage_hash(other, graph.link("write", "images"), given(other, "write")) not in hashes
+
+
+def test_a_run_that_continues_another_is_repeated_alone(expand):
+    def renamed(value):
+        return [f"a.{value[0]}", value[1]] if isinstance(value, list) else value
+
+    first = {
+        f"a.{name}": node(entry["class_type"], **{key: renamed(value) for key, value in entry["inputs"].items()})
+        for name, entry in BODY.items()
+    }
+    first["a.finish"] = node("SVIFinishVideo", state=["a.repeat", 0])
+    nodes, _ = expand(BODY | first | {"begin": node("SVIBeginVideo", continue_from=["a.finish", 0])}, 2)
+    assert {name.removeprefix("repeat.clip1.") for name in nodes if "clip1" in name} == {"next", "frames", "large", "write"}
+    assert nodes["repeat.clip1.next"]["inputs"]["state"] == ["begin", 0]

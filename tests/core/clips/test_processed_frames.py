@@ -230,6 +230,14 @@ def test_another_size_in_one_video_is_refused(tmp_path):
         add_processed(state, STAGE, frames)
 
 
+def test_another_coding_in_one_video_is_refused_before_the_stage_works(tmp_path):
+    state = processed(begun(tmp_path), 1, ends=False)
+    other = Stage(STAGE.key, VideoCoding(codec="h265"))
+    message = "output of SVI Write Frames is h265-yuv420p-crf18 for clip 2, but h264-yuv444p-crf0 for the clips before"
+    with pytest.raises(ValueError, match=message):
+        processed(state, 2, not_again, other)
+
+
 def test_making_room_spares_the_parts_of_the_video(tmp_path, written):
     processed(begun(tmp_path, text="an earlier take"), 1)
     state = replace(processed(begun(tmp_path), 2), budget_bytes=1)

@@ -73,9 +73,9 @@ def test_one_frame_with_none_before_it_stays_one():
 
 
 def test_parts_of_one_video_have_one_size_and_one_rate():
-    part = ProcessedPart(Path("a.mp4"), 18, 2, 64, 32)
-    part.require_joins(ProcessedPart(Path("b.mp4"), 16, 2, 64, 32))
+    part = ProcessedPart(Path("a.mp4"), 18, 2, 64, 32, "h264")
+    part.require_joins(ProcessedPart(Path("b.mp4"), 16, 2, 64, 32, "h264"))
     with pytest.raises(ValueError, match="64 x 32 pixels, but the clips before have 32 x 32"):
-        part.require_joins(ProcessedPart(Path("b.mp4"), 16, 2, 32, 32))
+        part.require_joins(ProcessedPart(Path("b.mp4"), 16, 2, 32, 32, "h264"))
     with pytest.raises(ValueError, match="2 frames for each frame of the clip, but the clips before have 1"):
-        part.require_joins(ProcessedPart(Path("b.mp4"), 16, 1, 64, 32))
+        part.require_joins(ProcessedPart(Path("b.mp4"), 16, 1, 64, 32, "h264"))
