@@ -59,7 +59,8 @@ def fit_codec() -> Codec:
     variance, basis = torch.linalg.eigh(centred.T @ centred / len(centred))
     variance, basis = variance[-CHANNELS:].flip(0), basis[:, -CHANNELS:].flip(1)
     deviation = variance.sqrt()
-    scale = deviation.sqrt() * deviation.mean().sqrt()  # between whitening and none
+    import os
+    scale = deviation.sqrt() * deviation.mean().sqrt() if os.environ.get('MID') else variance.mean().sqrt()
     kept = variance / (variance + NOISE**2)
     return Codec(mean.float(), (basis / scale).float(), (basis * scale).T.float(), kept.float())
 

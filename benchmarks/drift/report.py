@@ -19,7 +19,7 @@ from .scoring import SHARES
 from .statistics import bootstrap_interval, holm, sign_flip_p
 from .study import Study, Unit, base_path, other_losses_path, result_path
 from .work import STRIP_CLIPS
-from .world import SIDE, World
+from .world import WIDTH, World
 
 FADED, LEAST_GAIN, LARGEST_GAP = 0.6, 0.85, 1.05  # the gates: what is left, gain, held-out over training loss
 LEAST_PAIRS, LARGEST_P = 8, 0.05
@@ -286,9 +286,9 @@ def _side_by_side(strips: Sequence[tuple[str, Path]]) -> Image.Image:
     draw = ImageDraw.Draw(whole)
     for name, picture in pictures:
         draw.text((left + 4, 3), name, fill=TEXT, font=ImageFont.load_default(15))
-        for column in range(picture.width // (2 * SIDE)):
+        for column in range(picture.width // (2 * WIDTH)):
             text = f"clip {STRIP_CLIPS[column] + 1}"
-            draw.text((left + 4 + column * 2 * SIDE, 24), text, fill=FAINT, font=ImageFont.load_default(12))
+            draw.text((left + 4 + column * 2 * WIDTH, 24), text, fill=FAINT, font=ImageFont.load_default(12))
         whole.paste(picture, (left, title))
         left += picture.width + gap
     return whole

@@ -77,17 +77,20 @@ def take_measures(
     )
 
 
-def gain(hand_over: HandOver, known: Tensor, errors: Tensor, signal: float) -> Tensor:
+def gain(
+    hand_over: HandOver, known: Tensor, errors: Tensor, signal: float, carry: Callable[[Tensor], Tensor] | None = None
+) -> Tensor:
     """Return, for each scene, the share [N] of an error in the known slots that arrives in those that the clip hands over.
 
-    1: the error is copied. 0: it is restored, or lost in others. An error may move with the camera: the shift counts at which
-    most of it arrives.
+    1: the error is copied. 0: it is restored, or lost in others. An error may move with the camera: without `carry` the shift
+    counts at which most of it arrives. Where parts of a picture move apart, that is less than all of it.
 
     Args:
         hand_over: makes a clip of each scene.
         known: [N, C, n, h, w], true ones.
         errors: [N, C, n, h, w], such as a chain hands over; each scene gets that of another one, made small.
         signal: RMS of the true latents.
+        carry: moves errors as the scenes move from the known slots to those handed over, where that is known.
 
     Raises:
         ValueError: there is one scene only.
@@ -97,9 +100,12 @@ def gain(hand_over: HandOver, known: Tensor, errors: Tensor, signal: float) -> T
     size = small.square().flatten(1).mean(1).sqrt().clamp(min=torch.finfo(small.dtype).tiny)
     small = small * (SMALL_ERROR * signal / size).view(-1, *[1] * (small.ndim - 1))
     arrived = hand_over(known + small) - hand_over(known)
+    squares = small.square().flatten(1).sum(1)
+    if carry is not None:
+        return (arrived * carry(small)).flatten(1).sum(1) / squares
     spectrum = (torch.fft.rfft2(arrived) * torch.fft.rfft2(small).conj()).sum((1, 2))
     at_shift = torch.fft.irfft2(spectrum, s=small.shape[-2:])  # [N, h, w], products of `arrived` with the shifted error
-    return at_shift.flatten(1).amax(1) / small.square().flatten(1).sum(1)
+    return at_shift.flatten(1).amax(1) / squares
 
 
 def common_share(errors: Tensor) -> float:
