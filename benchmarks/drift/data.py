@@ -76,7 +76,9 @@ def condition(codec: Codec, chain: Chain, first: Tensor, motion: Tensor | None, 
         zero = anchor.new_zeros(1, 1, 1, 1, 1)
         reference = KnownPart(anchor[:, :, None])
         return build_y(Padding.ZERO_LATENT, num_pixel_frames(NUM_SLOTS), reference, known, zero, encode=None).latent
-    padding = anchor if chain is Chain.SHOT else codec.encode(torch.full((1, 1, 3, HEIGHT, WIDTH), 0.5))[:, :, 0].expand_as(first)
+    padding = (
+        anchor if chain is Chain.SHOT else codec.encode(torch.full((1, 1, 3, HEIGHT, WIDTH), 0.5))[:, :, 0].expand_as(first)
+    )
     return torch.cat([first[:, :, None], padding[:, :, None].expand(-1, -1, NUM_SLOTS - 1, -1, -1)], dim=2)
 
 

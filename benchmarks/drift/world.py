@@ -1,10 +1,11 @@
 """The study's two worlds: pictures that must be copied from the first frame, and pictures that can be recognised.
 
-A scene is a bank, the upper half, above a river, the lower half, each with a texture of its own, on a torus. The river flows to
-the left or to the right, and the camera rests or pans to the left or to the right, by one latent place a frame. The caption names
-both, so every later frame follows from the first one and the caption: nothing is hidden, and nothing must be made up. The amplitudes
-fall with the frequency as in natural pictures (here as f^-1.5: details below 8 pixels would not survive the codec). In the endless
-world each scene has textures of its own, in the other one they are those of one of five scenes, which a model can learn by heart.
+A scene is a bank, the upper half, above a river, the lower half, each with a texture of its own, on a torus. The river flows
+to the left or to the right past the bank, and the camera rests or pans to the left or to the right, by one latent place a
+frame. All that is to be seen is in the first frame. How it moves is only half known, as with real captions: they name the
+flow, and the camera is for the model to choose. The amplitudes fall with the frequency as in natural pictures (here as
+f^-1.5: details below 8 pixels would not survive the codec). In the endless world each scene has textures of its own, in the
+other one they are those of one of five scenes, which a model can learn by heart.
 
 A frame stands for one latent slot: time is not compressed. A clip has S = 5 frames and shares one with the next. Frames are
 [N, T, 3, 32, 48] in [0, 1]. All is back after six frames, so neighbouring clips differ.
@@ -19,6 +20,7 @@ from torch import Tensor
 
 NUM_SLOTS, HEIGHT, WIDTH = 5, 32, 48
 STEP = 8  # pixels, a latent place
+PARTS = ("bank", "river")  # from top to bottom
 FLOWS = (-STEP, STEP)  # of the river past the bank, a frame
 CAMERAS = (0, -STEP, STEP)  # of the picture, a frame
 REST_SHARE = 0.5  # of the scenes have a camera at rest
@@ -41,7 +43,7 @@ class Scenes:
 
     Attributes:
         frames: [N, T, 3, 32, 48].
-        captions: [N], `len(CAMERAS)` times the flow plus the camera.
+        captions: [N], how the river flows: places in FLOWS.
     """
 
     frames: Tensor
@@ -71,15 +73,12 @@ def draw_scenes(world: World, num_scenes: int, num_frames: int, random: torch.Ge
     panned = torch.tensor(CAMERAS)[camera, None] * time
     flowed = panned + torch.tensor(FLOWS)[flow, None] * time
     frames = torch.cat([_moved(banks, panned), _moved(rivers, flowed)], dim=3)
-    return Scenes(frames, len(CAMERAS) * flow + camera)
+    return Scenes(frames, flow)
 
 
-def carry(slots: Tensor, captions: Tensor, num_frames: int) -> Tensor:
-    """Move latents [N, C, 1, h, w] as scenes of `captions` [N] move in `num_frames` frames."""
-    camera = torch.tensor(CAMERAS)[captions % len(CAMERAS), None] * num_frames
-    flow = torch.tensor(FLOWS)[captions // len(CAMERAS), None] * num_frames
-    bank, river = slots[:, :, 0].chunk(2, dim=2)
-    return torch.cat([_moved(bank, camera // STEP), _moved(river, (camera + flow) // STEP)], dim=3).movedim(1, 2)
+def to_parts(frames: Tensor) -> tuple[Tensor, ...]:
+    """Return the bank and the river of frames [..., 32, 48]."""
+    return frames.chunk(len(PARTS), dim=-2)
 
 
 def _moved(textures: Tensor, shifts: Tensor) -> Tensor:
