@@ -1,9 +1,9 @@
 """A linear stand-in for the VAE: 8 x 8 pixels to one place of 16 channels, as Wan's in space, without its compression of time.
 
-The 16 strongest principal components of the patches are kept, scaled to a mean variance of 1. It decodes as a linear VAE with
-posterior noise does: each component shrinks towards its mean by variance / (variance + noise^2), the weak ones, which are
-detail, most. So a picture that is decoded and encoded again has lost a little of its detail, as with a real VAE. Without that
-loss encoding what was decoded changes nothing.
+The 16 strongest principal components of the patches are kept, scaled by one number to a mean variance of 1. It decodes as a
+linear VAE with posterior noise does: each component shrinks towards its mean by variance / (variance + noise^2), the weak
+ones, which are detail, most. So a picture that is decoded and encoded again has lost a little of its detail, as with a real
+VAE. Without that loss encoding what was decoded changes nothing.
 
 Source: Lucas et al., "Don't Blame the ELBO! A Linear VAE Perspective on Posterior Collapse" (arXiv:1911.02469), Sec. 4.
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from .world import World, draw_scenes
 
 PATCH, CHANNELS = 8, 16
-NOISE = 0.1  # posterior noise, in pixel values; the deviation of a patch's strongest component is about 1.5
+NOISE = 0.2  # posterior noise, in pixel values; the deviation of a patch's strongest component is about 1.6
 NUM_SCENES, NUM_FRAMES = 256, 3  # that it is fitted on
 
 
@@ -58,8 +58,7 @@ def fit_codec() -> Codec:
     centred = patches - mean
     variance, basis = torch.linalg.eigh(centred.T @ centred / len(centred))
     variance, basis = variance[-CHANNELS:].flip(0), basis[:, -CHANNELS:].flip(1)
-    deviation = variance.sqrt()
-    scale = deviation.sqrt() * deviation.mean().sqrt()  # between whitening and none
+    scale = variance.mean().sqrt()
     kept = variance / (variance + NOISE**2)
     return Codec(mean.float(), (basis / scale).float(), (basis * scale).T.float(), kept.float())
 

@@ -1,6 +1,6 @@
 """How clips are conditioned in the layouts of the study, and the endless examples that models are trained on.
 
-Shapes: B examples, S = 5 slots, latents and conditioning latents [B, 16, S, 6, 6].
+Shapes: B examples, S = 5 slots, latents and conditioning latents [B, 16, S, 4, 6].
 """
 
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from svi_core.geometry import num_pixel_frames
 from svi_core.systems.layouts import Padding
 
 from .codec import Codec
-from .world import NUM_SLOTS, SIDE, World, draw_scenes
+from .world import HEIGHT, NUM_SLOTS, WIDTH, World, draw_scenes
 
 P_LATER = 0.9  # that a 2.0 Pro example is laid out as a later clip
 ANCHOR_REACH = 8  # frames before a clip that an example's anchor comes from
@@ -76,7 +76,9 @@ def condition(codec: Codec, chain: Chain, first: Tensor, motion: Tensor | None, 
         zero = anchor.new_zeros(1, 1, 1, 1, 1)
         reference = KnownPart(anchor[:, :, None])
         return build_y(Padding.ZERO_LATENT, num_pixel_frames(NUM_SLOTS), reference, known, zero, encode=None).latent
-    padding = anchor if chain is Chain.SHOT else codec.encode(torch.full((1, 1, 3, SIDE, SIDE), 0.5))[:, :, 0].expand_as(first)
+    padding = (
+        anchor if chain is Chain.SHOT else codec.encode(torch.full((1, 1, 3, HEIGHT, WIDTH), 0.5))[:, :, 0].expand_as(first)
+    )
     return torch.cat([first[:, :, None], padding[:, :, None].expand(-1, -1, NUM_SLOTS - 1, -1, -1)], dim=2)
 
 

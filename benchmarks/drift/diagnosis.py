@@ -18,7 +18,7 @@ from .data import Chain, condition
 from .losses import NONE, Losses
 from .model import predict
 from .rollout import roll_out, sample
-from .world import NUM_SLOTS, Scenes, World, draw_scenes, num_frames
+from .world import NUM_SLOTS, PARTS, Scenes, World, draw_scenes, num_frames
 
 SEED, NUM_SCENES, NUM_CLIPS, PER_LEVEL = 99, 64, 10, 2
 
@@ -73,7 +73,7 @@ def gain(model: nn.Module, codec: Codec, scenes: Scenes, errors: Tensor) -> Tens
         y_latent = condition(codec, Chain.FILM, slot[:, :, 0], None, slot[:, :, 0])
         return sample(model, noise, y_latent, scenes.captions, NONE)[:, :, -1:]
 
-    return diagnosis.gain(last, known, errors, diagnosis.rms(known))
+    return diagnosis.gain(last, known, errors, diagnosis.rms(known), num_bands=len(PARTS))
 
 
 def _known(codec: Codec, losses: Losses, frames: Tensor) -> Tensor:

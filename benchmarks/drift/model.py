@@ -15,10 +15,10 @@ from demo.models.train_dit import with_mask
 from svi_core.files.atomic_file import write_bytes
 from svi_core.flow.flow_matching import make_flow_sample
 
-from .world import CAMERAS, NUM_DIRECTIONS
+from .world import FLOWS
 
 SIZES = {"dim": 136, "ffn_dim": 272, "num_heads": 4, "num_layers": 4, "text_dim": TEXT_WIDTH}
-NO_CAPTION = NUM_DIRECTIONS * len(CAMERAS)  # the number of captions
+NO_CAPTION = len(FLOWS)  # the number of captions
 
 
 def open_comfy() -> None:
@@ -49,12 +49,9 @@ def velocity_error(
 
 
 def _texts() -> Tensor:
-    """Return two tokens for each caption, its direction and its camera, and zeros for none: [41, 2, 64]."""
-    random = torch.Generator().manual_seed(78)
-    directions = torch.randn(NUM_DIRECTIONS, TEXT_WIDTH, generator=random)
-    cameras = torch.randn(len(CAMERAS), TEXT_WIDTH, generator=random)
-    named = [torch.stack([direction, camera]) for direction in directions for camera in cameras]
-    return torch.stack([*named, torch.zeros(2, TEXT_WIDTH)])
+    """Return the tokens of each caption, and zeros for none: [3, 2, 64]."""
+    flows = torch.randn(len(FLOWS), 2, TEXT_WIDTH, generator=torch.Generator().manual_seed(78))
+    return torch.cat([flows, torch.zeros(1, 2, TEXT_WIDTH)])
 
 
 def save_model(model: nn.Module, path: Path) -> None:

@@ -12,15 +12,17 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from svi_core.look.drift import FROZEN_DIFFERENCE, ClipMeasure, DriftMeter, DriftReport
 from svi_core.video.video_file import to_uint8
 
 from .data import Chain
-from .world import NUM_SLOTS
+from .world import NUM_SLOTS, STEP, to_parts
 
 CLEARLY_APART = 2 * FROZEN_DIFFERENCE  # of two true clips that a chain must not show as one
+COINCIDENCES = 0.25  # share of pairs of clips
 CHEATING_SHARE = 0.1  # of the chains above which a set of videos is INVALID
 SHARES = ("contrast", "detail", "motion")
 
@@ -54,7 +56,7 @@ class Scores:
         frechet: Frechet distance (not squared) between features of generated and true clips, in standard deviations.
         contrast, detail, motion: over the mean of true clips; detail is the amplitude at 4 to 16 pixels.
         distance: paired distance of features from the truth, mean over scenes, in standard deviations.
-        pixels: paired root mean square difference of the last frames from the truth.
+        pixels: paired root mean square difference of the last frames from the truth, where bank and river may be elsewhere.
         seam: median change at a seam, in multiples of the change around it; None for one clip.
     """
 
@@ -76,7 +78,9 @@ def make_reference(chain: Chain, truth: Iterable[Tensor]) -> Reference:
     features, shares = _features(reports), _shares(reports)
     cheats = tuple(frozenset(report.reasons) for report in reports)
     scale = features.reshape(-1, features.shape[-1]).std(axis=0)
-    return Reference(features, scale, shares.mean(axis=(0, 1)), cheats, _differences(meters) > CLEARLY_APART)
+    differences = _differences(meters)
+    apart = np.isfinite(differences) & (differences > CLEARLY_APART)
+    return Reference(features, scale, shares.mean(axis=(0, 1)), cheats, apart)
 
 
 def score(chain: Chain, reference: Reference, clips: list[Tensor], truth: list[Tensor]) -> Scores:
@@ -87,7 +91,7 @@ def score(chain: Chain, reference: Reference, clips: list[Tensor], truth: list[T
     ours, theirs = features / reference.scale, reference.features / reference.scale
     frechet = [frechet_distance(ours[:, clip], theirs[:, clip]) for clip in range(len(clips))]
     distance = np.sqrt(((ours - theirs) ** 2).mean(axis=2)).mean(axis=0)
-    pixels = [float((own[:, -1] - true[:, -1]).square().mean().sqrt()) for own, true in zip(clips, truth, strict=True)]
+    pixels = [_apart(own[:, -1], true[:, -1]) for own, true in zip(clips, truth, strict=True)]
     seams = [clip.seam for report in reports for clip in report.clips if clip.seam is not None]
     return Scores(
         verdict=_verdict(reports, _differences(meters), reference),
@@ -108,6 +112,16 @@ def frechet_distance(ours: np.ndarray, theirs: np.ndarray) -> float:
     mixed = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(min=0)).sum()
     apart = ((ours.mean(axis=0) - theirs.mean(axis=0)) ** 2).sum()
     return float(np.sqrt(max(0.0, apart + np.trace(first) + np.trace(second) - 2 * mixed)))
+
+
+def _apart(own: Tensor, true: Tensor) -> float:
+    """Return the root mean square difference of frames [N, 3, H, W], each part of each scene at the shift that fits best."""
+    shifts = range(0, own.shape[-1], STEP)
+    squares = [
+        torch.stack([(ours.roll(shift, -1) - theirs).square().mean((1, 2, 3)) for shift in shifts]).amin(0)
+        for ours, theirs in zip(to_parts(own), to_parts(true), strict=True)
+    ]
+    return float(torch.stack(squares).mean().sqrt())
 
 
 def _meters(chain: Chain, clips: list[Tensor]) -> list[DriftMeter]:
@@ -147,9 +161,13 @@ def _differences(meters: list[DriftMeter]) -> np.ndarray:
 def _verdict(reports: list[DriftReport], differences: np.ndarray, reference: Reference) -> str:
     """Return "valid", or why the chains cannot be compared: too many of them cheat.
 
-    A chain repeats or reverses clips if two of them look the same that clearly differ in the truth.
+    A chain repeats or reverses clips if neighbours look the same that clearly differ in the truth, or more than COINCIDENCES
+    of all such pairs do: a chain that chooses its own camera comes back to earlier places now and then.
     """
-    alike = ((differences < FROZEN_DIFFERENCE) & reference.apart).any(axis=(2, 3))
+    alike = (differences < FROZEN_DIFFERENCE) & reference.apart
+    neighbours = alike.diagonal(1, axis1=2, axis2=3).any(axis=2)
+    shares = alike.sum(axis=(2, 3)) / reference.apart.sum(axis=(2, 3)).clip(min=1)
+    alike = neighbours | (shares > COINCIDENCES)
     cheats = []
     for report, true, (repeats, reverses) in zip(reports, reference.cheats, alike, strict=True):
         own = set(report.reasons) - true - {"repeated", "reversed"}

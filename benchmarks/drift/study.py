@@ -86,8 +86,8 @@ class Study:
 STUDIES = {
     "full": Study(
         name="full",
-        base=BaseTraining(num_steps=4500, batch_size=32),
-        units=tuple(Unit(base, lora) for lora in (1, 2, 3, 4) for base in (11, 0)),
+        base=BaseTraining(num_steps=3000, batch_size=32),
+        units=tuple(Unit(base, lora) for lora in (1, 2) for base in (1, 2, 3, 4)),
         few_units=4,
         fine_tuning=FineTuning(batch_size=16, learning_rate=1e-3, rank=16, fill_batches=100),
         lengths=(200, 800, 2400),

@@ -143,7 +143,7 @@ def make_base(workshop: Workshop, world: World, seed: int) -> None:
     found = {
         "training loss": clean_loss(model, codec, world, Chain.FILM, seed, trained_on=True),
         "held-out loss": clean_loss(model, codec, world, Chain.FILM, VALIDATION_SEED),
-        "gain": random_gain(model, codec, world),
+        "gain of noise": random_gain(model, codec, world),
         "diagnosis": _diagnosed(study, model, codec, world),
         "seconds": time.process_time() - began,
         "commit": workshop.commit,

@@ -15,7 +15,18 @@ import torch
 from benchmarks.drift import arms, codec, folder, losses, scoring, statistics, vbench
 from benchmarks.drift.__main__ import main as drift_command
 from benchmarks.drift.errors import GaussianErrors, hand_made_error
-from benchmarks.drift.world import CAMERAS, NUM_SLOTS, PAN, World, draw_scenes, num_frames
+from benchmarks.drift.world import (
+    CAMERAS,
+    FLOWS,
+    HEIGHT,
+    NUM_SLOTS,
+    STEP,
+    WIDTH,
+    World,
+    draw_scenes,
+    num_frames,
+    to_parts,
+)
 from svi_core.conditioning.build_y import KnownPart, build_y
 from svi_core.recycling.config import ErrorRecyclingConfig
 from svi_core.systems.layouts import make_layout
@@ -43,25 +54,29 @@ def parts(comfy):
 def test_scenes_follow_from_their_seed_and_differ():
     first, again, other = drawn(1), drawn(1), drawn(2)
     assert torch.equal(first.frames, again.frames) and not torch.equal(first.frames, other.frames)
-    assert first.frames.shape == (8, 5, 3, 48, 48) and 0 <= first.frames.min() and first.frames.max() <= 1
+    assert first.frames.shape == (8, 5, 3, HEIGHT, WIDTH) and 0 <= first.frames.min() and first.frames.max() <= 1
 
 
-def test_the_camera_pans_by_one_latent_place_a_frame_and_the_caption_says_so():
-    scenes = drawn(3, count=40, frames=2)
-    cameras = scenes.captions % len(CAMERAS)
-    assert len(set(cameras.tolist())) == len(CAMERAS)
-    for before, after, camera in zip(scenes.frames[:, 0], scenes.frames[:, 1], cameras.tolist(), strict=True):
-        moved = before.roll(CAMERAS[camera], (1, 2))
-        assert float(((moved - after).abs().amax(0) > 2e-2).float().mean()) < 0.25  # all but the disc, where it was and is
-    assert abs(CAMERAS[1][1]) == PAN == codec.PATCH
+def test_the_river_flows_as_the_caption_says_and_the_camera_is_not_named():
+    scenes = drawn(3, count=40, frames=4)
+    assert {abs(step) for step in (*FLOWS, *CAMERAS[1:])} == {STEP} == {codec.PATCH}
+    seen = set()
+    for frames, caption in zip(scenes.frames, scenes.captions.tolist(), strict=True):
+        banks, rivers = to_parts(frames)
+        camera = next(step for step in CAMERAS if torch.equal(banks[1], banks[0].roll(step, 2)))
+        for place in range(3):
+            assert torch.equal(banks[place + 1], banks[place].roll(camera, 2))
+            assert torch.equal(rivers[place + 1], rivers[place].roll(camera + FLOWS[caption], 2))
+        seen.add((camera, caption))
+    assert len(seen) == len(CAMERAS) * len(FLOWS)
 
 
 def test_textures_have_the_spectrum_that_the_docstring_names():
-    luminance = drawn(4, count=64, frames=1).frames[:, 0].mean(1)
+    luminance = drawn(4, count=64, frames=1).frames[:, 0, :, : HEIGHT // 2].mean(1)
     power = torch.fft.fft2(luminance - luminance.mean((1, 2), keepdim=True)).abs().square().mean(0)
     octaves = [float(power[0, low : 2 * low].mean()) for low in (3, 6, 12)]
     slopes = [np.log2(b / a) for a, b in pairwise(octaves)]
-    assert all(-3.4 < slope < -1.6 for slope in slopes)  # power falls by 2 * 1.5, less for what the disc's edges add
+    assert all(-3.4 < slope < -1.6 for slope in slopes)  # power falls by 2 * 1.5, less at the lowest ones
 
 
 def test_five_textures_are_five():
@@ -83,12 +98,12 @@ def test_clips_share_the_frames_of_their_layout():
 
 def test_the_codec_loses_detail_only_when_it_is_told_to(fitted):
     latent = fitted.encode(drawn(7).frames)
-    assert latent.shape == (8, 16, 5, 6, 6) and 0.8 < float(latent.std()) < 1.2
+    assert latent.shape == (8, 16, 5, 4, 6) and 0.8 < float(latent.std()) < 1.2
     torch.testing.assert_close(fitted.encode(fitted.decode(latent, lossy=False)), latent, atol=1e-4, rtol=0)
     once = fitted.encode(fitted.decode(latent))
     shares = (once * latent).sum((0, 2, 3, 4)) / latent.square().sum((0, 2, 3, 4))
     torch.testing.assert_close(shares, fitted.kept, atol=1e-4, rtol=0)
-    assert float(fitted.kept[0]) > 0.99 and float(fitted.kept[-1]) < 0.9 and bool((fitted.kept.diff() <= 1e-6).all())
+    assert float(fitted.kept[0]) > 0.98 and float(fitted.kept[-1]) < 0.6 and bool((fitted.kept.diff() <= 1e-6).all())
 
 
 def test_what_is_handed_over_is_rounded_and_compressed():
@@ -147,7 +162,7 @@ def test_arms_differ_from_the_full_method_in_one_thing_each():
 
 def test_gaussian_errors_are_as_large_as_the_banks_own():
     class Bank:
-        entry_shape, grid = (16, 5, 6, 6), None
+        entry_shape, grid = (16, 5, 4, 6), None
 
         def sample_latent_error(self, sigma, generator):
             return torch.full(self.entry_shape, 0.25)
@@ -164,7 +179,7 @@ def test_gaussian_errors_are_as_large_as_the_banks_own():
 def test_hand_made_errors_soften_the_frame_they_are_added_to(fitted):
     latent = fitted.encode(drawn(9).frames)[0, :, :1]
     error = hand_made_error(fitted, latent, torch.Generator().manual_seed(3))
-    assert error.shape == (16, 1, 6, 6) and 0.01 < float(error.abs().mean()) < 1.0
+    assert error.shape == (16, 1, 4, 6) and 0.01 < float(error.abs().mean()) < 1.0
     sharp, soft = (fitted.decode(own[None], lossy=False)[0, 0] for own in (latent, latent + error))
     edges = [float((own[:, 1:] - own[:, :-1]).abs().mean()) for own in (sharp, soft)]
     assert edges[1] < edges[0]
@@ -219,6 +234,27 @@ def test_fading_is_seen_by_quality_and_not_by_identity(parts, fitted):
     assert faded.contrast == pytest.approx([0.5 * value for value in same.contrast], rel=0.1)
     assert faded.detail == pytest.approx([0.5 * value for value in same.detail], rel=0.1) and faded.loss > 2 * other.loss
     assert faded.pixels[-1] < other.pixels[-1] and other.contrast[-1] == pytest.approx(1.0, abs=0.15)
+
+
+def test_pixels_are_compared_where_bank_and_river_went(parts):
+    """Another choice of the camera is no error; a shift of both parts by less than a place is one."""
+    chain = parts["data"].Chain.FILM
+    truth = [drawn(13, count=16, frames=num_frames(2, 1)).clip(k, 1) for k in range(2)]
+    reference = scoring.make_reference(chain, truth)
+    panned, nudged = ([own.roll(step, -1) for own in truth] for step in (2 * STEP, 3))
+    assert scoring.score(chain, reference, panned, truth).pixels == (0, 0)
+    assert scoring.score(chain, reference, nudged, truth).pixels[0] > 0.05
+
+
+def test_coming_back_now_and_then_is_no_cheat_but_doing_so_all_the_time_is(parts):
+    chain, truth = parts["data"].Chain.FILM, [drawn(20 + k).frames for k in range(8)]
+    reference = scoring.make_reference(chain, truth)
+    verdicts = {
+        order: scoring.score(chain, reference, [truth[int(k)] for k in order], truth).verdict
+        for order in ("01234567", "01234561", "01212121", "01134567")
+    }
+    valid = [order for order, verdict in verdicts.items() if verdict == "valid"]
+    assert valid == ["01234567", "01234561"] and all("repeated" in verdicts[own] for own in ("01212121", "01134567")), verdicts
 
 
 @pytest.fixture(scope="module")

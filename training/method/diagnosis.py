@@ -77,17 +77,18 @@ def take_measures(
     )
 
 
-def gain(hand_over: HandOver, known: Tensor, errors: Tensor, signal: float) -> Tensor:
+def gain(hand_over: HandOver, known: Tensor, errors: Tensor, signal: float, num_bands: int = 1) -> Tensor:
     """Return, for each scene, the share [N] of an error in the known slots that arrives in those that the clip hands over.
 
     1: the error is copied. 0: it is restored, or lost in others. An error may move with the camera: the shift counts at which
-    most of it arrives.
+    most of it arrives. Where parts of a picture move apart, that is less than all of it.
 
     Args:
         hand_over: makes a clip of each scene.
         known: [N, C, n, h, w], true ones.
         errors: [N, C, n, h, w], such as a chain hands over; each scene gets that of another one, made small.
         signal: RMS of the true latents.
+        num_bands: of equal height, from top to bottom, that may move apart; each has a shift of its own.
 
     Raises:
         ValueError: there is one scene only.
@@ -97,9 +98,14 @@ def gain(hand_over: HandOver, known: Tensor, errors: Tensor, signal: float) -> T
     size = small.square().flatten(1).mean(1).sqrt().clamp(min=torch.finfo(small.dtype).tiny)
     small = small * (SMALL_ERROR * signal / size).view(-1, *[1] * (small.ndim - 1))
     arrived = hand_over(known + small) - hand_over(known)
-    spectrum = (torch.fft.rfft2(arrived) * torch.fft.rfft2(small).conj()).sum((1, 2))
-    at_shift = torch.fft.irfft2(spectrum, s=small.shape[-2:])  # [N, h, w], products of `arrived` with the shifted error
-    return at_shift.flatten(1).amax(1) / small.square().flatten(1).sum(1)
+    bands = zip(arrived.chunk(num_bands, dim=-2), small.chunk(num_bands, dim=-2), strict=True)
+    return sum(_at_best_shift(*band) for band in bands) / small.square().flatten(1).sum(1)
+
+
+def _at_best_shift(arrived: Tensor, error: Tensor) -> Tensor:
+    """Return the product [N] of what `arrived` with the `error` at the shift on the torus where it is largest."""
+    spectrum = (torch.fft.rfft2(arrived) * torch.fft.rfft2(error).conj()).sum((1, 2))
+    return torch.fft.irfft2(spectrum, s=error.shape[-2:]).flatten(1).amax(1)
 
 
 def common_share(errors: Tensor) -> float:

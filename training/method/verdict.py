@@ -21,6 +21,7 @@ GROWN = 1.25  # the inverse of FADED
 COLOURS_LEFT = 3.0  # distance from the mean colour, in that of true clips
 NOT_THIS_DATA = (0.5, 2.0)  # contrast and motion of clip 1: outside, the model does not make such clips at all
 NOISY = 0.5  # injected errors over the latents: half the signal's size is what an untrained model's errors have
+FAINT = 0.2  # the same: up to here they did not stop chains from fading, from 0.4 on they did
 UNLIKE = 3.0  # factor between the errors that a chain hands over and those that are injected, either way
 
 
@@ -191,6 +192,11 @@ def _faded(measures: Measures) -> tuple[Answer, str] | None:
             "few steps, is not drift. Chain more clips to be sure."
         )
     what = f"after {measures.num_clips} clips the chains have lost to fading ({', '.join(fading)} of the truth's)"
+    if measures.injected is not None and measures.injected < FAINT:
+        return Answer.UNLIKELY, (
+            f"{what}, but the errors that would be injected have only {measures.injected:.2f} of the latents' size: too little "
+            "to teach the model that what it is handed may be wrong."
+        )
     if measures.gain.low < COPIES:
         return (
             Answer.CANNOT_TELL,

@@ -127,6 +127,10 @@ def test_the_gain_is_the_share_of_the_error_that_arrives():
     torch.testing.assert_close(found, shares, atol=1e-4, rtol=0)
     moved = gain(lambda slots: 0.5 * slots.roll((3, -2), (-2, -1)), known, errors, 0.1)  # with the camera
     torch.testing.assert_close(moved, torch.full((NUM_SCENES,), 0.5), atol=1e-4, rtol=0)
+    apart = lambda slots: torch.cat([band.roll(step, -1) for band, step in zip(slots.chunk(2, -2), (3, -2), strict=True)], -2)  # noqa: E731
+    together, own = (gain(apart, known, errors, 0.1, num_bands=bands) for bands in (1, 2))
+    torch.testing.assert_close(own, torch.ones(NUM_SCENES), atol=1e-4, rtol=0)
+    assert together.max() < 0.8
     turned = gain(lambda slots: slots.flip(-1), known, errors, 0.1)  # arrives as something else
     assert turned.max() < 0.3
 
