@@ -85,8 +85,10 @@ def cases_of(tree: Tree, front_ends: Sequence[str]) -> Iterator[tuple[Case, Path
             yield Case(tree.comfyui, room, version, tree.python, tree.torch), folder
 
 
-def run_tests(tree: Tree, case: Case, front_end: Path | None, record: Path, selection: str | None) -> None:
+def run_tests(tree: Tree, case: Case, front_end: Path | None, record: Path, selection: str | None) -> bool:
     """Run the tests of a case, those of `selection` (pytest's -k) alone if it is given, and record their outcomes.
+
+    Returns whether pytest came to its end and none of them failed: one that never ends leaves no outcome.
 
     Raises:
         SetupError: pytest ended without running the tests.
@@ -101,28 +103,33 @@ def run_tests(tree: Tree, case: Case, front_end: Path | None, record: Path, sele
     code = subprocess.run(command, cwd=REPOSITORY, env=variables, stdout=sys.stderr).returncode
     if code not in (0, 1) and not (selection and code == 5):  # 1: tests failed, as the table tells; 5: none was selected
         raise SetupError(f"pytest ended with {code} (its output is above): {' '.join(command)}")
+    return code != 1
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run the matrix; return 1 if a test of it fails or if it cannot be run."""
+    """Run the matrix; return 1 if a test of it fails or never ends, if all of a room are skipped, or if it cannot be run."""
     options = _parser().parse_args(arguments)
     results: dict[Case, Result | None] = {}
+    good = True
     try:
         for tree in [prepared_tree(wanted) for wanted in options.trees]:
             for case, front_end in cases_of(tree, options.front_ends):
                 record = Layout().runtime / "matrix" / "records" / case.record_name
-                if case.room in options.rooms:
-                    run_tests(tree, case, front_end, record, options.k)
-                results[case] = read_result(record)
+                if case.room in options.rooms and case not in results:  # the newest front end may be the tree's own
+                    good &= run_tests(tree, case, front_end, record, options.k)
+                results[case] = result = read_result(record)
+                if result is not None and result.outcomes and not result.tests("passed"):
+                    say(f"no test of {case.room} passed on ComfyUI {case.comfyui}: see above why")
+                    good = False
     except SetupError as error:
         say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        say("interrupted; what was tested is recorded, and the same command with -k runs the rest")
+        say("interrupted; what was tested is recorded. Run other parts with -k; `--rooms` without a name writes the table")
         return 130
     update_document(DOCUMENT, results)
     sys.stdout.write(table_of([row_of(case, result) for case, result in results.items()]) + "\n")
-    return int(any(result is not None and result.tests("failed") for result in results.values()))
+    return int(not good or any(result is not None and result.tests("failed") for result in results.values()))
 
 
 def _parser() -> argparse.ArgumentParser:

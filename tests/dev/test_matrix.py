@@ -147,7 +147,7 @@ def test_the_command_writes_the_table_and_fails_if_a_test_does(tree: command.Tre
     monkeypatch.setattr(command, "prepared_tree", lambda wanted: tree)
     outcomes = {"e2e": "passed", "nodes": "passed"}
     monkeypatch.setattr(
-        command, "run_tests", lambda tree, case, front_end, record, selection: ran.append((case.room, selection))
+        command, "run_tests", lambda tree, case, front_end, record, selection: ran.append((case.room, selection)) or True
     )
     monkeypatch.setattr(command, "read_result", lambda record: result_of(record.name.split("-")[1]))
 
@@ -162,6 +162,34 @@ def test_the_command_writes_the_table_and_fails_if_a_test_does(tree: command.Tre
     )
     outcomes["e2e"] = "failed"
     assert command.main(["tree", "--rooms"]) == 1 and len(ran) == 2
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in for Python is a shell script")
+@pytest.mark.parametrize(
+    ("code", "outcome", "wanted"), [("0", "passed", 0), ("1", "passed", 1), ("0", "skipped", 1), ("0", "failed", 1)]
+)
+def test_the_command_fails_if_tests_hang_or_all_are_skipped(tree, tmp_path: Path, monkeypatch, code, outcome, wanted):
+    """pytest ends with 1 when it gives up on a test that never ends, which then has no outcome, or that of an earlier run."""
+    document = tmp_path / "COMPATIBILITY.md"
+    document.write_text(table_of([]) + "\n", encoding="utf-8")
+    monkeypatch.setattr(command, "DOCUMENT", document)
+    monkeypatch.setattr(command, "Layout", lambda: Layout(tmp_path, tmp_path))
+    monkeypatch.setattr(command, "prepared_tree", lambda wanted: tree)
+    monkeypatch.setattr(command, "read_result", lambda record: Result({"x": outcome}, 2, ("abc",), "2026-02-02"))
+    monkeypatch.setenv("NOTES", str(tmp_path / "notes"))
+    monkeypatch.setenv("CODE", code)
+    assert command.main(["tree", "--rooms", "nodes"]) == wanted
+
+
+def test_a_front_end_that_is_named_twice_is_tested_once(tree: command.Tree, tmp_path: Path, monkeypatch):
+    document, ran = tmp_path / "COMPATIBILITY.md", []
+    document.write_text(table_of([]) + "\n", encoding="utf-8")
+    monkeypatch.setattr(command, "DOCUMENT", document)
+    monkeypatch.setattr(command, "Layout", lambda: Layout(tmp_path, tmp_path))
+    monkeypatch.setattr(command, "prepared_tree", lambda wanted: tree)
+    monkeypatch.setattr(command, "installed_front_end", lambda *_: (tree.front_end, tmp_path))
+    monkeypatch.setattr(command, "run_tests", lambda *words: ran.append(words[1]) or True)
+    assert command.main(["tree", "--front-ends", "own", "newest", "--rooms", "browser"]) == 0 and len(ran) == 1
 
 
 def test_a_folder_that_is_no_comfyui_is_refused_before_anything_is_set_up(tmp_path: Path, capsys):

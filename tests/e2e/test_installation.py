@@ -21,8 +21,9 @@ NAME = "stable-video-infinity"  # the folder's name, which both take from pyproj
 def installed(environment, model_roots, tmp_path_factory) -> Iterator[ComfyServer]:
     """A ComfyUI in a folder with spaces and foreign letters; the archive is unpacked, the tiny models' loader linked."""
     folder = tmp_path_factory.mktemp("installed") / "My ComfyUI ü 视频"
-    build_archive(tmp_path_factory.mktemp("archive") / "node.zip")
-    with ZipFile(tmp_path_factory.getbasetemp() / "archive0" / "node.zip") as archive:
+    path = tmp_path_factory.mktemp("archive") / "node.zip"
+    build_archive(path)
+    with ZipFile(path) as archive:
         archive.extractall(folder / "custom_nodes" / NAME)
     others = {name: linked for name, linked in PACK_NODES.items() if name != PACK_NAME}
     with ComfyServer(environment, folder, model_roots=model_roots, custom_nodes=others) as server:
