@@ -63,11 +63,16 @@ class GuidanceRecipe:
             )
         if POSITIVE not in self.guider.original_conds:
             raise ValueError(f"guider ({self.name}) has no positive prompt that a clip's could replace: use another guider.")
-        for patcher in self._models():
-            if not patcher.is_clone(self.guider.model_patcher):
+        for held in self._held():
+            if isinstance(held, ModelPatcher) and not held.is_clone(self.guider.model_patcher):
                 raise ValueError(
                     f"guider ({self.name}) holds a second model, but a run has one model for each expert: use a guider of one "
                     "model."
+                )
+            if isinstance(held, torch.nn.Module) and any(True for _ in held.parameters()):
+                raise ValueError(
+                    f"guider ({self.name}) holds a network ({type(held).__name__}), which a run cannot replace for each expert: "
+                    "use another guider."
                 )
         self._require_nothing_lost(models)
         if any(control.num_extra_passes for control in controls) and self._predicts_by_itself:
@@ -143,9 +148,12 @@ class GuidanceRecipe:
         """Return copies of :attr:`_own`, with `models` (by their ids) and `itself` in place of its models and of the guider."""
         return copy.deepcopy(self._own, {**models, id(self.guider): itself})
 
+    def _held(self) -> Iterator[ModelPatcher | torch.nn.Module]:
+        """Yield every model and every part of one that it holds, its own model first."""
+        return _models_in([self.guider.model_patcher, self._own], set())
+
     def _models(self) -> list[ModelPatcher]:
-        """Return every model that it holds, its own first."""
-        return list(_models_in([self.guider.model_patcher, self._own], set()))
+        return [held for held in self._held() if isinstance(held, ModelPatcher)]
 
     def _as_models(self, model: object) -> dict[int, object]:
         return dict.fromkeys(map(id, self._models()), model)
@@ -168,12 +176,12 @@ def _as_connected(cond: Mapping[str, object]) -> list:
     return [cond.get("cross_attn"), {name: value for name, value in cond.items() if name not in ("cross_attn", "uuid")}]
 
 
-def _models_in(value: object, seen: set[int]) -> Iterator[ModelPatcher]:
-    """Yield every ModelPatcher that `value` holds, at any depth."""
-    if id(value) in seen or isinstance(value, type | types.ModuleType | torch.nn.Module | torch.Tensor):
+def _models_in(value: object, seen: set[int]) -> Iterator[ModelPatcher | torch.nn.Module]:
+    """Yield every ModelPatcher and every module that `value` holds, at any depth, without those inside them."""
+    if id(value) in seen or isinstance(value, type | types.ModuleType | torch.Tensor):
         return
     seen.add(id(value))
-    if isinstance(value, ModelPatcher):
+    if isinstance(value, ModelPatcher | torch.nn.Module):
         yield value
         return
     if isinstance(value, Mapping):
