@@ -63,17 +63,7 @@ class GuidanceRecipe:
             )
         if POSITIVE not in self.guider.original_conds:
             raise ValueError(f"guider ({self.name}) has no positive prompt that a clip's could replace: use another guider.")
-        for held in self._held():
-            if isinstance(held, ModelPatcher) and not held.is_clone(self.guider.model_patcher):
-                raise ValueError(
-                    f"guider ({self.name}) holds a second model, but a run has one model for each expert: use a guider of one "
-                    "model."
-                )
-            if isinstance(held, torch.nn.Module) and any(True for _ in held.parameters()):
-                raise ValueError(
-                    f"guider ({self.name}) holds a network ({type(held).__name__}), which a run cannot replace for each expert: "
-                    "use another guider."
-                )
+        self._require_replaceable()
         self._require_nothing_lost(models)
         if any(control.num_extra_passes for control in controls) and self._predicts_by_itself:
             raise ValueError(
@@ -157,6 +147,26 @@ class GuidanceRecipe:
 
     def _as_models(self, model: object) -> dict[int, object]:
         return dict.fromkeys(map(id, self._models()), model)
+
+    def _require_replaceable(self) -> None:
+        """Refuse a guider that is tied to its model, or to itself, in a way that a copy for each clip keeps."""
+        for held in self._held():
+            if isinstance(held, ModelPatcher) and not held.is_clone(self.guider.model_patcher):
+                raise ValueError(
+                    f"guider ({self.name}) holds a second model, but a run has one model for each expert: use a guider of one "
+                    "model."
+                )
+            if isinstance(held, torch.nn.Module) and any(True for _ in held.parameters()):
+                raise ValueError(
+                    f"guider ({self.name}) holds a network ({type(held).__name__}), which a run cannot replace for each "
+                    "expert: use another guider."
+                )
+        for name in vars(self.guider):
+            if callable(getattr(comfy.samplers.CFGGuider, name, None)):
+                raise ValueError(
+                    f"guider ({self.name}) has its {name} replaced by another node, which a run cannot repeat for each clip: "
+                    "disconnect that node."
+                )
 
     def _require_nothing_lost(self, models: Mapping[str, ModelPatcher]) -> None:
         """Refuse a guider whose model has patches that none of `models` has: a run samples with those instead."""

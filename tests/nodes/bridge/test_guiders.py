@@ -219,6 +219,15 @@ def test_a_guider_that_holds_a_network_is_refused(guiders, model, cfg_guider):
     guiders.GuidanceRecipe(guider).check({"model": model}, ())
 
 
+def test_a_guider_with_a_replaced_method_is_refused(guiders, model, cfg_guider):
+    """The replacement is tied to the guider itself, which has no model in a run: the first step of a clip failed."""
+    guider = cfg_guider()
+    predict = guider.predict_noise
+    guider.predict_noise = lambda *arguments: predict(*arguments)
+    with pytest.raises(ValueError, match=r"guider \(CFGGuider\) has its predict_noise replaced by another node"):
+        guiders.GuidanceRecipe(guider).check({"model": model}, ())
+
+
 def test_a_patch_that_only_the_guider_s_model_has_is_refused(guiders, model, low, cfg_guider):
     """STG guiders patch a clone of the model; a run would sample without that patch."""
     patched, lora = model.clone(), model.clone()
