@@ -24,6 +24,7 @@ POSITIVE, NEGATIVE = "positive", "negative"
 _REPLACED = {"model_patcher", "model_options", "original_conds", "conds", "inner_model", "loaded_models"}
 _CARRIED = ("patches", "object_patches", "wrappers", "callbacks", "injections", "hook_patches", "additional_models")
 _WRAPPER_KEY = "svi_whole_clip"
+_OF_CONDITIONING = {"hooks", "control", "area", "mask", "start_percent"}  # what ComfyUI's nodes set for sampling, besides text
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +47,12 @@ class GuidanceRecipe:
         """Its CONDITIONING, besides the positive and the negative one, by name."""
         conds = self.guider.original_conds.items()
         return {name: [_as_connected(cond) for cond in made] for name, made in conds if name not in (POSITIVE, NEGATIVE)}
+
+    @property
+    def left_out(self) -> list[str]:
+        """What its positive and its negative prompt set for sampling, besides text: a run replaces both."""
+        replaced = (cond for name in (POSITIVE, NEGATIVE) for cond in self.guider.original_conds.get(name, ()))
+        return sorted(_OF_CONDITIONING & {part for cond in replaced for part in cond})
 
     def check(self, models: Mapping[str, ModelPatcher], controls: Sequence[Control]) -> None:
         """Refuse a guider that cannot guide a run.
