@@ -52,6 +52,11 @@ def _check_guider(sampler: ClipSampler) -> None:
     named = {"model": sampler.model, "model_low_noise": sampler.model_low_noise}
     named = {name: model for name, model in named.items() if model is not None}
     sampler.recipe.check(named, sampler.control)
+    if lost := sampler.recipe.left_out:
+        logging.warning(
+            "SVI Generate: the prompts of guider set %s, which this run leaves out with them: it uses prompts and negative.",
+            ", ".join(lost),
+        )
     for name, model in named.items():
         for prompt, conditioning in sampler.recipe.prompts.items():
             models.require_text_fits(model, name, conditioning, f"guider's {prompt} prompt")

@@ -24,6 +24,7 @@ POSITIVE, NEGATIVE = "positive", "negative"
 _REPLACED = {"model_patcher", "model_options", "original_conds", "conds", "inner_model", "loaded_models"}
 _CARRIED = ("patches", "object_patches", "wrappers", "callbacks", "injections", "hook_patches", "additional_models")
 _WRAPPER_KEY = "svi_whole_clip"
+_OF_CONDITIONING = {"hooks", "control", "area", "mask", "start_percent"}  # what ComfyUI's nodes set for sampling, besides text
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +48,12 @@ class GuidanceRecipe:
         conds = self.guider.original_conds.items()
         return {name: [_as_connected(cond) for cond in made] for name, made in conds if name not in (POSITIVE, NEGATIVE)}
 
+    @property
+    def left_out(self) -> list[str]:
+        """What its positive and its negative prompt set for sampling, besides text: a run replaces both."""
+        replaced = (cond for name in (POSITIVE, NEGATIVE) for cond in self.guider.original_conds.get(name, ()))
+        return sorted(_OF_CONDITIONING & {part for cond in replaced for part in cond})
+
     def check(self, models: Mapping[str, ModelPatcher], controls: Sequence[Control]) -> None:
         """Refuse a guider that cannot guide a run.
 
@@ -63,12 +70,7 @@ class GuidanceRecipe:
             )
         if POSITIVE not in self.guider.original_conds:
             raise ValueError(f"guider ({self.name}) has no positive prompt that a clip's could replace: use another guider.")
-        for patcher in self._models():
-            if not patcher.is_clone(self.guider.model_patcher):
-                raise ValueError(
-                    f"guider ({self.name}) holds a second model, but a run has one model for each expert: use a guider of one "
-                    "model."
-                )
+        self._require_replaceable()
         self._require_nothing_lost(models)
         if any(control.num_extra_passes for control in controls) and self._predicts_by_itself:
             raise ValueError(
@@ -143,12 +145,35 @@ class GuidanceRecipe:
         """Return copies of :attr:`_own`, with `models` (by their ids) and `itself` in place of its models and of the guider."""
         return copy.deepcopy(self._own, {**models, id(self.guider): itself})
 
+    def _held(self) -> Iterator[ModelPatcher | torch.nn.Module]:
+        """Yield every model and every part of one that it holds, its own model first."""
+        return _models_in([self.guider.model_patcher, self._own], set())
+
     def _models(self) -> list[ModelPatcher]:
-        """Return every model that it holds, its own first."""
-        return list(_models_in([self.guider.model_patcher, self._own], set()))
+        return [held for held in self._held() if isinstance(held, ModelPatcher)]
 
     def _as_models(self, model: object) -> dict[int, object]:
         return dict.fromkeys(map(id, self._models()), model)
+
+    def _require_replaceable(self) -> None:
+        """Refuse a guider that is tied to its model, or to itself, in a way that a copy for each clip keeps."""
+        for held in self._held():
+            if isinstance(held, ModelPatcher) and not held.is_clone(self.guider.model_patcher):
+                raise ValueError(
+                    f"guider ({self.name}) holds a second model, but a run has one model for each expert: use a guider of one "
+                    "model."
+                )
+            if isinstance(held, torch.nn.Module) and any(True for _ in held.parameters()):
+                raise ValueError(
+                    f"guider ({self.name}) holds a network ({type(held).__name__}), which a run cannot replace for each "
+                    "expert: use another guider."
+                )
+        for name in vars(self.guider):
+            if callable(getattr(comfy.samplers.CFGGuider, name, None)):
+                raise ValueError(
+                    f"guider ({self.name}) has its {name} replaced by another node, which a run cannot repeat for each clip: "
+                    "disconnect that node."
+                )
 
     def _require_nothing_lost(self, models: Mapping[str, ModelPatcher]) -> None:
         """Refuse a guider whose model has patches that none of `models` has: a run samples with those instead."""
@@ -168,12 +193,12 @@ def _as_connected(cond: Mapping[str, object]) -> list:
     return [cond.get("cross_attn"), {name: value for name, value in cond.items() if name not in ("cross_attn", "uuid")}]
 
 
-def _models_in(value: object, seen: set[int]) -> Iterator[ModelPatcher]:
-    """Yield every ModelPatcher that `value` holds, at any depth."""
-    if id(value) in seen or isinstance(value, type | types.ModuleType | torch.nn.Module | torch.Tensor):
+def _models_in(value: object, seen: set[int]) -> Iterator[ModelPatcher | torch.nn.Module]:
+    """Yield every ModelPatcher and every module that `value` holds, at any depth, without those inside them."""
+    if id(value) in seen or isinstance(value, type | types.ModuleType | torch.Tensor):
         return
     seen.add(id(value))
-    if isinstance(value, ModelPatcher):
+    if isinstance(value, ModelPatcher | torch.nn.Module):
         yield value
         return
     if isinstance(value, Mapping):

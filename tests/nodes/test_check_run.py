@@ -144,6 +144,20 @@ def test_a_guider_is_checked_with_the_run_and_replaces_cfg_in_the_key(check, mak
         check(guider=SimpleNamespace())
 
 
+def test_what_the_prompts_of_a_guider_set_besides_text_is_named(check, make_run, caplog):
+    """Hooks and ControlNets on them were lost in silence; y and what belongs to the text are not meant for clips."""
+    import comfy.samplers
+
+    guider = comfy.samplers.CFGGuider(make_run()[0].model)
+    conditioning = [[torch.zeros(1, 5, 32), {"pooled_output": None, "concat_latent_image": None}]]
+    guider.inner_set_conds({"positive": conditioning, "negative": conditioning})
+    check(guider=guider)
+    assert "guider" not in caplog.text
+    guider.original_conds["negative"][0] |= {"start_percent": 0.5, "hooks": None}
+    check(guider=guider)
+    assert "the prompts of guider set hooks, start_percent, which this run leaves out" in caplog.text
+
+
 def test_a_text_to_video_model_is_refused(check, load):
     with pytest.raises(ValueError, match=r"^model is a model with 16 input channels \(a text-to-video model\)"):
         check(model=load(T2V))

@@ -208,6 +208,26 @@ def test_a_guider_of_two_models_is_refused(guiders, model, low, cfg_guider):
             guiders.GuidanceRecipe(guider).check({"model": model, "model_low_noise": low}, ())
 
 
+def test_a_guider_that_holds_a_network_is_refused(guiders, model, cfg_guider):
+    """It was copied with all its weights for each clip, and the low-noise expert was guided by the copy."""
+    for held in (model.model.diffusion_model, [model.model], {"head": torch.nn.Linear(2, 2)}):
+        guider = cfg_guider()
+        guider.network = held
+        with pytest.raises(ValueError, match=r"guider \(CFGGuider\) holds a network \(.*\), which a run cannot replace"):
+            guiders.GuidanceRecipe(guider).check({"model": model}, ())
+    guider.network = model.model.model_sampling  # numbers only: a setting like others
+    guiders.GuidanceRecipe(guider).check({"model": model}, ())
+
+
+def test_a_guider_with_a_replaced_method_is_refused(guiders, model, cfg_guider):
+    """The replacement is tied to the guider itself, which has no model in a run: the first step of a clip failed."""
+    guider = cfg_guider()
+    predict = guider.predict_noise
+    guider.predict_noise = lambda *arguments: predict(*arguments)
+    with pytest.raises(ValueError, match=r"guider \(CFGGuider\) has its predict_noise replaced by another node"):
+        guiders.GuidanceRecipe(guider).check({"model": model}, ())
+
+
 def test_a_patch_that_only_the_guider_s_model_has_is_refused(guiders, model, low, cfg_guider):
     """STG guiders patch a clone of the model; a run would sample without that patch."""
     patched, lora = model.clone(), model.clone()
