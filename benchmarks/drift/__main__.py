@@ -9,6 +9,7 @@ import argparse
 import logging
 import os
 import sys
+from functools import partial
 from pathlib import Path
 
 from benchmarks.machine import machine_facts
@@ -47,6 +48,7 @@ def _study(options: argparse.Namespace) -> str:
     from .arms import MAIN
     from .data import Chain
     from .report import write_report
+    from .results import require_open_gates
     from .study import STUDIES, require_same_study
     from .work import run_study
 
@@ -55,7 +57,9 @@ def _study(options: argparse.Namespace) -> str:
     if options.command == "run":
         chains = [Chain[name.upper()] for name in CHAINS if options.chain in (name, "all")]
         names = _arm_names(options.arms, list(MAIN), list(study.arms))
-        run_study(study, folder, chains, names, options.workers or os.cpu_count() or 1)
+        run_study(
+            study, folder, chains, names, options.workers or os.cpu_count() or 1, partial(require_open_gates, study, folder)
+        )
     require_same_study(study, folder, record=False)
     output = options.output or folder / "report"
     text = write_report(study, folder, output, machine_facts(find_comfyui()))

@@ -15,39 +15,21 @@ from svi_core.look.filmstrip import BACKGROUND, FAINT, TEXT
 from .arms import BASE, FULL, GAUSSIAN, MAIN, NO_IMAGE, PLAIN
 from .data import Chain
 from .losses import ALL, MAIN_LOSSES, REGIMES
+from .results import LEAST_PAIRS, Results, gate, read_bases, read_results, value_of
 from .scoring import SHARES
 from .statistics import bootstrap_interval, holm, sign_flip_p
-from .study import Study, Unit, base_path, other_losses_path, result_path
+from .study import Study, Unit, result_path
 from .work import STRIP_CLIPS
-from .world import WIDTH, World
+from .world import WIDTH
 
-FADED, LEAST_GAIN, LARGEST_GAP = 0.6, 0.85, 1.05  # the gates: what is left, gain, held-out over training loss
-LEAST_PAIRS, LARGEST_P = 8, 0.05
+LARGEST_P = 0.05
 REGISTERED = ((FULL, PLAIN), (FULL, BASE), (FULL, NO_IMAGE), (FULL, GAUSSIAN))
-Results = dict[str, dict[Unit, dict]]
-
-
-def read_results(study: Study, folder: Path, chain: Chain) -> Results:
-    """Return the measurements by arm and unit."""
-    found: Results = {}
-    for name in study.arms_of(chain):
-        for unit in study.units_of(chain, name):
-            path = result_path(folder, chain, unit, name)
-            if path.exists():
-                own = json.loads(path.read_text(encoding="utf-8"))
-                own["commits"] = [own.pop("commit")]
-                if (others := other_losses_path(path)).exists():
-                    more = json.loads(others.read_text(encoding="utf-8"))
-                    own["chains"] |= more["chains"]
-                    own["commits"].append(more["commit"])
-                found.setdefault(name, {})[unit] = own
-    return found
 
 
 def write_report(study: Study, folder: Path, output: Path, machine: Mapping[str, str]) -> str:
     """Write all measurements as JSON and the pictures to `output`, and return the tables as Markdown."""
     output.mkdir(parents=True, exist_ok=True)
-    bases = _bases(study, folder)
+    bases = read_bases(study, folder)
     parts, everything = [_bases_table(bases)], {"machine": dict(machine), "study": study.as_data(), "bases": bases}
     for chain in Chain:
         results = read_results(study, folder, chain)
@@ -59,12 +41,6 @@ def write_report(study: Study, folder: Path, output: Path, machine: Mapping[str,
         parts.append(_chain_text(study, folder, output, chain, results, bases))
     (output / "drift.json").write_text(json.dumps(everything, indent=1), encoding="utf-8")
     return "\n\n".join(parts)
-
-
-def value_of(result: dict, figure: str, losses: str = MAIN_LOSSES.name) -> float:
-    """Return a figure of one run: of the whole chain, or of its last clip where each clip has one."""
-    found = result[figure] if figure in result else result["chains"][losses][figure]
-    return found[-1] if isinstance(found, list) else found
 
 
 def compare(results: Results, arm: str, other: str, figure: str = "loss", losses: str = MAIN_LOSSES.name) -> dict | None:
@@ -95,20 +71,6 @@ def of_whole_pairs(results: Results) -> Results:
         name: {unit: own for unit, own in units.items() if name not in (BASE, *MAIN) or unit in shared}
         for name, units in results.items()
     }
-
-
-def gate(results: Results, bases: Mapping[str, dict]) -> list[tuple[str, bool]]:
-    """Return what must hold before any arm is judged, and whether it does."""
-    found = []
-    for name in (BASE, PLAIN):
-        left = min((mean(value_of(own, share) for own in results.get(name, {}).values()), share) for share in SHARES)
-        found.append((f"{name}: {left[1]} of the last clip is {left[0]:.2f} of the truth's (below {FADED})", left[0] < FADED))
-    bases = {name: own for name, own in bases.items() if name.startswith(World.ENDLESS)}
-    least = min(own["diagnosis"]["gain"]["value"] for own in bases.values())
-    found.append((f"of errors that chains hand over {least:.2f} or more arrive (at least {LEAST_GAIN})", least >= LEAST_GAIN))
-    worst = max(own["held-out loss"] / own["training loss"] for own in bases.values())
-    found.append((f"held-out loss over training loss is at most {worst:.2f} (at most {LARGEST_GAP})", worst <= LARGEST_GAP))
-    return found
 
 
 def claim(results: Results, bases: Mapping[str, dict]) -> str:
@@ -253,14 +215,6 @@ def _cheats(folder: Path, chain: Chain) -> dict[str, dict]:
     """Return the scores of the cheats by name; empty if they were not run."""
     path = folder / "results" / chain.name.lower() / "cheats.json"
     return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
-
-
-def _bases(study: Study, folder: Path) -> dict[str, dict]:
-    """Return the facts about each base, by world and seed."""
-    paths = {
-        f"{world}, {seed}": base_path(folder, world, seed).with_suffix(".json") for world in World for seed in study.base_seeds
-    }
-    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.exists()}
 
 
 def _bases_table(bases: Mapping[str, dict]) -> str:

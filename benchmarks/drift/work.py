@@ -3,8 +3,9 @@
 import logging
 import multiprocessing
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -34,6 +35,7 @@ from .world import Scenes, World, draw_scenes, num_frames
 
 _log = logging.getLogger(__name__)
 SCENES_SEED, VALIDATION_SEED = 7, 99
+OTHERS, FADED_TRUTH = "truth of other scenes", "truth, a third of the contrast"
 STRIP_SCENES, STRIP_CLIPS = 4, (0, 9, 19, 29)  # rows and columns of the picture kept of each unit
 
 
@@ -77,23 +79,52 @@ def make_stage(study: Study, codec: Codec, chain: Chain, lossy: bool = True) -> 
     return Stage(chain, scenes, truth, make_reference(chain, truth))
 
 
-def run_study(study: Study, folder: Path, chains: Iterable[Chain], arm_names: Iterable[str], num_workers: int) -> None:
-    """Run what is missing: the bases, then the arms called `arm_names`, unit by unit, the main ones first."""
+def run_study(
+    study: Study,
+    folder: Path,
+    chains: Iterable[Chain],
+    arm_names: Iterable[str],
+    num_workers: int,
+    check_gates: Callable[[], None] = lambda: None,
+) -> None:
+    """Run what is missing: the bases, then the arms called `arm_names`, unit by unit, the main ones first.
+
+    `check_gates` is called when the bases and, with Film, the arms that the gates look at are there, before any other starts.
+    """
     arm_names = list(arm_names)
-    stages = [[partial(make_base, world=World.ENDLESS, seed=seed) for seed in study.base_seeds]]
-    stages.append(list(_unit_tasks(study, chains, arm_names)))
-    stages[-1] += [partial(run_cheats, chain=chain) for chain in chains]
-    stages[-1].append(partial(make_base, world=World.FEW, seed=study.base_seeds[0]))
-    if num_workers == 1:
+    gated = [(unit, name) for unit in study.units for name in (BASE, PLAIN)] if Chain.FILM in chains else []
+    first = [partial(make_base, world=World.ENDLESS, seed=seed) for seed in study.base_seeds]
+    second = [partial(run_arm, chain=Chain.FILM, unit=unit, name=name) for unit, name in gated]
+    rest = list(_unit_tasks(study, chains, arm_names))
+    rest += [partial(run_cheats, chain=chain) for chain in chains]
+    rest.append(partial(make_base, world=World.FEW, seed=study.base_seeds[0]))
+    with _workers(study, folder, num_workers) as run:
+        run(first)
+        run(second)
+        check_gates()
+        run(rest)
+
+
+@contextmanager
+def _workers(study: Study, folder: Path, count: int) -> Iterator[Callable[[list[partial]], None]]:
+    """Give a function that does tasks, in `count` processes or here if that is 1, and returns when all are done."""
+    if count == 1:
         workshop = open_workshop(study, folder)
-        for task in (task for stage in stages for task in stage):
-            task(workshop)
+
+        def run(tasks: list[partial]) -> None:
+            for task in tasks:
+                task(workshop)
+
+        yield run
         return
     context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(num_workers, context, _start_worker, (study, folder)) as pool:
-        for stage in stages:
-            for done in as_completed([pool.submit(_work, task) for task in stage]):
+    with ProcessPoolExecutor(count, context, _start_worker, (study, folder)) as pool:
+
+        def run(tasks: list[partial]) -> None:
+            for done in as_completed([pool.submit(_work, task) for task in tasks]):
                 done.result()
+
+        yield run
 
 
 def _unit_tasks(study: Study, chains: Iterable[Chain], arm_names: list[str]) -> Iterator[partial]:
@@ -207,7 +238,10 @@ def _measured(workshop: Workshop, stage: Stage, model, losses: Losses, seed: int
 
 
 def run_cheats(workshop: Workshop, chain: Chain) -> None:
-    """Score cheats, which only look like a long video, with the same code: none may pass, but a darker truth must."""
+    """Score cheats, which only look like a long video, with the same code: none may pass, but a darker truth must.
+
+    What other scenes' truth and a third of the contrast give shows what the figures see: quality is blind to the scene.
+    """
     path = workshop.folder / "results" / chain.name.lower() / "cheats.json"
     if path.exists():
         return
@@ -219,6 +253,8 @@ def run_cheats(workshop: Workshop, chain: Chain) -> None:
         "there and back": [first.flip(1) if clip % 2 else first for clip in range(len(truth))],
         "truth": truth,
         "truth, 3 % darker": [0.97 * own for own in truth],
+        OTHERS: [own.roll(1, 0) for own in truth],
+        FADED_TRUTH: [own.mean((3, 4), keepdim=True).lerp(own, 1 / 3) for own in truth],
     }
     write_strip(path.with_name("truth.png"), truth)
     write_json(path, {name: asdict(score(chain, stage.reference, clips, truth)) for name, clips in made.items()})

@@ -6,6 +6,7 @@ No claim is tested here: whether error recycling helps is for the study itself t
 import importlib
 import json
 from dataclasses import replace
+from functools import partial
 from itertools import pairwise, product
 
 import numpy as np
@@ -246,15 +247,15 @@ def test_pixels_are_compared_where_bank_and_river_went(parts):
     assert scoring.score(chain, reference, nudged, truth).pixels[0] > 0.05
 
 
-def test_coming_back_now_and_then_is_no_cheat_but_doing_so_all_the_time_is(parts):
-    chain, truth = parts["data"].Chain.FILM, [drawn(20 + k).frames for k in range(8)]
+def test_another_camera_in_each_clip_is_no_cheat_and_coming_back_is_one(parts):
+    """The river goes on past the bank, so no clip of an honest chain shows an earlier one, wherever its camera went."""
+    chain, random = parts["data"].Chain.FILM, torch.Generator().manual_seed(2)
+    truth = [drawn(14, count=16, frames=num_frames(12, 1)).clip(k, 1) for k in range(12)]
     reference = scoring.make_reference(chain, truth)
-    verdicts = {
-        order: scoring.score(chain, reference, [truth[int(k)] for k in order], truth).verdict
-        for order in ("01234567", "01234561", "01212121", "01134567")
-    }
-    valid = [order for order, verdict in verdicts.items() if verdict == "valid"]
-    assert valid == ["01234567", "01234561"] and all("repeated" in verdicts[own] for own in ("01212121", "01134567")), verdicts
+    panned = [own.roll(STEP * int(torch.randint(6, (), generator=random)), -1) for own in truth]
+    there_and_back = [truth[1 + k % 2] for k in range(12)]
+    verdicts = [scoring.score(chain, reference, clips, truth).verdict for clips in (panned, there_and_back)]
+    assert verdicts[0] == "valid" and "repeated" in verdicts[1], verdicts
 
 
 @pytest.fixture(scope="module")
@@ -294,10 +295,33 @@ def test_the_truth_is_valid_and_what_only_looks_like_a_video_is_not(small_run):
     for chain in ("film", "shot", "pro"):
         found = json.loads((place / "work" / "results" / chain / "cheats.json").read_text())
         truth, darker = found.pop("truth"), found.pop("truth, 3 % darker")
+        others, faded = found.pop("truth of other scenes"), found.pop("truth, a third of the contrast")
         assert truth["verdict"] == darker["verdict"] == "valid" and truth["loss"] == pytest.approx(0, abs=1e-3)
         assert 0 < darker["loss"] < 2
+        assert others["verdict"] == "valid" and others["loss"] < 1e-3 < 2 < faded["loss"]  # it does not see whose scene it is
+        assert others["pixels"][0] > faded["pixels"][0]
         cheats = {name: own["verdict"] for name, own in found.items()}
         assert len(cheats) == 3 and all(verdict.startswith("INVALID") for verdict in cheats.values()), cheats
+
+
+def test_no_other_arm_starts_while_a_gate_is_closed(parts, small_run, monkeypatch):
+    """The small study is too small for a claim and has no gates; as a study of eight pairs it would stop at them."""
+    study, place = small_run
+    results, work = importlib.import_module("benchmarks.drift.results"), parts["work"]
+    check = partial(results.require_open_gates, study, place / "work")
+    done: list[str] = []
+    monkeypatch.setattr(work, "make_base", lambda workshop, world, seed: done.append("base"))
+    monkeypatch.setattr(work, "run_arm", lambda workshop, chain, unit, name: done.append(name))
+    for task in ("run_other_losses", "run_cheats"):
+        monkeypatch.setattr(work, task, lambda *args, task=task, **options: done.append(task))
+    run = partial(work.run_study, study, place / "work", [parts["data"].Chain.FILM], list(arms.MAIN), 1, check)
+    run()
+    assert {arms.FULL, "run_cheats", "run_other_losses"} <= set(done)
+    done.clear()
+    monkeypatch.setattr(results, "LEAST_PAIRS", 2)
+    with pytest.raises(ValueError, match=r"no other arm is started, since gates are closed: .*\(below 0\.6\)"):
+        run()
+    assert set(done) == {"base", arms.PLAIN}
 
 
 def test_what_cannot_be_run_is_told(tmp_path, capsys, comfy):
