@@ -463,7 +463,7 @@ def test_a_chain_that_loses_nothing_else_is_judged_by_a_truth_with_the_vaes_loss
 def test_a_claim_needs_gates_pairs_and_honest_videos(parts):
     report, unit = parts["report"], parts["study"].Unit
     units = [unit(base, lora) for base in range(4) for lora in (1, 2)]
-    bases = {f"{World.ENDLESS}, 1": {"training loss": 1.0, "held-out loss": 1.0, "gain": 0.9}}
+    bases = {f"{World.ENDLESS}, 1": {"training loss": 1.0, "held-out loss": 1.0, "diagnosis": {"gain": {"value": 0.9}}}}
     results = {
         "base": made_up(dict.fromkeys(units, 5.0)),
         "plain LoRA": made_up(dict.fromkeys(units, 5.0)),

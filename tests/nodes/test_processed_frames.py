@@ -70,7 +70,7 @@ def test_frames_are_asked_for_once(nodes, begun):
 
 def test_another_stage_or_coding_asks_again(nodes, begun, monkeypatch):
     state, _ = written(nodes, begun, is_last=True)
-    settings = sys.modules[nodes.__name__ + ".output"].output_settings("h265", 20, "yuv420p", 0.0, "auto", 0.0, 0.0)
+    settings = sys.modules[nodes.__name__ + ".output"].output_settings("h265", 20, "yuv420p", 0.0, "auto", 0.0, 0.0, "auto")
     other = nodes.SVINextClip.execute(begun, True).args[0]
     assert nodes.SVIWriteFrames.check_lazy_status(other, output=settings) == ["images"]
     changed = GRAPH | {"large": node("ImageScaleBy", image=["frames", 1], upscale_method="nearest-exact", scale_by=1.5)}
