@@ -301,7 +301,9 @@ def test_the_truth_is_valid_and_what_only_looks_like_a_video_is_not(small_run):
         assert others["verdict"] == "valid" and others["loss"] < 1e-3 < 2 < faded["loss"]  # it does not see whose scene it is
         assert others["pixels"][0] > faded["pixels"][0]
         cheats = {name: own["verdict"] for name, own in found.items()}
-        assert len(cheats) == 3 and all(verdict.startswith("INVALID") for verdict in cheats.values()), cheats
+        caught = {name for name, verdict in cheats.items() if verdict.startswith("INVALID")}
+        # 2.0 Pro's clips go on by three of the world's six frames: there true clips come back every other time, too
+        assert caught == cheats.keys() - ({"there and back"} if chain == "pro" else set()), cheats
 
 
 def test_no_other_arm_starts_while_a_gate_is_closed(parts, small_run, monkeypatch):
@@ -319,7 +321,7 @@ def test_no_other_arm_starts_while_a_gate_is_closed(parts, small_run, monkeypatc
     assert {arms.FULL, "run_cheats", "run_other_losses"} <= set(done)
     done.clear()
     monkeypatch.setattr(results, "LEAST_PAIRS", 2)
-    with pytest.raises(ValueError, match=r"no other arm is started, since gates are closed: .*\(below 0\.6\)"):
+    with pytest.raises(ValueError, match=r"no other arm is started, since gates are closed: .*at least 0\.85"):
         run()
     assert set(done) == {"base", arms.PLAIN}
 

@@ -185,6 +185,9 @@ def test_a_weight_of_another_size_is_refused_before_anything_is_patched(model, l
 
 def test_sizes_are_those_of_the_unpatched_model(model, lora_file, match_lora):
     """A patch that reshapes, from another loader, must not make a LoRA of its size look right."""
+    import comfy.model_management
+
+    comfy.model_management.unload_all_models()  # another test may have left it loaded, and then no patch is applied
     key = f"diffusion_model.{FFN}.weight"
     stretched = model.clone()
     stretched.add_patches({key: ("diff", (made(130, 70), {"pad_weight": True}))})
