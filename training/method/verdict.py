@@ -21,7 +21,7 @@ GROWN = 1.25  # the inverse of FADED
 COLOURS_LEFT = 3.0  # distance from the mean colour, in that of true clips
 NOT_THIS_DATA = (0.5, 2.0)  # contrast and motion of clip 1: outside, the model does not make such clips at all
 NOISY = 0.5  # injected errors over the latents: half the signal's size is what an untrained model's errors have
-FAINT = 0.2  # the same: up to here they did not stop chains from fading, from 0.4 on they did
+FAINT = 0.2  # the same: in the study's world where they were so small they did not stop chains from fading
 UNLIKE = 3.0  # factor between the errors that a chain hands over and those that are injected, either way
 
 
