@@ -64,7 +64,7 @@ def gate(results: Results, bases: Mapping[str, dict]) -> list[tuple[str, bool]]:
 
 
 def require_open_gates(study: Study, folder: Path) -> None:
-    """Refuse to go on if a gate is closed; a study with too few pairs for a claim has none.
+    """Refuse to go on if a gate is closed; a study with too few pairs for a claim has none, nor has a run without Film.
 
     Raises:
         StudyError: which gates are closed.

@@ -76,7 +76,7 @@ def merged_at(graph: QueuedGraph, node_id: str, name: str, file: str | None) -> 
 
 
 def _joins_models(graph: QueuedGraph, node_id: str) -> bool:
-    """Whether files of several models reach a node, not all by its input `model`, as of nodes that switch or merge experts."""
+    """Return whether a node takes a model by an input not called `model`, and files of two or more models reach it."""
     if graph.class_of(node_id) == LORA_STACK or not graph.links(node_id, {"model", "clip"}):
         return False
     values = (value for node in graph.upstream(node_id) for value in graph.inputs(node).values())

@@ -204,9 +204,10 @@ def _hash_of(graph: QueuedGraph, node_id: str, left_out: Mapping[str, Collection
 
 
 def _unread(graph: QueuedGraph, node_id: str) -> Iterator[str]:
-    """Yield the widgets of a node that the values of others leave unread."""
+    """Yield the widgets of a node that the values of others leave unread; a linked one may have any value."""
     for (kind, name), (decider, value) in _READ_ONLY_WITH.items():
-        if graph.class_of(node_id) == kind and graph.inputs(node_id).get(decider) != value:
+        given = graph.inputs(node_id).get(decider)
+        if graph.class_of(node_id) == kind and as_link(given) is None and given != value:
             yield name
 
 

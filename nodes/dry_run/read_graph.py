@@ -130,7 +130,7 @@ def _guider_warnings(graph: QueuedGraph, loop: str, schedule: Schedule) -> Itera
     if link is None or graph.class_of(link.node_id) == "CFGGuider":
         return
     if any(schedule.at(index).cfg is not None for index in range(len(schedule))):
-        yield f"the schedule sets cfg, but {graph.title(link.node_id)} guides: unless by one cfg, the run will fail."
+        yield f"the schedule sets cfg, but {graph.title(link.node_id)} guides: the run is refused if it has no single cfg."
 
 
 def _vae_warnings(layout: Layout, tiles: DecodeTiles) -> Iterator[str]:

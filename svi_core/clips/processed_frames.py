@@ -74,7 +74,7 @@ def is_processed(state: RunState, stage: Stage) -> bool:
         ValueError: as :func:`add_processed`.
     """
     last = _require_clip(state)
-    if _is_passed_on(state, stage):
+    if _was_written(state, stage):
         return True
     with RunStore(state.folder) as store:
         return store.segment(last.clip.key, _part_name(state, stage)) is not None
@@ -96,7 +96,7 @@ def add_processed(
         OSError: a file cannot be written; nothing half-written stays.
     """
     last = _require_clip(state)
-    if _is_passed_on(state, stage):
+    if _was_written(state, stage):
         return state
     with RunStore(state.folder) as store:
         key, name = last.clip.key, _part_name(state, stage)
@@ -149,14 +149,18 @@ def _require_clip(state: RunState) -> LastClip:
     return state.last
 
 
-def _is_passed_on(state: RunState, stage: Stage) -> bool:
-    """Whether the last clip is among the processed ones: the video has its final length, or a node works a second time."""
+def _was_written(state: RunState, stage: Stage) -> bool:
+    """Return whether the last clip is among the processed ones: the video has its final length, or a node works a second time.
+
+    Raises:
+        ValueError: a clip before was not processed, or this one by another stage; another coding than that of the clips before.
+    """
     num_missing = state.num_clips - len(state.processed)
     if num_missing > 1:
         raise ValueError(
             f"clip {state.num_clips - 1} did not pass SVI Write Frames, but clip {state.num_clips} does: every clip must."
         )
-    if num_missing == 0 and not state.is_full and _part_name(state, stage) not in state.processed[-1].path.name:
+    if num_missing == 0 and not state.is_full and not state.processed[-1].path.stem.endswith(_part_name(state, stage)):
         raise ValueError(
             f"clip {state.num_clips} passed SVI Write Frames twice, with two stages: use one of these nodes, after all stages."
         )

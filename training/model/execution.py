@@ -57,7 +57,7 @@ def _traced_operators(backbone: Backbone, num_tokens: int) -> set[str]:
 
 
 def require_lora_runs(backbone: Backbone, lora: LoraAdapters) -> None:
-    """Check that ComfyUI calls every layer that carries a pair of `lora`: only then is the pair's term added.
+    """Check that ComfyUI calls every layer of its blocks that carries a pair of `lora`: only then is the pair's term added.
 
     A ComfyUI may fold a layer into another operation, as 0.33 does with INT8 layers outside training. One block of each
     combination of stored dtypes runs, as in training and as in sample videos; it moves to the device. Call it before
@@ -71,17 +71,19 @@ def require_lora_runs(backbone: Backbone, lora: LoraAdapters) -> None:
         first_of_kind.setdefault(tuple(map(_storage_of, _linear_weights(block))), index)
     called: set[str] = set()
     marks = [pair.register_forward_pre_hook(lambda *_, name=name: called.add(name)) for name, pair in lora.pairs.items()]
-    for index, has_graph in itertools.product(first_of_kind.values(), (True, False)):
-        called.clear()
-        with torch.set_grad_enabled(has_graph):
-            _run_block(backbone, index, num_tokens=8)
-        if missed := [name for name in lora.pairs if name.startswith(f"blocks.{index}.") and name not in called]:
-            raise ValueError(
-                f"this ComfyUI computes {missed[0]} of {backbone.name} without calling the layer, so a LoRA on it would do "
-                "nothing: leave it out of lora.targets, use another file of the model, or use another version of ComfyUI."
-            )
-    for mark in marks:
-        mark.remove()
+    try:
+        for index, has_graph in itertools.product(first_of_kind.values(), (True, False)):
+            called.clear()
+            with torch.set_grad_enabled(has_graph):
+                _run_block(backbone, index, num_tokens=8)
+            if missed := [name for name in lora.pairs if name.startswith(f"blocks.{index}.") and name not in called]:
+                raise ValueError(
+                    f"this ComfyUI computes {missed[0]} of {backbone.name} without calling the layer, so a LoRA on it would do "
+                    "nothing: leave it out of lora.targets, use another file of the model, or use another version of ComfyUI."
+                )
+    finally:
+        for mark in marks:
+            mark.remove()
 
 
 def _run_block(backbone: Backbone, index: int, num_tokens: int) -> Tensor:

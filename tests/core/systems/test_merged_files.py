@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from svi_core.systems.merged_files import Merged, merged_into
+from svi_core.systems.merged_files import merged_into
 
 
 def header(**loader) -> dict[str, str]:
@@ -27,4 +27,3 @@ def header(**loader) -> dict[str, str]:
 def test_the_name_and_the_graph_in_the_header_are_read(name, metadata, is_merge, layout):
     merged = merged_into(name, metadata)
     assert (merged.is_merge, merged.variant and merged.variant.layouts[0]) == (is_merge, layout)
-    assert Merged() == Merged(False, None)

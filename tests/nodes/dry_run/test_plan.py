@@ -262,6 +262,15 @@ def test_megapixels_count_only_for_their_rule(graph, read_run):
     assert len({before, found.plan.graph_hash, read_run(graph).plan.graph_hash}) == 3
 
 
+def test_megapixels_count_for_a_linked_rule_which_may_be_theirs(graph, read_run):
+    graph["rule"] = node("PrimitiveString", value="megapixels")
+    hashes = set()
+    for megapixels in (0.5, 0.88):
+        graph["anchor"]["inputs"] |= {"size_rule": ["rule", 0], "megapixels": megapixels}
+        hashes.add(read_run(graph).plan.graph_hash)
+    assert len(hashes) == 2
+
+
 def test_a_size_that_wan_cannot_take_is_refused(graph, read_run):
     graph["anchor"]["inputs"]["width"] = 850
     with pytest.raises(ValueError, match="video width is 850 pixels"):
