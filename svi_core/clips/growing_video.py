@@ -62,7 +62,7 @@ class GrowingVideo:
     @property
     def is_full(self) -> bool:
         """Whether the video has its final length."""
-        return 0 < self.settings.max_frames <= self.num_frames
+        return self.settings.is_full(self.num_frames)
 
     def begin(self) -> None:
         """Begin with the video to continue, if any: write a copy whose frames are unchanged.

@@ -130,8 +130,7 @@ def finish_processed(state: RunState) -> Path:
             f"the end of clip {state.num_clips} was not processed, since another clip could have followed: switch is_last on "
             "for the last SVI Next Clip, or link is_last of Start Loop to it."
         )
-    names = [part.path.name for part in state.processed] + ([state.settings.sound.key] if state.settings.sound else [])
-    final = state.folder / f"processed-{fingerprint(names)[:12]}.mp4"
+    final = state.folder / state.settings.finished_name("processed", [part.path for part in state.processed])
     with RunStore(state.folder) as store:
         if not is_unchanged(final):
             _join(store, state, final)

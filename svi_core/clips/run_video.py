@@ -56,8 +56,7 @@ class RunVideo:
         Raises:
             OSError: the video could not be written.
         """
-        parts = [path.name for path in segments] + ([self.settings.sound.key] if self.settings.sound else [])
-        final = self.store.folder / f"video-{fingerprint(parts)[:12]}.mp4"
+        final = self.store.folder / self.settings.finished_name("video", segments)
         if not is_unchanged(final):
             self._join(final, clips, segments)
         try:

@@ -59,7 +59,7 @@ class RunState:
     @property
     def is_full(self) -> bool:
         """Whether the video has its final length."""
-        return 0 < self.settings.max_frames <= sum(clip.num_frames for clip in self.clips)
+        return self.settings.is_full(sum(clip.num_frames for clip in self.clips))
 
 
 def next_clip(state: RunState, is_last: bool = False) -> tuple[RunState, Clip]:

@@ -1,10 +1,12 @@
 """Settings of the video that a run makes."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import torch
 
+from ..files.fingerprint import fingerprint
 from ..video.colour import ColourCorrection
 from ..video.sound import SoundTrack
 from ..video.video_file import PIXEL_FORMATS, VideoCoding
@@ -54,6 +56,15 @@ class VideoSettings:
         is_cut = self.start is not None and self.start.shown_size != self.start.clip_size
         size = "x".join(map(str, self.start.shown_size)) if self.start is not None and is_cut else ""
         return "-".join(part for part in (size, self.mark, self.clip_coding.tag) if part)
+
+    def is_full(self, num_frames: int) -> bool:
+        """Return whether a video of `num_frames` has its final length."""
+        return 0 < self.max_frames <= num_frames
+
+    def finished_name(self, kind: str, parts: Sequence[Path]) -> str:
+        """Return the name of a finished video of `kind` that is joined of `parts`: it depends on them and on the sound."""
+        names = [path.name for path in parts] + ([self.sound.key] if self.sound else [])
+        return f"{kind}-{fingerprint(names)[:12]}.mp4"
 
     def shown(self, frames: torch.Tensor) -> torch.Tensor:
         """Return the part of `frames` [T, H, W, 3] that is shown: as large as the continued video."""
