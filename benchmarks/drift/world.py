@@ -5,7 +5,8 @@ to the left or to the right past the bank, and the camera rests or pans to the l
 frame. All that is to be seen is in the first frame. How it moves is only half known, as with real captions: they name the
 flow, and the camera is for the model to choose. The amplitudes fall with the frequency as in natural pictures (here as
 f^-1.5: details below 8 pixels would not survive the codec). In the endless world each scene has textures of its own, in the
-other one they are those of one of five scenes, which a model can learn by heart.
+other one they are those of one of five scenes, which a model can learn by heart; bank and river begin at any place, so
+that a first frame does not tell how the camera moves.
 
 A frame stands for one latent slot: time is not compressed. A clip has S = 5 frames and shares one with the next. Frames are
 [N, T, 3, 32, 48] in [0, 1]. All is back after six frames, so neighbouring clips differ.
@@ -65,7 +66,8 @@ def draw_scenes(world: World, num_scenes: int, num_frames: int, random: torch.Ge
     banks, rivers = _textures(num_scenes, random), _textures(num_scenes, random)
     if world is World.FEW:
         known = torch.randint(NUM_KNOWN, (num_scenes,), generator=random)
-        banks, rivers = (own[known] for own in _known_textures())
+        starts = STEP * torch.randint(WIDTH // STEP, (2, num_scenes, 1), generator=random)
+        banks, rivers = (_moved(own[known], start)[:, 0] for own, start in zip(_known_textures(), starts, strict=True))
     flow = torch.randint(len(FLOWS), (num_scenes,), generator=random)
     moving = torch.rand(num_scenes, generator=random) >= REST_SHARE
     camera = torch.randint(1, len(CAMERAS), (num_scenes,), generator=random) * moving

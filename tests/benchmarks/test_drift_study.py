@@ -80,14 +80,34 @@ def test_textures_have_the_spectrum_that_the_docstring_names():
     assert all(-3.4 < slope < -1.6 for slope in slopes)  # power falls by 2 * 1.5, less at the lowest ones
 
 
-def test_five_textures_are_five():
-    scenes = drawn(5, World.FEW, count=40, frames=1)
-    alike = [[float((a - b).abs().median()) < 1e-3 for b in scenes.frames[:, 0]] for a in scenes.frames[:, 0]]
-    assert len({tuple(row) for row in alike}) == 5
-    alike = [
-        [float((a - b).abs().median()) < 1e-3 for b in drawn(5, count=12).frames[:, 0]] for a in drawn(5, count=12).frames[:, 0]
-    ]
-    assert sum(map(sum, alike)) == 12
+def place_of(texture, known):
+    """Return (number, shift) of the texture among `known` on the torus, or None."""
+    shifts = range(0, WIDTH, STEP)
+    found = (
+        (number, shift) for number, own in enumerate(known) for shift in shifts if torch.equal(texture, own.roll(shift, 2))
+    )
+    return next(found, None)
+
+
+def test_five_textures_are_five_and_their_place_does_not_tell_the_camera():
+    scenes = drawn(5, World.FEW, count=200, frames=9)
+    banks, rivers = to_parts(scenes.frames)
+    known, seen = ([], []), {}
+    for bank, river in zip(banks, rivers, strict=True):
+        camera = next(step for step in CAMERAS if torch.equal(bank[1], bank[0].roll(step, 2)))
+        for part, own in zip((bank[8], river[8]), known, strict=True):
+            if place_of(part, own) is None:
+                own.append(part)
+        places = place_of(bank[8], known[0]), place_of(river[8], known[1])
+        assert places[0][0] == places[1][0]
+        seen.setdefault(camera, set()).add(places[0])
+    assert len(known[0]) == len(known[1]) == 5
+    assert all(len(seen[camera]) > 15 for camera in CAMERAS)  # of 30; 5 if the place told it
+
+
+def test_endless_textures_are_all_different():
+    banks = to_parts(drawn(5, count=40, frames=1).frames[:, 0])[0]
+    assert all((place_of(bank, banks[:number]) is None) for number, bank in enumerate(banks))
 
 
 def test_clips_share_the_frames_of_their_layout():
