@@ -60,6 +60,7 @@ TESTED_ELSEWHERE = {
     "svi_core/systems/pose_keys.py": "training/model/test_pose_encoder.py",
     "nodes/bridge/validation.py": "nodes/test_schemas.py",
     "nodes/bridge/schemas.py": "nodes/test_schemas.py",
+    "nodes/bridge/node_ids.py": "nodes/test_schemas.py",
     "nodes/lora_presets.py": "nodes/test_few_steps.py",
     "training/method/streams.py": "training/method/test_erft_step.py",
     "training/model/conditions.py": "training/method/test_erft_step.py",
