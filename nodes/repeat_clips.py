@@ -2,12 +2,11 @@
 
 from comfy_api.latest import io
 
+from .bridge.expansion import MAX_ROW, longest_ways, require_row
 from .bridge.node_ids import BEGIN_VIDEO, NEXT_CLIP, REPEAT_CLIPS
 from .bridge.queued_graph import Link, QueuedGraph, ancestors_first, as_link, executed_graph
 from .bridge.schemas import svi_schema
 from .step_by_step import StateType
-
-_MAX_REPEATED = 1000
 
 
 class SVIRepeatClips(io.ComfyNode):
@@ -23,7 +22,7 @@ class SVIRepeatClips(io.ComfyNode):
             search_aliases=["loop end", "for loop", "node expansion"],
             inputs=[
                 StateType.Input("state", lazy=True, raw_link=True, tooltip="The state after one clip and its processing."),
-                io.Int.Input("num_clips", default=3, min=1, max=_MAX_REPEATED, tooltip="Number of clips."),
+                io.Int.Input("num_clips", default=3, min=1, max=MAX_ROW, tooltip="Number of clips."),
             ],
             outputs=[StateType.Output("last_state", display_name="state", tooltip="For SVI Finish Video.")],
             hidden=[io.Hidden.dynprompt, io.Hidden.unique_id],
@@ -45,9 +44,12 @@ def repeated(graph: QueuedGraph, end: Link, num_clips: int, prefix: str) -> tupl
         prefix: of the copies' ids.
 
     Raises:
-        ValueError: there is not one SVI Begin Video with one SVI Next Clip behind it.
+        ValueError: there is not one SVI Begin Video with one SVI Next Clip behind it, or the copies make too long a row.
     """
     begin, body = _body(graph, end)
+    others = [node for node in ancestors_first(graph, end.node_id, {}) if node not in body]
+    num_before, num_per_clip = max(longest_ways(graph, others).values()), longest_ways(graph, body)[end.node_id]
+    require_row(num_clips, num_per_clip, num_before, "Start Loop and End Loop where your ComfyUI has them")
     nodes: dict[str, dict] = {}
     carried: list = [begin, 0]
     for number in range(1, num_clips + 1):

@@ -10,14 +10,14 @@ from ..svi_core.clips.processed_frames import finish_processed
 from ..svi_core.clips.step_by_step import RunState, finish_video, next_clip
 from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.schedule.spec import MAX_CLIPS
+from .bridge.expansion import MAX_ROW, longest_ways, require_row
 from .bridge.node_ids import BEGIN_VIDEO, NEXT_CLIP, REPEAT_CLIPS, WRITE_FRAMES
-from .bridge.queued_graph import QueuedGraph
+from .bridge.queued_graph import QueuedGraph, ancestors_first, as_link, executed_graph
 from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 from .generate import changed_if_gone, prepare_run, remember, run_inputs
 
 StateType = io.Custom("SVI_STATE")
-_MAX_UNROLLED = 200  # each clip becomes a node
 
 
 class SVIBeginVideo(io.ComfyNode):
@@ -129,15 +129,19 @@ class SVIUnrollClips(io.ComfyNode):
             search_aliases=["node expansion", "loop"],
             inputs=[
                 StateType.Input("state", raw_link=True, tooltip="From SVI Begin Video."),
-                io.Int.Input("num_clips", default=3, min=1, max=_MAX_UNROLLED, tooltip="Number of clips."),
+                io.Int.Input("num_clips", default=3, min=1, max=MAX_ROW, tooltip="Number of clips."),
             ],
             outputs=[StateType.Output("last_state", display_name="state", tooltip="For SVI Finish Video.")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.dynprompt, io.Hidden.unique_id],
             enable_expand=True,
         )
 
     @classmethod
     def execute(cls, state, num_clips) -> io.NodeOutput:
+        graph, begin = executed_graph(cls.hidden.dynprompt), as_link(state)
+        assert begin is not None, state
+        ways = longest_ways(graph, ancestors_first(graph, begin.node_id, {}))
+        require_row(num_clips, 1, ways[begin.node_id], "SVI Generate, which needs no row")
         names = [f"{cls.hidden.unique_id}.clip{number}" for number in range(1, num_clips + 1)]
         links = [state, *([name, 0] for name in names)]
         nodes = {n: {"class_type": NEXT_CLIP, "inputs": {"state": link}} for n, link in zip(names, links, strict=False)}

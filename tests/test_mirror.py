@@ -72,6 +72,7 @@ TESTED_ELSEWHERE = {
     "nodes/bridge/clip_times.py": "nodes/dry_run/test_plan.py",
     "nodes/bridge/control.py": "nodes/test_talk.py",
     "nodes/bridge/queued_graph.py": "nodes/dry_run/test_plan.py",
+    "nodes/bridge/expansion.py": "nodes/test_repeat_clips.py",
     "nodes/bridge/run_path.py": "nodes/dry_run/test_plan.py",
     "nodes/bridge/latents.py": "nodes/test_conditioning.py",
     "nodes/clip_sampler.py": "golden/test_layout_y.py",
