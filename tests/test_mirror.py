@@ -11,6 +11,7 @@ TESTED_ELSEWHERE = {
     # Parts of one idea, which show what they do only together.
     "svi_core/clips/chain.py": "core/clips/test_clip_plan.py",
     "svi_core/clips/step_by_step.py": "core/clips/test_growing_video.py",
+    "svi_core/clips/growing_file.py": "core/clips/test_growing_video.py",
     "svi_core/clips/run_video.py": "core/clips/test_growing_video.py",
     "svi_core/clips/video_settings.py": "core/clips/test_growing_video.py",
     "svi_core/dry_run/picture.py": "core/dry_run/test_dry_run.py",
