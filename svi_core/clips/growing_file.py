@@ -3,7 +3,7 @@
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 _JOIN_SHARE = 0.05  # of the run's time that joining the growing file may take
@@ -26,7 +26,7 @@ def timed_join(join: Callable[[], object], what: str) -> float:
 
 
 @contextlib.contextmanager
-def removing(path: Path, finished: Path) -> Iterator[None]:
+def removing(path: Path, finished: Path) -> Generator[None, None, None]:
     """Log an OSError of the block, which removes the growing file `path`: the `finished` video is complete without that."""
     try:
         yield
