@@ -14,7 +14,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from zipfile import ZipFile
 
 from dev.setup_files import REPOSITORY, say
@@ -22,7 +22,8 @@ from dev.setup_files import REPOSITORY, say
 CONTENT = frozenset(
     {
         *("__init__.py", "nodes", "svi_core", "training", "web", "locales", "workflows"),
-        *("pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md", "docs"),
+        *("pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md"),
+        *("docs/METHOD.md", "docs/IMPORTING.md", "docs/COMPATIBILITY.md", "docs/images"),
         *("benchmarks/DRIFT.md", "benchmarks/RESULTS.md"),
     }
 )
@@ -60,7 +61,7 @@ def archive_complaints(path: Path) -> list[str]:
     """Return what is wrong with the archive at `path`: its size, and files that no user needs."""
     with ZipFile(path) as archive:
         names = archive.namelist()
-    foreign = [name for name in names if name not in CONTENT and name.partition("/")[0] not in CONTENT]
+    foreign = [name for name in names if CONTENT.isdisjoint((name, *map(str, PurePosixPath(name).parents)))]
     complaints = [f"the archive holds {name}: name it in .comfyignore, or in CONTENT of dev/archive.py" for name in foreign]
     if (size := path.stat().st_size) >= MAX_BYTES:
         complaints.append(f"the archive has {size / 1e6:.1f} MB; {MAX_BYTES / 1e6:.0f} MB are too many: see `unzip -lv {path}`")

@@ -18,6 +18,7 @@ from ..svi_core.conditioning.images import (
 from ..svi_core.geometry import num_latent_slots, num_motion_latents
 from ..svi_core.systems.layouts import Padding
 from .bridge import latents, sampling, vaes
+from .bridge.node_ids import ANCHOR_ENCODE
 from .bridge.schemas import SUMMARY_KEY, num_frames_input, svi_schema
 from .bridge.validation import complaint
 
@@ -30,7 +31,7 @@ class SVIAnchorEncode(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return svi_schema(
-            node_id="SVIAnchorEncode",
+            node_id=ANCHOR_ENCODE,
             display_name="SVI Anchor Encode",
             description="Resize a reference image to the video size and encode it as a video of one frame.",
             search_aliases=["anchor latent", "reference image"],

@@ -24,7 +24,8 @@ from ..svi_core.video.seams import measured_seam
 from .bridge import latents, queued_graph
 from .bridge.clip_times import note_run
 from .bridge.control import ControlType, earliest_end, frame_rate_of
-from .bridge.queued_graph import QueuedGraph, graph_hash
+from .bridge.node_ids import GENERATE
+from .bridge.queued_graph import QueuedGraph
 from .bridge.run_path import run_path
 from .bridge.schemas import boundary_input, prefix_input, seed_input, svi_schema
 from .bridge.validation import complaint
@@ -35,7 +36,7 @@ from .conditioning import Anchors
 from .continuation import StartType
 from .layouts import LayoutType
 from .lora import LoraRows
-from .output import OutputSettings, OutputType
+from .output import OutputSettings, OutputType, hash_of_clips
 from .schedule import EncodedPrompts, Prompts
 from .tell_loras import tell_loras
 
@@ -61,7 +62,7 @@ class SVIGenerate(VideoNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return svi_schema(
-            node_id="SVIGenerate",
+            node_id=GENERATE,
             display_name="SVI Generate",
             description="Make a video of any length, clip by clip. Each clip continues the previous one and is conditioned on "
             "the anchor. The video on disk is playable after every clip.",
@@ -134,7 +135,7 @@ def prepare_run(
         layout,
         seed,
         SeedMode(seed_mode),
-        graph_hash=graph_hash(hidden.prompt, hidden.unique_id) + output.mark_of_clips(layout),
+        graph_hash=hash_of_clips(graph, hidden.unique_id, layout, output),
         seam=output.seam or measured_seam(layout),
         continues=continues,
         num_clips_before=continue_from.num_clips_made if continue_from else 0,

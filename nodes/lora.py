@@ -18,6 +18,7 @@ from ..svi_core.systems.variants import VARIANTS, WAN21, WAN22
 from .bridge import models
 from .bridge.applied_loras import attach_lora
 from .bridge.lora_patches import match_lora
+from .bridge.node_ids import LORA_STACK
 from .bridge.schemas import svi_schema
 
 NONE = "none"
@@ -90,7 +91,7 @@ class SVILoraStack(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return svi_schema(
-            node_id="SVILoraStack",
+            node_id=LORA_STACK,
             display_name="SVI LoRA Stack",
             description="Apply LoRAs to one Wan model or to both Wan 2.2 experts. Reads official SVI 1.0 and 2.x files, "
             "kijai's repacks, and files of DiffSynth, kohya and diffusers. A file that would change nothing is an error.",

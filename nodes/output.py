@@ -8,6 +8,8 @@ from ..svi_core.clips.continuation import VideoStart
 from ..svi_core.systems.layouts import Layout
 from ..svi_core.video.seams import Seam
 from ..svi_core.video.video_file import CODECS, PIXEL_FORMATS, VideoCoding
+from .bridge.models import may_read_vision
+from .bridge.queued_graph import QueuedGraph, graph_hash
 from .bridge.schemas import svi_schema
 from .bridge.vaes import DecodeTiles
 
@@ -39,10 +41,6 @@ class OutputSettings:
     def mark_of_frames(self) -> str:
         """What sets files of frames in tiles apart from others in the run's folder."""
         return "tiled" if self.tiles is DecodeTiles.ALWAYS else ""
-
-    def mark_of_clips(self, layout: Layout) -> str:
-        """What sets clips of `layout` apart that continue from frames in tiles."""
-        return "" if layout.in_latent_space else self.mark_of_frames
 
     def max_frames(self, start: VideoStart | None, frame_rate: float) -> int:
         """Return the final length in frames, 0 for no limit; a continued video counts with its own duration.
@@ -127,6 +125,13 @@ class SVIOutput(io.ComfyNode):
     def execute(cls, codec, crf, pixel_format, budget_gb, seam, colour_match, length_seconds, decode_tiles="auto"):
         shown = (seam, colour_match, length_seconds, decode_tiles)
         return io.NodeOutput(output_settings(codec, crf, pixel_format, budget_gb, *shown))
+
+
+def hash_of_clips(graph: QueuedGraph, node_id: str, layout: Layout, output: OutputSettings) -> str:
+    """Return ClipPlan.graph_hash of an SVI Generate: of its graph, and of tiles if clips continue from frames in tiles."""
+    mark = output.mark_of_frames
+    sees_frames = mark and (not layout.in_latent_space or may_read_vision(graph, node_id))
+    return graph_hash(graph.nodes, node_id) + (mark if sees_frames else "")
 
 
 def _decode_tiles_input() -> io.Input:

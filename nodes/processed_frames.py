@@ -7,6 +7,7 @@ from comfy_api.latest import InputImpl, io
 
 from ..svi_core.clips.processed_frames import Stage, add_processed, frames_of_clip, is_processed
 from ..svi_core.clips.step_by_step import RunState
+from .bridge.node_ids import CLIP_FRAMES, NEXT_CLIP, WRITE_FRAMES
 from .bridge.queued_graph import QueuedGraph, ancestors_first, executed_graph, stage_hash
 from .bridge.schemas import svi_schema
 from .generate import changed_if_gone, remember
@@ -14,7 +15,6 @@ from .output import OutputSettings, OutputType
 from .step_by_step import StateType
 
 _MAX_CONTEXT = 81
-_NEXT, _FRAMES = "SVINextClip", "SVIClipFrames"
 
 
 class SVIClipFrames(io.ComfyNode):
@@ -23,7 +23,7 @@ class SVIClipFrames(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return svi_schema(
-            node_id="SVIClipFrames",
+            node_id=CLIP_FRAMES,
             display_name="SVI Clip Frames",
             description="The frames that the last clip adds to the video, for nodes that upscale, interpolate or correct them. "
             "SVI Write Frames takes what they made.",
@@ -56,7 +56,7 @@ class SVIWriteFrames(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return svi_schema(
-            node_id="SVIWriteFrames",
+            node_id=WRITE_FRAMES,
             display_name="SVI Write Frames",
             description="Writes the processed frames of each clip into a video in the run's folder, playable after every clip. "
             "A clip whose frames are on disk is not processed again.",
@@ -111,5 +111,5 @@ def _given(graph: QueuedGraph, node_id: str) -> list[str]:
     """
     state = graph.link(node_id, "state")
     assert state is not None, node_id
-    passed = ancestors_first(graph, state.node_id, {node: graph.inputs(node) for node in graph.of_class(_NEXT)})
-    return [node for node in passed if graph.class_of(node) in (_NEXT, _FRAMES)]
+    passed = ancestors_first(graph, state.node_id, {node: graph.inputs(node) for node in graph.of_class(NEXT_CLIP)})
+    return [node for node in passed if graph.class_of(node) in (NEXT_CLIP, CLIP_FRAMES)]

@@ -10,13 +10,14 @@ from ..svi_core.clips.processed_frames import finish_processed
 from ..svi_core.clips.step_by_step import RunState, finish_video, next_clip
 from ..svi_core.files.output_folder import check_output_prefix
 from ..svi_core.schedule.spec import MAX_CLIPS
-from .bridge.queued_graph import QueuedGraph
+from .bridge.expansion import MAX_ROW, longest_ways, require_row
+from .bridge.node_ids import BEGIN_VIDEO, NEXT_CLIP, REPEAT_CLIPS, WRITE_FRAMES
+from .bridge.queued_graph import QueuedGraph, ancestors_first, as_link, executed_graph
 from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 from .generate import changed_if_gone, prepare_run, remember, run_inputs
 
 StateType = io.Custom("SVI_STATE")
-_MAX_UNROLLED = 200  # each clip becomes a node
 
 
 class SVIBeginVideo(io.ComfyNode):
@@ -25,7 +26,7 @@ class SVIBeginVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return svi_schema(
-            node_id="SVIBeginVideo",
+            node_id=BEGIN_VIDEO,
             display_name="SVI Begin Video",
             description="Start a loop of your own: SVI Begin Video, any number of SVI Next Clip, SVI Finish Video. Takes the "
             "inputs of SVI Generate, except the number of clips.",
@@ -53,7 +54,7 @@ class SVINextClip(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         return svi_schema(
-            node_id="SVINextClip",
+            node_id=NEXT_CLIP,
             display_name="SVI Next Clip",
             description="The body of a loop: makes one clip, or reuses a stored one, and returns the state after it.",
             search_aliases=["loop body", "one clip"],
@@ -128,18 +129,22 @@ class SVIUnrollClips(io.ComfyNode):
             search_aliases=["node expansion", "loop"],
             inputs=[
                 StateType.Input("state", raw_link=True, tooltip="From SVI Begin Video."),
-                io.Int.Input("num_clips", default=3, min=1, max=_MAX_UNROLLED, tooltip="Number of clips."),
+                io.Int.Input("num_clips", default=3, min=1, max=MAX_ROW, tooltip="Number of clips."),
             ],
             outputs=[StateType.Output("last_state", display_name="state", tooltip="For SVI Finish Video.")],
-            hidden=[io.Hidden.unique_id],
+            hidden=[io.Hidden.dynprompt, io.Hidden.unique_id],
             enable_expand=True,
         )
 
     @classmethod
     def execute(cls, state, num_clips) -> io.NodeOutput:
+        graph, begin = executed_graph(cls.hidden.dynprompt), as_link(state)
+        assert begin is not None, state
+        ways = longest_ways(graph, ancestors_first(graph, begin.node_id, {}))
+        require_row(num_clips, 1, ways[begin.node_id], "SVI Generate, which needs no row")
         names = [f"{cls.hidden.unique_id}.clip{number}" for number in range(1, num_clips + 1)]
         links = [state, *([name, 0] for name in names)]
-        nodes = {n: {"class_type": "SVINextClip", "inputs": {"state": link}} for n, link in zip(names, links, strict=False)}
+        nodes = {n: {"class_type": NEXT_CLIP, "inputs": {"state": link}} for n, link in zip(names, links, strict=False)}
         return io.NodeOutput(links[-1], expand=nodes)
 
 
@@ -161,8 +166,8 @@ def _require_known_end(graph: QueuedGraph) -> None:
         ValueError: with both fixes.
     """
     classes = {node: graph.class_of(node) for node in graph.nodes}
-    says = any(graph.inputs(node).get("is_last") for node, name in classes.items() if name == "SVINextClip")
-    if "SVIWriteFrames" in classes.values() and "SVIRepeatClips" not in classes.values() and not says:
+    says = any(graph.inputs(node).get("is_last") for node, name in classes.items() if name == NEXT_CLIP)
+    if WRITE_FRAMES in classes.values() and REPEAT_CLIPS not in classes.values() and not says:
         raise ValueError(
             "SVI Write Frames must get the end of the last clip, but no SVI Next Clip is the last one: switch is_last on for "
             "the last, or link is_last of Start Loop to it."

@@ -11,6 +11,7 @@ TESTED_ELSEWHERE = {
     # Parts of one idea, which show what they do only together.
     "svi_core/clips/chain.py": "core/clips/test_clip_plan.py",
     "svi_core/clips/step_by_step.py": "core/clips/test_growing_video.py",
+    "svi_core/clips/growing_file.py": "core/clips/test_growing_video.py",
     "svi_core/clips/run_video.py": "core/clips/test_growing_video.py",
     "svi_core/clips/video_settings.py": "core/clips/test_growing_video.py",
     "svi_core/dry_run/picture.py": "core/dry_run/test_dry_run.py",
@@ -60,6 +61,7 @@ TESTED_ELSEWHERE = {
     "svi_core/systems/pose_keys.py": "training/model/test_pose_encoder.py",
     "nodes/bridge/validation.py": "nodes/test_schemas.py",
     "nodes/bridge/schemas.py": "nodes/test_schemas.py",
+    "nodes/bridge/node_ids.py": "nodes/test_schemas.py",
     "nodes/lora_presets.py": "nodes/test_few_steps.py",
     "training/method/streams.py": "training/method/test_erft_step.py",
     "training/model/conditions.py": "training/method/test_erft_step.py",
@@ -71,6 +73,7 @@ TESTED_ELSEWHERE = {
     "nodes/bridge/clip_times.py": "nodes/dry_run/test_plan.py",
     "nodes/bridge/control.py": "nodes/test_talk.py",
     "nodes/bridge/queued_graph.py": "nodes/dry_run/test_plan.py",
+    "nodes/bridge/expansion.py": "nodes/test_repeat_clips.py",
     "nodes/bridge/run_path.py": "nodes/dry_run/test_plan.py",
     "nodes/bridge/latents.py": "nodes/test_conditioning.py",
     "nodes/clip_sampler.py": "golden/test_layout_y.py",

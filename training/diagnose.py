@@ -6,7 +6,7 @@ It reads the cache of `python -m training.cache` and trains nothing. It prints w
 how much of the true clips' contrast, detail, motion and colour is left in each clip of a chain, how large the base's errors
 are, and a verdict with its reason. The run's folder, or FOLDER, gets diagnosis.json, and report.html with curves and frames.
 The settings are in training/settings/diagnosis.py, for example diagnosis.num_clips=20. Six clips or more must be held out for a
-verdict (data.held_out=8); that needs no new cache. docs/DECISIONS.md says where the verdict's thresholds come from.
+verdict (data.held_out=8); that needs no new cache. The repository's DECISIONS.md says where its thresholds come from.
 """
 
 import argparse

@@ -14,11 +14,9 @@ _NUM_KEYS = 5  # the first columns, which are the fields of Case
 Row = tuple[str, ...]
 
 
-def row_of(case: Case, result: Result | None) -> Row:
+def row_of(case: Case, result: Result) -> Row:
     """Return the cells of a case; the names of failed tests are among them."""
     keys = (case.comfyui, case.room, case.front_end, case.python, case.torch)
-    if result is None:
-        return (*keys, "", "", "", "", "", "all")
     failed = sorted(test.removeprefix(f"tests/{case.room}/") for test in result.tests("failed"))
     names = "".join(f"<br>`{name}`" for name in failed)
     counts = (str(len(result.tests("passed"))), f"{len(failed)}{names}", str(len(result.tests("skipped"))))
@@ -31,10 +29,8 @@ def table_of(rows: list[Row]) -> str:
     return "\n".join([HEADER, f"|{'-|' * len(COLUMNS)}", *lines])
 
 
-def updated(document: str, cases: Mapping[Case, Result | None]) -> str:
+def updated(document: str, cases: Mapping[Case, Result]) -> str:
     """Return the document with the rows of `cases` in its table. Rows of other cases stay as they are.
-
-    A case without a result makes a row only where the table has none.
 
     Raises:
         ValueError: the document has no table with these columns.
@@ -47,12 +43,11 @@ def updated(document: str, cases: Mapping[Case, Result | None]) -> str:
     rows = {row[:_NUM_KEYS]: row for row in map(_cells, lines[1:num_rows])}
     for case, result in cases.items():
         row = row_of(case, result)
-        if result is not None or row[:_NUM_KEYS] not in rows:
-            rows[row[:_NUM_KEYS]] = row
+        rows[row[:_NUM_KEYS]] = row
     return before + table_of(list(rows.values())) + "\n" + "".join(lines[num_rows:])
 
 
-def update_document(path: Path, cases: Mapping[Case, Result | None]) -> None:
+def update_document(path: Path, cases: Mapping[Case, Result]) -> None:
     """Write the rows of `cases` into the table of the document at `path`. Raises ValueError as :func:`updated` does."""
     path.write_text(updated(path.read_text(encoding="utf-8"), cases), encoding="utf-8")
 

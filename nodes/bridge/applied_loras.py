@@ -12,7 +12,8 @@ from ...svi_core.files.safetensors_file import read_header
 from ...svi_core.systems.applied_loras import AppliedLora
 from ...svi_core.systems.lora_variant import LoraVariant, variant_of_lora
 from ...svi_core.systems.merged_files import Merged, merged_into
-from .queued_graph import LORA_STACK, NotKnown, QueuedGraph, find_model, names_a_model
+from .node_ids import LORA_STACK
+from .queued_graph import NotKnown, QueuedGraph, find_model, is_safetensors, names_a_model
 
 _ATTACHMENT = "svi_applied_loras"  # of a MODEL, kept by its clones
 _BYPASS = "bypass_lora"  # ComfyUI's name for LoRAs that are computed beside the weights
@@ -65,7 +66,7 @@ def merged_at(graph: QueuedGraph, node_id: str, name: str, file: str | None) -> 
     A node that takes two models counts too: it may switch between experts by itself.
     """
     path, metadata = find_model(file)[1] if file else None, {}
-    if path is not None and path.suffix.lower() in (".safetensors", ".sft"):
+    if path is not None and is_safetensors(path):
         try:
             metadata = read_header(path).get("__metadata__", {})
         except ValueError as error:  # SVI Plan names it; a run's loader has read it all the same

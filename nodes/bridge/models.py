@@ -10,6 +10,7 @@ import torch
 from ...svi_core.files.fingerprint import fingerprint, large_file_fingerprint
 from ...svi_core.files.safetensors_file import read_header
 from ...svi_core.systems.base_model import require_plain_i2v, require_text_width, require_vision_width
+from .queued_graph import QueuedGraph, checkpoint_names, find_model, is_safetensors
 
 
 def require_i2v(model, name: str) -> None:
@@ -48,7 +49,20 @@ def require_vision_fits(model, name: str, clip_vision) -> None:
 
 def needs_clip_vision(model) -> bool:
     """Whether `model` reads CLIP vision features (Wan 2.1 I2V does, Wan 2.2 does not)."""
-    return getattr(model.model.diffusion_model, "img_emb", None) is not None
+    return _reads_vision(model.model)
+
+
+def may_read_vision(graph: QueuedGraph, node_id: str) -> bool:
+    """Whether the model of an SVI Generate may read its CLIP vision: it has one, and no file says that it reads none."""
+    if graph.link(node_id, "clip_vision") is None:
+        return False
+    name = checkpoint_names(graph, node_id)[0] if graph.link(node_id, "model") else None
+    path = find_model(name)[1] if name else None
+    try:
+        found = model_without_weights(path) if path and is_safetensors(path) else None
+    except ValueError:  # a damaged file: its loader will say so
+        return True
+    return found is None or _reads_vision(found)
 
 
 def model_fingerprint(model) -> str:
@@ -106,6 +120,10 @@ def _sampled(value):
     if hasattr(value, "weights") and hasattr(value, "loaded_keys"):
         return (type(value).__name__, _sampled(value.weights))
     return tuple(map(_sampled, value)) if isinstance(value, list | tuple) else value
+
+
+def _reads_vision(model) -> bool:
+    return getattr(model.diffusion_model, "img_emb", None) is not None
 
 
 def _require_i2v(model, name: str) -> None:

@@ -11,15 +11,15 @@ import comfy.cli_args
 import folder_paths
 
 from ...svi_core.files.fingerprint import fingerprint, large_file_fingerprint
+from .node_ids import ANCHOR_ENCODE, LORA_STACK
 
-GENERATE, LORA_STACK = "SVIGenerate", "SVILoraStack"
 MODEL_INPUTS = ("model", "model_low_noise")
 MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 # Inputs of SVI Generate that are part of a clip's own key, or that change a run's files but not its clips.
 _NOT_IN_HASH = {"num_clips", "seed", "seed_mode", "filename_prefix", "output", "layout", "continue_from"}
 _SCHEDULE_WIDGETS = {"text", "split", "file", "until_stopped"}
 # Widgets that came after a release, and which mean nothing unless another widget has this value: graphs of before stay equal.
-_READ_ONLY_WITH = {("SVIAnchorEncode", "megapixels"): ("size_rule", "megapixels")}
+_READ_ONLY_WITH = {(ANCHOR_ENCODE, "megapixels"): ("size_rule", "megapixels")}
 _NOT_MODELS = {"custom_nodes", "configs"}
 
 
@@ -245,6 +245,11 @@ def as_link(value: object) -> Link | None:
 def names_a_model(value: object) -> bool:
     """Whether a widget's value looks like the name of a model file."""
     return isinstance(value, str) and value.lower().endswith(MODEL_SUFFIXES) and "\n" not in value
+
+
+def is_safetensors(path: Path) -> bool:
+    """Whether a file is named as one of safetensors, whose header can be read."""
+    return path.suffix.lower() in (".safetensors", ".sft")
 
 
 def find_model(name: str) -> tuple[str, Path | None]:

@@ -14,12 +14,14 @@ from ...svi_core.schedule.spec import Schedule
 from ...svi_core.systems.layouts import Layout
 from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
-from ..bridge.queued_graph import GENERATE, QueuedGraph, graph_hash, require_full_denoise
+from ..bridge.node_ids import GENERATE
+from ..bridge.queued_graph import QueuedGraph, require_full_denoise
 from ..bridge.run_path import run_path
 from ..bridge.vaes import DecodeTiles, hand_over_warnings
 from ..conditioning import SVINamedAnchor, anchor_name
 from ..generate import SVIGenerate
 from ..lora import NONE
+from ..output import hash_of_clips
 from .graph_reader import GraphReader
 from .read_controls import read_controls
 from .read_models import read_experts, read_layout, read_model_files, read_rows
@@ -65,7 +67,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         layout,
         seed=0 if seed is None else seed,
         seed_mode=reader.required(loop, SVIGenerate, lambda seed_mode: SeedMode(seed_mode)),  # noqa: PLW0108 (it names the widget)
-        graph_hash=graph_hash(reader.graph.nodes, loop) + output.mark_of_clips(layout),
+        graph_hash=hash_of_clips(reader.graph, loop, layout, output),
         seam=output.seam or measured_seam(layout),
         continues=start.plan_key if start else asked_start,
         num_clips_before=start.num_clips_made if start else 0,

@@ -11,13 +11,12 @@ from ...svi_core.systems.lora_variant import resolve_layout, variant_of_lora
 from ..bridge.applied_loras import loader_rows, merged_at, svi_files_behind
 from ..bridge.lora_patches import is_ignored
 from ..bridge.models import require_i2v_file
-from ..bridge.queued_graph import MODEL_INPUTS, checkpoint_names, find_model, model_files
+from ..bridge.queued_graph import MODEL_INPUTS, checkpoint_names, find_model, is_safetensors, model_files
 from ..layouts import SVILayout, ask_layout
 from ..lora import NONE, LoraRow, SVILora, SVILoraStack, lora_row
 from ..lora_presets import SVILoraPreset, preset_row
 from .graph_reader import STOCK, GraphReader
 
-_SAFETENSORS = (".safetensors", ".sft")
 _STOCK_LOADERS = ("LoraLoader", "LoraLoaderModelOnly")
 
 
@@ -26,7 +25,7 @@ def read_model_files(reader: GraphReader, loop: str) -> tuple[dict[str, dict], t
     metadata, files, checkpoints = {}, [], checkpoint_names(reader.graph, loop)
     for file in model_files(reader.graph, loop):
         complaint = ""
-        if file.path is not None and file.path.suffix in _SAFETENSORS:
+        if file.path is not None and is_safetensors(file.path):
             try:
                 header = read_header(file.path)
                 metadata[file.name] = header.get("__metadata__", {})
@@ -103,7 +102,7 @@ def _loras_on(reader: GraphReader, loop: str, name: str, checkpoint: str | None)
 def _is_ignored(checkpoint: str | None, lora: str) -> bool:
     """Whether ComfyUI's own loader would change nothing of the file `checkpoint` with the file `lora`, as far as is known."""
     paths = [find_model(name)[1] for name in (checkpoint, lora) if name is not None]
-    known = [path for path in paths if path is not None and path.suffix in _SAFETENSORS]
+    known = [path for path in paths if path is not None and is_safetensors(path)]
     return len(known) == 2 and is_ignored(*known)
 
 

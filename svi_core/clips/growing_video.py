@@ -19,11 +19,11 @@ from ..video.source_video import write_beginning
 from ..video.video_file import to_uint8, write_video
 from .chain import Clip, ClipMaker, DecodedClip, Predecessor, make_clip
 from .clip_plan import ClipPlan, shown_part
+from .growing_file import is_due, timed_join
 from .run_video import RunVideo
 from .video_settings import LastClip, VideoSettings
 
 _log = logging.getLogger(__name__)
-JOIN_SHARE = 0.05  # of the run's time that refreshing the growing file may take
 WAITING_CHUNKS = 12  # in the queue: 81 frames as bytes, 97 MB at 832 x 480, so that decoding never waits for the encoder
 
 
@@ -93,7 +93,7 @@ class GrowingVideo:
         """
 
         def then() -> None:
-            if self.join_seconds <= JOIN_SHARE * (time.monotonic() - self.started):
+            if is_due(self.join_seconds, self.started):
                 self._refresh()
             on_written(clip)
 
@@ -166,13 +166,8 @@ class GrowingVideo:
         return self._file.finish(self.clips, self.segments)
 
     def _refresh(self) -> None:
-        """Refresh the file; if that fails (it is open in a player on Windows, say), log it and leave it for later."""
-        began = time.monotonic()
-        try:
-            self._file.refresh(self.clips, self.segments)
-        except OSError as error:
-            _log.warning("SVI: the growing video could not be refreshed (%s); its clips are safe.", error)
-        self.join_seconds += time.monotonic() - began
+        """Refresh the file; if that fails, leave it for later."""
+        self.join_seconds += timed_join(lambda: self._file.refresh(self.clips, self.segments), "the growing video")
 
     def _limited(self, showing: Showing) -> Showing:
         """Return `showing` without frames beyond the final length of the video."""

@@ -8,8 +8,6 @@ processed clip, and a changed stage never mixes old frames with new ones.
 """
 
 import itertools
-import logging
-import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -23,13 +21,13 @@ from ..files.fingerprint import fingerprint
 from ..store.run_store import RunStore
 from ..video.stage_frames import ProcessedPart, StageFrames, place_frames
 from ..video.video_file import Sound, VideoCoding, join_videos, read_frames, to_uint8, write_video
-from .growing_video import JOIN_SHARE, has_rest
+from .growing_file import is_due, removing, timed_join
+from .growing_video import has_rest
 from .step_by_step import RunState
 from .video_settings import LastClip
 
 _GROWING = "processed.mp4"
 _CHUNK = 8  # frames that are converted at once
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -135,10 +133,9 @@ def finish_processed(state: RunState) -> Path:
         if not is_unchanged(final):
             _join(store, state, final)
             write_hash(final)
-        try:
-            (store.folder / _GROWING).unlink(missing_ok=True)
-        except OSError as error:  # open in a player on Windows, say
-            _log.warning("SVI: %s could not be removed (%s); the finished video is %s.", _GROWING, error, final.name)
+        growing = store.folder / _GROWING
+        with removing(growing, final):
+            growing.unlink(missing_ok=True)
     return final
 
 
@@ -230,15 +227,11 @@ def _chunks(images: torch.Tensor, placed: StageFrames, check: Callable[[], objec
 
 
 def _refreshed(store: RunStore, state: RunState) -> RunState:
-    """Join the parts so far into the growing file, unless that takes more than 5 % of the time; log a failure."""
-    began = time.monotonic()
-    if state.processed_join_seconds > JOIN_SHARE * (began - state.started):
+    """Join the parts so far into the growing file, unless that takes too much of the time."""
+    if not is_due(state.processed_join_seconds, state.started):
         return state
-    try:
-        _join(store, state, store.folder / _GROWING)
-    except OSError as error:  # open in a player on Windows, say
-        _log.warning("SVI: the growing processed video could not be refreshed (%s); its clips are safe.", error)
-    return replace(state, processed_join_seconds=state.processed_join_seconds + time.monotonic() - began)
+    seconds = timed_join(lambda: _join(store, state, store.folder / _GROWING), "the growing processed video")
+    return replace(state, processed_join_seconds=state.processed_join_seconds + seconds)
 
 
 def _join(store: RunStore, state: RunState, path: Path) -> None:

@@ -1,7 +1,6 @@
 """The video file of a run: one file that is refreshed while the run goes on, then one under a name of its own."""
 
 import functools
-import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -13,9 +12,8 @@ from ..store.records import MANIFEST, Manifest, ShownClip, parsed_manifest
 from ..store.run_store import GROWING_VIDEO, RunStore
 from ..video.sound import sound_after
 from ..video.video_file import Sound, join_videos
+from .growing_file import removing
 from .video_settings import VideoSettings
-
-_log = logging.getLogger(__name__)
 
 
 @dataclass
@@ -59,11 +57,9 @@ class RunVideo:
         final = self.store.folder / self.settings.finished_name("video", segments)
         if not is_unchanged(final):
             self._join(final, clips, segments)
-        try:
+        with removing(self.path, final):
             self._set_aside_other(clips)
             self.path.unlink(missing_ok=True)
-        except OSError as error:  # open in a player on Windows, say
-            _log.warning("SVI: %s could not be removed (%s); the finished video is %s.", self.path, error, final.name)
         self.store.write_manifest(clips, final.name, is_final=True)
         return final
 

@@ -15,6 +15,7 @@ from benchmarks.loop import measure, report
 from benchmarks.loop.graphs import GRAPHS, MAX_BATCHED, Job, num_shown_frames, our_graph, stock_graph
 from benchmarks.loop.measure import QUICK, Settings, expected_bytes
 from benchmarks.results import Results
+from benchmarks.startup import __main__ as startup
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -29,6 +30,15 @@ def test_python_m_benchmarks_lists_what_there_is():
     assert "loop" in packages
     for name in packages:
         assert f"python -m benchmarks.{name}\n    " in done.stdout
+
+
+def test_startup_counts_no_process_that_had_to_write_bytecode(tmp_path):
+    results = Results(tmp_path / "startup.json", {}, {"commit": "c0ffee", "load": "0.10"})
+    for number, cpu in enumerate((9.0, 0.2, 0.1, 0.4)):
+        results.get(f"process {number}", lambda cpu=cpu: {"modules": 80, "cpu": cpu, "wall": 2 * cpu})
+    text = startup.report(results)
+    assert "| 3 processes, 80 modules | median | least | most |" in text and "- load: 0.10" in text
+    assert "| cpu s to import the pack | 0.200 | 0.100 | 0.400 |" in text
 
 
 def test_both_graphs_ask_for_the_same_work():

@@ -15,7 +15,9 @@ from dev import archive
 from dev.setup_files import REPOSITORY
 
 FOR_USERS = ("__init__.py", "nodes/", "svi_core/", "training/", "web/", "locales/", "workflows/", "docs/")
-NEED_THE_DEMO = re.compile(r"training/configs/tiny\.toml|workflows/svi_tiny_demo\.\w+")
+NOT_FOR_USERS = re.compile(
+    r"training/configs/tiny\.toml|workflows/svi_tiny_demo\.\w+|docs/DECISIONS\.md"
+)  # two need demo/models
 
 
 def tracked() -> list[str]:
@@ -36,10 +38,10 @@ def names(tmp_path_factory: pytest.TempPathFactory) -> set[str]:
 
 def test_the_archive_holds_all_that_users_need(names: set[str]):
     """A pattern without a leading slash once took the help pages out with docs/."""
-    wanted = {name for name in tracked() if name.startswith(FOR_USERS) and not NEED_THE_DEMO.fullmatch(name)}
+    wanted = {name for name in tracked() if name.startswith(FOR_USERS) and not NOT_FOR_USERS.fullmatch(name)}
     assert {"web/docs/SVIGenerate.md", "training/erft.py", "docs/METHOD.md", "locales/en/nodeDefs.json"} <= wanted
     assert wanted <= names
-    assert not any(NEED_THE_DEMO.fullmatch(name) for name in names)
+    assert not any(NOT_FOR_USERS.fullmatch(name) for name in names)
 
 
 def test_nothing_in_the_archive_imports_what_it_lacks(names: set[str]):
@@ -98,10 +100,17 @@ def test_a_folder_without_git_gives_the_same_archive(names: set[str], tmp_path: 
 def test_a_large_archive_and_foreign_files_are_complaints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "node.zip"
     with ZipFile(path, "w") as made:
-        for name in ("nodes/generate.py", "tests/test_x.py", "benchmarks/README.md", "NOTE.txt"):
+        for name in (
+            "nodes/generate.py",
+            "docs/METHOD.md",
+            "tests/test_x.py",
+            "benchmarks/README.md",
+            "docs/DECISIONS.md",
+            "NOTE.txt",
+        ):
             made.writestr(name, "")
     foreign = [complaint.split()[3].rstrip(":") for complaint in archive.archive_complaints(path)]
-    assert foreign == ["tests/test_x.py", "benchmarks/README.md", "NOTE.txt"]
+    assert foreign == ["tests/test_x.py", "benchmarks/README.md", "docs/DECISIONS.md", "NOTE.txt"]
     monkeypatch.setattr(archive, "MAX_BYTES", 10)
     assert "0 MB are too many" in archive.archive_complaints(path)[-1]
 

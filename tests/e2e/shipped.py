@@ -64,6 +64,18 @@ def to_api(workflow: dict[str, Any], object_info: dict[str, Any]) -> Graph:
     return convert_ui_to_api(workflow, object_info)
 
 
+def with_plain_names(graph: Graph) -> Graph:
+    """Return a graph in which an input that belongs to a choice has its own name only: "codec" for "format.codec".
+
+    Save Video has both from ComfyUI 0.31 on, the plain one for graphs of before, which it reads only without the other.
+    """
+    plain = {}
+    for key, entry in graph.items():
+        inputs = sorted(entry["inputs"].items(), key=lambda item: "." in item[0])
+        plain[key] = {**entry, "inputs": {name.rpartition(".")[2]: value for name, value in inputs}}
+    return plain
+
+
 def made_small(graph: Graph, keep: tuple[str, ...] = ()) -> Graph:
     """Return a copy of `graph` with SMALL's values, except in the node types of `keep`."""
     small = copy.deepcopy(graph)

@@ -42,15 +42,9 @@ def without_types_of_comfyui(text: str) -> dict:
 
 def test_the_demo_in_api_format_is_the_demo_workflow(object_info):
     committed = json.loads(shipped.DEMO_API_FILE.read_text(encoding="utf-8"))
-    assert with_plain_names(committed) == with_plain_names(shipped.to_api(shipped.read(shipped.DEMO), object_info))
-
-
-def with_plain_names(graph: dict) -> dict:
-    """Return a graph in which an input that belongs to a choice has its own name only: "codec" for "format.codec"."""
-    return {
-        key: {**entry, "inputs": {name.rpartition(".")[2]: value for name, value in entry["inputs"].items()}}
-        for key, entry in graph.items()
-    }
+    assert shipped.with_plain_names(committed) == shipped.with_plain_names(
+        shipped.to_api(shipped.read(shipped.DEMO), object_info)
+    )
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)

@@ -78,6 +78,28 @@ def test_anything_but_one_clip_of_one_run_is_refused(expand, change, found):
         expand(BODY | change)
 
 
+def test_a_row_that_comfyui_could_not_follow_is_refused_with_the_number_that_fits(expand):
+    """Its cache keys are a recursion: without the check a long row ended in RecursionError."""
+    assert len(expand(BODY, 224)[0]) == 4 * 224
+    told = "^num_clips is 225, in a row of 1 . 225 x 4 nodes, but ComfyUI follows about 900: use 224 or fewer, or Start Loop"
+    with pytest.raises(ValueError, match=told):
+        expand(BODY, 225)
+    upstream = {f"model{index}": node("LoraLoaderModelOnly", model=[f"model{index + 1}", 0]) for index in range(40)}
+    with pytest.raises(ValueError, match="in a row of 42 . 224 x 4 nodes.*use 214 or fewer"):
+        expand(BODY | upstream | {"model40": node("UNETLoader"), "begin": node("SVIBeginVideo", model=["model0", 0])}, 224)
+
+
+def test_unrolled_clips_have_the_same_limit(pack, monkeypatch):
+    cls, graph = pack.nodes.SVIUnrollClips, {"begin": node("SVIBeginVideo", anchor=["anchor", 0]), "anchor": node("Anchor")}
+    dynprompt = SimpleNamespace(get_node=graph.__getitem__, all_node_ids=graph.keys)
+    monkeypatch.setattr(cls, "hidden", SimpleNamespace(dynprompt=dynprompt, unique_id="unroll"), raising=False)
+    assert len(cls.execute(["begin", 0], 898).expand) == 898
+    with pytest.raises(
+        ValueError, match="^num_clips is 899, in a row of 2 .*use 898 or fewer, or SVI Generate, which needs no row"
+    ):
+        cls.execute(["begin", 0], 899)
+
+
 def test_the_same_stage_has_the_same_hash_in_every_copy(expand, pack):
     module = sys.modules[f"{pack.__name__}.nodes.bridge.queued_graph"]
     given = sys.modules[f"{pack.__name__}.nodes.processed_frames"]._given

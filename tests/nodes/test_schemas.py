@@ -1,11 +1,15 @@
 """Every node's schema: prefixed ids, all inputs read, tooltips, and no more widgets than a person can hold."""
 
+import ast
 import asyncio
 import inspect
 import sys
+from collections import Counter
+from pathlib import Path
 
 import pytest
 
+ROOT = Path(__file__).parents[2]
 NODE_IDS = {
     "SVIAnchorEncode",
     "SVIMotionLatent",
@@ -48,6 +52,14 @@ def node_classes(pack):
 
 def test_node_ids_are_a_contract(node_classes):
     assert set(node_classes) == NODE_IDS
+
+
+def test_each_id_is_written_once_and_imported_elsewhere():
+    """Two spellings of one id would part as soon as one of them is mistyped: a graph would then be read as without the node."""
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "nodes").rglob("*.py")]
+    constants = (part.value for tree in trees for part in ast.walk(tree) if isinstance(part, ast.Constant))
+    counts = Counter(value for value in constants if isinstance(value, str) and value in NODE_IDS)
+    assert counts == dict.fromkeys(NODE_IDS, 1)
 
 
 def read_names(node) -> set[str]:

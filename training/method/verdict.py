@@ -1,7 +1,7 @@
 """Is error recycling likely to help a model on these clips? What a diagnosis measures, and the verdict that follows from it.
 
 Where chains of clips fade and the model copies what it is handed, errors in the known frames teach it not to. Where the model
-restores by itself, or its chains only wander, they cost quality and give nothing back (docs/DECISIONS.md, "the diagnosis").
+restores by itself, or its chains only wander, they cost quality and give nothing back (the repository's DECISIONS.md).
 Source: SVI (arXiv:2510.09212), Sec. 4.1 and Table 4 (errors of the known frames matter most).
 """
 

@@ -1,6 +1,7 @@
 """What a stage makes of each clip grows into a video: each clip once, joined rightly, whole at any moment."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -99,6 +100,25 @@ def test_a_part_that_is_interrupted_leaves_nothing_and_the_video_so_far(tmp_path
         add_processed(state, STAGE, enlarged(frames), interrupt)
     assert not list(tmp_path.rglob("*.staging*")) and not is_processed(state, STAGE)
     assert count_frames(tmp_path / "processed.mp4") == sum(clip.num_frames for clip in state.clips[:2])
+
+
+def test_a_processed_video_open_in_a_player_fails_neither_a_clip_nor_the_end(tmp_path, monkeypatch, caplog):
+    unlink = Path.unlink
+
+    def refuse(path, *rest, **options):
+        if Path(path).name == "processed.mp4":
+            raise PermissionError(13, "open in a player")
+        return real(path, *rest, **options)
+
+    real = module.join_videos
+    monkeypatch.setattr(module, "join_videos", refuse)
+    state = processed(begun(tmp_path))
+    assert caplog.text.count("the growing processed video could not be refreshed") == 3
+    monkeypatch.setattr(module, "join_videos", real)
+    state, real = processed(begun(tmp_path)), unlink
+    monkeypatch.setattr(Path, "unlink", refuse)
+    final = finish_processed(state)
+    assert count_frames(final) == count_frames(finish_video(state)) and f"the finished video is {final.name}" in caplog.text
 
 
 def test_a_changed_stage_makes_everything_anew_and_the_old_video_stays(tmp_path, written):

@@ -466,6 +466,49 @@ def test_a_model_that_the_run_refuses_is_found_in_its_header(graph, read_run, fo
     assert re.search(found, complaint) and complaint.startswith(LOW) if found else complaint == ""
 
 
+@pytest.mark.parametrize(
+    ("file", "layout", "is_linked", "matters"),
+    [
+        ("wan 2.1", "2.0 Pro", True, True),
+        ("wan 2.1", "2.0 Pro", False, False),
+        ("wan 2.2", "2.0 Pro", True, False),
+        ("unknown", "2.0 Pro", True, True),
+        ("damaged", "2.0 Pro", True, True),
+        ("wan 2.2", "2.0", False, True),
+    ],
+)
+def test_clips_in_tiles_are_told_from_others_where_clip_vision_or_the_layout_sees_frames(
+    graph, read_run, folders, file, layout, is_linked, matters
+):
+    """Otherwise the plan calls the clips of a whole decode stored, and the run samples each anew."""
+    import comfy.ldm.wan.model
+    import comfy.ops
+
+    if file == "damaged":
+        (folders / "diffusion_models" / HIGH).write_bytes(b"no header")
+    elif file != "unknown":
+        sizes = {"dim": 128, "ffn_dim": 8, "num_heads": 1, "num_layers": 1, "text_dim": 8}
+        kind = "i2v" if file == "wan 2.1" else "t2v"
+        made = comfy.ldm.wan.model.WanModel(kind, in_dim=36, operations=comfy.ops.disable_weight_init, **sizes)
+        save_file(made.state_dict(), folders / "diffusion_models" / HIGH)
+    graph["layout"]["inputs"]["variant"] = layout
+    graph["output"] = node("SVIOutput", codec="h264", crf=18, pixel_format="yuv420p", decode_tiles="auto")
+    graph["generate"]["inputs"]["output"] = ["output", 0]
+    if is_linked:
+        graph["vision"] = node("CLIPVisionLoader", clip_name="clip_vision_h.safetensors")
+        graph["generate"]["inputs"]["clip_vision"] = ["vision", 0]
+
+    def keys():
+        plan = read_run(graph).plan
+        return plan.graph_hash, plan.first_key
+
+    whole = keys()
+    graph["output"]["inputs"]["decode_tiles"] = "never"
+    assert keys() == whole
+    graph["output"]["inputs"]["decode_tiles"] = "always"
+    assert all(tiled != other for tiled, other in zip(keys(), whole, strict=True)) is matters
+
+
 def test_a_malformed_lora_is_told_before_anything_loads(graph, read_run, folders):
     save_file({"blocks.0.ffn.0.lora_B.weight": torch.ones(4, 1)}, folders / "loras" / "lightx2v.safetensors")
     graph["fast"] = node("LoraLoaderModelOnly", model=["model", 0], lora_name="lightx2v.safetensors", strength_model=1.0)

@@ -1,0 +1,10 @@
+"""The ids of our nodes that others look for in a queued graph. Each is written here alone; ids never change."""
+
+ANCHOR_ENCODE = "SVIAnchorEncode"
+LORA_STACK = "SVILoraStack"
+GENERATE = "SVIGenerate"
+BEGIN_VIDEO = "SVIBeginVideo"
+NEXT_CLIP = "SVINextClip"
+CLIP_FRAMES = "SVIClipFrames"
+WRITE_FRAMES = "SVIWriteFrames"
+REPEAT_CLIPS = "SVIRepeatClips"
