@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from dev.server import PACK_NODES, ComfyServer
+from comfyui.server import PACK_NODES, ComfyServer
 
 SAMPLE_SECONDS = 0.01
 PROBED_NODES = PACK_NODES | {"svi_benchmark_probe": Path(__file__).with_name("probe")}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.server import process_variables
+from comfyui.environment import process_variables
 
 ROOT = Path(__file__).resolve().parents[2]
 PROGRAM = """
