@@ -13,7 +13,19 @@ InputSpec = Sequence[Any]  # [type or choices, options]
 
 DYNAMIC_COMBO = "COMFY_DYNAMICCOMBO_V3"
 NO_DEFAULT = object()
-_WIDGET_TYPES = {"INT", "FLOAT", "STRING", "BOOLEAN", "COMBO", "COLOR", "CURVE", "RANGE", "BOUNDING_BOX", DYNAMIC_COMBO}
+_WIDGET_TYPES = {
+    "INT",
+    "FLOAT",
+    "STRING",
+    "BOOLEAN",
+    "COMBO",
+    "COLOR",
+    "CURVE",
+    "RANGE",
+    "BOUNDING_BOX",
+    "IMAGECOMPARE",
+    DYNAMIC_COMBO,
+}
 _UPLOADS = ("image_upload", "audio_upload", "video_upload", "animated_image_upload")
 
 
@@ -32,7 +44,7 @@ def options_of(spec: InputSpec) -> Mapping[str, Any]:
 
 def type_of(spec: InputSpec) -> str:
     """Return the type of an input; COMBO also for those written as a list of their choices."""
-    return "COMBO" if isinstance(spec[0], list) else str(spec[0])
+    return "COMBO" if isinstance(spec[0], list) else str(options_of(spec).get("widgetType") or spec[0])
 
 
 def is_widget(spec: InputSpec) -> bool:
@@ -60,6 +72,8 @@ def default_of(spec: InputSpec) -> Any:
     """Return the default of a widget, or NO_DEFAULT."""
     if "default" in options_of(spec):
         return options_of(spec)["default"]
+    if options_of(spec).get("socketless"):
+        return None  # a display: the server wants it named
     return next(iter(choices(spec) or []), NO_DEFAULT)
 
 

@@ -131,7 +131,10 @@ class Scope:
         if not isinstance(values, Sequence) or index not in self.widgets:
             return None
         if order := (self.instance.get("properties") or {}).get("proxyWidgets"):  # as front ends before 1.47 saved them
-            own = {("-1", self.graph["inputs"][index]["name"]), *((str(node["id"]), name) for node, name in self.targets(index))}
+            own = {
+                ("-1", self.graph["inputs"][index]["name"]),
+                *((str(node["id"]), name) for node, name in self.targets(index)),
+            }
             places = [place for place, entry in enumerate(order) if (str(entry[0]), entry[1]) in own]
         else:
             places = [self.widgets.index(index)]

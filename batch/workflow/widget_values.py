@@ -25,7 +25,6 @@ from batch.workflow.node_inputs import (
 )
 
 _CONTROLS = ("fixed", "increment", "decrement", "randomize")
-_WITHOUT_MEANING = (None, "", "image", "video", "audio")  # buttons and players: they are saved but are no inputs
 _COMMENT = re.compile(r"/\*.*?\*/|//[^\n]*", re.DOTALL)
 _INNERMOST_BRACES = re.compile(r"(?<!\\)\{([^{}]*)(?<!\\)\}")
 
@@ -42,12 +41,20 @@ def widget_values(definition: Mapping[str, Any], node: Mapping[str, Any]) -> dic
     marked = {entry["widget"]["name"] for entry in node.get("inputs") or [] if entry.get("widget")}
     values = deque(saved)
     named = dict(_named(input_specs(definition), values, marked))
-    if any(isinstance(value, (dict, list)) or value not in _WITHOUT_MEANING for value in values):
-        raise ValueError(
-            f"it holds {len(values)} widget values more than the server's node has widgets, beginning with {values[0]!r}: save the "
-            "workflow in ComfyUI with Export (API) and use that file"
-        )
+    if not definition.get("output_node"):  # what these show is saved too
+        _refuse_unknown(values)
     return named
+
+
+def _refuse_unknown(values: Iterable[Any]) -> None:
+    """Refuse values of widgets that a pack's own page script makes, as in lists of LoRAs; others too many mean nothing."""
+    for value in values:
+        is_button = isinstance(value, Mapping) and value.get("type") == "button"
+        if isinstance(value, (Mapping, list)) and value and not is_button:
+            raise ValueError(
+                f"its value {str(value)[:80]} belongs to no widget that the server knows of: save the workflow in ComfyUI with "
+                "Export (API) and use that file"
+            )
 
 
 def _named(specs: Iterable[tuple[str, InputSpec]], values: deque[Any], marked: Collection[str]) -> Iterator[tuple[str, Any]]:
