@@ -15,7 +15,7 @@ import json
 import shutil
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class OutputFolder:
             facts = read_sealed(path)
             known = {entry.name for entry in fields(Record)}
             record = Record(**{key: value for key, value in facts.items() if key in known})
+            record = replace(record, files=tuple(record.files))
         except FileNotFoundError:
             return None
         except (ValueError, TypeError) as error:

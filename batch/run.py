@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from batch.demo_environment import NoEnvironment
 from batch.placement import Batch, run_batch
 from batch.prepare import PreparedStory, prepare
 from batch.progress import Progress
@@ -47,7 +48,7 @@ def main(options: argparse.Namespace) -> int:
             _say(str(problem))
         with open_servers(options.server, options.models, options.output.absolute() / "server", _say) as servers:
             return command.run(content, servers)
-    except (ServerError, RuntimeError) as error:  # SetupError of dev/ is a RuntimeError
+    except (ServerError, NoEnvironment) as error:
         _say(f"error: {error}")
         return 1
     except KeyboardInterrupt:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+from batch.demo_environment import demo_environment
 from comfyui.client import ComfyClient, RemoteServer, ServerError
 from comfyui.environment import REPOSITORY
 from comfyui.server import ComfyServer
@@ -24,15 +25,13 @@ def open_servers(
         models: folders like ComfyUI's ``models``, for a server of our own; the demo's if empty.
 
     Raises:
-        ServerError: no server answers, or none can be started; SetupError: there is no environment for one.
+        ServerError: no server answers, or none can be started; NoEnvironment: nor set up.
     """
     if urls:
         yield _answering([RemoteServer(url) for url in dict.fromkeys(urls)], say)
         return
-    from dev.environment import ensure_environment  # not in the registry's archive, see __main__
-
     roots = list(models) or [DEMO_MODELS]
-    with ComfyServer(ensure_environment(), folder, model_roots=roots) as server:
+    with ComfyServer(demo_environment(), folder, model_roots=roots) as server:
         yield [server]
 
 
