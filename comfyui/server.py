@@ -126,6 +126,8 @@ class ComfyServer(ComfyClient):
         self._prepare_base_directory()
         try:
             for attempt in range(3):
+                if attempt or not self.port:
+                    self.port = _free_port()  # else it was started before: whoever knows its address finds it again
                 self._launch()
                 if self._wait_until_ready(time.monotonic() + timeout):
                     break
@@ -176,7 +178,6 @@ class ComfyServer(ComfyClient):
             raise self._error_with_log("ComfyUI died") from error
 
     def _launch(self) -> None:
-        self.port = _free_port()
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [str(self.environment.python), "-u", "-c", LAUNCHER, *self._main_arguments()],

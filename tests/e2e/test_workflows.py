@@ -54,6 +54,11 @@ def with_plain_names(graph: dict) -> dict:
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
+def test_the_batch_command_converts_as_the_front_end_does(object_info, name):
+    assert batch_convert.to_api(shipped.read(name), object_info).graph == shipped.to_api(shipped.read(name), object_info)
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
 def test_a_workflow_makes_its_video(workflow_server, object_info, name):
     graph = shipped.made_small(shipped.to_api(shipped.read(name), object_info))
     outputs = workflow_server.run(graph)
