@@ -14,7 +14,7 @@ Node = Mapping[str, Any]
 VIRTUAL = ("Note", "MarkdownNote", "PrimitiveNode", "Reroute", "GetNode", "SetNode")  # in the front end only
 _MUTED, _BYPASSED = 2, 4
 _INPUTS, _OUTPUTS = -10, -20  # the two ends of a subgraph, as ids of nodes
-_LONGEST_PATH = 1000  # links from a node to its source; more are a circle
+_LONGEST_PATH = 200  # links from a node to its source; more are a circle
 
 
 @dataclass(frozen=True)

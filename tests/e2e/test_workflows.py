@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from batch.workflow import convert as batch_convert
 from dev.workflows import build as build_workflows
 from svi_core.video.frame_times import count_frames
 from tests.e2e import shipped
