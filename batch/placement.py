@@ -7,16 +7,19 @@ from __future__ import annotations
 
 import threading
 import time
+import traceback
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from batch.prepare import PreparedStory
 from batch.progress import Progress
-from batch.records import OutputFolder, Record
+from batch.records import FAILED, QUEUED, OutputFolder, Record
 from batch.run_story import Control, Stopped, StoryFailed, run_story
-from comfyui.client import ComfyClient, ServerError
+from comfyui.client import NETWORK_ERRORS, ComfyClient, ServerError
 from comfyui.server import ComfyServer
 
+MOST_LOSSES = 5  # of servers, while one story runs
 IDLE_SECONDS = 0.2  # between two looks of a server without a story
 BACK_OFF_SECONDS = (1.0, 4.0, 15.0, 60.0, 120.0)  # before each further try of a server that is away
 
@@ -29,6 +32,8 @@ class Batch:
         waiting: name of a story -> url of each server that can make it -> the graph for that server.
         held_by: name of a story -> url of the server that still has it, from a command that was killed.
         made, failed: how the stories ended; a story without a server stays in `waiting`.
+        lost_servers: url -> why it is not asked any more.
+        lost_prompts: name of a story -> its prompts during which a server was lost.
     """
 
     waiting: dict[str, Mapping[str, PreparedStory]]
@@ -38,6 +43,7 @@ class Batch:
     made: dict[str, Record] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     lost_servers: dict[str, str] = field(default_factory=dict)
+    lost_prompts: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     should_stop: threading.Event = field(default_factory=threading.Event)
     _running: set[str] = field(default_factory=set)
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -111,9 +117,10 @@ def _serve(batch: Batch, server: ComfyClient, graphs: Mapping[str, Mapping[str, 
             num_failures = 0
         except Stopped:
             return
-        except (OSError, ServerError, ValueError) as error:  # ValueError: an answer that is no JSON
+        except (*NETWORK_ERRORS, ServerError) as error:
             batch.folder.log(name, f"{server.url}: {error}")
-            batch.put_back(name, graphs[name])
+            if not _is_given_up(batch, name):
+                batch.put_back(name, graphs[name])
             num_failures += 1
             if not _is_back(batch, server, num_failures, error):
                 batch.lost_servers[url] = str(error).splitlines()[0]
@@ -127,16 +134,39 @@ def _make(batch: Batch, prepared: PreparedStory, server: ComfyClient) -> None:
     try:
         record = run_story(prepared, server, batch.folder, control)
     except StoryFailed as error:
-        batch.failed[name] = str(error)
-        batch.progress.end(name, f"failed: {error}")
-        batch.end(name)
+        _fail(batch, name, str(error))
         return
-    except BaseException:
+    except (*NETWORK_ERRORS, ServerError, Stopped):
         batch.progress.drop(name)
         raise
+    except Exception as error:  # a full disk here, or a mistake of ours: the other stories go on
+        batch.folder.log(name, traceback.format_exc())
+        _fail(batch, name, f"{type(error).__name__}: {error}")
+        return
     batch.made[name] = record
     batch.end(name)
     batch.progress.end(name, f"{record.video['file']} in {record.seconds:.0f} s")
+
+
+def _fail(batch: Batch, name: str, reason: str) -> None:
+    batch.failed[name] = reason
+    batch.progress.end(name, f"failed: {reason}")
+    batch.end(name)
+
+
+def _is_given_up(batch: Batch, name: str) -> bool:
+    """Note that a server was lost; return whether the story is given up, since it seems to be what kills servers."""
+    record = batch.folder.record(name)
+    if record is None or record.status != QUEUED:
+        return False
+    lost = batch.lost_prompts[name]
+    lost.add(record.prompt_id)
+    if len(lost) < MOST_LOSSES:
+        return False
+    reason = f"its server was lost {len(lost)} times while it was made; the log of the server may say why"
+    batch.folder.write_record(name, replace(record, status=FAILED, error=reason))
+    _fail(batch, name, reason)
+    return True
 
 
 def _is_back(batch: Batch, server: ComfyClient, num_failures: int, error: Exception) -> bool:

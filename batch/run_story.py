@@ -35,7 +35,6 @@ _EVENT_SECONDS = 0.5  # so long until a wish to stop is noticed
 _STOP_SECONDS = 300.0  # to decode and store a clip that was just finished
 _ENDS = ("execution_success", "execution_error", "execution_interrupted", "executing")
 _ATTEMPTS = 3  # at what may pass, such as a lack of memory
-_MOST_LOSSES = 5  # of the server, while one story runs
 
 
 class Stopped(Exception):
@@ -78,10 +77,6 @@ def run_story(prepared: PreparedStory, server: ComfyClient, folder: OutputFolder
     attempts = known.attempts if known is not None and known.key == prepared.key and known.status == QUEUED else 0
     while True:
         record = _adopted(known, prepared, server) or _new_record(prepared, server, attempts + 1)
-        if record.attempts > _MOST_LOSSES:
-            reason = f"its server was lost {attempts} times while it was made; the log of the server may say why"
-            folder.write_record(name, replace(record, status=FAILED, error=reason))
-            raise StoryFailed(reason)
         try:
             return _attempt(prepared, record, server, folder, control)
         except (PromptRejected, ExecutionFailed, ExecutionInterrupted, StoryFailed, _FileGone) as error:
@@ -123,7 +118,10 @@ def _attempt(prepared: PreparedStory, record: Record, server: ComfyClient, folde
                 server.upload(file, uploaded, FOLDER)
             folder.write_record(name, record)  # before it is queued, so that no kill makes it run twice
             folder.write_graph(name, prepared.graph)
-            server.queue(prepared.graph, client, record.prompt_id)
+            prompt_id = server.queue(prepared.graph, client, record.prompt_id)
+            if prompt_id != record.prompt_id:  # a server that gives ids of its own
+                record = replace(record, prompt_id=prompt_id)
+                folder.write_record(name, record)
         folder.log(name, f"{'found' if record.updated else 'queued'} on {server.url} as {record.prompt_id}")
         try:
             outputs = _follow(prepared, record, server, events, control)

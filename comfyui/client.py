@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import queue
 import shutil
@@ -19,6 +20,8 @@ from typing import Any
 
 Graph = Mapping[str, Mapping[str, Any]]
 Event = tuple[str, dict[str, Any]]
+# What the functions here raise if the server does not answer, or not in full; other OSErrors are those of files here.
+NETWORK_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException, json.JSONDecodeError)
 
 
 class ServerError(RuntimeError):
@@ -169,6 +172,9 @@ class ComfyClient:
         query = urllib.parse.urlencode({key: saved.get(key, "") for key in ("filename", "subfolder", "type")})
         with _opener().open(f"{self.url}/view?{query}", timeout=600) as answer, file.open("wb") as copy:
             shutil.copyfileobj(answer, copy, 1 << 20)
+            num_bytes = copy.tell()
+        if num_bytes != int(answer.headers.get("Content-Length", num_bytes)):  # urllib does not notice
+            raise ConnectionError(f"{self.url} was lost while {saved.get('filename')} was fetched")
 
     def object_info(self) -> dict[str, Any]:
         """Return the definitions of all nodes, as the front end reads them."""
@@ -241,7 +247,7 @@ class Events:
             self._loop.run_until_complete(self._receiving)
         except asyncio.CancelledError:
             pass  # close() was called
-        except OSError as error:  # aiohttp's connection errors are OSErrors; wait() notices a server that died
+        except Exception as error:  # aiohttp has errors of many kinds; wait() notices a server that died
             self._error = error
         finally:
             self._connected.set()

@@ -70,6 +70,7 @@ class FakeComfyUI:
         self.interrupted: list[str] = []
         self.port = 0
         self.loras = LORAS
+        self.cuts_downloads = 0
         self.start()
 
     def __enter__(self) -> "FakeComfyUI":
@@ -196,6 +197,13 @@ class FakeComfyUI:
     async def _view(self, request: web.Request) -> web.Response:
         if request.query["filename"] == "removed.mp4":
             return web.Response(status=404)
+        if self.cuts_downloads:
+            self.cuts_downloads -= 1
+            answer = web.StreamResponse(headers={"Content-Length": "1000"})
+            await answer.prepare(request)
+            await answer.write(b"half")
+            request.transport.close()
+            return answer
         return web.Response(body=json.dumps(dict(request.query)).encode())
 
     async def _socket(self, request: web.Request) -> web.WebSocketResponse:

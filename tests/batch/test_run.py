@@ -156,6 +156,27 @@ def test_a_result_that_the_server_no_longer_has_is_made_again(folder: Path):
         assert seeds(server) == [1, 1, 2, 3]
 
 
+def test_a_download_that_was_cut_is_fetched_again_without_a_new_run(folder: Path):
+    with FakeComfyUI() as server:
+        server.cuts_downloads = 2
+        assert run.main(options(folder, server)) == 0
+        assert seeds(server) == [1, 2, 3] and b"half" not in (folder / "videos" / "one.mp4").read_bytes()
+
+
+def test_a_mistake_of_ours_fails_one_story(folder: Path, monkeypatch):
+    written = OutputFolder.take_video
+
+    def full_disk(self, name, fetched):
+        if name == "two":
+            raise OSError(28, "No space left on device", "two.mp4")
+        return written(self, name, fetched)
+
+    monkeypatch.setattr(OutputFolder, "take_video", full_disk)
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 1 and seeds(server) == [1, 2, 3]
+    assert (folder / "videos" / "problems.txt").read_text().startswith("two: OSError: [Errno 28] No space left on device")
+
+
 def in_background(function, *arguments) -> tuple[threading.Thread, list]:
     result: list = []
     thread = threading.Thread(target=lambda: result.append(function(*arguments)))
