@@ -21,12 +21,12 @@ def check_image(path: Path) -> None:
 
 def check_recording(path: Path) -> None:
     """Raise ValueError unless the file is a video or a sound whose first frame can be decoded."""
-    import av
+    import av.error
 
     try:
         with av.open(str(path)) as container:
             next(iter(container.decode()))
-    except (av.FFmpegError, OSError, ValueError, StopIteration) as error:
+    except (av.error.FFmpegError, OSError, ValueError, StopIteration) as error:
         raise ValueError(f"{path} is not a readable video or sound: {error or 'it holds no frame'}") from error
 
 

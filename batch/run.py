@@ -72,7 +72,7 @@ class _Command:
         _say(f"{len(graphs)} stories can be made, {len(ready)} of them are ready; {len(self.problems)} cannot")
         if self.options.check or (self.options.strict and self.problems):
             return 1 if self.problems else 0
-        to_make = {name: ways for name, ways in graphs.items() if name not in ready}
+        to_make: dict[str, Mapping[str, PreparedStory]] = {name: ways for name, ways in graphs.items() if name not in ready}
         clips = {name: max(way.num_clips for way in ways.values()) for name, ways in to_make.items()}
         urls = {server.url for server in servers}
         held = {name: record.server for name in to_make if (record := self.folder.record(name)) and record.status == QUEUED}
