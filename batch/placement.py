@@ -21,7 +21,7 @@ from comfyui.server import ComfyServer
 
 MOST_LOSSES = 5  # of servers, while one story runs
 IDLE_SECONDS = 0.2  # between two looks of a server without a story
-BACK_OFF_SECONDS = (1.0, 4.0, 15.0, 60.0, 120.0)  # before each further try of a server that is away
+BACK_OFF_SECONDS = (1.0, 4.0, 15.0, 60.0, 120.0, 300.0)  # before each further try of a server that is away
 
 
 @dataclass
