@@ -161,3 +161,12 @@ def test_the_name_of_a_model_file_tells_its_folder(name: str, folder: str):
 def test_a_model_file_whose_name_tells_nothing_is_refused():
     with pytest.raises(ServerError, match="any kind of model"):
         model_folder(Path("weights.safetensors"))
+
+
+def test_a_server_that_is_started_again_keeps_its_address(tmp_path: Path):
+    """A batch that waits for it, and a browser, find it again."""
+    with stand_in_server(tmp_path) as server:
+        url = server.url
+        server.kill()
+        server.start()
+        assert server.url == url and server.get_json("/system_stats")
