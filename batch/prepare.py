@@ -69,10 +69,11 @@ def prepare(story: Story, workflow: Workflow, object_info: ObjectInfo, batch_nam
     _name_results(graph, f"{FOLDER}/{batch_name}", story.name, given)
     if complaint := _complaint(graph, object_info):
         raise story.error("", complaint)
-    num_clips = [graph[key]["inputs"].get("num_clips", 0) for key in generators(graph)]
-    return PreparedStory(
-        story, graph, uploads, sum(n for n in num_clips if isinstance(n, int)), fingerprint("story", _VERSION, graph)
-    )
+    try:
+        num_clips = sum(_num_clips(graph, key) for key in generators(graph))
+    except ValueError as error:
+        raise story.error("", f"the prompts of the workflow: {error}") from error
+    return PreparedStory(story, graph, uploads, num_clips, fingerprint("story", _VERSION, graph))
 
 
 def _value(story: Story, cell: Cell, target: Target, graph: Graph, object_info: ObjectInfo, uploads: dict[str, Path]) -> object:
@@ -106,14 +107,31 @@ def _check_media(file: Path, spec: InputSpec) -> None:
 
 def _count_clips(story: Story, graph: Graph, target: Target, given: set[Target]) -> None:
     """Check the prompts, and make as many clips as they describe unless something else decides."""
-    inputs = graph[target[0]]["inputs"]
-    num_prompts = len(parse_story([inputs[target[1]]], PromptSplit(inputs.get("split", PromptSplit.PARAGRAPHS))))
+    num_prompts = _num_prompts(graph, target[0])
     if {"clips", "sound", "pose"} & story.cells.keys():
         return
     for key in generators(graph):
         num_clips = graph[key]["inputs"].get("num_clips")
         if isinstance(num_clips, int) and num_clips > 0 and (key, "num_clips") not in given:
             graph[key]["inputs"]["num_clips"] = num_prompts
+
+
+def _num_prompts(graph: Graph, node_id: str) -> int:
+    """Return how many clips the text of an SVI Prompt Stream describes. Raises ValueError for a mistake in it."""
+    inputs = graph[node_id]["inputs"]
+    return len(parse_story([inputs["text"]], PromptSplit(inputs.get("split", PromptSplit.PARAGRAPHS))))
+
+
+def _num_clips(graph: Graph, generator: str) -> int:
+    """Return the number of clips of a run: its own, or that of its prompts if it is linked or 0; 0 if neither tells."""
+    own, prompts = (graph[generator]["inputs"].get(name) for name in ("num_clips", "prompts"))
+    if isinstance(own, int) and own > 0:
+        return own
+    node_id = str(prompts[0]) if isinstance(prompts, list) else ""
+    is_text = graph.get(node_id, {}).get("class_type") == "SVIPromptStream" and isinstance(
+        graph[node_id]["inputs"]["text"], str
+    )
+    return _num_prompts(graph, node_id) if is_text else 0
 
 
 def _name_results(graph: Graph, base: str, story: str, given: set[Target]) -> None:

@@ -63,9 +63,9 @@ def test_columns_set_their_inputs_as_the_type_that_the_server_wants(tmp_path: Pa
 def test_the_number_of_clips(values: dict, saved: object, expected: object):
     graph = workflow()
     graph["4"]["inputs"]["num_clips"] = saved
-    if saved == 0:
-        graph["4"]["inputs"]["num_clips"] = 0
-    assert graph_of(story(**values), graph)["4"]["inputs"]["num_clips"] == expected
+    prepared = prepare(story(**values), Workflow(graph), INFO, "b")
+    assert prepared.graph["4"]["inputs"]["num_clips"] == expected
+    assert prepared.num_clips == (expected if isinstance(expected, int) and expected else 2), "what the time left is told by"
 
 
 def test_a_sound_decides_the_length_by_itself(tmp_path: Path):
@@ -141,6 +141,7 @@ def test_a_title_of_two_nodes_is_refused_with_their_ids():
     [
         ({"lora": "lost.safetensors"}, r"line 4: lora of node 2 \(SVI LoRA\): 'lost.safetensors' is not on the server"),
         (None, r"node 2 \(SVI LoRA\) has the type 'Gone', which the server does not know"),
+        ({"text": "[seeed 3]\na"}, r"line 4: the prompts of the workflow: .*line 1, column"),
     ],
 )
 def test_what_the_workflow_itself_wants_and_the_server_lacks_is_named(changed: dict | None, message: str):
@@ -148,6 +149,7 @@ def test_what_the_workflow_itself_wants_and_the_server_lacks_is_named(changed: d
     if changed is None:
         graph["2"]["class_type"] = "Gone"
     else:
-        graph["2"]["inputs"] |= changed
+        graph["3" if "text" in changed else "2"]["inputs"] |= changed
+        graph["4"]["inputs"]["num_clips"] = 0
     with pytest.raises(StoryError, match=message):
         graph_of(story(seed="1"), graph)
