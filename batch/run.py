@@ -68,7 +68,11 @@ class _Command:
     def run(self, content: Mapping[str, object], servers: Sequence[ComfyClient]) -> int:
         """Check all stories, and make those that can be made."""
         graphs = self._prepare_all(content, servers)
-        ready = {name for name, ways in graphs.items() if any(self.folder.is_made(name, way.key) for way in ways.values())}
+        ready = {
+            name
+            for name, ways in graphs.items()
+            if any(self.folder.is_made(name, key) for key in {way.key for way in ways.values()})
+        }
         _say(f"{len(graphs)} stories can be made, {len(ready)} of them are ready; {len(self.problems)} cannot")
         if self.options.check or (self.options.strict and self.problems):
             return 1 if self.problems else 0
@@ -125,8 +129,10 @@ class _Command:
         reasons = {problem.story: str(problem) for problem in self.problems} | batch.failed
         reasons |= {name: "no server was left to make it" for name in batch.waiting if not batch.should_stop.is_set()}
         reasons |= {name: "not made yet" for name in batch.waiting if batch.should_stop.is_set()}
-        names = [story.name for story in self.stories] + [problem.story for problem in self.problems]
-        entries = [_entry(self.folder, name, name in ready or name in batch.made, reasons) for name in dict.fromkeys(names)]
+        places = {story.name: story.place for story in self.stories}
+        places = {problem.story: problem.place for problem in self.problems} | places
+        names = sorted(places, key=lambda name: (places[name].line, places[name].file))
+        entries = [_entry(self.folder, name, name in ready or name in batch.made, reasons) for name in names]
         facts = {
             "table": str(self.options.table.absolute()),
             "workflow": str(self.options.workflow.absolute()),

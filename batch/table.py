@@ -61,7 +61,10 @@ def _story(place: Place, cells: Mapping[str, Cell], folder: Path, number: int, n
     if not is_file_name(name):
         raise StoryError(name, place_of_name, f"{name!r} cannot name a file on every system: use letters, digits, - and _")
     if name.casefold() in names:
-        raise StoryError(name, place_of_name, f"the name {name!r} is that of {names[name.casefold()]} already: choose another")
+        called = f"{name} (line {place.line})"
+        raise StoryError(
+            called, place_of_name, f"the name {name!r} is that of {names[name.casefold()]} already: choose another"
+        )
     names[name.casefold()] = place
     for column, smallest in _WHOLE_NUMBERS.items():
         _require_whole_number(story, column, smallest)

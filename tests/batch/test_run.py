@@ -101,14 +101,23 @@ def test_a_broken_row_image_and_lora_are_listed_and_all_others_made(folder: Path
     assert "stories.csv, line 3, column 4 (clips): 'many' is no whole number from 1 on" in told
     assert told.index("line 3") < told.index("1 of 2"), "named before anything starts"
     problems = (folder / "videos" / "problems.txt").read_text().splitlines()
-    assert [line.split(":")[0] for line in problems] == ["image", "lora", "row"]
-    assert "broken.png is not a readable picture" in problems[0]
-    assert "'lost.safetensors' is not on the server: there is svi_" in problems[1]
+    assert [line.split(":")[0] for line in problems] == ["row", "image", "lora"], "in the order of the table"
+    assert "broken.png is not a readable picture" in problems[1]
+    assert "'lost.safetensors' is not on the server: there is svi_" in problems[2]
     assert {path.stem for path in (folder / "videos").glob("*.mp4")} == {"good", "last"}
     (folder / "stories.csv").write_text("\n".join(["name,image,prompts,clips,SVI LoRA.lora", rows[0]]))
     with FakeComfyUI() as server:
         assert run.main(options(folder, server)) == 0 and not server.queued
     assert not (folder / "videos" / "problems.txt").exists()
+
+
+def test_a_second_row_of_a_name_is_listed_beside_the_first(folder: Path):
+    (folder / "stories.csv").write_text("name,prompts\ngood,a cat\ngood,a dog\n")
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 1 and len(server.queued) == 1
+    assert (folder / "videos" / "problems.txt").read_text().startswith("good (line 3): ")
+    entries = read_sealed(folder / "videos" / "batch.json")["stories"]
+    assert [(entry["name"], entry["video"]) for entry in entries] == [("good", "good.mp4"), ("good (line 3)", None)]
 
 
 @pytest.mark.parametrize("more", [("--check",), ("--strict",)])

@@ -124,8 +124,8 @@ def test_a_server_of_its_own_and_a_broken_row_image_and_lora(environment, tiny_m
     done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
     assert done.returncode == 1, done.stderr
     missing = (tmp_path / "videos" / "problems.txt").read_text().splitlines()
-    assert [entry.split(":")[0] for entry in missing] == ["image", "lora", "row"], done.stderr
-    assert "line 2, column 4 (clips): 'two' is no whole number" in missing[2] and "not_here.safetensors" in missing[1]
+    assert [entry.split(":")[0] for entry in missing] == ["row", "image", "lora"], done.stderr
+    assert "line 2, column 4 (clips): 'two' is no whole number" in missing[0] and "not_here.safetensors" in missing[2]
     assert {path.stem: count_frames(path) for path in (tmp_path / "videos").glob("*.mp4")} == {"first": 2 * 8 + 5, "last": 13}
     log = (tmp_path / "videos" / "server" / "server.log").read_text(errors="replace")
     assert "Traceback" not in log
