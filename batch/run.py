@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ from batch.servers import open_servers
 from batch.story import Problem, Story, StoryError
 from batch.table import read_table
 from batch.workflow.convert import Workflow, read_workflow, to_api
-from comfyui.client import ComfyClient, ServerError
+from comfyui.client import NETWORK_ERRORS, ComfyClient, ServerError
 from svi_core.files.atomic_file import write_bytes
 from svi_core.files.folder_lock import lock_folder
 from svi_core.files.sealed_json import write_sealed
@@ -44,11 +45,10 @@ def main(options: argparse.Namespace) -> int:
         return 2
     command = _Command(options, OutputFolder(options.output), stories, problems)
     try:
-        for problem in problems:
-            _say(str(problem))
+        _tell(problems)
         with open_servers(options.server, options.models, options.output.absolute() / "server", _say) as servers:
             return command.run(content, servers)
-    except (ServerError, NoEnvironment) as error:
+    except (ServerError, NoEnvironment, OSError, *NETWORK_ERRORS) as error:
         _say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
@@ -93,28 +93,26 @@ class _Command:
         """Return the graphs of the stories; those that no server can make are added to the problems, and told."""
         graphs: Graphs = {}
         problems: dict[str, Problem] = {}
-        known: dict[str, tuple[Workflow, dict[str, object]]] = {}
+        known: dict[str, list[PreparedStory | Problem]] = {}  # by what a server offers
         for server in servers:
             info = server.object_info()
-            text = json.dumps(info, sort_keys=True)
-            prepared = known.get(text)
-            if prepared is None:
+            offer = json.dumps(info, sort_keys=True)
+            if offer not in known:
                 try:
-                    prepared = known[text] = (to_api(content, info), {})
+                    workflow = to_api(content, info)
                 except ValueError as error:
-                    raise ServerError(f"{self.options.workflow}: {error}") from error
-            workflow, done = prepared
-            for story in self.stories:
-                if story.name not in done:
-                    done[story.name] = self._prepared(story, workflow, info)
-                way = done[story.name]
-                if isinstance(way, PreparedStory):
-                    graphs.setdefault(story.name, {})[server.url] = way
-                elif isinstance(way, Problem):
+                    _say(f"{server.url} cannot run {self.options.workflow}: {error}")
+                    continue
+                known[offer] = [self._prepared(story, workflow, info) for story in self.stories]
+            for story, way in zip(self.stories, known[offer], strict=True):
+                if isinstance(way, Problem):
                     problems[story.name] = way
+                else:
+                    graphs.setdefault(story.name, {})[server.url] = way
+        if not known:
+            raise ServerError("no server can run the workflow")
         new = [problem for name, problem in problems.items() if name not in graphs]
-        for problem in new:
-            _say(str(problem))
+        _tell(new)
         self.problems += new
         return graphs
 
@@ -156,6 +154,16 @@ def _entry(folder: OutputFolder, name: str, is_made: bool, reasons: Mapping[str,
     record = folder.record(name) if is_made else None
     reason = "" if is_made else reasons.get(name, "not made yet")
     return {"name": name, "video": record.video.get("file") if record else None, "reason": reason}
+
+
+def _tell(problems: Sequence[Problem]) -> None:
+    """Say what is wrong with rows; what is wrong with many of them, such as a missing model, in one line."""
+    rows: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        rows[problem.message].append(problem)
+    for message, alike in rows.items():
+        others = f" and {len(alike) - 1} other rows" if len(alike) > 1 else ""
+        _say(f"{alike[0].place}{others}: {message}")
 
 
 def _say(message: str) -> None:

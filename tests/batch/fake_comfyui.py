@@ -70,6 +70,7 @@ class FakeComfyUI:
         self.interrupted: list[str] = []
         self.port = 0
         self.loras = LORAS
+        self.is_bare = False  # without any node
         self.cuts_downloads = 0
         self.start()
 
@@ -128,7 +129,7 @@ class FakeComfyUI:
     def _object_info(self) -> dict:
         info = json.loads(json.dumps(OBJECT_INFO))
         info["SVILora"]["input"]["required"]["lora"][1]["options"] = self.loras
-        return info
+        return {} if self.is_bare else info
 
     def _queue(self) -> dict:
         return {"queue_running": [[0, key, graph] for key, graph in self.running.items()], "queue_pending": []}

@@ -243,6 +243,32 @@ def test_stories_are_spread_and_those_of_a_lost_server_go_to_the_other(folder: P
         assert set(seeds(second)) == {1, 2, 3}
 
 
+def test_a_mistake_of_the_workflow_is_said_once_for_all_rows(folder: Path, capsys):
+    (folder / "stories.csv").write_text("seed\n1\n2\n3\n")
+    with FakeComfyUI() as server:
+        server.loras = ["other.safetensors"]
+        assert run.main(options(folder, server)) == 1 and not server.queued
+    told = capsys.readouterr().err
+    assert told.split("0 stories can be made")[0].count("is not on the server") == 1
+    assert "line 2 and 2 other rows: lora of node 2 (SVI LoRA): 'svi_high.safetensors' is not on the server" in told
+    assert len((folder / "videos" / "problems.txt").read_text().splitlines()) == 3
+
+
+def test_a_server_without_a_node_of_a_saved_workflow_is_left_out(folder: Path, capsys):
+    node = {"id": 1, "type": "LoadImage", "mode": 0, "inputs": [], "widgets_values": ["example.png"]}
+    video = {"id": 5, "type": "SaveVideo", "mode": 0, "inputs": [], "widgets_values": ["svi/story"]}
+    (folder / "workflow.json").write_text(json.dumps({"nodes": [node, video], "links": []}))
+    (folder / "stories.csv").write_text("name,image\na,cat.png\n")
+    with FakeComfyUI() as whole, FakeComfyUI() as bare:
+        bare.is_bare = True
+        assert run.main(options(folder, bare, whole)) == 0
+        assert len(whole.queued) == 1 and not bare.queued
+        assert f"{bare.url} cannot run" in capsys.readouterr().err
+        (folder / "stories.csv").write_text("name,image\nb,cat.png\n")
+        assert run.main(options(folder, bare)) == 1
+        assert "no server can run the workflow" in capsys.readouterr().err
+
+
 def test_a_story_goes_to_a_server_that_has_its_lora(folder: Path):
     (folder / "stories.csv").write_text("name,SVI LoRA.lora\na,svi_high.safetensors\nb,special.safetensors\n")
     with FakeComfyUI() as first, FakeComfyUI() as second:
