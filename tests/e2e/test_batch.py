@@ -22,7 +22,7 @@ from tests.e2e.graphs import PROMPTS, loop_graph
 
 pytestmark = pytest.mark.e2e
 
-CLIPS = 4
+CLIPS = 3
 NAMES = ("one", "two", "three")
 
 
@@ -62,7 +62,7 @@ def test_a_batch_killed_twice_equals_an_undisturbed_one(own_server, reference_im
     """First the command dies in the middle of a story, then the server in the middle of another."""
     monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.5,) * 600)  # a busy machine starts slowly
     monkeypatch.setattr(run.signal, "signal", lambda *_: None)  # it runs in a thread
-    graph = loop_graph("example.png", steps=8, filename_prefix="svi/any")
+    graph = loop_graph("example.png", steps=6, filename_prefix="svi/any")
     graph["image"]["_meta"] = {"title": "Picture"}
     (tmp_path / "workflow.json").write_text(json.dumps(graph))
     table = tmp_path / "stories.jsonl"
