@@ -13,7 +13,7 @@ import psutil
 from dev.commit import commit_of
 
 # code that figures depend on
-CODE = ("svi_core", "nodes", "training", "dev", "demo", "benchmarks", ":!*.md", ":!benchmarks/results")
+CODE = ("svi_core", "nodes", "training", "batch", "comfyui", "dev", "demo", "benchmarks", ":!*.md", ":!benchmarks/results")
 PACKAGES = ("torch", "numpy", "safetensors", "av", "imageio-ffmpeg", "pillow")
 
 

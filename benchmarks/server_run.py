@@ -9,7 +9,7 @@ from typing import Any
 
 import psutil
 
-from dev.server import PACK_NODES, ComfyServer
+from comfyui.server import PACK_NODES, ComfyServer
 
 SAMPLE_SECONDS = 0.01
 PROBED_NODES = PACK_NODES | {"svi_benchmark_probe": Path(__file__).with_name("probe")}
@@ -50,7 +50,7 @@ def run_watched(server: ComfyServer, graph: dict[str, Any]) -> dict[str, float]:
     after = process.cpu_times()
     own = after.user + after.system - before.user - before.system
     children = after.children_user + after.children_system - before.children_user - before.children_system
-    wall = _execution_seconds(server.history(prompt_id))
+    wall = execution_seconds(server.history(prompt_id))
     return asdict(Watched(wall, own + children, children, *peak, bytes_before))
 
 
@@ -102,6 +102,7 @@ def forget_cached(server: ComfyServer) -> None:
     server.post_json("/free", {"unload_models": True, "free_memory": True})
 
 
-def _execution_seconds(entry: dict[str, Any]) -> float:
+def execution_seconds(entry: dict[str, Any]) -> float:
+    """Return the time between begin and end of a prompt, from its entry in ComfyUI's history."""
     noted = {kind: data["timestamp"] for kind, data in entry["status"]["messages"]}
     return (noted["execution_success"] - noted["execution_start"]) / 1000

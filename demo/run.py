@@ -17,9 +17,9 @@ from typing import Any, TextIO
 import imageio_ffmpeg
 from PIL import Image
 
-from dev.client import Event, ExecutionInterrupted, PromptRejected, ServerError
+from comfyui.client import Event, ExecutionInterrupted, PromptRejected, ServerError
+from comfyui.server import ComfyServer
 from dev.environment import REPOSITORY, Environment, ensure_environment, say
-from dev.server import ComfyServer
 from dev.setup_files import LockBusy, file_lock
 
 BASE_DIRECTORY = REPOSITORY / ".runtime" / "demo"

@@ -21,9 +21,9 @@ from dev.setup_files import REPOSITORY, say
 
 CONTENT = frozenset(
     {
-        *("__init__.py", "nodes", "svi_core", "training", "web", "locales", "workflows"),
+        *("__init__.py", "nodes", "svi_core", "training", "batch", "comfyui", "web", "locales", "workflows"),
         *("pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md"),
-        *("docs/METHOD.md", "docs/IMPORTING.md", "docs/COMPATIBILITY.md", "docs/images"),
+        *("docs/METHOD.md", "docs/IMPORTING.md", "docs/COMPATIBILITY.md", "docs/BATCH.md", "docs/images"),
         *("benchmarks/DRIFT.md", "benchmarks/RESULTS.md"),
     }
 )

@@ -28,21 +28,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
 
+from comfyui.environment import Environment, clean_python_variables
 from dev.comfyui_tree import chosen_comfyui, ensure_pinned_comfyui, pinned_comfyui_is_stamped
 from dev.packages import EXTRA_PACKAGES, check_python, checked_own_python, install_packages, make_venv, wanted_stamp
-from dev.setup_files import REPOSITORY, Layout, SetupError, clean_python_variables, file_lock, read_stamp, say
-
-
-@dataclass(frozen=True)
-class Environment:
-    """A Python with every package, and the ComfyUI tree that it runs."""
-
-    python: Path
-    comfyui: Path
+from dev.setup_files import REPOSITORY, Layout, SetupError, file_lock, read_stamp, say
 
 
 def ensure_environment(extras: Sequence[str] = (), layout: Layout | None = None) -> Environment:

@@ -8,8 +8,8 @@ import urllib.request
 from pathlib import Path
 from typing import Any
 
+from comfyui.server import ComfyServer
 from dev.environment import ensure_environment
-from dev.server import ComfyServer
 
 
 def read_object_info(url: str | None = None) -> dict[str, Any]:

@@ -13,7 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO
 
-from dev.setup_files import Layout, SetupError, clean_python_variables, read_stamp, say, write_stamp
+from comfyui.environment import clean_python_variables
+from dev.setup_files import Layout, SetupError, read_stamp, say, write_stamp
 
 TORCH_PINS = ("torch==2.11.0", "torchvision==0.26.0", "torchaudio==2.11.0")
 DEMO_PACKAGES = ("imageio-ffmpeg>=0.6",)

@@ -62,11 +62,6 @@ def say(message: str) -> None:
     sys.stderr.flush()
 
 
-def clean_python_variables() -> dict[str, str]:
-    """Return the environment variables without those that change where Python imports from."""
-    return {key: value for key, value in os.environ.items() if key not in ("PYTHONHOME", "PYTHONPATH")}
-
-
 def read_stamp(folder: Path) -> dict[str, str]:
     """Return the stamp of `folder`; empty, which matches nothing, if it is missing or unreadable."""
     try:

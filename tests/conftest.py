@@ -14,8 +14,9 @@ from types import ModuleType
 import hypothesis
 import pytest
 
+from comfyui.environment import process_variables
+from comfyui.server import ComfyServer
 from dev.environment import Environment, Layout, SetupError, find_environment
-from dev.server import ComfyServer, process_variables
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TINY_MODELS_SCRIPT = REPOSITORY / "tests" / "e2e" / "tiny_models.py"

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-PRODUCT = ("svi_core", "nodes", "training")
-PACKAGES = (*PRODUCT, "dev", "demo", "benchmarks")
+PRODUCT = ("svi_core", "nodes", "training", "batch")
+PACKAGES = (*PRODUCT, "comfyui", "dev", "demo", "benchmarks")
 # The folders of a package, top floor first: a folder imports only from floors below it. "." is the package's own folder.
 FLOORS = {
     "svi_core": [
@@ -30,6 +30,8 @@ FLOORS = {
     ],
     "nodes": [("__init__",), ("dry_run",), (".",), ("bridge",)],
     "training": [(".",), ("run",), ("method",), ("data",), ("model",), ("settings",)],
+    "batch": [(".",), ("workflow",)],
+    "comfyui": [(".",)],
     "dev": [("workflows", "matrix"), (".",)],
     "demo": [(".",), ("models",), ("world", "tiny_encoders")],
 }
@@ -38,9 +40,11 @@ MAY_IMPORT = {
     "svi_core": set(),
     "nodes": {"svi_core"},
     "training": {"svi_core"},
-    "dev": set(),
-    "demo": {"dev", "svi_core"},
-    "benchmarks": {"svi_core", "nodes", "training", "dev", "demo"},
+    "batch": {"svi_core", "comfyui", "dev"},
+    "comfyui": set(),
+    "dev": {"comfyui"},
+    "demo": {"comfyui", "dev", "svi_core"},
+    "benchmarks": {"svi_core", "nodes", "training", "batch", "comfyui", "dev", "demo"},
 }
 COMFYUI = {"comfy", "comfy_extras", "comfy_execution", "folder_paths", "server", "latent_preview", "node_helpers"}
 # Every file of the product that imports ComfyUI's modules; `comfy_api`, the interface for nodes, is not among them.
@@ -347,7 +351,9 @@ def test_readmes_tree_names_every_folder_of_the_product():
 
 def test_every_file_that_contributing_names_exists():
     text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
-    files = re.findall(r"`((?:svi_core|nodes|training|dev|demo|benchmarks|tests|web|locales)/[\w./]+\w\.\w+)`", text)
+    files = re.findall(
+        r"`((?:svi_core|nodes|training|batch|comfyui|dev|demo|benchmarks|tests|web|locales)/[\w./]+\w\.\w+)`", text
+    )
     examples = {"depth", "test_depth", "sketch"}  # the pages' new files
     assert len(files) > 40
     assert not [name for name in files if Path(name).stem not in examples and not (ROOT / name).exists()]

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
-TESTS_OF = {"svi_core": "core", "nodes": "nodes", "training": "training"}
+TESTS_OF = {"svi_core": "core", "nodes": "nodes", "training": "training", "batch": "batch"}
 
 TESTED_ELSEWHERE = {
     # Parts of one idea, which show what they do only together.
@@ -35,6 +35,21 @@ TESTED_ELSEWHERE = {
     "nodes/dry_run/read_models.py": "nodes/dry_run/test_plan.py",
     "nodes/dry_run/read_schedule.py": "nodes/dry_run/test_plan.py",
     "nodes/dry_run/read_video.py": "nodes/dry_run/test_plan.py",
+    # The batch command, tested as a whole.
+    "batch/__main__.py": "e2e/test_batch.py",
+    "batch/arguments.py": "batch/test_run.py",
+    "batch/demo_environment.py": "e2e/test_batch.py",
+    "batch/media.py": "batch/test_prepare.py",
+    "batch/placement.py": "batch/test_run.py",
+    "batch/records.py": "batch/test_run.py",
+    "batch/run_story.py": "batch/test_run.py",
+    "batch/servers.py": "batch/test_run.py",
+    "batch/story.py": "batch/test_table.py",
+    "batch/workflow/addresses.py": "batch/test_prepare.py",
+    "batch/workflow/node_inputs.py": "batch/workflow/test_convert.py",
+    "batch/workflow/scopes.py": "batch/workflow/test_convert.py",
+    "batch/workflow/typed_value.py": "batch/test_prepare.py",
+    "batch/workflow/widget_values.py": "batch/workflow/test_convert.py",
     "training/data/clips.py": "training/data/test_dataset.py",
     "training/data/build_cache.py": "training/test_cache.py",
     "training/data/crops.py": "training/data/test_windows.py",

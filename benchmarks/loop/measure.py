@@ -17,9 +17,10 @@ from benchmarks.loop.report import write_report
 from benchmarks.machine import machine_facts
 from benchmarks.results import Results
 from benchmarks.server_run import PROBED_NODES, forget_cached, run_watched
-from dev.client import ServerError
+from comfyui.client import ServerError
+from comfyui.environment import process_variables
+from comfyui.server import ComfyServer
 from dev.environment import REPOSITORY, Environment, ensure_environment, say
-from dev.server import ComfyServer, process_variables
 
 TINY_MODELS = REPOSITORY / "tests" / "e2e" / "tiny_models.py"
 SANE_SHARE = 0.5  # of the free memory that a stock run may need by our estimate

@@ -13,9 +13,9 @@ from benchmarks.chart import draw_bars
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
 from benchmarks.results import Results
+from comfyui.server import ComfyServer
 from demo.run import fill_graph, node_of_type
 from dev.environment import REPOSITORY, ensure_environment, execute_inside, say
-from dev.server import ComfyServer
 from svi_core.store.records import read_manifest
 from svi_core.video.seams import Seam
 from svi_core.video.video_file import read_frames

@@ -6,8 +6,8 @@ import textwrap
 from pathlib import Path
 from typing import Any
 
+from comfyui.environment import process_variables
 from dev.environment import Environment
-from dev.server import process_variables
 from dev.setup_files import REPOSITORY
 
 _PROGRAM = """

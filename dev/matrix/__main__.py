@@ -22,13 +22,14 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from comfyui.environment import clean_python_variables
 from dev.comfyui_tree import check_comfyui, comfyui_version
 from dev.commit import git
 from dev.environment import Environment, ensure_environment
 from dev.front_ends import NEWEST, installed_front_end
 from dev.matrix.results import RECORD_VARIABLE, Case, Result, read_result
 from dev.matrix.table import row_of, table_of, update_document
-from dev.setup_files import REPOSITORY, Layout, SetupError, clean_python_variables, say
+from dev.setup_files import REPOSITORY, Layout, SetupError, say
 
 ROOMS = ("nodes", "e2e", "browser")
 PINNED = "pinned"

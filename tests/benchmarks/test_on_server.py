@@ -11,7 +11,7 @@ import pytest
 from benchmarks.loop.graphs import GRAPHS, Job, num_shown_frames
 from benchmarks.loop.measure import counted_run
 from benchmarks.server_run import PROBED_NODES, bytes_of_children, forget_cached, own_bytes
-from dev.server import ComfyServer
+from comfyui.server import ComfyServer
 from svi_core.video.frame_times import count_frames
 
 pytestmark = pytest.mark.e2e

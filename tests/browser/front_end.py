@@ -15,7 +15,7 @@ from typing import Any
 from playwright.sync_api import Browser, Page, Request, Route
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
-from dev.server import PACK_NAME
+from comfyui.server import PACK_NAME
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_ARGUMENTS = [

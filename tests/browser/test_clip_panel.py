@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dev.server import ComfyServer
+from comfyui.server import ComfyServer
 from svi_core.store.finished_clips import FinishedClip, note_finished
 from svi_core.store.keep_marks import kept_keys
 from svi_core.video.video_file import VideoCoding, write_video

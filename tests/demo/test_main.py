@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from comfyui.client import ServerError
 from demo.__main__ import MAX_SEED, argument_parser, check_file, check_prompts, main
 from demo.run import Progress, Request, check_image, fill_graph
-from dev.client import ServerError
 
 
 @pytest.fixture

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from dev.server import PACK_NODES, ComfyServer
+from comfyui.server import PACK_NODES, ComfyServer
 from svi_core.video.frame_times import count_frames
 
 FAULT_NODES = PACK_NODES | {"svi_fault_injection": Path(__file__).with_name("fault_injection")}

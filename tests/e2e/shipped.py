@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from dev.server import ComfyServer
+from comfyui.server import ComfyServer
 from svi_core.video.video_file import VideoCoding, write_video
 from tests.e2e.tiny_talk_models import WAN21_TALK
 

@@ -8,8 +8,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dev.client import ExecutionFailed
-from dev.server import ComfyServer
+from comfyui.client import ExecutionFailed
+from comfyui.server import ComfyServer
 from svi_core.video.source_video import probe_video
 from svi_core.video.video_file import VideoCoding, write_video
 from tests.e2e.graphs import WAN21, loop_graph, node

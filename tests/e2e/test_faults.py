@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from dev.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
-from dev.server import ComfyServer
+from comfyui.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
+from comfyui.server import ComfyServer
 from svi_core.schedule.spec import MAX_CLIPS
 from svi_core.video.frame_times import count_frames
 from tests.e2e.faults import FAULT_NODES, fault, require_sound, wait_until_there

@@ -7,8 +7,9 @@ from zipfile import ZipFile
 
 import pytest
 
+from comfyui.environment import process_variables
+from comfyui.server import PACK_NAME, PACK_NODES, ComfyServer
 from dev.archive import build_archive
-from dev.server import PACK_NAME, PACK_NODES, ComfyServer, process_variables
 from tests.conftest import draw_reference
 from tests.e2e.graphs import loop_graph
 

@@ -11,8 +11,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dev.client import ExecutionFailed
-from dev.server import PACK_NODES, ComfyServer
+from comfyui.client import ExecutionFailed
+from comfyui.server import PACK_NODES, ComfyServer
 from svi_core.store.records import read_manifest
 from svi_core.video.frame_times import count_frames
 from svi_core.video.shown_frames import frame_hashes

@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dev.server import PACK_NODES, ComfyServer
+from comfyui.server import PACK_NODES, ComfyServer
 from svi_core.video.frame_times import count_frames
 from tests.conftest import draw_reference
 from tests.e2e.graphs import PROMPTS, Graph, loop_graph, node, parts

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from dev.server import ComfyServer
+from comfyui.server import ComfyServer
 from svi_core.video.frame_times import count_frames
 from tests.e2e.graphs import Graph, loop_graph, node
 

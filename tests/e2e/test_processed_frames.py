@@ -7,7 +7,7 @@ import numpy as np
 import psutil
 import pytest
 
-from dev.server import PACK_NODES, ComfyServer
+from comfyui.server import PACK_NODES, ComfyServer
 from svi_core.video.frame_times import count_frames
 from svi_core.video.video_file import read_frames
 from tests.e2e.graphs import loop_graph, node

@@ -8,7 +8,7 @@ from random import Random
 import pytest
 from safetensors.torch import load_file
 
-from dev.server import ComfyServer
+from comfyui.server import ComfyServer
 from svi_core.video.frame_times import count_frames
 from tests.e2e.graphs import PROMPTS, loop_graph
 from tests.kill.campaign import Kills

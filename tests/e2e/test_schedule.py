@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from dev.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
-from dev.server import ComfyServer
+from comfyui.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
+from comfyui.server import ComfyServer
 from svi_core.video.frame_times import count_frames
 from tests.e2e.graphs import loop_graph, node
 

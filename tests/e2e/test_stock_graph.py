@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from dev.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
-from dev.server import ComfyServer
+from comfyui.client import ExecutionFailed, ExecutionInterrupted, PromptRejected
+from comfyui.server import ComfyServer
 
 pytestmark = pytest.mark.e2e
 

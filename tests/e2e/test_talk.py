@@ -9,8 +9,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dev.client import ExecutionFailed
-from dev.server import ComfyServer
+from comfyui.client import ExecutionFailed
+from comfyui.server import ComfyServer
 from svi_core.video.source_video import SourceVideo, probe_video
 from tests.e2e.graphs import WAN21, Graph, loop_graph, node
 from tests.e2e.tiny_talk_models import MULTITALK, T2V_TALK, WAN21_TALK, WAV2VEC2

@@ -7,9 +7,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dev.client import ExecutionFailed
+from comfyui.client import ExecutionFailed
+from comfyui.environment import process_variables
 from dev.environment import Environment
-from dev.server import process_variables
 from tests.conftest import REPOSITORY
 from tests.e2e.graphs import loop_graph, node
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dev.client import ExecutionFailed
+from comfyui.client import ExecutionFailed
 from svi_core.systems.layouts import LAYOUTS
 from svi_core.video.frame_times import count_frames
 from tests.e2e.graphs import HIGH, WAN21, loop_graph, node, unrolled_graph

@@ -6,6 +6,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from batch.workflow import convert as batch_convert
 from dev.workflows import build as build_workflows
 from svi_core.video.frame_times import count_frames
 from tests.e2e import shipped
@@ -45,6 +46,11 @@ def test_the_demo_in_api_format_is_the_demo_workflow(object_info):
     assert shipped.with_plain_names(committed) == shipped.with_plain_names(
         shipped.to_api(shipped.read(shipped.DEMO), object_info)
     )
+
+
+@pytest.mark.parametrize("name", shipped.NAMES)
+def test_the_batch_command_converts_as_the_front_end_does(object_info, name):
+    assert batch_convert.to_api(shipped.read(name), object_info).graph == shipped.to_api(shipped.read(name), object_info)
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)

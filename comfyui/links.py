@@ -6,7 +6,7 @@ import os
 import shutil
 from pathlib import Path
 
-from dev.client import ServerError
+from comfyui.client import ServerError
 
 # Words in the names of model files, and their model folders. The first match counts.
 MODEL_KINDS = (

@@ -1,4 +1,4 @@
-"""Run a real ComfyUI process with this pack, for the demo and the tests; dev/client.py talks to it over HTTP.
+"""Run a real ComfyUI process with this pack, for the demo and the tests; comfyui/client.py talks to it over HTTP.
 
     with ComfyServer(environment, base_directory, model_roots=[models]) as server:
         outputs = server.run(graph)          # API format
@@ -20,9 +20,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from dev.client import ComfyClient, ServerError
-from dev.environment import REPOSITORY, Environment, Layout, clean_python_variables
-from dev.links import link_file, link_folder, model_folder
+from comfyui.client import ComfyClient, ServerError
+from comfyui.environment import REPOSITORY, Environment, process_variables
+from comfyui.links import link_file, link_folder, model_folder
 
 PACK_NAME = "ComfyUI-StableVideoInfinity"
 PACK_NODES = {PACK_NAME: REPOSITORY, "svi_tiny_encoders": REPOSITORY / "demo" / "tiny_encoders"}
@@ -126,6 +126,8 @@ class ComfyServer(ComfyClient):
         self._prepare_base_directory()
         try:
             for attempt in range(3):
+                if attempt or not self.port:
+                    self.port = _free_port()  # else it was started before: whoever knows its address finds it again
                 self._launch()
                 if self._wait_until_ready(time.monotonic() + timeout):
                     break
@@ -176,7 +178,6 @@ class ComfyServer(ComfyClient):
             raise self._error_with_log("ComfyUI died") from error
 
     def _launch(self) -> None:
-        self.port = _free_port()
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [str(self.environment.python), "-u", "-c", LAUNCHER, *self._main_arguments()],
@@ -239,14 +240,6 @@ class ComfyServer(ComfyClient):
 
     def _error_with_log(self, what: str, num_lines: int = 40) -> ServerError:
         return ServerError(f"{what}; the end of {self.log_path}:\n{self.log_tail(num_lines)}")
-
-
-def process_variables(environment: Environment) -> dict[str, str]:
-    """Return the environment variables for a process that runs ComfyUI: offline, and no writing into a user's tree."""
-    variables = {**clean_python_variables(), "HF_HUB_OFFLINE": "1", "DO_NOT_TRACK": "1", "PYTHONUTF8": "1"}
-    if environment.comfyui != Layout().comfyui:
-        variables["PYTHONDONTWRITEBYTECODE"] = "1"
-    return variables
 
 
 def _free_port() -> int:

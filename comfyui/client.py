@@ -3,19 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import queue
+import shutil
 import threading
 import time
 import urllib.error
+import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 Graph = Mapping[str, Mapping[str, Any]]
 Event = tuple[str, dict[str, Any]]
+# What the functions here raise if the server does not answer, or not in full; other OSErrors are those of files here.
+NETWORK_ERRORS = (urllib.error.URLError, ConnectionError, TimeoutError, http.client.HTTPException, json.JSONDecodeError)
 
 
 class ServerError(RuntimeError):
@@ -73,23 +79,36 @@ class ComfyClient:
         return self._request(urllib.request.Request(self.url + path, data, headers), timeout)
 
     def _request(self, request: urllib.request.Request, timeout: float) -> Any:
-        # The user's proxy settings must not apply to a local server.
-        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-        with opener.open(request, timeout=timeout) as answer:
+        with _opener().open(request, timeout=timeout) as answer:
             content = answer.read()
         return json.loads(content) if content else None
 
-    def queue(self, graph: Graph, client_id: str | None = None) -> str:
-        """Queue a graph in API format and return its prompt id.
+    def queue(self, graph: Graph, client_id: str | None = None, prompt_id: str | None = None) -> str:
+        """Queue a graph in API format and return its prompt id, which is `prompt_id` if given (a UUID).
 
         Raises:
             PromptRejected: the server refused it; the message names each node, input and reason.
+            OSError: the server does not answer, or fails.
         """
-        body = {"prompt": graph, "client_id": client_id or uuid.uuid4().hex}
+        body: dict[str, object] = {"prompt": graph, "client_id": client_id or uuid.uuid4().hex}
+        if prompt_id is not None:
+            body["prompt_id"] = prompt_id
         try:
-            return str(self.post_json("/prompt", body)["prompt_id"])
+            answer = self.post_json("/prompt", body)
         except urllib.error.HTTPError as error:
+            if error.code != 400:
+                raise
             raise _rejection(error.read()) from error
+        if answer.get("node_errors"):  # the server would run only the outputs that are in order
+            self.post_json("/queue", {"delete": [answer["prompt_id"]]})
+            self.interrupt(answer["prompt_id"])
+            raise _rejection(json.dumps({"error": "a part of the graph is not valid", **answer}).encode())
+        return str(answer["prompt_id"])
+
+    def is_queued(self, prompt_id: str) -> bool:
+        """Whether a prompt waits or runs."""
+        queued = self.get_json("/queue")
+        return any(entry[1] == prompt_id for entry in [*queued["queue_running"], *queued["queue_pending"]])
 
     def history(self, prompt_id: str) -> dict[str, Any] | None:
         """Return the history entry of a finished prompt; None while it waits or runs."""
@@ -115,7 +134,7 @@ class ComfyClient:
             if on_poll is not None:
                 on_poll()
             if entry is not None:
-                return _outputs(entry)
+                return outputs_of(entry)
             if time.monotonic() > deadline:
                 raise ServerError(f"prompt {prompt_id} did not finish within {timeout:.0f} s:\n{self.log_tail()}")
             time.sleep(0.1)
@@ -131,9 +150,31 @@ class ComfyClient:
         """Queue a graph and return its outputs; raises as queue() and wait() do."""
         return self.wait(self.queue(graph), timeout)
 
-    def interrupt(self) -> None:
-        """Stop the running prompt; waiting ones follow."""
-        self.post_json("/interrupt", {})
+    def interrupt(self, prompt_id: str | None = None) -> None:
+        """Stop the running prompt, or only `prompt_id` if that runs; waiting ones follow."""
+        self.post_json("/interrupt", {} if prompt_id is None else {"prompt_id": prompt_id})
+
+    def upload(self, file: Path, name: str, subfolder: str) -> None:
+        """Put a file into the server's input folder, over one of the same name. Raises OSError."""
+        boundary = uuid.uuid4().hex
+        fields = {"subfolder": subfolder, "overwrite": "true"}
+        parts = [
+            f'--{boundary}\r\nContent-Disposition: form-data; name="{key}"\r\n\r\n{value}\r\n' for key, value in fields.items()
+        ]
+        parts.append(f'--{boundary}\r\nContent-Disposition: form-data; name="image"; filename="{name}"\r\n')
+        head = "".join([*parts, "Content-Type: application/octet-stream\r\n\r\n"]).encode()
+        data = b"".join([head, file.read_bytes(), f"\r\n--{boundary}--\r\n".encode()])
+        headers = {"Content-Type": f"multipart/form-data; boundary={boundary}"}
+        self._request(urllib.request.Request(f"{self.url}/upload/image", data, headers), timeout=600)
+
+    def download(self, saved: Mapping[str, Any], file: Path) -> None:
+        """Write one file of a node's outputs ({"filename", "subfolder", "type"}) to `file`. Raises OSError."""
+        query = urllib.parse.urlencode({key: saved.get(key, "") for key in ("filename", "subfolder", "type")})
+        with _opener().open(f"{self.url}/view?{query}", timeout=600) as answer, file.open("wb") as copy:
+            shutil.copyfileobj(answer, copy, 1 << 20)
+            num_bytes = copy.tell()
+        if num_bytes != int(answer.headers.get("Content-Length", num_bytes)):  # urllib does not notice
+            raise ConnectionError(f"{self.url} was lost while {saved.get('filename')} was fetched")
 
     def object_info(self) -> dict[str, Any]:
         """Return the definitions of all nodes, as the front end reads them."""
@@ -148,6 +189,18 @@ class ComfyClient:
             yield stream
         finally:
             stream.close()
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Return what opens addresses without the user's proxy, which must not apply to a local server."""
+    return urllib.request.build_opener(urllib.request.ProxyHandler({}))
+
+
+class RemoteServer(ComfyClient):
+    """A ComfyUI that runs elsewhere, or was started by somebody else."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url.rstrip("/")
 
 
 class Events:
@@ -175,6 +228,14 @@ class Events:
             events.append(self._queue.get())
         return events
 
+    def wait(self, timeout: float) -> list[Event]:
+        """Return the events since the last call, or those that come within `timeout` seconds, as soon as there is one."""
+        try:
+            first = self._queue.get(timeout=timeout)
+        except queue.Empty:
+            return []
+        return [first, *self.drain()]
+
     def close(self) -> None:
         """Disconnect."""
         if self._thread.is_alive():
@@ -186,7 +247,7 @@ class Events:
             self._loop.run_until_complete(self._receiving)
         except asyncio.CancelledError:
             pass  # close() was called
-        except OSError as error:  # aiohttp's connection errors are OSErrors; wait() notices a server that died
+        except Exception as error:  # aiohttp has errors of many kinds; wait() notices a server that died
             self._error = error
         finally:
             self._connected.set()
@@ -208,15 +269,21 @@ class Events:
 def _rejection(answer: bytes) -> PromptRejected:
     content = json.loads(answer)
     node_errors: dict[str, Any] = content.get("node_errors") or {}
-    lines = [str(content["error"].get("message", content["error"]))]
-    if details := content["error"].get("details"):
+    error = content["error"] if isinstance(content["error"], dict) else {"message": content["error"]}
+    lines = [str(error.get("message", error))]
+    if details := error.get("details"):
         lines.append(str(details))
     for node_id, node in node_errors.items():
         lines += [f"{node['class_type']} ({node_id}): {error['message']}: {error['details']}" for error in node["errors"]]
     return PromptRejected("; ".join(line.strip() for line in lines), node_errors)
 
 
-def _outputs(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def outputs_of(entry: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the outputs of an entry of the history.
+
+    Raises:
+        ExecutionFailed, ExecutionInterrupted: it did not succeed.
+    """
     messages = dict(entry["status"]["messages"])
     if "execution_interrupted" in messages:
         raise ExecutionInterrupted(f"interrupted in node {messages['execution_interrupted'].get('node_id')}")

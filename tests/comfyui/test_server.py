@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from dev.client import ServerError
+from comfyui.client import ServerError
+from comfyui.links import link_folder, model_folder
+from comfyui.server import ComfyServer
 from dev.environment import REPOSITORY, Environment
-from dev.links import link_folder, model_folder
-from dev.server import ComfyServer
 
 STAND_IN = """
 import argparse, http.server, json, sys
@@ -115,7 +115,7 @@ def test_no_server_outlives_a_killed_parent(tmp_path: Path):
         import os, signal, sys
         from pathlib import Path
         from dev.environment import Environment
-        from dev.server import ComfyServer
+        from comfyui.server import ComfyServer
         server = ComfyServer(Environment(Path(sys.executable), Path(sys.argv[1])), Path(sys.argv[2]), custom_nodes={})
         server.start()
         print(server.pid, flush=True)
@@ -161,3 +161,12 @@ def test_the_name_of_a_model_file_tells_its_folder(name: str, folder: str):
 def test_a_model_file_whose_name_tells_nothing_is_refused():
     with pytest.raises(ServerError, match="any kind of model"):
         model_folder(Path("weights.safetensors"))
+
+
+def test_a_server_that_is_started_again_keeps_its_address(tmp_path: Path):
+    """A batch that waits for it, and a browser, find it again."""
+    with stand_in_server(tmp_path) as server:
+        url = server.url
+        server.kill()
+        server.start()
+        assert server.url == url and server.get_json("/system_stats")

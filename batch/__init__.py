@@ -1,0 +1,1 @@
+"""Many stories from one table through one workflow: ``python -m batch run``; see docs/BATCH.md."""

@@ -1,0 +1,39 @@
+"""Make many stories from one table.
+
+    python -m batch run stories.csv --workflow workflow.json --output videos/ [--server http://127.0.0.1:8188]
+
+Run it from this folder with the Python of your ComfyUI. Without `--server` a ComfyUI with the demo's tiny models is started,
+in the environment of the demo, which is set up if it is missing. See docs/BATCH.md.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+from collections.abc import Sequence
+
+from batch.arguments import command_line
+from batch.demo_environment import NoEnvironment, demo_environment, go_on_inside
+
+NEEDED = ("torch", "aiohttp", "av", "filelock", "PIL")  # ComfyUI's requirements bring them
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command in a Python that has what it needs; return the exit code."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    options = command_line().parse_args(arguments)
+    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    if missing or not options.server:
+        try:
+            go_on_inside(demo_environment(), ["batch", *arguments])
+        except NoEnvironment as error:
+            lacks = f"this Python lacks {', '.join(missing)}: run it with that of your ComfyUI"
+            sys.stderr.write(f"[svi] error: {lacks if missing and options.server else error}\n")
+            return 2
+    from batch import run
+
+    return run.main(options)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

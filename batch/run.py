@@ -1,0 +1,171 @@
+"""``python -m batch run``: check a table, make its stories, and say which could not be made."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import signal
+import sys
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+
+from batch.demo_environment import NoEnvironment
+from batch.placement import Batch, run_batch
+from batch.prepare import PreparedStory, prepare
+from batch.progress import Progress
+from batch.records import QUEUED, OutputFolder
+from batch.servers import open_servers
+from batch.story import Problem, Story, StoryError
+from batch.table import read_table
+from batch.workflow.convert import Workflow, read_workflow, to_api
+from comfyui.client import NETWORK_ERRORS, ComfyClient, ServerError
+from svi_core.files.atomic_file import write_bytes
+from svi_core.files.folder_lock import lock_folder
+from svi_core.files.sealed_json import write_sealed
+
+Graphs = dict[str, dict[str, PreparedStory]]  # name of a story -> url of each server that can make it
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run the command; return the exit code: 0 all videos are there, 1 some are not, 2 bad arguments, 130 interrupted."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        stories, problems = read_table(options.table)
+        content = read_workflow(options.workflow)
+        options.output.mkdir(parents=True, exist_ok=True)
+        lock = lock_folder(
+            options.output, f"{options.output} is in use by another batch: wait for it, or choose another folder"
+        )
+    except (ValueError, OSError) as error:
+        _say(f"error: {error}")
+        return 2
+    command = _Command(options, OutputFolder(options.output), stories, problems)
+    try:
+        _tell(problems)
+        with open_servers(options.server, options.models, options.output.absolute() / "server", _say) as servers:
+            return command.run(content, servers)
+    except (ServerError, NoEnvironment, OSError, *NETWORK_ERRORS) as error:
+        _say(f"error: {error}")
+        return 1
+    except KeyboardInterrupt:
+        _say(f"interrupted; the same command goes on: {' '.join(sys.argv[1:])}")
+        return 130
+    finally:
+        lock.release()
+
+
+@dataclass
+class _Command:
+    options: argparse.Namespace
+    folder: OutputFolder
+    stories: list[Story]
+    problems: list[Problem]
+
+    def run(self, content: Mapping[str, object], servers: Sequence[ComfyClient]) -> int:
+        """Check all stories, and make those that can be made."""
+        graphs = self._prepare_all(content, servers)
+        ready = {
+            name
+            for name, ways in graphs.items()
+            if any(self.folder.is_made(name, key) for key in {way.key for way in ways.values()})
+        }
+        _say(f"{len(graphs)} stories can be made, {len(ready)} of them are ready; {len(self.problems)} cannot")
+        if self.options.check or (self.options.strict and self.problems):
+            return 1 if self.problems else 0
+        to_make: dict[str, Mapping[str, PreparedStory]] = {name: ways for name, ways in graphs.items() if name not in ready}
+        clips = {name: max(way.num_clips for way in ways.values()) for name, ways in to_make.items()}
+        urls = {server.url for server in servers}
+        held = {name: record.server for name in to_make if (record := self.folder.record(name)) and record.status == QUEUED}
+        held = {name: url for name, url in held.items() if url in to_make[name] and url in urls}
+        batch = Batch(to_make, self.folder, Progress(clips, num_ready=len(ready)), held)
+        try:
+            run_batch(batch, servers)
+        finally:
+            batch.progress.end_line()
+            self._report(batch, ready, servers)
+        return 1 if self.problems or batch.failed or batch.waiting else 0
+
+    def _prepare_all(self, content: Mapping[str, object], servers: Sequence[ComfyClient]) -> Graphs:
+        """Return the graphs of the stories; those that no server can make are added to the problems, and told."""
+        graphs: Graphs = {}
+        problems: dict[str, Problem] = {}
+        known: dict[str, list[PreparedStory | Problem]] = {}  # by what a server offers
+        for server in servers:
+            info = server.object_info()
+            offer = json.dumps(info, sort_keys=True)
+            if offer not in known:
+                try:
+                    workflow = to_api(content, info)
+                except ValueError as error:
+                    _say(f"{server.url} cannot run {self.options.workflow}: {error}")
+                    continue
+                known[offer] = [self._prepared(story, workflow, info) for story in self.stories]
+            for story, way in zip(self.stories, known[offer], strict=True):
+                if isinstance(way, Problem):
+                    problems[story.name] = way
+                else:
+                    graphs.setdefault(story.name, {})[server.url] = way
+        if not known:
+            raise ServerError("no server can run the workflow")
+        new = [problem for name, problem in problems.items() if name not in graphs]
+        _tell(new)
+        self.problems += new
+        return graphs
+
+    def _prepared(self, story: Story, workflow: Workflow, info: Mapping[str, Mapping[str, object]]) -> PreparedStory | Problem:
+        try:
+            return prepare(story, workflow, info, re.sub(r"[^\w.-]", "_", self.folder.path.name) or "batch")
+        except StoryError as error:
+            return error.problem
+
+    def _report(self, batch: Batch, ready: set[str], servers: Sequence[ComfyClient]) -> None:
+        """Write batch.json and problems.txt, and tell which videos are missing and why."""
+        reasons = {problem.story: str(problem) for problem in self.problems} | batch.failed
+        reasons |= {name: "no server was left to make it" for name in batch.waiting if not batch.should_stop.is_set()}
+        reasons |= {name: "not made yet" for name in batch.waiting if batch.should_stop.is_set()}
+        places = {story.name: story.place for story in self.stories}
+        places = {problem.story: problem.place for problem in self.problems} | places
+        names = sorted(places, key=lambda name: (places[name].line, places[name].file))
+        entries = [_entry(self.folder, name, name in ready or name in batch.made, reasons) for name in names]
+        facts = {
+            "table": str(self.options.table.absolute()),
+            "workflow": str(self.options.workflow.absolute()),
+            "servers": [server.url for server in servers],
+            "ended": time.time(),
+            "stories": entries,
+        }
+        write_sealed(self.folder.path / "batch.json", facts)
+        missing = [f"{entry['name']}: {entry['reason']}" for entry in entries if entry["reason"]]
+        if missing:
+            write_bytes(self.folder.path / "problems.txt", ("\n".join(missing) + "\n").encode())
+        else:
+            with suppress(FileNotFoundError):
+                (self.folder.path / "problems.txt").unlink()
+        _say(f"{len(entries) - len(missing)} of {len(entries)} videos are in {self.folder.path}")
+        for line in missing:
+            _say(f"  without a video: {line}")
+
+
+def _entry(folder: OutputFolder, name: str, is_made: bool, reasons: Mapping[str, str]) -> dict[str, object]:
+    record = folder.record(name) if is_made else None
+    reason = "" if is_made else reasons.get(name, "not made yet")
+    return {"name": name, "video": record.video.get("file") if record else None, "reason": reason}
+
+
+def _tell(problems: Sequence[Problem]) -> None:
+    """Say what is wrong with rows; what is wrong with many of them, such as a missing model, in one line."""
+    rows: dict[str, list[Problem]] = defaultdict(list)
+    for problem in problems:
+        rows[problem.message].append(problem)
+    for message, alike in rows.items():
+        others = f" and {len(alike) - 1} other rows" if len(alike) > 1 else ""
+        _say(f"{alike[0].place}{others}: {message}")
+
+
+def _say(message: str) -> None:
+    sys.stderr.write(f"[svi] {message}\n")
+    sys.stderr.flush()

@@ -1,0 +1,349 @@
+"""The whole command against a stand-in for ComfyUI: what is made, retried, reused, refused and told."""
+
+import argparse
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from batch import placement, run
+from batch.arguments import command_line
+from batch.records import OutputFolder
+from svi_core.files.sealed_json import read_sealed
+from tests.batch.fake_comfyui import FakeComfyUI, workflow
+from tests.conftest import REPOSITORY, draw_reference
+
+
+@pytest.fixture(autouse=True)
+def no_waiting(monkeypatch):
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.05, 0.05, 0.2, 0.5, 1.0))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "workflow.json").write_text(json.dumps(workflow()))
+    draw_reference(tmp_path / "cat.png")
+    (tmp_path / "stories.csv").write_text("name,image,prompts,seed\none,cat.png,a cat,1\ntwo,cat.png,a dog,2\nthree,,a fox,3\n")
+    return tmp_path
+
+
+def options(folder: Path, *servers: FakeComfyUI, table: str = "stories.csv", more: tuple[str, ...] = ()) -> argparse.Namespace:
+    urls = [argument for server in servers for argument in ("--server", server.url)]
+    places = ["--workflow", str(folder / "workflow.json"), "--output", str(folder / "videos")]
+    return command_line().parse_args(["run", str(folder / table), *places, *urls, *more])
+
+
+def seeds(server: FakeComfyUI) -> list[int]:
+    return [graph["4"]["inputs"]["seed"] for graph in server.queued]
+
+
+def test_every_row_becomes_a_video_and_a_record(folder: Path):
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 0
+        names = ["one", "two", "three"]
+        output = OutputFolder(folder / "videos")
+        assert {path.name for path in output.path.glob("*.mp4")} == {f"{name}.mp4" for name in names}
+        for name, seed in zip(names, (1, 2, 3), strict=True):
+            record = output.record(name)
+            assert record.status == "done" and record.num_clips == 1 and record.attempts == 1 and record.files == ("row.png",)
+            assert record.values["seed"] == str(seed) and record.server == server.url
+            graph = json.loads((output.story(name) / "graph.json").read_text())
+            assert graph["4"]["inputs"]["filename_prefix"] == f"svi_batch/videos/runs/{name}"
+            assert graph["5"]["inputs"]["filename_prefix"] == f"svi_batch/videos/saved/{name}/story"
+            assert f"saved/{name}" in (output.path / f"{name}.mp4").read_text()
+            assert "queued on" in (output.story(name) / "log.txt").read_text()
+        image = server.queued[0]["1"]["inputs"]["image"]
+        assert server.uploads[image] == (folder / "cat.png").read_bytes()
+        assert [entry["name"] for entry in read_sealed(output.path / "batch.json")["stories"]] == names
+        assert not (output.path / "problems.txt").exists()
+
+
+def test_run_again_makes_only_what_changed_or_is_damaged(folder: Path):
+    with FakeComfyUI() as server:
+        run.main(options(folder, server))
+        assert run.main(options(folder, server)) == 0
+        assert len(server.queued) == 3
+        (folder / "stories.csv").write_text(
+            "name,image,prompts,seed\none,cat.png,a cat,1\ntwo,cat.png,a dog,5\nthree,,a fox,3\n"
+        )
+        (folder / "videos" / "three.mp4").write_bytes(b"cut")
+        assert run.main(options(folder, server)) == 0
+        assert seeds(server)[3:] == [5, 3]
+        record = folder / "videos" / "stories" / "one" / "story.json"
+        record.write_bytes(record.read_bytes()[:-9])
+        assert run.main(options(folder, server)) == 0
+        assert seeds(server)[5:] == [1] and list((record.parent / "set_aside").iterdir())
+        draw_reference(folder / "cat.png")
+        (folder / "cat.png").write_bytes((folder / "cat.png").read_bytes() + b"\0")  # another image under the same name
+        assert run.main(options(folder, server)) == 0
+        assert sorted(seeds(server)[6:]) == [1, 5]
+
+
+def test_a_broken_row_image_and_lora_are_listed_and_all_others_made(folder: Path, capsys):
+    (folder / "broken.png").write_bytes((folder / "cat.png").read_bytes()[:60])
+    rows = [
+        "good,cat.png,a cat,,",
+        "row,cat.png,a cat,many,",
+        "image,broken.png,a cat,,",
+        "lora,cat.png,a cat,,lost.safetensors",
+    ]
+    (folder / "stories.csv").write_text("\n".join(["name,image,prompts,clips,SVI LoRA.lora", *rows, "last,cat.png,a cat,2,"]))
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 1
+        assert len(server.queued) == 2
+    told = capsys.readouterr().err
+    assert "stories.csv, line 3, column 4 (clips): 'many' is no whole number from 1 on" in told
+    assert told.index("line 3") < told.index("1 of 2"), "named before anything starts"
+    problems = (folder / "videos" / "problems.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in problems] == ["row", "image", "lora"], "in the order of the table"
+    assert "broken.png is not a readable picture" in problems[1]
+    assert "'lost.safetensors' is not on the server: there is svi_" in problems[2]
+    assert {path.stem for path in (folder / "videos").glob("*.mp4")} == {"good", "last"}
+    (folder / "stories.csv").write_text("\n".join(["name,image,prompts,clips,SVI LoRA.lora", rows[0]]))
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 0 and not server.queued
+    assert not (folder / "videos" / "problems.txt").exists()
+
+
+def test_a_second_row_of_a_name_is_listed_beside_the_first(folder: Path):
+    (folder / "stories.csv").write_text("name,prompts\ngood,a cat\ngood,a dog\n")
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 1 and len(server.queued) == 1
+    assert (folder / "videos" / "problems.txt").read_text().startswith("good (line 3): ")
+    entries = read_sealed(folder / "videos" / "batch.json")["stories"]
+    assert [(entry["name"], entry["video"]) for entry in entries] == [("good", "good.mp4"), ("good (line 3)", None)]
+
+
+@pytest.mark.parametrize("more", [("--check",), ("--strict",)])
+def test_check_and_strict_make_nothing_of_a_table_with_a_problem(folder: Path, more: tuple[str, ...]):
+    (folder / "stories.csv").write_text("name,prompts,clips\ngood,a cat,1\nbad,a cat,0\n")
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server, more=more)) == 1 and not server.queued
+        (folder / "stories.csv").write_text("name,prompts,clips\ngood,a cat,1\n")
+        assert run.main(options(folder, server, more=more)) == 0
+        assert len(server.queued) == (more == ("--strict",))
+
+
+@pytest.mark.parametrize(
+    ("outcome", "tries", "reason"),
+    [
+        ("reject", 1, "Value not in list"),
+        ("half valid", 1, "a part of the graph is not valid"),
+        ("error", 1, "ValueError: error"),
+        ("no video", 1, "add a Save Video node"),
+        ("out of memory", 3, "OutOfMemoryError"),
+    ],
+)
+def test_a_failed_story_never_stops_the_others(folder: Path, outcome: str, tries: int, reason: str):
+    with FakeComfyUI(lambda graph: outcome if graph["4"]["inputs"]["seed"] == 1 else "ok") as server:
+        assert run.main(options(folder, server)) == 1
+        assert seeds(server) == [1] * tries + [2, 3] and server.freed == tries - 1
+        assert reason in (folder / "videos" / "problems.txt").read_text()
+        record = OutputFolder(folder / "videos").record("one")
+        assert record.status == "failed" and reason in record.error
+        server.outcome = lambda _: "ok"
+        assert run.main(options(folder, server)) == 0
+        assert seeds(server)[tries + 2 :] == [1]
+
+
+def test_a_lack_of_memory_that_passes_costs_one_more_attempt(folder: Path):
+    with FakeComfyUI() as server:
+        server.outcome = lambda graph: "out of memory" if not server.freed else "ok"
+        assert run.main(options(folder, server)) == 0
+        assert seeds(server) == [1, 1, 2, 3] and OutputFolder(folder / "videos").record("one").attempts == 2
+
+
+def test_a_result_that_the_server_no_longer_has_is_made_again(folder: Path):
+    with FakeComfyUI(lambda _: "gone") as server:
+        assert run.main(options(folder, server)) == 0
+        assert seeds(server) == [1, 1, 2, 3]
+
+
+def test_a_download_that_was_cut_is_fetched_again_without_a_new_run(folder: Path):
+    with FakeComfyUI() as server:
+        server.cuts_downloads = 2
+        assert run.main(options(folder, server)) == 0
+        assert seeds(server) == [1, 2, 3] and b"half" not in (folder / "videos" / "one.mp4").read_bytes()
+
+
+def test_a_mistake_of_ours_fails_one_story(folder: Path, monkeypatch):
+    written = OutputFolder.take_video
+
+    def full_disk(self, name, fetched):
+        if name == "two":
+            raise OSError(28, "No space left on device", "two.mp4")
+        return written(self, name, fetched)
+
+    monkeypatch.setattr(OutputFolder, "take_video", full_disk)
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 1 and seeds(server) == [1, 2, 3]
+    assert (folder / "videos" / "problems.txt").read_text().startswith("two: OSError: [Errno 28] No space left on device")
+
+
+def in_background(function, *arguments) -> tuple[threading.Thread, list]:
+    result: list = []
+    thread = threading.Thread(target=lambda: result.append(function(*arguments)))
+    thread.start()
+    return thread, result
+
+
+def until(condition, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def no_signals(monkeypatch):
+    """A thread cannot take the signals of a process."""
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+
+
+def test_a_server_that_restarts_loses_no_story(folder: Path, no_signals):
+    with FakeComfyUI(lambda graph: "hang" if graph["4"]["inputs"]["seed"] == 2 else "ok") as server:
+        thread, result = in_background(run.main, options(folder, server))
+        until(lambda: seeds(server) == [1, 2])
+        server.kill()
+        time.sleep(0.1)
+        server.outcome = lambda _: "ok"
+        server.start()
+        thread.join(30)
+        assert result == [0] and seeds(server) == [1, 2, 2, 3]
+        assert OutputFolder(folder / "videos").record("two").attempts == 2
+
+
+def test_a_story_that_kills_its_server_each_time_fails_alone(folder: Path, no_signals, monkeypatch):
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.3,) * 5)
+    with FakeComfyUI(lambda graph: "hang" if graph["4"]["inputs"]["seed"] == 1 else "ok") as server:
+        thread, result = in_background(run.main, options(folder, server))
+        for number in range(1, 6):
+            until(lambda number=number: len(seeds(server)) == number)
+            server.kill()
+            server.start()
+        thread.join(30)
+        assert result == [1] and seeds(server) == [1] * 5 + [2, 3]
+        assert "its server was lost 5 times" in (folder / "videos" / "problems.txt").read_text()
+
+
+def test_stories_are_spread_and_those_of_a_lost_server_go_to_the_other(folder: Path, no_signals):
+    with FakeComfyUI(lambda _: "hang") as first, FakeComfyUI() as second:
+        thread, result = in_background(run.main, options(folder, first, second))
+        until(lambda: len(second.queued) == 2)
+        assert len(first.queued) == 1
+        first.kill()
+        thread.join(30)
+        assert result == [0] and len(second.queued) == 3
+        assert set(seeds(second)) == {1, 2, 3}
+
+
+def test_a_mistake_of_the_workflow_is_said_once_for_all_rows(folder: Path, capsys):
+    (folder / "stories.csv").write_text("seed\n1\n2\n3\n")
+    with FakeComfyUI() as server:
+        server.loras = ["other.safetensors"]
+        assert run.main(options(folder, server)) == 1 and not server.queued
+    told = capsys.readouterr().err
+    assert told.split("0 stories can be made")[0].count("is not on the server") == 1
+    assert "line 2 and 2 other rows: lora of node 2 (SVI LoRA): 'svi_high.safetensors' is not on the server" in told
+    assert len((folder / "videos" / "problems.txt").read_text().splitlines()) == 3
+
+
+def test_a_server_without_a_node_of_a_saved_workflow_is_left_out(folder: Path, capsys):
+    node = {"id": 1, "type": "LoadImage", "mode": 0, "inputs": [], "widgets_values": ["example.png"]}
+    video = {"id": 5, "type": "SaveVideo", "mode": 0, "inputs": [], "widgets_values": ["svi/story"]}
+    (folder / "workflow.json").write_text(json.dumps({"nodes": [node, video], "links": []}))
+    (folder / "stories.csv").write_text("name,image\na,cat.png\n")
+    with FakeComfyUI() as whole, FakeComfyUI() as bare:
+        bare.is_bare = True
+        assert run.main(options(folder, bare, whole)) == 0
+        assert len(whole.queued) == 1 and not bare.queued
+        assert f"{bare.url} cannot run" in capsys.readouterr().err
+        (folder / "stories.csv").write_text("name,image\nb,cat.png\n")
+        assert run.main(options(folder, bare)) == 1
+        assert "no server can run the workflow" in capsys.readouterr().err
+
+
+def test_a_story_goes_to_a_server_that_has_its_lora(folder: Path):
+    (folder / "stories.csv").write_text("name,SVI LoRA.lora\na,svi_high.safetensors\nb,special.safetensors\n")
+    with FakeComfyUI() as first, FakeComfyUI() as second:
+        second.loras = ["special.safetensors"]
+        assert run.main(options(folder, first, second)) == 0
+        assert [graph["2"]["inputs"]["lora"] for graph in first.queued] == ["svi_high.safetensors"]
+        assert [graph["2"]["inputs"]["lora"] for graph in second.queued] == ["special.safetensors"]
+
+
+def command(folder: Path, server: FakeComfyUI) -> subprocess.Popen:
+    places = ["--workflow", str(folder / "workflow.json"), "--output", str(folder / "videos"), "--server", server.url]
+    line = [sys.executable, "-m", "batch", "run", str(folder / "stories.csv"), *places]
+    return subprocess.Popen(line, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True)
+
+
+def test_a_killed_command_goes_on_and_waits_for_what_the_server_still_runs(folder: Path):
+    with FakeComfyUI(lambda graph: "hang" if graph["4"]["inputs"]["seed"] == 2 else "ok") as server:
+        with command(folder, server) as killed:
+            until(lambda: seeds(server) == [1, 2], 120)
+            killed.kill()
+            assert killed.stderr is not None
+            killed.stderr.read()
+        (running,) = server.running
+        thread = threading.Timer(0.5, server.end, (running, "ok", server.queued[1]))
+        thread.start()
+        assert run.main(options(folder, server)) == 0
+        thread.join()
+        assert seeds(server) == [1, 2, 3], "neither the finished story nor the running one is queued again"
+
+
+@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGINT for one process")
+def test_ctrl_c_interrupts_the_running_story_and_says_how_to_go_on(folder: Path):
+    with FakeComfyUI(lambda graph: "hang" if graph["4"]["inputs"]["seed"] == 2 else "ok") as server:
+        with command(folder, server) as stopped:
+            until(lambda: seeds(server) == [1, 2], 120)
+            stopped.send_signal(signal.SIGINT)
+            _, told = stopped.communicate(timeout=60)
+        assert stopped.returncode == 130 and len(server.interrupted) == 1 and not server.running
+        assert "1 of 3 videos are in" in told and "the same command goes on: run " in told
+        assert OutputFolder(folder / "videos").record("two").status == "stopped"
+        server.outcome = lambda _: "ok"
+        assert run.main(options(folder, server)) == 0
+        assert seeds(server) == [1, 2, 2, 3]
+
+
+def test_two_commands_do_not_share_a_folder(folder: Path, capsys):
+    from svi_core.files.folder_lock import lock_folder
+
+    (folder / "videos").mkdir()
+    lock = lock_folder(folder / "videos", "")
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 2 and not server.queued
+    lock.release()
+    assert "is in use by another batch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("table", "message"),
+    [
+        ("name,colour\na,red\n", "line 1, column 2: there is no column 'colour'"),
+        ("name,name\na,b\n", "line 1, column 2: the column 'name' is there twice"),
+        ('name,prompts\na,"b\n', "line 2: unexpected end of data"),
+        ("name,prompts\n", "holds no story"),
+    ],
+)
+def test_a_malformed_table_is_refused(folder: Path, capsys, table: str, message: str):
+    (folder / "stories.csv").write_text(table)
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 2 and not server.queued
+    assert message in capsys.readouterr().err
+
+
+def test_servers_that_do_not_answer_are_named(folder: Path, capsys):
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server, more=("--server", "http://127.0.0.1:9"))) == 0
+        assert "no ComfyUI answers at http://127.0.0.1:9" in capsys.readouterr().err
+    assert run.main(options(folder, more=("--server", "http://127.0.0.1:9"))) == 1
+    assert "no ComfyUI answers: start one, or correct --server" in capsys.readouterr().err

@@ -1,0 +1,131 @@
+"""The batch command with a real ComfyUI and tiny models: kills on the way, a server of its own, broken rows among good ones."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+from safetensors.torch import load_file
+
+from batch import placement, run
+from batch.arguments import command_line
+from batch.records import OutputFolder
+from comfyui.server import ComfyServer
+from svi_core.video.frame_times import count_frames
+from tests.conftest import REPOSITORY
+from tests.e2e.graphs import PROMPTS, loop_graph
+
+pytestmark = pytest.mark.e2e
+
+CLIPS = 3
+NAMES = ("one", "two", "three")
+
+
+@pytest.fixture
+def own_server(environment, model_roots, tmp_path_factory):
+    """A server of its own for a test that kills it."""
+    with ComfyServer(environment, tmp_path_factory.mktemp("batch"), model_roots=model_roots) as started:
+        yield started
+
+
+def command(table: Path, *arguments: object) -> list[str]:
+    return [sys.executable, "-m", "batch", "run", str(table), *map(str, arguments)]
+
+
+def run_folder(server: ComfyServer, output: str, story: str) -> Path:
+    return server.output_directory / "svi_batch" / output / "runs" / story
+
+
+def latents(folder: Path) -> list[tuple[str, bytes]]:
+    """Return key and bytes of each clip's latent, in order."""
+    keys = [clip["key"] for clip in json.loads((folder / "run.json").read_text())["clips"]]
+    return [(key, load_file(folder / "clips" / f"{key}.safetensors")["latent"].numpy().tobytes()) for key in keys]
+
+
+def num_finished(folder: Path) -> int:
+    return len([path for path in (folder / "clips").glob("*.safetensors") if "staging" not in path.name])
+
+
+def until(condition, seconds: float = 300) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+def test_a_batch_killed_twice_equals_an_undisturbed_one(own_server, reference_image, tmp_path, monkeypatch):
+    """First the command dies in the middle of a story, then the server in the middle of another."""
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.5,) * 600)  # a busy machine starts slowly
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)  # it runs in a thread
+    graph = loop_graph("example.png", steps=6, filename_prefix="svi/any")
+    graph["image"]["_meta"] = {"title": "Picture"}
+    (tmp_path / "workflow.json").write_text(json.dumps(graph))
+    table = tmp_path / "stories.jsonl"
+    rows = [
+        {"name": name, "image": str(reference_image), "prompts": PROMPTS, "clips": CLIPS, "seed": n}
+        for n, name in enumerate(NAMES)
+    ]
+    table.write_text("\n".join(json.dumps(row) for row in rows))
+
+    def arguments(output: str) -> list[object]:
+        return ["--workflow", tmp_path / "workflow.json", "--output", tmp_path / output, "--server", own_server.url]
+
+    def options(output: str):
+        return command_line().parse_args(command(table, *arguments(output))[3:])
+
+    assert run.main(options("whole")) == 0
+    with subprocess.Popen(command(table, *arguments("killed")), cwd=REPOSITORY, stderr=subprocess.DEVNULL) as killed:
+        until(lambda: num_finished(run_folder(own_server, "killed", "two")) >= 1)
+        killed.kill()
+    output = OutputFolder(tmp_path / "killed")
+    assert output.record("one").status == "done" and output.record("two").status == "queued"
+
+    result: list[int] = []
+    going_on = threading.Thread(target=lambda: result.append(run.main(options("killed"))))
+    going_on.start()
+    until(lambda: num_finished(run_folder(own_server, "killed", "three")) >= 1)
+    own_server.kill()
+    own_server.start()
+    going_on.join(300)
+    assert result == [0]
+    assert output.record("one").attempts == output.record("two").attempts == 1, "what was made or running is not queued again"
+    for name in NAMES:
+        expected = latents(run_folder(own_server, "whole", name))
+        assert len(expected) == CLIPS and latents(run_folder(own_server, "killed", name)) == expected
+        frames = {count_frames(tmp_path / folder / f"{name}.mp4") for folder in ("whole", "killed")}
+        assert frames == {9 + 4 * (CLIPS - 1)}
+
+
+def test_a_server_of_its_own_and_a_broken_row_image_and_lora(environment, tiny_models, reference_image, tmp_path):
+    """The shipped workflow, as the front end saves it, with the widgets that make it small as columns."""
+    shutil.copyfile(reference_image, tmp_path / "cat.png")
+    (tmp_path / "broken.png").write_bytes(reference_image.read_bytes()[:80])
+    small = {
+        "SVI Anchor Encode.width": 64,
+        "SVI Anchor Encode.height": 64,
+        "SVI Layout.num_frames": 13,
+        "BasicScheduler.steps": 2,
+    }
+    rows = [
+        {"name": "first", "image": "cat.png", "prompts": PROMPTS[:2]},
+        {"name": "row", "image": "cat.png", "prompts": PROMPTS[:2], "clips": "two"},
+        {"name": "image", "image": "broken.png", "prompts": PROMPTS[:2]},
+        {"name": "lora", "image": "cat.png", "prompts": PROMPTS[:2], "SVI 2.0 Pro LoRA.lora": "not_here.safetensors"},
+        {"name": "last", "image": "cat.png", "prompts": PROMPTS[:1], "layout": "2.0 Pro", "seed": 3},
+    ]
+    (tmp_path / "stories.jsonl").write_text("\n".join(json.dumps(row | small) for row in rows))
+    line = command(tmp_path / "stories.jsonl", "--output", tmp_path / "videos", "--models", tiny_models)
+    line += ["--workflow", str(REPOSITORY / "workflows" / "svi_2.0_pro_wan2.2_loop.json")]
+    done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
+    assert done.returncode == 1, done.stderr
+    missing = (tmp_path / "videos" / "problems.txt").read_text().splitlines()
+    assert [entry.split(":")[0] for entry in missing] == ["row", "image", "lora"], done.stderr
+    assert "line 2, column 4 (clips): 'two' is no whole number" in missing[0] and "not_here.safetensors" in missing[2]
+    assert {path.stem: count_frames(path) for path in (tmp_path / "videos").glob("*.mp4")} == {"first": 2 * 8 + 5, "last": 13}
+    log = (tmp_path / "videos" / "server" / "server.log").read_text(errors="replace")
+    assert "Traceback" not in log
