@@ -32,6 +32,7 @@ from dev.workflows.weight_files import weight_files
 
 Links = dict[str, Any]
 _NAMESPACE = uuid.UUID("5c1f6f0e-0b0e-4d52-9a51-2d6f1f5c1a01")
+README_HEIGHT, DOWNLOADS_HEIGHT = 420, 400  # of the notes, in the newer renderer
 FILES = {  # widgets that name a weight file, by node type
     "UNETLoader": ("unet_name",),
     "SVILora": ("lora", "lora_low_noise"),
@@ -81,23 +82,23 @@ def five_nodes(system: System) -> Callable[[GraphLayout], None]:
     """Return the description of a system's template: picture, prompts, one node that makes the video, and the video."""
 
     def describe(graph: GraphLayout) -> None:
-        graph.column(400).group().note("Read me", f"{note(system.note)}\n{weight_files(*system.files)}", 860)
-        given = graph.column(330).group()
-        links: Links = {"image": given.add("LoadImage", preview_height=260, image=EXAMPLE_IMAGE)}
+        given = graph.column(370).group()
+        given.note("Read me", note(system.note), README_HEIGHT)
+        links: Links = {"image": given.add("LoadImage", preview_height=200, image=EXAMPLE_IMAGE)}
+        links["clip"] = text_encoder(given)
+        words = graph.column(420).group()
+        height = 160 if system.source else 520
+        prompts = words.add("SVIPromptStream", text_height=height, clip=links["clip"], text=system.text, split="paragraphs")
+        links["prompts"] = prompts
         if system.source:
             socket, _, loader, values = system.source
-            links[socket] = given.add(loader, **values)
-        links["clip"] = text_encoder(given)
-        prompts = graph.column(430).group().add(
-            "SVIPromptStream", text_height=560, clip=links["clip"], text=system.text, split="paragraphs"
-        )
-        links["prompts"] = prompts
-        if not system.condition:
+            links[socket] = words.add(loader, **values)
+        else:
             links["num_clips"] = prompts["num_prompts"]
-        inside = _inside(system, graph.object_info, graph.graph_id, holds_prompts=False)
-        video = inside.node(graph.column(400).group(), **links)
-        seen = graph.column(430).group()
-        save_video(seen, video, system.prefix, beside=False)
+        made = graph.column(400).group()
+        video = _inside(system, graph.object_info, graph.graph_id, holds_prompts=False).node(made, **links)
+        made.note("Downloads", weight_files(*system.files), DOWNLOADS_HEIGHT)
+        save_video(graph.column(400).group(), video, system.prefix, beside=False)
 
     return describe
 
@@ -167,7 +168,8 @@ def _file_name(node: Node, widget: str) -> str:
     if node.type == "UNETLoader":
         return {"High-noise expert": "high_noise_model", "Low-noise expert": "low_noise_model"}.get(node.title or "", "model")
     if node.type in ("SVILora", "SVILoraPreset"):
-        kind = "lightx2v" if "LightX2V" in (node.title or "") else "svi"
-        return f"{kind}_{widget}"
+        kind = "lightx2v_lora" if "LightX2V" in (node.title or "") else "svi_lora"
+        expert = "low_noise" if widget == "lora_low_noise" else "high_noise"
+        return kind if node.values["lora_low_noise"] == "none" else f"{kind}_{expert}"
     names = {"CLIPLoader": "text_encoder", "VAELoader": "vae", "CLIPVisionLoader": "clip_vision", "SVIDance": "svi_lora"}
     return names.get(node.type) or {"AudioEncoderLoader": "audio_encoder", "ModelPatchLoader": "multitalk"}[node.type]

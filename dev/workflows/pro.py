@@ -182,6 +182,8 @@ def unrolled_2_0_pro(graph: GraphLayout) -> None:
                 noise_seed=42 + 42 * index,
                 cfg=1.0,
             )
+            graph.form.append((latent, "noise_seed"))
+        graph.form.append((positive, "text"))
         latents.append(latent)
         frames.append(sample.add("VAEDecode", samples=latent, vae=vae))
     made = graph.column(460).group("Join: clip 2 without its first 5 frames", VIDEO)

@@ -14,8 +14,8 @@ import pytest
 from dev import archive
 from dev.setup_files import REPOSITORY
 
-FOR_USERS = ("__init__.py", "nodes/", "svi_core/", "training/", "web/", "locales/", "workflows/", "docs/")
-NEED_THE_DEMO = re.compile(r"training/configs/tiny\.toml|workflows/svi_tiny_demo\.\w+")
+FOR_USERS = ("__init__.py", "nodes/", "svi_core/", "training/", "web/", "locales/", "workflows/", "subgraphs/", "docs/")
+NEED_THE_DEMO = re.compile(r"training/configs/tiny\.toml")
 
 
 def tracked() -> list[str]:
@@ -38,6 +38,7 @@ def test_the_archive_holds_all_that_users_need(names: set[str]):
     """A pattern without a leading slash once took the help pages out with docs/."""
     wanted = {name for name in tracked() if name.startswith(FOR_USERS) and not NEED_THE_DEMO.fullmatch(name)}
     assert {"web/docs/SVIGenerate.md", "training/erft.py", "docs/METHOD.md", "locales/en/nodeDefs.json"} <= wanted
+    assert {"workflows/1 Long video from one image.json", "subgraphs/SVI 2.0 Pro (Wan 2.2).json"} <= wanted
     assert wanted <= names
     assert not any(NEED_THE_DEMO.fullmatch(name) for name in names)
 
