@@ -83,9 +83,9 @@ def five_nodes(system: System) -> Callable[[GraphLayout], None]:
 
     def describe(graph: GraphLayout) -> None:
         given = graph.column(370).group()
-        given.note("Read me", note(system.note), README_HEIGHT)
-        links: Links = {"image": given.add("LoadImage", preview_height=200, image=EXAMPLE_IMAGE)}
+        links: Links = {"image": given.add("LoadImage", preview_height=260, image=EXAMPLE_IMAGE)}
         links["clip"] = text_encoder(given)
+        given.note("Read me", note(system.note), README_HEIGHT)
         words = graph.column(420).group()
         height = 160 if system.source else 520
         prompts = words.add("SVIPromptStream", text_height=height, clip=links["clip"], text=system.text, split="paragraphs")
