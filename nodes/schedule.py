@@ -55,7 +55,15 @@ class SVIPromptStream(io.ComfyNode):
             description="One prompt per clip, with options for that clip in square brackets above it: [seed 7, cfg 3.5, cut, "
             "anchor garden, hold 16, x2]. The last prompt applies to all remaining clips.",
             category="prompts",
-            search_aliases=["storyboard", "timeline", "prompt schedule", "prompt travel", "multi prompt", "storyline", "schedule"],
+            search_aliases=[
+                "storyboard",
+                "timeline",
+                "prompt schedule",
+                "prompt travel",
+                "multi prompt",
+                "storyline",
+                "schedule",
+            ],
             inputs=[
                 _clip_input(),
                 io.String.Input(

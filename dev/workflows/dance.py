@@ -61,6 +61,6 @@ DANCE = System(
     settings={"cfg": 2.0},
     size=(480, 832),
     condition=_poses,
-    source=("poses", "VIDEO", "LoadVideo", {"file": POSE_VIDEO, "preview_height": 640}),
+    source=("poses", "VIDEO", "LoadVideo", {"file": POSE_VIDEO, "preview_height": 600}),
     aliases=("pose video", "dwpose", "dancing", "long video", "stable video infinity", "svi"),
 )

@@ -86,8 +86,8 @@ def five_nodes(system: System) -> Callable[[GraphLayout], None]:
         links: Links = {"image": given.add("LoadImage", preview_height=260, image=EXAMPLE_IMAGE)}
         links["clip"] = text_encoder(given)
         given.note("Read me", note(system.note), README_HEIGHT)
-        words = graph.column(420).group()
-        height = 160 if system.source else 520
+        width, height = (340, 160) if system.source else (420, 520)  # the source stands below the prompts
+        words = graph.column(width).group()
         prompts = words.add("SVIPromptStream", text_height=height, clip=links["clip"], text=system.text, split="paragraphs")
         links["prompts"] = prompts
         if system.source:

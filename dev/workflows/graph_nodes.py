@@ -120,4 +120,3 @@ def _slot_json(slot: Input, link: int | None) -> dict[str, Any]:
     elif slot.is_optional:
         content["shape"] = 7
     return content
-

@@ -17,6 +17,7 @@ from dev.workflows.node_inputs import Input
 ENTRY_ID, EXIT_ID = -10, -20  # how the front end numbers the two ends of a subgraph
 FIRST_ID = 101
 END_WIDTH = 160
+GROWTH = 40  # of its node in the newer renderer
 
 
 class Subgraph(GraphLayout):
@@ -70,8 +71,10 @@ class Subgraph(GraphLayout):
         outputs = [(slot.name, slot.type) for slot in self.exit.inputs]
         proxies = [["-1", slot.name] for slot in self.outside if slot.is_widget]
         values = dict(self.entry.values)
-        node = Node(group.graph.next_id, self.graph_id, self.outside, outputs, values, sockets, properties={"proxyWidgets": proxies})
-        node.height = needed_height(node, text_height)
+        node = Node(
+            group.graph.next_id, self.graph_id, self.outside, outputs, values, sockets, properties={"proxyWidgets": proxies}
+        )
+        node.height = needed_height(node, text_height) + GROWTH
         node.footer = FOOTER_HEIGHT
         group.graph.folded.append(self.definition())
         return group.put(node)
@@ -98,7 +101,9 @@ class Subgraph(GraphLayout):
                 for index, slot in enumerate(self.outside)
             ],
             "outputs": [
-                self._slot("out", slot, right + NODE_GAP, index, [row[0] for row in rows if (row[3], row[4]) == (EXIT_ID, index)])
+                self._slot(
+                    "out", slot, right + NODE_GAP, index, [row[0] for row in rows if (row[3], row[4]) == (EXIT_ID, index)]
+                )
                 for index, slot in enumerate(self.exit.inputs)
             ],
             "widgets": [],

@@ -136,7 +136,21 @@ class FrontEnd:
 
     def enter_app_mode(self) -> None:
         """Show the form and the player in place of the graph."""
-        self._until(lambda: self.command("Comfy.ToggleLinear"), lambda: self._appears(self.page.get_by_test_id("linear-widgets")))
+        form = self.page.get_by_test_id("linear-widgets")
+        self._until(lambda: form.is_visible() or self.command("Comfy.ToggleLinear"), lambda: self._appears(form))
+
+    def leave_app_mode(self) -> None:
+        """Show the graph again."""
+        form = self.page.get_by_test_id("linear-widgets")
+        self.command("Comfy.ToggleLinear")
+        form.wait_for(state="hidden")
+
+    def place_found(self, name: str) -> None:
+        """Add the node called `name` from the results of a search to the graph."""
+        result = self.page.get_by_test_id("result-item").filter(has=self.page.get_by_text(name, exact=True)).first
+        self._until_clicked(result, lambda: self._becomes("!document.querySelector('[data-testid=result-item]')"))
+        placed = "app.graph._nodes.length === 1"
+        self._until(lambda: self.page.mouse.click(700, 300), lambda: self._becomes(placed))
 
     def missing_node_types(self) -> list[str]:
         """Return the types in the graph that no installed pack has."""
@@ -162,6 +176,10 @@ class FrontEnd:
     def fit_view(self) -> None:
         """Bring the whole graph into view and wait until the movement has ended."""
         self.command("Comfy.Canvas.FitView")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the view no longer moves."""
         view = "() => [app.canvas.ds.scale, ...app.canvas.ds.offset].join()"
         before = None
         while (after := self.page.evaluate(view)) != before:

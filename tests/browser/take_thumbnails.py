@@ -48,7 +48,7 @@ TEXTS = {  # template: (title, what it is)
 }
 CARD = """<html><body style="margin:0;width:512px;height:512px;background:#15171c;color:#f2f3f5;overflow:hidden;
 font-family:Inter,'DejaVu Sans',sans-serif"><div style="padding:30px 28px 26px">
-<div style="font-size:34px;font-weight:700;letter-spacing:-1px;white-space:nowrap">{title}</div>
+<div style="font-size:31px;font-weight:700;letter-spacing:-1px;white-space:nowrap">{title}</div>
 <div style="font-size:19px;color:#aab2bf;padding-top:6px;white-space:nowrap">{subtitle}</div></div>
 <div style="display:grid;grid-template-columns:repeat(3,1fr);gap:4px;padding:0 4px">{frames}</div>
 <div style="font-size:13px;color:#7f8794;padding:8px 28px 0">Frames of the demo, made by its tiny models</div></body></html>"""

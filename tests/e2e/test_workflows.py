@@ -149,7 +149,9 @@ def test_a_blueprint_makes_a_video_of_a_picture(workflow_server, object_info, na
     graph = shipped.to_api(shipped.with_ends(shipped.read(name)), object_info)
     outputs = workflow_server.run(shipped.made_small(graph))
     (save,) = shipped.nodes_of(graph, "SaveVideo")
-    frames = {"SVI Dance (Wan 2.1)": 20, "SVI Film (Wan 2.1)": 4 * 8 + 5, "SVI 2.0 Pro (Wan 2.2)": 3 * 8 + 5}.get(name, 3 * 12 + 1)
+    frames = {"SVI Dance (Wan 2.1)": 20, "SVI Film (Wan 2.1)": 4 * 8 + 5, "SVI 2.0 Pro (Wan 2.2)": 3 * 8 + 5}.get(
+        name, 3 * 12 + 1
+    )
     assert count_frames(workflow_server.saved_file(outputs[save]["images"][0])) == frames
 
 
