@@ -21,7 +21,7 @@ from dev.setup_files import REPOSITORY, say
 
 CONTENT = frozenset(
     {
-        *("__init__.py", "nodes", "svi_core", "training", "web", "locales", "workflows"),
+        *("__init__.py", "nodes", "svi_core", "training", "web", "locales", "workflows", "subgraphs"),
         *("pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md", "docs"),
         *("benchmarks/DRIFT.md", "benchmarks/RESULTS.md"),
     }

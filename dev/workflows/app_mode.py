@@ -1,6 +1,6 @@
 """What ComfyUI's app mode shows of a workflow: a form of the widgets that people change, and a player of the video.
 
-Source: the front end reads `extra.linearData`: [node id, widget name] of each entry of the form, and the ids of the nodes
+The front end reads it from `extra.linearData`: [node id, widget name] of each entry of the form, and the ids of the nodes
 whose results it plays.
 """
 

@@ -154,9 +154,7 @@ def unrolled_2_0_pro(graph: GraphLayout) -> None:
         column = graph.column(420)
         before = column.group(f"Clip {index + 1}: prompt and conditioning", PROMPTS)
         positive = before.add("CLIPTextEncode", text_height=150, clip=clip, text=STORY[index])
-        motion = {}
-        if latents:
-            motion["motion"] = before.add("SVIMotionLatent", num_motion_frames="4", samples=latents[-1])
+        motion = {"motion": before.add("SVIMotionLatent", num_motion_frames="4", samples=latents[-1])} if latents else {}
         known = before.add(
             "SVIConditioning",
             positive=positive,

@@ -7,7 +7,6 @@ from dev.workflows.texts import NEGATIVE_ENGLISH, SHOT_STORY, note, paragraphs
 from dev.workflows.wan21 import steps_of, wan21_models
 from dev.workflows.weight_files import CLIP_VISION, SVI_SHOT, TEXT_ENCODER, VAE, WAN21_I2V, weight_files
 
-
 SHOT = System(
     name="SVI Shot (Wan 2.1)",
     description="A long video of one scene from one image, a prompt per clip: SVI-Shot on Wan 2.1.",

@@ -4,7 +4,7 @@ from typing import Any
 
 from dev.workflows.five_nodes import System
 from dev.workflows.graph_layout import GraphLayout
-from dev.workflows.graph_nodes import Node, Socket
+from dev.workflows.graph_nodes import Socket
 from dev.workflows.parts import (
     NOTES,
     PROMPTS,
