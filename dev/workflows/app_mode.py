@@ -24,11 +24,16 @@ FORM = (  # (node type, its widgets) in the order of the form
 )
 FOLDED = ("num_clips", "seed", "width", "height")  # of a subgraph
 PLAYER = "SaveVideo"
+TEXT_HEIGHT = 260  # of prompts, in pixels
 
 
 def linear_data(nodes: Sequence[Node], more: Sequence[tuple[Node, str]] = ()) -> dict[str, list[Any]]:
     """Return the form and the results of a graph; `more` widgets follow behind those that every graph shows."""
     wanted = [(node, name) for kind, names in FORM for node in nodes if node.type == kind for name in names]
     wanted += [(node, name) for node in nodes if "proxyWidgets" in node.properties for name in FOLDED]
-    shown = [[node.id, name] for node, name in (*wanted, *more) if name in node.values and name not in node.links]
+    shown: list[Any] = [
+        [node.id, name, *([{"height": TEXT_HEIGHT}] if name == "text" else [])]
+        for node, name in (*wanted, *more)
+        if name in node.values and name not in node.links
+    ]
     return {"inputs": shown, "outputs": [node.id for node in nodes if node.type == PLAYER]}

@@ -24,6 +24,7 @@ GROUP_PADDING = 18
 GROUP_TITLE_HEIGHT = 44
 GROUP_GAP = 36
 COLUMN_GAP = 44
+CLIPS_HEIGHT = 280  # room in its frame for the clips that SVI Generate shows once there are any
 PREVIEW_HEIGHTS = {"SVIGenerate": 30, "SVIStoryline": 60, "ModelPatchLoader": 30}  # they grow in the newer renderer
 
 
@@ -73,6 +74,7 @@ class Group:
         shown_height = PREVIEW_HEIGHTS.get(node_type, 0) if preview_height is None else preview_height
         node.height = needed_height(node, text_height) + shown_height
         node.footer = FOOTER_HEIGHT if definition["python_module"].startswith("custom_nodes.") else 0
+        node.footer += CLIPS_HEIGHT if node_type == "SVIGenerate" else 0
         return self.put(node)
 
     def put(self, node: Node) -> Node:

@@ -127,8 +127,8 @@ def test_app_mode_shows_picture_and_prompts_and_plays_the_video(name):
     workflow = shipped.read(name)
     nodes = {node["id"]: node for node in workflow["nodes"]}
     form = workflow["extra"]["linearData"]
-    shown = [(nodes[key]["type"], widget) for key, widget in form["inputs"]]
-    slots = [next(slot for slot in nodes[key]["inputs"] if slot["name"] == widget) for key, widget in form["inputs"]]
+    shown = [(nodes[key]["type"], widget) for key, widget, *_ in form["inputs"]]
+    slots = [next(slot for slot in nodes[key]["inputs"] if slot["name"] == widget) for key, widget, *_ in form["inputs"]]
     assert all("widget" in slot and slot["link"] is None for slot in slots)  # a linked widget cannot be changed there
     assert shown[0] == ("LoadImage", "image")
     assert {("SVIPromptStream", "text"), ("SVIStoryline", "subject"), ("CLIPTextEncode", "text")} & set(shown)
