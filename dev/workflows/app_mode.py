@@ -24,7 +24,7 @@ FORM = (  # (node type, its widgets) in the order of the form
 )
 FOLDED = ("num_clips", "seed", "width", "height")  # of a subgraph
 PLAYER = "SaveVideo"
-TEXT_HEIGHT = 260  # of prompts, in pixels
+TEXT_HEIGHT = 190  # of prompts, in pixels
 
 
 def linear_data(nodes: Sequence[Node], more: Sequence[tuple[Node, str]] = ()) -> dict[str, list[Any]]:
