@@ -123,6 +123,13 @@ class FrontEnd:
                 widget.value = values[widget.name]; widget.callback?.(widget.value) }))"""
         self.page.evaluate(script, [node_type, values])
 
+    def set_folded_widget(self, name: str, value: Any) -> None:
+        """Set a widget of the subgraph on the page, as typing into it does."""
+        script = """([name, value]) => {
+            const widget = app.graph._nodes.find(node => node.isSubgraphNode?.()).widgets.find(one => one.name === name);
+            widget.value = value; widget.callback?.(value) }"""
+        self.page.evaluate(script, [name, value])
+
     def api_graph(self) -> dict[str, Any]:
         """Return the graph in API format, as the front end would queue it."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")

@@ -62,6 +62,9 @@ def test_a_template_of_five_nodes_is_legible_and_has_a_form(front_end, renderer,
     kinds = [kind for kind in front_end.node_types() if kind != "MarkdownNote"]
     assert len(kinds) == 5 + ("Talk" in name or "Dance" in name)  # a sound or a pose video is one more
     assert front_end.zoom() >= 0.6
+    front_end.set_folded_widget("seed", 7)
+    graph = front_end.api_graph()
+    assert [graph[key]["inputs"]["seed"] for key in shipped.nodes_of(graph, "SVIGenerate")] == [7]
     front_end.enter_app_mode()
     form = front_end.page.get_by_test_id("linear-widgets")
     front_end.page.screenshot(path=tmp_path / f"{name} app.png")
