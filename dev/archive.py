@@ -21,7 +21,7 @@ from dev.setup_files import REPOSITORY, say
 
 CONTENT = frozenset(
     {
-        *("__init__.py", "nodes", "svi_core", "training", "batch", "comfyui", "web", "locales", "workflows"),
+        *("__init__.py", "nodes", "svi_core", "training", "batch", "comfyui", "web", "locales", "workflows", "subgraphs"),
         *("pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md"),
         *("docs/METHOD.md", "docs/IMPORTING.md", "docs/COMPATIBILITY.md", "docs/BATCH.md", "docs/images"),
         *("benchmarks/DRIFT.md", "benchmarks/RESULTS.md"),

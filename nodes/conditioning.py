@@ -34,6 +34,7 @@ class SVIAnchorEncode(io.ComfyNode):
             node_id=ANCHOR_ENCODE,
             display_name="SVI Anchor Encode",
             description="Resize a reference image to the video size and encode it as a video of one frame.",
+            category="conditioning",
             search_aliases=["anchor latent", "reference image"],
             inputs=[
                 io.Vae.Input("vae", tooltip="The Wan 2.1 VAE. Wan 2.2 14B uses it too."),
@@ -94,6 +95,7 @@ class SVINamedAnchor(io.ComfyNode):
             node_id="SVINamedAnchor",
             display_name="SVI Named Anchor",
             description="Name an anchor so that a schedule can refer to it: [cut, anchor garden] or [end garden].",
+            category="conditioning",
             search_aliases=["several anchors", "scene change", "end image"],
             inputs=[
                 io.String.Input(
@@ -138,6 +140,7 @@ class SVIMotionLatent(io.ComfyNode):
             display_name="SVI Motion Latent",
             description="The last frames of the previous clip, which the next clip continues. A latent from the sampler is "
             "used as it is; images (an existing video) are encoded by the VAE.",
+            category="conditioning",
             search_aliases=["last latent", "motion frames", "extend video"],
             inputs=[
                 io.Combo.Input(
@@ -173,6 +176,7 @@ class SVIConditioning(io.ComfyNode):
             display_name="SVI Conditioning",
             description="Condition a clip on [anchor | motion | padding]; only slot 0 is marked as known. Works with any "
             "sampler. Use the padding that the SVI LoRA was trained with.",
+            category="conditioning",
             search_aliases=["padding", "image to video", "svi pro"],
             inputs=[
                 io.Conditioning.Input("positive", tooltip="The clip's encoded prompt."),

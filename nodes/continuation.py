@@ -31,6 +31,7 @@ class SVIContinueVideo(io.ComfyNode):
             display_name="SVI Continue Video",
             description="Continue an existing video: its frames stay unchanged, and new clips follow its end. A video from SVI "
             "Generate continues from the latent of its last clip.",
+            category="video",
             search_aliases=["extend video", "continue", "append"],
             inputs=[
                 io.Video.Input(

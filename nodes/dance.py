@@ -42,6 +42,7 @@ class SVIDance(io.ComfyNode):
             display_name="SVI Dance",
             description="Make the clips follow a pose video with SVI-Dance (DWPose: body, feet and hands in colour on black). "
             "Reads the pose encoder of the svi-dance file; apply its LoRA with SVI LoRA Stack.",
+            category="conditioning",
             search_aliases=["pose", "dwpose", "unianimate", "svi-dance"],
             inputs=[
                 io.MultiType.Input(

@@ -18,6 +18,7 @@ class SVIFewStepSigmas(io.ComfyNode):
             display_name="SVI Few-Step Sigmas",
             description="Sigmas for distilled LoRAs on Wan 2.2, from the number of steps of each expert. Needs no model and no "
             "shift node.",
+            category="models",
             search_aliases=["lightx2v", "lightning", "4 steps", "split sigmas", "scheduler"],
             inputs=[
                 io.Int.Input("steps_high_noise", default=2, tooltip="Steps of the high-noise expert: motion, layout.", **steps),

@@ -66,7 +66,8 @@ class SVIGenerate(VideoNode):
             display_name="SVI Generate",
             description="Make a video of any length, clip by clip. Each clip continues the previous one and is conditioned on "
             "the anchor. The video on disk is playable after every clip.",
-            search_aliases=["long video", "infinite video", "loop"],
+            category="generate",
+            search_aliases=["long video", "infinite", "infinite video", "endless", "storyboard", "timeline", "extend", "loop"],
             inputs=_with_num_clips(run_inputs()),
             outputs=[
                 io.Video.Output("video", tooltip="The finished video, a file. Save Video copies it without re-encoding."),

@@ -25,6 +25,7 @@ class SVIJoinVideos(VideoNode):
             display_name="SVI Join Videos",
             description="Join two videos with a plain cut or a cross-fade, and trim their ends. Whole videos of one codec in a "
             "plain cut are copied without re-encoding.",
+            category="video",
             search_aliases=["concatenate videos", "merge videos", "crossfade", "trim"],
             inputs=[
                 io.Video.Input("first", tooltip="The video that comes first."),

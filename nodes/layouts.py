@@ -22,6 +22,7 @@ class SVILayout(io.ComfyNode):
             display_name="SVI Layout",
             description="Choose the SVI system of the LoRA. Without this node SVI Generate uses 2.0 Pro with 81 frames. A LoRA "
             "for another system stops the run before its first step.",
+            category="models",
             search_aliases=["svi shot", "svi film", "svi pro", "variant", "recommended settings"],
             inputs=[
                 io.Combo.Input(

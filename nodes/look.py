@@ -29,6 +29,7 @@ class SVIDriftReport(io.ComfyNode):
             display_name="SVI Drift Report",
             description="Measure brightness, contrast, saturation, sharpness, colour, motion and seams of each clip. Flags a "
             "video that stands still, repeats or runs backwards as invalid. Needs no model.",
+            category="look",
             search_aliases=["quality", "colour shift", "seam"],
             inputs=[
                 io.Video.Input("video", tooltip="A video file, from SVI Generate or Load Video."),
@@ -57,6 +58,7 @@ class SVIFilmstrip(io.ComfyNode):
             node_id="SVIFilmstrip",
             display_name="SVI Filmstrip",
             description="Show a whole run as one picture: a row per clip with some of its frames, its prompt and seed.",
+            category="look",
             search_aliases=["contact sheet", "overview"],
             inputs=[
                 io.Video.Input("video", tooltip="A video file, from SVI Generate or Load Video."),

@@ -69,6 +69,7 @@ class SVILora(io.ComfyNode):
             node_id="SVILora",
             display_name="SVI LoRA",
             description="One row of a LoRA stack. Chain any number of rows and connect the last one to SVI LoRA Stack.",
+            category="models",
             search_aliases=["lora row", "high low lora"],
             inputs=[
                 high_file,
@@ -95,6 +96,7 @@ class SVILoraStack(io.ComfyNode):
             display_name="SVI LoRA Stack",
             description="Apply LoRAs to one Wan model or to both Wan 2.2 experts. Reads official SVI 1.0 and 2.x files, "
             "kijai's repacks, and files of DiffSynth, kohya and diffusers. A file that would change nothing is an error.",
+            category="models",
             search_aliases=["load lora", "svi lora", "lora key not loaded"],
             inputs=[
                 io.Model.Input("model", tooltip="The Wan model, or the high-noise expert of Wan 2.2."),

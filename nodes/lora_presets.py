@@ -17,6 +17,7 @@ class SVILoraPreset(io.ComfyNode):
             display_name="SVI LoRA Preset",
             description="One row of a LoRA stack, at proven strengths for its purpose. To type strengths use SVI LoRA; both "
             "kinds of rows can be chained.",
+            category="models",
             search_aliases=["lora strength", "lightx2v", "lightning", "distilled", "slow motion"],
             inputs=[
                 io.Combo.Input(

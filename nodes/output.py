@@ -71,6 +71,7 @@ class SVIOutput(io.ComfyNode):
             node_id="SVIOutput",
             display_name="SVI Output",
             description="How SVI Generate encodes its video, and how much disk space a run's clips may use.",
+            category="generate",
             search_aliases=["codec", "quality", "disk space"],
             inputs=[
                 io.Combo.Input(

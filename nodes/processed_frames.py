@@ -27,6 +27,7 @@ class SVIClipFrames(io.ComfyNode):
             display_name="SVI Clip Frames",
             description="The frames that the last clip adds to the video, for nodes that upscale, interpolate or correct them. "
             "SVI Write Frames takes what they made.",
+            category="loop",
             search_aliases=["frames of a clip", "per clip", "upscale", "interpolate"],
             inputs=[
                 StateType.Input("state", tooltip="From SVI Next Clip."),
@@ -60,6 +61,7 @@ class SVIWriteFrames(io.ComfyNode):
             display_name="SVI Write Frames",
             description="Writes the processed frames of each clip into a video in the run's folder, playable after every clip. "
             "A clip whose frames are on disk is not processed again.",
+            category="loop",
             search_aliases=["save frames", "growing video", "upscale", "interpolate"],
             inputs=[
                 StateType.Input("state", tooltip="From SVI Clip Frames, or from SVI Next Clip if its clip is processed."),

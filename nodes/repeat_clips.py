@@ -19,6 +19,7 @@ class SVIRepeatClips(io.ComfyNode):
             display_name="SVI Repeat Clips",
             description="Repeats the nodes between SVI Begin Video and this node, one clip each time: SVI Next Clip and what "
             "processes its frames. Works in every ComfyUI, as Start Loop and End Loop do in a newer one.",
+            category="loop",
             search_aliases=["loop end", "for loop", "node expansion"],
             inputs=[
                 StateType.Input("state", lazy=True, raw_link=True, tooltip="The state after one clip and its processing."),

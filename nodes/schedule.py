@@ -54,7 +54,16 @@ class SVIPromptStream(io.ComfyNode):
             display_name="SVI Prompt Stream",
             description="One prompt per clip, with options for that clip in square brackets above it: [seed 7, cfg 3.5, cut, "
             "anchor garden, hold 16, x2]. The last prompt applies to all remaining clips.",
-            search_aliases=["multi prompt", "storyline", "schedule"],
+            category="prompts",
+            search_aliases=[
+                "storyboard",
+                "timeline",
+                "prompt schedule",
+                "prompt travel",
+                "multi prompt",
+                "storyline",
+                "schedule",
+            ],
             inputs=[
                 _clip_input(),
                 io.String.Input(
@@ -102,6 +111,7 @@ class SVILiveSchedule(io.ComfyNode):
             display_name="SVI Live Schedule",
             description="Read the prompt stream from a text file in ComfyUI's input folder before each clip. Edit and save the "
             "file during a run to change the next clip.",
+            category="prompts",
             search_aliases=["steer", "interactive", "live prompt"],
             inputs=[
                 _clip_input(),

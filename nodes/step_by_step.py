@@ -30,6 +30,7 @@ class SVIBeginVideo(io.ComfyNode):
             display_name="SVI Begin Video",
             description="Start a loop of your own: SVI Begin Video, any number of SVI Next Clip, SVI Finish Video. Takes the "
             "inputs of SVI Generate, except the number of clips.",
+            category="loop",
             search_aliases=["loop start", "for loop", "while loop"],
             inputs=run_inputs(),
             outputs=[StateType.Output("state", tooltip="For SVI Next Clip, or as the initial value of a loop.")],
@@ -57,6 +58,7 @@ class SVINextClip(io.ComfyNode):
             node_id=NEXT_CLIP,
             display_name="SVI Next Clip",
             description="The body of a loop: makes one clip, or reuses a stored one, and returns the state after it.",
+            category="loop",
             search_aliases=["loop body", "one clip"],
             inputs=[
                 StateType.Input("state", tooltip="From SVI Begin Video or the previous SVI Next Clip."),
@@ -97,6 +99,7 @@ class SVIFinishVideo(io.ComfyNode):
             node_id="SVIFinishVideo",
             display_name="SVI Finish Video",
             description="The end of a loop: joins the clips into one video without re-encoding.",
+            category="loop",
             search_aliases=["loop end"],
             inputs=[StateType.Input("state", tooltip="The state after the last clip.")],
             outputs=[
@@ -126,6 +129,7 @@ class SVIUnrollClips(io.ComfyNode):
             display_name="SVI Unroll Clips",
             description="Expands into one SVI Next Clip per clip, each cached by ComfyUI and shown with its own progress. SVI "
             "Generate does the same in one node.",
+            category="loop",
             search_aliases=["node expansion", "loop"],
             inputs=[
                 StateType.Input("state", raw_link=True, tooltip="From SVI Begin Video."),

@@ -29,6 +29,7 @@ class SVIStoryline(io.ComfyNode):
             display_name="SVI Storyline",
             description="Write a prompt stream: one action and one camera move per clip, each starting where the previous one "
             "ended. Uses templates, or any text-generation model that ComfyUI can load.",
+            category="prompts",
             search_aliases=["prompt generator", "story", "llm", "write prompts"],
             inputs=[
                 io.String.Input(

@@ -51,6 +51,7 @@ class SVITalk(io.ComfyNode):
             display_name="SVI Talk",
             description="Make the person speak: lips and head follow the audio, which becomes the video's sound. Needs the "
             "SVI-Talk LoRA, MultiTalk's audio layers and the layout Talk.",
+            category="conditioning",
             search_aliases=["svi talk", "multitalk", "lip sync", "audio", "speech"],
             inputs=[
                 io.Audio.Input("audio", tooltip="The speech of one person, from Load Audio."),

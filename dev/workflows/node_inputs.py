@@ -18,6 +18,7 @@ class Input:
     type: str
     options: Mapping[str, Any]
     is_optional: bool
+    label: str = ""  # what the page shows in place of the name
 
     @property
     def is_widget(self) -> bool:
@@ -47,8 +48,9 @@ def read_inputs(definition: Mapping[str, Any], given: Iterable[str] = ()) -> Ite
             if input_type == GROWING_TYPE:
                 ((_, (grown_type, _)),) = options[0]["template"]["input"]["required"].items()
                 grown = [key for key in given if key.startswith(f"{name}.")]
-                yield from (Input(key, grown_type, {}, False) for key in grown)
-                yield Input(f"{name}.{options[0]['template']['prefix']}{len(grown)}", grown_type, {}, True)
+                yield from (Input(key, grown_type, {}, False, key.rpartition(".")[2]) for key in grown)
+                free = f"{options[0]['template']['prefix']}{len(grown)}"
+                yield Input(f"{name}.{free}", grown_type, {}, True, free)
                 continue
             known_type = "COMBO" if isinstance(input_type, list) else input_type
             yield Input(name, known_type, options[0] if options else {}, kind == "optional")

@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from dev.workflows.graph_layout import Column, GraphLayout, Node
+from dev.workflows.graph_layout import Column, GraphLayout
+from dev.workflows.graph_nodes import Node, Socket
 from dev.workflows.weight_files import HIGH, LIGHT_HIGH, LIGHT_LOW, LOW, SVI_HIGH, SVI_LOW, TEXT_ENCODER, VAE, downloads
 
 NOTES, MODELS, REFERENCE, PROMPTS, SAMPLING, VIDEO = "#5b5f66", "#3f6a8e", "#4f7a4f", "#a0692f", "#6b5596", "#98484f"
@@ -43,17 +44,29 @@ def lora_row(group: Any, title: str, lora: str, strength: float, low_lora: str, 
 def encoders(column: Column) -> tuple[Node, Node]:
     """Add the text encoder and the VAE of the full-size models."""
     group = column.group("Text encoder and VAE", MODELS)
-    clip = group.add("CLIPLoader", models=downloads(TEXT_ENCODER), clip_name=TEXT_ENCODER, type="wan", device="default")
-    return clip, group.add("VAELoader", models=downloads(VAE), vae_name=VAE)
+    return text_encoder(group), wan_vae(group)
+
+
+def text_encoder(group: Any) -> Node:
+    """Add the text encoder of the full-size models."""
+    return group.add("CLIPLoader", models=downloads(TEXT_ENCODER), clip_name=TEXT_ENCODER, type="wan", device="default")
+
+
+def wan_vae(group: Any) -> Node:
+    """Add the VAE of the full-size models."""
+    return group.add("VAELoader", models=downloads(VAE), vae_name=VAE)
 
 
 def reference(column: Column, vae: Node, width: int, height: int, image: str = EXAMPLE_IMAGE) -> Node:
     """Add the reference image and its anchor."""
     group = column.group("2 - Reference image", REFERENCE)
-    picture = group.add("LoadImage", preview_height=260, image=image)
-    return group.add(
-        "SVIAnchorEncode", vae=vae, image=picture, width=width, height=height, size_rule="exact", resize="crop", megapixels=0.38
-    )
+    return anchor_encode(group, vae, group.add("LoadImage", preview_height=260, image=image), (width, height))
+
+
+def anchor_encode(group: Any, vae: Node, picture: Node | Socket, size: tuple[int, int]) -> Node:
+    """Add the anchor of a picture at a size in pixels."""
+    fit = {"size_rule": "exact", "resize": "crop", "megapixels": 0.38}
+    return group.add("SVIAnchorEncode", vae=vae, image=picture, width=size[0], height=size[1], **fit)
 
 
 def prompt_texts(
@@ -86,13 +99,18 @@ def svi_layout(group: Any, variant: str) -> Node:
 
 def generate(group: Any, links: dict[str, Node], prefix: str, **settings: Any) -> Node:
     """Add SVI Generate and, beside it, the node that saves its video; `settings` override the usual values."""
-    usual = {"seed": 42, "seed_mode": "per clip", "boundary": BOUNDARY}
-    video = group.add("SVIGenerate", **usual | links | settings, filename_prefix=prefix)
+    video = generate_only(group, links, prefix, **settings)
     save_video(group, video, prefix)
     return video
 
 
-def save_video(group: Any, video: Node, prefix: str) -> Node:
-    """Add the node that saves and shows the video beside `group`, since SVI Generate grows with its panel."""
-    beside = group.graph.column(420).group("Saved video", VIDEO)
-    return beside.add("SaveVideo", preview_height=340, video=video, filename_prefix=prefix, format="auto", codec="auto")
+def generate_only(group: Any, links: dict[str, Any], prefix: str, **settings: Any) -> Node:
+    """Add SVI Generate; `settings` override the usual values."""
+    usual = {"seed": 42, "seed_mode": "per clip", "boundary": BOUNDARY}
+    return group.add("SVIGenerate", **usual | links | settings, filename_prefix=prefix)
+
+
+def save_video(group: Any, video: Node, prefix: str, *, beside: bool = True) -> Node:
+    """Add the node that saves and shows the video, in a column beside `group` since SVI Generate grows with its panel."""
+    place = group.graph.column(420).group("Saved video", VIDEO) if beside else group
+    return place.add("SaveVideo", preview_height=340, video=video, filename_prefix=prefix, format="auto", codec="auto")

@@ -1,6 +1,8 @@
 """Workflows of SVI 2.0 Pro on Wan 2.2."""
 
-from dev.workflows.graph_layout import GraphLayout, Node
+from dev.workflows.five_nodes import System
+from dev.workflows.graph_layout import GraphLayout
+from dev.workflows.graph_nodes import Node
 from dev.workflows.parts import (
     EXAMPLE_IMAGE,
     FEW_STEPS_BOUNDARY,
@@ -21,6 +23,25 @@ from dev.workflows.texts import LONG_STORY, NEGATIVE_CHINESE, SEQUEL, STORY, not
 from dev.workflows.weight_files import HIGH, LIGHT_HIGH, LIGHT_LOW, LOW, SVI_HIGH, SVI_LOW, TEXT_ENCODER, VAE, weight_files
 
 EXAMPLE_VIDEO = "example.mp4"  # the user's own
+
+
+def _models(graph: GraphLayout) -> dict[str, Node]:
+    high, low = wan22_models(graph)
+    return {"model": high, "model_low_noise": low}
+
+
+PRO = System(
+    name="SVI 2.0 Pro (Wan 2.2)",
+    description="A long video from one image, a prompt per clip: SVI 2.0 Pro on Wan 2.2, eight distilled steps.",
+    models=_models,
+    sampling=lambda group, model: sampling(group, model, 8, "2.0 Pro"),
+    text=paragraphs(STORY),
+    negative=NEGATIVE_CHINESE,
+    prefix="svi/2.0_pro",
+    note="pro",
+    files=(HIGH, LOW, SVI_HIGH, SVI_LOW, LIGHT_HIGH, LIGHT_LOW, TEXT_ENCODER, VAE),
+    settings={"cfg": 1.0, "boundary": FEW_STEPS_BOUNDARY},
+)
 
 
 def loop_2_0_pro(graph: GraphLayout) -> None:
@@ -133,9 +154,7 @@ def unrolled_2_0_pro(graph: GraphLayout) -> None:
         column = graph.column(420)
         before = column.group(f"Clip {index + 1}: prompt and conditioning", PROMPTS)
         positive = before.add("CLIPTextEncode", text_height=150, clip=clip, text=STORY[index])
-        motion = {}
-        if latents:
-            motion["motion"] = before.add("SVIMotionLatent", num_motion_frames="4", samples=latents[-1])
+        motion = {"motion": before.add("SVIMotionLatent", num_motion_frames="4", samples=latents[-1])} if latents else {}
         known = before.add(
             "SVIConditioning",
             positive=positive,
@@ -161,6 +180,8 @@ def unrolled_2_0_pro(graph: GraphLayout) -> None:
                 noise_seed=42 + 42 * index,
                 cfg=1.0,
             )
+            graph.form.append((latent, "noise_seed"))
+        graph.form.append((positive, "text"))
         latents.append(latent)
         frames.append(sample.add("VAEDecode", samples=latent, vae=vae))
     made = graph.column(460).group("Join: clip 2 without its first 5 frames", VIDEO)

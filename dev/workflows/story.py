@@ -1,6 +1,7 @@
 """A story of 15 seconds: storyline prompts with a character line, distilled sampling in five steps."""
 
-from dev.workflows.graph_layout import GraphLayout, Node
+from dev.workflows.graph_layout import GraphLayout
+from dev.workflows.graph_nodes import Node
 from dev.workflows.parts import (
     FEW_STEPS_BOUNDARY,
     MODELS,

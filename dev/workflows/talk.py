@@ -1,6 +1,10 @@
 """The workflow of SVI-Talk on Wan 2.1."""
 
-from dev.workflows.graph_layout import GraphLayout, Node
+from typing import Any
+
+from dev.workflows.five_nodes import System
+from dev.workflows.graph_layout import GraphLayout
+from dev.workflows.graph_nodes import Socket
 from dev.workflows.parts import (
     NOTES,
     PROMPTS,
@@ -14,7 +18,7 @@ from dev.workflows.parts import (
     sampling,
 )
 from dev.workflows.texts import NEGATIVE_ENGLISH, TALK_PROMPT, note
-from dev.workflows.wan21 import wan21_models
+from dev.workflows.wan21 import steps_of, wan21_models
 from dev.workflows.weight_files import (
     CLIP_VISION,
     MULTITALK,
@@ -43,16 +47,34 @@ def talk_loop(graph: GraphLayout) -> None:
     words = graph.column(460).group("3 - Prompt", PROMPTS)
     links |= prompt_texts(words, clip, TALK_PROMPT, NEGATIVE_ENGLISH, heights=(110, 170))
     links |= sampling(graph.column(460).group("4 - Sampling", SAMPLING), links["model"], 50, "Talk")
-    talk = _speech(graph, links["layout"])
-    links |= {"control": talk, "num_clips": talk["num_clips"]}
+    speech = graph.column(460).group("5 - Speech", REFERENCE)
+    sound = speech.add("LoadAudio", preview_height=90, audio=SPEECH)
+    links |= _talk(speech, Socket(sound, 0), links)
     generate(graph.column(520).group("6 - Video", VIDEO), links, "svi/talk", cfg=2.0)
 
 
-def _speech(graph: GraphLayout, layout: Node) -> Node:
-    """Add the audio, its encoder and SVI Talk."""
-    group = graph.column(460).group("5 - Speech", REFERENCE)
-    sound = group.add("LoadAudio", preview_height=90, audio=SPEECH)
+def _talk(group: Any, sound: Socket, links: dict[str, Any]) -> dict[str, Any]:
+    """Add the encoder of a sound and SVI Talk; return the links of SVI Generate that follow it."""
     encoder = group.add("AudioEncoderLoader", models=downloads(WAV2VEC2), audio_encoder_name=WAV2VEC2)
     layers = group.add("ModelPatchLoader", models=downloads(MULTITALK), name=MULTITALK)
     parts = {"audio": sound, "audio_encoder": encoder, "model_patch": layers}
-    return group.add("SVITalk", **parts, layout=layout, audio_cfg=5.0)
+    talk = group.add("SVITalk", **parts, layout=links["layout"], audio_cfg=5.0)
+    return {"control": talk, "num_clips": talk["num_clips"]}
+
+
+TALK = System(
+    name="SVI Talk (Wan 2.1)",
+    description="A person in an image speaks a sound file of any length: SVI-Talk on Wan 2.1.",
+    models=lambda graph: wan21_models(graph, "SVI-Talk LoRA", SVI_TALK),
+    sampling=steps_of("Talk"),
+    text=TALK_PROMPT,
+    negative=NEGATIVE_ENGLISH,
+    prefix="svi/talk",
+    note="talk",
+    files=(WAN21_I2V, SVI_TALK, MULTITALK, WAV2VEC2, CLIP_VISION, TEXT_ENCODER, VAE),
+    settings={"cfg": 2.0},
+    size=(640, 480),
+    condition=lambda graph, sound, links: _talk(graph.column(460).group("Speech", REFERENCE), sound, links),
+    source=("audio", "AUDIO", "LoadAudio", {"audio": SPEECH, "preview_height": 90}),
+    aliases=("talking head", "lip sync", "long video", "stable video infinity", "svi"),
+)

@@ -1,6 +1,10 @@
 """Workflows of SVI 2.0: on Wan 2.1, and on Wan 2.2 with the settings of the authors' ComfyUI workflow."""
 
-from dev.workflows.graph_layout import GraphLayout, Node
+from typing import Any
+
+from dev.workflows.five_nodes import System
+from dev.workflows.graph_layout import GraphLayout
+from dev.workflows.graph_nodes import Node
 from dev.workflows.parts import (
     FEW_STEPS_BOUNDARY,
     MODELS,
@@ -48,12 +52,17 @@ def loop_2_0_wan22(graph: GraphLayout) -> None:
     links |= {"vae": vae, "anchor": reference(middle, vae, 832, 480)}
     words = graph.column(460).group("3 - Prompts", PROMPTS)
     links |= prompt_texts(words, clip, paragraphs(STORY), NEGATIVE_CHINESE, heights=(290, 90))
-    steps = graph.column(460).group("4 - Sampling", SAMPLING)
-    links["sampler"] = steps.add("KSamplerSelect", sampler_name="euler")
-    sigmas = steps.add("SVIFewStepSigmas", steps_high_noise=3, steps_low_noise=3, shift=8.0, boundary=FEW_STEPS_BOUNDARY)
-    links["layout"] = svi_layout(steps, "2.0")
-    links |= {"sigmas": sigmas["sigmas"], "boundary": sigmas["boundary"], "num_clips": links["prompts"]["num_prompts"]}
+    links |= _few_steps(graph.column(460).group("4 - Sampling", SAMPLING), links["model"])
+    links["num_clips"] = links["prompts"]["num_prompts"]
     generate(graph.column(520).group("5 - Video", VIDEO), links, "svi/2.0", cfg=1.5)
+
+
+def _few_steps(group: Any, model: Node) -> dict[str, Any]:
+    """Add six distilled steps and the layout; return them as links of SVI Generate."""
+    sampler = group.add("KSamplerSelect", sampler_name="euler")
+    sigmas = group.add("SVIFewStepSigmas", steps_high_noise=3, steps_low_noise=3, shift=8.0, boundary=FEW_STEPS_BOUNDARY)
+    layout = svi_layout(group, "2.0")
+    return {"sampler": sampler, "sigmas": sigmas["sigmas"], "boundary": sigmas["boundary"], "layout": layout}
 
 
 def _experts(graph: GraphLayout) -> dict[str, Node]:
@@ -75,3 +84,17 @@ def _experts(graph: GraphLayout) -> dict[str, Node]:
     )
     stack = group.add("SVILoraStack", model=high, model_low_noise=low, loras=light)
     return {"model": stack["model"], "model_low_noise": stack["model_low_noise"]}
+
+
+VERSION_2 = System(
+    name="SVI 2.0 (Wan 2.2)",
+    description="A long video of one scene with much motion from one image, a prompt per clip: SVI 2.0 on Wan 2.2.",
+    models=_experts,
+    sampling=_few_steps,
+    text=paragraphs(STORY),
+    negative=NEGATIVE_CHINESE,
+    prefix="svi/2.0",
+    note="version_2",
+    files=(HIGH, LOW, SVI_2_HIGH, SVI_2_LOW, LIGHT_HIGH, LIGHT_LOW, TEXT_ENCODER, VAE),
+    settings={"cfg": 1.5},
+)

@@ -1,6 +1,10 @@
 """The loop on Wan 2.1 with one SVI LoRA: shared by the workflows of Film and 2.0."""
 
-from dev.workflows.graph_layout import GraphLayout, Node
+from collections.abc import Callable
+from typing import Any
+
+from dev.workflows.graph_layout import GraphLayout
+from dev.workflows.graph_nodes import Node
 from dev.workflows.parts import (
     MODELS,
     NOTES,
@@ -41,6 +45,11 @@ def wan21_loop(graph: GraphLayout, variant: str, lora: str, text: str, note_name
     links |= sampling(steps, links["model"], 50, variant) | {"num_clips": links["prompts"]["num_prompts"]}
     steps.add("PreviewAny", title="What the authors use with it", preview_height=240, source=links["layout"]["settings"])
     generate(graph.column(520).group("5 - Video", VIDEO), links, prefix, cfg=5.0)
+
+
+def steps_of(variant: str) -> Callable[[Any, Node], dict[str, Any]]:
+    """Return what adds 50 steps of euler and the layout of `variant`."""
+    return lambda group, model: sampling(group, model, 50, variant)
 
 
 def wan21_models(graph: GraphLayout, title: str, lora: str) -> dict[str, Node]:

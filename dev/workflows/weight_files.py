@@ -47,6 +47,28 @@ URLS = {  # file name: (folder below models/, address)
     VAE: ("vae", f"{WAN21}/vae/{VAE}"),
 }
 
+GIGABYTES = {  # of the downloads; the authors publish their LoRAs with 16 or 32 bits a number
+    HIGH: 14.3,
+    LOW: 14.3,
+    SVI_HIGH: 1.2,
+    SVI_LOW: 1.2,
+    LIGHT_HIGH: 1.2,
+    LIGHT_LOW: 1.2,
+    WAN21_I2V: 32.8,
+    SVI_FILM: 2.5,
+    SVI_2_WAN21: 2.5,
+    SVI_2_HIGH: 2.5,
+    SVI_2_LOW: 2.5,
+    SVI_SHOT: 1.2,
+    SVI_DANCE: 2.5,
+    SVI_TALK: 2.5,
+    MULTITALK: 10.0,
+    WAV2VEC2: 0.2,
+    CLIP_VISION: 1.3,
+    TEXT_ENCODER: 6.7,
+    VAE: 0.3,
+}
+
 
 def downloads(*names: str) -> list[dict[str, str]]:
     """Return the download list of these weight files for the front end."""
@@ -54,11 +76,11 @@ def downloads(*names: str) -> list[dict[str, str]]:
 
 
 def weight_files(*names: str) -> str:
-    """Return the links to weight files, by folder, in Markdown."""
+    """Return the links to weight files and their sizes, by folder, in Markdown."""
     folders = dict.fromkeys(URLS[name][0] for name in names)
-    parts = []
+    parts = [f"About {sum(GIGABYTES[name] for name in names):.0f} GB in all. The page offers to download what is missing."]
     for folder in folders:
-        links = [f"- [{name}]({URLS[name][1]})" for name in names if URLS[name][0] == folder]
+        links = [f"- [{name}]({URLS[name][1]}), {GIGABYTES[name]:g} GB" for name in names if URLS[name][0] == folder]
         parts.append("\n".join([f"**ComfyUI/models/{folder}**", "", *links]))
     parts.append(f"The authors' own SVI LoRAs: [vita-video-gen/svi-model]({SVI_AUTHORS}). SVI LoRA Stack reads both kinds.")
     return "\n\n".join(parts)

@@ -8,10 +8,12 @@ from ...svi_core.schedule.spec import MAX_SEED
 SUMMARY_KEY = "svi_summary"  # of a node's output for the front end: web/js/node_text.js shows it on the node
 
 
-def svi_schema(node_id: str, display_name: str, description: str, search_aliases: list[str], **parts) -> io.Schema:
-    """Return the schema of a node in our category; `parts` are its inputs, outputs and flags."""
+def svi_schema(
+    node_id: str, display_name: str, description: str, search_aliases: list[str], category: str, **parts
+) -> io.Schema:
+    """Return the schema of a node in our part of the menu; `parts` are its inputs, outputs and flags."""
     aliases = ["stable video infinity", *search_aliases]
-    return io.Schema(node_id, display_name, "SVI", description=description, search_aliases=aliases, **parts)
+    return io.Schema(node_id, display_name, f"SVI/{category}", description=description, search_aliases=aliases, **parts)
 
 
 def num_frames_input() -> io.Input:

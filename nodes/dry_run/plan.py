@@ -26,6 +26,7 @@ class SVIPlan(io.ComfyNode):
             display_name="SVI Plan",
             description="A dry run: shows clips, frames, stored clips, time, memory, disk space and warnings before any model "
             "loads. Put it between SVI Generate and Save Video.",
+            category="generate",
             search_aliases=["dry run", "estimate", "preview", "how long"],
             inputs=[
                 io.Video.Input("video", lazy=True, tooltip="From SVI Generate, which only runs when plan_only is off."),

@@ -16,6 +16,7 @@ from playwright.sync_api import Browser, Page, Request, Route
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from comfyui.server import PACK_NAME
+from tests.e2e import shipped
 
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 CHROMIUM_ARGUMENTS = [
@@ -44,14 +45,14 @@ CROWDING = """() => {  // a node that shows a video asks for more width than it 
     const nodes = app.graph._nodes.map(node => ({
         name: `${node.type} ${node.id}`, box: [...node.getBounding()], size: [...node.size], least: [...node.computeSize()],
         asksForWidth: asksForWidth(node)}));
-    const groups = app.graph._groups.map(group => [...group._bounding]);
+    const groups = app.graph._groups.map(group => [...group._bounding]);  // a graph of five nodes has none
     const meet = (a, b) => a[0] < b[0] + b[2] && b[0] < a[0] + a[2] && a[1] < b[1] + b[3] && b[1] < a[1] + a[3];
     const inside = (a, b) => a[0] >= b[0] && a[1] >= b[1] && a[0] + a[2] <= b[0] + b[2] && a[1] + a[3] <= b[1] + b[3];
     return {
         overlapping: nodes.flatMap((a, i) => nodes.slice(i + 1).filter(b => meet(a.box, b.box)).map(b => [a.name, b.name])),
         too_small: nodes.filter(n => n.asksForWidth && n.size[0] + 1 < n.least[0] || n.size[1] + 1 < n.least[1])
             .map(n => n.name),
-        outside: nodes.filter(n => !groups.some(group => inside(n.box, group))).map(n => n.name),
+        outside: nodes.filter(n => groups.length && !groups.some(group => inside(n.box, group))).map(n => n.name),
         groups: groups.flatMap((a, i) => groups.slice(i + 1).filter(b => meet(a, b))),
     };
 }"""
@@ -96,7 +97,11 @@ class FrontEnd:
         self._until(lambda: box.fill(text), lambda: self._appears(exactly))
 
     def open_template(self, name: str) -> None:
-        """Open a workflow from the template browser."""
+        """Open a workflow from the template browser, or the demo's, which is no template, from its file."""
+        if name == shipped.DEMO:
+            self.page.evaluate("workflow => app.loadGraphData(workflow)", shipped.read(name))
+            self.page.wait_for_function("app.graph._nodes.length > 0")
+            return
         dialog = self.page.get_by_role("dialog")
         card = dialog.get_by_test_id(f"template-workflow-{name}")
         button = self.page.get_by_role("button", name="Templates").first
@@ -118,12 +123,41 @@ class FrontEnd:
                 widget.value = values[widget.name]; widget.callback?.(widget.value) }))"""
         self.page.evaluate(script, [node_type, values])
 
+    def set_folded_widget(self, name: str, value: Any) -> None:
+        """Set a widget of the subgraph on the page, as typing into it does."""
+        script = """([name, value]) => {
+            const widget = app.graph._nodes.find(node => node.isSubgraphNode?.()).widgets.find(one => one.name === name);
+            widget.value = value; widget.callback?.(value) }"""
+        self.page.evaluate(script, [name, value])
+
     def api_graph(self) -> dict[str, Any]:
         """Return the graph in API format, as the front end would queue it."""
         return self.page.evaluate("async () => (await app.graphToPrompt()).output")
 
     def node_types(self) -> list[str]:
         return self.page.evaluate("() => app.graph._nodes.map(node => node.type)")
+
+    def zoom(self) -> float:
+        """Return how large the page shows the graph; 1 is full size."""
+        return self.page.evaluate("app.canvas.ds.scale")
+
+    def enter_app_mode(self) -> None:
+        """Show the form and the player in place of the graph."""
+        form = self.page.get_by_test_id("linear-widgets")
+        self._until(lambda: form.is_visible() or self.command("Comfy.ToggleLinear"), lambda: self._appears(form))
+
+    def leave_app_mode(self) -> None:
+        """Show the graph again."""
+        form = self.page.get_by_test_id("linear-widgets")
+        self.command("Comfy.ToggleLinear")
+        form.wait_for(state="hidden")
+
+    def place_found(self, name: str) -> None:
+        """Add the node called `name` from the results of a search to the graph."""
+        result = self.page.get_by_test_id("result-item").filter(has=self.page.get_by_text(name, exact=True)).first
+        self._until_clicked(result, lambda: self._becomes("!document.querySelector('[data-testid=result-item]')"))
+        placed = "app.graph._nodes.length === 1"
+        self._until(lambda: self.page.mouse.click(700, 300), lambda: self._becomes(placed))
 
     def missing_node_types(self) -> list[str]:
         """Return the types in the graph that no installed pack has."""
@@ -149,6 +183,10 @@ class FrontEnd:
     def fit_view(self) -> None:
         """Bring the whole graph into view and wait until the movement has ended."""
         self.command("Comfy.Canvas.FitView")
+        self.settle()
+
+    def settle(self) -> None:
+        """Wait until the view no longer moves."""
         view = "() => [app.canvas.ds.scale, ...app.canvas.ds.offset].join()"
         before = None
         while (after := self.page.evaluate(view)) != before:

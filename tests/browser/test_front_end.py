@@ -26,7 +26,10 @@ def test_the_node_search_finds_every_node(front_end, object_info, tmp_path):
     for node_id, entry in object_info.items():
         if node_id.startswith("SVI"):
             front_end.find_node(entry["display_name"], entry["display_name"])
-    front_end.find_node("long video", "SVI Generate")
+    for words in ("long video", "infinite", "storyboard", "timeline"):
+        front_end.find_node(words, "SVI Generate")
+    for words in ("storyboard", "timeline", "prompt schedule"):
+        front_end.find_node(words, "SVI Prompt Stream")
     front_end.page.screenshot(path=tmp_path / "search.png")
 
 
@@ -47,6 +50,45 @@ def test_a_workflow_opens_from_the_template_browser(front_end, object_info, rend
     assert graph == shipped.with_plain_names(shipped.to_api(workflow, object_info))
     if name == shipped.DEMO:
         assert graph == shipped.with_plain_names(json.loads(shipped.DEMO_API_FILE.read_text(encoding="utf-8")))
+
+
+@CLASSIC_FIRST
+@pytest.mark.parametrize("name", shipped.FIVE_NODES)
+def test_a_template_of_five_nodes_is_legible_and_has_a_form(front_end, renderer, name, tmp_path):
+    """On a screen of 1440 x 900, as it opens; then in app mode."""
+    front_end.page.set_viewport_size({"width": 1440, "height": 900})
+    front_end.open_template(name)
+    front_end.settle()
+    front_end.page.screenshot(path=tmp_path / f"{name}.png")
+    kinds = [kind for kind in front_end.node_types() if kind != "MarkdownNote"]
+    assert len(kinds) == 5 + ("Talk" in name or "Dance" in name)  # a sound or a pose video is one more
+    assert front_end.zoom() >= 0.6
+    front_end.set_folded_widget("seed", 7)
+    graph = front_end.api_graph()
+    assert [graph[key]["inputs"]["seed"] for key in shipped.nodes_of(graph, "SVIGenerate")] == [7]
+    front_end.enter_app_mode()
+    form = front_end.page.get_by_test_id("linear-widgets")
+    front_end.page.screenshot(path=tmp_path / f"{name} app.png")
+    for field in ("image", "text", "seed", "width", "height"):
+        form.get_by_text(field, exact=True).first.wait_for()
+    assert "could not be found" not in form.inner_text()
+    front_end.leave_app_mode()
+
+
+@ONCE
+@pytest.mark.parametrize("name", shipped.BLUEPRINTS)
+def test_a_blueprint_is_found_and_can_be_added(front_end, object_info, name, tmp_path):
+    front_end.find_node(name, name)
+    front_end.place_found(name)
+    front_end.screenshot(tmp_path / f"{name}.png")
+    graph = front_end.api_graph()
+    assert not [key for node in graph.values() for key in node["inputs"] if key.startswith("UNKNOWN")]
+    expected = shipped.to_api(shipped.read(name), object_info)
+    assert sorted(node["class_type"] for node in graph.values()) == sorted(node["class_type"] for node in expected.values())
+    (generate,) = shipped.nodes_of(graph, "SVIGenerate")
+    (wanted,) = shipped.nodes_of(expected, "SVIGenerate")
+    assert graph[generate]["inputs"].keys() == expected[wanted]["inputs"].keys()
+    assert graph[generate]["inputs"]["seed"] == 42
 
 
 @ONCE

@@ -16,8 +16,13 @@ Graph = dict[str, Any]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "workflows"
-NAMES = sorted(path.stem for path in FOLDER.glob("*.json"))
+TEMPLATES = sorted(path.stem for path in FOLDER.glob("*.json"))
+BLUEPRINT_FOLDER = REPOSITORY / "subgraphs"
+BLUEPRINTS = sorted(path.stem for path in BLUEPRINT_FOLDER.glob("*.json"))
 DEMO = "svi_tiny_demo"
+NAMES = [*TEMPLATES, DEMO]
+FIRST = "1 Long video from one image"
+FIVE_NODES = [FIRST, *(name for name in TEMPLATES if name.startswith("SVI "))]
 DEMO_API_FILE = REPOSITORY / "demo" / "demo_workflow_api.json"
 SMALL = {  # node type: {input: value}, the only values that the tests change
     "SVIAnchorEncode": {"width": 64, "height": 64},
@@ -28,20 +33,34 @@ SMALL = {  # node type: {input: value}, the only values that the tests change
     "SVIFewStepSigmas": {"steps_high_noise": 1, "steps_low_noise": 1},
 }
 NUM_FRAMES = {  # of the made-small workflows
-    "svi_2.0_pro_wan2.2_loop": 3 * 8 + 5,
-    "svi_2.0_pro_wan2.2_unrolled": 2 * 8 + 5,
-    "svi_2.0_pro_wan2.2_long_story": 3 * 8 + 5 + 5 * 8 + 5 + 16,  # a scene of three clips, one of five, a held frame
-    "svi_2.0_pro_wan2.2_extend": 24 + 2 * 8,
-    "svi_2.0_pro_wan2.2_reroll": 3 * 8 + 5,
-    "svi_2.0_pro_wan2.2_story": 3 * 8 + 5,
-    "svi_2.0_pro_wan2.2_processed": 3 * 8 + 5,
-    "svi_2.0_wan2.2_loop": 3 * 12 + 1,
-    "svi_2.0_wan2.1_loop": 3 * 8 + 5,
-    "svi_shot_wan2.1_loop": 3 * 12 + 1,
-    "svi_film_wan2.1_loop": 4 * 8 + 5,
-    "svi_dance_wan2.1_loop": 20,  # as many as there are poses: two clips, the second one cut
-    "svi_talk_wan2.1_loop": 3 * 12 + 1,  # 1.2 s of sound are 30 frames, which three clips of 13 cover
+    "1 Long video from one image": 3 * 8 + 5,
+    "2 Long story with cuts": 3 * 8 + 5 + 5 * 8 + 5 + 16,  # a scene of three clips, one of five, a held frame
+    "3 Story from a subject": 3 * 8 + 5,
+    "4 Continue a video": 24 + 2 * 8,
+    "5 Redo one clip": 3 * 8 + 5,
+    "6 Upscale each clip": 3 * 8 + 5,
+    "SVI 2.0 - one scene with much motion": 3 * 12 + 1,
+    "SVI Dance - follow a pose video": 20,  # as many as there are poses: two clips, the second one cut
+    "SVI Film - several scenes": 4 * 8 + 5,
+    "SVI Shot - one scene of any length": 3 * 12 + 1,
+    "SVI Talk - speak a sound file": 3 * 12 + 1,  # 1.2 s of sound are 30 frames, which three clips of 13 cover
+    "Unfolded 2.0 Pro": 3 * 8 + 5,
+    "Unfolded 2.0 on Wan 2.1": 3 * 8 + 5,
+    "Unfolded 2.0 on Wan 2.2": 3 * 12 + 1,
+    "Unfolded Dance": 20,
+    "Unfolded Film": 4 * 8 + 5,
+    "Unfolded Shot": 3 * 12 + 1,
+    "Unfolded Talk": 3 * 12 + 1,
+    "Unrolled into stock samplers": 2 * 8 + 5,
     "svi_tiny_demo": 3 * 8 + 5,
+}
+UNFOLDED = {  # five-node template: the same with every node on the page
+    "1 Long video from one image": "Unfolded 2.0 Pro",
+    "SVI 2.0 - one scene with much motion": "Unfolded 2.0 on Wan 2.2",
+    "SVI Dance - follow a pose video": "Unfolded Dance",
+    "SVI Film - several scenes": "Unfolded Film",
+    "SVI Shot - one scene of any length": "Unfolded Shot",
+    "SVI Talk - speak a sound file": "Unfolded Talk",
 }
 STAND_INS = {  # what stands in for the demo's own models while one of them is absent
     "tiny_wan22_i2v_high.safetensors": "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors",
@@ -53,8 +72,45 @@ IMAGES = ("example.png", "boat.png")  # that the workflows load
 
 
 def read(name: str) -> dict[str, Any]:
-    """Return the workflow `name` as the front end saves it."""
-    return json.loads((FOLDER / f"{name}.json").read_text(encoding="utf-8"))
+    """Return the workflow or blueprint `name` as the front end saves it."""
+    if name == DEMO:
+        folder = DEMO_API_FILE.parent  # beside its models: it is no template
+    else:
+        folder = BLUEPRINT_FOLDER if name in BLUEPRINTS else FOLDER
+    return json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def all_nodes(workflow: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return the nodes of a workflow, those of its subgraphs among them, without the nodes that stand for a subgraph."""
+    folded = workflow.get("definitions", {}).get("subgraphs", [])
+    nodes = [node for graph in (workflow, *folded) for node in graph["nodes"]]
+    return [node for node in nodes if node["type"] not in {graph["id"] for graph in folded}]
+
+
+LOADERS = {"image": ("LoadImage", ["example.png", "image"]), "audio": ("LoadAudio", ["speech.wav", "audio"])}
+LOADERS["poses"] = ("LoadVideo", ["pose.mp4", "image"])
+
+
+def with_ends(blueprint: dict[str, Any]) -> dict[str, Any]:
+    """Return a blueprint with a loader linked to each of its sockets, and a node that saves its video."""
+    workflow = copy.deepcopy(blueprint)
+    (folded,) = workflow["nodes"]
+
+    def link(source: int, target: int, index: int, kind: str) -> int:
+        workflow["links"].append([len(workflow["links"]) + 1, source, 0, target, index, kind])
+        return len(workflow["links"])
+
+    for index, slot in enumerate(folded["inputs"]):
+        if "widget" not in slot:
+            kind, values = LOADERS[slot["name"]]
+            node = {"id": len(workflow["nodes"]) + 1, "type": kind, "mode": 0, "inputs": [], "widgets_values": values}
+            slot["link"] = link(node["id"], folded["id"], index, slot["type"])
+            workflow["nodes"].append({**node, "outputs": [{"name": "", "type": slot["type"], "links": [slot["link"]]}]})
+    save = {"id": 50, "type": "SaveVideo", "mode": 0, "outputs": [], "widgets_values": ["blueprint", "auto", "auto"]}
+    video = link(folded["id"], 50, 0, "VIDEO")
+    workflow["nodes"].append({**save, "inputs": [{"name": "video", "type": "VIDEO", "link": video}]})
+    folded["outputs"][0]["links"] = [video]
+    return workflow
 
 
 def to_api(workflow: dict[str, Any], object_info: dict[str, Any]) -> Graph:

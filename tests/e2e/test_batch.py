@@ -120,7 +120,7 @@ def test_a_server_of_its_own_and_a_broken_row_image_and_lora(environment, tiny_m
     ]
     (tmp_path / "stories.jsonl").write_text("\n".join(json.dumps(row | small) for row in rows))
     line = command(tmp_path / "stories.jsonl", "--output", tmp_path / "videos", "--models", tiny_models)
-    line += ["--workflow", str(REPOSITORY / "workflows" / "svi_2.0_pro_wan2.2_loop.json")]
+    line += ["--workflow", str(REPOSITORY / "workflows" / "Unfolded 2.0 Pro.json")]
     done = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, env={**os.environ, "NO_COLOR": "1"})
     assert done.returncode == 1, done.stderr
     missing = (tmp_path / "videos" / "problems.txt").read_text().splitlines()

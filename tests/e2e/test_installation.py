@@ -11,6 +11,7 @@ from comfyui.environment import process_variables
 from comfyui.server import PACK_NAME, PACK_NODES, ComfyServer
 from dev.archive import build_archive
 from tests.conftest import draw_reference
+from tests.e2e import shipped
 from tests.e2e.graphs import loop_graph
 
 pytestmark = pytest.mark.e2e
@@ -43,7 +44,9 @@ def test_all_nodes_are_there_with_their_help_pages_workflows_and_texts(installed
         with urllib.request.urlopen(f"{installed.url}/extensions/{NAME}/docs/{name}.md") as page:
             assert page.read().startswith(f"# {nodes[name]['display_name']}".encode())
     workflows = installed.get_json("/workflow_templates")[NAME]
-    assert "svi_2.0_pro_wan2.2_loop" in workflows and "svi_tiny_demo" not in workflows
+    assert sorted(workflows) == shipped.TEMPLATES
+    blueprints = [entry for entry in installed.get_json("/global_subgraphs").values() if NAME in entry["info"]["node_pack"]]
+    assert sorted(entry["name"] for entry in blueprints) == shipped.BLUEPRINTS
     assert nodes.keys() <= installed.get_json("/i18n")["en"]["nodeDefs"].keys()
 
 

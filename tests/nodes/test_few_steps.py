@@ -43,9 +43,20 @@ def test_experts_switch_where_the_authors_do_except_with_few_steps(pack):
     assert (default_of("SVIGenerate"), default_of("SVIFewStepSigmas")) == (0.875, 0.9)
 
 
-@pytest.mark.parametrize("name", ["2.0_pro_wan2.2_loop", "2.0_pro_wan2.2_long_story", "2.0_pro_wan2.2_extend", "tiny_demo"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "workflows/1 Long video from one image",
+        "workflows/2 Long story with cuts",
+        "workflows/4 Continue a video",
+        "workflows/Unfolded 2.0 Pro",
+        "demo/svi_tiny_demo",
+    ],
+)
 def test_distilled_workflows_and_the_demo_keep_their_boundary(name):
-    nodes = json.loads((ROOT / "workflows" / f"svi_{name}.json").read_text(encoding="utf-8"))["nodes"]
+    workflow = json.loads((ROOT / f"{name}.json").read_text(encoding="utf-8"))
+    graphs = [workflow, *workflow.get("definitions", {}).get("subgraphs", [])]
+    nodes = [item for graph in graphs for item in graph["nodes"]]
     values = next(item["widgets_values"] for item in nodes if item["type"] == "SVIGenerate")
     assert 0.9 in values and 0.875 not in values
 

@@ -42,12 +42,21 @@ NODE_IDS = {
 }
 
 
+CATEGORIES = {f"SVI/{name}" for name in ("generate", "prompts", "conditioning", "models", "video", "look", "loop")}
+
+
 @pytest.fixture(scope="module")
 def node_classes(pack):
     async def listed():
         return await (await pack.comfy_entrypoint()).get_node_list()
 
     return {node.define_schema().node_id: node for node in asyncio.run(listed())}
+
+
+@pytest.mark.parametrize("words", ["storyboard", "timeline", "prompt schedule", "infinite", "long video"])
+def test_what_people_search_for_is_an_alias(node_classes, words):
+    found = {name for name, node in node_classes.items() if words in node.define_schema().search_aliases}
+    assert found & {"SVIGenerate", "SVIPromptStream"}
 
 
 def test_node_ids_are_a_contract(node_classes):
@@ -80,7 +89,7 @@ def test_schema_and_execute_agree(node_classes, node_id):
     node = node_classes[node_id]
     schema = node.define_schema()
     assert {entry.id for entry in schema.inputs} == read_names(node)
-    assert schema.display_name.startswith("SVI ") and schema.category == "SVI" and schema.description
+    assert schema.display_name.startswith("SVI ") and schema.category in CATEGORIES and schema.description
     schema.validate()
 
 
