@@ -11,6 +11,7 @@ from ...svi_core.clips.continuation import VideoStart
 from ...svi_core.clips.video_settings import VideoSettings
 from ...svi_core.dry_run.requested_run import RequestedRun
 from ...svi_core.schedule.spec import Schedule
+from ...svi_core.store.takes import PinnedTakes
 from ...svi_core.systems.layouts import Layout
 from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
@@ -77,6 +78,11 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         start.require_clip_size(*size)
     is_seed_known = seed is not None and (is_start_known or plan.seed_mode is SeedMode.FIXED)
     first_key = plan.first_key if is_seed_known and is_start_known else None
+    folder = reader.known(
+        loop, SVIGenerate, lambda filename_prefix: run_path(filename_prefix, reader.graph, loop, size, first_key)
+    )
+    if folder is not None:
+        plan = replace(plan, takes=PinnedTakes(folder, size and (size[1] // 8, size[0] // 8)))
     return RequestedRun(
         plan=plan,
         num_listed=len(schedule),
@@ -91,9 +97,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         num_extra_passes=sum(control.num_extra_passes for control in controls),
         num_steps=read_num_steps(reader, loop),
         size=size,
-        folder=reader.known(
-            loop, SVIGenerate, lambda filename_prefix: run_path(filename_prefix, reader.graph, loop, size, first_key)
-        ),
+        folder=folder,
         experts=experts,
         files=files,
         anchors=tuple(_anchor_names(reader, loop)),

@@ -34,6 +34,8 @@ class ClipRecord:
         plan_key: as :attr:`key`, but computed from the graph alone (see ClipPlan.plan_key), without a model.
         measures: "sample_seconds", "decode_seconds", "peak_bytes" of GPU memory, and what these depend on: "num_steps",
             "num_passes" of the model per step, "num_slots", "latent_height", "latent_width".
+        options: in schedule syntax, without the seed; None in records of earlier versions.
+        parent: key of the clip or the video that it continues, "" for none; None in records of earlier versions.
     """
 
     key: str
@@ -43,6 +45,8 @@ class ClipRecord:
     segments: dict[str, dict[str, Any]]
     plan_key: str = ""
     measures: dict[str, float] = field(default_factory=dict)
+    options: str | None = None
+    parent: str | None = None
 
 
 @dataclass(frozen=True)
@@ -222,15 +226,25 @@ def read_latent(path: Path, key: str) -> torch.Tensor:
 def read_records(run_folder: Path) -> list[ClipRecord]:
     """Return the records of the stored clips of a run, in the video's order.
 
-    Takes no lock and changes nothing, so a run may be active meanwhile; damaged records are left out.
+    Takes no lock, so a run may be active meanwhile; damaged records are left out.
     """
-    records: list[ClipRecord] = []
-    for path in (run_folder / "clips").glob("*.safetensors"):
-        try:
-            records.append(read_record(path.with_suffix(".json")))
-        except (OSError, ValueError):
-            continue
-    return sorted(records, key=lambda record: (record.index, record.key))
+    paths = (run_folder / "clips").glob("*.safetensors")
+    found = (read_record_if_unchanged(path.with_suffix(".json")) for path in paths)
+    return sorted(filter(None, found), key=lambda record: (record.index, record.key))
+
+
+def read_record_if_unchanged(path: Path) -> ClipRecord | None:
+    """Return the record in `path`, parsed once until the file changes; None for none that can be trusted."""
+    try:
+        status = path.stat()
+        return _parsed_record(path, status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError):
+        return None
+
+
+@functools.lru_cache(maxsize=16_384)  # a storyboard asks for all of them again and again
+def _parsed_record(path: Path, _size: int, _changed: int) -> ClipRecord:
+    return read_record(path)
 
 
 def read_record(path: Path) -> ClipRecord:

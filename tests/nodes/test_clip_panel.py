@@ -296,7 +296,7 @@ def test_reroll_gives_the_text_with_a_new_seed_each_time(panel):
         ({"text": "[sed 7]\na"}, "line 1, column 2: option 'sed 7' is not known"),
         ({"split": "lines"}, "takes no options"),
         ({"split": "words" * 1000}, f"split is '{'words' * 16}': send one of paragraphs, lines, bars."),
-        ({"index": -1}, "clip_index is -1"),
+        ({"index": -1}, "clip is -1"),
         ({"index": 10**9}, "a run has at most 10000"),
         ({"index": True}, "index is 'True': send a value of type int"),
         ({"text": None}, "text is 'None'"),
