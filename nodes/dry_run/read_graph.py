@@ -42,12 +42,16 @@ def read_requested_run(prompt: dict, plan_id: str, plan_only: bool) -> Requested
     loops = [node for node in graph.upstream(link.node_id) if graph.class_of(node) == GENERATE] if link else []
     if not loops:
         raise ValueError("video does not come from SVI Generate: connect its video output, directly or through other nodes.")
-    run = _read_loop(GraphReader(graph), loops[0])
+    run = read_loop(GraphReader(graph), loops[0])
     return replace(run, remarks=(*_results_past(graph, loops[0], plan_id), *run.remarks)) if plan_only else run
 
 
-def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
-    """Return the run that the SVI Generate `loop` describes."""
+def read_loop(reader: GraphReader, loop: str) -> RequestedRun:
+    """Return the run that the SVI Generate `loop` describes.
+
+    Raises:
+        ValueError: see :func:`read_requested_run`.
+    """
     require_full_denoise(reader.graph, loop)
     schedule, until_stopped = read_schedule(reader, loop)
     output, asked_start = read_output(reader, loop), read_start(reader, loop)

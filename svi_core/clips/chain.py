@@ -143,7 +143,12 @@ def make_clip(
     key = chain_key(previous.key if previous else None, maker.determinants(request))
     plan_key = plan.plan_key(request, plan_key)
     options = format_options(replace(request.spec, seed=None, cut=request.spec.cut and request.index > 0, hold=0, seam=None))
-    facts = {"plan_key": plan_key, "options": options, "parent": previous.key if previous else ""}
+    facts = {
+        "plan_key": plan_key,
+        "options": options,
+        "parent": previous.key if previous else "",
+        "made": round(time.time(), 3),
+    }
     record = ClipRecord(key, request.index, request.spec.prompt, request.seed, {}, **facts)
     latent = store.load_latent(key)
     reused = latent is not None

@@ -282,6 +282,8 @@ def _written_anew(written: Written, cards: Sequence[Card]) -> str | None:
     if written.split is PromptSplit.BARS:
         return " | ".join(prompts)
     try:
-        return format_schedule(Schedule(tuple(Paragraph(replace(c.spec, prompt=p)) for c, p in zip(cards, prompts, strict=True))))
+        return format_schedule(
+            Schedule(tuple(Paragraph(replace(c.spec, prompt=p)) for c, p in zip(cards, prompts, strict=True)))
+        )
     except ValueError:
         return None

@@ -1,6 +1,7 @@
 """The takes of a run: every clip that its folder holds, and the one that a schedule pins by the beginning of its key."""
 
 import functools
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -102,6 +103,9 @@ def read_take(run_folder: Path, key: str) -> Take:
     return Take(key, num_slots, height, width, read_record_if_unchanged(path.with_suffix(".json")))
 
 
-def takes_of_clip(records: list[ClipRecord], index: int, used: str | None = None) -> list[ClipRecord]:
-    """Return the stored clips that were made for place `index` of the video, and the one that is `used` there now."""
-    return [record for record in records if record.index == index or record.key == used]
+def takes_by_index(records: Iterable[ClipRecord]) -> dict[int, list[ClipRecord]]:
+    """Return the stored clips made for each place of the video, in the order they were made."""
+    takes: dict[int, list[ClipRecord]] = {}
+    for record in sorted(records, key=lambda record: (record.made, record.key)):
+        takes.setdefault(record.index, []).append(record)
+    return takes

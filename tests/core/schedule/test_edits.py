@@ -47,7 +47,10 @@ def change(text, edit, clip, split=PromptSplit.PARAGRAPHS, is_new=False):
         (
             edits.set_prompt(1, "She leaves.\n\n  Now.  "),
             1,
-            ("She opens the window\n# not the door\nand looks out. The wind moves the curtain.", "# not the door\nShe leaves.\nNow."),
+            (
+                "She opens the window\n# not the door\nand looks out. The wind moves the curtain.",
+                "# not the door\nShe leaves.\nNow.",
+            ),
         ),
         (edits.duplicate(0), 0, ("kitchen.\n", "kitchen.\n\nA woman walks through a sunlit kitchen.\n")),
         (edits.delete(0), 0, ("A woman walks through a sunlit kitchen.\n\n", "")),
@@ -69,7 +72,9 @@ def test_only_what_an_edit_is_about_changes(edit, clip, changed):
     assert STORY.count(before) == 1
     expected = STORY.replace(before, after)
     if "x2]" in after:  # a paragraph of three clips that loses one is written for two
-        expected = expected.replace("[ cut ,anchor garden,  lora svi=0.8/1.0, x2]\n  The", "[cut, anchor garden, lora svi=0.8/1.0, x2]\nThe")
+        expected = expected.replace(
+            "[ cut ,anchor garden,  lora svi=0.8/1.0, x2]\n  The", "[cut, anchor garden, lora svi=0.8/1.0, x2]\nThe"
+        )
     assert change(STORY, edit, clip) == expected
 
 
@@ -141,7 +146,10 @@ def test_words_that_look_like_options_stay_words():
         (lambda: change("a", edits.reroll(0, -1), 0), "seed is '-1'"),
         (lambda: change("a\nb", edits.set_option(0, "cut", ""), 0, PromptSplit.LINES), "plain prompts, which takes no options"),
         (lambda: change("a", edits.set_prompt(0, "b | c"), 0, PromptSplit.BARS), "would be read as something else"),
-        (lambda: change("[x9999]\na", edits.insert(0, "b"), 0) and change("[x10000]\na", edits.insert(0, "b"), 0), "10001 clips"),
+        (
+            lambda: change("[x9999]\na", edits.insert(0, "b"), 0) and change("[x10000]\na", edits.insert(0, "b"), 0),
+            "10001 clips",
+        ),
     ],
 )
 def test_what_no_text_can_hold_is_refused(call, message):
@@ -169,13 +177,19 @@ OPTIONS = st.sampled_from(
     ("cut", "cfg 2.5", "seed 3", "hold 4", "anchor garden", "end b", "frames 9", "lora svi=1/0.5", "lora other=2",
      "seam linear", "take ab12cd34", "motion 5")
 )  # fmt: skip
-WORDS = st.sampled_from(("a cat", "She looks up.  Then down.", "[a red ball] rolls", "one, two", "x2 y", "a [ball]", "Regen fällt."))
+WORDS = st.sampled_from(
+    ("a cat", "She looks up.  Then down.", "[a red ball] rolls", "one, two", "x2 y", "a [ball]", "Regen fällt.")
+)
 
 
 @st.composite
 def paragraphs(draw):
     """One paragraph of any form: options above, before or behind, comments, several lines, repeated."""
-    options = list({option.split()[0] if "lora" not in option else option: option for option in draw(st.lists(OPTIONS, max_size=4))}.values())
+    options = list(
+        {
+            option.split()[0] if "lora" not in option else option: option for option in draw(st.lists(OPTIONS, max_size=4))
+        }.values()
+    )
     repeat = draw(st.sampled_from((1, 1, 1, 2, 3)))
     options += [f"x{repeat}"] if repeat > 1 else []
     comma = draw(st.sampled_from((", ", ",", " , ")))
@@ -218,7 +232,9 @@ def test_any_edit_of_any_text_gives_the_meant_clips_and_keeps_all_other_letters(
     specs = own_specs(before)
     clip = data.draw(st.integers(0, len(specs) - 1), "clip")
     spec, meant = specs[clip], list(specs)
-    kind = data.draw(st.sampled_from(("prompt", "option", "remove", "insert", "duplicate", "delete", "split", "move", "pin", "reroll")))
+    kind = data.draw(
+        st.sampled_from(("prompt", "option", "remove", "insert", "duplicate", "delete", "split", "move", "pin", "reroll"))
+    )
     touched = {clip}
     if kind == "prompt":
         prompt = data.draw(WORDS)
