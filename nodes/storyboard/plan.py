@@ -164,7 +164,6 @@ def _header(found: AskedRun, estimate: RunEstimate, files: RunFiles | None, coun
         "frame_rate": run.coding.frame_rate,
         "size": run.size and list(run.size),
         **{state.value: counts.get(state, 0) for state in CardState},
-        "failed": 0,
         "to_make": len(estimate.new_clips),
         "work_seconds": estimate.work_seconds,
         "work_source": estimate.time and estimate.time.source,
