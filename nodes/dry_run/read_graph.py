@@ -11,6 +11,7 @@ from ...svi_core.clips.continuation import VideoStart
 from ...svi_core.clips.video_settings import VideoSettings
 from ...svi_core.dry_run.requested_run import RequestedRun
 from ...svi_core.schedule.spec import Schedule
+from ...svi_core.store.takes import PinnedTakes
 from ...svi_core.systems.layouts import Layout
 from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
@@ -43,12 +44,25 @@ def read_requested_run(prompt: dict, plan_id: str, plan_only: bool) -> Requested
     loops = [node for node in graph.upstream(link.node_id) if graph.class_of(node) == GENERATE] if link else []
     if not loops:
         raise ValueError("video does not come from SVI Generate: connect its video output, directly or through other nodes.")
-    run = _read_loop(GraphReader(graph), loops[0])
+    run = read_loop(GraphReader(graph), loops[0])
     return replace(run, remarks=(*_results_past(graph, loops[0], plan_id), *run.remarks)) if plan_only else run
 
 
-def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
-    """Return the run that the SVI Generate `loop` describes."""
+def read_loop(reader: GraphReader, loop: str) -> RequestedRun:
+    """Return the run that the SVI Generate `loop` describes.
+
+    Raises:
+        ValueError: see :func:`read_requested_run`.
+    """
+    run = _read_run(reader, loop)
+    if run.folder is None:
+        return run
+    takes = PinnedTakes(run.folder, run.size and (run.size[1] // 8, run.size[0] // 8))
+    return replace(run, plan=replace(run.plan, takes=takes))
+
+
+def _read_run(reader: GraphReader, loop: str) -> RequestedRun:
+    """Return the run that the SVI Generate `loop` describes, with takes that are not looked up."""
     require_full_denoise(reader.graph, loop)
     schedule, until_stopped = read_schedule(reader, loop)
     output, asked_start = read_output(reader, loop), read_start(reader, loop)
