@@ -23,6 +23,7 @@ from .output import SVIOutput
 from .processed_frames import SVIClipFrames, SVIWriteFrames
 from .repeat_clips import SVIRepeatClips
 from .schedule import SVILiveSchedule, SVIPromptStream
+from .schedule_lint import serve_lint
 from .step_by_step import SVIBeginVideo, SVIFinishVideo, SVINextClip, SVIUnrollClips
 from .storyline import SVIStoryline
 from .talk import SVITalk
@@ -33,6 +34,7 @@ class StableVideoInfinity(ComfyExtension):
 
     async def on_load(self) -> None:
         serve_clips()
+        serve_lint()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

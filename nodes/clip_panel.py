@@ -28,6 +28,7 @@ from ..svi_core.schedule.prompt_lists import PromptSplit
 from ..svi_core.schedule.reroll import with_seed
 from ..svi_core.store.finished_clips import FinishedClip, note_finished, read_finished
 from ..svi_core.store.keep_marks import is_kept, kept_keys, require_clip_key, set_keep
+from .bridge.browsers import running_server, tell_pages
 
 _log = logging.getLogger(__name__)
 EVENT = "svi.clip"
@@ -50,22 +51,22 @@ def tell_browsers(video: GrowingVideo, node_id: str) -> Callable[[Clip], None]:
         except OSError as error:  # only the panel reads the list, so the run goes on
             _log.warning("SVI: cannot write the list of finished clips (%s).", error)
         run = _run_name(video.store.folder)
-        _send({"node": node_id, "run": run, **_described(finished, run, is_kept(video.store.folder, clip.key))})
+        tell_pages(EVENT, {"node": node_id, "run": run, **_described(finished, run, is_kept(video.store.folder, clip.key))})
 
     return tell
 
 
 def serve_clips() -> None:
     """Add the panel's routes to ComfyUI's server."""
-    if server := _server():
+    if server := running_server():
         add_clip_routes(server.routes)
 
 
 def add_clip_routes(routes: web.RouteTableDef) -> None:
     """Add the panel's routes to `routes`."""
-    routes.get("/svi/clips")(_answered(list_clips))
-    routes.post("/svi/keep")(_answered(keep_clip))
-    routes.post("/svi/reroll")(_answered(reroll_clip))
+    routes.get("/svi/clips")(answered(list_clips))
+    routes.post("/svi/keep")(answered(keep_clip))
+    routes.post("/svi/reroll")(answered(reroll_clip))
 
 
 def list_clips(asked: Asked) -> dict:
@@ -85,7 +86,7 @@ def keep_clip(asked: Asked) -> dict:
     Raises:
         ValueError: a bad name, or no such clip.
     """
-    key, keep = require_clip_key(asked.get("key")), _typed(asked, "keep", bool)
+    key, keep = require_clip_key(asked.get("key")), typed(asked, "keep", bool)
     set_keep(_asked_folder(asked), key, keep)
     return {"key": key, "kept": keep}
 
@@ -97,14 +98,14 @@ def reroll_clip(asked: Asked) -> dict:
         ValueError: a mistake in the text, or a text that cannot hold options.
     """
     seed = secrets.randbelow(_NEW_SEEDS)
-    split = _typed(asked, "split", str)
+    split = typed(asked, "split", str)
     if split not in list(PromptSplit):
         raise ValueError(f"split is {split[:80]!r}: send one of {', '.join(PromptSplit)}.")
-    text, index = _typed(asked, "text", str), _typed(asked, "index", int)
+    text, index = typed(asked, "text", str), typed(asked, "index", int)
     return {"text": with_seed(text, index, seed, PromptSplit(split)), "seed": seed}
 
 
-def _answered(answer: Callable[[Asked], dict]) -> Callable:
+def answered(answer: Callable[[Asked], dict]) -> Callable:
     """Return a request handler that runs `answer` in a thread, since it reads the disk."""
 
     async def handle(request: web.Request) -> web.Response:
@@ -139,7 +140,7 @@ async def _body_bytes(request: web.Request) -> bytes:
     return bytes(body)
 
 
-def _typed(asked: Asked, name: str, kind: type):
+def typed(asked: Asked, name: str, kind: type):
     """Return `asked[name]`, or raise ValueError if it is missing or not of type `kind`."""
     if type(asked.get(name)) is not kind:
         raise ValueError(f"{name} is {str(asked.get(name))[:80]!r}: send a value of type {kind.__name__}.")
@@ -147,7 +148,7 @@ def _typed(asked: Asked, name: str, kind: type):
 
 
 def _asked_folder(asked: Asked) -> Path:
-    return run_folder(Path(folder_paths.get_output_directory()), _typed(asked, "run", str))
+    return run_folder(Path(folder_paths.get_output_directory()), typed(asked, "run", str))
 
 
 def _run_name(folder: Path) -> str:
@@ -174,16 +175,3 @@ def _described(clip: FinishedClip, run: str, kept: bool) -> dict:
     facts = dict(vars(clip))
     file = {"filename": facts.pop("segment"), "subfolder": f"{run}/clips", "type": "output"}
     return {**facts, "kept": kept, "file": file}
-
-
-def _send(news: dict) -> None:
-    """Send `news` to every connected browser."""
-    if server := _server():
-        server.send_sync(EVENT, news)
-
-
-def _server():
-    """Return ComfyUI's running server, or None if there is none."""
-    from server import PromptServer  # imports ComfyUI's nodes.py, which only ComfyUI's own process can
-
-    return getattr(PromptServer, "instance", None)

@@ -1,6 +1,7 @@
 """The clip loop as one node: prompts in, one video out."""
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from ..svi_core.clips.growing_video import GrowingVideo, make_video
 from ..svi_core.clips.video_settings import VideoSettings
 from ..svi_core.files.output_folder import check_output_prefix, run_folder
 from ..svi_core.flow.flow_matching import BOUNDARY
+from ..svi_core.schedule.doubts import length_doubt
 from ..svi_core.schedule.spec import MAX_CLIPS
 from ..svi_core.store.run_store import RunStore
 from ..svi_core.store.space import within_budget
@@ -22,7 +24,8 @@ from ..svi_core.systems.layouts import LAYOUTS, Layout
 from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout
 from ..svi_core.video.seams import measured_seam
 from .bridge import latents, queued_graph
-from .bridge.clip_times import note_run
+from .bridge.browsers import inform, warn
+from .bridge.clip_times import earlier_seconds, note_run
 from .bridge.control import ControlType, earliest_end, frame_rate_of
 from .bridge.queued_graph import QueuedGraph, graph_hash
 from .bridge.run_path import run_path
@@ -76,9 +79,8 @@ class SVIGenerate(VideoNode):
 
     @classmethod
     def execute(cls, num_clips, prompts, **inputs) -> io.NodeOutput:
-        run = prepare_run(cls.hidden, MAX_CLIPS if prompts.until_stopped else num_clips, prompts, **inputs)
-        run.sampler.progress.restart(0 if prompts.until_stopped else num_clips)
-        with RunStore(run.folder) as store:
+        run = prepare_run(cls.hidden, _num_clips(num_clips, prompts), prompts, **inputs)
+        with run.told(cls.hidden, prompts.until_stopped), RunStore(run.folder) as store:
             video = GrowingVideo(store, run.settings)
             tell = tell_browsers(video, cls.hidden.unique_id)
             with within_budget(run.folder, run.budget_bytes, video.clips, video.segments):
@@ -99,9 +101,15 @@ class PreparedRun:
     budget_bytes: int
     start: Predecessor | None
 
+    def told(self, hidden, until_stopped: bool) -> AbstractContextManager[None]:
+        """Show the run's progress on the node while the block runs."""
+        first = self.plan.request_for(0, self.plan.schedule.snapshot().at(0))
+        num_clips = 0 if until_stopped else self.plan.num_clips
+        return self.sampler.progress.told(num_clips, hidden.unique_id, earlier_seconds(hidden, self.sampler.work(first)))
+
     def end_clip(self, clip: Clip) -> None:
-        """Move the progress bar to the end of `clip`."""
-        self.sampler.progress.end_clip(clip.request.index)
+        """Show that `clip` is done."""
+        self.sampler.progress.end_clip(clip.reused)
 
 
 def prepare_run(
@@ -155,6 +163,22 @@ def prepare_run(
     shown = (output.colour_strength, sampler.anchor_frame, sound, output.mark_of_frames)
     settings = VideoSettings(coding, metadata, continue_from, max_frames, *shown)
     return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
+
+
+def num_clips_of(num_clips: int, num_listed: int) -> int:
+    """Return how many clips a run makes: `num_clips`, or if that is 0 as many as its schedule lists."""
+    return num_clips or num_listed
+
+
+def _num_clips(num_clips: int, prompts: EncodedPrompts) -> int:
+    """Return how many clips a run makes, and say in log and page where the schedule has another number."""
+    if prompts.until_stopped:
+        return MAX_CLIPS
+    num_listed = len(prompts.schedule.snapshot())
+    num_clips = num_clips_of(num_clips, num_listed)
+    if doubt := length_doubt(num_clips, num_listed):
+        (warn if num_clips < num_listed else inform)("SVI Generate", doubt)
+    return num_clips
 
 
 _made_files: set[Path] = set()  # results of this process; ComfyUI may cache one that is gone
@@ -235,10 +259,10 @@ def run_inputs() -> list[io.Input]:
 
 def _with_num_clips(inputs: list[io.Input]) -> list[io.Input]:
     """Return `inputs` with num_clips as the first widget."""
-    tooltip = "Number of clips. With 2.0 Pro each adds 76 frames (4.75 s)."
+    tooltip = "Number of clips; 0: one per prompt. With 2.0 Pro each adds 76 frames (4.75 s)."
     first_widget = next(index for index, entry in enumerate(inputs) if isinstance(entry, io.WidgetInput))
     return [
         *inputs[:first_widget],
-        io.Int.Input("num_clips", default=3, min=1, max=MAX_CLIPS, tooltip=tooltip),
+        io.Int.Input("num_clips", default=0, min=0, max=MAX_CLIPS, tooltip=tooltip),
         *inputs[first_widget:],
     ]

@@ -133,22 +133,34 @@ class GrowingVideo:
                 self.last = last
             raise
 
-    def add_rest(self) -> None:
-        """Add the frames of the last clip that the next clip was expected to show, since no other clip follows."""
+    def add_rest(self, may_decode: bool = True) -> None:
+        """Add the frames of the last clip that the next clip was expected to show, since no other clip follows.
+
+        Args:
+            may_decode: else frames that are no longer in memory are left out.
+        """
         self.wait()
         if self.last is None or self.is_full or not has_rest(self.clips[-1], self.last):
             return
         rest = self._limited(Showing(range(self.last.stop, self.last.clip.request.layout.num_frames)))
-        _, writer = self._start_segment(DecodedClip(self.last.clip), rest, self.last.begin, lambda: None)
+        decoded = DecodedClip(self.last.clip) if may_decode else self._kept_end(self.last.clip, rest)
+        if decoded is None:
+            return
+        _, writer = self._start_segment(decoded, rest, self.last.begin, lambda: None)
         writer.end()
         self.wait()
         shown = self.clips[-1].num_frames + rest.num_frames
         self.clips[-1] = replace(self.clips[-1], num_frames=shown, whole_end=rest.is_end)
 
-    def end_early(self) -> None:
-        """End the video of a failed or interrupted run with its whole last clip; log errors, since the run failed already."""
+    def end_early(self, at_once: bool = False) -> None:
+        """End the video of a failed or cancelled run with its whole last clip; log errors, since the run ended already.
+
+        Args:
+            at_once: decode nothing, since the user waits; the next run finds the latent of a clip that was being decoded.
+        """
         add_again, self._add_again = self._add_again, None
-        for step in (add_again, self.add_rest, self.wait):
+        steps = (lambda: self.add_rest(may_decode=False),) if at_once else (add_again, self.add_rest)
+        for step in (*steps, self.wait):
             try:
                 if step is not None:
                     step()
@@ -173,6 +185,14 @@ class GrowingVideo:
         except OSError as error:
             _log.warning("SVI: the growing video could not be refreshed (%s); its clips are safe.", error)
         self.join_seconds += time.monotonic() - began
+
+    def _kept_end(self, clip: Clip, showing: Showing) -> DecodedClip | None:
+        """Return `clip` with the end that `showing` selects from memory, or None if it must be decoded."""
+        num_frames = clip.request.layout.num_frames
+        is_kept = clip.last_frames is not None and len(clip.last_frames) >= num_frames - showing.frames.start
+        if not is_kept or self.settings.colour_strength:  # colours are matched over the whole clip
+            return None
+        return DecodedClip(clip.with_end_only())
 
     def _limited(self, showing: Showing) -> Showing:
         """Return `showing` without frames beyond the final length of the video."""
@@ -250,8 +270,8 @@ def make_video(
             if video.is_full or following is None:
                 break
             request = following
-    except BaseException:
-        video.end_early()
+    except BaseException as error:
+        video.end_early(at_once=not isinstance(error, Exception))  # as ComfyUI's Cancel and KeyboardInterrupt are
         raise
     return video.finish(), clip.latent
 

@@ -45,7 +45,8 @@ def news(panel, monkeypatch):
     """What was sent to the browsers."""
     sent = []
     server = SimpleNamespace(send_sync=lambda event, data: sent.append((event, data)))
-    monkeypatch.setattr(panel, "_server", lambda: server)
+    for module in (panel, sys.modules[panel.tell_pages.__module__]):
+        monkeypatch.setattr(module, "running_server", lambda: server)
     return sent
 
 
@@ -121,7 +122,7 @@ def test_a_new_run_in_the_folder_lists_its_own_clips(panel, core, output, news):
 
 
 def test_without_a_server_clips_are_listed_all_the_same(panel, core, output, monkeypatch):
-    monkeypatch.setattr(panel, "_server", lambda: None)
+    monkeypatch.setattr(panel, "running_server", lambda: None)
     finish_clips(panel, core, output / RUN, 2)
     panel.serve_clips()
     assert len(clips_of(panel)) == 2

@@ -67,6 +67,16 @@ def read_run(module):
     return lambda graph: read_requested_run(graph, "plan", graph["plan"]["inputs"]["plan_only"])
 
 
+def test_no_number_of_clips_means_one_for_each_prompt(graph, read_run):
+    change = graph["generate"]["inputs"]
+    change["num_clips"] = 0
+    assert read_run(graph).plan.num_clips == 2
+    graph["prompts"]["inputs"]["text"] = "a\n\n[x3]\nb"
+    assert read_run(graph).plan.num_clips == 4
+    del change["num_clips"]  # as the new default
+    assert read_run(graph).plan.num_clips == 4
+
+
 def test_all_of_a_plain_graph_is_known(graph, read_run, folders):
     found = read_run(graph)
     assert (found.plan.num_clips, found.plan.seed, found.plan.layout.num_frames) == (2, 5, 9)
