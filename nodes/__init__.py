@@ -24,6 +24,7 @@ from .processed_frames import SVIClipFrames, SVIWriteFrames
 from .repeat_clips import SVIRepeatClips
 from .schedule import SVILiveSchedule, SVIPromptStream
 from .schedule_lint import serve_lint
+from .show_video import SVIShowVideo
 from .step_by_step import SVIBeginVideo, SVIFinishVideo, SVINextClip, SVIUnrollClips
 from .storyline import SVIStoryline
 from .talk import SVITalk
@@ -52,6 +53,7 @@ class StableVideoInfinity(ComfyExtension):
             SVIFewStepSigmas,
             SVIOutput,
             SVIGenerate,
+            SVIShowVideo,
             SVITalk,
             SVIPlan,
             SVIContinueVideo,

@@ -143,7 +143,9 @@ class GrowingVideo:
         if self.last is None or self.is_full or not has_rest(self.clips[-1], self.last):
             return
         rest = self._limited(Showing(range(self.last.stop, self.last.clip.request.layout.num_frames)))
-        decoded = DecodedClip(self.last.clip) if may_decode else self._kept_end(self.last.clip, rest)
+        clip = self.last.clip
+        is_made = self.store.segment(clip.key, self._segment_name(rest)) is not None
+        decoded = DecodedClip(clip) if may_decode or is_made else self._kept_end(clip, rest)
         if decoded is None:
             return
         _, writer = self._start_segment(decoded, rest, self.last.begin, lambda: None)
@@ -205,8 +207,7 @@ class GrowingVideo:
 
         The caller ends the writer's items. The writer then completes the segment and calls `then`.
         """
-        clip, coding, strength, seconds = decoded.clip, self.settings.clip_coding, self.settings.colour_strength, list[float]()
-        name = f"{showing.name}{f'-colour{strength:g}' if strength else ''}-{self.settings.clip_tag}"
+        clip, coding, name, seconds = decoded.clip, self.settings.clip_coding, self._segment_name(showing), list[float]()
         made, began = self.store.segment(clip.key, name), time.monotonic()
         if made is not None:
             frames, end = (), ColourCorrection(**made.get("colour", {}))
@@ -232,6 +233,10 @@ class GrowingVideo:
         self.segments.append(path)
         self._writer = writer
         return end, writer
+
+    def _segment_name(self, showing: Showing) -> str:
+        strength = self.settings.colour_strength
+        return f"{showing.name}{f'-colour{strength:g}' if strength else ''}-{self.settings.clip_tag}"
 
     def _blended_before(self, showing: Showing) -> torch.Tensor | None:
         """Return the frames of the clip before that are mixed into this one, with the colour correction of its end."""

@@ -112,7 +112,7 @@ class RunProgress:
 
     @property
     def work(self) -> tuple[float, int]:
-        """How much is done, and of how much, in steps; all frames of a clip count as one. Of one clip if their number is open."""
+        """How much is done, and of how much, in steps; all frames of a clip count as one. Of one clip if the number is open."""
         of_clip = self._num_steps + 1
         done = 0.0
         if self.phase is Phase.SAMPLING:

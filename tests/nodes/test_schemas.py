@@ -7,6 +7,7 @@ import sys
 import pytest
 
 NODE_IDS = {
+    "SVIShowVideo",
     "SVIAnchorEncode",
     "SVIMotionLatent",
     "SVIConditioning",
