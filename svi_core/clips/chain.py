@@ -76,6 +76,10 @@ class Clip:
             return self.last_frames[-num_frames:]
         return torch.cat(list(self.decode(self.latent)))[-num_frames:]
 
+    def keeps_frames_from(self, start: int) -> bool:
+        """Whether all frames from `start` (0-based) on are in memory."""
+        return self.last_frames is not None and len(self.last_frames) >= self.request.layout.num_frames - start
+
     def with_end_only(self) -> "Clip":
         """Return this clip with frames of :attr:`last_frames` alone: those before are missing, and stand there as grey ones."""
         end, num_frames = self.last_frames, self.request.layout.num_frames

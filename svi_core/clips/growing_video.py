@@ -134,21 +134,17 @@ class GrowingVideo:
             raise
 
     def add_rest(self, may_decode: bool = True) -> None:
-        """Add the frames of the last clip that the next clip was expected to show, since no other clip follows.
-
-        Args:
-            may_decode: else frames that are no longer in memory are left out.
-        """
+        """Add the frames of the last clip that the next clip was to show; those to be decoded for it only if `may_decode`."""
         self.wait()
         if self.last is None or self.is_full or not has_rest(self.clips[-1], self.last):
             return
         rest = self._limited(Showing(range(self.last.stop, self.last.clip.request.layout.num_frames)))
         clip = self.last.clip
-        is_made = self.store.segment(clip.key, self._segment_name(rest)) is not None
-        decoded = DecodedClip(clip) if may_decode or is_made else self._kept_end(clip, rest)
-        if decoded is None:
-            return
-        _, writer = self._start_segment(decoded, rest, self.last.begin, lambda: None)
+        if not may_decode and self.store.segment(clip.key, self.settings.segment_name(rest)) is None:
+            if self.settings.colour_strength or not clip.keeps_frames_from(rest.frames.start):
+                return
+            clip = clip.with_end_only()
+        _, writer = self._start_segment(DecodedClip(clip), rest, self.last.begin, lambda: None)
         writer.end()
         self.wait()
         shown = self.clips[-1].num_frames + rest.num_frames
@@ -157,8 +153,7 @@ class GrowingVideo:
     def end_early(self, at_once: bool = False) -> None:
         """End the video of a failed or cancelled run with its whole last clip; log errors, since the run ended already.
 
-        Args:
-            at_once: decode nothing, since the user waits; the next run finds the latent of a clip that was being decoded.
+        `at_once` decodes nothing, since the user waits; the next run finds the latent of a clip that was being decoded.
         """
         add_again, self._add_again = self._add_again, None
         steps = (lambda: self.add_rest(may_decode=False),) if at_once else (add_again, self.add_rest)
@@ -188,14 +183,6 @@ class GrowingVideo:
             _log.warning("SVI: the growing video could not be refreshed (%s); its clips are safe.", error)
         self.join_seconds += time.monotonic() - began
 
-    def _kept_end(self, clip: Clip, showing: Showing) -> DecodedClip | None:
-        """Return `clip` with the end that `showing` selects from memory, or None if it must be decoded."""
-        num_frames = clip.request.layout.num_frames
-        is_kept = clip.last_frames is not None and len(clip.last_frames) >= num_frames - showing.frames.start
-        if not is_kept or self.settings.colour_strength:  # colours are matched over the whole clip
-            return None
-        return DecodedClip(clip.with_end_only())
-
     def _limited(self, showing: Showing) -> Showing:
         """Return `showing` without frames beyond the final length of the video."""
         return showing.limited(self.settings.max_frames - self.num_frames) if self.settings.max_frames else showing
@@ -207,7 +194,8 @@ class GrowingVideo:
 
         The caller ends the writer's items. The writer then completes the segment and calls `then`.
         """
-        clip, coding, name, seconds = decoded.clip, self.settings.clip_coding, self._segment_name(showing), list[float]()
+        clip, coding, seconds = decoded.clip, self.settings.clip_coding, list[float]()
+        name = self.settings.segment_name(showing)
         made, began = self.store.segment(clip.key, name), time.monotonic()
         if made is not None:
             frames, end = (), ColourCorrection(**made.get("colour", {}))
@@ -233,10 +221,6 @@ class GrowingVideo:
         self.segments.append(path)
         self._writer = writer
         return end, writer
-
-    def _segment_name(self, showing: Showing) -> str:
-        strength = self.settings.colour_strength
-        return f"{showing.name}{f'-colour{strength:g}' if strength else ''}-{self.settings.clip_tag}"
 
     def _blended_before(self, showing: Showing) -> torch.Tensor | None:
         """Return the frames of the clip before that are mixed into this one, with the colour correction of its end."""
