@@ -1,10 +1,12 @@
 """SVI Show Video names the file where it lies, writes nothing, and refuses what is no file of the output folder."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 import torch
 
-from svi_core.video.video_file import write_video
+from svi_core.video.video_file import VideoCoding, write_video
 
 
 @pytest.fixture
@@ -24,7 +26,7 @@ def show(pack):
 
 def made_at(path):
     path.parent.mkdir(parents=True)
-    write_video(path, iter([np.zeros((8, 16, 16, 3), np.uint8)]))
+    write_video(path, iter([np.zeros((8, 16, 16, 3), np.uint8)]), VideoCoding())
     return path
 
 
@@ -48,6 +50,6 @@ def test_a_part_or_frames_in_memory_are_refused(output, pack, show):
     path = made_at(output / "svi" / "video.mp4")
     with pytest.raises(ValueError, match="video is no whole file"):
         show(path, duration=0.25)
-    frames = Types.VideoComponents(images=torch.zeros(2, 16, 16, 3), frame_rate=16)
+    frames = Types.VideoComponents(images=torch.zeros(2, 16, 16, 3), frame_rate=Fraction(16))
     with pytest.raises(ValueError, match="video is no whole file"):
         pack.nodes.SVIShowVideo.execute(InputImpl.VideoFromComponents(frames))
