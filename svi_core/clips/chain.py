@@ -85,7 +85,12 @@ class Clip:
         end, num_frames = self.last_frames, self.request.layout.num_frames
         assert end is not None
         missing = end.new_full((1, *end.shape[1:]), 0.5).expand(num_frames - len(end), -1, -1, -1)
-        return replace(self, decode=lambda _: iter((missing, end)))
+
+        def decode(latent: torch.Tensor) -> Iterator[torch.Tensor]:
+            yield missing
+            yield end
+
+        return replace(self, decode=decode)
 
 
 class DecodedClip:

@@ -165,7 +165,7 @@ class RunProgress:
     @property
     def _time_left(self) -> str:
         of_clip, of_run, sampling = self.clip_seconds_left, self.seconds_left, self._sampling_left
-        parts = []
+        parts = list[str]()
         if of_clip:
             parts.append(f"{duration(of_clip)} left for this clip")
         elif sampling and of_clip is None:
