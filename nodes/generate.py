@@ -16,7 +16,6 @@ from ..svi_core.clips.growing_video import GrowingVideo, make_video
 from ..svi_core.clips.video_settings import VideoSettings
 from ..svi_core.files.output_folder import check_output_prefix, run_folder
 from ..svi_core.flow.flow_matching import BOUNDARY
-from ..svi_core.schedule.doubts import length_doubt
 from ..svi_core.schedule.spec import MAX_CLIPS
 from ..svi_core.store.run_store import RunStore
 from ..svi_core.store.space import within_budget
@@ -24,7 +23,6 @@ from ..svi_core.systems.layouts import LAYOUTS, Layout
 from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout
 from ..svi_core.video.seams import measured_seam
 from .bridge import latents, queued_graph
-from .bridge.browsers import inform, warn
 from .bridge.clip_times import earlier_seconds, note_run
 from .bridge.control import ControlType, earliest_end, frame_rate_of
 from .bridge.queued_graph import QueuedGraph, graph_hash
@@ -38,6 +36,7 @@ from .conditioning import Anchors
 from .continuation import StartType
 from .layouts import LayoutType
 from .lora import LoraRows
+from .num_clips import tell_num_clips
 from .output import OutputSettings, OutputType
 from .schedule import EncodedPrompts, Prompts
 from .tell_loras import tell_loras
@@ -79,7 +78,7 @@ class SVIGenerate(VideoNode):
 
     @classmethod
     def execute(cls, num_clips, prompts, **inputs) -> io.NodeOutput:
-        run = prepare_run(cls.hidden, _num_clips(num_clips, prompts), prompts, **inputs)
+        run = prepare_run(cls.hidden, tell_num_clips(num_clips, prompts, inputs.get("control")), prompts, **inputs)
         with run.told(cls.hidden, prompts.until_stopped), RunStore(run.folder) as store:
             video = GrowingVideo(store, run.settings)
             tell = tell_browsers(video, cls.hidden.unique_id)
@@ -163,22 +162,6 @@ def prepare_run(
     shown = (output.colour_strength, sampler.anchor_frame, sound, output.mark_of_frames)
     settings = VideoSettings(coding, metadata, continue_from, max_frames, *shown)
     return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
-
-
-def num_clips_of(num_clips: int, num_listed: int) -> int:
-    """Return how many clips a run makes: `num_clips`, or if that is 0 as many as its schedule lists."""
-    return num_clips or num_listed
-
-
-def _num_clips(num_clips: int, prompts: EncodedPrompts) -> int:
-    """Return how many clips a run makes, and say in log and page where the schedule has another number."""
-    if prompts.until_stopped:
-        return MAX_CLIPS
-    num_listed = len(prompts.schedule.snapshot())
-    num_clips = num_clips_of(num_clips, num_listed)
-    if doubt := length_doubt(num_clips, num_listed):
-        (warn if num_clips < num_listed else inform)("SVI Generate", doubt)
-    return num_clips
 
 
 _made_files: set[Path] = set()  # results of this process; ComfyUI may cache one that is gone

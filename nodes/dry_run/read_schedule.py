@@ -6,7 +6,8 @@ from ...svi_core.schedule.doubts import doubts
 from ...svi_core.schedule.prompt_lists import PromptSplit
 from ...svi_core.schedule.spec import Schedule
 from ..bridge.queued_graph import Link
-from ..generate import SVIGenerate, num_clips_of
+from ..generate import SVIGenerate
+from ..num_clips import num_clips_of
 from ..schedule import SVILiveSchedule, SVIPromptStream, live_schedule, read_prompts
 from ..storyline import SVIStoryline, read_story, write_story
 from .graph_reader import GraphReader
