@@ -20,7 +20,7 @@ app.registerExtension({
     node.onExecuted = function (output, ...more) {
       original?.call(this, output, ...more);
       const text = output?.svi_summary?.[0];
-      if (text) showText(this, WIDGET, text, { height: HEIGHTS[this.comfyClass] });
+      if (text) showText(this, WIDGET, text, { height: HEIGHTS[this.comfyClass], grows: true });
     };
   },
 });

@@ -12,12 +12,13 @@ const COLOURS = { error: "#ff8a7a", warn: "#f0cf70", faint: "var(--descrip-text,
  * Show `text` in the widget `name` of `node`, which is made with the first text.
  * @param {object} look
  * @param {number} look.height px that the text needs
+ * @param {boolean} [look.grows] it takes free space of the node, too
  * @param {string} [look.before] name of the widget that it stands above; else it is the last
  * @param {"error" | "warn" | "faint"} [look.kind] its colour
  */
-export function showText(node, name, text, { height, before, kind }) {
+export function showText(node, name, text, { height, grows = false, before, kind }) {
   const widget = node.widgets?.find((other) => other.name === name) ?? addWidget(node, name, before);
-  widget.svi_height = height;
+  Object.assign(sizes.get(widget.element), { height, grows });
   widget.element.style.minHeight = `${height - 20}px`;
   widget.element.style.color = COLOURS[kind] ?? "";
   widget.element.textContent = text;
@@ -26,6 +27,9 @@ export function showText(node, name, text, { height, before, kind }) {
   return widget;
 }
 
+/** @type {WeakMap<HTMLElement, {height: number, grows: boolean}>} */
+const sizes = new WeakMap();
+
 function addWidget(node, name, before) {
   const element = document.createElement("div");
   element.className = `svi-text ${name} ${node.comfyClass}`;
@@ -33,8 +37,10 @@ function addWidget(node, name, before) {
   element.setAttribute("role", "status");
   element.style.cssText = STYLE;
   element.addEventListener("wheel", (event) => event.stopPropagation());
-  const options = { serialize: false, hideOnZoom: false, getMinHeight: () => widget.svi_height, getMaxHeight: undefined };
-  const widget = node.addDOMWidget(name, name, element, options);
+  const size = { height: 0, grows: false };
+  sizes.set(element, size);
+  const heights = { getMinHeight: () => size.height, getMaxHeight: () => (size.grows ? undefined : size.height) };
+  const widget = node.addDOMWidget(name, name, element, { serialize: false, hideOnZoom: false, ...heights });
   widget.serialize = false;
   const place = node.widgets.findIndex((other) => other.name === before);
   if (place >= 0) node.widgets.splice(place, 0, ...node.widgets.splice(node.widgets.indexOf(widget), 1));
