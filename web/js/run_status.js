@@ -5,7 +5,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
-import { showText } from "./text_widget.js";
+import { hideText, showText } from "./text_widget.js";
 
 const WIDGET = "svi_status";
 const HEIGHT = 56; // px, two lines
@@ -25,7 +25,12 @@ function* nodesOf(executionId) {
 function onProgress({ node: id, state, text }) {
   const nodes = [...nodesOf(id)];
   if (nodes.at(-1)?.comfyClass !== "SVIGenerate") return;
-  for (const node of nodes) showText(node, WIDGET, text, { height: HEIGHT, before: "svi_clips", kind: KINDS[state] });
+  const [generate, ...around] = nodes.reverse();
+  showText(generate, WIDGET, text, { height: HEIGHT, before: "svi_clips", kind: KINDS[state] });
+  for (const node of around) {
+    if (state === "running") showText(node, WIDGET, text, { height: HEIGHT });
+    else hideText(node, WIDGET); // a widget that is promoted later must not find it before itself
+  }
   if (state === "stopped") {
     app.extensionManager.toast.add({ severity: "info", summary: "SVI Generate", detail: text, life: 15_000 });
   }
