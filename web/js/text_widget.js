@@ -27,12 +27,6 @@ export function showText(node, name, text, { height, grows = false, before, kind
   return widget;
 }
 
-/** Take the widget `name` off `node`, if it is there. */
-export function hideText(node, name) {
-  const widget = node.widgets?.find((other) => other.name === name);
-  if (widget) node.removeWidget(widget);
-}
-
 /** @type {WeakMap<HTMLElement, {height: number, grows: boolean}>} */
 const sizes = new WeakMap();
 
