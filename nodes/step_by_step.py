@@ -85,7 +85,8 @@ class SVINextClip(io.ComfyNode):
     def execute(cls, state, is_last=False) -> io.NodeOutput:
         state.maker.progress.restart(0)
         after, clip = next_clip(state, is_last)
-        state.maker.progress.end_clip(clip.reused)
+        if after is not state:  # else the video has its final length
+            state.maker.progress.end_clip(clip.reused)
         remember(after.segments[-1])
         return io.NodeOutput(after, InputImpl.VideoFromFile(str(after.segments[-1])), {"samples": clip.latent})
 

@@ -108,7 +108,8 @@ class RunProgress:
         """What the run has done, in words."""
         parts = [(self._num_made, "made"), (self._index + 1 - self._num_made, "reused")]
         counted = ", ".join(f"{num} {word}" for num, word in parts if num)
-        return f"{self._index + 1} clips: {counted}, in {duration(self._clock() - self._started)}."
+        clips = "1 clip" if self._index == 0 else f"{self._index + 1} clips"
+        return f"{clips}: {counted}, in {duration(self._clock() - self._started)}."
 
     @property
     def work(self) -> tuple[float, int]:

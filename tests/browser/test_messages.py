@@ -84,5 +84,5 @@ def test_a_schedule_of_another_length_is_told(front_end, story, renderer, tmp_pa
     story("length", clips=1, steps=1)
     front_end.run()
     front_end.page.locator(".p-toast-message").filter(has_text="the schedule describes 3 clips, but num_clips is 1").wait_for()
-    status_of(front_end, "SVIGenerate", "svi_status").get_by_text("1 clips: 1 made").wait_for(timeout=RUN_MS)
+    status_of(front_end, "SVIGenerate", "svi_status").get_by_text("1 clip: 1 made").wait_for(timeout=RUN_MS)
     front_end.screenshot(tmp_path / "length.png")
