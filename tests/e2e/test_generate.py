@@ -189,7 +189,7 @@ def test_another_number_of_clips_than_of_prompts_is_said(comfy_server, reference
     notices = [(data["severity"], data["detail"]) for kind, data in seen if kind == "svi.notice"]
     assert [notice for notice in notices if "schedule describes" in notice[1]] == ([said] if said else [])
     texts = [data["text"] for kind, data in seen if kind == "svi.progress" and data["node"] == "generate"]
-    assert texts[0] == f"Clip 1 of {len(made)}: reading its prompt" and texts[-1].startswith(f"{len(made)} clip")
+    assert texts[0].split("\n")[0] == f"Clip 1 of {len(made)}: reading its prompt" and texts[-1].startswith(f"{len(made)} clip")
 
 
 def test_interrupt_leaves_a_playable_video_of_the_finished_clips(comfy_server, reference_image):
