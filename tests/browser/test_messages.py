@@ -5,7 +5,7 @@ import json
 import pytest
 
 from tests.browser.test_plan import numbered
-from tests.e2e.graphs import loop_graph
+from tests.e2e.graphs import PROMPTS, loop_graph
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 
@@ -38,7 +38,8 @@ def test_the_parser_speaks_while_the_text_is_typed(front_end, story, renderer, t
     story("typing", clips=0)
     lint = status_of(front_end, "SVIPromptStream", "svi_lint")
     lint.get_by_text("3 clips").wait_for()
-    box = front_end.page.locator("textarea").filter(visible=True).first
+    boxes = front_end.page.locator("textarea")
+    box = boxes.nth(boxes.evaluate_all(f"all => all.findIndex(box => box.value.startsWith({json.dumps(PROMPTS[0])}))"))
     box.fill("a boat.\n\n[seede 3, cut]\nthe boat turns.")
     lint.get_by_text("Line 3, column 2: option 'seede 3' is not known").wait_for()
     assert lint.evaluate("element => getComputedStyle(element).color") == RED
