@@ -23,6 +23,8 @@ from .output import SVIOutput
 from .processed_frames import SVIClipFrames, SVIWriteFrames
 from .repeat_clips import SVIRepeatClips
 from .schedule import SVILiveSchedule, SVIPromptStream
+from .schedule_lint import serve_lint
+from .show_video import SVIShowVideo
 from .step_by_step import SVIBeginVideo, SVIFinishVideo, SVINextClip, SVIUnrollClips
 from .storyboard.routes import serve_storyboard
 from .storyline import SVIStoryline
@@ -35,6 +37,7 @@ class StableVideoInfinity(ComfyExtension):
     async def on_load(self) -> None:
         serve_clips()
         serve_storyboard()
+        serve_lint()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [
@@ -52,6 +55,7 @@ class StableVideoInfinity(ComfyExtension):
             SVIFewStepSigmas,
             SVIOutput,
             SVIGenerate,
+            SVIShowVideo,
             SVITalk,
             SVIPlan,
             SVIContinueVideo,

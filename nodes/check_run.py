@@ -1,7 +1,5 @@
 """Check inputs, schedule and LoRAs before the first step; a ValueError names the input, its value and the fix."""
 
-import logging
-
 from ..svi_core.clips.clip_plan import ClipPlan
 from ..svi_core.flow.flow_matching import late_start_warning, num_high_noise_steps, require_sigmas
 from ..svi_core.geometry import require_frame_size
@@ -9,6 +7,7 @@ from ..svi_core.schedule.spec import ClipSpec
 from ..svi_core.systems.layouts import Layout
 from ..svi_core.systems.lora_variant import require_lora_variants
 from .bridge import latents, models, vaes
+from .bridge.browsers import warn
 from .bridge.compiled import require_uncompiled
 from .bridge.control import require_condition
 from .clip_sampler import ClipSampler
@@ -25,18 +24,18 @@ def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
             models.require_text_fits(model, name, sampler.negative, "negative")
             require_uncompiled(name, model, sampler.control)
     if sampler.loras and sampler.model.patches:
-        logging.warning("SVI Generate: model already carries LoRAs; those of the loras input are added on top.")
+        warn("SVI Generate", "model already carries LoRAs; those of the loras input are added on top.")
     vaes.require_wan_vae(sampler.vae)
     require_sigmas(sampler.sigmas)
     if warning := late_start_warning(sampler.sigmas):
-        logging.warning("SVI Generate: %s", warning)
+        warn("SVI Generate", warning)
     num_high_noise_steps(sampler.sigmas, sampler.boundary)
     if not 0.0 <= sampler.cfg <= 100.0:
         raise ValueError(f"cfg is {sampler.cfg}: use 1 with a distilled LoRA, 4 to 5 without.")
     if sampler.recipe:
         _check_guider(sampler)
     for warning in vaes.hand_over_warnings(plan.layout, sampler.vae.vae_dtype, sampler.tiles):
-        logging.warning("SVI Generate: %s", warning)
+        warn("SVI Generate", warning)
     _check_anchor("anchor", sampler.anchor, plan.layout)
     for name, anchor in sampler.anchors.items():
         _check_anchor(f"anchor {name!r}", anchor, plan.layout, like=sampler.anchor)
@@ -53,9 +52,10 @@ def _check_guider(sampler: ClipSampler) -> None:
     named = {name: model for name, model in named.items() if model is not None}
     sampler.recipe.check(named, sampler.control)
     if lost := sampler.recipe.left_out:
-        logging.warning(
-            "SVI Generate: the prompts of guider set %s, which this run leaves out with them: it uses prompts and negative.",
-            ", ".join(lost),
+        what = ", ".join(lost)
+        warn(
+            "SVI Generate",
+            f"the prompts of guider set {what}, which this run leaves out with them: it uses prompts and negative.",
         )
     for name, model in named.items():
         for prompt, conditioning in sampler.recipe.prompts.items():

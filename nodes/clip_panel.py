@@ -22,7 +22,8 @@ from ..svi_core.clips.growing_video import GrowingVideo
 from ..svi_core.schedule.reroll import with_seed
 from ..svi_core.store.finished_clips import FinishedClip, note_finished, read_finished
 from ..svi_core.store.keep_marks import is_kept, kept_keys, require_clip_key, set_keep
-from .bridge.routes import Asked, answered, asked_folder, asked_split, run_name, running_server, typed
+from .bridge.browsers import running_server, tell_pages
+from .bridge.routes import Asked, answered, asked_folder, asked_split, run_name, typed
 
 _log = logging.getLogger(__name__)
 EVENT = "svi.clip"
@@ -39,7 +40,7 @@ def tell_browsers(video: GrowingVideo, node_id: str) -> Callable[[Clip], None]:
         except OSError as error:  # only the panel reads the list, so the run goes on
             _log.warning("SVI: cannot write the list of finished clips (%s).", error)
         run = run_name(video.store.folder)
-        _send({"node": node_id, "run": run, **_described(finished, run, is_kept(video.store.folder, clip.key))})
+        tell_pages(EVENT, {"node": node_id, "run": run, **_described(finished, run, is_kept(video.store.folder, clip.key))})
 
     return tell
 
@@ -110,9 +111,3 @@ def _described(clip: FinishedClip, run: str, kept: bool) -> dict:
     facts = dict(vars(clip))
     file = {"filename": facts.pop("segment"), "subfolder": f"{run}/clips", "type": "output"}
     return {**facts, "kept": kept, "file": file}
-
-
-def _send(news: dict) -> None:
-    """Send `news` to every connected browser."""
-    if server := running_server():
-        server.send_sync(EVENT, news)

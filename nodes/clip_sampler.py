@@ -15,11 +15,13 @@ from ..svi_core.files.fingerprint import fingerprint
 from ..svi_core.flow.flow_matching import num_high_noise_steps
 from ..svi_core.out_of_memory import explain_out_of_memory
 from ..svi_core.schedule.spec import ClipSpec
+from ..svi_core.store.clip_times import ClipWork
 from ..svi_core.systems.layouts import Layout
 from ..svi_core.systems.lora_variant import LoraVariant
 from .bridge import latents, models, sampling, vaes
 from .bridge.control import Control
 from .bridge.guiders import NEGATIVE, POSITIVE, GuidanceRecipe
+from .bridge.shown_progress import ShownProgress
 from .lora import LoraRow, attached_variants, lora_files_fingerprint, variants_of_rows, with_strengths
 from .patched_models import PatchedModels
 from .schedule import EncodedPrompts
@@ -51,12 +53,12 @@ class ClipSampler:
     control: tuple[Control, ...] = ()
     guider: object = None
     tiles: vaes.DecodeTiles = field(init=False, default=vaes.DecodeTiles.AUTO)
-    progress: sampling.StepProgress = field(init=False, repr=False)
+    progress: ShownProgress = field(init=False, repr=False)
     recipe: GuidanceRecipe | None = field(init=False, repr=False)
     _patched: PatchedModels = field(init=False, repr=False)
 
     def __post_init__(self):
-        self.progress = sampling.StepProgress(len(self.sigmas) - 1)
+        self.progress = ShownProgress(len(self.sigmas) - 1)
         self.recipe = None if self.guider is None else GuidanceRecipe(self.guider)
         self._patched = PatchedModels(self.model, self.model_low_noise, self.loras)
 
@@ -73,6 +75,7 @@ class ClipSampler:
 
     def determinants(self, request: ClipRequest) -> object:
         """Return everything that the clip of `request` depends on, except the previous clip."""
+        self.progress.begin_clip(request.index)
         spec = request.spec
         prompt = fingerprint(self.prompts.encode(spec.prompt))
         pictures = [fingerprint(self.anchor_named(spec.anchor)), spec.end and fingerprint(self.anchor_named(spec.end))]
@@ -90,12 +93,14 @@ class ClipSampler:
             return self._sample(request, previous)
 
     def _sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
+        self.progress.prepare()
         y = self.build_y(request, previous)
         features = self._clip_vision_features(request, previous)
         prompts = {POSITIVE: self.prompts.encode(request.spec.prompt), NEGATIVE: self.negative, **self._prompts_of_guider}
         prompts = {name: sampling.set_y(prompt, y, features) for name, prompt in prompts.items()}
         samples = latents.empty_latent(y)["samples"]
         noise = sampling.random_noise(samples, request.seed)
+        self.progress.sample(len(self.sigmas) - 1)
         for model, sigmas in self._stages(request):
             for control in self.control:
                 model = control.patched(model, request, samples)
@@ -114,13 +119,19 @@ class ClipSampler:
 
     def decode(self, latent: torch.Tensor) -> Iterator[torch.Tensor]:
         """Yield the frames of one clip in chunks [t, H, W, 3] in [0, 1]."""
-        return vaes.decode_chunks(self.vae, latent, self.tiles)
+        return self.progress.decoding(latent, vaes.decode_chunks(self.vae, latent, self.tiles))
 
     def measures(self, request: ClipRequest) -> dict[str, float]:
         """Return the steps and passes of the clip just sampled, and its peak memory in bytes."""
         num_passes = self.recipe.num_passes(request.spec.cfg) if self.recipe else 1 if self._cfg(request) == 1.0 else 2
         num_passes += sum(control.num_extra_passes for control in self.control)
         return {"num_steps": len(self.sigmas) - 1, "num_passes": num_passes, "peak_bytes": sampling.peak_memory()}
+
+    def work(self, request: ClipRequest) -> ClipWork:
+        """Return how much work the clip of `request` is."""
+        measures = self.measures(request)
+        size = self.anchor["samples"].shape[-2:]
+        return ClipWork(int(measures["num_steps"]), int(measures["num_passes"]), request.layout.num_slots, *size)
 
     def anchor_frame(self, request: ClipRequest) -> torch.Tensor:
         """Return the anchor image [1, H, W, 3] in [0, 1] of the clip of `request`."""

@@ -1,6 +1,7 @@
 """The clip loop as one node: prompts in, one video out."""
 
 import time
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -23,7 +24,7 @@ from ..svi_core.systems.layouts import LAYOUTS, Layout
 from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout
 from ..svi_core.video.seams import measured_seam
 from .bridge import latents, queued_graph
-from .bridge.clip_times import note_run
+from .bridge.clip_times import earlier_seconds, note_run
 from .bridge.control import ControlType, earliest_end, frame_rate_of
 from .bridge.node_ids import GENERATE
 from .bridge.queued_graph import QueuedGraph
@@ -37,6 +38,7 @@ from .conditioning import Anchors
 from .continuation import StartType
 from .layouts import LayoutType
 from .lora import LoraRows
+from .num_clips import tell_num_clips
 from .output import OutputSettings, OutputType, hash_of_clips
 from .schedule import EncodedPrompts, Prompts
 from .tell_loras import tell_loras
@@ -79,9 +81,8 @@ class SVIGenerate(VideoNode):
 
     @classmethod
     def execute(cls, num_clips, prompts, **inputs) -> io.NodeOutput:
-        run = prepare_run(cls.hidden, MAX_CLIPS if prompts.until_stopped else num_clips, prompts, **inputs)
-        run.sampler.progress.restart(0 if prompts.until_stopped else num_clips)
-        with RunStore(run.folder) as store:
+        run = prepare_run(cls.hidden, tell_num_clips(num_clips, prompts, inputs.get("control")), prompts, **inputs)
+        with run.told(cls.hidden, prompts.until_stopped), RunStore(run.folder) as store:
             video = GrowingVideo(store, run.settings)
             tell = tell_browsers(video, cls.hidden.unique_id)
             with within_budget(run.folder, run.budget_bytes, video.clips, video.segments):
@@ -102,9 +103,15 @@ class PreparedRun:
     budget_bytes: int
     start: Predecessor | None
 
+    def told(self, hidden, until_stopped: bool) -> AbstractContextManager[None]:
+        """Show the run's progress on the node while the block runs."""
+        first = self.plan.request_for(0, self.plan.schedule.snapshot().at(0))
+        num_clips = 0 if until_stopped else self.plan.num_clips
+        return self.sampler.progress.told(num_clips, hidden.unique_id, earlier_seconds(hidden, self.sampler.work(first)))
+
     def end_clip(self, clip: Clip) -> None:
-        """Move the progress bar to the end of `clip`."""
-        self.sampler.progress.end_clip(clip.request.index)
+        """Show that `clip` is done."""
+        self.sampler.progress.end_clip(clip.reused)
 
 
 def prepare_run(
@@ -241,10 +248,10 @@ def run_inputs() -> list[io.Input]:
 
 def _with_num_clips(inputs: list[io.Input]) -> list[io.Input]:
     """Return `inputs` with num_clips as the first widget."""
-    tooltip = "Number of clips. With 2.0 Pro each adds 76 frames (4.75 s)."
+    tooltip = "Number of clips; 0: one per prompt. With 2.0 Pro each adds 76 frames (4.75 s)."
     first_widget = next(index for index, entry in enumerate(inputs) if isinstance(entry, io.WidgetInput))
     return [
         *inputs[:first_widget],
-        io.Int.Input("num_clips", default=3, min=1, max=MAX_CLIPS, tooltip=tooltip),
+        io.Int.Input("num_clips", default=0, min=0, max=MAX_CLIPS, tooltip=tooltip),
         *inputs[first_widget:],
     ]

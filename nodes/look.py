@@ -7,9 +7,9 @@ import torch
 from comfy_api.latest import io
 
 from ..svi_core.clips.continuation import clips_of_video
-from ..svi_core.look.drift import DriftReport, measure_drift
+from ..svi_core.look.drift import measure_drift
+from ..svi_core.look.drift_plot import draw_drift
 from ..svi_core.look.filmstrip import MAX_ROWS, StripRow, draw_filmstrip, pick_frames, spread
-from ..svi_core.look.plots import draw_panels
 from ..svi_core.store.records import ShownClip, read_manifest
 from ..svi_core.video.frame_times import count_frames
 from ..svi_core.video.video_part import VideoPart
@@ -38,7 +38,7 @@ class SVIDriftReport(io.ComfyNode):
             outputs=[
                 io.String.Output("report", tooltip="A verdict and a table in Markdown, for Preview as Text."),
                 io.String.Output("data", tooltip="The same as JSON."),
-                io.Image.Output("plot", tooltip="One chart per measure, over the clips."),
+                io.Image.Output("plot", tooltip="The verdict, and one chart per measure with its limits, over the clips."),
             ],
         )
 
@@ -46,7 +46,7 @@ class SVIDriftReport(io.ComfyNode):
     def execute(cls, video, clip_length) -> io.NodeOutput:
         part = open_video(video)
         report = measure_drift(part.frames(), [clip.num_frames for clip in _clips_of(part, clip_length)])
-        return io.NodeOutput(report.table(), json.dumps(report.as_dict()), as_image(draw_panels(_series(report))))
+        return io.NodeOutput(report.table(), json.dumps(report.as_dict()), as_image(draw_drift(report)))
 
 
 class SVIFilmstrip(io.ComfyNode):
@@ -101,14 +101,6 @@ def _strip_rows(part: VideoPart, clips: tuple[ShownClip, ...], columns: int, wid
     titles = [f"{k + 1}  {clips[k].prompt}" for k in shown]
     notes = [f"seed {c.seed}, {c.num_frames} frames, take {c.key[:8]}" if c.key else "" for c in (clips[k] for k in shown)]
     return [StripRow(tuple(frames[i] for i in row), *texts) for row, *texts in zip(wanted, titles, notes, strict=True)]
-
-
-def _series(report: DriftReport) -> dict[str, list]:
-    names = ("brightness", "contrast", "saturation", "sharpness", "motion", "seam")
-    return {name: [getattr(clip, name) for clip in report.clips] for name in names} | {
-        "colour distance from clip 1": list(report.colour_distance),
-        "frozen": [clip.frozen for clip in report.clips],
-    }
 
 
 def as_image(picture) -> torch.Tensor:

@@ -1,7 +1,6 @@
 """Schedules: one text for the whole video; each prompt is encoded once."""
 
 import functools
-import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from ..svi_core.schedule.live_file import LiveSchedule
 from ..svi_core.schedule.prompt_lists import PromptSplit
 from ..svi_core.schedule.spec import Schedule
 from ..svi_core.schedule.text import parse_story
+from .bridge.browsers import warn
 from .bridge.schemas import svi_schema
 from .bridge.validation import complaint
 
@@ -97,7 +97,7 @@ class SVIPromptStream(io.ComfyNode):
     def execute(cls, clip, text, split) -> io.NodeOutput:
         schedule = read_story(text, split)
         for doubt in (doubt for one in text for doubt in doubts(one, PromptSplit(split[0]))):
-            logging.warning("SVI Prompt Stream: %s", doubt)
+            warn("SVI Prompt Stream", doubt)
         return io.NodeOutput(EncodedPrompts(schedule, _only("clip", clip)), len(schedule))
 
 

@@ -9,7 +9,9 @@ from comfy_execution.graph_utils import ExecutionBlocker
 from ..svi_core.clips.processed_frames import finish_processed
 from ..svi_core.clips.step_by_step import RunState, finish_video, next_clip
 from ..svi_core.files.output_folder import check_output_prefix
+from ..svi_core.schedule.doubts import length_doubt
 from ..svi_core.schedule.spec import MAX_CLIPS
+from .bridge.browsers import warn
 from .bridge.expansion import MAX_ROW, longest_ways, require_row
 from .bridge.node_ids import BEGIN_VIDEO, NEXT_CLIP, REPEAT_CLIPS, WRITE_FRAMES
 from .bridge.queued_graph import QueuedGraph, ancestors_first, as_link, executed_graph
@@ -86,6 +88,8 @@ class SVINextClip(io.ComfyNode):
     def execute(cls, state, is_last=False) -> io.NodeOutput:
         state.maker.progress.restart(0)
         after, clip = next_clip(state, is_last)
+        if after is not state:  # else the video has its final length
+            state.maker.progress.end_clip(clip.reused)
         remember(after.segments[-1])
         return io.NodeOutput(after, InputImpl.VideoFromFile(str(after.segments[-1])), {"samples": clip.latent})
 
@@ -115,6 +119,8 @@ class SVIFinishVideo(io.ComfyNode):
     @classmethod
     def execute(cls, state) -> io.NodeOutput:
         path = finish_video(state)
+        if doubt := length_doubt(state.num_clips, len(state.plan.schedule.snapshot())):
+            warn("SVI Finish Video", doubt)
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), _processed(state))
 

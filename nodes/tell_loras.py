@@ -8,6 +8,7 @@ from ..svi_core.systems.applied_loras import AppliedLora, ExpertLoras, loras_at_
 from ..svi_core.systems.layouts import Layout
 from ..svi_core.systems.lora_variant import require_lora_variants
 from .bridge.applied_loras import loras_in_graph, loras_on, merged_at, with_likely_svi
+from .bridge.browsers import warn
 from .bridge.queued_graph import MODEL_INPUTS, QueuedGraph, checkpoint_names
 from .clip_sampler import ClipSampler
 from .lora import NONE, with_strengths
@@ -18,7 +19,7 @@ def tell_loras(sampler: ClipSampler, first: ClipSpec, layout: Layout, graph: Que
     experts = list(_experts(sampler, first, graph, node_id))
     logging.info("SVI Generate: LoRAs: %s.", loras_at_a_glance(experts))
     for warning in (*missing_lora_warnings(experts, layout), *_contradictions(experts, layout)):
-        logging.warning("SVI Generate: %s", warning)
+        warn("SVI Generate", warning)
 
 
 def _experts(sampler: ClipSampler, first: ClipSpec, graph: QueuedGraph, node_id: str) -> Iterator[ExpertLoras]:

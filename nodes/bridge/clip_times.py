@@ -6,7 +6,7 @@ from pathlib import Path
 
 import folder_paths
 
-from ...svi_core.store.clip_times import ClipTime, measured_time, read_times, remember_times
+from ...svi_core.store.clip_times import ClipTime, ClipWork, estimate_time, measured_time, read_times, remember_times
 from ...svi_core.store.records import ShownClip
 from ...svi_core.store.run_store import RunStore
 from .queued_graph import QueuedGraph, checkpoint_names
@@ -15,6 +15,13 @@ from .queued_graph import QueuedGraph, checkpoint_names
 def earlier_times() -> list[ClipTime]:
     """Return the clip times of earlier runs."""
     return read_times(_times_file())
+
+
+def earlier_seconds(hidden, work: ClipWork) -> float | None:
+    """Return how long a clip of `work` took in earlier runs with the models of the queued graph; None if none is known."""
+    names = checkpoint_names(QueuedGraph(hidden.prompt or {}), hidden.unique_id)
+    estimate = estimate_time(work, [], [time for time in earlier_times() if time.models and time.models == names])
+    return estimate and estimate.seconds
 
 
 def note_run(hidden, store: RunStore, clips: Iterable[ShownClip]) -> None:

@@ -104,10 +104,3 @@ def described_error(error: Exception) -> dict[str, object]:
     line, column = (cause.line, cause.column) if cause else (None, None)
     fix = {"fix": "as_paragraphs"} if isinstance(error, PlainTextError) else {}
     return {"error": str(error), "line": line, "column": column, **fix}
-
-
-def running_server():
-    """Return ComfyUI's running server, or None if there is none."""
-    from server import PromptServer  # imports ComfyUI's nodes.py, which only ComfyUI's own process can
-
-    return getattr(PromptServer, "instance", None)

@@ -1,4 +1,4 @@
-"""ComfyUI's sampler: conditioning, noise, one stage of sampling, its progress and its memory.
+"""ComfyUI's sampler: conditioning, noise, one stage of sampling and its memory.
 
 ComfyUI's ``concat_mask`` is 0 where svi_core's mask is 1 (known); only :func:`set_y` inverts it.
 Source: docs/METHOD.md, 2.4; ComfyUI's comfy/model_base.py, class WAN21 (concat_cond, extra_conds).
@@ -6,8 +6,6 @@ Source: docs/METHOD.md, 2.4; ComfyUI's comfy/model_base.py, class WAN21 (concat_
 
 import comfy.model_management
 import comfy.sample
-import comfy.utils
-import latent_preview
 import node_helpers
 import torch
 
@@ -55,40 +53,3 @@ def sample_guided(guider, noise, sampler, sigmas, samples, seed, callback) -> to
 def random_noise(samples: torch.Tensor, seed: int) -> torch.Tensor:
     """Return the CPU noise that ComfyUI's own samplers draw for `seed`."""
     return comfy.sample.prepare_noise(samples, seed)
-
-
-class StepProgress:
-    """One progress bar in sampler steps for a whole run, with previews of the first latent slot."""
-
-    def __init__(self, steps_per_clip: int):
-        self._steps_per_clip = steps_per_clip
-        self._num_clips = 0
-        self._done = 0
-        self._bar: comfy.utils.ProgressBar | None = None
-
-    def restart(self, num_clips: int) -> None:
-        """Start over, for `num_clips` clips; 0 if unknown, to count each clip by itself."""
-        self._num_clips, self._done, self._bar = num_clips, 0, None
-
-    def end_clip(self, index: int) -> None:
-        """Show that the clip `index` is done, even if it was reused without a step."""
-        if self._num_clips:
-            self._show((index + 1) * self._steps_per_clip)
-        else:
-            self._done = 0
-
-    def callback(self, model):
-        """Return a sampler callback that shows progress and a preview made with `model`'s latent format."""
-        previewer = latent_preview.get_previewer(model.load_device, model.model.latent_format)
-
-        def on_step(step: int, x0: torch.Tensor, x: torch.Tensor, total_steps: int) -> None:
-            preview = previewer.decode_latent_to_preview_image("JPEG", x0) if previewer else None
-            self._show(self._done + 1, preview)
-
-        return on_step
-
-    def _show(self, done: int, preview=None) -> None:
-        self._done, total = done, (self._num_clips or 1) * self._steps_per_clip
-        if self._bar is None:
-            self._bar = comfy.utils.ProgressBar(total)  # created late, since it attaches to the running node
-        self._bar.update_absolute(done, total, preview)

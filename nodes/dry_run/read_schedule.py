@@ -7,6 +7,7 @@ from ...svi_core.schedule.prompt_lists import PromptSplit
 from ...svi_core.schedule.spec import Schedule
 from ..bridge.queued_graph import Link
 from ..generate import SVIGenerate
+from ..num_clips import num_clips_of
 from ..schedule import SVILiveSchedule, SVIPromptStream, live_schedule, read_prompts
 from ..storyline import SVIStoryline, read_story, write_story
 from .graph_reader import GraphReader
@@ -51,7 +52,7 @@ def read_num_clips(reader: GraphReader, loop: str, schedule: Schedule, controls:
     prompts = reader.graph.link(loop, "prompts")
     if prompts is not None and link == Link(prompts.node_id, 1):
         return len(schedule)  # the prompt stream's count
-    return reader.required(loop, SVIGenerate, lambda num_clips: num_clips)
+    return reader.required(loop, SVIGenerate, lambda num_clips: num_clips_of(num_clips, len(schedule)))
 
 
 def _read_stream(reader: GraphReader, stream: str) -> Schedule:

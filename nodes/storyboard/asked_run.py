@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from ...svi_core.dry_run.requested_run import RequestedRun
 from ...svi_core.dry_run.storyboard import without_missing_takes
 from ...svi_core.schedule.spec import Schedule
-from ..bridge.queued_graph import GENERATE, QueuedGraph
+from ..bridge.node_ids import GENERATE
+from ..bridge.queued_graph import QueuedGraph
 from ..bridge.routes import Asked, typed
 from ..dry_run.graph_reader import GraphReader
 from ..dry_run.read_graph import read_loop

@@ -12,7 +12,8 @@ from ...svi_core.store.keep_marks import kept_keys
 from ...svi_core.store.records import ClipRecord, read_last_video, read_records
 from ...svi_core.store.takes import takes_by_index
 from ..bridge.clip_times import earlier_times
-from ..bridge.queued_graph import GENERATE, QueuedGraph
+from ..bridge.node_ids import GENERATE
+from ..bridge.queued_graph import QueuedGraph
 from ..bridge.routes import Asked, asked_folder, described_error, run_name
 from ..clip_sampler import MAIN_ANCHOR
 from .asked_run import UNCHECKED, AskedRun, asked_graph, read_asked_run, unreadable

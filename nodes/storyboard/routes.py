@@ -14,7 +14,8 @@ import asyncio
 
 from aiohttp import web
 
-from ..bridge.routes import answered, described_error, running_server
+from ..bridge.browsers import running_server
+from ..bridge.routes import answered, described_error
 from .edit import edit
 from .pictures import GoneError, look, picture
 from .plan import list_takes, plan

@@ -78,6 +78,22 @@ class Clip:
             return self.last_frames[-num_frames:]
         return torch.cat(list(self.decode(self.latent)))[-num_frames:]
 
+    def keeps_frames_from(self, start: int) -> bool:
+        """Whether all frames from `start` (0-based) on are in memory."""
+        return self.last_frames is not None and len(self.last_frames) >= self.request.layout.num_frames - start
+
+    def with_end_only(self) -> "Clip":
+        """Return this clip with frames of :attr:`last_frames` alone: those before are missing, and stand there as grey ones."""
+        end, num_frames = self.last_frames, self.request.layout.num_frames
+        assert end is not None
+        missing = end.new_full((1, *end.shape[1:]), 0.5).expand(num_frames - len(end), -1, -1, -1)
+
+        def decode(latent: torch.Tensor) -> Iterator[torch.Tensor]:
+            yield missing
+            yield end
+
+        return replace(self, decode=decode)
+
 
 class DecodedClip:
     """Iterates once over the frames of a clip in chunks [t, H, W, 3], and keeps the last few for the next clip."""
@@ -87,7 +103,8 @@ class DecodedClip:
         self._last: torch.Tensor | None = None
 
     def __iter__(self) -> Iterator[torch.Tensor]:
-        last, count = [], self._clip.request.layout.num_motion_frames
+        layout = self._clip.request.layout
+        last, count = [], max(layout.num_motion_frames, layout.overlap)
         for chunk in self._clip.decode(self._clip.latent):
             last = [torch.cat([*last, chunk])[-count:]]
             yield chunk

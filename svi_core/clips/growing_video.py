@@ -133,22 +133,31 @@ class GrowingVideo:
                 self.last = last
             raise
 
-    def add_rest(self) -> None:
-        """Add the frames of the last clip that the next clip was expected to show, since no other clip follows."""
+    def add_rest(self, may_decode: bool = True) -> None:
+        """Add the frames of the last clip that the next clip was to show; those to be decoded for it only if `may_decode`."""
         self.wait()
         if self.last is None or self.is_full or not has_rest(self.clips[-1], self.last):
             return
         rest = self._limited(Showing(range(self.last.stop, self.last.clip.request.layout.num_frames)))
-        _, writer = self._start_segment(DecodedClip(self.last.clip), rest, self.last.begin, lambda: None, self.last.mark)
+        clip, mark = self.last.clip, self.last.mark
+        if not may_decode and self.store.segment(clip.key, self.settings.segment_name(rest, mark)) is None:
+            if self.settings.colour_strength or not clip.keeps_frames_from(rest.frames.start):
+                return
+            clip = clip.with_end_only()
+        _, writer = self._start_segment(DecodedClip(clip), rest, self.last.begin, lambda: None, mark)
         writer.end()
         self.wait()
         shown = self.clips[-1].num_frames + rest.num_frames
         self.clips[-1] = replace(self.clips[-1], num_frames=shown, whole_end=rest.is_end)
 
-    def end_early(self) -> None:
-        """End the video of a failed or interrupted run with its whole last clip; log errors, since the run failed already."""
+    def end_early(self, at_once: bool = False) -> None:
+        """End the video of a failed or cancelled run with its whole last clip; log errors, since the run ended already.
+
+        `at_once` decodes nothing, since the user waits; the next run finds the latent of a clip that was being decoded.
+        """
         add_again, self._add_again = self._add_again, None
-        for step in (add_again, self.add_rest, self.wait):
+        steps = (lambda: self.add_rest(may_decode=False),) if at_once else (add_again, self.add_rest)
+        for step in (*steps, self.wait):
             try:
                 if step is not None:
                     step()
@@ -180,8 +189,8 @@ class GrowingVideo:
 
         The caller ends the writer's items. The writer then completes the segment and calls `then`.
         """
-        clip, coding, strength, seconds = decoded.clip, self.settings.clip_coding, self.settings.colour_strength, list[float]()
-        name = f"{showing.name}{f'-colour{strength:g}' if strength else ''}{mark}-{self.settings.clip_tag}"
+        clip, coding, seconds = decoded.clip, self.settings.clip_coding, list[float]()
+        name = self.settings.segment_name(showing, mark)
         made, began = self.store.segment(clip.key, name), time.monotonic()
         if made is not None:
             frames, end = (), ColourCorrection(**made.get("colour", {}))
@@ -253,8 +262,8 @@ def make_video(
             if video.is_full or following is None:
                 break
             request = following
-    except BaseException:
-        video.end_early()
+    except BaseException as error:
+        video.end_early(at_once=not isinstance(error, Exception))  # as ComfyUI's Cancel and KeyboardInterrupt are
         raise
     return video.finish(), clip.latent
 

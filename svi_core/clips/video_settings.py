@@ -8,6 +8,7 @@ import torch
 
 from ..files.fingerprint import fingerprint
 from ..video.colour import ColourCorrection
+from ..video.seams import Showing
 from ..video.sound import SoundTrack
 from ..video.video_file import PIXEL_FORMATS, VideoCoding
 from .chain import Clip
@@ -60,6 +61,14 @@ class VideoSettings:
     def is_full(self, num_frames: int) -> bool:
         """Return whether a video of `num_frames` has its final length."""
         return 0 < self.max_frames <= num_frames
+
+    def segment_name(self, showing: Showing, mark: str = "") -> str:
+        """Return a short name for the frames of a clip that `showing` selects, as they are shown and encoded.
+
+        `mark` tells them from the same frames behind another clip, where they depend on it.
+        """
+        strength = self.colour_strength
+        return f"{showing.name}{f'-colour{strength:g}' if strength else ''}{mark}-{self.clip_tag}"
 
     def finished_name(self, kind: str, parts: Sequence[Path]) -> str:
         """Return the name of a finished video of `kind` that is joined of `parts`: it depends on them and on the sound."""

@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from ..look.filmstrip import BACKGROUND, FAINT, MARGIN, TEXT, fitted
 from ..look.plots import AXIS, LINE
+from ..store.clip_times import duration
 from .run_estimate import RunEstimate
-from .text import count, duration, head_line
+from .text import count, head_line
 
 WIDTH = 1280
 STORED, NEW, UNKNOWN, CUT = "stored", "to make", "not known", "cut"

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from ..store.clip_times import duration
 from ..systems.applied_loras import loras_at_a_glance
 from .expected_clips import ExpectedClip
 from .run_estimate import RunEstimate
@@ -45,18 +46,6 @@ def estimate_summary(estimate: RunEstimate) -> str:
 def count(number: int, noun: str) -> str:
     """Return "1 clip", "2 clips", "10 000 clips"."""
     return f"{_number(number)} {noun}{'' if number == 1 else 's'}"
-
-
-def duration(seconds: float) -> str:
-    """Return a time in handy units: "40 s", "3 min 20 s", "2 h 5 min", "3 days 4 h"."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    days, hours = divmod(hours, 24)
-    units = [(days, "days" if days > 1 else "day"), (hours, "h"), (minutes, "min"), (rest, "s")]
-    first = next((i for i, (value, _) in enumerate(units) if value), 3)
-    return " ".join(f"{value} {unit}" for value, unit in units[first : first + 2] if value)
 
 
 def size(num_bytes: float) -> str:

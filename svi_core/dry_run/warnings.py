@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from ..clips.clip_plan import SeedMode
 from ..geometry import TRAINED_NUM_FRAMES
+from ..schedule.doubts import length_doubt
 from ..systems.applied_loras import missing_lora_warnings
 from ..systems.layouts import LAYOUTS
 from ..systems.lora_variant import require_lora_variants
@@ -136,11 +137,8 @@ def _schedule_length(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterat
     num_clips, num_listed = len(clips), run.num_listed
     if run.until_stopped:
         yield f"until_stopped: clips are made until you press Cancel; the {num_listed} that the file describes now are shown."
-    elif num_clips < num_listed:
-        yield f"the schedule describes {num_listed} clips, but num_clips is {num_clips}: the rest is not made."
-    elif num_clips > num_listed:
-        rest = listed(range(num_listed + 1, num_clips + 1))
-        yield f"the schedule describes {num_listed} of {num_clips} clips: its last prompt holds for clip {rest}."
+    elif doubt := length_doubt(num_clips, num_listed):
+        yield doubt
 
 
 def _lengths(run: RequestedRun, clips: Sequence[ExpectedClip]) -> Iterator[str]:

@@ -20,6 +20,9 @@ FROZEN_DIFFERENCE = 0.35 / 255  # mean absolute change below which two frames co
 SEAM_NEIGHBOURS = 6  # changes on each side with which a seam's change is compared
 STATIC_MOTION = 0.35 / 255  # median change of a video that does not move; real clips have 0.49 / 255 and more
 SEAM_JUMP = 3.0  # a seam's change, in multiples of its neighbours'; real clips stay below 1.2
+COLOUR_LIMIT = 0.1  # distance from the first clip that is visible
+BLUR = -0.5  # change of sharpness (log10) that is visible
+FROZEN_SHARE = 0.9  # of equal frames, above which a clip stands still
 _CHUNK_VALUES = 2**22  # of the frames that are measured at once
 
 
@@ -34,8 +37,8 @@ class ClipMeasure:
         sharpness: log10 of the mean squared Laplacian of luma.
         red, blue: mean of R and B minus luma.
         spectrum: log10 of luma's energy at details of 1-2, 2-4, 4-8 and 8-16 pixels.
-        motion: median change between neighbouring frames, mean absolute RGB difference of box averages.
-        frozen: share of equal neighbouring frames.
+        motion: median change between neighbouring frames, mean absolute RGB difference of box averages; None for one frame.
+        frozen: share of equal neighbouring frames; None for one frame.
         seam: change from the clip before, in multiples of the changes around it; None for the first clip.
     """
 
@@ -46,8 +49,8 @@ class ClipMeasure:
     red: float
     blue: float
     spectrum: tuple[float, ...]
-    motion: float
-    frozen: float
+    motion: float | None
+    frozen: float | None
     seam: float | None
 
 
@@ -74,10 +77,10 @@ class DriftReport:
         head = "| clip | brightness | contrast | saturation | sharpness | colour distance | motion x255 | frozen | seam |"
         rows = [f"**{self.verdict}**", *(f"- {note}" for note in self.notes), "", head, "|-" * 9 + "|"]
         for index, (clip, distance) in enumerate(zip(self.clips, self.colour_distance, strict=True), start=1):
-            seam = "" if clip.seam is None else f"{clip.seam:.2f}"
+            motion, frozen, seam = map(_shown, (clip.motion and clip.motion * 255, clip.frozen, clip.seam))
             rows.append(
                 f"| {index} | {clip.brightness:.3f} | {clip.contrast:.3f} | {clip.saturation:.3f} | {clip.sharpness:.2f} "
-                f"| {distance:.3f} | {clip.motion * 255:.2f} | {clip.frozen:.2f} | {seam} |"
+                f"| {distance:.3f} | {motion} | {frozen} | {seam} |"
             )
         return "\n".join(rows)
 
@@ -148,6 +151,10 @@ class DriftMeter:
         return differences
 
 
+def _shown(value: float | None) -> str:
+    return "" if value is None else f"{value:.2f}"
+
+
 def _chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
     """Yield `frames` in pieces [T, H, W, 3] of bounded size."""
     chunk: list[np.ndarray] = []
@@ -167,8 +174,8 @@ def _measure(rows: list, changes: list[float], start: int, end: int) -> ClipMeas
     if start > 0:
         around = changes[max(1, start - SEAM_NEIGHBOURS) : start] + changes[start + 1 : start + 1 + SEAM_NEIGHBOURS]
         seam = changes[start] / max(float(np.median(around)), 1e-6) if around else None
-    motion = float(np.median(inner)) if inner else 0.0
-    frozen = float(np.mean(np.array(inner) < FROZEN_DIFFERENCE)) if inner else 1.0
+    motion = float(np.median(inner)) if inner else None
+    frozen = float(np.mean(np.array(inner) < FROZEN_DIFFERENCE)) if inner else None
     bands = tuple(float(m) for m in medians[-NUM_BANDS:])
     return ClipMeasure(*map(float, medians[:-NUM_BANDS]), spectrum=bands, motion=motion, frozen=frozen, seam=seam)
 
@@ -181,7 +188,7 @@ def _reasons_invalid(clips: Sequence[ClipMeasure], repeated: bool, reversed_: bo
         reversed_: two clips are equal if one of them is played backwards.
         seams: change at each seam.
     """
-    if np.median([clip.motion for clip in clips]) < STATIC_MOTION:
+    if np.median([clip.motion for clip in clips if clip.motion is not None] or [0.0]) < STATIC_MOTION:
         return ["static"]
     reasons = []
     if len(clips) > 1:
@@ -242,10 +249,10 @@ def _notes(clips: Sequence[ClipMeasure], distance: Sequence[float]) -> list[str]
     for index, clip in enumerate(clips[1:], start=2):
         if clip.seam is not None and clip.seam > SEAM_JUMP:
             notes.append(f"clip {index} begins with a jump: {clip.seam:.1f} times the motion around it")
-        if clip.frozen > 0.9:
+        if clip.frozen is not None and clip.frozen > FROZEN_SHARE:
             notes.append(f"clip {index} stands still")
-    if max(distance) > 0.1:
+    if max(distance) > COLOUR_LIMIT:
         notes.append(f"colours of clip {int(np.argmax(distance)) + 1} are {max(distance):.2f} away from the first clip's")
-    if clips[-1].sharpness - clips[0].sharpness < -0.5:
+    if clips[-1].sharpness - clips[0].sharpness < BLUR:
         notes.append(f"the last clip is blurred: sharpness {clips[-1].sharpness - clips[0].sharpness:+.2f} (log10)")
     return notes

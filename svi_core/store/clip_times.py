@@ -111,6 +111,18 @@ def estimate_time(work: ClipWork, of_run: Sequence[ClipTime], of_others: Sequenc
     return None
 
 
+def duration(seconds: float) -> str:
+    """Return a time in handy units: "40 s", "3 min 20 s", "2 h 5 min", "3 days 4 h"."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    units = [(days, "days" if days > 1 else "day"), (hours, "h"), (minutes, "min"), (rest, "s")]
+    first = next((i for i, (value, _) in enumerate(units) if value), 3)
+    return " ".join(f"{value} {unit}" for value, unit in units[first : first + 2] if value)
+
+
 def read_times(book: Path) -> list[ClipTime]:
     """Return the runs in the file `book`, newest last; an unreadable file is logged and counts as empty."""
     try:

@@ -165,9 +165,31 @@ def test_one_progress_bar_counts_the_steps_of_the_whole_run(comfy_server, refere
         comfy_server.wait(comfy_server.queue(graph, client))
         shown = [data for kind, data in events.drain() if kind == "progress" and data["node"] == "generate"]
         assert events.num_previews > 3, "pictures of the steps"
-    assert {data["max"] for data in shown} == {3 * 40}
+    assert {data["max"] for data in shown} == {3 * 41}, "the frames of a clip count as a step"
     values = [data["value"] for data in shown]
-    assert values == sorted(values) and values[-1] == 3 * 40 and len(values) > 5
+    assert values == sorted(values) and values[-1] == 3 * 41 and len(values) > 5
+
+
+@pytest.mark.parametrize(
+    ("num_clips", "made", "said"),
+    [
+        (0, ["one", "two"], None),
+        (1, ["one"], ("warn", "the schedule describes 2 clips, but num_clips is 1: the rest is not made.")),
+        (3, ["one", "two", "two"], ("info", "the schedule describes 2 of 3 clips: its last prompt holds for clip 3.")),
+    ],
+)
+def test_another_number_of_clips_than_of_prompts_is_said(comfy_server, reference_image, num_clips, made, said):
+    folder, client = f"svi/number {num_clips}", uuid.uuid4().hex
+    image = comfy_server.add_input(reference_image)
+    with comfy_server.events(client) as events:
+        graph = loop_graph(image, clips=num_clips, prompts=["one", "two"], steps=2, filename_prefix=folder)
+        comfy_server.wait(comfy_server.queue(graph, client))
+        seen = events.drain()
+    assert [clip["prompt"] for clip in manifest(run_folder(comfy_server, folder))["clips"]] == made
+    notices = [(data["severity"], data["detail"]) for kind, data in seen if kind == "svi.notice"]
+    assert [notice for notice in notices if "schedule describes" in notice[1]] == ([said] if said else [])
+    texts = [data["text"] for kind, data in seen if kind == "svi.progress" and data["node"] == "generate"]
+    assert texts[0].split("\n")[0] == f"Clip 1 of {len(made)}: reading its prompt" and texts[-1].startswith(f"{len(made)} clip")
 
 
 def test_interrupt_leaves_a_playable_video_of_the_finished_clips(comfy_server, reference_image):

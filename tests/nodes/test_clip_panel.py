@@ -45,7 +45,8 @@ def news(panel, monkeypatch):
     """What was sent to the browsers."""
     sent = []
     server = SimpleNamespace(send_sync=lambda event, data: sent.append((event, data)))
-    monkeypatch.setattr(panel, "running_server", lambda: server)
+    for module in (panel, sys.modules[panel.tell_pages.__module__]):
+        monkeypatch.setattr(module, "running_server", lambda: server)
     return sent
 
 

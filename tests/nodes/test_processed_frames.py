@@ -37,7 +37,7 @@ def begun(pack, tmp_path):
     from tests.core.fakes import FakeMaker
 
     maker = FakeMaker(layout)
-    maker.progress = SimpleNamespace(restart=lambda _: None)
+    maker.progress = SimpleNamespace(restart=lambda _: None, end_clip=lambda _: None)
     return core["clips.step_by_step"].RunState(core["clips.clip_plan"].ClipPlan(10_000, schedule, layout), maker, tmp_path)
 
 

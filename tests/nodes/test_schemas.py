@@ -11,6 +11,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 NODE_IDS = {
+    "SVIShowVideo",
     "SVIAnchorEncode",
     "SVIMotionLatent",
     "SVIConditioning",

@@ -189,7 +189,6 @@ export class ClipView {
 
   #describe(tile, clip) {
     tile.clip = clip;
-    tile.classList.toggle("is-reused", clip.reused);
     tile.querySelector(".svi-clips-number").textContent = String(clip.index + 1);
     tile.querySelector(".svi-clips-seconds").textContent = duration(clip.seconds);
     tile.querySelector(".svi-clips-star").hidden = !clip.kept;

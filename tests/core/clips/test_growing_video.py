@@ -438,8 +438,52 @@ def test_a_second_cancel_while_the_end_is_shown_still_leaves_a_video(tmp_path, m
     assert count_frames(left) == 13
 
 
-def test_a_clip_whose_decoding_is_stopped_is_finished_and_shown(tmp_path):
-    """Cancel comes when the third clip is sampled, stored and half decoded: it is in the video all the same."""
+class SlowDecoder(FakeMaker):
+    """Stops while it samples clip `stop_at`; its decoder takes so long that nobody who cancels wants to wait for it."""
+
+    def __init__(self, layout, stop_at):
+        super().__init__(layout)
+        self.stop_at, self.decoded, self.is_stopped = stop_at, [], False
+
+    def sample(self, request, previous):
+        if request.index == self.stop_at:
+            self.is_stopped = True
+            raise Killed()
+        return super().sample(request, previous)
+
+    def decode(self, latent):
+        assert not self.is_stopped, "decodes after Cancel"
+        return super().decode(latent)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("seam", [Seam.DROP, Seam.LINEAR])
+def test_cancel_decodes_nothing_and_still_shows_the_last_clip_to_its_end(tmp_path, name, seam):
+    layout = make_layout(name, num_frames=13)
+    with pytest.raises(Killed):
+        run(tmp_path, 4, layout, SlowDecoder(layout, 2), seam=seam)
+    expected = 2 * (13 - layout.overlap) + layout.overlap
+    assert np.abs(moments(tmp_path / "video.mp4") - np.arange(expected)).max() < 2
+    path, _, maker = run(tmp_path, 4, layout, seam=seam)
+    assert maker.sampled == [2, 3] and np.abs(moments(path) - np.arange(4 * (13 - layout.overlap) + layout.overlap)).max() < 2
+
+
+def test_cancel_leaves_out_an_end_that_is_neither_in_memory_nor_on_disk(tmp_path):
+    """Both clips are reused, so that they are not decoded again: the file of what the next clip would show decides."""
+
+    def cancelled():
+        with pytest.raises(Killed):
+            run(tmp_path, 4, maker=SlowDecoder(LAYOUT, 2), seam=Seam.LINEAR)
+        return count_frames(tmp_path / "video.mp4")
+
+    assert cancelled() == 13 and cancelled() == 13
+    (end,) = (tmp_path / "clips").glob("*-5-9-0-*.mp4")
+    end.unlink()
+    assert cancelled() == 9
+
+
+def test_a_clip_whose_decoding_is_cancelled_is_left_to_the_next_run(tmp_path):
+    """Cancel comes when the third clip is sampled, stored and half decoded: nobody waits until it is decoded again."""
     maker = FakeMaker(LAYOUT)
 
     def decode(latent):
@@ -453,7 +497,26 @@ def test_a_clip_whose_decoding_is_stopped_is_finished_and_shown(tmp_path):
     maker.decode = decode
     with pytest.raises(Killed):
         run(tmp_path, 4, maker=maker)
-    assert maker.sampled == [0, 1, 2, "stopped"] and count_frames(tmp_path / "video.mp4") == 17
+    assert maker.sampled == [0, 1, 2, "stopped"] and np.abs(moments(tmp_path / "video.mp4") - np.arange(13)).max() < 2
+    path, _, maker = run(tmp_path, 4)
+    assert maker.sampled == [3] and count_frames(path) == 21
+
+
+def test_a_clip_whose_decoding_fails_is_decoded_again_and_shown(tmp_path):
+    """An error that passes, of a driver say: the third clip is in the video all the same."""
+    maker = FakeMaker(LAYOUT)
+
+    def decode(latent):
+        chunks = list(FakeMaker.decode(maker, latent))
+        yield chunks[0]
+        if maker.sampled == [0, 1, 2]:
+            maker.sampled.append("failed")
+            raise RuntimeError("a driver")
+        yield from chunks[1:]
+
+    maker.decode = decode
+    with pytest.raises(RuntimeError, match="a driver"):
+        run(tmp_path, 4, maker=maker)
     assert np.abs(moments(tmp_path / "video.mp4") - np.arange(17)).max() < 2
 
 

@@ -10,10 +10,10 @@ from svi_core.dry_run import disk_need as disk_module
 from svi_core.dry_run.picture import _EDGE, _FILL, STORED, WIDTH, draw_estimate, draw_message
 from svi_core.dry_run.requested_run import ExpertModel, LoraUse, ModelFile, RequestedRun
 from svi_core.dry_run.run_estimate import estimate_run
-from svi_core.dry_run.text import duration, estimate_text, size
+from svi_core.dry_run.text import estimate_text, size
 from svi_core.dry_run.warnings import listed
 from svi_core.schedule.text import parse_schedule
-from svi_core.store.clip_times import ClipTime, ClipWork
+from svi_core.store.clip_times import ClipTime, ClipWork, duration
 from svi_core.store.records import read_records
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, make_layout

@@ -55,6 +55,15 @@ def test_cheats_are_invalid_before_any_number(make, reason):
     assert found.table().startswith("**INVALID")
 
 
+def test_a_last_clip_of_one_frame_does_not_stand_still():
+    """Videos of SVI 2.0 have 80 N + 1 frames: in pieces of 80 the last has one, which has no neighbour in its clip."""
+    found = report(scene(61), (20, 20, 20, 1))
+    assert found.verdict == "valid" and found.notes == ()
+    assert (found.clips[-1].motion, found.clips[-1].frozen) == (None, None) and found.clips[-1].seam is not None
+    assert found.table().splitlines()[-1].count("|  |") == 1, "no motion and no share of equal frames"
+    assert report(scene(1), (1,)).verdict.startswith("INVALID (static)")
+
+
 def faded(video, step):
     """Saturation falls by `step` per clip."""
     result = video.astype(np.float32)

@@ -67,6 +67,16 @@ def read_run(module):
     return lambda graph: read_requested_run(graph, "plan", graph["plan"]["inputs"]["plan_only"])
 
 
+def test_no_number_of_clips_means_one_for_each_prompt(graph, read_run):
+    change = graph["generate"]["inputs"]
+    change["num_clips"] = 0
+    assert read_run(graph).plan.num_clips == 2
+    graph["prompts"]["inputs"]["text"] = "a\n\n[x3]\nb"
+    assert read_run(graph).plan.num_clips == 4
+    del change["num_clips"]  # as the new default
+    assert read_run(graph).plan.num_clips == 4
+
+
 def test_all_of_a_plain_graph_is_known(graph, read_run, folders):
     found = read_run(graph)
     assert (found.plan.num_clips, found.plan.seed, found.plan.layout.num_frames) == (2, 5, 9)
@@ -159,6 +169,12 @@ def test_a_sound_says_number_rate_and_passes_of_the_clips(talking, read_run):
     assert found.work_of(found.plan.request(0)).num_passes == 3
     plain = read_run(change(talking, "talk", audio_cfg=1.0))
     assert plain.work_of(plain.plan.request(0)).num_passes == 2
+
+
+def test_one_clip_per_prompt_is_not_silent_where_a_sound_is_followed(talking, read_run):
+    assert not any("num_clips is 0" in remark for remark in read_run(talking).remarks)
+    (remark,) = (remark for remark in read_run(change(talking, "generate", num_clips=0)).remarks if "num_clips" in remark)
+    assert remark.startswith("num_clips is 0, so there is one clip per prompt, however long the sound")
 
 
 def test_a_layout_that_talk_refuses_is_refused(talking, read_run):

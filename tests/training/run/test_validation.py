@@ -126,7 +126,14 @@ def test_the_report_shows_all_of_it(wan_folder, tmp_path):
         "error-to-signal",
         "samples/step_00000003.png",
         "sigma 0.",
+        "<video src='samples/step_00000003.mp4' controls",
+        "<details><summary>Settings</summary>",
         "&quot;rank&quot;: 4",
+        "<h2>Summary</h2>",
+        "held-out loss, mean",
+        "at the end, lowest",
+        "s a step (median)",
+        "<td>sample videos</td><td>1</td>",
     ):
         assert part in page, part
     assert page.count("<svg") == 8 and "http" not in page.replace("http://www.w3.org", "")

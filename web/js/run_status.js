@@ -1,0 +1,68 @@
+/**
+ * How far a run is, on SVI Generate; at the foot of the page if that node is inside a subgraph, where nobody sees it. What is kept when
+ * a run is cancelled, as a toast. Server side: nodes/bridge/shown_progress.py.
+ */
+
+import { api } from "../../../scripts/api.js";
+import { app } from "../../../scripts/app.js";
+import { showText } from "./text_widget.js";
+
+const WIDGET = "svi_status";
+const HEIGHT = 56; // px, two lines
+const KINDS = { running: undefined, done: "faint", stopped: "warn", failed: "error" };
+const LINGER_MS = 10_000; // after the run has ended
+const FOOT_STYLE =
+  "position: fixed; left: 50%; bottom: 20px; transform: translateX(-50%); z-index: 1000; max-width: 60vw; padding: 8px 14px; " +
+  "border-radius: 8px; font: 13px/1.4 Inter, system-ui, sans-serif; text-align: center; white-space: pre-wrap; pointer-events: none; " +
+  "color: var(--input-text, #ddd); background: var(--comfy-menu-bg, #222); border: 1px solid var(--border-color, #4e4e4e);";
+
+/** Return the node of an execution id such as "12:5", which leads through the subgraph's node 12; undefined for another workflow's. */
+function nodeOf(executionId) {
+  let graph = app.rootGraph ?? app.graph;
+  let node;
+  for (const id of String(executionId).split(":")) {
+    node = graph?.getNodeById(Number(id));
+    graph = node?.subgraph;
+  }
+  return node;
+}
+
+/** The line at the foot of the page. */
+class Foot {
+  show(text, isOver) {
+    clearTimeout(this.timer);
+    this.element ??= this.#make();
+    this.element.textContent = text;
+    this.element.hidden = false;
+    if (isOver) this.timer = setTimeout(() => (this.element.hidden = true), LINGER_MS);
+  }
+
+  #make() {
+    const element = document.createElement("div");
+    element.className = "svi-foot";
+    element.style.cssText = FOOT_STYLE;
+    element.setAttribute("role", "status");
+    document.body.append(element);
+    return element;
+  }
+}
+
+const foot = new Foot();
+
+function onProgress({ node: id, state, text }) {
+  const node = nodeOf(id);
+  if (node?.comfyClass !== "SVIGenerate") return;
+  showText(node, WIDGET, text, { height: HEIGHT, before: "svi_clips", kind: KINDS[state] });
+  if (node.graph && node.graph !== (app.rootGraph ?? app.graph)) foot.show(text, state !== "running");
+  if (state === "stopped") {
+    app.extensionManager.toast.add({ severity: "info", summary: "SVI Generate", detail: text, life: 15_000 });
+  }
+}
+
+app.registerExtension({
+  name: "SVI.RunStatus",
+
+  setup() {
+    api.addEventListener("svi.progress", ({ detail }) => onProgress(detail));
+  },
+});
