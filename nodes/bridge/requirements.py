@@ -14,6 +14,7 @@ NAMES = (
     "comfy.audio_encoders.wav2vec2.Wav2Vec2Model",
     "comfy.cli_args.args",
     "comfy.latent_formats.Wan21",
+    "comfy.ldm.modules.attention.REGISTERED_ATTENTION_FUNCTIONS",
     "comfy.ldm.modules.attention.attention_pytorch",
     "comfy.ldm.wan.model_multitalk.MultiTalkAudioProjModel",
     "comfy.ldm.wan.model_multitalk.MultiTalkCrossAttnPatch",
