@@ -88,9 +88,9 @@ def start_dynamic_memory() -> str:
     Raises:
         RuntimeError: comfy-aimdo does not start on this GPU.
     """
+    load_pack()
     if not torch.cuda.is_available():
         return "off: it needs an NVIDIA GPU"
-    load_pack()
     import comfy.memory_management
     import comfy.model_management
     import comfy.model_patcher

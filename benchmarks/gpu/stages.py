@@ -165,7 +165,7 @@ _SECONDS = {
     "machine": lambda work: 2.0,
     "kernels": lambda work: 8 + 40 * work.shapes.attention_tflop / work.shapes.num_layers / work.card.attention,
     "weights": lambda work: work.weights,
-    "forward": lambda work: work.load + 16 * work.ours + 4 * work.stock,
+    "forward": lambda work: work.load + 7 * work.ours + 5 * work.stock,
     "loop": lambda work: work.pair,
     "users": lambda work: work.clips,
     "vae": lambda work: 9 * work.decode + 8 * work.encode,

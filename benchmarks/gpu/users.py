@@ -6,20 +6,19 @@ video costs.
 
 from benchmarks.gpu.bench import Bench, Measured
 from benchmarks.gpu.comfyui import pack_module, start_dynamic_memory
-from benchmarks.gpu.jobs import Job, frames_of_ours, job_of, make_ours, timed_job
+from benchmarks.gpu.jobs import frames_of_ours, job_of, make_ours, timed_job
 from benchmarks.gpu.weights import LORAS, lora_file
 
 
 def measure(bench: Bench) -> None:
     """Measure the rows of this stage."""
     dynamic = start_dynamic_memory()
-    for row, names in (("with both LoRAs", tuple(LORAS)), ("without a LoRA", ())):
-        bench.measure(row, lambda names=names: measured(bench, names, dynamic))
+    bench.measure("with both LoRAs", lambda: measured(bench, dynamic))
 
 
-def measured(bench: Bench, names: tuple[str, ...], dynamic: str) -> Measured:
-    """Return the times of a video with these LoRAs."""
-    job: Job = job_of(bench, loras=tuple(lora_row(bench, name) for name in names))
+def measured(bench: Bench, dynamic: str) -> Measured:
+    """Return the times of a video with both LoRAs."""
+    job = job_of(bench, loras=tuple(lora_row(bench, name) for name in LORAS))
     found = timed_job(bench, job, make_ours, frames_of_ours(job))
     return Measured({**found.values, "dynamic memory": dynamic}, found.results)
 

@@ -1,7 +1,7 @@
 """Choose the fastest exact attention kernel for each shape by comparing and timing all candidates once.
 
-ComfyUI asks PyTorch for FlashAttention 2 first, but on some GPUs (Hopper) other kernels are much faster. Which, depends on the
-GPU, its driver and the shape. So the first attention of each shape runs every candidate on its real inputs; one that differs from
+ComfyUI asks PyTorch for FlashAttention 2 first, but on some GPUs (Hopper) other kernels are much faster. The best one depends
+on GPU, driver and shape. So the first attention of each shape runs every candidate on its real inputs; one that differs from
 ComfyUI's result by more than rounding is out, the fastest of the others is kept, on disk too. Attention that the user chose
 (--use-sage-attention, --use-flash-attention, xformers, another node's override) is left alone, and so is the CPU; with the
 environment variable SVI_ATTENTION=off nothing is installed, and ComfyUI alone chooses. For torch.compile (TorchCompileModel)
