@@ -83,7 +83,7 @@ def load_pack() -> ModuleType:
 def start_dynamic_memory() -> str:
     """Let ComfyUI manage the card's memory as its main.py does, before anything is loaded; return "on", or why it is off.
 
-    Call it in a process of :mod:`.dynamic_process`. Source: ComfyUI's main.py, enables_dynamic_vram and after.
+    Call it in a process of :mod:`.dynamic_process`. Source: https://github.com/comfyanonymous/ComfyUI, main.py.
 
     Raises:
         RuntimeError: comfy-aimdo does not start on this GPU.

@@ -118,6 +118,7 @@ def run_process(stage: Stage, told: Options, ends: float) -> int | None:
         finally:
             if child.poll() is None:
                 _kill(child)
+            child.stdin.close()
 
 
 def _kill(child: subprocess.Popen) -> None:

@@ -38,11 +38,22 @@ def with_compiled_experts(job: Job) -> Job:
 
 def compile_expert(model: Any, device: torch.device) -> Any:
     """Return a clone of the MODEL whose transformer is compiled while ComfyUI calls it."""
-    from comfy_api.torch_helpers import set_torch_compile_wrapper
+    from comfy.patcher_extension import WrappersMP
 
     backend = "inductor" if device.type == "cuda" else "eager"
+    options = {"guard_filter_fn": _without_options}
+    compiled = torch.compile(model.get_model_object("diffusion_model"), backend=backend, options=options)
+
+    def run_compiled(executor: Any, *arguments: Any, **options: Any) -> torch.Tensor:
+        owner, plain = executor.class_obj, executor.class_obj.diffusion_model
+        owner.diffusion_model = compiled
+        try:
+            return executor(*arguments, **options)
+        finally:
+            owner.diffusion_model = plain
+
     clone = model.clone(disable_dynamic=True)
-    set_torch_compile_wrapper(model=clone, backend=backend, options={"guard_filter_fn": _without_options})
+    clone.add_wrapper_with_key(WrappersMP.APPLY_MODEL, "torch.compile", run_compiled)
     return clone
 
 

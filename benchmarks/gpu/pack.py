@@ -31,11 +31,9 @@ TREE = (
     *("main.py", "protocol.py", "folder_paths.py", "latent_preview.py", "node_helpers.py", "comfyui_version.py"),
 )
 LEFT_OUT = ("_tokenizer/", "sd1_tokenizer/", "__pycache__/", "comfy_kitchen/backends/hip/")
-# Machine code beside data: the x86 filter makes it some percent smaller. A large window sees the kernels of all GPUs.
-FILTERS = [
-    {"id": lzma.FILTER_X86},
-    {"id": lzma.FILTER_LZMA2, "preset": 9 | lzma.PRESET_EXTREME, "dict_size": 256 * MIB},
-]
+# Kernels for many GPUs are much alike: a quick preset suffices, and higher ones take several times as long. The x86 filter is for
+# ffmpeg.
+FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 3, "dict_size": 64 * MIB}]
 
 
 @dataclass(frozen=True)
