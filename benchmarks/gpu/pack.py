@@ -31,8 +31,8 @@ TREE = (
     *("main.py", "protocol.py", "folder_paths.py", "latent_preview.py", "node_helpers.py", "comfyui_version.py"),
 )
 LEFT_OUT = ("_tokenizer/", "sd1_tokenizer/", "__pycache__/", "comfy_kitchen/backends/hip/")
-# Kernels for many GPUs are much alike: a quick preset suffices, and higher ones take several times as long. The x86 filter is for
-# ffmpeg.
+# Kernels for many GPUs are much alike: a quick preset suffices, and higher ones take several times as long. The x86 filter is
+# for ffmpeg.
 FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 3, "dict_size": 64 * MIB}]
 
 
