@@ -128,24 +128,20 @@ class _Computing:
     def __init__(self, model: Any, way: Way):
         from comfy.quant_ops import QuantizedTensor
 
-        self.model, self.way = model, way
+        self.model, self.way, self.manual = model, way, model.manual_cast_dtype
         layers = [layer for layer in model.modules() if isinstance(getattr(layer, "weight", None), QuantizedTensor)]
-        self.layers = {layer: layer._full_precision_mm for layer in layers}
-        self.before = model.manual_cast_dtype, model.get_dtype_inference()
+        self.layers = {layer: (layer._full_precision_mm, layer.weight.dtype) for layer in layers}
 
     def __enter__(self) -> None:
-        for layer, is_plain in self.layers.items():
+        for layer, (is_plain, _) in self.layers.items():
             layer._full_precision_mm = is_plain or not self.way.fp8
+            if self.way.dtype is not None:
+                layer.to(dtype=self.way.dtype)  # of its output: the codes stay as they are
         if self.way.dtype is not None:
-            self._set(self.way.dtype, self.way.dtype)
+            self.model.manual_cast_dtype = self.way.dtype
 
     def __exit__(self, *_) -> None:
-        for layer, is_plain in self.layers.items():
+        self.model.manual_cast_dtype = self.manual
+        for layer, (is_plain, dtype) in self.layers.items():
             layer._full_precision_mm = is_plain
-        self._set(*self.before)
-
-    def _set(self, manual: torch.dtype | None, output: torch.dtype) -> None:
-        """Give activations a dtype; quantised layers take theirs from their weight, whose codes stay as they are."""
-        self.model.manual_cast_dtype = manual
-        for layer in self.layers:
-            layer.to(dtype=output)
+            layer.to(dtype=dtype)

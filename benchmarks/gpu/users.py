@@ -12,12 +12,12 @@ from benchmarks.gpu.weights import LORAS, lora_file
 
 def measure(bench: Bench) -> None:
     """Measure the rows of this stage."""
-    dynamic = start_dynamic_memory()
-    bench.measure("with both LoRAs", lambda: measured(bench, dynamic))
+    bench.measure("with both LoRAs", lambda: measured(bench))
 
 
-def measured(bench: Bench, dynamic: str) -> Measured:
+def measured(bench: Bench) -> Measured:
     """Return the times of a video with both LoRAs."""
+    dynamic = start_dynamic_memory()
     job = job_of(bench, loras=tuple(lora_row(bench, name) for name in LORAS))
     found = timed_job(bench, job, make_ours, frames_of_ours(job))
     return Measured({**found.values, "dynamic memory": dynamic}, found.results)

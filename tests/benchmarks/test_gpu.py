@@ -63,6 +63,11 @@ def test_the_plan_has_the_stages_in_order_of_worth_and_their_seconds(capsys):
     assert list(SECONDS) == [stage.name for stage in STAGES[: len(SECONDS)]] and STAGES[len(SECONDS)].name == "loop again"
 
 
+def test_what_is_not_measured_is_listed_with_the_seconds_of_the_plan():
+    listed = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    assert [stage.name for stage in STAGES if f"| `{stage.name}` | {stage.seconds(FULL, H200):.0f} |" not in listed] == []
+
+
 @pytest.mark.parametrize("card", [*CARDS, PROCESSOR], ids=lambda card: card.name)
 def test_every_stage_has_seconds_for_every_card(card):
     assert all(card.start <= stage.seconds(TINY, card) <= stage.seconds(FULL, card) for stage in STAGES)
