@@ -43,8 +43,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _arguments(arguments)
     budget = Budget(options.minutes)
     shapes = SHAPES[options.shapes]
-    work = options.work or work_folder(shapes)
-    told = Options(options.shapes, options.device, str(options.output.absolute()), str(work.absolute()))
     card = _card(options.device)
     stages = [stage for stage in STAGES if not options.only or stage.name in options.only]
     if options.plan:
@@ -54,6 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("the rates of this card are not known; seconds are computed for an H200")
     options.output.mkdir(parents=True, exist_ok=True)
     try:
+        work = options.work or work_folder(shapes)
+        told = Options(options.shapes, options.device, str(options.output.absolute()), str(work.absolute()))
         record = Record.open(told.path, told.settings, options.fresh)
     except ValueError as error:
         say(f"error: {error}")

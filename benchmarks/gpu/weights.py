@@ -26,15 +26,18 @@ SPACE_GB = 1.0  # for the VAE and for videos
 
 
 def work_folder(shapes: Shapes) -> Path:
-    """Return the folder for weights and videos: in memory where there is room for them, else with temporary files."""
+    """Return the folder for weights and videos: in memory where there is room for them, else with temporary files.
+
+    Raises:
+        ValueError: there is no room.
+    """
     needed = 1e9 * (shapes.expert_gb + 1.5 * shapes.lora_gb + SPACE_GB)
     for place in (IN_MEMORY, Path(tempfile.gettempdir())):
         folder = place / "svi-benchmark"
         if folder.exists() or (place.is_dir() and shutil.disk_usage(place).free > needed):
             return folder
-    raise OSError(
-        f"{needed / 1e9:.0f} GB are free neither in {IN_MEMORY} nor in {tempfile.gettempdir()}: name a --work folder."
-    )
+    places = f"neither in {IN_MEMORY} nor in {tempfile.gettempdir()}"
+    raise ValueError(f"the weights need {needed / 1e9:.0f} GB, which are free {places}: name a folder with --work.")
 
 
 def weights_exist(work: Path, shapes: Shapes) -> bool:

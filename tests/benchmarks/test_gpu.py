@@ -9,6 +9,7 @@ import sys
 import time
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -315,6 +316,28 @@ def test_a_finished_command_measures_nothing_again(whole_run):
     output = ["--shapes", "tiny", "--device", "cpu", "--output", str(whole_run.output), "--work", str(whole_run.output / "w")]
     assert command.main(output) == 1, "rows that this machine cannot measure are failures"
     assert (whole_run.output / "gpu.json").read_bytes() == before
+
+
+def test_weights_lie_in_memory_where_there_is_room(tmp_path, monkeypatch):
+    from benchmarks.gpu import weights
+
+    free = {"memory": 18e9, "disk": 18e9}
+    places = {name: tmp_path / name for name in free}
+    for place in places.values():
+        place.mkdir()
+    monkeypatch.setattr(weights, "IN_MEMORY", places["memory"])
+    monkeypatch.setattr(weights.tempfile, "gettempdir", lambda: str(places["disk"]))
+    monkeypatch.setattr(weights.shutil, "disk_usage", lambda place: SimpleNamespace(free=free[Path(place).name]))
+    assert weights.work_folder(FULL).parent == places["memory"]
+    free["memory"] = 15e9
+    assert weights.work_folder(FULL).parent == places["disk"]
+    free["disk"] = 1e9
+    with pytest.raises(
+        ValueError, match="the weights need 17 GB, which are free neither in .* nor in .*: name a folder with --work"
+    ):
+        weights.work_folder(FULL)
+    (places["disk"] / "svi-benchmark").mkdir()  # of an earlier run, whose weights are there
+    assert weights.work_folder(FULL).parent == places["disk"]
 
 
 def test_without_a_gpu_the_real_thing_says_so(tmp_path):
