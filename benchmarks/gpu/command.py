@@ -59,7 +59,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return 2
     record.save()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stage's process is ended too
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stage's process is ended too
     try:
         for stage in stages:
             if options.retry:
@@ -68,6 +68,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("stopped; the same command goes on")
         return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
     sys.stdout.write(write_report(record))
     _remove_weights(record, work, keep=options.work is not None)
     return _exit_code(record, stages)
