@@ -16,46 +16,46 @@ from dev.setup_files import REPOSITORY, clean_python_variables, say
 
 TARGET = "3.12"
 MACHINE_HAS = (
-    *("torch", "torchvision", "torchaudio", "triton", "numpy", "scipy", "einops", "safetensors", "transformers", "tokenizers"),
-    *("sentencepiece", "huggingface-hub", "hf-xet", "regex", "pillow", "psutil", "tqdm", "pyyaml", "requests", "urllib3"),
-    *("certifi", "charset-normalizer", "idna", "packaging", "filelock", "fsspec", "jinja2", "markupsafe", "sympy", "mpmath"),
-    *("networkx", "typing-extensions", "aiohttp", "aiohappyeyeballs", "aiosignal", "attrs", "frozenlist", "multidict"),
-    *("propcache", "yarl", "setuptools", "click", "typer", "rich", "shellingham", "httpx", "httpcore", "h11", "anyio"),
+    *("torch", "torchvision", "torchaudio", "numpy", "scipy", "einops", "safetensors", "transformers", "tokenizers"),
+    *("sentencepiece", "pillow", "psutil", "tqdm", "pyyaml", "requests", "packaging", "filelock", "aiohttp", "yarl"),
 )
-_LIST = (
-    "import importlib.metadata as m, json, re, sys\n"
-    "fold = lambda name: re.sub('[-_.]+', '-', name).lower()\n"
-    "wanted = set(sys.argv[1:])\n"
-    "found = {}\n"
-    "for d in m.distributions():\n"
-    "    name = fold(d.metadata['Name'] or '')\n"
-    "    if name in wanted or name.startswith(('nvidia-', 'cuda-')):\n"
-    "        tops = {f.parts[0] for f in d.files or () if f.parts[0] not in ('..', '__pycache__')}\n"
-    "        found.update({top: str(d.locate_file(top)) for top in tops})\n"
-    "sys.stdout.write(json.dumps(found))"
-)
+_LIST = """
+import importlib.metadata as m, json, re, sys
+def fold(name):
+    return re.sub("[-_.]+", "-", name).lower()
+known = {fold(d.metadata["Name"]): d for d in m.distributions() if d.metadata["Name"]}
+left, found, seen = list(sys.argv[1:]), {}, set()
+while left:
+    name = left.pop()
+    if name in seen or name not in known:
+        continue
+    seen.add(name)
+    needed = [line for line in known[name].requires or () if "extra ==" not in line]
+    left += [fold(re.match(r"[A-Za-z0-9._-]+", line)[0]) for line in needed]
+    tops = {f.parts[0] for f in known[name].files or () if f.parts[0] not in ("..", "__pycache__")}
+    found.update({top: str(known[name].locate_file(top)) for top in tops})
+sys.stdout.write(json.dumps(found))
+"""
 _WITHOUT_TORCH = """
-import compileall, importlib.machinery, importlib.util, os, subprocess, sys
+import compileall, os, subprocess, sys
 site, comfyui = sys.argv[1:3]
 import comfy_aimdo.control, ctypes, imageio_ffmpeg, trampoline
 ctypes.CDLL(os.path.join(site, "comfy_aimdo", "aimdo.so"))
-path = os.path.join(site, "comfy_kitchen", "backends", "cuda", "_C.abi3.so")
-loader = importlib.machinery.ExtensionFileLoader("_C", path)
-importlib.util.module_from_spec(importlib.util.spec_from_file_location("_C", path, loader=loader))
+sys.path.insert(0, os.path.join(site, "comfy_kitchen", "backends", "cuda"))
+import _C  # of comfy-kitchen, whose package needs PyTorch
 subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-version"], check=True, stdout=subprocess.DEVNULL)
 if not all([compileall.compile_dir(folder, quiet=1) for folder in (site, comfyui)]):
     sys.exit("a file does not compile")
 """
 _WITH_TORCH = """
-import subprocess, sys
+import importlib.util, subprocess, sys
+unexpected = [name for name in ("av", "diffusers", "kornia") if importlib.util.find_spec(name)]
+if unexpected:
+    sys.exit(f"{unexpected} should not be here: the environment is not an empty one")
 import torch, torchsde, trampoline, comfy_aimdo.control, comfy_kitchen, imageio_ffmpeg
 subprocess.run([imageio_ffmpeg.get_ffmpeg_exe(), "-version"], check=True, stdout=subprocess.DEVNULL)
 from benchmarks.gpu.comfyui import load_pack
 load_pack()
-import importlib.util
-absent = [name for name in ("av", "diffusers", "kornia") if importlib.util.find_spec(name)]
-if absent:
-    sys.exit(f"{absent} should not be here: the environment is not an empty one")
 if torch.version.cuda:
     import fa3_fwd_interface
 if torch.version.cuda and sys.version_info >= (3, 12):
@@ -70,7 +70,7 @@ class Trial:
     Attributes:
         python: the interpreter.
         version: as 3.12.
-        packages: by the name of their folder or file, where they are: those of MACHINE_HAS that this Python has.
+        packages: by the name of their folder or file, where they are: of MACHINE_HAS, and what those need.
     """
 
     python: Path
