@@ -15,7 +15,9 @@ import tarfile
 import tempfile
 import zipfile
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from benchmarks.gpu.unpacked_trial import trials
@@ -31,9 +33,8 @@ TREE = (
     *("main.py", "protocol.py", "folder_paths.py", "latent_preview.py", "node_helpers.py", "comfyui_version.py"),
 )
 LEFT_OUT = ("_tokenizer/", "sd1_tokenizer/", "__pycache__/", "comfy_kitchen/backends/hip/")
-# Kernels for many GPUs are much alike: a quick preset suffices, and higher ones take several times as long. The x86 filter is
-# for ffmpeg.
-FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 3, "dict_size": 64 * MIB}]
+SEGMENT = 32 * MIB  # compressed by itself, so that several processors can do it; an .xz file may be several in a row
+FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": SEGMENT}]
 
 
 @dataclass(frozen=True)
@@ -149,13 +150,23 @@ def say_sizes(entries: Sequence[Entry]) -> None:
 def write_archive(path: Path, entries: Sequence[Entry]) -> None:
     """Write a .tar.xz of equal bytes for equal entries; files of one kind are neighbours, which makes it smaller."""
     say(f"compressing {sum(len(content) for _, content, _ in entries) / MIB:.0f} MiB")
-    staging = path.with_name(f"{path.name}.partial")
-    with lzma.open(staging, "wb", format=lzma.FORMAT_XZ, filters=FILTERS) as file, tarfile.open(fileobj=file, mode="w") as tar:
+    whole = io.BytesIO()
+    with tarfile.open(fileobj=whole, mode="w") as tar:
         for name, content, executable in sorted(entries, key=lambda entry: (Path(entry[0]).suffix, entry[0])):
             member = tarfile.TarInfo(name)
             member.size, member.mode = len(content), 0o755 if executable else 0o644
             tar.addfile(member, io.BytesIO(content))
+    data = whole.getvalue()
+    segments = [data[start : start + SEGMENT] for start in range(0, len(data), SEGMENT)]
+    staging = path.with_name(f"{path.name}.partial")
+    with ProcessPoolExecutor(mp_context=get_context("spawn")) as processes, staging.open("wb") as file:
+        for compressed in processes.map(_compress, segments):
+            file.write(compressed)
     staging.replace(path)
+
+
+def _compress(segment: bytes) -> bytes:
+    return lzma.compress(segment, format=lzma.FORMAT_XZ, filters=FILTERS)
 
 
 def size_complaints(archive: Path, tracked: int) -> list[str]:
