@@ -41,7 +41,7 @@ class Card:
 
 H200 = Card("H200", 12, 790, 1050, 395, 595, 174, 5, 1.5, 40)
 CARDS = (H200, Card("H100", 12, 700, 950, 370, 560, 150, 5, 1.5, 40))
-PROCESSOR = Card("CPU", 120, 0.02, 0.02, 0.02, 0.02, 0.02, 0.2, 0.05, 10)  # at tiny shapes, on a busy machine
+PROCESSOR = Card("CPU", 600, 0.02, 0.02, 0.02, 0.02, 0.02, 0.2, 0.05, 10)  # tiny shapes, a busy machine
 
 
 @dataclass(frozen=True)
