@@ -17,6 +17,7 @@ import zipfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -32,7 +33,7 @@ TREE = (
     *("comfy", "comfy_api", "comfy_execution", "comfy_config", "utils"),
     *("main.py", "protocol.py", "folder_paths.py", "latent_preview.py", "node_helpers.py", "comfyui_version.py"),
 )
-LEFT_OUT = ("_tokenizer/", "sd1_tokenizer/", "__pycache__/", "comfy_kitchen/backends/hip/")
+LEFT_OUT = ("comfy/text_encoders/*_tokenizer/*", "comfy/sd1_tokenizer/*", "*/__pycache__/*", "comfy_kitchen/backends/hip/*")
 SEGMENT = 32 * MIB  # compressed by itself, so that several processors can do it; an .xz file may be several in a row
 FILTERS = [{"id": lzma.FILTER_X86}, {"id": lzma.FILTER_LZMA2, "preset": 6, "dict_size": SEGMENT}]
 
@@ -133,7 +134,7 @@ def wheel_entries(wheel: Path) -> Iterator[Entry]:
 
 
 def _is_left_out(name: str) -> bool:
-    return any(part in name for part in LEFT_OUT)
+    return any(fnmatchcase(name, pattern) for pattern in LEFT_OUT)
 
 
 def say_sizes(entries: Sequence[Entry]) -> None:
