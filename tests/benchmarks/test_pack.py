@@ -10,7 +10,6 @@ import pytest
 from benchmarks.gpu import pack, unpacked_trial
 from dev.setup_files import Layout, SetupError
 
-
 CODE = "comfy/ldm/cosmos/cosmos_tokenizer/utils.py"  # code in a folder that is called like a tokenizer's files
 
 
