@@ -29,7 +29,7 @@ def machine_facts(comfyui: Path) -> dict[str, str]:
         "system": f"{platform.system()} {platform.release()}, Python {platform.python_version()}",
         "ComfyUI": _comfyui_version(comfyui),
         "ffmpeg": imageio_ffmpeg.get_ffmpeg_version(),
-        "packages": ", ".join(f"{name} {_version(name)}" for name in PACKAGES),
+        "packages": ", ".join(f"{name} {release(name)}" for name in PACKAGES),
     }
 
 
@@ -51,7 +51,8 @@ def _comfyui_version(comfyui: Path) -> str:
     return found[1] if found else "not known"
 
 
-def _version(package: str) -> str:
+def release(package: str) -> str:
+    """Return the version of an installed package, or "absent"."""
     try:
         return version(package)
     except PackageNotFoundError:

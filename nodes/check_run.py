@@ -7,6 +7,7 @@ from ..svi_core.schedule.spec import ClipSpec
 from ..svi_core.systems.layouts import Layout
 from ..svi_core.systems.lora_variant import require_lora_variants
 from .bridge import latents, models, vaes
+from .bridge.attention import require_attention_setting
 from .bridge.browsers import warn
 from .bridge.compiled import require_uncompiled
 from .bridge.control import require_condition
@@ -15,6 +16,7 @@ from .clip_sampler import ClipSampler
 
 def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
     """Refuse a run that cannot work."""
+    require_attention_setting()
     first_prompt = sampler.prompts.encode(plan.schedule.snapshot().at(0).prompt)
     for name, model in (("model", sampler.model), ("model_low_noise", sampler.model_low_noise)):
         if model is not None:

@@ -50,6 +50,8 @@ COMFYUI = {"comfy", "comfy_extras", "comfy_execution", "folder_paths", "server",
 # Every file of the product that imports ComfyUI's modules; `comfy_api`, the interface for nodes, is not among them.
 FILES_WITH_COMFYUI = {
     "nodes/bridge/attention.py",
+    "nodes/bridge/attention_choices.py",
+    "nodes/bridge/attention_kernels.py",
     "nodes/bridge/clip_times.py",
     "nodes/bridge/compiled.py",
     "nodes/bridge/guiders.py",

@@ -1,11 +1,11 @@
-"""Wan 14B on a GPU, with random weights of the real shapes: kernels, loop, training step, the smallest card.
+"""Wan 14B on a GPU, with random weights of the real shapes: everything worth knowing, in order of worth, in one command.
 
-    python -m benchmarks.gpu.kernels          # matrix products, attention, VAE, transfers
-    python -m benchmarks.gpu.loop             # three clips of four steps: ours, stock, diffusers
-    python -m benchmarks.gpu.training_step    # our step, and one of diffusers and peft
-    python -m benchmarks.gpu.smallest_card    # which cards are large enough
+    python -m benchmarks.gpu --plan          # the stages, with computed seconds for this card
+    python -m benchmarks.gpu --minutes 9     # what fits into nine minutes; the same command goes on where it stopped
+    python -m benchmarks.gpu --only loop     # some stages
 
-Each takes under 10 minutes on an H200, saves every figure at once and resumes after a stop. They run in the Python that starts
-them, which must have ComfyUI's packages. `--shapes tiny --device cpu` runs the same code anywhere; its figures mean nothing.
-README.md says how to run them on a machine that has only PyTorch.
+Each stage is a process of its own with its own time limit. After every row the figures, tables and plots in --output are whole;
+a row whose result is not finite is a failure, not a figure. It runs in the Python that starts it, which must have ComfyUI's
+packages. `--shapes tiny --device cpu` runs the same code anywhere; its figures mean nothing. README.md says how to run it on a
+machine that has only PyTorch.
 """

@@ -1,7 +1,7 @@
 """ComfyUI's model code and this pack in the process of a benchmark, without ComfyUI's server.
 
-ComfyUI's dynamic memory management is off, since its main.py starts it: the plain ModelPatcher holds the models. The rows
-"stock" and "ours" share this.
+ComfyUI's dynamic memory management, which its main.py starts, is off unless :func:`start_dynamic_memory` is called first: the
+plain ModelPatcher holds the models then, for "stock" and "ours" alike.
 """
 
 import importlib
@@ -9,6 +9,8 @@ import importlib.util
 import sys
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+
+import torch
 
 from dev.environment import REPOSITORY
 from training.model.comfy_runtime import start_comfy
@@ -76,6 +78,30 @@ def load_pack() -> ModuleType:
         sys.modules[PACK] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[PACK])
     return sys.modules[PACK]
+
+
+def start_dynamic_memory() -> str:
+    """Let ComfyUI manage the card's memory as its main.py does, before anything is loaded; return "on", or why it is off.
+
+    Call it in a process of :mod:`.dynamic_process`. Source: https://github.com/comfyanonymous/ComfyUI, main.py.
+
+    Raises:
+        RuntimeError: comfy-aimdo does not start on this GPU.
+    """
+    load_pack()
+    if not torch.cuda.is_available():
+        return "off: it needs an NVIDIA GPU"
+    import comfy.memory_management
+    import comfy.model_management
+    import comfy.model_patcher
+    import comfy_aimdo.control
+
+    devices = [device.index for device in comfy.model_management.get_all_torch_devices()]
+    if not comfy_aimdo.control.init_devices((index, 0) for index in devices):
+        raise RuntimeError("comfy-aimdo did not start on this GPU, so ComfyUI would run without dynamic memory")
+    comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
+    comfy.memory_management.aimdo_enabled = True
+    return "on"
 
 
 def pack_module(name: str) -> ModuleType:

@@ -1,155 +1,190 @@
-"""Shared by the GPU benchmarks: arguments, results that survive a stop, timing, and the report."""
+"""The command: which stages run, how long each may take, and what happens to those that do not end."""
 
 import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from statistics import median
-from typing import Any
 
-import torch
-
-from benchmarks.chart import draw_bars
+from benchmarks.gpu.bench import BROKEN
+from benchmarks.gpu.record import FAILED, STOPPED, Record
+from benchmarks.gpu.report import write_report
 from benchmarks.gpu.shapes import SHAPES, Shapes
-from benchmarks.loop.report import table
-from benchmarks.machine import machine_facts
-from benchmarks.results import Results
+from benchmarks.gpu.stage_process import Options
+from benchmarks.gpu.stages import H200, PROCESSOR, STAGES, Card, Stage, Work, card_named
+from benchmarks.gpu.weights import weights_exist, work_folder
 from dev.environment import REPOSITORY, say
-from training.model.comfy_runtime import find_comfyui
 
-COMPARED_WITH = ("diffusers", "peft")  # measured where they are installed
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks" / "gpu"
-Row = dict[str, Any]
+LOG = "gpu.log"
+PATIENCE, GRACE = 2.0, 30.0  # a stage may take so many times its seconds, and so many more
+LAST = 3.0  # seconds that are kept for the last report
 
 
-@dataclass(frozen=True)
-class Bench:
-    """A running benchmark.
+class Budget:
+    """The seconds that are left of --minutes; without it there is no end."""
 
-    Attributes:
-        name: of its files.
-        shapes: of model and clip.
-        device: where it runs.
-        folder: of its files.
-        results: measurements so far.
-        chosen: further options.
-    """
-
-    name: str
-    shapes: Shapes
-    device: torch.device
-    folder: Path
-    results: Results
-    chosen: dict[str, str] = field(default_factory=dict)
+    def __init__(self, minutes: float | None):
+        self._end = None if minutes is None else time.monotonic() + 60 * minutes - LAST
 
     @property
-    def device_name(self) -> str:
-        """The driver's name for it."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else "CPU"
-
-    def measure(self, row: str, measure: Callable[[], Row]) -> Row:
-        """Return the measurement of `row`, from an earlier run if there is one, or the reason why it cannot run here.
-
-        Only what the machine lacks (a kernel, memory, diffusers) is a reason; other errors stop the benchmark.
-        """
-
-        def measured() -> Row:
-            say(f"{self.name}: {row}")
-            try:
-                return measure()
-            except (RuntimeError, ModuleNotFoundError) as error:
-                if isinstance(error, ModuleNotFoundError) and error.name not in COMPARED_WITH:
-                    raise
-                return {"unavailable": f"{type(error).__name__}: {error}".split("\n")[0][:100]}
-            finally:
-                if self.device.type == "cuda":
-                    torch.cuda.empty_cache()
-
-        return self.results.get(row, measured)
-
-    def report(self, columns: Sequence[str], bars: str, notes: Sequence[str] = ()) -> str:
-        """Write <name>.md and <name>.png and return the former's text; `bars` is the column that is drawn."""
-        rows = self.results.measured
-        lines = [(row, *(shown(found, column, column == columns[0]) for column in columns)) for row, found in rows.items()]
-        parts = [table(("", *columns), lines), *notes, table(("measured on", ""), self.results.content["machine"].items())]
-        text = "\n\n".join(parts) + "\n"
-        (self.folder / f"{self.name}.md").write_text(text, encoding="utf-8")
-        drawn = {row: found[bars] for row, found in rows.items() if isinstance(found.get(bars), int | float)}
-        if drawn:
-            draw_bars(f"{self.name}, {self.shapes.name} shapes, {self.device_name}: {bars}", drawn).save(
-                self.folder / f"{self.name}.png"
-            )
-        return text
+    def left(self) -> float:
+        return float("inf") if self._end is None else self._end - time.monotonic()
 
 
-def shown(found: Row, column: str, is_first: bool) -> str:
-    """Return a cell of a table: a number to three digits; without one, the reason in the first column."""
-    if "unavailable" in found:
-        return f"not available: {found['unavailable']}" if is_first else ""
-    value = found.get(column, "")
-    return f"{value:.3g}" if isinstance(value, float) else str(value)
-
-
-def open_bench(name: str, purpose: str, arguments: Sequence[str] | None = None, **choices: Sequence[str]) -> Bench:
-    """Return the benchmark of the command line.
-
-    `choices` are further options of this benchmark, each with its values, the default first; they end up in its settings.
-    """
-    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.gpu.{name}", description=purpose)
-    parser.add_argument("--shapes", choices=SHAPES, default="14b", help="sizes of model and clip (default: 14b)")
-    parser.add_argument("--device", default="cuda", help="cuda, or cpu to see that it works")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of its files (default: {OUTPUT})")
-    parser.add_argument("--fresh", action="store_true", help="measure everything again")
-    for option, values in choices.items():
-        parser.add_argument(f"--{option}", choices=values, default=values[0], help=f"default: {values[0]}")
-    options = parser.parse_args(arguments)
-    device = torch.device(options.device)
-    if device.type == "cuda" and not torch.cuda.is_available():
-        parser.error("PyTorch sees no CUDA device here: use a machine with one, or try it with --device cpu.")
-    if device.type == "cpu":
-        torch.set_num_threads(1)
-    folder = options.output.absolute()
-    folder.mkdir(parents=True, exist_ok=True)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the stages that are missing and fit; return 0 unless a stage did not come to its end or a row failed."""
+    options = _arguments(arguments)
+    budget = Budget(options.minutes)
     shapes = SHAPES[options.shapes]
-    facts = gpu_facts(device) | machine_facts(find_comfyui())
-    chosen = {option: getattr(options, option) for option in choices}
-    settings = {"shapes": asdict(shapes), "device": str(device), **chosen}
-    file_name = "-".join((name, *chosen.values()))
-    return Bench(
-        file_name, shapes, device, folder, Results(folder / f"{file_name}.json", settings, facts, options.fresh), chosen
-    )
+    card = _card(options.device)
+    stages = [stage for stage in STAGES if not options.only or stage.name in options.only]
+    if options.plan:
+        sys.stdout.write(plan_text(stages, shapes, card or H200))
+        return 0
+    if card is None:
+        say("the rates of this card are not known; seconds are computed for an H200")
+    options.output.mkdir(parents=True, exist_ok=True)
+    try:
+        work = options.work or work_folder(shapes)
+        told = Options(options.shapes, options.device, str(options.output.absolute()), str(work.absolute()))
+        record = Record.open(told.path, told.settings, options.fresh)
+    except ValueError as error:
+        say(f"error: {error}")
+        return 2
+    record.save()
+    before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stage's process is ended too
+    try:
+        for stage in stages:
+            if options.retry:
+                record.forget_failures(stage.name)
+            record = run_if_it_fits(stage, told, card or H200, budget, record)
+    except KeyboardInterrupt:
+        say("stopped; the same command goes on")
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    sys.stdout.write(write_report(record))
+    _remove_weights(record, work, keep=options.work is not None)
+    return _exit_code(record, stages)
 
 
-def gpu_facts(device: torch.device) -> dict[str, str]:
-    """Return the facts about the accelerator."""
-    if device.type != "cuda":
-        return {"GPU": "none: these figures only show that the benchmark works"}
-    facts = torch.cuda.get_device_properties(device)
-    versions = f"CUDA {torch.version.cuda}, cuDNN {torch.backends.cudnn.version()}"
-    return {"GPU": f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, {facts.multi_processor_count} SMs, {versions}"}
+def run_if_it_fits(stage: Stage, told: Options, card: Card, budget: Budget, record: Record) -> Record:
+    """Run what is missing of a stage, or note why there is no time for it; return the record as it is then."""
+    if record.is_finished(stage.name):
+        say(f"{stage.name}: measured before")
+        return record
+    shapes = SHAPES[told.shapes]
+    needed = stage.seconds(shapes, card)
+    if stage.needs_weights and not weights_exist(Path(told.work), shapes):
+        needed += Work(shapes, card).weights
+    if needed > budget.left:
+        record.set_state(stage.name, f"skipped: it takes about {needed:.0f} s, and {max(0.0, budget.left):.0f} s were left")
+        say(f"{stage.name}: {record.note(stage.name)}")
+        return record
+    say(f"{stage.name}: about {needed:.0f} s")
+    ends = time.monotonic() + min(budget.left, PATIENCE * needed + GRACE)
+    while True:
+        code = run_process(stage, told, ends)
+        record = Record.open(told.path, told.settings)
+        if code is None:
+            record.end_running(stage.name, STOPPED, "the stage's time was up")
+            record.set_state(stage.name, f"stopped: its time was up; {told.output}/{LOG} says how far it came")
+            return record
+        if code == 0:
+            return record
+        lost = record.end_running(stage.name, FAILED, _death(code))
+        if not lost and code != BROKEN:  # it did not come to a row: another try would end in the same way
+            record.set_state(stage.name, f"failed: {_death(code)}; the end of {told.output}/{LOG} says why")
+            return record
+        say(f"{stage.name}: {_death(code)}; its other rows get a new process")
 
 
-def synchronize(device: torch.device) -> None:
-    """Wait until `device` has finished its work."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+def run_process(stage: Stage, told: Options, ends: float) -> int | None:
+    """Run one process of a stage; return its exit code, or None if it was still running at `ends` and was killed."""
+    command = [sys.executable, "-m", f"benchmarks.gpu.{stage.process}", stage.name, json.dumps(asdict(told))]
+    with (Path(told.output) / LOG).open("ab") as log:
+        log.write(f"\n=== {stage.name}\n".encode())
+        log.flush()
+        child = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stderr=log, start_new_session=True)
+        try:
+            return child.wait(timeout=max(0.1, ends - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            return None
+        finally:
+            if child.poll() is None:
+                _kill(child)
+            child.stdin.close()
 
 
-def milliseconds(run: Callable[[], Any], device: torch.device, runs: int = 5) -> Row:
-    """Return the median, least and most milliseconds of `run`, after a warm-up."""
-    run()
-    taken = []
-    for _ in range(runs):
-        synchronize(device)
-        began = time.perf_counter()
-        run()
-        synchronize(device)
-        taken.append(1e3 * (time.perf_counter() - began))
-    return {"ms": median(taken), "least": min(taken), "most": max(taken)}
+def _kill(child: subprocess.Popen) -> None:
+    """Kill a stage with everything that it started."""
+    if os.name == "nt":
+        child.kill()
+    else:
+        os.killpg(child.pid, signal.SIGKILL)
+    child.wait()
 
 
-def print_report(text: str) -> None:
-    """Print the tables."""
-    sys.stdout.write(text)
+def plan_text(stages: Sequence[Stage], shapes: Shapes, card: Card) -> str:
+    """Return the stages with their seconds, and the minutes after each."""
+    lines, total = [f"{shapes.name} shapes, computed for {card.name}"], 0.0
+    for stage in stages:
+        seconds = stage.seconds(shapes, card)
+        total += seconds
+        lines.append(f"{seconds:6.0f} s   {total / 60:5.1f} min   {stage.name}: {stage.purpose}")
+    return "\n".join(lines) + "\n"
+
+
+def _card(device: str) -> Card | None:
+    """Return the card of a device, asked of the driver: this process does not touch it. None if its rates are not known."""
+    if device == "cpu":
+        return PROCESSOR
+    try:
+        asked = subprocess.run(["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return card_named(asked.stdout)
+
+
+def _remove_weights(record: Record, work: Path, keep: bool) -> None:
+    """Remove our own folder of weights once no stage needs them."""
+    if keep or not work.exists():
+        return
+    if all(record.is_finished(stage.name) for stage in STAGES):
+        shutil.rmtree(work)
+    else:
+        say(f"{work} keeps the weights for the next run; remove it if there will be none")
+
+
+def _death(code: int) -> str:
+    if code == BROKEN:
+        return "the device answered no more"
+    return f"the process was ended by signal {-code}" if code < 0 else f"the process ended with exit code {code}"
+
+
+def _exit_code(record: Record, stages: Sequence[Stage]) -> int:
+    """Return 1 if a stage that ran did not come to its end, or a row failed."""
+    broken = [stage.name for stage in stages if record.note(stage.name).startswith(("failed", "stopped"))]
+    rows = [row for stage in stages for row in record.rows(stage.name).values()]
+    return int(bool(broken) or any(row["outcome"] == FAILED for row in rows))
+
+
+def _arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description="Wan 14B on a GPU, with random weights.")
+    parser.add_argument("--minutes", type=float, help="run only what fits into them (default: all)")
+    parser.add_argument("--plan", action="store_true", help="print the stages and their computed seconds, and end")
+    parser.add_argument("--only", action="append", choices=[stage.name for stage in STAGES], help="run this stage; repeatable")
+    parser.add_argument("--shapes", choices=SHAPES, default="14b", help="sizes of model and clip (default: 14b)")
+    parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda", help="cpu only shows that it works")
+    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of figures, tables, plots (default: {OUTPUT})")
+    parser.add_argument("--work", type=Path, help="folder of weights and videos (default: in memory where there is room)")
+    parser.add_argument("--retry", action="store_true", help="measure rows that failed again")
+    parser.add_argument("--fresh", action="store_true", help="measure everything again")
+    return parser.parse_args(arguments)

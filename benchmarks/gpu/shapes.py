@@ -49,6 +49,16 @@ class Shapes:
         return slots * (height // 2) * (width // 2)
 
     @property
+    def expert_gb(self) -> float:
+        """Size of one expert whose blocks' matrices are fp8."""
+        return 1e-9 * self.num_layers * (8 * self.dim**2 + 2 * self.dim * self.ffn_dim)
+
+    @property
+    def lora_gb(self) -> float:
+        """Size of a bf16 LoRA of :attr:`lora_rank` on all matrices of the blocks."""
+        return 2e-9 * self.num_layers * self.lora_rank * (16 * self.dim + 2 * (self.dim + self.ffn_dim))
+
+    @property
     def linear_tflop(self) -> float:
         """Of the linear layers in one forward pass: self-attention 4, cross-attention 2 + 2 of the text, two of the FFN."""
         of_clip = 6 * self.dim**2 + 2 * self.dim * self.ffn_dim

@@ -1,24 +1,24 @@
-"""Which cards are large enough, by limiting PyTorch's memory: ``python -m benchmarks.gpu.smallest_card``.
+"""Which cards are large enough, by limiting PyTorch's memory, from small to large until one is.
 
 Each try is a process of its own that may hold a number of GiB (torch.cuda.set_per_process_memory_fraction) and whose ComfyUI is
 told to leave the rest of the card alone, as --reserve-vram does. A real card of that size has a little less, for its driver and
 the desktop: about 1 GiB. Weights that do not fit wait in host memory, which is not limited here. On a CPU nothing is limited.
 """
 
-import argparse
 import json
 import subprocess
 import sys
-import time
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 
 import torch
 
+from benchmarks.gpu.bench import Bench, Measured
 from benchmarks.gpu.comfyui import pack_module
-from benchmarks.gpu.command import Bench, Row, open_bench, print_report
-from benchmarks.gpu.jobs import Job, make_ours, timed_job
-from benchmarks.gpu.shapes import SHAPES
+from benchmarks.gpu.jobs import frames_of_ours, job_of, make_ours, timed_job
+from benchmarks.gpu.record import MEASURED
+from benchmarks.gpu.stage_process import Options, open_bench
+from benchmarks.gpu.training_step import our_steps
 from dev.environment import REPOSITORY
 
 CARDS = (8, 12, 16, 24, 32, 48, 80)  # GiB
@@ -28,56 +28,56 @@ TRAINING = {  # memory settings of training/configs/memory_*.toml
     80: {},
 }
 TRY_SECONDS = 300
-COLUMNS = ("s", "peak GiB", "works")
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Try the cards from small to large, one clip and one training step each, until one is large enough."""
-    bench = open_bench("smallest_card", __doc__.splitlines()[0], arguments)
+def measure(bench: Bench) -> None:
+    """Try the cards until one is large enough for a clip, and for a training step."""
     for what, cards in (("one clip", CARDS), ("a training step", tuple(TRAINING))):
         for card in cards:
-            found = bench.measure(f"{what} in {card} GiB", partial(tried, bench, what, card))
-            if found.get("works") == "yes":
+            row = f"{what} in {card} GiB"
+            bench.measure(row, partial(tried, bench, what, card))
+            if bench.record.rows(bench.stage)[row]["outcome"] == MEASURED:
                 break
-    print_report(bench.report(COLUMNS, bars="s"))
-    return 0
 
 
-def tried(bench: Bench, what: str, card: int) -> Row:
-    """Return the result of one try in a process of its own.
+def tried(bench: Bench, what: str, card: int) -> Measured:
+    """Return what one try in a process of its own took.
 
     Raises:
-        ChildProcessError: it failed, but not for lack of memory.
+        RuntimeError: it did not fit, or failed in another way; the message is the last line of its own.
+        TimeoutError: it took too long.
     """
-    command = [sys.executable, "-m", "benchmarks.gpu.smallest_card", "--try", what, "--gib", str(card)]
-    command += ["--shapes", bench.shapes.name, "--device", str(bench.device), "--output", str(bench.folder)]
+    told = Options(bench.shapes.name, str(bench.device), str(bench.record.path.parent), str(bench.work))
+    command = [sys.executable, "-m", "benchmarks.gpu.smallest_card", what, str(card), json.dumps(asdict(told))]
     try:
-        done = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, timeout=TRY_SECONDS)
-    except subprocess.TimeoutExpired:
-        return {"works": f"no: more than {TRY_SECONDS} s"}
+        done = subprocess.run(
+            command,
+            cwd=REPOSITORY,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=TRY_SECONDS,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"it took more than {TRY_SECONDS} s") from error
+    sys.stderr.write(done.stderr)
     if done.returncode:
-        if "memory" not in done.stderr.lower():
-            raise ChildProcessError(f"{' '.join(command)} failed:\n{done.stderr[-3000:]}")
-        return {"works": f"no: {(done.stderr.strip().splitlines() or ['no message'])[-1][:100]}"}
-    return json.loads(done.stdout.strip().splitlines()[-1]) | {"works": "yes"}
+        raise RuntimeError((done.stderr.strip().splitlines() or ["it ended without a message"])[-1])
+    values = json.loads(done.stdout.strip().splitlines()[-1])
+    return Measured(values, [torch.tensor([value for value in values.values() if isinstance(value, float)])])
 
 
-def try_once(options: argparse.Namespace) -> Row:
+def try_once(what: str, card: int, options: Options) -> Measured:
     """Do one clip or one training step in this process, within the limit."""
-    device, shapes = torch.device(options.device), SHAPES[options.shapes]
-    limit_memory(device, options.gib)
-    job = Job(shapes, device, options.output, "fp8")
-    if options.what == "one clip":
-        return timed_job(job, make_ours, num_clips=1)
-    from benchmarks.gpu.training_step import our_steps
-
-    memory = dict(TRAINING[options.gib])
+    bench = open_bench("smallest card", options)
+    limit_memory(bench.device, card)
+    if what == "one clip":
+        job = job_of(bench, num_clips=1)
+        return timed_job(bench, job, make_ours, frames_of_ours(job))
+    memory = dict(TRAINING[card])
     if memory.get("swapped_blocks") == "all":
-        memory["swapped_blocks"] = shapes.num_layers
-    began = time.perf_counter()
-    bench = Bench("try", shapes, device, options.output, None, {"weights": "fp8", "attention": "auto"})
-    row = our_steps(bench, memory)
-    return row | {"all": time.perf_counter() - began}
+        memory["swapped_blocks"] = bench.shapes.num_layers
+    return our_steps(bench, memory)
 
 
 def limit_memory(device: torch.device, gib: int) -> None:
@@ -93,19 +93,14 @@ def limit_memory(device: torch.device, gib: int) -> None:
     comfy.model_management.EXTRA_RESERVED_VRAM += max(0, total - gib * 2**30)
 
 
-def try_options(arguments: list[str]) -> argparse.Namespace:
-    """Return the arguments of a try."""
-    parser = argparse.ArgumentParser()
-    parser.add_argument("--try", dest="what", required=True)
-    parser.add_argument("--gib", type=int, required=True)
-    parser.add_argument("--shapes", required=True)
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--output", type=Path, required=True)
-    return parser.parse_args(arguments)
+def main(arguments: list[str]) -> int:
+    """Print what one try measured, as JSON."""
+    what, card, options = arguments
+    found = try_once(what, int(card), Options(**json.loads(options)))
+    found.require_finite()
+    sys.stdout.write(json.dumps(found.values) + "\n")
+    return 0
 
 
 if __name__ == "__main__":
-    if "--try" in sys.argv:
-        sys.stdout.write(json.dumps(try_once(try_options(sys.argv[1:]))) + "\n")
-        sys.exit(0)
-    sys.exit(main())
+    sys.exit(main(sys.argv[1:]))

@@ -8,25 +8,38 @@ from dataclasses import dataclass, field
 
 import torch
 
-from benchmarks.gpu.command import synchronize
-
 
 @dataclass
 class Stopwatch:
-    """Seconds by stage of a job; the device is waited for at both ends of a stage."""
+    """Seconds by stage of a job, and when its clips began; the device is waited for at both ends of a stage."""
 
     device: torch.device
     seconds: dict[str, float] = field(default_factory=dict)
+    began: list[float] = field(default_factory=list)
+
+    def note(self) -> None:
+        """Note that a clip begins."""
+        self.began.append(time.perf_counter())
+
+    def noted(self, real: Callable) -> Callable:
+        """Return `real`, each of whose calls begins a clip."""
+
+        @functools.wraps(real)
+        def call(*arguments, **options):
+            self.note()
+            return real(*arguments, **options)
+
+        return call
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
         """Add the time of the block to `name`."""
-        synchronize(self.device)
+        self._synchronize()
         began = time.perf_counter()
         try:
             yield
         finally:
-            synchronize(self.device)
+            self._synchronize()
             self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - began
 
     def timed(self, name: str, real: Callable) -> Callable:
@@ -53,3 +66,7 @@ class Stopwatch:
                 yield item
 
         return items
+
+    def _synchronize(self) -> None:
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)

@@ -4,5 +4,5 @@
 
 The real code runs at the real shapes of Wan 14B on tensors without numbers (PyTorch's meta device), and the bytes of those
 that are alive together are counted. Workspace of kernels, the driver and gaps between tensors are not included, so these are
-estimates; `python -m benchmarks.gpu.smallest_card` measures.
+estimates; `python -m benchmarks.gpu --only "smallest card"` measures.
 """

@@ -1,26 +1,29 @@
-"""Choose the fastest exact attention kernel for each shape by timing PyTorch's kernels once.
+"""Choose the fastest exact attention kernel for each shape by comparing and timing all candidates once.
 
-ComfyUI asks PyTorch for FlashAttention 2 first, but on some GPUs (Hopper) cuDNN's kernel is much faster. The best kernel
-depends on GPU, driver and shape. So the first attention of each shape times every kernel on its real inputs, and the process
-keeps the winner. Attention that the user chose (--use-sage-attention, --use-flash-attention, xformers, another node's
-override) is left alone, and so is the CPU. For torch.compile (TorchCompileModel) the choice is one opaque operator; otherwise
-the timing would be compiled too and would break the graph in every block.
+ComfyUI asks PyTorch for FlashAttention 2 first, but on some GPUs (Hopper) other kernels are much faster. The best one depends
+on GPU, driver and shape. So the first attention of each shape runs every candidate on its real inputs; one that differs from
+ComfyUI's result by more than rounding is out, the fastest of the others is kept, on disk too. Attention that the user chose
+(--use-sage-attention, --use-flash-attention, xformers, another node's override) is left alone, and so is the CPU; with the
+environment variable SVI_ATTENTION=off nothing is installed, and ComfyUI alone chooses. For torch.compile (TorchCompileModel)
+the choice is one opaque operator; otherwise the timing would be compiled too and would break the graph in every block.
 
 Source: docs/METHOD.md, 11.1 (what the wrong kernel costs); ComfyUI's comfy/ldm/modules/attention.py, wrap_attn.
 """
 
 import functools
 import logging
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 import comfy.ldm.modules.attention
 import torch
-from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.nn.functional import scaled_dot_product_attention
+
+from .attention_choices import StoredChoices
+from .attention_kernels import MAX_DEVIATION, Kernel, deviation, known_kernels
 
 OVERRIDE = "optimized_attention_override"
-EXACT_KERNELS = {"cudnn": SDPBackend.CUDNN_ATTENTION, "flash": SDPBackend.FLASH_ATTENTION}
+SETTING = "SVI_ATTENTION"
 COMFYUI = "ComfyUI's"
 MIN_TOKENS = 1024  # below this the kernel does not matter
 DTYPES = (torch.bfloat16, torch.float16)  # of the exact kernels
@@ -42,20 +45,48 @@ def gpu_milliseconds(attend: Attend) -> float:
     return begin.elapsed_time(end) / _TIMED_RUNS
 
 
-@dataclass
-class FastestAttention:
-    """An attention override for ComfyUI that calls the fastest kernel for each shape.
+@dataclass(frozen=True)
+class Comparison:
+    """What the candidates of one shape took.
 
     Attributes:
-        kernels: exact kernels to compare with ComfyUI's choice.
+        times: milliseconds of ComfyUI's choice and of each kernel that gives the same.
+        refused: why each of the others is out.
+        may_change: whether a kernel failed for lack of memory, which another run may have.
+    """
+
+    times: Mapping[str, float]
+    refused: Mapping[str, str]
+    may_change: bool
+
+    @property
+    def best(self) -> str:
+        """The fastest, or ComfyUI's unless another is clearly faster."""
+        best = min(self.times, key=self.times.get)
+        return best if self.times[best] <= CLEAR_GAIN * self.times[COMFYUI] else COMFYUI
+
+    def __str__(self) -> str:
+        told = [f"{name} {time:.2f} ms" for name, time in self.times.items()]
+        told += [f"{name} {reason}" for name, reason in self.refused.items()]
+        return f"{', '.join(told)}; using {self.best}."
+
+
+@dataclass
+class FastestAttention:
+    """An attention override for ComfyUI that calls the fastest exact kernel for each shape.
+
+    Attributes:
+        kernels: returns the candidates.
         milliseconds: times a kernel.
         device_type: the device on which kernels are compared.
+        stored: choices of other processes; None compares anew in each process.
         chosen: the winner's name by (device, dtype, heads, shape of q, shape of k).
     """
 
-    kernels: Mapping[str, SDPBackend] = field(default_factory=lambda: EXACT_KERNELS)
+    kernels: Callable[[], Mapping[str, Kernel]] = known_kernels
     milliseconds: Callable[[Attend], float] = gpu_milliseconds
     device_type: str = "cuda"
+    stored: StoredChoices | None = None
     chosen: dict[tuple, str] = field(default_factory=dict)
 
     def __call__(self, func: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, *rest, **options):
@@ -66,10 +97,11 @@ class FastestAttention:
         if torch.compiler.is_compiling():
             return torch.ops.svi.fastest_attention(q, k, v, heads)
         shape = (q.device, q.dtype, heads, q.shape, k.shape)
-        ways = {name: functools.partial(_attend, kernel, q, k, v, heads) for name, kernel in self.kernels.items()}
         if shape not in self.chosen:
-            self.chosen[shape] = self._fastest({COMFYUI: theirs, **ways}, shape)
-        return ways.get(self.chosen[shape], theirs)()
+            self.chosen[shape] = self._choose(theirs, q, k, v, heads)
+        if self.chosen[shape] == COMFYUI:
+            return theirs()
+        return self._candidates[self.chosen[shape]].attend(q, k, v, heads)
 
     def _may_choose(self, func: Callable, q: torch.Tensor, rest: tuple, options: dict) -> bool:
         """Whether ComfyUI would call PyTorch's plain attention, on a GPU, with enough tokens to matter."""
@@ -77,32 +109,65 @@ class FastestAttention:
         is_large = q.ndim == 3 and q.shape[1] >= MIN_TOKENS and q.dtype in DTYPES
         return plain and is_large and q.device.type == self.device_type and func is _pytorchs()
 
-    def _fastest(self, ways: Mapping[str, Attend], shape: tuple) -> str:
-        """Return the name of the fastest of `ways`, or ComfyUI's unless another is clearly faster."""
-        times = {}
+    @functools.cached_property
+    def _candidates(self) -> Mapping[str, Kernel]:
+        return self.kernels()
+
+    def _choose(self, theirs: Attend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> str:
+        """Return the name of the kernel for this shape: the stored one, or the winner of a comparison, which is stored."""
+        candidates = {name: kernel for name, kernel in self._candidates.items() if kernel.takes(q, k)}
+        machine, shape = _machine(q.device, candidates), f"{q.dtype} {heads} heads {list(q.shape)} {list(k.shape)}"
+        over = f"SVI: attention over {q.shape[1]} x {k.shape[1]} tokens"
+        known = self.stored and self.stored.get(machine, shape)
+        if known == COMFYUI or known in candidates:
+            _log.info("%s: using %s, as chosen before.", over, known)
+            return known
+        ways = {name: functools.partial(kernel.attend, q, k, v, heads) for name, kernel in candidates.items()}
+        compared = self._compare(theirs, ways, heads)
+        _log.info("%s: %s", over, compared)
+        if self.stored and not compared.may_change:
+            self.stored.put(machine, shape, compared.best)
+        return compared.best
+
+    def _compare(self, theirs: Attend, ways: Mapping[str, Attend], heads: int) -> Comparison:
+        """Run every way; only one whose result is ComfyUI's, up to rounding, is timed."""
+        expected = theirs()
+        times, refused, may_change = {COMFYUI: self.milliseconds(theirs)}, {}, False
         for name, attend in ways.items():
             try:
-                times[name] = self.milliseconds(attend)
-            except RuntimeError as error:  # unsupported by the GPU or for this shape, or out of memory
-                if name == COMFYUI:
-                    raise
-                _log.debug("SVI: the %s attention kernel cannot be used here (%s)", name, error)
-        best = min(times, key=times.get)
-        if times[best] > CLEAR_GAIN * times[COMFYUI]:
-            best = COMFYUI
-        listed = ", ".join(f"{name} {time:.2f} ms" for name, time in times.items())
-        _log.info("SVI: attention over %d x %d tokens: %s; using %s.", shape[3][1], shape[4][1], listed, best)
-        return best
+                differs = deviation(attend(), expected, heads)
+                if differs <= MAX_DEVIATION:
+                    times[name] = self.milliseconds(attend)
+                else:
+                    refused[name] = f"differs by {differs:.2g}"
+            except Exception as error:  # a kernel of any package, which does not support this GPU or shape
+                refused[name] = f"does not run here ({type(error).__name__})"
+                may_change |= isinstance(error, torch.OutOfMemoryError)
+                _log.debug("SVI: %s cannot be used: %s", name, error)
+        return Comparison(times, refused, may_change)
+
+
+def require_attention_setting() -> None:
+    """Raise ValueError for a value of the environment variable that is none."""
+    _is_off()
 
 
 def with_fastest_attention(model):
-    """Return a clone of the MODEL that uses :data:`FASTEST`, or `model` itself if it already has an override."""
-    if OVERRIDE in model.model_options["transformer_options"] or model.load_device.type != FASTEST.device_type:
+    """Return a clone of the MODEL that uses :data:`FASTEST`; `model` itself if it has an override, or SVI_ATTENTION is off."""
+    has_override = OVERRIDE in model.model_options["transformer_options"]
+    if has_override or model.load_device.type != FASTEST.device_type or _is_off():
         return model
     _operator()
     clone = model.clone()
     clone.model_options["transformer_options"][OVERRIDE] = FASTEST
     return clone
+
+
+def _is_off() -> bool:
+    setting = os.environ.get(SETTING) or "fastest"
+    if setting not in ("fastest", "off"):
+        raise ValueError(f"The environment variable {SETTING} is {setting!r}: set it to fastest or off, or remove it.")
+    return setting == "off"
 
 
 _KNOWN = {"transformer_options", "_inside_attn_wrapper", "attn_precision"}  # keywords that PyTorch's attention ignores
@@ -113,19 +178,14 @@ def _pytorchs() -> Callable:
     return comfy.ldm.modules.attention.attention_pytorch.__wrapped__
 
 
-def _attend(kernel: SDPBackend, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:
-    """Return attention [B, tokens, heads * width] by one kernel.
-
-    Raises:
-        RuntimeError: the kernel does not support this device or shape.
-    """
-    split = (t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v))
-    with sdpa_kernel(kernel):
-        out = scaled_dot_product_attention(*split)
-    return out.transpose(1, 2).flatten(2)
+def _machine(device: torch.device, candidates: Mapping[str, Kernel]) -> str:
+    """Return what a choice depends on besides the shape: the device, PyTorch, cuDNN, and the candidates with their packages."""
+    name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+    listed = ", ".join(f"{name} ({kernel.release})" if kernel.release else name for name, kernel in candidates.items())
+    return f"{name}; PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}; {listed}"
 
 
-FASTEST = FastestAttention()
+FASTEST = FastestAttention(stored=StoredChoices())
 
 
 @functools.cache

@@ -101,7 +101,7 @@ class GrowingVideo:
         assert not self.is_full
         showing = self._limited(showing)
         begin = self.last.end if self.last and not clip.request.starts_anew else ColourCorrection()
-        decoded, mark = DecodedClip(clip), self._mark_of_take(clip, showing)
+        decoded, mark = DecodedClip(clip), _mark_of_take(clip, showing, self.last, bool(self.settings.colour_strength))
         try:
             end, writer = self._start_segment(decoded, showing, begin, then, mark)
         except OSError:
@@ -217,20 +217,21 @@ class GrowingVideo:
         self._writer = writer
         return end, writer
 
-    def _mark_of_take(self, clip: Clip, showing: Showing) -> str:
-        """Return what sets frames of a pinned take apart that depend on a clip before which it does not continue."""
-        take = clip.request.take
-        if take is None or not (showing.num_blended or self.settings.colour_strength):
-            return ""
-        before = self.last.clip.key if self.last and not clip.request.starts_anew else ""
-        return "" if before == take.parent else f"-after{before[:12] or 'none'}"
-
     def _blended_before(self, showing: Showing) -> torch.Tensor | None:
         """Return the frames of the clip before that are mixed into this one, with the colour correction of its end."""
         if self.last is None or not showing.num_blended:
             return None
         before = self.last.clip.tail(showing.num_blended)
         return self.last.end(before) if self.settings.colour_strength else before
+
+
+def _mark_of_take(clip: Clip, showing: Showing, last: LastClip | None, is_corrected: bool) -> str:
+    """Return what sets frames of a pinned take apart that depend on a clip before which it does not continue."""
+    take = clip.request.take
+    if take is None or not (showing.num_blended or is_corrected):
+        return ""
+    before = last.clip.key if last and not clip.request.starts_anew else ""
+    return "" if before == take.parent else f"-after{before[:12] or 'none'}"
 
 
 def has_rest(shown: ShownClip, last: LastClip) -> bool:

@@ -16,10 +16,11 @@ _log = logging.getLogger(__name__)
 
 
 @contextmanager
-def staged(final: Path) -> Generator[Path]:
+def staged(final: Path, durable: bool = True) -> Generator[Path]:
     """Yield a staging path to write; at the end of the block it becomes `final`, atomically and durably.
 
-    If the block raises, `final` stays as it was and the staging file is removed.
+    If the block raises, `final` stays as it was and the staging file is removed. With `durable` off, the system writes the file
+    to the disk when it likes: for files that can be made again.
 
     Raises:
         OSError: the disk is full or the folder cannot be written; the message names `final`.
@@ -28,10 +29,12 @@ def staged(final: Path) -> Generator[Path]:
     try:
         with named_disk_errors(final):
             yield staging
-            with staging.open("rb+") as file:
-                os.fsync(file.fileno())
+            if durable:
+                with staging.open("rb+") as file:
+                    os.fsync(file.fileno())
             os.replace(staging, final)
-            sync_folder(final.parent)
+            if durable:
+                sync_folder(final.parent)
     finally:
         staging.unlink(missing_ok=True)
 

@@ -41,6 +41,7 @@ def write_tensors_one_by_one(
     kinds: Mapping[str, tuple[torch.dtype, Sequence[int]]],
     tensors: Iterable[torch.Tensor],
     metadata: Mapping[str, str],
+    durable: bool = True,
 ) -> None:
     """Write a safetensors file as :func:`write_tensors` does, with no more than one of `tensors` in memory.
 
@@ -49,6 +50,7 @@ def write_tensors_one_by_one(
 
     Args:
         kinds: dtype and shape of each tensor by its key, in the order of `tensors`.
+        durable: see :func:`.atomic_file.staged`.
 
     Raises:
         ValueError: a tensor is not of the announced kind.
@@ -62,7 +64,7 @@ def write_tensors_one_by_one(
         position = end
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     text += b" " * (-len(text) % 8)  # data begin at a multiple of 8, as in the library's files
-    with staged(path) as staging, staging.open("wb") as file:
+    with staged(path, durable) as staging, staging.open("wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
         for (key, (dtype, shape)), tensor in zip(kinds.items(), tensors, strict=True):
             if (tensor.dtype, tuple(tensor.shape)) != (dtype, tuple(shape)):

@@ -1,21 +1,31 @@
-"""The GPU benchmarks, run on CPU at tiny shapes: that they work, go on where they were stopped, and count rightly."""
+"""The GPU benchmark at tiny shapes on CPU: the whole command, killed in the middle and resumed; its plan and its record."""
 
+import contextlib
 import json
 import os
+import signal
 import subprocess
 import sys
-from functools import cache
+import time
+from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 import torch
 from PIL import Image
 
-from benchmarks.gpu.command import shown
+from benchmarks.gpu import command, stage_process
+from benchmarks.gpu.bench import BROKEN, Bench, Measured
+from benchmarks.gpu.record import FAILED, MEASURED, RUNNING, STOPPED, Record
+from benchmarks.gpu.report import ours_over_stock, write_report
 from benchmarks.gpu.shapes import SHAPES
+from benchmarks.gpu.stages import CARDS, H200, PROCESSOR, STAGES
 
 ROOT = Path(__file__).resolve().parents[2]
 FULL, TINY = SHAPES["14b"], SHAPES["tiny"]
+SETTINGS = stage_process.Options("tiny", "cpu", "", "").settings
 
 
 def run(module: str, *arguments: str) -> str:
@@ -38,111 +48,333 @@ def test_the_cost_of_a_forward_pass_is_that_of_the_method_page():
     assert FULL.clip_limit("another GPU", 4, 16) is None
 
 
-ROWS = {
-    "kernels": (
-        "product, FFN layer, bf16",
-        "attention over clip, flash, and backward",
-        "VAE decode of 9 frames, channels last",
-    ),
-    "loop": (
-        "1: ours",
-        "2: stock",
-        "3: stock",
-        "4: ours",
-        "ours, each expert fetched when its turn comes",
-        "ours, compiled",
-    ),
-    "training_step": ("ours", "ours, attention kept"),
-    "smallest_card": ("one clip in 8 GiB", "a training step in 24 GiB"),
+SECONDS = {  # for which there is time in a lease of fifteen minutes
+    "machine": 20, "kernels": 30, "weights": 40, "forward": 60, "loop": 140, "users": 75, "vae": 40, "training": 160,
+}  # fmt: skip
+
+
+def test_the_plan_has_the_stages_in_order_of_worth_and_their_seconds(capsys):
+    assert command.main(["--plan"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "H200" in lines[0]
+    assert [line.split(": ")[0].split("   ")[-1] for line in lines[1:]] == [stage.name for stage in STAGES]
+    seconds = {stage.name: stage.seconds(FULL, H200) for stage in STAGES}
+    assert [name for name, most in SECONDS.items() if not 5 < seconds[name] <= most] == []
+    assert sum(seconds[name] for name in SECONDS) < 9 * 60
+    assert list(SECONDS) == [stage.name for stage in STAGES[: len(SECONDS)]] and STAGES[len(SECONDS)].name == "loop again"
+
+
+def test_what_is_not_measured_is_listed_with_the_seconds_of_the_plan():
+    listed = (ROOT / "benchmarks" / "RESULTS.md").read_text(encoding="utf-8")
+    assert [stage.name for stage in STAGES if f"| `{stage.name}` | {stage.seconds(FULL, H200):.0f} |" not in listed] == []
+
+
+@pytest.mark.parametrize("card", [*CARDS, PROCESSOR], ids=lambda card: card.name)
+def test_every_stage_has_seconds_for_every_card(card):
+    assert all(card.start <= stage.seconds(TINY, card) <= stage.seconds(FULL, card) for stage in STAGES)
+
+
+def entry(outcome=MEASURED, **values):
+    return {"outcome": outcome, "values": values, "why": "", "commit": "abc", "date": ""}
+
+
+def test_a_record_goes_on_from_its_file_whatever_the_commit(tmp_path):
+    path = tmp_path / "gpu.json"
+    record = Record.open(path, SETTINGS)
+    record.put("loop", "ours", MEASURED, {"s": 1.0}, commit="one")
+    record.put("loop", "stock", FAILED, why="out of memory", commit="one")
+    record.put("vae", "decode", RUNNING)
+    again = Record.open(path, SETTINGS)
+    assert again.is_known("loop", "ours") and again.is_known("loop", "stock") and not again.is_known("vae", "decode")
+    assert again.end_running("vae", STOPPED, "time is up") == 1 and not again.is_known("vae", "decode")
+    for stage in ("loop", "vae"):
+        again.set_state(stage, "finished")
+    assert again.is_finished("loop") and not again.is_finished("vae"), "a row that was stopped is measured again"
+    again.forget_failures("loop")
+    assert list(again.rows("loop")) == ["ours"] and not again.is_finished("loop")
+    assert Record.open(path, SETTINGS, fresh=True).stages == {}
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"settings": {}}'])
+def test_a_file_that_is_no_record_is_refused(tmp_path, content):
+    path = tmp_path / "gpu.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"gpu\.json holds no figures of this benchmark .*: give another --output"):
+        Record.open(path, SETTINGS)
+
+
+def test_figures_of_other_shapes_are_refused(tmp_path):
+    Record(tmp_path / "gpu.json", SETTINGS).save()
+    with pytest.raises(ValueError, match="is of tiny shapes on cpu: give another --output, or --fresh"):
+        Record.open(tmp_path / "gpu.json", stage_process.Options("14b", "cuda", "", "").settings)
+
+
+@pytest.fixture
+def bench(tmp_path):
+    record = Record(tmp_path / "gpu.json", SETTINGS, {"GPU": "none"})
+    return Bench("loop", TINY, torch.device("cpu"), tmp_path, record, "abc")
+
+
+def fails(error):
+    raise error
+
+
+ENDS = {
+    "not finite": (lambda: Measured({"s": 1.0}, [torch.ones(3), torch.tensor([1.0, float("nan")])]), "1 of 2 numbers are not"),
+    "infinite": (lambda: Measured({"s": 1.0}, [torch.tensor(float("inf"))]), "1 of 1 numbers are not finite"),
+    "nothing to check": (lambda: Measured({"s": 1.0}, []), "there is no result to check"),
+    "empty": (lambda: Measured({"s": 1.0}, [torch.empty(0)]), "there is no result to check"),
+    "no memory": (lambda: fails(torch.OutOfMemoryError("CUDA out of memory\nmore")), "OutOfMemoryError: CUDA out of memory"),
+    "a bug": (lambda: fails(AssertionError()), "AssertionError"),
+    "a missing package": (lambda: fails(ModuleNotFoundError("No module named 'x'")), "ModuleNotFoundError: No module"),
 }
 
 
-@pytest.fixture(scope="module")
-def tiny_run(comfyui_path, tmp_path_factory):
-    """Run a benchmark of benchmarks.gpu at tiny shapes, once for all tests of this file; return its folder and its output."""
+@pytest.mark.parametrize("case", ENDS)
+def test_whatever_goes_wrong_in_a_row_is_its_outcome_and_the_next_has_its_turn(bench, case):
+    measure, why = ENDS[case]
+    bench.measure("first", measure)
+    bench.measure("second", lambda: Measured({"s": 2.0}, [torch.ones(1)]))
+    rows = Record.open(bench.record.path, SETTINGS).rows("loop")
+    assert rows["first"]["outcome"] == FAILED and why in rows["first"]["why"] and "more" not in rows["first"]["why"]
+    assert rows["second"]["outcome"] == MEASURED and rows["second"]["values"] == {"s": 2.0}
+    assert f"failed: {rows['first']['why']}" in (bench.record.path.parent / "gpu.md").read_text()
+    bench.measure("first", lambda: fails(RuntimeError("it was not to be measured again")))
+    assert bench.record.rows("loop")["first"] == rows["first"]
 
-    @cache
-    def run_once(name: str) -> tuple[Path, str]:
-        folder = tmp_path_factory.mktemp(name)
-        return folder, run(f"gpu.{name}", "--shapes", "tiny", "--device", "cpu", "--output", folder)
 
-    return run_once
+def test_the_report_compares_ours_with_stock_and_draws_what_there_is(tmp_path):
+    record = Record(tmp_path / "gpu.json", SETTINGS, {"GPU": "NVIDIA H200, 140 GiB"})
+    ours, stock = (entry(**{"s per clip": 3 * s, "s per new frame": s}) for s in (1.0, 2.0))
+    record.stages = {"loop": {"state": "finished", "rows": {"ours": ours, "stock": stock}}}
+    record.set_state("users", "skipped: it takes about 60 s, and 3 s were left")
+    text = write_report(record)
+    assert ours_over_stock(record).endswith("**0.500** (0.500)")
+    assert "| ours | 3 | 1 |" in text and "- users: skipped: it takes about 60 s, and 3 s were left" in text
+    assert "| GPU | NVIDIA H200, 140 GiB |" in text and (tmp_path / "gpu.md").read_text() == text
+    assert height_of(tmp_path / "gpu.png") == 70 + 2 * 34
+
+
+def height_of(picture: Path) -> int:
+    with Image.open(picture) as opened:
+        return opened.height
+
+
+LOOP = next(stage for stage in STAGES if stage.name == "loop")
+
+
+@pytest.fixture
+def told(tmp_path):
+    return stage_process.Options("tiny", "cpu", str(tmp_path), str(tmp_path / "work"))
+
+
+def test_a_stage_for_which_there_is_no_time_is_skipped_and_named(told, monkeypatch):
+    monkeypatch.setattr(command, "run_process", lambda *_: pytest.fail("it was started"))
+    record = command.run_if_it_fits(LOOP, told, PROCESSOR, command.Budget(1.0), Record(told.path, SETTINGS))
+    assert record.note("loop").startswith("skipped: it takes about ") and "57 s were left" in record.note("loop")
+    assert not record.is_finished("loop")
+
+
+def scripted(told, *ends):
+    """Return a process of a stage that begins a row each time and ends as told."""
+    left = list(ends)
+
+    def run_process(stage, options, until):
+        name, code = left.pop(0)
+        record = Record.open(told.path, SETTINGS)
+        if name:
+            record.put(stage.name, name, FAILED if code == BROKEN else MEASURED if code == 0 else RUNNING)
+        if code == 0:
+            record.set_state(stage.name, "finished")
+        return code
+
+    return run_process
 
 
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow if name in ("kernels", "smallest_card") else ()) for name in ROWS]
+    ("ends", "outcomes", "note"),
+    [
+        ((("a", None),), {"a": STOPPED}, "stopped: its time was up"),
+        ((("a", -9), ("b", 0)), {"a": FAILED, "b": MEASURED}, ""),
+        ((("a", BROKEN), ("b", 0)), {"a": FAILED, "b": MEASURED}, ""),
+        ((("a", -11), ("b", -11), ("", 1)), {"a": FAILED, "b": FAILED}, "failed: the process ended with exit code 1"),
+        ((("", 1),), {}, "failed: the process ended with exit code 1"),
+    ],
 )
-def test_a_benchmark_runs_at_tiny_shapes_and_measures_nothing_twice(tiny_run, name):
-    folder, output = tiny_run(name)
-    (figures,) = folder.glob(f"{name}*.json")
-    measured = json.loads(figures.read_text())["measured"]
-    for row in ROWS[name]:
-        assert "unavailable" not in measured[row], measured[row]
-        assert any(isinstance(value, float) and value > 0 for value in measured[row].values())
-        assert f"| {row} |" in output
-    assert "these figures only show that the benchmark works" in output
-    assert figures.with_suffix(".md").read_text() == output[output.index("|") :] and figures.with_suffix(".png").exists()
-    began = figures.stat().st_mtime_ns
-    again = run(f"gpu.{name}", "--shapes", "tiny", "--device", "cpu", "--output", folder)
-    assert again[again.index("|") :] == output[output.index("|") :] and figures.stat().st_mtime_ns == began
+def test_a_process_that_dies_costs_the_row_it_was_at_and_the_others_get_a_new_one(told, monkeypatch, ends, outcomes, note):
+    Record(told.path, SETTINGS).save()
+    monkeypatch.setattr(command, "run_process", scripted(told, *ends))
+    record = command.run_if_it_fits(LOOP, told, PROCESSOR, command.Budget(None), Record.open(told.path, SETTINGS))
+    assert {name: row["outcome"] for name, row in record.rows("loop").items()} == outcomes
+    assert record.note("loop").startswith(note) and record.is_finished("loop") == (not note)
+    assert all(row["why"] for row in record.rows("loop").values() if row["outcome"] == STOPPED)
 
 
-def test_the_jobs_do_the_same_work(tiny_run):
-    """Stages are counted; ours and stock call the transformer equally often and show what their overlaps leave.
+def test_a_stage_is_killed_when_its_time_is_up(told):
+    Record(told.path, SETTINGS).save()
+    assert command.run_process(LOOP, told, time.monotonic() + 1.0) is None
+    assert processes_of(told.output) == []
 
-    Compiled by a backend that runs graphs as they are, ours makes the same latent.
-    """
-    folder, _ = tiny_run("loop")
-    measured = json.loads((folder / "loop-fp8.json").read_text())["measured"]
-    ours, stock = measured["1: ours"], measured["2: stock"]
+
+def processes_of(output) -> list[psutil.Process]:
+    """Return the processes that were told this folder."""
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if any(str(output) in argument for argument in process.cmdline()) and process.pid != os.getpid():
+                found.append(process)
+    return found
+
+
+def wait_until(holds, seconds=600.0):
+    end = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < end, "it did not come"
+        time.sleep(0.05)
+
+
+@dataclass(frozen=True)
+class WholeRun:
+    """The command at tiny shapes: what it had written when it was killed, and what it came to."""
+
+    output: Path
+    killed: dict
+    record: Record
+    printed: str
+
+
+@pytest.fixture(scope="module")
+def whole_run(comfyui_path, tmp_path_factory):
+    """Run the whole command, kill -9 it while clips are made, and give the same command again."""
+    output, work = tmp_path_factory.mktemp("gpu"), tmp_path_factory.mktemp("work")
+    given = [sys.executable, "-m", "benchmarks.gpu", "--shapes", "tiny", "--device", "cpu"]
+    given += ["--output", str(output), "--work", str(work)]
+    variables = os.environ | {"SVI_COMMIT": "tested"}
+    first = subprocess.Popen(given, cwd=ROOT, env=variables, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        wait_until(lambda: RUNNING in outcomes_of(output, "loop"))
+    finally:
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+    wait_until(lambda: not processes_of(output), seconds=60.0)  # nobody goes on in secret and holds the card
+    killed = json.loads((output / "gpu.json").read_text())
+    done = subprocess.run(given, cwd=ROOT, env=variables, capture_output=True, text=True)
+    record = Record.open(output / "gpu.json", SETTINGS)
+    assert all(record.is_finished(stage.name) for stage in STAGES), done.stderr[-2000:]
+    return WholeRun(output, killed, record, done.stdout)
+
+
+def outcomes_of(output, stage):
+    path = output / "gpu.json"
+    rows = json.loads(path.read_text())["stages"].get(stage, {}).get("rows", {}) if path.exists() else {}
+    return [row["outcome"] for row in rows.values()]
+
+
+MISSING_ON_A_CPU = ("cudnn", "cuDNN", "to fp8, cuda")
+
+
+def test_the_whole_command_measures_every_row_that_a_cpu_can(whole_run):
+    for stage in STAGES:
+        rows = whole_run.record.rows(stage.name)
+        assert rows, stage.name
+        for name, row in rows.items():
+            assert (row["outcome"] == FAILED) == any(part in name for part in MISSING_ON_A_CPU), (stage.name, name, row)
+            assert row["outcome"] == FAILED or stage.first in row["values"], (stage.name, name)
+            assert f"| {name} | " in whole_run.printed
+    assert "these figures only show that the benchmark works" in whole_run.printed
+    assert (whole_run.output / "gpu.md").read_text() == whole_run.printed[whole_run.printed.index("## machine") :]
+    assert height_of(whole_run.output / "gpu.png") > 1000
+    assert {path.name for path in whole_run.output.iterdir()} == {"gpu.json", "gpu.md", "gpu.png", "gpu.log"}
+
+
+def test_what_was_measured_before_the_kill_is_kept_and_the_row_that_was_cut_off_is_measured(whole_run):
+    before = {(stage, row): found for stage, part in whole_run.killed["stages"].items() for row, found in part["rows"].items()}
+    after = {key: whole_run.record.rows(key[0])[key[1]] for key in before}
+    cut = [key for key, found in before.items() if found["outcome"] == RUNNING]
+    assert cut == [("loop", "ours")] and after[cut[0]]["outcome"] == MEASURED
+    assert len(before) > 30 and all(after[key] == found for key, found in before.items() if key not in cut)
+
+
+def test_the_rows_of_clips_say_what_they_are(whole_run):
+    """Compiled by a backend that runs graphs as they are, ours makes the same latent; stages add up; LoRAs have a row."""
+    ours, stock = (whole_run.record.rows("loop")[kind]["values"] for kind in ("ours", "stock"))
     assert round(ours["s"] / ours["s per new frame"]) == 3 * (9 - 5) + 5
     assert round(stock["s"] / stock["s per new frame"]) == 3 * (9 - 1) + 1
-    assert measured["ours, compiled"]["deviation"] == 0.0 and measured["ours, compiled"]["compiling"] > 0
     for row in (ours, stock):
-        stages = [row[name] for name in ("conditioning", "transformer", "decode", "waiting for video")]
-        assert min(stages) > 0 and sum(stages) + row["rest"] == pytest.approx(row["s"])
+        stages = [row[name] for name in ("conditioning", "transformer", "decode", "waiting for video", "rest")]
+        assert min(stages[:4]) > 0 and sum(stages) == pytest.approx(row["s"])
+        assert row["first clip, s"] > 0 and row["further clips, s"] > 0
+    compiled = whole_run.record.rows("compiled")["ours, compiled"]["values"]
+    assert compiled["deviation"] == 0.0 and compiled["with compiling"] > 0
+    with_loras = whole_run.record.rows("users")["with both LoRAs"]["values"]
+    assert with_loras["dynamic memory"].startswith("off")
+    assert list(whole_run.record.rows("loop again")) == ["stock", "ours"]
 
 
-def test_without_a_gpu_the_real_thing_says_so():
-    command = [sys.executable, "-m", "benchmarks.gpu.kernels"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+def test_a_finished_command_measures_nothing_again(whole_run):
+    before = (whole_run.output / "gpu.json").read_bytes()
+    output = ["--shapes", "tiny", "--device", "cpu", "--output", str(whole_run.output), "--work", str(whole_run.output / "w")]
+    assert command.main(output) == 1, "rows that this machine cannot measure are failures"
+    assert (whole_run.output / "gpu.json").read_bytes() == before
+
+
+def test_weights_lie_in_memory_where_there_is_room(tmp_path, monkeypatch):
+    from benchmarks.gpu import weights
+
+    free = {"memory": 18e9, "disk": 18e9}
+    places = {name: tmp_path / name for name in free}
+    for place in places.values():
+        place.mkdir()
+    monkeypatch.setattr(weights, "IN_MEMORY", places["memory"])
+    monkeypatch.setattr(weights.tempfile, "gettempdir", lambda: str(places["disk"]))
+    monkeypatch.setattr(weights.shutil, "disk_usage", lambda place: SimpleNamespace(free=free[Path(place).name]))
+    assert weights.work_folder(FULL).parent == places["memory"]
+    free["memory"] = 15e9
+    assert weights.work_folder(FULL).parent == places["disk"]
+    free["disk"] = 1e9
+    with pytest.raises(
+        ValueError, match="the weights need 17 GB, which are free neither in .* nor in .*: name a folder with --work"
+    ):
+        weights.work_folder(FULL)
+    (places["disk"] / "svi-benchmark").mkdir()  # of an earlier run, whose weights are there
+    assert weights.work_folder(FULL).parent == places["disk"]
+
+
+def test_without_a_gpu_the_real_thing_says_so(tmp_path):
     if torch.cuda.is_available():
         pytest.skip("there is one here")
-    assert done.returncode == 2 and "no CUDA device" in done.stderr
+    with pytest.raises(
+        ValueError, match="PyTorch sees no CUDA device here: use a machine with one, or try it with --device cpu"
+    ):
+        stage_process.open_bench("machine", stage_process.Options("tiny", "cuda", str(tmp_path), str(tmp_path)))
 
 
-def test_weights_are_files_that_comfyui_loads_as_what_they_say(tmp_path, comfy):
-    """Scaled fp8 and bf16: normal numbers of unit gain, every key of the model, nothing infinite."""
+def test_weights_are_files_that_comfyui_loads_as_what_they_say(tmp_path, comfy, monkeypatch):
+    """Scaled fp8: normal numbers of unit gain, every key of the model, nothing infinite; not made durable, which costs time."""
     import comfy.sd
     from safetensors.torch import load_file
 
-    from benchmarks.gpu.weights import expert_files, vae_file
+    from benchmarks.gpu.weights import expert_file, lora_file, vae_file, weights_exist
 
-    high, low = expert_files(tmp_path, TINY, torch.device("cpu"), "fp8")
-    assert high != low and len(set(expert_files(tmp_path, TINY, torch.device("cpu"), "bf16"))) == 1
-    tensors = load_file(high)
+    monkeypatch.setattr(os, "fsync", lambda handle: pytest.fail("29 GB would be written through to the disk"))
+    device = torch.device("cpu")
+    file = expert_file(tmp_path, TINY, device)
+    tensors = load_file(file)
     codes, scale = (tensors[f"blocks.1.ffn.0.weight{end}"] for end in ("", "_scale"))
     assert codes.dtype is torch.float8_e4m3fn
     values = codes.float() * scale
     assert float(values.std()) == pytest.approx(TINY.dim**-0.5, rel=0.05) and values.isfinite().all()
-    model = comfy.sd.load_diffusion_model(str(high))
+    model = comfy.sd.load_diffusion_model(str(file))
     assert type(model.model.diffusion_model.blocks[0].ffn[0].weight).__name__ == "QuantizedTensor"
     assert len(model.model.diffusion_model.blocks) == TINY.num_layers
-    vae = load_file(vae_file(tmp_path, TINY, torch.device("cpu")))
+    vae = load_file(vae_file(tmp_path, TINY, device))
     assert all(tensor.dtype is torch.bfloat16 and tensor.isfinite().all() for tensor in vae.values())
-
-
-@pytest.mark.parametrize(
-    ("found", "column", "is_first", "cell"),
-    [
-        ({"ms": 1.23456}, "ms", True, "1.23"),
-        ({"ms": 1.0}, "TFLOP/s", False, ""),
-        ({"unavailable": "RuntimeError: no"}, "ms", True, "not available: RuntimeError: no"),
-        ({"unavailable": "RuntimeError: no"}, "least", False, ""),
-    ],
-)
-def test_cells(found, column, is_first, cell):
-    assert shown(found, column, is_first) == cell
+    assert not weights_exist(tmp_path, TINY)
+    ranks = [load_file(lora_file(tmp_path, TINY, device, name)) for name in ("svi", "distilled")]
+    layers = {key.split(".lora_")[0].removeprefix("diffusion_model.") for key in ranks[0]}
+    assert {f"{layer}.weight" for layer in layers} == {key for key in tensors if codes.dtype is tensors[key].dtype}
+    assert [next(iter(lora.values())).shape[0] for lora in ranks] == [TINY.lora_rank, TINY.lora_rank // 2]
+    assert weights_exist(tmp_path, TINY)
 
 
 def test_the_bank_is_timed_at_small_sizes_too(tmp_path):

@@ -44,10 +44,10 @@ def test_what_the_backward_pass_needs_is_alive_until_then():
 
 @pytest.mark.usefixtures("comfy")
 def test_weights_have_the_bytes_of_the_files(tmp_path):
-    from benchmarks.gpu.weights import expert_files
+    from benchmarks.gpu.weights import expert_file
     from benchmarks.memory.models import transformer, weight_bytes
 
-    file = expert_files(tmp_path, TINY, torch.device("cpu"), "fp8")[0]
+    file = expert_file(tmp_path, TINY, torch.device("cpu"))
     of_file = sum(tensor.nbytes for name, tensor in load_file(file).items() if not name.endswith("_scale"))
     model = transformer(TINY)
     assert weight_bytes(model) == of_file

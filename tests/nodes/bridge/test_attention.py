@@ -10,7 +10,7 @@ from torch.nn.attention import SDPBackend
 from tests.nodes.conftest import PACK
 
 HEADS, WIDTH, TOKENS = 2, 16, 1024
-KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH, "cudnn": SDPBackend.CUDNN_ATTENTION}
+KERNELS = {"flash": SDPBackend.FLASH_ATTENTION, "exact": SDPBackend.MATH, "cudnn": SDPBackend.CUDNN_ATTENTION}
 
 
 @pytest.fixture(scope="module")
@@ -41,24 +41,25 @@ def timer(attention, milliseconds):
     return time
 
 
-def chooser(attention, milliseconds, **settings):
-    return attention.FastestAttention(KERNELS, timer(attention, milliseconds), **{"device_type": "cpu", **settings})
+def by(kernel, attend=None):
+    """Return a candidate: one of PyTorch's kernels ("exact" sums in fp32), or what `attend` makes of its result."""
+    kernels = sys.modules[f"{PACK}.nodes.bridge.attention_kernels"]
+
+    def plain(q, k, v, heads):
+        wanted = torch.float32 if kernel == "exact" else q.dtype  # ComfyUI lets the plain formula sum in bf16
+        return kernels.attend_by(KERNELS[kernel], q.to(wanted), k.to(wanted), v.to(wanted), heads).to(q.dtype)
+
+    return kernels.Kernel(plain if attend is None else lambda *given: attend(plain(*given)))
 
 
-def test_every_kernel_is_the_exact_sum_within_the_rounding_of_bfloat16(attention):
-    q, k, v = qkv()
-    heads = [t.double().unflatten(-1, (HEADS, WIDTH)).transpose(1, 2) for t in (q, k, v)]
-    weights = (heads[0] @ heads[1].transpose(-1, -2) / WIDTH**0.5).softmax(-1)
-    exact = (weights @ heads[2]).transpose(1, 2).flatten(2)
-    rounding = 2.0**-8 * v.abs().max()
-    for kernel in (SDPBackend.FLASH_ATTENTION, SDPBackend.MATH):
-        ours = attention._attend(kernel, q, k, v, HEADS)
-        assert ours.shape == q.shape and (ours.double() - exact).abs().max() < rounding < 0.02
+def chooser(attention, milliseconds, candidates=None, **settings):
+    candidates = {name: by(name) for name in KERNELS} if candidates is None else candidates
+    return attention.FastestAttention(lambda: candidates, timer(attention, milliseconds), **{"device_type": "cpu", **settings})
 
 
 @pytest.mark.parametrize(
     ("milliseconds", "winner"),
-    [((10.0, 9.0, 5.0), "math"), ((10.0, 6.0, 7.0), "flash"), ((10.0, 9.6, 9.9), "ComfyUI's"), ((1.0, 5.0, 5.0), "ComfyUI's")],
+    [((10.0, 9.0, 5.0), "exact"), ((10.0, 6.0, 7.0), "flash"), ((10.0, 9.6, 9.9), "ComfyUI's"), ((1.0, 5.0, 5.0), "ComfyUI's")],
 )
 def test_the_clearly_fastest_kernel_is_timed_once_per_shape(attention, pytorchs, milliseconds, winner):
     q, k, v = qkv()
@@ -69,7 +70,7 @@ def test_the_clearly_fastest_kernel_is_timed_once_per_shape(attention, pytorchs,
     if winner == "ComfyUI's":
         expected = pytorchs(q, k, v, HEADS)
     else:
-        expected = attention._attend(KERNELS[winner], q, k, v, HEADS)
+        expected = by(winner).attend(q, k, v, HEADS)
     assert torch.equal(first, expected) and torch.equal(again, expected)
 
 
@@ -77,6 +78,101 @@ def test_a_kernel_that_this_device_lacks_is_left_out(attention, pytorchs):
     fastest = chooser(attention, (10.0, 8.0, 9.0))  # cudnn needs a GPU and is never timed
     fastest(pytorchs, *qkv(), HEADS)
     assert list(fastest.chosen.values()) == ["flash"]
+
+
+def spoilt_at(place, value):
+    """Return a change of one token."""
+
+    def spoil(out):
+        out = out.clone()
+        out[:, place] = value if isinstance(value, float) else value * out[:, place]
+        return out
+
+    return spoil
+
+
+@pytest.mark.parametrize(
+    ("case", "spoil", "told"),
+    [
+        ("the last token is not written", spoilt_at(-1, 0.0), "differs by "),
+        ("one token is not a number", spoilt_at(5, float("nan")), "differs by inf"),
+        ("a head of one token is 10 % off", spoilt_at(7, torch.tensor([1.0, 1.1]).repeat_interleave(WIDTH)), "differs by 0."),
+        ("another shape", lambda out: out[:, 1:], "differs by inf"),
+        ("8-bit codes", lambda out: out.mul(8).to(torch.float8_e4m3fn).to(out.dtype) / 8, "differs by 0.0"),
+    ],
+)
+def test_a_kernel_that_is_not_exact_cannot_win_however_fast(attention, pytorchs, caplog, case, spoil, told):
+    fastest = chooser(attention, (10.0, 9.0), {"quick": by("exact", spoil), "exact": by("exact")})
+    q, k, v = qkv()
+    with caplog.at_level("INFO"):
+        out = fastest(pytorchs, q, k, v, HEADS)
+    assert list(fastest.chosen.values()) == ["exact"], case
+    assert torch.equal(out, by("exact").attend(q, k, v, HEADS))
+    assert f"quick {told}" in caplog.text and "using exact." in caplog.text
+
+
+def test_a_kernel_of_a_package_may_fail_in_any_way(attention, pytorchs, caplog):
+    def fails(*_):
+        raise AssertionError("head dimension 16 is not built in")
+
+    kernel = type(by("exact"))(fails)
+    fastest = chooser(attention, (10.0, 9.0), {"odd": kernel, "exact": by("exact")})
+    with caplog.at_level("INFO"):
+        fastest(pytorchs, *qkv(), HEADS)
+    assert list(fastest.chosen.values()) == ["exact"]
+    assert "odd does not run here (AssertionError)" in caplog.text
+
+
+def test_the_choice_is_logged_once_and_outlives_the_process(attention, pytorchs, tmp_path, caplog):
+    stored = sys.modules[f"{PACK}.nodes.bridge.attention_choices"].StoredChoices(lambda: tmp_path / "attention.json")
+    candidates = {"exact": by("exact")}
+    with caplog.at_level("INFO"):
+        for _ in range(2):
+            chooser(attention, (10.0, 5.0), candidates, stored=stored)(pytorchs, *qkv(), HEADS)
+            fastest = chooser(attention, (), candidates, stored=stored)  # nothing is left to time
+            fastest(pytorchs, *qkv(), HEADS)
+            fastest(pytorchs, *qkv(), HEADS)
+            assert list(fastest.chosen.values()) == ["exact"]
+    assert [record.message.split(": ", 2)[2] for record in caplog.records][:2] == [
+        "ComfyUI's 10.00 ms, exact 5.00 ms; using exact.",
+        "using exact, as chosen before.",
+    ]
+    other_candidates = chooser(attention, (10.0, 5.0, 1.0), {"exact": by("exact"), "flash": by("flash")}, stored=stored)
+    other_candidates(pytorchs, *qkv(), HEADS)
+    other_shape = chooser(attention, (10.0, 9.9), candidates, stored=stored)
+    other_shape(pytorchs, *qkv(keys=77), HEADS)
+    assert [*other_candidates.chosen.values(), *other_shape.chosen.values()] == ["flash", "ComfyUI's"]
+
+
+def test_a_lack_of_memory_is_not_remembered(attention, pytorchs, tmp_path):
+    """Another run may have the memory that this one lacked."""
+
+    def fails(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    stored = sys.modules[f"{PACK}.nodes.bridge.attention_choices"].StoredChoices(lambda: tmp_path / "attention.json")
+    fastest = chooser(attention, (10.0, 5.0), {"large": type(by("exact"))(fails), "exact": by("exact")}, stored=stored)
+    fastest(pytorchs, *qkv(), HEADS)
+    assert list(fastest.chosen.values()) == ["exact"] and not (tmp_path / "attention.json").exists()
+
+
+def test_a_kernel_is_not_compared_where_it_is_known_to_be_wrong(attention, pytorchs):
+    never = type(by("exact"))(by("exact").attend, lambda q, k: False)
+    fastest = chooser(attention, (10.0,), {"never": never})
+    fastest(pytorchs, *qkv(), HEADS)
+    assert list(fastest.chosen.values()) == ["ComfyUI's"]
+
+
+def test_off_is_exactly_comfyuis_choice(attention, model, monkeypatch):
+    """Not even an override that would only pass on."""
+    monkeypatch.setattr(attention.FASTEST, "device_type", "cpu")
+    monkeypatch.setenv(attention.SETTING, "off")
+    assert attention.with_fastest_attention(model) is model
+    monkeypatch.setenv(attention.SETTING, "fastest")
+    assert attention.with_fastest_attention(model) is not model
+    monkeypatch.setenv(attention.SETTING, "of")
+    with pytest.raises(ValueError, match="SVI_ATTENTION is 'of': set it to fastest or off"):
+        attention.require_attention_setting()
 
 
 def test_other_shapes_are_timed_for_themselves(attention, pytorchs):
@@ -132,7 +228,7 @@ def test_a_failure_of_comfyuis_own_attention_is_its_own(attention, pytorchs):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
     with pytest.raises(torch.OutOfMemoryError):
-        attention.FastestAttention(KERNELS, fails, "cpu")(pytorchs, *qkv(), HEADS)
+        attention.FastestAttention(dict, fails, "cpu")(pytorchs, *qkv(), HEADS)
 
 
 def test_a_model_gets_the_choice_by_a_clone_with_its_patches(attention, model, monkeypatch):

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -126,8 +127,10 @@ def test_the_choice_of_a_kernel_is_one_operator_of_the_graph(module, sampler, ex
         timed.append(attend)
         return [10.0, 9.0, 1.0][(len(timed) - 1) % 3]
 
-    kernels = {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH}
-    monkeypatch.setattr(attention, "FASTEST", attention.FastestAttention(kernels, milliseconds, "cpu"))
+    kernels = module("nodes.bridge.attention_kernels")
+    backends = {"flash": SDPBackend.FLASH_ATTENTION, "math": SDPBackend.MATH}
+    candidates = {name: kernels.Kernel(partial(kernels.attend_by, backend)) for name, backend in backends.items()}
+    monkeypatch.setattr(attention, "FASTEST", attention.FastestAttention(lambda: candidates, milliseconds, "cpu"))
     monkeypatch.setattr(attention, "MIN_TOKENS", 1)
     monkeypatch.setattr(attention, "DTYPES", (torch.float32,))
     found = latents_of(module, tmp_path / "compiled", *sampler(*(compiled(model) for model in experts)))

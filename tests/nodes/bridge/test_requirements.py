@@ -133,7 +133,7 @@ except ValueError as error:
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=comfyui_path)
     assert done.returncode == 0, done.stderr
     nodes, message = done.stdout.strip().splitlines()[-2:]
-    assert nodes == "28 nodes"
+    assert nodes == "29 nodes"
     assert message.startswith("SVI Talk needs torchaudio to bring a sound of 44100 Hz to 16000 Hz, but it cannot be imported")
 
 
