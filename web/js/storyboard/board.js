@@ -148,8 +148,8 @@ export class Board {
   }
 
   #drawErrors() {
-    const { errors, node } = this.story;
-    this.notice.hidden = !errors.length || !node;
+    const { errors, node, hasFailed } = this.story;
+    this.notice.hidden = !errors.length || !(node || hasFailed);
     if (this.notice.hidden) return;
     this.notice.replaceChildren(...errors.map((error) => this.#errorLine(error)));
   }

@@ -169,8 +169,9 @@ export class Card {
       [this.committed, this.committedIndex] = [clip.prompt, this.index];
     }
     this.prompt.readOnly = !this.story.canEdit;
-    this.prompt.title = this.story.canEdit ? "" : (this.story.source?.why_not ?? "");
-    this.prompt.classList.toggle("is-beyond", clip.place?.beyond === true);
+    const isBeyond = clip.place?.beyond === true;
+    this.prompt.title = this.story.canEdit ? (isBeyond ? text("beyond") : "") : (this.story.source?.why_not ?? "");
+    this.prompt.classList.toggle("is-beyond", isBeyond);
     this.prompt.setAttribute("aria-label", text("promptLabel", { n: this.index + 1 }));
   }
 

@@ -41,7 +41,9 @@ export function valueOf(card, name) {
  */
 export function chipsOf(card, canEdit, onOption) {
   const chip = (name, label, isSet) => {
-    const made = button(label, () => onOption(name, made), { className: `svi-chip ${isSet ? "is-set" : ""}`, hint: `${name} ${valueOf(card, name)}` });
+    const className = `svi-chip ${isSet ? "is-set" : "is-in-force"}`;
+    const made = button(label, () => onOption(name, made), { className, hint: `${name} ${valueOf(card, name)}`.trim() });
+    made.dataset.option = name.split(" ")[0];
     made.disabled = !canEdit;
     return made;
   };

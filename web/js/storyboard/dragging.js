@@ -75,7 +75,7 @@ export class Dragging {
     drag.to = place > drag.index ? place - 1 : place;
     this.marker.style[this.board.narrow ? "top" : "left"] = `${place * this.list.step}px`;
     this.marker.hidden = drag.to === drag.index;
-    say(this.hint, this.marker.hidden ? "" : text("moved", { from: `${drag.index + 1}`, to: `${drag.to + 1}` }));
+    say(this.hint, this.marker.hidden ? "" : text("moves", { from: `${drag.index + 1}`, to: `${drag.to + 1}` }));
     clearTimeout(drag.timer);
     if (!this.marker.hidden) drag.timer = setTimeout(() => this.#askCost(drag), ASK_MS);
   }
@@ -84,7 +84,7 @@ export class Dragging {
     const { place } = drag;
     try {
       const cost = await this.story.costOf({ do: "move", clip: drag.index, to: drag.to });
-      if (drag.place === place && drag.isMoving) say(this.hint, `${text("moved", { from: `${drag.index + 1}`, to: `${drag.to + 1}` })} ${costText(cost)}`);
+      if (drag.place === place && drag.isMoving) say(this.hint, `${text("moves", { from: `${drag.index + 1}`, to: `${drag.to + 1}` })} ${costText(cost)}`);
     } catch (error) {
       if (drag.place === place && drag.isMoving) say(this.hint, error.message);
     }

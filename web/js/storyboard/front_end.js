@@ -7,7 +7,7 @@
 import { api } from "../../../../scripts/api.js";
 import { app } from "../../../../scripts/app.js";
 
-const SUBGRAPH_INPUT = -10; // origin_id of links that come from outside a subgraph
+const SUBGRAPH_INPUT = -10; // origin of links that come from outside a subgraph; the front end writes it as number and as text
 const TAB = "svi-storyboard";
 const COMMAND = "SVI.Storyboard.Toggle";
 const LOOP = "SVIGenerate";
@@ -175,24 +175,34 @@ export function showNode(id) {
  */
 export function addAnchor(id, { image, name, encoder }) {
   const generate = nodeAt(id);
-  const [x, y] = generate.pos;
+  const below = Math.max(...generate.graph._nodes.map(({ pos, size }) => pos[1] + size[1])) + 80;
+  const added = [];
   const add = (type, left, widgets) => {
     const node = LiteGraph.createNode(type);
-    node.pos = [x + left, y + generate.size[1] + 90];
+    node.pos = [generate.pos[0] + left, below];
     generate.graph.add(node);
+    added.push(node);
     for (const widget of node.widgets ?? []) if (widget.name in widgets) widget.value = widgets[widget.name];
     return node;
   };
-  const picture = add("LoadImage", -700, { image });
-  const encode = add("SVIAnchorEncode", -360, encoder);
-  const named = add("SVINamedAnchor", -20, { name });
-  const slot = (node, input) => node.inputs.findIndex((other) => other.name === input);
-  picture.connect(0, encode, slot(encode, "image"));
-  encode.connect(0, named, slot(named, "anchor"));
-  connectAs(generate, slot(generate, "vae"), encode, slot(encode, "vae"));
-  connectAs(generate, slot(generate, "anchors"), named, slot(named, "anchors"));
-  named.connect(0, generate, slot(generate, "anchors"));
-  picture.widgets.find((widget) => widget.name === "image")?.callback?.(image);
+  try {
+    const picture = add("LoadImage", -700, { image });
+    const encode = add("SVIAnchorEncode", -360, encoder);
+    const named = add("SVINamedAnchor", -20, { name });
+    picture.connect(0, encode, slotOf(encode, "image"));
+    encode.connect(0, named, slotOf(named, "anchor"));
+    connectAs(generate, slotOf(generate, "vae"), encode, slotOf(encode, "vae"));
+    connectAs(generate, slotOf(generate, "anchors"), named, slotOf(named, "anchors"));
+    named.connect(0, generate, slotOf(generate, "anchors"));
+    picture.widgets.find((widget) => widget.name === "image")?.callback?.(image);
+  } catch (error) {
+    for (const node of added) generate.graph.remove(node);
+    throw error;
+  }
+}
+
+function slotOf(node, input) {
+  return node.inputs.findIndex((other) => other.name === input);
 }
 
 /** Connect an input of `node` to what another input is connected to, in the same graph. */
@@ -200,8 +210,12 @@ function connectAs(other, otherSlot, node, slot) {
   const link = linkOf(other, otherSlot);
   if (!link) return;
   const { graph } = other;
-  if (link.origin_id === SUBGRAPH_INPUT) graph.inputNode.slots[link.origin_slot].connect(node.inputs[slot], node);
+  if (isFromOutside(link)) graph.inputNode.slots[link.origin_slot].connect(node.inputs[slot], node);
   else graph.getNodeById(link.origin_id).connect(link.origin_slot, node, slot);
+}
+
+function isFromOutside(link) {
+  return Number(link.origin_id) === SUBGRAPH_INPUT;
 }
 
 function linkOf(node, slot) {
@@ -251,7 +265,7 @@ function widgetBehind(path, name) {
   const slot = node.inputs?.findIndex((input) => input.name === name || input.widget?.name === name) ?? -1;
   const link = slot < 0 ? null : linkOf(node, slot);
   if (!link) return node.widgets?.find((widget) => widget.name === name);
-  if (link.origin_id !== SUBGRAPH_INPUT) return widgetOfOrigin(path, node.graph.getNodeById(link.origin_id));
+  if (!isFromOutside(link)) return widgetOfOrigin(path, node.graph.getNodeById(link.origin_id));
   const outer = path.slice(0, -1);
   return widgetBehind(outer, outer.at(-1).inputs[link.origin_slot].name);
 }

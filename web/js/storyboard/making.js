@@ -110,8 +110,8 @@ export class Making {
     if (!this.isRunning) this.look();
   }
 
-  #onPreview({ blob, promptId, nodeId, displayNodeId }) {
-    if (promptId !== this.promptId || ![nodeId, displayNodeId].includes(this.story.node)) return;
+  #onPreview({ blob, jobId, nodeId, displayNodeId }) {
+    if (jobId !== this.promptId || ![nodeId, displayNodeId].includes(this.story.node)) return;
     if (this.preview) URL.revokeObjectURL(this.preview);
     this.preview = URL.createObjectURL(blob);
     this.story.progressed();

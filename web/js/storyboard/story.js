@@ -28,6 +28,7 @@ export class Story extends EventTarget {
   selected = 0;
   isStale = false; // the cards are those of before a mistake
   isLoaded = false;
+  hasFailed = false; // the server gave no plan at all
   #viewers = 0;
   #edits = Promise.resolve();
   #request = 0;
@@ -59,13 +60,6 @@ export class Story extends EventTarget {
     this.watch = undefined;
   }
 
-  /** Forget the choice of a node: another graph is shown. */
-  changeGraph() {
-    this.wanted = null;
-    this.selected = 0;
-    this.refresh();
-  }
-
   choose(node) {
     this.wanted = node;
     this.refresh();
@@ -84,32 +78,37 @@ export class Story extends EventTarget {
   }
 
   async #load(request) {
-    let reply;
+    let reply, failure;
     try {
-      this.graph = await frontEnd.queuedGraph();
-      reply = await this.#plan();
+      const graph = await frontEnd.queuedGraph();
+      const wanted = this.wanted ?? this.node;
+      reply = await this.server.plan(graph, graph[wanted]?.class_type === "SVIGenerate" ? wanted : null);
+      if (request === this.#request) this.graph = graph;
     } catch (error) {
-      reply = { header: null, cards: [], errors: [{ message: error instanceof Refused ? error.message : text("offline", { reason: error.message }) }] };
+      failure = error instanceof Refused ? error.message : text("offline", { reason: error.message });
     }
     if (request !== this.#request) return; // superseded by a newer request
-    this.#take(reply);
+    this.hasFailed = failure !== undefined;
+    if (reply) this.#take(reply);
+    else this.#keepCards(failure);
   }
 
-  async #plan() {
-    const reply = await this.server.plan(this.graph, this.wanted ?? this.node);
-    if (reply.node !== null || (this.wanted ?? this.node) === null) return reply;
-    this.wanted = this.node = null; // the node is gone: another one may be there
-    return this.server.plan(this.graph, null);
+  /** Without an answer the cards of before stay, dimmed. */
+  #keepCards(message) {
+    this.isStale = this.cards.length > 0;
+    this.errors = [{ message }];
+    this.#emit("change");
   }
 
   #take({ node = null, nodes = [], source = null, header, cards, warnings = [], not_known: notKnown = [], errors = [] }) {
     const isSameStory = node === this.node;
-    this.isStale = !header && Boolean(node) && isSameStory && this.cards.length > 0;
+    this.isStale = !header && node !== null && isSameStory && this.cards.length > 0;
     if (!this.isStale) Object.assign(this, { cards, header });
     Object.assign(this, { node, nodes, warnings, notKnown, errors, isLoaded: true, source: source ?? (isSameStory ? this.source : null) });
     this.selected = Math.max(0, Math.min(this.selected, this.cards.length - 1));
     this.shownText = this.#textNow();
     this.#emit("change");
+    if (!isSameStory) this.making.look();
   }
 
   /** Return the schedule's text as it stands in the graph, or in the live file. */
@@ -133,7 +132,7 @@ export class Story extends EventTarget {
    * @param {number} given.added clips that the story gains; num_clips follows
    * @param {() => void} given.also a further change of the graph in the same undo step
    * @param {string} given.done what to say in front of the cost
-   * @returns {Promise<boolean>} whether it was done
+   * @returns {Promise<boolean | undefined>} whether it was done
    */
   edit(actions, given = {}) {
     const result = this.#edits.then(() => this.#editNow(actions, given));
@@ -142,6 +141,7 @@ export class Story extends EventTarget {
   }
 
   async #editNow(actions, { run = false, added = 0, also, done = "" }) {
+    if (!this.canEdit) return this.say(this.source?.why_not || text("loading"), { isError: true });
     const before = this.#textNow();
     try {
       const reply = await this.#edited(before, actions);
@@ -182,7 +182,7 @@ export class Story extends EventTarget {
     frontEnd.asOneStep(() => {
       also?.();
       if (count) frontEnd.write(node, "num_clips", count);
-      if (source.kind !== "text") return;
+      if (source.kind !== "text") return void (source.text = reply.text);
       if (!frontEnd.write(source.node, source.widget, reply.text)) throw new Error(text("notThere", { node: source.node }));
       if (reply.split !== source.split) frontEnd.write(source.split_node, source.split_widget, reply.split);
     });
