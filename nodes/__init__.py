@@ -24,6 +24,7 @@ from .processed_frames import SVIClipFrames, SVIWriteFrames
 from .repeat_clips import SVIRepeatClips
 from .schedule import SVILiveSchedule, SVIPromptStream
 from .step_by_step import SVIBeginVideo, SVIFinishVideo, SVINextClip, SVIUnrollClips
+from .storyboard.routes import serve_storyboard
 from .storyline import SVIStoryline
 from .talk import SVITalk
 
@@ -33,6 +34,7 @@ class StableVideoInfinity(ComfyExtension):
 
     async def on_load(self) -> None:
         serve_clips()
+        serve_storyboard()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

@@ -11,33 +11,22 @@ All answers come from the run's folder, so the panel survives a reload or a rest
 and require_clip_key.
 """
 
-import asyncio
 import logging
 import secrets
-from collections.abc import Callable, Mapping
-from pathlib import Path
+from collections.abc import Callable
 
-import folder_paths
 from aiohttp import web
 
 from ..svi_core.clips.chain import Clip
 from ..svi_core.clips.growing_video import GrowingVideo
-from ..svi_core.files.output_folder import run_folder
-from ..svi_core.files.strict_json import parse_json
-from ..svi_core.schedule.prompt_lists import PromptSplit
 from ..svi_core.schedule.reroll import with_seed
 from ..svi_core.store.finished_clips import FinishedClip, note_finished, read_finished
 from ..svi_core.store.keep_marks import is_kept, kept_keys, require_clip_key, set_keep
+from .bridge.routes import Asked, answered, asked_folder, asked_split, run_name, running_server, typed
 
 _log = logging.getLogger(__name__)
 EVENT = "svi.clip"
 _NEW_SEEDS = 10**9  # new seeds stay short enough to read and to type
-MAX_BODY_BYTES = 8 << 20  # the longest schedule: 10 000 prompts of 800 bytes
-Asked = Mapping[str, object]
-
-
-class _BodyTooLarge(ValueError):
-    """A request body over the limit."""
 
 
 def tell_browsers(video: GrowingVideo, node_id: str) -> Callable[[Clip], None]:
@@ -49,7 +38,7 @@ def tell_browsers(video: GrowingVideo, node_id: str) -> Callable[[Clip], None]:
             note_finished(video.store.folder, finished)
         except OSError as error:  # only the panel reads the list, so the run goes on
             _log.warning("SVI: cannot write the list of finished clips (%s).", error)
-        run = _run_name(video.store.folder)
+        run = run_name(video.store.folder)
         _send({"node": node_id, "run": run, **_described(finished, run, is_kept(video.store.folder, clip.key))})
 
     return tell
@@ -57,15 +46,15 @@ def tell_browsers(video: GrowingVideo, node_id: str) -> Callable[[Clip], None]:
 
 def serve_clips() -> None:
     """Add the panel's routes to ComfyUI's server."""
-    if server := _server():
+    if server := running_server():
         add_clip_routes(server.routes)
 
 
 def add_clip_routes(routes: web.RouteTableDef) -> None:
     """Add the panel's routes to `routes`."""
-    routes.get("/svi/clips")(_answered(list_clips))
-    routes.post("/svi/keep")(_answered(keep_clip))
-    routes.post("/svi/reroll")(_answered(reroll_clip))
+    routes.get("/svi/clips")(answered(list_clips))
+    routes.post("/svi/keep")(answered(keep_clip))
+    routes.post("/svi/reroll")(answered(reroll_clip))
 
 
 def list_clips(asked: Asked) -> dict:
@@ -74,8 +63,8 @@ def list_clips(asked: Asked) -> dict:
     Raises:
         ValueError: `run` is not a folder inside the output folder.
     """
-    folder = _asked_folder(asked)
-    run, kept = _run_name(folder), kept_keys(folder)
+    folder = asked_folder(asked)
+    run, kept = run_name(folder), kept_keys(folder)
     return {"run": run, "clips": [_described(clip, run, clip.key in kept) for clip in read_finished(folder)]}
 
 
@@ -85,8 +74,8 @@ def keep_clip(asked: Asked) -> dict:
     Raises:
         ValueError: a bad name, or no such clip.
     """
-    key, keep = require_clip_key(asked.get("key")), _typed(asked, "keep", bool)
-    set_keep(_asked_folder(asked), key, keep)
+    key, keep = require_clip_key(asked.get("key")), typed(asked, "keep", bool)
+    set_keep(asked_folder(asked), key, keep)
     return {"key": key, "kept": keep}
 
 
@@ -97,62 +86,9 @@ def reroll_clip(asked: Asked) -> dict:
         ValueError: a mistake in the text, or a text that cannot hold options.
     """
     seed = secrets.randbelow(_NEW_SEEDS)
-    split = _typed(asked, "split", str)
-    if split not in list(PromptSplit):
-        raise ValueError(f"split is {split[:80]!r}: send one of {', '.join(PromptSplit)}.")
-    text, index = _typed(asked, "text", str), _typed(asked, "index", int)
-    return {"text": with_seed(text, index, seed, PromptSplit(split)), "seed": seed}
-
-
-def _answered(answer: Callable[[Asked], dict]) -> Callable:
-    """Return a request handler that runs `answer` in a thread, since it reads the disk."""
-
-    async def handle(request: web.Request) -> web.Response:
-        try:
-            asked = dict(request.query) if request.method == "GET" else await _body(request)
-            return web.json_response(await asyncio.to_thread(answer, asked))
-        except ValueError as error:
-            return web.json_response({"error": str(error)}, status=413 if isinstance(error, _BodyTooLarge) else 400)
-        except OSError as error:
-            return web.json_response({"error": str(error)}, status=500)
-
-    return handle
-
-
-async def _body(request: web.Request) -> Asked:
-    body = parse_json(await _body_bytes(request), "the request")
-    if not isinstance(body, dict):
-        raise ValueError(f"the request is a JSON {type(body).__name__}: send an object.")
-    return body
-
-
-async def _body_bytes(request: web.Request) -> bytes:
-    """Return the body; its charset does not matter, since JSON is UTF-8."""
-    body = bytearray()
-    try:
-        async for chunk in request.content.iter_any():
-            body += chunk
-            if len(body) > MAX_BODY_BYTES:
-                raise _BodyTooLarge(f"the request is larger than {MAX_BODY_BYTES >> 20} MiB: send a shorter text.")
-    except web.RequestPayloadError as error:
-        raise ValueError(f"the request cannot be decoded ({error}): send plain JSON.") from error
-    return bytes(body)
-
-
-def _typed(asked: Asked, name: str, kind: type):
-    """Return `asked[name]`, or raise ValueError if it is missing or not of type `kind`."""
-    if type(asked.get(name)) is not kind:
-        raise ValueError(f"{name} is {str(asked.get(name))[:80]!r}: send a value of type {kind.__name__}.")
-    return asked[name]
-
-
-def _asked_folder(asked: Asked) -> Path:
-    return run_folder(Path(folder_paths.get_output_directory()), _typed(asked, "run", str))
-
-
-def _run_name(folder: Path) -> str:
-    """Return a run's name: its folder relative to the output folder, with forward slashes."""
-    return folder.relative_to(folder_paths.get_output_directory()).as_posix()
+    split = asked_split(asked)
+    text, index = typed(asked, "text", str), typed(asked, "index", int)
+    return {"text": with_seed(text, index, seed, split), "seed": seed}
 
 
 def _finished(clip: Clip, video: GrowingVideo) -> FinishedClip:
@@ -178,12 +114,5 @@ def _described(clip: FinishedClip, run: str, kept: bool) -> dict:
 
 def _send(news: dict) -> None:
     """Send `news` to every connected browser."""
-    if server := _server():
+    if server := running_server():
         server.send_sync(EVENT, news)
-
-
-def _server():
-    """Return ComfyUI's running server, or None if there is none."""
-    from server import PromptServer  # imports ComfyUI's nodes.py, which only ComfyUI's own process can
-
-    return getattr(PromptServer, "instance", None)

@@ -18,6 +18,7 @@ from ..svi_core.flow.flow_matching import BOUNDARY
 from ..svi_core.schedule.spec import MAX_CLIPS
 from ..svi_core.store.run_store import RunStore
 from ..svi_core.store.space import within_budget
+from ..svi_core.store.takes import PinnedTakes
 from ..svi_core.systems.layouts import LAYOUTS, Layout
 from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout
 from ..svi_core.video.seams import measured_seam
@@ -142,7 +143,10 @@ def prepare_run(
     )
     check_run(sampler, plan)
     tell_loras(sampler, plan.schedule.snapshot().at(0), layout, graph, hidden.unique_id)
-    folder = run_path(filename_prefix, graph, hidden.unique_id, latents.pixel_size(sampler.anchor), plan.first_key)
+    width, height = latents.pixel_size(sampler.anchor)
+    folder = run_path(filename_prefix, graph, hidden.unique_id, (width, height), plan.first_key)
+    plan = replace(plan, takes=PinnedTakes(folder, (height // 8, width // 8)))
+    plan.require_joints(plan.schedule.snapshot())
     if continue_from:
         continue_from.require_another_folder(folder)
     rate = frame_rate_of(layout, sampler.control)

@@ -11,6 +11,7 @@ from ...svi_core.clips.continuation import VideoStart
 from ...svi_core.clips.video_settings import VideoSettings
 from ...svi_core.dry_run.requested_run import RequestedRun
 from ...svi_core.schedule.spec import Schedule
+from ...svi_core.store.takes import PinnedTakes
 from ...svi_core.systems.layouts import Layout
 from ...svi_core.video.seams import measured_seam
 from ..bridge.control import earliest_end, frame_rate_of
@@ -41,12 +42,16 @@ def read_requested_run(prompt: dict, plan_id: str, plan_only: bool) -> Requested
     loops = [node for node in graph.upstream(link.node_id) if graph.class_of(node) == GENERATE] if link else []
     if not loops:
         raise ValueError("video does not come from SVI Generate: connect its video output, directly or through other nodes.")
-    run = _read_loop(GraphReader(graph), loops[0])
+    run = read_loop(GraphReader(graph), loops[0])
     return replace(run, remarks=(*_results_past(graph, loops[0], plan_id), *run.remarks)) if plan_only else run
 
 
-def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
-    """Return the run that the SVI Generate `loop` describes."""
+def read_loop(reader: GraphReader, loop: str) -> RequestedRun:
+    """Return the run that the SVI Generate `loop` describes.
+
+    Raises:
+        ValueError: see :func:`read_requested_run`.
+    """
     require_full_denoise(reader.graph, loop)
     schedule, until_stopped = read_schedule(reader, loop)
     output, asked_start = read_output(reader, loop), read_start(reader, loop)
@@ -77,6 +82,11 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         start.require_clip_size(*size)
     is_seed_known = seed is not None and (is_start_known or plan.seed_mode is SeedMode.FIXED)
     first_key = plan.first_key if is_seed_known and is_start_known else None
+    folder = reader.known(
+        loop, SVIGenerate, lambda filename_prefix: run_path(filename_prefix, reader.graph, loop, size, first_key)
+    )
+    if folder is not None:
+        plan = replace(plan, takes=PinnedTakes(folder, size and (size[1] // 8, size[0] // 8)))
     return RequestedRun(
         plan=plan,
         num_listed=len(schedule),
@@ -91,9 +101,7 @@ def _read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         num_extra_passes=sum(control.num_extra_passes for control in controls),
         num_steps=read_num_steps(reader, loop),
         size=size,
-        folder=reader.known(
-            loop, SVIGenerate, lambda filename_prefix: run_path(filename_prefix, reader.graph, loop, size, first_key)
-        ),
+        folder=folder,
         experts=experts,
         files=files,
         anchors=tuple(_anchor_names(reader, loop)),

@@ -11,8 +11,10 @@ from typing import Protocol
 import torch
 
 from ..conditioning.build_y import KnownPart, cut_to_8_bits, motion_tail, require_finite
+from ..schedule.options import format_options
 from ..store.records import ClipRecord
 from ..store.run_store import RunStore, chain_key
+from ..store.takes import Take
 from ..systems.layouts import Layout
 from .clip_plan import ClipPlan, ClipRequest
 
@@ -131,13 +133,23 @@ def make_clip(
         start: the end of the video that the plan continues, if any.
 
     Raises:
-        ValueError: the sampler returned NaN or infinite values; nothing is stored.
+        ValueError: the sampler returned NaN or infinite values; nothing is stored. Or the take that the schedule pins is gone
+            or damaged.
     """
+    if request.take is not None:
+        return _stored_take(maker, store, request, request.take)
     previous = None if request.starts_anew else before or start
     plan_key = None if request.starts_anew else before.plan_key if before else plan.continues or None
     key = chain_key(previous.key if previous else None, maker.determinants(request))
     plan_key = plan.plan_key(request, plan_key)
-    record = ClipRecord(key, request.index, request.spec.prompt, request.seed, {}, plan_key=plan_key)
+    options = format_options(replace(request.spec, seed=None, cut=request.spec.cut and request.index > 0, hold=0, seam=None))
+    facts = {
+        "plan_key": plan_key,
+        "options": options,
+        "parent": previous.key if previous else "",
+        "made": round(time.time(), 3),
+    }
+    record = ClipRecord(key, request.index, request.spec.prompt, request.seed, {}, **facts)
     latent = store.load_latent(key)
     reused = latent is not None
     if latent is None:
@@ -150,3 +162,17 @@ def make_clip(
         store.save_latent(record, latent.cpu())
     store.ensure_record(record)
     return Clip(request, key, latent, reused, maker.decode, plan_key)
+
+
+def _stored_take(maker: ClipMaker, store: RunStore, request: ClipRequest, take: Take) -> Clip:
+    """Return the take that the schedule pins, with the prompt that it was made from."""
+    latent = store.load_latent(take.key)
+    if latent is None:
+        raise ValueError(
+            f"take {take.key[:12]} of clip {request.index + 1} is gone from {store.clips}, or damaged: remove [take ...], or use "
+            "another take."
+        )
+    record = take.record or ClipRecord(take.key, request.index, request.spec.prompt, request.seed, {})
+    store.ensure_record(record)
+    made = replace(request, spec=replace(request.spec, prompt=record.prompt))
+    return Clip(made, take.key, latent, True, maker.decode, take.plan_key)

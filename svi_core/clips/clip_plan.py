@@ -8,8 +8,11 @@ from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Protocol
 
+from ..files.fingerprint import NOT_HASHED
+from ..geometry import num_pixel_frames
 from ..schedule.spec import MAX_SEED, ClipSpec, Requirement, Schedule
 from ..store.run_store import chain_key
+from ..store.takes import Take
 from ..systems.layouts import Layout, Overlap, make_layout
 from ..video.seams import Seam, Showing
 
@@ -47,6 +50,7 @@ class ClipRequest:
         starts_anew: conditioned on the anchor only: the first clip, or a cut.
         seam: how the frames that it shares with the clip before are joined.
         start_frame: position of its frame 0 in the video; negative if it overlaps a continued video.
+        take: the stored clip that is shown in its place.
     """
 
     index: int
@@ -56,6 +60,7 @@ class ClipRequest:
     starts_anew: bool
     seam: Seam = Seam.DROP
     start_frame: int = 0
+    take: Take | None = field(default=None, metadata=NOT_HASHED)
 
     def placed_after(self, before: "ClipRequest | None") -> "ClipRequest":
         """Return this request placed after the clip `before`, or first."""
@@ -85,6 +90,7 @@ class ClipPlan:
         continues: a hash of the video that the run continues; empty if it starts anew.
         num_clips_before: clips of earlier runs in that video: seeds continue after theirs, so that no noise repeats.
         accepts: raises ValueError if a spec of a changed schedule asks for what the run does not have.
+        takes: returns the stored clip whose key begins with some digits, or raises ValueError; None: pins are not read.
     """
 
     num_clips: int
@@ -97,6 +103,7 @@ class ClipPlan:
     continues: str = ""
     num_clips_before: int = 0
     accepts: Callable[[ClipSpec], None] = field(default=lambda spec: None, repr=False, compare=False)
+    takes: Callable[[str], Take] | None = field(default=None, repr=False, compare=False)
 
     def __post_init__(self):
         if self.num_clips < 1:
@@ -143,27 +150,36 @@ class ClipPlan:
 
     def plan_key(self, request: ClipRequest, previous: str | None) -> str:
         """Return a clip's key as far as it follows from the graph; `previous` is that of the clip before, None after a cut."""
+        if request.take is not None:
+            return request.take.plan_key
         spec = replace(request.spec, hold=0, seam=None)  # these change what is shown of the clip, not the clip itself
         return chain_key(previous, (self.graph_hash, spec, request.seed, request.layout, request.starts_anew))
 
     @property
     def first_key(self) -> str:
-        """The plan key of the first clip, which tells this run from others, whatever comes later."""
-        request = self.request_for(0, self.schedule.snapshot().at(0))
+        """The plan key of the first clip, or the digits of its take: what tells this run from others, whatever comes later."""
+        spec = self.schedule.snapshot().at(0)
+        if spec.take is not None:
+            return spec.take
+        request = self.request_for(0, spec)
         return self.plan_key(request, None if request.starts_anew else self.continues or None)
 
     def request_for(self, clip_index: int, spec: ClipSpec) -> ClipRequest:
         """Return the request that `spec` makes for clip `clip_index`; raise ValueError for lengths that do not fit."""
-        layout = self.layout
-        if spec.num_frames is not None or spec.num_motion_frames is not None:
-            num_motion = self.layout.num_motion_frames if spec.num_motion_frames is None else spec.num_motion_frames
-            try:
-                layout = make_layout(layout.name, spec.num_frames or layout.num_frames, num_motion, layout.cuts_to_8_bits)
-            except ValueError as error:
-                raise ValueError(f"clip {clip_index + 1} of the schedule: {error}") from error
+        layout, take = self.layout, None
+        try:
+            if spec.take is not None and self.takes is not None:
+                take = self.takes(spec.take)
+            num_frames = spec.num_frames if take is None else num_pixel_frames(take.num_slots)
+            if num_frames is not None or spec.num_motion_frames is not None:
+                num_motion = self.layout.num_motion_frames if spec.num_motion_frames is None else spec.num_motion_frames
+                layout = make_layout(layout.name, num_frames or layout.num_frames, num_motion, layout.cuts_to_8_bits)
+        except ValueError as error:
+            raise ValueError(f"clip {clip_index + 1} of the schedule: {error}") from error
         starts_anew = spec.cut or (clip_index == 0 and not self.continues)
         seam = Seam.DROP if clip_index == 0 else spec.seam or self.seam  # a continued video's own frames stay as they are
-        return ClipRequest(clip_index, spec, self.seed_of(clip_index, spec), layout, starts_anew, seam)
+        seed = take.record.seed if take and take.record else self.seed_of(clip_index, spec)
+        return ClipRequest(clip_index, spec, seed, layout, starts_anew, seam, take=take)
 
     def require_joints(self, schedule: Schedule) -> None:
         """Raise ValueError, naming the clip, if a clip is too short for what it shares with its neighbours."""

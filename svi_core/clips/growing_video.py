@@ -101,9 +101,9 @@ class GrowingVideo:
         assert not self.is_full
         showing = self._limited(showing)
         begin = self.last.end if self.last and not clip.request.starts_anew else ColourCorrection()
-        decoded = DecodedClip(clip)
+        decoded, mark = DecodedClip(clip), self._mark_of_take(clip, showing)
         try:
-            end, writer = self._start_segment(decoded, showing, begin, then)
+            end, writer = self._start_segment(decoded, showing, begin, then, mark)
         except OSError:
             raise  # a full disk, say: a second attempt would fail too
         except BaseException:
@@ -111,7 +111,7 @@ class GrowingVideo:
             raise
         num_frames = showing.num_frames
         self.clips.append(ShownClip(clip.key, clip.request.spec.prompt, clip.request.seed, num_frames, showing.is_end))
-        self.last = LastClip(decoded.clip, showing.frames.stop, begin, end)
+        self.last = LastClip(decoded.clip, showing.frames.stop, begin, end, mark)
         writer.end()
         return decoded.clip
 
@@ -139,7 +139,7 @@ class GrowingVideo:
         if self.last is None or self.is_full or not has_rest(self.clips[-1], self.last):
             return
         rest = self._limited(Showing(range(self.last.stop, self.last.clip.request.layout.num_frames)))
-        _, writer = self._start_segment(DecodedClip(self.last.clip), rest, self.last.begin, lambda: None)
+        _, writer = self._start_segment(DecodedClip(self.last.clip), rest, self.last.begin, lambda: None, self.last.mark)
         writer.end()
         self.wait()
         shown = self.clips[-1].num_frames + rest.num_frames
@@ -179,14 +179,14 @@ class GrowingVideo:
         return showing.limited(self.settings.max_frames - self.num_frames) if self.settings.max_frames else showing
 
     def _start_segment(
-        self, decoded: DecodedClip, showing: Showing, begin: ColourCorrection, then: Callable[[], None]
+        self, decoded: DecodedClip, showing: Showing, begin: ColourCorrection, then: Callable[[], None], mark: str = ""
     ) -> tuple[ColourCorrection, BackgroundWriter[np.ndarray]]:
         """Decode a segment's frames for the background writer, unless its file exists; return its last colour correction.
 
         The caller ends the writer's items. The writer then completes the segment and calls `then`.
         """
         clip, coding, strength, seconds = decoded.clip, self.settings.clip_coding, self.settings.colour_strength, list[float]()
-        name = f"{showing.name}{f'-colour{strength:g}' if strength else ''}-{self.settings.clip_tag}"
+        name = f"{showing.name}{f'-colour{strength:g}' if strength else ''}{mark}-{self.settings.clip_tag}"
         made, began = self.store.segment(clip.key, name), time.monotonic()
         if made is not None:
             frames, end = (), ColourCorrection(**made.get("colour", {}))
@@ -212,6 +212,14 @@ class GrowingVideo:
         self.segments.append(path)
         self._writer = writer
         return end, writer
+
+    def _mark_of_take(self, clip: Clip, showing: Showing) -> str:
+        """Return what sets frames of a pinned take apart that depend on a clip before which it does not continue."""
+        take = clip.request.take
+        if take is None or not (showing.num_blended or self.settings.colour_strength):
+            return ""
+        before = self.last.clip.key if self.last and not clip.request.starts_anew else ""
+        return "" if before == take.parent else f"-after{before[:12] or 'none'}"
 
     def _blended_before(self, showing: Showing) -> torch.Tensor | None:
         """Return the frames of the clip before that are mixed into this one, with the colour correction of its end."""

@@ -82,9 +82,11 @@ class LastClip:
         stop: end of its shown frames.
         begin: colour correction of its first frame.
         end: colour correction of its last frame.
+        mark: sets its frames apart from those of the same clip after another one.
     """
 
     clip: Clip
     stop: int
     begin: ColourCorrection = ColourCorrection()
     end: ColourCorrection = ColourCorrection()
+    mark: str = ""

@@ -23,6 +23,8 @@ class ExpectedClip:
         options: its options in schedule syntax, without the seed; an anchor only where it changes.
         is_stored: whether the run folder holds it, so that it is reused; None if unknown.
         seconds: time to make it; 0 for a stored one, None if nothing comparable was measured.
+        record: of the stored clip that is reused, if it has one.
+        plan_key: see ClipPlan.plan_key; "" if too little is known.
     """
 
     request: ClipRequest
@@ -32,6 +34,8 @@ class ExpectedClip:
     options: str = ""
     is_stored: bool | None = None
     seconds: float | None = field(default=None, compare=False)
+    record: ClipRecord | None = field(default=None, compare=False, repr=False)
+    plan_key: str = field(default="", compare=False, repr=False)
 
     @property
     def num_frames(self) -> int:
@@ -61,9 +65,11 @@ def _options(spec: ClipSpec, before: ClipSpec | None) -> str:
 
 def _with_stored(run: RequestedRun, clips: list[ExpectedClip], records: Sequence[ClipRecord]) -> list[ExpectedClip]:
     """Return `clips` with `is_stored`, by the keys that follow from the graph alone."""
-    stored = {record.plan_key for record in records} - {""}
+    stored = {record.plan_key: record for record in records if record.plan_key}
     marked, key = list[ExpectedClip](), run.plan.continues or None
     for clip in clips:
         key = run.plan.plan_key(clip.request, None if clip.request.starts_anew else key)
-        marked.append(replace(clip, is_stored=key in stored))
+        take = clip.request.take
+        record = take.record if take else stored.get(key)
+        marked.append(replace(clip, is_stored=record is not None or take is not None, record=record, plan_key=key))
     return marked

@@ -22,6 +22,7 @@ class RunEstimate:
         time: for the most common kind of new clip; None if nothing comparable was measured.
         disk: disk space needed.
         warnings: the most serious first.
+        records: of all clips in the run folder.
     """
 
     run: RequestedRun
@@ -29,6 +30,7 @@ class RunEstimate:
     time: TimeEstimate | None
     disk: DiskNeed
     warnings: tuple[str, ...]
+    records: tuple[ClipRecord, ...] = ()
 
     @property
     def num_frames(self) -> int:
@@ -78,7 +80,8 @@ def estimate_run(run: RequestedRun, earlier: Sequence[ClipTime] = ()) -> RunEsti
         time = times.get(run.work_of(clip.request))
         timed.append(replace(clip, seconds=0.0 if clip.is_stored else time and time.seconds))
     disk = disk_need(run, timed, records)
-    return RunEstimate(run, tuple(timed), _usual_time(run, timed, times), disk, (*disk.warnings, *run_warnings(run, timed)))
+    warnings = (*disk.warnings, *run_warnings(run, timed))
+    return RunEstimate(run, tuple(timed), _usual_time(run, timed, times), disk, warnings, tuple(records))
 
 
 def _times_by_work(

@@ -18,6 +18,7 @@ from pathlib import Path, PurePath
 import numpy as np
 import torch
 
+NOT_HASHED = {"hashed": False}  # metadata of a dataclass field that no fingerprint depends on
 _MAX_DEPTH = 12
 _SAMPLED_BLOCKS = 64
 _BLOCK_BYTES = 4096
@@ -128,7 +129,8 @@ def _object_parts(value) -> list:
     if isinstance(value, torch.nn.Module):
         return [type(value).__qualname__, _module_parts(value)]
     if is_dataclass(value):
-        attributes = {field.name: getattr(value, field.name) for field in fields(value)}
+        hashed = (field for field in fields(value) if field.metadata.get("hashed", True))
+        attributes = {field.name: getattr(value, field.name) for field in hashed}
     else:
         attributes = dict(getattr(value, "__dict__", {}))
         attributes |= {name: getattr(value, name) for name in getattr(type(value), "__slots__", ()) if hasattr(value, name)}

@@ -11,6 +11,7 @@ from .paragraphs import ScheduleError
 from .spec import MAX_CLIPS, MAX_HOLD_FRAMES, MAX_SEED, ClipSpec, LoraStrength, Paragraph
 
 _NUMERIC = re.compile(r"(seed|frames|motion|cfg|hold)\s*[=:]?\s*[-+.]?\d|x\d+$|lora\s*\S+\s*=", re.IGNORECASE)
+MIN_TAKE_DIGITS = 8  # of a key of 64
 _KEEP_WORDS = " If this belongs to the prompt, write [] in the line above it."
 
 
@@ -43,7 +44,7 @@ def parse_options(groups: Iterable[OptionGroup]) -> Paragraph:
     """
     paragraph, known, loras = Paragraph(ClipSpec("")), set[str](), list[LoraStrength]()
     for group in groups:
-        for offset, text in _pieces(group.content):
+        for offset, text in pieces(group.content):
             name = option_name(text)
             if name in known and name != "lora":
                 raise group.error(f"{name!r} appears twice: keep one.", offset)
@@ -59,6 +60,20 @@ def parse_options(groups: Iterable[OptionGroup]) -> Paragraph:
     return replace(paragraph, spec=replace(paragraph.spec, loras=tuple(loras)))
 
 
+def with_option(spec: ClipSpec, option: str) -> ClipSpec:
+    """Return `spec` with an option such as "seed 7" or "lora svi=0.8" applied.
+
+    Raises:
+        ValueError: an unknown option, or an invalid value.
+    """
+    name = option_name(option)
+    value = option[len(name) :].strip()
+    if name == "lora":
+        lora = _lora(value)
+        return replace(spec, loras=(*(other for other in spec.loras if other.name != lora.name), lora))
+    return _with_option(Paragraph(spec), name, value).spec
+
+
 def option_name(option: str) -> str:
     """Return the name of an option: "seed" of "seed 7", "x" of "x2"."""
     return re.findall(r"[xX](?=\d)|\S+", option)[0].lower()
@@ -66,20 +81,20 @@ def option_name(option: str) -> str:
 
 def option_names(content: str) -> set[str]:
     """Return the names of all options between two brackets."""
-    return {option_name(text) for _, text in _pieces(content)}
+    return {option_name(text) for _, text in pieces(content)}
 
 
 def has_numbers(content: str) -> bool:
     """Whether what stands between two brackets holds an option with a number, right or wrong: "seed 7", "x2"."""
-    return any(_NUMERIC.match(text) for _, text in _pieces(content))
+    return any(_NUMERIC.match(text) for _, text in pieces(content))
 
 
 def holds_options(content: str) -> bool:
     """Whether what stands between two brackets holds an option; brackets in prose do not."""
-    return has_numbers(content) or any(_is_option(text) for _, text in _pieces(content))
+    return has_numbers(content) or any(_is_option(text) for _, text in pieces(content))
 
 
-def _pieces(content: str) -> Iterator[tuple[int, str]]:
+def pieces(content: str) -> Iterator[tuple[int, str]]:
     """Yield each option between commas, and where it begins."""
     for match in re.finditer(r"[^,]+", content):
         if text := match.group().strip():
@@ -109,6 +124,10 @@ def _with_option(paragraph: Paragraph, name: str, value: str) -> Paragraph:
         if not re.fullmatch(r"[\w.-]+", value):
             raise ValueError(f"{name} is {value!r}: write a name of letters, digits, '_', '-' or '.'.")
         return replace(paragraph, spec=replace(spec, **{name: value}))
+    if name == "take":
+        if not re.fullmatch(rf"[0-9a-f]{{{MIN_TAKE_DIGITS},64}}", value):
+            raise ValueError(f"take is {value!r}: write the first {MIN_TAKE_DIGITS} digits of a stored clip's key, or more.")
+        return replace(paragraph, spec=replace(spec, take=value))
     if name == "cfg":
         return replace(paragraph, spec=replace(spec, cfg=_number("cfg", value, 0.0, 100.0)))
     integers = {
@@ -118,7 +137,7 @@ def _with_option(paragraph: Paragraph, name: str, value: str) -> Paragraph:
         "hold": ("hold", 1, MAX_HOLD_FRAMES),
     }
     if name not in integers:
-        known = "seed, frames, motion, cfg, anchor, end, lora, cut, seam, hold, xN"
+        known = "seed, frames, motion, cfg, anchor, end, lora, cut, seam, hold, take, xN"
         raise ValueError(f"option {f'{name} {value}'.strip()!r} is not known: use {known}.")
     attribute, low, high = integers[name]
     number = _integer(name, value, low, high)
@@ -155,6 +174,7 @@ def format_options(spec: ClipSpec) -> str:
         "motion": spec.num_motion_frames,
         "anchor": spec.anchor,
         "end": spec.end,
+        "take": spec.take,
     }
     options = ["cut"] if spec.cut else []
     options += [f"{name} {value}" for name, value in named.items() if value is not None]

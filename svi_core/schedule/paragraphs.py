@@ -40,7 +40,7 @@ def paragraph_lines(text: str) -> Iterator[Lines]:
     for number, line in enumerate(text.split("\n"), start=1):
         if _is_comment(number, line, is_verbatim):
             continue
-        if not _is_break(line):
+        if not is_break(line):
             lines.append((number, line))
             is_verbatim = is_verbatim or is_empty_options(line)
         elif lines:
@@ -57,7 +57,7 @@ def prompt_lines(text: str) -> Iterator[Lines]:
         ScheduleError: see :func:`paragraph_lines`.
     """
     for number, line in enumerate(text.split("\n"), start=1):
-        if not _is_comment(number, line) and not _is_break(line):
+        if not _is_comment(number, line) and not is_break(line):
             yield [(number, line)]
 
 
@@ -81,7 +81,8 @@ def is_empty_options(line: str) -> bool:
     return _EMPTY_OPTIONS.fullmatch(line) is not None
 
 
-def _is_break(line: str) -> bool:
+def is_break(line: str) -> bool:
+    """Whether `line` parts paragraphs: blank, or a rule."""
     return not (text := seen(line)) or _RULE.fullmatch(text) is not None
 
 

@@ -63,7 +63,7 @@ def parse_prompts(text: str, split: PromptSplit) -> tuple[str, ...]:
         ValueError: an empty prompt, or a list that is not a plain list of strings (with its line).
     """
     if is_python_list(text):
-        prompts = _parse_python_list(text)
+        prompts = [str(item.value) for item in python_list_items(text)]
     elif split is PromptSplit.BARS:
         lines = [line for paragraph in paragraph_lines(text) for _, line in paragraph]
         prompts = [" ".join(part.split()) for part in "\n".join(lines).split("|")]
@@ -72,8 +72,12 @@ def parse_prompts(text: str, split: PromptSplit) -> tuple[str, ...]:
     return tuple(prompt.strip() for prompt in prompts if prompt.strip())
 
 
-def _parse_python_list(text: str) -> list[str]:
-    """Return the strings of ``name = [...]`` or ``[...]``."""
+def python_list_items(text: str) -> list[ast.Constant]:
+    """Return the strings of ``name = [...]`` or ``[...]`` with their places in ``text.strip()``.
+
+    Raises:
+        ValueError: see :func:`parse_prompts`.
+    """
     require_unicode(text, "the prompt list")
     try:
         statements = ast.parse(text.strip()).body
@@ -88,12 +92,12 @@ def _parse_python_list(text: str) -> list[str]:
     values = [s.value for s in statements if isinstance(s, ast.Assign | ast.AnnAssign | ast.Expr)]
     if len(statements) != 1 or len(values) != 1 or not isinstance(values[0], ast.List | ast.Tuple):
         raise ValueError("the prompt file holds more than one list: keep only `prompts = [...]`, one string per clip.")
-    prompts: list[str] = []
+    items: list[ast.Constant] = []
     for index, item in enumerate(values[0].elts, start=1):
         if not (isinstance(item, ast.Constant) and isinstance(item.value, str)):
             raise ValueError(f"item {index} of the prompt list (line {item.lineno}) is not a plain string: quote it.")
         if not item.value.strip():
             raise ValueError(f"item {index} of the prompt list (line {item.lineno}) is empty: write a prompt or remove it.")
         require_unicode(item.value, f"item {index} of the prompt list")
-        prompts.append(item.value)
-    return prompts
+        items.append(item)
+    return items

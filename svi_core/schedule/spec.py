@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 
+from ..files.fingerprint import NOT_HASHED
 from ..video.seams import Seam
 
 MAX_CLIPS = 10_000
@@ -35,6 +36,7 @@ class ClipSpec:
         cut: start from the anchor, without motion and overlap.
         seam: how the frames shared with the clip before are joined.
         hold: how often the last frame is repeated.
+        take: the beginning of the key of a stored clip, which is shown in place of a new one.
     """
 
     prompt: str
@@ -48,6 +50,12 @@ class ClipSpec:
     cut: bool = False
     seam: Seam | None = None
     hold: int = 0
+    take: str | None = field(default=None, metadata=NOT_HASHED)  # a pinned clip has the key of its take
+
+    def repeated(self, is_first: bool, is_last: bool) -> "ClipSpec":
+        """Return what this asks of one repeat of its paragraph: seed, cut and take hold for the first, end and hold for the last."""
+        first = self if is_first else replace(self, seed=None, cut=False, take=None)
+        return first if is_last else replace(first, end=None, hold=0)
 
 
 Requirement = Callable[[int, ClipSpec], None]  # (clip index, spec): raises ValueError if the run cannot make that clip
@@ -59,6 +67,11 @@ class Paragraph:
 
     spec: ClipSpec
     repeat: int = 1
+
+    def clips(self) -> Iterator[ClipSpec]:
+        """Yield what the paragraph itself asks of each of its clips."""
+        for repetition in range(self.repeat):
+            yield self.spec.repeated(repetition == 0, repetition == self.repeat - 1)
 
 
 @dataclass(frozen=True)
@@ -87,7 +100,7 @@ class Schedule:
         """
         if clip_index < len(self._specs):
             return self._specs[clip_index]
-        return replace(self._specs[-1], seed=None, cut=False, end=None, hold=0)
+        return self._specs[-1].repeated(is_first=False, is_last=False)
 
     @property
     def prompts(self) -> list[str]:
@@ -96,18 +109,9 @@ class Schedule:
 
 
 def _expanded(paragraphs: tuple[Paragraph, ...]) -> Iterator[ClipSpec]:
-    """Yield one spec per clip. An anchor holds until the next; a seed and a cut hold for the first repeat only."""
+    """Yield one spec per clip. An anchor holds until the next."""
     anchor = None
     for paragraph in paragraphs:
-        spec = paragraph.spec
-        anchor = spec.anchor or anchor
-        for repetition in range(paragraph.repeat):
-            last = repetition == paragraph.repeat - 1
-            yield replace(
-                spec,
-                anchor=anchor,
-                seed=spec.seed if repetition == 0 else None,
-                cut=spec.cut and repetition == 0,
-                end=spec.end if last else None,
-                hold=spec.hold if last else 0,
-            )
+        anchor = paragraph.spec.anchor or anchor
+        for own in paragraph.clips():
+            yield replace(own, anchor=anchor)

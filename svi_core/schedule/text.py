@@ -119,13 +119,23 @@ def _reads_as(text: str, schedule: Schedule) -> bool:
 
 def _parse_paragraph(lines: Lines) -> Paragraph:
     start = lines[0][0]
-    before, lines, is_verbatim = _options_before(lines)
-    after, lines = ([], lines) if is_verbatim else _options_after(lines)
-    paragraph = parse_options([*before, *after])
+    groups, lines = options_and_prompt(lines)
+    paragraph = parse_options(groups)
     prompt = " ".join(" ".join(line.split()) for _, line in lines)
     if not prompt:
         raise ScheduleError(NO_PROMPT, start, 1)
     return replace(paragraph, spec=replace(paragraph.spec, prompt=prompt))
+
+
+def options_and_prompt(lines: Lines) -> tuple[list[OptionGroup], Lines]:
+    """Return the options of a paragraph, and the lines of its prompt with what is before it in its line blanked.
+
+    Raises:
+        ScheduleError: options whose clip is not clear.
+    """
+    before, lines, is_verbatim = _options_before(lines)
+    after, lines = ([], lines) if is_verbatim else _options_after(lines)
+    return [*before, *after], lines
 
 
 def _options_before(lines: Lines) -> tuple[list[OptionGroup], Lines, bool]:

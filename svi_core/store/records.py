@@ -31,9 +31,11 @@ class ClipRecord:
         seed: its noise seed.
         segments: by name (which frames, which coding): {"sha256": of the file, "num_frames", "frames_sha256": of the frames,
             "colour": the correction that it ends with}.
-        plan_key: as :attr:`key`, but computed from the graph alone (see ClipPlan.plan_key), without a model.
+        plan_key: as :attr:`key`, but from the graph alone (see ClipPlan.plan_key).
         measures: "sample_seconds", "decode_seconds", "peak_bytes" of GPU memory, and what these depend on: "num_steps",
             "num_passes" of the model per step, "num_slots", "latent_height", "latent_width".
+        options, parent, made: in schedule syntax, without the seed; key of the clip or video that it continues, "" for none;
+            when, in seconds since 1970. None, None and 0 in records of earlier versions.
     """
 
     key: str
@@ -43,6 +45,9 @@ class ClipRecord:
     segments: dict[str, dict[str, Any]]
     plan_key: str = ""
     measures: dict[str, float] = field(default_factory=dict)
+    options: str | None = None
+    parent: str | None = None
+    made: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -220,17 +225,24 @@ def read_latent(path: Path, key: str) -> torch.Tensor:
 
 
 def read_records(run_folder: Path) -> list[ClipRecord]:
-    """Return the records of the stored clips of a run, in the video's order.
+    """Return the records of a run's stored clips, in the video's order and without damaged ones. A run may be active."""
+    paths = (run_folder / "clips").glob("*.safetensors")
+    found = (read_record_if_unchanged(path.with_suffix(".json")) for path in paths)
+    return sorted(filter(None, found), key=lambda record: (record.index, record.key))
 
-    Takes no lock and changes nothing, so a run may be active meanwhile; damaged records are left out.
-    """
-    records: list[ClipRecord] = []
-    for path in (run_folder / "clips").glob("*.safetensors"):
-        try:
-            records.append(read_record(path.with_suffix(".json")))
-        except (OSError, ValueError):
-            continue
-    return sorted(records, key=lambda record: (record.index, record.key))
+
+def read_record_if_unchanged(path: Path) -> ClipRecord | None:
+    """Return the record in `path`, parsed once until the file changes; None for none that can be trusted."""
+    try:
+        status = path.stat()
+        return _parsed_record(path, status.st_size, status.st_mtime_ns)
+    except (OSError, ValueError):
+        return None
+
+
+@functools.lru_cache(maxsize=16_384)  # a storyboard asks again and again
+def _parsed_record(path: Path, _size: int, _changed: int) -> ClipRecord:
+    return read_record(path)
 
 
 def read_record(path: Path) -> ClipRecord:
@@ -258,7 +270,7 @@ def write_record(path: Path, record: ClipRecord) -> None:
 
 
 def _require_types(value: "ClipRecord | Manifest | ShownClip") -> None:
-    """Raise TypeError unless each field of `value` is of its type: records of earlier versions have no checksum."""
+    """Raise TypeError unless each field is of its type: records of earlier versions have no checksum."""
     for name, kind in _types(type(value)).items():
         found = getattr(value, name)
         if not isinstance(found, kind) or isinstance(found, bool) is not (kind is bool):

@@ -114,13 +114,14 @@ class RunStore:
     def ensure_record(self, record: ClipRecord) -> None:
         """Write the record of a stored clip unless it has one: a crash may have come between the latent and its record.
 
-        If another graph asks for a stored clip, its record takes that graph's key.
+        If another graph or another place of the video asks for a stored clip, its record takes that graph's key and that place.
         """
         known = self.record(record.key)
+        asked = {name: getattr(record, name) for name in ("index", "plan_key", "options", "parent")}
         if known is None:
             self._write_record(record)
-        elif known.plan_key != record.plan_key:
-            self._write_record(replace(known, plan_key=record.plan_key))
+        elif known != (now := replace(known, **{name: value for name, value in asked.items() if value is not None})):
+            self._write_record(now)
 
     def record(self, key: str) -> ClipRecord | None:
         """Return what is known of clip `key`, or None; an unreadable record is set aside."""

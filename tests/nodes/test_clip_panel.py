@@ -45,7 +45,7 @@ def news(panel, monkeypatch):
     """What was sent to the browsers."""
     sent = []
     server = SimpleNamespace(send_sync=lambda event, data: sent.append((event, data)))
-    monkeypatch.setattr(panel, "_server", lambda: server)
+    monkeypatch.setattr(panel, "running_server", lambda: server)
     return sent
 
 
@@ -121,7 +121,7 @@ def test_a_new_run_in_the_folder_lists_its_own_clips(panel, core, output, news):
 
 
 def test_without_a_server_clips_are_listed_all_the_same(panel, core, output, monkeypatch):
-    monkeypatch.setattr(panel, "_server", lambda: None)
+    monkeypatch.setattr(panel, "running_server", lambda: None)
     finish_clips(panel, core, output / RUN, 2)
     panel.serve_clips()
     assert len(clips_of(panel)) == 2
@@ -296,7 +296,7 @@ def test_reroll_gives_the_text_with_a_new_seed_each_time(panel):
         ({"text": "[sed 7]\na"}, "line 1, column 2: option 'sed 7' is not known"),
         ({"split": "lines"}, "takes no options"),
         ({"split": "words" * 1000}, f"split is '{'words' * 16}': send one of paragraphs, lines, bars."),
-        ({"index": -1}, "clip_index is -1"),
+        ({"index": -1}, "clip is -1"),
         ({"index": 10**9}, "a run has at most 10000"),
         ({"index": True}, "index is 'True': send a value of type int"),
         ({"text": None}, "text is 'None'"),

@@ -40,7 +40,7 @@ def test_only_the_clip_s_options_line_changes(clip, changed):
         ("[ ]", "[seed 5]"),
         ("  [cut , ]  ", "  [cut, seed 5]  "),
         ("[cut,seed   1]", "[cut,seed 5]"),
-        ("[ seed 1 ,hold 4]", "[ seed 5,hold 4]"),
+        ("[ seed 1 ,hold 4]", "[ seed 5 ,hold 4]"),
         ("[anchor seed]", "[anchor seed, seed 5]"),
         ("[lora seed=1]", "[lora seed=1, seed 5]"),
         ("[anchor x2, end seed, x1]", "[anchor x2, end seed, x1, seed 5]"),
@@ -106,14 +106,14 @@ def test_any_schedule_differs_in_that_seed_only(number):
         ("[seed 1]\n[a red ball]", 1, "[seed 1]\n[a red ball]\n\n[seed 5]\n[a red ball]\n"),
         ("[]\n[seed 7] a cat", 0, "[seed 5]\n[]\n[seed 7] a cat"),
         ("[]\n#1 racing car", 0, "[seed 5]\n[]\n#1 racing car"),
-        ("a\n\n# why\n[seed 7, cut] a cat\n\nb", 1, "a\n\n# why\n[cut, seed 5]\na cat\n\nb"),
-        ("a cat [seed 7]\n\nb", 0, "[seed 5]\na cat\n\nb"),
-        ("【seed 7】\na cat\n# no\nwalks", 0, "# no\n[seed 5]\na cat walks"),
+        ("a\n\n# why\n[seed 7, cut] a cat\n\nb", 1, "a\n\n# why\n[seed 5, cut] a cat\n\nb"),
+        ("a cat [seed 7]\n\nb", 0, "a cat [seed 5]\n\nb"),
+        ("【seed 7】\na cat\n# no\nwalks", 0, "【seed 5】\na cat\n# no\nwalks"),
         ("[Seed 7]\na cat", 0, "[seed 5]\na cat"),
         ("1. a cat\n\n2. a dog", 1, "1. a cat\n\n[seed 5]\n2. a dog"),
         ("1. a cat\n2. a dog", 1, "a cat\n\n[seed 5]\na dog\n"),
         ("1. a cat\n2. [x3] a dog", 2, "a cat\n\na dog\n\n[seed 5]\na dog\n\na dog\n"),
-        ("a\u2029b", 1, "a\n\n[seed 5]\nb"),
+        ("a\u2029b", 1, "a\u2029[seed 5]\nb"),
     ],
 )
 def test_options_in_other_places_and_prompts_with_brackets_are_kept(text, clip, expected):
@@ -144,9 +144,9 @@ def test_mistakes_are_named():
         with_seed("a\n\n[sed 4]\nb", 0, 5)
     with pytest.raises(ValueError, match="seed is '-1'"):
         with_seed("a", 0, -1)
-    with pytest.raises(ValueError, match="clip_index is -1"):
+    with pytest.raises(ValueError, match="clip is -1"):
         with_seed("a", -1, 5)
-    with pytest.raises(ValueError, match="clip_index is 10000"):
+    with pytest.raises(ValueError, match="clip is 10000"):
         with_seed("a", 10_000, 5)
     with pytest.raises(ValueError, match="no prompt"):
         with_seed("# nothing", 0, 5)
