@@ -52,6 +52,15 @@ def read_loop(reader: GraphReader, loop: str) -> RequestedRun:
     Raises:
         ValueError: see :func:`read_requested_run`.
     """
+    run = _read_run(reader, loop)
+    if run.folder is None:
+        return run
+    takes = PinnedTakes(run.folder, run.size and (run.size[1] // 8, run.size[0] // 8))
+    return replace(run, plan=replace(run.plan, takes=takes))
+
+
+def _read_run(reader: GraphReader, loop: str) -> RequestedRun:
+    """Return the run that the SVI Generate `loop` describes, with takes that are not looked up."""
     require_full_denoise(reader.graph, loop)
     schedule, until_stopped = read_schedule(reader, loop)
     output, asked_start = read_output(reader, loop), read_start(reader, loop)
@@ -82,11 +91,6 @@ def read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         start.require_clip_size(*size)
     is_seed_known = seed is not None and (is_start_known or plan.seed_mode is SeedMode.FIXED)
     first_key = plan.first_key if is_seed_known and is_start_known else None
-    folder = reader.known(
-        loop, SVIGenerate, lambda filename_prefix: run_path(filename_prefix, reader.graph, loop, size, first_key)
-    )
-    if folder is not None:
-        plan = replace(plan, takes=PinnedTakes(folder, size and (size[1] // 8, size[0] // 8)))
     return RequestedRun(
         plan=plan,
         num_listed=len(schedule),
@@ -101,7 +105,9 @@ def read_loop(reader: GraphReader, loop: str) -> RequestedRun:
         num_extra_passes=sum(control.num_extra_passes for control in controls),
         num_steps=read_num_steps(reader, loop),
         size=size,
-        folder=folder,
+        folder=reader.known(
+            loop, SVIGenerate, lambda filename_prefix: run_path(filename_prefix, reader.graph, loop, size, first_key)
+        ),
         experts=experts,
         files=files,
         anchors=tuple(_anchor_names(reader, loop)),

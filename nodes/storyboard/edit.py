@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ...svi_core.clips.clip_plan import ClipPlan
+from ...svi_core.dry_run.run_estimate import estimate_run
 from ...svi_core.files.atomic_file import write_bytes
 from ...svi_core.files.text_file import read_text, require_unicode
 from ...svi_core.schedule import edits
@@ -15,7 +16,6 @@ from ...svi_core.systems.layouts import LAYOUTS
 from ..bridge.clip_times import earlier_times
 from ..bridge.routes import Asked, asked_split, typed
 from ..schedule import input_text_file
-from ...svi_core.dry_run.run_estimate import estimate_run
 from .asked_run import read_asked_run
 from .places import num_line_ends, utf16_length
 

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...svi_core.dry_run.run_estimate import RunEstimate, estimate_run
-from ...svi_core.dry_run.storyboard import CardState, StoryCard, dropped_cards, named_options, story_cards
+from ...svi_core.dry_run.storyboard import CardState, StoryCard, dropped_cards, story_cards
 from ...svi_core.store.finished_clips import read_finished
 from ...svi_core.store.keep_marks import kept_keys
 from ...svi_core.store.records import ClipRecord, read_last_video, read_records
 from ...svi_core.store.takes import takes_by_index
 from ..bridge.clip_times import earlier_times
 from ..bridge.queued_graph import GENERATE, QueuedGraph
-from ..bridge.routes import Asked, asked_folder, described_error, run_name, typed
+from ..bridge.routes import Asked, asked_folder, described_error, run_name
 from ..clip_sampler import MAIN_ANCHOR
 from .asked_run import AskedRun, asked_graph, read_asked_run
 from .pictures import address, known_badges

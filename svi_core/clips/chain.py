@@ -143,13 +143,17 @@ def make_clip(
     key = chain_key(previous.key if previous else None, maker.determinants(request))
     plan_key = plan.plan_key(request, plan_key)
     options = format_options(replace(request.spec, seed=None, cut=request.spec.cut and request.index > 0, hold=0, seam=None))
-    facts = {
-        "plan_key": plan_key,
-        "options": options,
-        "parent": previous.key if previous else "",
-        "made": round(time.time(), 3),
-    }
-    record = ClipRecord(key, request.index, request.spec.prompt, request.seed, {}, **facts)
+    record = ClipRecord(
+        key,
+        request.index,
+        request.spec.prompt,
+        request.seed,
+        {},
+        plan_key=plan_key,
+        options=options,
+        parent=previous.key if previous else "",
+        made=round(time.time(), 3),
+    )
     latent = store.load_latent(key)
     reused = latent is not None
     if latent is None:
@@ -169,8 +173,8 @@ def _stored_take(maker: ClipMaker, store: RunStore, request: ClipRequest, take: 
     latent = store.load_latent(take.key)
     if latent is None:
         raise ValueError(
-            f"take {take.key[:12]} of clip {request.index + 1} is gone from {store.clips}, or damaged: remove [take ...], or use "
-            "another take."
+            f"take {take.key[:12]} of clip {request.index + 1} is gone from {store.clips}, or damaged: remove [take ...], or "
+            "use another take."
         )
     record = take.record or ClipRecord(take.key, request.index, request.spec.prompt, request.seed, {})
     store.ensure_record(record)

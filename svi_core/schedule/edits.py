@@ -16,9 +16,10 @@ from .text import format_schedule, parse_schedule
 
 WRITTEN_TAKE_DIGITS = 12  # of a key of 64
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)]*\s*")
-_EMPTY = {"seed": None, "frames": None, "motion": None, "cfg": None, "anchor": None, "end": None, "cut": False, "seam": None}
-_EMPTY |= {"hold": 0, "take": None}
-_FIELDS = {"frames": "num_frames", "motion": "num_motion_frames"}
+_UNSET = ClipSpec("")
+_OPTIONS = {"frames": "num_frames", "motion": "num_motion_frames"} | {  # by name, the field of ClipSpec
+    name: name for name in ("seed", "cfg", "anchor", "end", "cut", "seam", "hold", "take")
+}
 Cards = list[Card]
 Change = Callable[[Cards], int]  # changes the list and returns the place of the clip that the edit is about
 
@@ -71,9 +72,10 @@ def set_option(clip: int, name: str, value: str | None) -> Change:
     if kind == "lora" and lora.strip():
         kept = lora.strip()
         return _with_spec(clip, lambda spec: replace(spec, loras=tuple(one for one in spec.loras if one.name != kept)))
-    if kind not in _EMPTY:
-        raise ValueError(f"option {name[:80]!r} is not known: use {', '.join(_EMPTY)}, lora NAME.")
-    return _with_spec(clip, lambda spec: replace(spec, **{_FIELDS.get(kind, kind): _EMPTY[kind]}))
+    if kind not in _OPTIONS:
+        raise ValueError(f"option {name[:80]!r} is not known: use {', '.join(_OPTIONS)}, lora NAME.")
+    field = _OPTIONS[kind]
+    return _with_spec(clip, lambda spec: replace(spec, **{field: getattr(_UNSET, field)}))
 
 
 def reroll(clip: int, seed: int) -> Change:

@@ -53,7 +53,7 @@ class ClipSpec:
     take: str | None = field(default=None, metadata=NOT_HASHED)  # a pinned clip has the key of its take
 
     def repeated(self, is_first: bool, is_last: bool) -> "ClipSpec":
-        """Return what this asks of one repeat of its paragraph: seed, cut and take hold for the first, end and hold for the last."""
+        """Return what this asks of one repeat: seed, cut and take hold for the first, end and hold for the last."""
         first = self if is_first else replace(self, seed=None, cut=False, take=None)
         return first if is_last else replace(first, end=None, hold=0)
 

@@ -58,8 +58,8 @@ class PinnedTakes:
         keys = [key for key in self._keys() if key.startswith(digits)]
         if not keys:
             raise ValueError(
-                f"take {digits[:12]} is not among the stored clips of {self.folder}: it was removed, or belongs to another run. "
-                "Remove [take ...], or use another take."
+                f"take {digits[:12]} is not among the stored clips of {self.folder}: it was removed, or belongs to another "
+                "run. Remove [take ...], or use another take."
             )
         if len(keys) > 1:
             raise ValueError(f"take {digits} means {len(keys)} stored clips of {self.folder}: write more digits of its key.")

@@ -242,7 +242,7 @@ def test_any_edit_of_any_text_gives_the_meant_clips_and_keeps_all_other_letters(
     elif kind == "option":
         name, value, new = data.draw(st.sampled_from((
             ("cfg", "7", {"cfg": 7.0}), ("hold", "9", {"hold": 9}), ("cut", "", {"cut": True}), ("end", "z", {"end": "z"}),
-            ("lora svi", "0.5", {"loras": (*(lora for lora in spec.loras if lora.name != "svi"), LoraStrength("svi", 0.5, 0.5))}),
+            ("lora svi", "0.5", {"loras": (*(x for x in spec.loras if x.name != "svi"), LoraStrength("svi", 0.5, 0.5))}),
         )))  # fmt: skip
         edit, meant[clip] = edits.set_option(clip, name, value), replace(spec, **new)
     elif kind == "remove":
