@@ -55,6 +55,10 @@ class Storyboard:
             self.page.keyboard.press("Alt+s")
         self.board.wait_for()
 
+    def note_change(self) -> None:
+        """Let the front end note what a script changed as one undo step, as it does after a click."""
+        self.page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange() }")
+
     def card(self, number: int) -> Locator:
         return self.page.locator(f".svi-board-item[aria-posinset='{number}'] .svi-card")
 
@@ -116,8 +120,8 @@ def open_storyboard(front_end: FrontEnd) -> Storyboard:
         front_end.set_widgets(node_type, values)
     front_end.set_widgets("SVIGenerate", {"filename_prefix": "browser/storyboard none", "num_clips": 3})
     front_end.set_widgets("SVIPromptStream", {"text": STORY})
-    front_end.page.evaluate("() => app.canvas.emitAfterChange()")
     storyboard = Storyboard(front_end)
+    storyboard.note_change()
     storyboard.open()
     storyboard.wait_for_cards(PROMPTS)
     return storyboard

@@ -75,7 +75,7 @@ def test_the_keyboard_does_everything(storyboard, front_end, renderer):
 def test_chips_seams_and_menus_set_options(storyboard, front_end, renderer):
     page = storyboard.page
     storyboard.card(2).get_by_role("button", name="seed 7", exact=True).click()
-    page.get_by_label("seed of clip 2").fill("123")
+    page.get_by_role("textbox", name="seed of clip 2").fill("123")
     page.keyboard.press("Enter")
     storyboard.wait_for_text(STORY.replace("[seed 7]", "[seed 123]"))
     storyboard.card(2).get_by_role("button", name="seed 123", exact=True).click()
@@ -86,7 +86,7 @@ def test_chips_seams_and_menus_set_options(storyboard, front_end, renderer):
     storyboard.card(2).locator(".svi-card-more").click()
     page.get_by_role("menuitem", name="Set an option").click()
     page.get_by_role("menuitem", name="hold").click()
-    page.get_by_label("hold of clip 2").fill("16")
+    page.get_by_role("textbox", name="hold of clip 2").fill("16")
     page.keyboard.press("Enter")
     storyboard.card(2).get_by_role("button", name="hold 16", exact=True).wait_for()
     storyboard.card(3).get_by_role("button", name="cfg", exact=False).first.click()

@@ -29,7 +29,6 @@ TWO_STORIES = """() => {  // the first stream through a Reroute, and a second lo
     connectAs(stream, other);
     connectAs(loop, second);
     other.connect(0, second, slot(second, 'prompts'));
-    app.canvas.emitAfterChange();
 }"""
 INTO_SUBGRAPH = """promoted => {
     const chosen = app.graph._nodes.filter(node => ['SVIPromptStream', 'SVIGenerate'].includes(node.type));
@@ -46,7 +45,7 @@ INTO_SUBGRAPH = """promoted => {
 def test_stream_and_loop_may_lie_inside_a_subgraph(storyboard, front_end, renderer, promoted):
     page = storyboard.page
     page.evaluate(INTO_SUBGRAPH, promoted)
-    page.evaluate("() => app.canvas.emitAfterChange()")
+    storyboard.note_change()
     storyboard.wait_for_cards(PROMPTS)
     storyboard.card(1).locator("textarea").fill("edited inside.")
     page.keyboard.press("Enter")
@@ -64,6 +63,7 @@ def test_stream_and_loop_may_lie_inside_a_subgraph(storyboard, front_end, render
 def test_a_reroute_and_two_stories(storyboard, front_end, renderer):
     page = storyboard.page
     page.evaluate(TWO_STORIES)
+    storyboard.note_change()
     chooser = page.get_by_label("Story", exact=True)
     chooser.wait_for()
     storyboard.wait_for_cards(PROMPTS)
@@ -153,9 +153,9 @@ def test_an_empty_graph_and_a_fixed_text_say_what_to_do(storyboard, front_end, r
             const [stream, maker] = [STREAM, LiteGraph.createNode('StringConcatenate')];
             app.graph.add(maker);
             maker.connect(0, stream, stream.inputs.findIndex(slot => slot.name === 'text'));
-            app.canvas.emitAfterChange();
         }""".replace("STREAM", STREAM)
     )
+    storyboard.note_change()
     storyboard.notice.or_(page.locator(".svi-board.is-stale")).first.wait_for()
     page.wait_for_function("document.querySelector('.svi-card-prompt')?.readOnly !== false")
     front_end.new_graph()

@@ -36,7 +36,7 @@ def test_clips_are_made_rerolled_compared_and_locked(
 ):
     page = storyboard.page
     front_end.set_widgets("SVIGenerate", {"filename_prefix": "browser/storyboard run"})
-    page.evaluate("() => app.canvas.emitAfterChange()")
+    storyboard.note_change()
     storyboard.wait_for_states("planned", "planned", "planned")
     page.evaluate(WATCH)
     make(storyboard, lambda: page.get_by_role("button", name="Make 3 clips").click())

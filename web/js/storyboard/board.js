@@ -178,7 +178,7 @@ export class Board {
     const card = event.target.closest?.(".svi-card");
     if (event.defaultPrevented || !card || event.target.matches("textarea, input, select")) return;
     if (event.target !== card && ["Enter", " "].includes(event.key)) return; // a button's own keys
-    if (!this.actions.onKey(event, this.story.selected)) return;
+    if (!this.actions.onKey(event, card.closest(".svi-board-item").sviCard.index)) return;
     event.preventDefault();
     event.stopPropagation();
   }

@@ -57,8 +57,24 @@ export class Card {
 
   #buildPrompt() {
     this.prompt = element("textarea", "svi-card-prompt", { spellcheck: false, rows: 2 });
-    this.prompt.addEventListener("blur", () => this.#commit());
+    this.prompt.addEventListener("input", () => (this.wasTyped = true));
+    this.prompt.addEventListener("blur", () => {
+      this.#commit();
+      if (this.wasTyped) queueMicrotask(() => this.#forgetTyping());
+    });
     this.prompt.addEventListener("keydown", (event) => this.#onPromptKey(event));
+  }
+
+  /** Put a new field in the place of one that was typed in: browsers undo typing in a field that has lost the focus, too. */
+  #forgetTyping() {
+    if (document.activeElement === this.prompt || !this.prompt.isConnected) return;
+    const { prompt } = this;
+    this.wasTyped = false;
+    this.#buildPrompt();
+    this.prompt.value = prompt.value;
+    prompt.replaceWith(this.prompt);
+    if (this.story.cards[this.index]) this.#drawPrompt(this.story.cards[this.index]);
+    this.prompt.tabIndex = prompt.tabIndex;
   }
 
   #buildActions() {
@@ -87,8 +103,18 @@ export class Card {
     this.#drawPrompt(clip);
     this.#drawSeam(clip);
     this.#drawButtons(clip, isMaking);
-    this.chips.replaceChildren(...chipsOf(clip, this.story.canEdit, (name, chip) => this.actions.option(this.index, name, chip)));
-    if (!this.card.classList.contains("is-selected")) for (const chip of this.chips.children) chip.tabIndex = -1;
+    this.#drawChips(clip);
+  }
+
+  /** Build the chips where they changed: a chip that is being pressed stays. */
+  #drawChips(clip) {
+    const shown = JSON.stringify([clip.set, clip.effective, clip.badges, this.story.canEdit]);
+    if (shown !== this.shownChips) {
+      this.shownChips = shown;
+      this.chips.replaceChildren(...chipsOf(clip, this.story.canEdit, (name, chip) => this.actions.option(this.index, name, chip)));
+    }
+    const tabIndex = this.index === this.story.selected ? 0 : -1;
+    for (const control of this.element.querySelectorAll("button, textarea")) control.tabIndex = tabIndex;
   }
 
   /** Show that the card cannot be drawn. */
@@ -130,8 +156,6 @@ export class Card {
     this.element.setAttribute("aria-posinset", String(this.index + 1));
     const label = { n: this.index + 1, count: cards.length, state, prompt: clip.prompt };
     this.card.setAttribute("aria-label", text("cardLabel", label));
-    for (const control of this.card.querySelectorAll("button, textarea")) control.tabIndex = isSelected ? 0 : -1;
-    for (const control of [this.seamKind, this.insert]) control.tabIndex = isSelected ? 0 : -1;
     say(this.number, String(this.index + 1));
     say(this.length, `${clip.seconds.toFixed(1)} s`);
   }
@@ -201,17 +225,20 @@ export class Card {
   }
 
   #commit(given) {
-    const [prompt, index] = [this.prompt.value.trim(), this.committedIndex];
-    if (prompt === this.committed || this.prompt.readOnly) return given?.run ? this.actions.run() : undefined;
-    this.committed = prompt;
-    return this.actions.setPrompt(index, prompt, given).then((isDone) => isDone || this.#giveBack(index, prompt));
+    const [prompt, index, before] = [this.prompt.value.trim(), this.committedIndex, this.committed];
+    if (prompt === before || this.prompt.readOnly) return given?.run ? this.actions.run() : undefined;
+    this.#note(index, prompt); // until the plan says the same
+    return this.actions.setPrompt(index, prompt, given).then((isDone) => {
+      if (isDone || this.index !== index) return;
+      this.prompt.focus({ preventScroll: true }); // the user goes on with a prompt that was refused
+      this.prompt.value = prompt;
+      this.#note(index, before);
+    });
   }
 
-  /** Let the user go on with a prompt that was refused. */
-  #giveBack(index, prompt) {
-    if (this.index !== index) return;
-    this.prompt.focus({ preventScroll: true });
-    [this.prompt.value, this.committed] = [prompt, this.story.cards[index]?.prompt];
+  #note(index, prompt) {
+    this.committed = prompt;
+    if (this.story.cards[index]) this.story.cards[index].prompt = prompt;
   }
 
   #onPromptKey(event) {

@@ -11,6 +11,7 @@ import { Refused, StoryServer } from "./server.js";
 import { text } from "./texts.js";
 
 const SETTLE_MS = 200; // delay while somebody types or a graph loads
+const MOVES_CARDS = new Set(["insert", "duplicate", "delete", "split", "move"]); // the choice follows these
 const WATCH_MS = 700; // how often the text is compared with what is shown
 
 /** Emits "change" (draw everything), "progress" (only the clip that is being made moved) and "message" (one sentence for the user). */
@@ -146,7 +147,7 @@ export class Story extends EventTarget {
     try {
       const reply = await this.#edited(before, actions);
       this.#write(reply, added, also);
-      if (reply.clip !== undefined && reply.clip !== null) this.selected = reply.clip;
+      if (MOVES_CARDS.has(actions.at(-1).do) && Number.isInteger(reply.clip)) this.selected = reply.clip;
       this.say([done, ...this.#costs(reply), ...(reply.notes ?? [])].filter(Boolean).join(" "), { undo: this.#undoOf(before) });
       this.refresh();
       if (run) await frontEnd.queue();
