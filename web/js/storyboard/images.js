@@ -31,20 +31,25 @@ export class Images {
     openMenu(anchor, text("chooseImage"), [{ text: text("chooseImage") }, ...items]);
   }
 
-  /** Upload an image and use it for the clip at `index`. */
-  async place(index, use, file) {
+  /** Upload an image and use it for the clip at `index`; images that come together are taken one after the other. */
+  place(index, use, file) {
+    this.last = (this.last ?? Promise.resolve()).then(() => this.#placeNow(index, use, file));
+    return this.last;
+  }
+
+  async #placeNow(index, use, file) {
     if (!file.type.startsWith("image/")) return this.story.say(text("dropNotImage", { name: file.name }), { isError: true });
     this.story.say(text("uploading", { name: file.name }));
-    let image;
     try {
-      image = await frontEnd.uploadImage(file);
+      const image = await frontEnd.uploadImage(file);
+      const named = namedAnchors(await frontEnd.queuedGraph(), this.story.node);
+      const known = [...named].find(([, shown]) => shown === image)?.[0];
+      const name = known ?? freeName(file.name, [...named.keys(), ...(this.story.header.anchors ?? [])]);
+      const actions = use.options(name, index).map(([option, value]) => ({ do: "set_option", clip: index, name: option, value }));
+      return await this.story.edit(actions, { also: known ? undefined : () => this.#addAnchor(image, name) });
     } catch (error) {
       return this.story.say(text("uploadFailed", { name: file.name, reason: error.message }), { isError: true });
     }
-    const known = this.#knownName(image);
-    const name = known ?? this.#freeName(file.name);
-    const actions = use.options(name, index).map(([option, value]) => ({ do: "set_option", clip: index, name: option, value }));
-    return this.story.edit(actions, { also: known ? undefined : () => this.#addAnchor(image, name) });
   }
 
   #pick(onPick) {
@@ -58,24 +63,22 @@ export class Images {
     const [width, height] = header.size;
     frontEnd.addAnchor(node, { image, name, encoder: { width, height, size_rule: "exact" } });
   }
+}
 
-  /** Return the name of the anchor that shows the uploaded image already, if there is one. */
-  #knownName(image) {
-    const { graph, node } = this.story;
-    const origin = (id, input) => graph[graph[id]?.inputs[input]?.[0]] && graph[id].inputs[input][0];
-    for (let named = origin(node, "anchors"); named; named = origin(named, "anchors")) {
-      const encode = origin(named, "anchor");
-      const loader = encode && origin(encode, "image");
-      if (loader && graph[loader].inputs.image === image && typeof graph[named].inputs.name === "string") return graph[named].inputs.name;
-    }
-    return undefined;
+/** Return the image of each SVI Named Anchor of a queued SVI Generate by its name; null for one that is no uploaded image. */
+function namedAnchors(graph, node) {
+  const origin = (id, input) => graph[id]?.inputs[input]?.[0];
+  const named = new Map();
+  for (let id = origin(node, "anchors"); graph[id]; id = origin(id, "anchors")) {
+    const loader = graph[origin(origin(id, "anchor"), "image")];
+    named.set(String(graph[id].inputs.name), loader?.inputs.image ?? null);
   }
+  return named;
+}
 
-  #freeName(fileName) {
-    const stem = fileName.replace(/\.\w+$/, "").replace(/[^\p{L}\p{N}_.-]+/gu, "_").replace(/^_+|_+$/g, "").slice(0, 40) || "image";
-    const taken = new Set(["main", ...(this.story.header.anchors ?? [])]);
-    let name = stem;
-    for (let number = 2; taken.has(name); number++) name = `${stem}_${number}`;
-    return name;
-  }
+function freeName(fileName, taken) {
+  const stem = fileName.replace(/\.\w+$/, "").replace(/[^\p{L}\p{N}_.-]+/gu, "_").replace(/^_+|_+$/g, "").slice(0, 40) || "image";
+  let name = stem;
+  for (let number = 2; ["main", ...taken].includes(name); number++) name = `${stem}_${number}`;
+  return name;
 }
