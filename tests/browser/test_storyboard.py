@@ -154,10 +154,10 @@ def test_a_dropped_image_becomes_an_anchor_a_cut_or_an_end(storyboard, front_end
 @ONCE
 def test_an_image_is_chosen_by_keyboard_and_other_files_are_refused(storyboard, front_end, renderer, reference_image):
     page = storyboard.page
-    storyboard.choose(2)
-    page.keyboard.press("i")
-    page.keyboard.press("ArrowDown")
     with page.expect_file_chooser() as chooser:
+        storyboard.choose(2)
+        page.keyboard.press("i")
+        page.keyboard.press("ArrowDown")
         page.keyboard.press("Enter")
     chooser.value.set_files(reference_image)
     page.wait_for_function(f"() => /anchor reference/.test({TEXT}) && ({TEXT}).split('cut').length === 3")

@@ -53,8 +53,13 @@ export class Images {
   }
 
   #pick(onPick) {
-    const field = element("input", "", { type: "file", accept: "image/*" });
-    field.addEventListener("change", () => field.files[0] && onPick(field.files[0]));
+    const field = element("input", "", { type: "file", accept: "image/*", hidden: true });
+    field.addEventListener("change", () => {
+      field.remove();
+      if (field.files[0]) onPick(field.files[0]);
+    });
+    field.addEventListener("cancel", () => field.remove());
+    document.body.append(field);
     field.click();
   }
 
