@@ -12,6 +12,9 @@ from ..dry_run.graph_reader import GraphReader
 from ..dry_run.read_graph import read_loop
 
 
+UNCHECKED = (TypeError, KeyError, AttributeError, IndexError, RecursionError)  # ComfyUI checks a graph when it is queued
+
+
 @dataclass(frozen=True)
 class AskedRun:
     """A run that a request asks about.
@@ -44,6 +47,8 @@ def asked_graph(asked: Asked) -> tuple[QueuedGraph, str | None]:
     for node, facts in prompt.items():
         if not (isinstance(facts, dict) and isinstance(facts.get("class_type"), str) and isinstance(facts.get("inputs"), dict)):
             raise ValueError(f"node {node[:80]!r} of prompt has no class_type and inputs: send the graph in API format.")
+        if not isinstance(facts.get("_meta", {}), dict):
+            raise ValueError(f"_meta of node {node[:80]!r} is {str(facts['_meta'])[:80]!r}: send an object, or leave it out.")
     graph = QueuedGraph(prompt)
     loops, node = graph.of_class(GENERATE), asked.get("node")
     if node is None:
@@ -66,7 +71,12 @@ def read_asked_run(asked: Asked) -> AskedRun:
         raise ValueError("the graph has no SVI Generate: add one, or load a workflow of this pack.")
     try:
         run, missing = without_missing_takes(read_loop(GraphReader(graph), loop))
-    except (TypeError, KeyError, AttributeError) as error:  # ComfyUI checks types only when a graph is queued
-        raise ValueError(f"the graph cannot be read ({error}): queue it, and ComfyUI names the widget.") from error
+    except UNCHECKED as error:
+        raise unreadable(error) from error
     value = graph.inputs(loop).get("num_clips")
     return AskedRun(run, value if type(value) is int else None, missing)
+
+
+def unreadable(error: Exception) -> ValueError:
+    """Return what to say of a graph in which a value has a type that its node does not take."""
+    return ValueError(f"the graph cannot be read ({str(error)[:200]}): queue it, and ComfyUI names the widget.")

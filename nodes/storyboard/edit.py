@@ -16,7 +16,7 @@ from ...svi_core.systems.layouts import LAYOUTS
 from ..bridge.clip_times import earlier_times
 from ..bridge.routes import Asked, asked_split, typed
 from ..schedule import input_text_file
-from .asked_run import read_asked_run
+from .asked_run import UNCHECKED, read_asked_run
 from .places import num_line_ends, utf16_length
 
 NEW_SEEDS = 10**9  # new seeds stay short enough to read and to type
@@ -143,7 +143,7 @@ def _exact_cost(asked: Asked, before: Schedule, after: Schedule) -> dict | None:
     try:
         found = read_asked_run(asked)
         was, now = (estimate_run(found.with_schedule(schedule), earlier_times()).clips for schedule in (before, after))
-    except ValueError:  # the plan tells it; the text is edited all the same
+    except (ValueError, OSError, *UNCHECKED):  # the plan tells it; the text is edited all the same
         return None
     to_make_before = {clip.plan_key for clip in was if not clip.is_stored}
     clips = [index for index, clip in enumerate(now) if not clip.is_stored and clip.plan_key not in to_make_before]

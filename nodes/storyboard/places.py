@@ -1,6 +1,6 @@
 """Where each clip of a storyboard stands in the text of its schedule, and which options that text sets for it."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from ...svi_core.dry_run.storyboard import named_options
 from ...svi_core.schedule.prompt_lists import PromptSplit
@@ -35,7 +35,7 @@ class Place:
 
     def as_dict(self) -> dict[str, object]:
         """Return its numbers as the browser gets them."""
-        return {name: value for name, value in asdict(self).items() if name not in ("options", "take")}
+        return {name: value for name, value in vars(self).items() if name not in ("options", "take")}
 
 
 def places(text: str, split: str, num_clips: int) -> list[Place]:

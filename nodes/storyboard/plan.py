@@ -15,7 +15,7 @@ from ..bridge.clip_times import earlier_times
 from ..bridge.queued_graph import GENERATE, QueuedGraph
 from ..bridge.routes import Asked, asked_folder, described_error, run_name
 from ..clip_sampler import MAIN_ANCHOR
-from .asked_run import AskedRun, asked_graph, read_asked_run
+from .asked_run import UNCHECKED, AskedRun, asked_graph, read_asked_run, unreadable
 from .pictures import address, known_badges
 from .places import Place, places
 from .source import find_source
@@ -28,7 +28,10 @@ def plan(asked: Asked) -> dict:
         ValueError: a bad request.
     """
     graph, loop = asked_graph(asked)
-    source = find_source(graph, loop) if loop else None
+    try:
+        source = find_source(graph, loop) if loop else None
+    except UNCHECKED as error:
+        raise unreadable(error) from error
     reply = {
         "node": loop,
         "nodes": [{"id": node, "title": _title(graph, node)} for node in graph.of_class(GENERATE)],
@@ -43,8 +46,8 @@ def plan(asked: Asked) -> dict:
         found = read_asked_run(asked)
         estimate = estimate_run(found.run, earlier_times())
         board = _board(found, estimate, source.text if source else "", source.split if source else "")
-    except (ValueError, OSError) as error:
-        described = described_error(error)
+    except (ValueError, OSError, *UNCHECKED) as error:
+        described = described_error(unreadable(error) if isinstance(error, UNCHECKED) else error)
         node = source.node if source and described["line"] else loop
         return {
             **reply,
@@ -161,7 +164,6 @@ def _header(found: AskedRun, estimate: RunEstimate, files: RunFiles | None, coun
         "frame_rate": run.coding.frame_rate,
         "size": run.size and list(run.size),
         **{state.value: counts.get(state, 0) for state in CardState},
-        "failed": 0,
         "to_make": len(estimate.new_clips),
         "work_seconds": estimate.work_seconds,
         "work_source": estimate.time and estimate.time.source,

@@ -3,6 +3,7 @@
 Source: SVI (arXiv:2510.09212), Sec. 4; docs/METHOD.md, 4.4 (seeds) and 5.1 (overlap).
 """
 
+import functools
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from enum import StrEnum
@@ -153,7 +154,7 @@ class ClipPlan:
         if request.take is not None:
             return request.take.plan_key
         spec = replace(request.spec, hold=0, seam=None)  # these change what is shown of the clip, not the clip itself
-        return chain_key(previous, (self.graph_hash, spec, request.seed, request.layout, request.starts_anew))
+        return _known_key(previous, self.graph_hash, spec, request.seed, request.layout, request.starts_anew)
 
     @property
     def first_key(self) -> str:
@@ -189,6 +190,11 @@ class ClipPlan:
             if before is not None and not request.starts_anew:
                 _require_room(before, request)
             before = request
+
+
+@functools.lru_cache(maxsize=16_384)  # after an edit, the clips before it are as they were
+def _known_key(previous: str | None, *determinants: object) -> str:
+    return chain_key(previous, determinants)
 
 
 def shown_part(request: ClipRequest, following: ClipRequest | None) -> Showing:

@@ -11,6 +11,7 @@ from .paragraphs import ScheduleError
 from .spec import MAX_CLIPS, MAX_HOLD_FRAMES, MAX_SEED, ClipSpec, LoraStrength, Paragraph
 
 _NUMERIC = re.compile(r"(seed|frames|motion|cfg|hold)\s*[=:]?\s*[-+.]?\d|x\d+$|lora\s*\S+\s*=", re.IGNORECASE)
+_NAME = re.compile(r"[xX](?=\d)|\S+")
 MIN_TAKE_DIGITS = 8  # of a key of 64
 _KEEP_WORDS = " If this belongs to the prompt, write [] in the line above it."
 
@@ -76,7 +77,9 @@ def with_option(spec: ClipSpec, option: str) -> ClipSpec:
 
 def option_name(option: str) -> str:
     """Return the name of an option: "seed" of "seed 7", "x" of "x2"."""
-    return re.findall(r"[xX](?=\d)|\S+", option)[0].lower()
+    match = _NAME.search(option)
+    assert match is not None, option
+    return match.group().lower()
 
 
 def option_names(content: str) -> set[str]:

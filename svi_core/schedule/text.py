@@ -22,6 +22,7 @@ Options may also stand before the prompt on its own line, or at its end. Bracket
 line ``[]`` is prompt.
 """
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -118,6 +119,18 @@ def _reads_as(text: str, schedule: Schedule) -> bool:
 
 
 def _parse_paragraph(lines: Lines) -> Paragraph:
+    try:
+        return _parsed_lines(tuple(line for _, line in lines))
+    except ScheduleError:
+        return _read_paragraph(lines)  # which names the lines of this text
+
+
+@functools.lru_cache(maxsize=16_384)  # after an edit, all other paragraphs are as before
+def _parsed_lines(lines: tuple[str, ...]) -> Paragraph:
+    return _read_paragraph(list(enumerate(lines, start=1)))
+
+
+def _read_paragraph(lines: Lines) -> Paragraph:
     start = lines[0][0]
     groups, lines = options_and_prompt(lines)
     paragraph = parse_options(groups)

@@ -111,7 +111,11 @@ def test_clips_are_seen_kept_rerolled_and_there_again(panel, front_end, comfy_se
     reload_and_load_again(panel)
     panel.wait_for_clips(3)
     labels = [panel.tile(number).get_attribute("aria-label") for number in (1, 2, 3)]
-    assert "reused, kept" in labels[0] and f"seed {second[1]['seed']}" in labels[1] and labels[2].endswith("day breaks.")
+    assert (
+        "reused, protected on disk" in labels[0]
+        and f"seed {second[1]['seed']}" in labels[1]
+        and labels[2].endswith("day breaks.")
+    )
     assert_prompts_are_text(panel)
     front_end.screenshot(tmp_path / "reloaded.png")
     assert front_end.errors == []
@@ -215,7 +219,7 @@ def test_keyboard_reaches_every_control(panel, front_end, comfy_server, renderer
     for _ in range(3):
         panel.page.keyboard.press("Shift+Tab")
         reached.append(panel.page.evaluate("document.activeElement.textContent || document.activeElement.tagName"))
-    assert "Re-roll" in reached[0] and "Keep" in reached[1] and reached[2] == "VIDEO"
+    assert "Re-roll" in reached[0] and "Protect on disk" in reached[1] and reached[2] == "VIDEO"
 
 
 def test_a_reroll_is_undone_as_any_edit(panel, front_end, comfy_server, renderer):

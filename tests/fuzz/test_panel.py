@@ -1,4 +1,4 @@
-"""Requests to the clip panel's routes: an answer or 4xx with a sentence, never 500, and nothing appears on the disk."""
+"""Requests to the routes of the clip panel and the storyboard: an answer or 4xx with a sentence, never 500, and nothing appears on the disk."""
 
 import asyncio
 import io
@@ -22,6 +22,24 @@ RUNS = st.sampled_from(
 VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(-5, 20), st.integers(), st.floats(), odd_texts(), st.just([]), st.just({"a": {}})
 )
+ACTIONS = (
+    "set_prompt", "set_option", "insert", "duplicate", "delete", "split", "move", "pin", "unpin", "reroll", "as_paragraphs",
+    "replace", "sing",
+)  # fmt: skip
+LINKS = st.sampled_from((["1", 0], ["2", 0], ["3", 0], ["9", 1], [1, 0], []))
+WIDGETS = st.dictionaries(
+    st.sampled_from(
+        ("prompts", "text", "split", "num_clips", "seed", "seed_mode", "filename_prefix", "layout", "value", "sigmas")
+    ),
+    LINKS | VALUES | st.sampled_from(("a cat\n\na dog", "paragraphs", "per clip", "run", 3)),
+)
+NODES = st.fixed_dictionaries(
+    {
+        "class_type": st.sampled_from(("SVIGenerate", "SVIPromptStream", "SVILiveSchedule", "SVILayout", "Any")),
+        "inputs": WIDGETS,
+    }
+)
+GRAPHS = st.dictionaries(st.sampled_from(("1", "2", "3", "12:3")), NODES | VALUES, max_size=4)
 FIELDS = {
     "run": RUNS | odd_texts("run", "/", "..", "~") | VALUES,
     "key": st.sampled_from((KEY, KEY[:-1], KEY.upper(), "../" + KEY)) | VALUES,
@@ -29,8 +47,16 @@ FIELDS = {
     "text": odd_texts("[seed 7]\n", "\n\n", "a cat", "[x3]\n", "prompts = [", max_size=10) | VALUES,
     "split": st.sampled_from(("paragraphs", "lines", "words")) | VALUES,
     "index": st.integers(-1, 12) | VALUES,
+    "file": st.sampled_from((f"{KEY}-a.mp4", "../a.mp4", "schedule.txt", "../run/x")) | VALUES,
+    "action": st.dictionaries(
+        st.sampled_from(("clip", "to", "at", "seed", "prompt", "name", "value", "key", "new_text")), VALUES
+    ).map(lambda action: {"do": "move", "clip": 0, "to": 1, "prompt": "a", "name": "cfg", "value": "2", **action})
+    | st.sampled_from(ACTIONS).map(lambda kind: {"do": kind, "clip": 0, "to": 1, "prompt": "b", "name": "cut", "key": KEY})
+    | VALUES,
+    "prompt": GRAPHS | VALUES,
+    "node": st.sampled_from(("1", "2", None)) | VALUES,
 }
-GOOD = {"run": "run", "key": KEY, "keep": False, "text": "a cat\n\na dog", "split": "paragraphs", "index": 1}
+GOOD = {"run": "run", "key": KEY, "keep": False, "text": "a cat\n\na dog", "split": "paragraphs", "index": 1, "file": None}
 BODIES = st.fixed_dictionaries({}, optional=FIELDS).map(lambda given: json.dumps({**GOOD, **given}).encode())
 RAW = st.one_of(
     BODIES,
@@ -48,7 +74,18 @@ HEADERS = st.fixed_dictionaries(
 )
 REQUESTS = st.tuples(
     st.sampled_from(
-        (("GET", "/svi/clips"), ("POST", "/svi/keep"), ("POST", "/svi/reroll"), ("PUT", "/svi/keep"), ("GET", "/svi/x"))
+        (
+            ("GET", "/svi/clips"),
+            ("POST", "/svi/keep"),
+            ("POST", "/svi/reroll"),
+            ("PUT", "/svi/keep"),
+            ("GET", "/svi/x"),
+            ("POST", "/svi/plan"),
+            ("POST", "/svi/edit"),
+            ("POST", "/svi/edit"),
+            ("GET", "/svi/takes"),
+            ("GET", "/svi/picture"),
+        )
     ),
     RAW,
     HEADERS,
@@ -74,6 +111,7 @@ def test_the_panel(campaign, pack, output, caplog):
     caplog.set_level(logging.CRITICAL, "aiohttp.server")  # it logs each body that it cannot decode
     routes, app = web.RouteTableDef(), web.Application()
     sys.modules[f"{pack.__name__}.nodes.clip_panel"].add_clip_routes(routes)
+    sys.modules[f"{pack.__name__}.nodes.storyboard.routes"].add_storyboard_routes(routes)
     app.add_routes(routes)
     loop = asyncio.new_event_loop()
     client = TestClient(TestServer(app), loop=loop)

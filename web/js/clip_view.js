@@ -206,11 +206,11 @@ export class ClipView {
     this.facts.title = `${factsOf(clip).join(" \u00b7 ")} \u00b7 ${clip.num_frames} frames of the video`;
     this.prompt.textContent = clip.prompt;
     this.prompt.title = clip.prompt;
-    this.keepButton.textContent = clip.kept ? "\u2605 Kept" : "\u2606 Keep";
+    this.keepButton.textContent = clip.kept ? "\u2605 Protected on disk" : "\u2606 Protect on disk";
     this.keepButton.setAttribute("aria-pressed", String(clip.kept));
     this.keepButton.title = clip.kept
       ? "This clip is never removed to save disk space. Click to unmark it."
-      : "Never remove this clip to save disk space (budget_gb of SVI Output).";
+      : "Never remove this clip to save disk space (budget_gb of SVI Output). To show it whatever the prompt says, pin its take.";
     this.rerollButton.title =
       `Give clip ${clip.index + 1} a new seed in the schedule's text. The next Run makes this clip and the following ones ` +
       "again; this take stays on disk.";
@@ -269,7 +269,7 @@ function factsOf(clip) {
   const facts = [`Clip ${clip.index + 1}`, `seed ${clip.seed}`];
   if (clip.seconds) facts.push(`made in ${duration(clip.seconds)}`);
   if (clip.reused) facts.push("reused");
-  if (clip.kept) facts.push("kept");
+  if (clip.kept) facts.push("protected on disk");
   return facts;
 }
 
