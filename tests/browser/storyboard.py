@@ -75,6 +75,12 @@ class Storyboard:
     def wait_for_text(self, text: str) -> None:
         self.page.wait_for_function(f"text => ({TEXT}) === text", arg=text)
 
+    def wait_for_queued_text(self, text: str) -> None:
+        """Wait for the text that is queued, wherever it is written."""
+        script = """async text => Object.values((await app.graphToPrompt()).output)
+            .some(node => node.class_type === 'SVIPromptStream' && node.inputs.text === text)"""
+        self.page.wait_for_function(script, arg=text)
+
     def wait_for_cards(self, prompts: list[str]) -> None:
         self.page.wait_for_function(f"prompts => ({SHOWN}).join('|') === prompts.join('|')", arg=prompts)
 

@@ -50,7 +50,7 @@ def test_stream_and_loop_may_lie_inside_a_subgraph(storyboard, front_end, render
     storyboard.card(1).locator("textarea").fill("edited inside.")
     page.keyboard.press("Enter")
     storyboard.wait_for_cards(["edited inside.", *PROMPTS[1:]])
-    assert storyboard.queued("SVIPromptStream")["text"] == STORY.replace(PROMPTS[0], "edited inside.")
+    storyboard.wait_for_queued_text(STORY.replace(PROMPTS[0], "edited inside."))
     storyboard.drop_file(2, "inside.png", 0.15)
     storyboard.card(2).get_by_text("⚓ inside").wait_for()
     graph = front_end.api_graph()

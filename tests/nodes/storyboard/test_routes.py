@@ -275,6 +275,8 @@ def test_a_live_schedule_is_edited_in_its_file(graph, plan, edit, folders):  # n
     assert status == 400 and "has changed since it was shown" in answer["error"] and file.read_text() == "x\n\nb"
     assert edit("x\n\nb", more={"file": "schedule.txt"}, do="replace", new_text="a\n\nb")[0] == 200
     assert file.read_text() == "a\n\nb"
+    status, answer = edit("[sede 3]\na", do="replace", new_text="[seed 3]\na")  # mends a mistake, whose cost nobody knows
+    assert (status, answer["text"], answer["cost"]) == (200, "[seed 3]\na", None)
     status, answer = edit("", more={"file": "../user/x.txt"}, do="replace", new_text="b")
     assert status == 400 and "inside ComfyUI's input folder" in answer["error"]
 

@@ -8,6 +8,7 @@ const STATES = {
   ready: "stateReady",
   outdated: "stateOutdated",
   planned: "statePlanned",
+  making: "stateMaking",
   failed: "stateFailed",
   dropped: "stateDropped",
 };
@@ -95,14 +96,14 @@ export class Card {
     if (index !== this.index) this.player.stop(this.picture);
     this.index = index;
     const clip = this.story.cards[index];
-    const isMaking = this.story.making.index === index;
-    this.card.dataset.state = isMaking ? "making" : clip.state;
+    const now = this.story.making.stateOf(index);
+    this.card.dataset.state = now.state;
     this.card.classList.remove("is-broken");
-    this.#drawPlace(clip, isMaking);
-    this.#drawPicture(clip, isMaking);
+    this.#drawPlace(clip, now);
+    this.#drawPicture(clip, now);
     this.#drawPrompt(clip);
     this.#drawSeam(clip);
-    this.#drawButtons(clip, isMaking);
+    this.#drawButtons(clip, now.state === "making");
     this.#drawChips(clip);
   }
 
@@ -146,10 +147,10 @@ export class Card {
     this.prompt.setSelectionRange(this.prompt.value.length, this.prompt.value.length);
   }
 
-  #drawPlace(clip, isMaking) {
+  #drawPlace(clip, now) {
     const { cards, selected } = this.story;
     const isSelected = this.index === selected;
-    const state = isMaking ? text("stateMaking") : text(STATES[clip.state]);
+    const state = text(STATES[now.state]);
     this.card.classList.toggle("is-selected", isSelected);
     this.card.tabIndex = isSelected ? 0 : -1;
     this.element.setAttribute("aria-setsize", String(cards.length));
@@ -160,8 +161,9 @@ export class Card {
     say(this.length, `${clip.seconds.toFixed(1)} s`);
   }
 
-  #drawPicture(clip, isMaking) {
+  #drawPicture(clip, now) {
     const { making } = this.story;
+    const isMaking = now.state === "making";
     const source = (isMaking && making.preview) || (clip.picture ? this.urls.routeUrl(clip.picture) : "");
     if (source !== this.source) {
       this.source = source;
@@ -171,8 +173,8 @@ export class Card {
     }
     this.card.classList.toggle("is-empty", !source);
     say(this.empty, source ? text("pictureGone") : this.story.canEdit ? text("dropHere") : "");
-    say(this.state, isMaking ? this.#progress() : stateText(clip));
-    this.state.title = clip.state === "dropped" ? text("droppedHint") : clip.reason;
+    say(this.state, isMaking ? this.#progress() : stateText(clip, now));
+    this.state.title = now.state === "dropped" ? text("droppedHint") : now.reason;
     say(this.take, clip.take ? text("take", clip.take) : "");
     this.bar.hidden = !isMaking;
     this.bar.style.setProperty("--part", String(making.part));
@@ -261,8 +263,8 @@ export class Card {
   }
 }
 
-function stateText(clip) {
-  const state = text(STATES[clip.state]);
-  if (clip.state === "ready") return clip.made_seconds ? `${state} · ${duration(clip.made_seconds)}` : state;
-  return clip.reason ? `${state}: ${clip.reason}` : state;
+function stateText(clip, { state, reason }) {
+  const name = text(STATES[state]);
+  if (state === "ready") return clip.made_seconds ? `${name} · ${duration(clip.made_seconds)}` : name;
+  return reason ? `${name}: ${reason}` : name;
 }

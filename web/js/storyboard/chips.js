@@ -50,6 +50,7 @@ export function chipsOf(card, canEdit, onOption) {
   const set = Object.entries(card.set).filter(([name]) => name !== "take");
   const made = set.map(([name, value]) => chip(name, label(name, value), true));
   for (const badge of card.badges ?? []) made.push(badgeOf(badge));
+  if (card.take?.follows === false) made.push(badgeOf({ text: text("mayJump"), title: text("otherParent") }));
   for (const name of IN_FORCE) {
     const value = card.effective[name];
     if (!(name in card.set) && value !== null && value !== undefined) made.push(chip(name, label(name, value), false));

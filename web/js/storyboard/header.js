@@ -97,11 +97,15 @@ function sizeText({ clips, seconds, frames, until_stopped: isEndless }) {
 
 /** Return [kind, text] of each count: ready, making, what is left, and the time. */
 function countTexts(header, making) {
-  const counts = Object.fromEntries(COUNTED.map((kind) => [kind, header[kind]]));
-  const isMaking = making.index >= 0;
-  if (isMaking) counts[making.story.cards[making.index].state] -= 1;
+  const counts = Object.fromEntries(COUNTED.map((kind) => [kind, header[kind] ?? 0]));
+  const laidOver = new Set([making.index, making.failure?.index ?? -1].filter((index) => making.story.cards[index]));
+  for (const index of laidOver) {
+    const { state } = making.stateOf(index);
+    counts[making.story.cards[index].state] -= 1;
+    counts[state] = (counts[state] ?? 0) + 1;
+  }
   const parts = COUNTED.filter((kind) => counts[kind] > 0).map((kind) => [kind, text(kind, { n: counts[kind] })]);
-  if (isMaking) parts.splice(counts.ready > 0 ? 1 : 0, 0, ["making", makingText(making)]);
+  if (counts.making) parts.splice(counts.ready > 0 ? 1 : 0, 0, ["making", makingText(making)]);
   if (header.listed > header.clips) parts.push(["dropped", text("dropped", { n: header.listed - header.clips })]);
   const left = making.isRunning ? making.runSecondsLeft : header.work_seconds;
   if (left && header.to_make) parts.push(["time", text("doneIn", { time: duration(left) })]);

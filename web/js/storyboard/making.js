@@ -12,11 +12,13 @@ export class Making {
   /** @param {import("./story.js").Story} story */
   constructor(story) {
     this.story = story;
+    this.failure = null; // {index, message} of the clip at which the last run stopped
     this.forget();
     frontEnd.on("status", () => this.look());
     frontEnd.on("reconnected", () => this.look());
     frontEnd.on("execution_start", () => this.look());
-    for (const event of ["execution_success", "execution_error", "execution_interrupted"]) frontEnd.on(event, () => this.#ended());
+    frontEnd.on("execution_error", (detail) => this.#onError(detail));
+    for (const event of ["execution_success", "execution_interrupted"]) frontEnd.on(event, () => this.#ended());
     frontEnd.on("progress_state", (detail) => this.#onSteps(detail));
     frontEnd.on("svi.clip", (clip) => this.#onClip(clip));
     frontEnd.on("b_preview_with_metadata", (detail) => this.#onPreview(detail));
@@ -36,6 +38,14 @@ export class Making {
   get index() {
     if (!this.isRunning) return NEVER;
     return this.story.cards.findIndex(({ state }) => state !== "ready" && state !== "dropped");
+  }
+
+  /** Return the state of a card and the reason for it: the plan's, with what is being made and what failed laid over it. */
+  stateOf(index) {
+    const { state, reason } = this.story.cards[index];
+    if (index === this.index) return { state: "making", reason: "" };
+    if (index === this.failure?.index && state !== "ready") return { state: "failed", reason: this.failure.message };
+    return { state, reason };
   }
 
   /** Seconds that the clip still takes, or null. */
@@ -64,6 +74,7 @@ export class Making {
       if ((running?.id ?? null) === this.promptId) return;
       this.forget();
       this.promptId = running?.id ?? null;
+      if (running) this.failure = null;
       this.story.progressed();
       this.story.refresh();
     } catch (error) {
@@ -91,6 +102,13 @@ export class Making {
     this.forget();
     this.story.progressed();
     this.look();
+  }
+
+  #onError({ prompt_id: promptId, node_id: node, exception_message: message }) {
+    if (promptId === this.promptId && String(node) === this.story.node && this.index >= 0) {
+      this.failure = { index: this.index, message: String(message).trim() };
+    }
+    this.#ended();
   }
 
   #onSteps({ prompt_id: promptId, nodes }) {

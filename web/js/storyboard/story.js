@@ -147,6 +147,7 @@ export class Story extends EventTarget {
     try {
       const reply = await this.#edited(before, actions);
       this.#write(reply, added, also);
+      this.making.failure = null; // of the text before
       if (MOVES_CARDS.has(actions.at(-1).do) && Number.isInteger(reply.clip)) this.selected = reply.clip;
       this.say([done, ...this.#costs(reply), ...(reply.notes ?? [])].filter(Boolean).join(" "), { undo: this.#undoOf(before) });
       this.refresh();

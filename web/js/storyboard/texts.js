@@ -68,6 +68,7 @@ const ENGLISH = {
   takeName: "Take {number}",
   takeSeed: "seed {seed}",
   otherParent: "continues another take: its seam may jump",
+  mayJump: "seam may jump",
   latentOnly: "Only its latent is stored: it can be watched after the next run.",
   protect: "Protect on disk",
   unprotect: "Protected on disk",
