@@ -11,7 +11,6 @@ from ..bridge.routes import Asked, typed
 from ..dry_run.graph_reader import GraphReader
 from ..dry_run.read_graph import read_loop
 
-
 UNCHECKED = (TypeError, KeyError, AttributeError, IndexError, RecursionError)  # ComfyUI checks a graph when it is queued
 
 

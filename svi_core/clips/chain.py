@@ -152,7 +152,6 @@ def make_clip(
         plan_key=plan_key,
         options=options,
         parent=previous.key if previous else "",
-        made=round(time.time(), 3),
     )
     latent = store.load_latent(key)
     reused = latent is not None
@@ -162,7 +161,7 @@ def make_clip(
         require_finite(latent, f"clip {request.index + 1} (seed {request.seed}, prompt {request.spec.prompt[:60]!r})")
         size = dict(zip(("num_slots", "latent_height", "latent_width"), latent.shape[-3:], strict=True))
         measures = {"sample_seconds": round(time.monotonic() - began, 3), **size, **maker.measures(request)}
-        record = replace(record, measures=measures)
+        record = replace(record, measures=measures, made=round(time.time(), 3))
         store.save_latent(record, latent.cpu())
     store.ensure_record(record)
     return Clip(request, key, latent, reused, maker.decode, plan_key)

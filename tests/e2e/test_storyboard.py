@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 import pytest
 
-from svi_core.store.records import read_manifest
+from svi_core.store.records import read_last_video, read_manifest
 from tests.e2e.graphs import loop_graph
 
 pytestmark = pytest.mark.e2e
@@ -72,7 +72,6 @@ def test_an_old_take_is_found_pinned_and_shown(comfy_server, reference_image):
     stored = set((videos / "clips").glob("*.safetensors"))
     assert run() == first
     assert set((videos / "clips").glob("*.safetensors")) == stored, "nothing is sampled"
-    newest = max(videos.glob("video-*.mp4"), key=lambda path: path.stat().st_mtime_ns)
-    shown = read_manifest(newest)
+    shown = read_manifest(read_last_video(videos))
     assert [clip.key for clip in shown] == first and shown[1].prompt == "a woman turns her head"
     assert isinstance(ask(comfy_server, plan()["cards"][1]["look"])["badges"], list)

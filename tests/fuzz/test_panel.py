@@ -1,4 +1,4 @@
-"""Requests to the routes of the clip panel and the storyboard: an answer or 4xx with a sentence, never 500, and nothing appears on the disk."""
+"""Requests to the clip panel and the storyboard: an answer or 4xx with a sentence, never 500, and nothing appears on disk."""
 
 import asyncio
 import io

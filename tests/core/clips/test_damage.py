@@ -93,7 +93,8 @@ def content(folder: Path) -> dict[str, object]:
     def facts(path: Path):
         if path.suffix != ".json":
             return path.read_bytes()
-        return {name: value for name, value in json.loads(path.read_text()).items() if name not in ("measures", "checksum")}
+        timed = ("measures", "made", "checksum")
+        return {name: value for name, value in json.loads(path.read_text()).items() if name not in timed}
 
     files = [path for path in folder.rglob("*") if path.is_file() and path.parent.name != "set_aside"]
     return {path.relative_to(folder).as_posix(): facts(path) for path in files if not path.name.startswith(".")}
