@@ -370,3 +370,17 @@ def test_records_of_before_are_read(graph, plan, make, ask, folders):  # noqa: F
     assert card["state"] == "ready" and card["take"]["follows"] is None
     (take,) = ask("GET", "/svi/takes", params={"run": RUN, "index": "1"})[1]["takes"]
     assert (take["options"], take["parent"], take["made"]) == (None, None, None)
+
+
+def test_numbers_are_those_that_comfyui_makes_of_a_browsers(module, monkeypatch):  # noqa: F811
+    """JavaScript writes 5.0 as 5, and ComfyUI makes 5.0 of it when it queues the graph: the plan must see what the run saw."""
+
+    class Shift:
+        INPUT_TYPES = staticmethod(lambda: {"required": {"shift": ("FLOAT", {}), "steps": ("INT", {})}})
+
+    monkeypatch.setitem(sys.modules, "nodes", SimpleNamespace(NODE_CLASS_MAPPINGS={"Shift": Shift}))
+    sent = {"1": node("Shift", shift=5, steps=5, other=5), "2": node("Unknown", shift=5)}
+    read, _ = module("storyboard.asked_run").asked_graph({"prompt": sent})
+    found = {name: (value, type(value)) for name, value in read.inputs("1").items()}
+    assert found == {"shift": (5.0, float), "steps": (5, int), "other": (5, int)}
+    assert type(read.inputs("2")["shift"]) is int and sent["1"]["inputs"]["shift"] == 5
