@@ -48,8 +48,9 @@ export class Making {
     return { state, reason };
   }
 
-  /** Seconds that the clip still takes, or null. */
+  /** Seconds that the clip still takes, or null; the time of its frames after the last step is not known. */
   get secondsLeft() {
+    if (this.part >= 1) return null;
     const whole = this.story.cards[this.index]?.work_seconds;
     return whole ? whole * (1 - this.part) : null;
   }

@@ -25,6 +25,8 @@ const ENGLISH = {
   making: "1 making",
   step: "step {step}/{steps}",
   clipLeft: "clip {time} left",
+  timeLeft: "{time} left",
+  writingFrames: "decoding",
   doneIn: "done in ≈ {time}",
   untilStopped: "runs until stopped",
   notes: "{n} note|{n} notes",
