@@ -60,8 +60,7 @@ def test_clips_are_made_rerolled_compared_and_locked(
     )
     page.screenshot(path=tmp_path / "compared.png")
     page.keyboard.press("Escape")
-    storyboard.choose(2)
-    page.keyboard.press("t")
+    storyboard.card(2).locator(".svi-card-take").click()  # by mouse, over the clip that plays
     page.locator(".svi-take").first.get_by_role("button", name="Use").click()
     page.wait_for_function(f"() => /take [0-9a-f]{{12}}/.test({TEXT})")
     page.wait_for_function(
