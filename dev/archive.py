@@ -23,7 +23,7 @@ CONTENT = frozenset(
     {
         *("__init__.py", "nodes", "svi_core", "training", "batch", "comfyui", "web", "locales", "workflows", "subgraphs"),
         *("pyproject.toml", "requirements.txt", "LICENSE", "README.md", "CHANGELOG.md"),
-        *("docs/METHOD.md", "docs/IMPORTING.md", "docs/COMPATIBILITY.md", "docs/BATCH.md", "docs/images"),
+        *("docs/METHOD.md", "docs/IMPORTING.md", "docs/COMPATIBILITY.md", "docs/BATCH.md", "docs/STORYBOARD.md", "docs/images"),
         *("benchmarks/DRIFT.md", "benchmarks/RESULTS.md"),
     }
 )

@@ -1,5 +1,6 @@
 """Read the run that a request asks about from the queued graph that it sends."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -49,7 +50,7 @@ def asked_graph(asked: Asked) -> tuple[QueuedGraph, str | None]:
             raise ValueError(f"node {node[:80]!r} of prompt has no class_type and inputs: send the graph in API format.")
         if not isinstance(facts.get("_meta", {}), dict):
             raise ValueError(f"_meta of node {node[:80]!r} is {str(facts['_meta'])[:80]!r}: send an object, or leave it out.")
-    graph = QueuedGraph(prompt)
+    graph = QueuedGraph({node: _as_queued(facts) for node, facts in prompt.items()})
     loops, node = graph.of_class(GENERATE), asked.get("node")
     if node is None:
         return graph, loops[0] if loops else None
@@ -58,6 +59,18 @@ def asked_graph(asked: Asked) -> tuple[QueuedGraph, str | None]:
             f"node is {str(node)[:80]!r}: send the id of an SVI Generate of this graph ({', '.join(loops) or 'none'})."
         )
     return graph, str(node)
+
+
+def _as_queued(facts: Mapping) -> dict:
+    """Return a node with the numbers that ComfyUI makes of its widgets when it queues them: a browser writes 5.0 as 5."""
+    whole = {name: value for name, value in facts["inputs"].items() if type(value) is int}
+    node_class = getattr(sys.modules.get("nodes"), "NODE_CLASS_MAPPINGS", {}).get(facts["class_type"])
+    if not whole or node_class is None:
+        return dict(facts)
+    types = node_class.INPUT_TYPES()
+    specs = {**types.get("required", {}), **types.get("optional", {})}
+    floats = {name: float(value) for name, value in whole.items() if name in specs and specs[name][0] == "FLOAT"}
+    return {**facts, "inputs": {**facts["inputs"], **floats}}
 
 
 def read_asked_run(asked: Asked) -> AskedRun:

@@ -34,16 +34,24 @@ def edit(asked: Asked) -> dict:
     made, seed = _edited(text, split, action)
     if asked.get("file") is not None and asked.get("apply") is not False:
         _write_file(typed(asked, "file", str), text, made.text)
-    before, after = parse_schedule(text, split), parse_schedule(made.text, made.split)
+    before, after = _parsed(text, split), parse_schedule(made.text, made.split)
     reply = {
         "text": made.text,
         "split": made.split.value,
         "clip": made.clip,
         "range": _range(made),
-        "cost": _exact_cost(asked, before, after) or _cost(before, after),
-        "notes": list(_notes(before, after)),
+        "cost": None if before is None else _exact_cost(asked, before, after) or _cost(before, after),
+        "notes": [] if before is None else list(_notes(before, after)),
     }
     return reply if seed is None else {**reply, "seed": seed}
+
+
+def _parsed(text: str, split: PromptSplit) -> Schedule | None:
+    """Return the schedule of a text; None for a text with a mistake, which only `replace` can mend."""
+    try:
+        return parse_schedule(text, split)
+    except ValueError:
+        return None
 
 
 def _edited(text: str, split: PromptSplit, action: Mapping) -> tuple[edits.Edited, int | None]:

@@ -8,6 +8,7 @@ from playwright.sync_api import Browser, sync_playwright
 
 from comfyui.server import ComfyServer
 from tests.browser.front_end import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, SETTINGS, FrontEnd
+from tests.browser.storyboard import Storyboard, open_storyboard
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +47,9 @@ def front_end(lasting_front_end: FrontEnd) -> FrontEnd:
     lasting_front_end.errors.clear()
     lasting_front_end.new_graph()
     return lasting_front_end
+
+
+@pytest.fixture
+def storyboard(front_end: FrontEnd) -> Storyboard:
+    """The storyboard over the demo's workflow, with a story of three clips of which none is made."""
+    return open_storyboard(front_end)

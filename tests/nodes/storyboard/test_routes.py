@@ -275,6 +275,8 @@ def test_a_live_schedule_is_edited_in_its_file(graph, plan, edit, folders):  # n
     assert status == 400 and "has changed since it was shown" in answer["error"] and file.read_text() == "x\n\nb"
     assert edit("x\n\nb", more={"file": "schedule.txt"}, do="replace", new_text="a\n\nb")[0] == 200
     assert file.read_text() == "a\n\nb"
+    status, answer = edit("[sede 3]\na", do="replace", new_text="[seed 3]\na")  # mends a mistake, whose cost nobody knows
+    assert (status, answer["text"], answer["cost"]) == (200, "[seed 3]\na", None)
     status, answer = edit("", more={"file": "../user/x.txt"}, do="replace", new_text="b")
     assert status == 400 and "inside ComfyUI's input folder" in answer["error"]
 
@@ -368,3 +370,17 @@ def test_records_of_before_are_read(graph, plan, make, ask, folders):  # noqa: F
     assert card["state"] == "ready" and card["take"]["follows"] is None
     (take,) = ask("GET", "/svi/takes", params={"run": RUN, "index": "1"})[1]["takes"]
     assert (take["options"], take["parent"], take["made"]) == (None, None, None)
+
+
+def test_numbers_are_those_that_comfyui_makes_of_a_browsers(module, monkeypatch):  # noqa: F811
+    """JavaScript writes 5.0 as 5, and ComfyUI makes 5.0 of it when it queues the graph: the plan must see what the run saw."""
+
+    class Shift:
+        INPUT_TYPES = staticmethod(lambda: {"required": {"shift": ("FLOAT", {}), "steps": ("INT", {})}})
+
+    monkeypatch.setitem(sys.modules, "nodes", SimpleNamespace(NODE_CLASS_MAPPINGS={"Shift": Shift}))
+    sent = {"1": node("Shift", shift=5, steps=5, other=5), "2": node("Unknown", shift=5)}
+    read, _ = module("storyboard.asked_run").asked_graph({"prompt": sent})
+    found = {name: (value, type(value)) for name, value in read.inputs("1").items()}
+    assert found == {"shift": (5.0, float), "steps": (5, int), "other": (5, int)}
+    assert type(read.inputs("2")["shift"]) is int and sent["1"]["inputs"]["shift"] == 5

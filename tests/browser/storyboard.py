@@ -1,0 +1,133 @@
+"""The storyboard as a user meets it, for the tests of its page."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from playwright.sync_api import Locator
+
+from tests.browser.front_end import FrontEnd
+from tests.e2e import shipped
+
+RUN_MS = 300_000
+STORY = """the red boat sails to the right.
+
+# a comment stays
+[seed 7]
+the boat <img src=x onerror="window.sviHacked = true"> at night.
+
+[cut]
+day breaks. the boat stays still."""
+PROMPTS = [
+    "the red boat sails to the right.",
+    'the boat <img src=x onerror="window.sviHacked = true"> at night.',
+    "day breaks. the boat stays still.",
+]
+STREAM = "app.graph._nodes.find(node => node.type === 'SVIPromptStream')"
+TEXT = f"{STREAM}.widgets.find(widget => widget.name === 'text').value"
+SHOWN = "[...document.querySelectorAll('.svi-card-prompt')].map(box => box.value)"
+PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+DROP_FILE = """([card, name, height, data]) => {
+    const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
+    const dataTransfer = new DataTransfer();
+    dataTransfer.items.add(new File([bytes], name, {type: name.endsWith('.png') ? 'image/png' : 'text/plain'}));
+    const box = card.getBoundingClientRect();
+    const at = {dataTransfer, bubbles: true, cancelable: true, clientX: box.x + 50, clientY: box.y + box.height * height};
+    card.dispatchEvent(new DragEvent('dragover', at));
+    card.dispatchEvent(new DragEvent('drop', at));
+}"""
+
+
+class Storyboard:
+    """The storyboard as a user meets it."""
+
+    def __init__(self, front_end: FrontEnd):
+        self.front_end = front_end
+        self.page = front_end.page
+        self.board = self.page.locator(".svi-board")
+        self.cards = self.page.locator(".svi-card")
+        self.message = self.page.locator(".svi-board-message")
+        self.notice = self.page.locator(".svi-board-notice")
+
+    def open(self) -> None:
+        if not self.board.count():
+            self.page.locator("#graph-canvas").focus()
+            self.page.keyboard.press("Alt+s")
+        self.board.wait_for()
+
+    def note_change(self) -> None:
+        """Let the front end note what a script changed as one undo step, as it does after a click."""
+        self.page.evaluate("() => { app.canvas.emitBeforeChange(); app.canvas.emitAfterChange() }")
+
+    def card(self, number: int) -> Locator:
+        return self.page.locator(f".svi-board-item[aria-posinset='{number}'] .svi-card")
+
+    def item(self, number: int) -> Locator:
+        return self.page.locator(f".svi-board-item[aria-posinset='{number}']")
+
+    def write(self, text: str) -> None:
+        """Write into the widget of SVI Prompt Stream, and wait for the cards."""
+        self.front_end.set_widgets("SVIPromptStream", {"text": text})
+
+    def text(self) -> str:
+        return self.page.evaluate(TEXT)
+
+    def wait_for_text(self, text: str) -> None:
+        self.page.wait_for_function(f"text => ({TEXT}) === text", arg=text)
+
+    def wait_for_queued_text(self, text: str) -> None:
+        """Wait for the text that is queued, wherever it is written."""
+        script = """async text => Object.values((await app.graphToPrompt()).output)
+            .some(node => node.class_type === 'SVIPromptStream' && node.inputs.text === text)"""
+        self.page.wait_for_function(script, arg=text)
+
+    def wait_for_cards(self, prompts: list[str]) -> None:
+        self.page.wait_for_function(f"prompts => ({SHOWN}).join('|') === prompts.join('|')", arg=prompts)
+
+    def choose(self, number: int) -> None:
+        """Give the keyboard to a card."""
+        self.card(number).focus()
+        self.page.wait_for_function(
+            "number => document.activeElement.closest('.svi-board-item')?.ariaPosInSet === number", arg=str(number)
+        )
+
+    def press(self, key: str, text: str) -> None:
+        """Press a key on the chosen card and wait for the text that it makes."""
+        self.page.keyboard.press(key)
+        self.wait_for_text(text)
+
+    def undo(self, text: str) -> None:
+        """One undo step leads back to `text`."""
+        self.page.keyboard.press("Control+z")
+        self.wait_for_text(text)
+
+    def prompts(self) -> list[str]:
+        return self.page.evaluate(SHOWN)
+
+    def drop_file(self, number: int, name: str, height: float) -> None:
+        """Drop a file onto a card, at a part of its height from the top."""
+        self.page.evaluate(DROP_FILE, [self.card(number).element_handle(), name, height, PIXEL])
+
+    def wait_for_states(self, *states: str) -> None:
+        script = (
+            "states => [...document.querySelectorAll('.svi-card')].map(card => card.dataset.state).join() === states.join()"
+        )
+        self.page.wait_for_function(script, arg=list(states), timeout=RUN_MS)
+
+    def queued(self, class_type: str) -> dict[str, Any]:
+        """Return the inputs of the only node of a class in the queued graph."""
+        return next(node["inputs"] for node in self.front_end.api_graph().values() if node["class_type"] == class_type)
+
+
+def open_storyboard(front_end: FrontEnd) -> Storyboard:
+    """Open the demo's workflow, made small, with a story of three clips, and the storyboard."""
+    front_end.open_template(shipped.DEMO)
+    for node_type, values in shipped.small_widgets(front_end.api_graph()).items():
+        front_end.set_widgets(node_type, values)
+    front_end.set_widgets("SVIGenerate", {"filename_prefix": "browser/storyboard none", "num_clips": 3})
+    front_end.set_widgets("SVIPromptStream", {"text": STORY})
+    storyboard = Storyboard(front_end)
+    storyboard.note_change()
+    storyboard.open()
+    storyboard.wait_for_cards(PROMPTS)
+    return storyboard

@@ -1,0 +1,180 @@
+"""The storyboard over graphs of every form: subgraphs, reroutes, two stories, mistakes, and nothing at all."""
+
+import json
+
+import pytest
+
+from tests.browser.storyboard import PROMPTS, STORY, STREAM, TEXT
+from tests.e2e import shipped
+
+pytestmark = [pytest.mark.browser, pytest.mark.e2e]
+
+ONCE = pytest.mark.parametrize("renderer", ["classic nodes"], indirect=True)
+TWO_STORIES = """() => {  // the first stream through a Reroute, and a second loop with a stream of its own
+    const find = type => app.graph._nodes.find(node => node.type === type);
+    const slot = (node, name) => node.inputs.findIndex(input => input.name === name);
+    const [stream, loop, bend] = [find('SVIPromptStream'), find('SVIGenerate'), LiteGraph.createNode('Reroute')];
+    app.graph.add(bend);
+    stream.connect(0, bend, 0);
+    bend.connect(0, loop, slot(loop, 'prompts'));
+    const [other, second] = [stream.clone(), loop.clone()];
+    [other, second].forEach(node => app.graph.add(node));
+    second.title = 'Second story';
+    other.widgets.find(widget => widget.name === 'text').value = 'another story.\\n\\nits end.';
+    second.widgets.find(widget => widget.name === 'num_clips').value = 2;
+    const connectAs = (node, copy) => node.inputs.forEach((input, number) => {
+        const link = app.graph.getLink(input.link);
+        if (link) app.graph.getNodeById(link.origin_id).connect(link.origin_slot, copy, number);
+    });
+    connectAs(stream, other);
+    connectAs(loop, second);
+    other.connect(0, second, slot(second, 'prompts'));
+}"""
+INTO_SUBGRAPH = """promoted => {
+    const chosen = app.graph._nodes.filter(node => ['SVIPromptStream', 'SVIGenerate'].includes(node.type));
+    const {subgraph} = app.graph.convertToSubgraph(new Set(chosen));
+    const stream = subgraph._nodes.find(node => node.type === 'SVIPromptStream');
+    if (!promoted) return;
+    const input = subgraph.addInput('text', 'STRING');
+    input.connect(stream.inputs.find(slot => slot.name === 'text'), stream);
+}"""
+
+
+@pytest.mark.parametrize("promoted", [False, True], ids=["inside", "promoted text"])
+@ONCE
+def test_stream_and_loop_may_lie_inside_a_subgraph(storyboard, front_end, renderer, promoted):
+    page = storyboard.page
+    page.evaluate(INTO_SUBGRAPH, promoted)
+    storyboard.note_change()
+    storyboard.wait_for_cards(PROMPTS)
+    storyboard.card(1).locator("textarea").fill("edited inside.")
+    page.keyboard.press("Enter")
+    storyboard.wait_for_cards(["edited inside.", *PROMPTS[1:]])
+    storyboard.wait_for_queued_text(STORY.replace(PROMPTS[0], "edited inside."))
+    storyboard.drop_file(2, "inside.png", 0.15)
+    storyboard.card(2).get_by_text("⚓ inside").wait_for()
+    graph = front_end.api_graph()
+    named = graph[storyboard.queued("SVIGenerate")["anchors"][0]]
+    assert graph[named["inputs"]["anchor"][0]]["inputs"]["vae"] == storyboard.queued("SVIGenerate")["vae"]
+    assert front_end.errors == []
+
+
+@ONCE
+def test_a_reroute_and_two_stories(storyboard, front_end, renderer):
+    page = storyboard.page
+    page.evaluate(TWO_STORIES)
+    storyboard.note_change()
+    chooser = page.get_by_label("Story", exact=True)
+    chooser.wait_for()
+    storyboard.wait_for_cards(PROMPTS)
+    storyboard.card(1).locator("textarea").fill("through a reroute.")
+    page.keyboard.press("Enter")
+    storyboard.wait_for_text(STORY.replace(PROMPTS[0], "through a reroute."))
+    second = chooser.locator("option", has_text="Second story").get_attribute("value")
+    chooser.select_option(second)
+    storyboard.wait_for_cards(["another story.", "its end."])
+    storyboard.card(2).locator("textarea").fill("its new end.")
+    page.keyboard.press("Enter")
+    storyboard.wait_for_cards(["another story.", "its new end."])
+    assert storyboard.text() == STORY.replace(PROMPTS[0], "through a reroute.") and front_end.errors == []
+
+
+@ONCE
+def test_a_mistake_is_shown_and_leads_to_its_place(storyboard, front_end, renderer, tmp_path):
+    page = storyboard.page
+    storyboard.write(STORY.replace("[seed 7]", "[sede 7]"))
+    storyboard.notice.get_by_text("'sede 7'").wait_for()
+    assert storyboard.prompts() == PROMPTS and "is-stale" in storyboard.board.get_attribute("class")
+    page.screenshot(path=tmp_path / "mistake.png")
+    storyboard.notice.get_by_role("button", name="Show in the prompt").click()
+    field = page.locator(".svi-board-text")
+    chosen = field.evaluate("box => box.value.slice(box.selectionStart, box.selectionEnd)")
+    assert chosen.startswith("sede 7")
+    field.fill(STORY)
+    page.keyboard.press("Control+Enter")
+    storyboard.wait_for_text(STORY)
+    page.get_by_role("button", name="Cards").click()
+    page.wait_for_function("!document.querySelector('.svi-board').classList.contains('is-stale')")
+    assert storyboard.notice.is_hidden() and storyboard.prompts() == PROMPTS and front_end.errors == []
+
+
+@ONCE
+def test_a_card_that_fails_shows_its_failure_and_the_others_go_on(storyboard, front_end, renderer, tmp_path):
+    page = storyboard.page
+
+    def break_second(route) -> None:
+        reply = route.fetch()
+        plan = reply.json()
+        del plan["cards"][1]["effective"]
+        route.fulfill(response=reply, body=json.dumps(plan))
+
+    page.route("**/svi/plan", break_second)
+    storyboard.write(STORY + "\n\nthe end.")
+    front_end.set_widgets("SVIGenerate", {"num_clips": 4})
+    storyboard.card(2).get_by_text("This card cannot be shown").wait_for()
+    storyboard.card(4).wait_for()
+    page.screenshot(path=tmp_path / "broken.png")
+    storyboard.card(1).locator("textarea").fill("edited beside it.")
+    page.keyboard.press("Enter")
+    page.wait_for_function(f"() => ({TEXT}).startsWith('edited beside it.')")
+    page.unroute("**/svi/plan")
+    storyboard.write(STORY)
+    storyboard.card(2).locator(".svi-card-failure").wait_for(state="detached")
+    assert front_end.errors == []
+
+
+@ONCE
+def test_the_sidebar_shows_the_same_in_narrow(storyboard, front_end, renderer, tmp_path):
+    page = storyboard.page
+    page.keyboard.press("Alt+s")
+    storyboard.board.wait_for(state="detached")
+    front_end.command("Workspace.ToggleSidebarTab.svi-storyboard")
+    page.locator(".svi-board.is-narrow").wait_for()
+    storyboard.wait_for_cards(PROMPTS)
+    page.screenshot(path=tmp_path / "narrow.png")
+    storyboard.choose(1)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    page.wait_for_function("document.activeElement.closest('.svi-board-item')?.ariaPosInSet === '2'")
+    page.keyboard.press("End")
+    page.keyboard.type(" in fog.")
+    page.keyboard.press("Enter")
+    storyboard.wait_for_text(STORY.replace("at night.", "at night. in fog."))
+    front_end.command("Workspace.ToggleSidebarTab.svi-storyboard")
+    storyboard.board.wait_for(state="detached")
+    assert front_end.errors == []
+
+
+@ONCE
+def test_an_empty_graph_and_a_fixed_text_say_what_to_do(storyboard, front_end, renderer):
+    page = storyboard.page
+    page.evaluate(
+        """() => {
+            const [stream, maker] = [STREAM, LiteGraph.createNode('StringConcatenate')];
+            app.graph.add(maker);
+            maker.connect(0, stream, stream.inputs.findIndex(slot => slot.name === 'text'));
+        }""".replace("STREAM", STREAM)
+    )
+    storyboard.note_change()
+    storyboard.notice.or_(page.locator(".svi-board.is-stale")).first.wait_for()
+    page.wait_for_function("document.querySelector('.svi-card-prompt')?.readOnly !== false")
+    front_end.new_graph()
+    storyboard.board.get_by_text("No story here yet").wait_for()
+    assert front_end.errors == []
+
+
+def test_buttons_on_nodes_open_it_and_nothing_is_saved(storyboard, front_end, renderer):
+    page = storyboard.page
+    page.keyboard.press("Alt+s")
+    storyboard.board.wait_for(state="detached")
+    press = f"() => {STREAM}.widgets.find(widget => widget.type === 'button').callback()"
+    page.evaluate(press)
+    storyboard.wait_for_cards(PROMPTS)
+    page.evaluate(press)
+    assert storyboard.board.is_visible(), "the button opens, and never closes"
+    saved = page.evaluate(f"() => {STREAM}.serialize().widgets_values")
+    shipped_values = next(node for node in shipped.read(shipped.DEMO)["nodes"] if node["type"] == "SVIPromptStream")[
+        "widgets_values"
+    ]
+    assert len(saved) == len(shipped_values) and not any("oard" in name for name in storyboard.queued("SVIPromptStream"))
+    assert front_end.errors == []

@@ -1,0 +1,122 @@
+"""The storyboard while clips are made, and with the clips that are there."""
+
+from pathlib import Path
+
+import pytest
+
+from dev.server import ComfyServer
+from tests.browser.front_end import READY, FrontEnd
+from tests.browser.storyboard import RUN_MS, TEXT, Storyboard
+
+pytestmark = [pytest.mark.browser, pytest.mark.e2e]
+
+ONCE = pytest.mark.parametrize("renderer", ["classic nodes"], indirect=True)
+UNTIL_DONE = """() => {
+    window.sviDone = false;
+    app.api.addEventListener('execution_success', () => { window.sviDone = true }, {once: true});
+}"""
+WATCH = """() => {
+    window.sviStates = [];
+    const note = () => document.querySelectorAll('.svi-card').forEach(card => window.sviStates.push(card.dataset.state));
+    window.sviWatch ??= setInterval(note, 20);
+}"""
+
+
+def make(storyboard: Storyboard, press) -> None:
+    """Do what queues the graph, and wait for the end of the run."""
+    storyboard.page.evaluate(UNTIL_DONE)
+    press()
+    storyboard.page.wait_for_function("window.sviDone", timeout=RUN_MS)
+
+
+@pytest.mark.slow
+@ONCE
+def test_clips_are_made_rerolled_compared_and_locked(
+    storyboard, front_end, comfy_server: ComfyServer, renderer, tmp_path: Path
+):
+    page = storyboard.page
+    front_end.set_widgets("SVIGenerate", {"filename_prefix": "browser/storyboard run"})
+    storyboard.note_change()
+    storyboard.wait_for_states("planned", "planned", "planned")
+    page.evaluate(WATCH)
+    make(storyboard, lambda: page.get_by_role("button", name="Make 3 clips").click())
+    assert "making" in page.evaluate("window.sviStates"), "no card was shown while it was made"
+    storyboard.wait_for_states("ready", "ready", "ready")
+    storyboard.board.get_by_text("3 ready").wait_for()
+    page.screenshot(path=tmp_path / "ready.png")
+    assert_plays_on_hover(storyboard)
+
+    storyboard.choose(2)
+    make(storyboard, lambda: page.keyboard.press("r"))
+    storyboard.wait_for_states("ready", "ready", "ready")
+    storyboard.card(2).get_by_text("take 2/2").wait_for()
+    assert "[seed 7]" not in storyboard.text()
+
+    storyboard.choose(2)
+    page.keyboard.press("t")
+    page.get_by_role("button", name="Compare side by side").click()
+    page.wait_for_function(
+        "[...document.querySelectorAll('.svi-compare video')].filter(video => video.readyState >= 2).length === 2"
+    )
+    page.screenshot(path=tmp_path / "compared.png")
+    page.keyboard.press("Escape")
+    storyboard.card(2).locator(".svi-card-take").click()  # by mouse, over the clip that plays
+    page.locator(".svi-take").first.get_by_role("button", name="Use").click()
+    page.wait_for_function(f"() => /take [0-9a-f]{{12}}/.test({TEXT})")
+    page.wait_for_function(
+        "document.querySelector(\".svi-board-item[aria-posinset='2'] .svi-card-lock\").ariaPressed === 'true'"
+    )
+    storyboard.choose(2)
+    page.keyboard.press("l")
+    page.wait_for_function(f"() => !/take [0-9a-f]{{12}}/.test({TEXT})")
+    assert_reload_shows_the_same(storyboard)
+    assert front_end.errors == []
+
+
+def assert_plays_on_hover(storyboard: Storyboard) -> None:
+    """One video plays in the card under the pointer, and none is left when the pointer leaves."""
+    page = storyboard.page
+    for number in (1, 2):
+        storyboard.card(number).locator(".svi-card-picture").hover()
+        page.wait_for_function("(v => v?.readyState >= 2 && !v.paused)(document.querySelector('.svi-card-picture video'))")
+        assert page.locator(".svi-board video").count() == 1
+    storyboard.board.locator(".svi-board-run").hover()
+    page.locator(".svi-board video").wait_for(state="detached")
+
+
+def assert_reload_shows_the_same(storyboard: Storyboard) -> None:
+    workflow = storyboard.page.evaluate("() => app.graph.serialize()")
+    storyboard.page.reload()
+    storyboard.page.wait_for_function(READY)
+    storyboard.front_end.new_graph()
+    storyboard.page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    storyboard.open()
+    storyboard.wait_for_states("ready", "ready", "ready")
+
+
+@pytest.mark.slow
+@ONCE
+def test_another_tab_follows_the_run_and_can_stop_it(
+    storyboard, front_end, comfy_server: ComfyServer, renderer, chromium, tmp_path: Path
+):
+    """The second page never queued anything: it knows of the run from the server alone."""
+    page = storyboard.page
+    front_end.set_widgets("SVIGenerate", {"filename_prefix": "browser/storyboard tabs"})
+    front_end.set_widgets("BasicScheduler", {"steps": 12})
+    workflow = page.evaluate("() => app.graph.serialize()")
+    other = FrontEnd(chromium, comfy_server.url)
+    try:
+        other.page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+        board = Storyboard(other)
+        board.open()
+        board.wait_for_states("planned", "planned", "planned")
+        page.get_by_role("button", name="Make 3 clips").click()
+        other.page.locator(".svi-card[data-state='making']").wait_for(timeout=RUN_MS)
+        board.wait_for_states("ready", "making", "planned")
+        board.card(2).get_by_role("button", name="Stop after this").click()
+        board.wait_for_states("ready", "ready", "planned")
+        other.page.get_by_role("button", name="Make 1 clip").wait_for()
+        other.page.screenshot(path=tmp_path / "stopped.png")
+        assert other.errors == []
+    finally:
+        other.close()
