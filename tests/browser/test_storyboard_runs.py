@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from dev.server import ComfyServer
+from comfyui.server import ComfyServer
 from tests.browser.front_end import READY, FrontEnd
 from tests.browser.storyboard import RUN_MS, TEXT, Storyboard
 
