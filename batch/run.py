@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
+import shlex
 import signal
 import sys
 import time
@@ -52,7 +52,7 @@ def main(options: argparse.Namespace) -> int:
         _say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        _say(f"interrupted; the same command goes on: {' '.join(sys.argv[1:])}")
+        _say(f"interrupted; the same command goes on: python -m batch {shlex.join(sys.argv[1:])}")
         return 130
     finally:
         lock.release()
@@ -95,7 +95,11 @@ class _Command:
         problems: dict[str, Problem] = {}
         known: dict[str, list[PreparedStory | Problem]] = {}  # by what a server offers
         for server in servers:
-            info = server.object_info()
+            try:
+                info = server.object_info()
+            except NETWORK_ERRORS as error:
+                _say(f"{server.url} does not say which nodes it has ({error}); going on without it")
+                continue
             offer = json.dumps(info, sort_keys=True)
             if offer not in known:
                 try:
@@ -110,7 +114,7 @@ class _Command:
                 else:
                     graphs.setdefault(story.name, {})[server.url] = way
         if not known:
-            raise ServerError("no server can run the workflow")
+            raise ServerError("no server can run the workflow: see above what each lacks")
         new = [problem for name, problem in problems.items() if name not in graphs]
         _tell(new)
         self.problems += new
@@ -118,7 +122,7 @@ class _Command:
 
     def _prepared(self, story: Story, workflow: Workflow, info: Mapping[str, Mapping[str, object]]) -> PreparedStory | Problem:
         try:
-            return prepare(story, workflow, info, re.sub(r"[^\w.-]", "_", self.folder.path.name) or "batch")
+            return prepare(story, workflow, info, self.folder.name_on_servers)
         except StoryError as error:
             return error.problem
 

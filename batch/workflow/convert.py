@@ -36,19 +36,31 @@ def read_workflow(path: Path) -> dict[str, Any]:
         ValueError: no workflow is in the file; the message begins with its path.
     """
     content = read_json(path)
-    is_saved = isinstance(content, dict) and isinstance(content.get("nodes"), list) and isinstance(content.get("links"), list)
-    if not (is_saved or _is_api(content)):
+    if not (_is_saved(content) or _is_api(content)):
         raise ValueError(f"{path} is no workflow of ComfyUI: save one with Export or Export (API)")
     assert isinstance(content, dict)
     return content
+
+
+def _is_saved(content: object) -> bool:
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("links"), list)
+        and isinstance(content.get("nodes"), list)
+        and all(isinstance(node, dict) and "id" in node and isinstance(node.get("type"), str) for node in content["nodes"])
+    )
 
 
 def _is_api(content: object) -> bool:
     return (
         isinstance(content, dict)
         and bool(content)
-        and all(isinstance(node, dict) and "class_type" in node and "inputs" in node for node in content.values())
+        and all(isinstance(node, dict) and _is_api_node(node) for node in content.values())
     )
+
+
+def _is_api_node(node: Mapping[str, Any]) -> bool:
+    return isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
 
 
 def to_api(content: Mapping[str, Any], object_info: ObjectInfo) -> Workflow:
