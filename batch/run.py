@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from batch.arguments import command_line
 from batch.demo_environment import NoEnvironment
 from batch.placement import Batch, run_batch
 from batch.prepare import PreparedStory, prepare
@@ -173,3 +174,7 @@ def _tell(problems: Sequence[Problem]) -> None:
 def _say(message: str) -> None:
     sys.stderr.write(f"[svi] {message}\n")
     sys.stderr.flush()
+
+
+if __name__ == "__main__":  # in an environment that `python -m batch` has chosen
+    sys.exit(main(command_line().parse_args()))

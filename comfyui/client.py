@@ -200,7 +200,8 @@ class RemoteServer(ComfyClient):
     """A ComfyUI that runs elsewhere, or was started by somebody else."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        """`url`: such as http://127.0.0.1:8188; without a scheme it is http."""
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
 
 
 class Events:
@@ -219,6 +220,7 @@ class Events:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         if not self._connected.wait(30) or self._error is not None:
+            self.close()
             raise ServerError(f"no websocket at {url}") from self._error
 
     def drain(self) -> list[Event]:

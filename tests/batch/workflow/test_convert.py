@@ -234,7 +234,19 @@ def test_a_subgraph_that_holds_itself_is_refused():
         to_api(saved([node(1, "loop")], [], [loop]), INFO)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"nodes": 3}', '{"1": {"inputs": {}}}', "{", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        '{"nodes": 3}',
+        '{"nodes": [{}], "links": []}',
+        '{"1": {"class_type": "A", "inputs": 3}}',
+        '{"1": {"inputs": {}}}',
+        "{",
+        "",
+    ],
+)
 def test_a_file_without_a_workflow_is_refused(tmp_path, text: str):
     (tmp_path / "w.json").write_text(text)
     with pytest.raises(ValueError, match=r"w\.json"):
