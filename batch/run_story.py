@@ -29,7 +29,7 @@ from comfyui.client import (
     outputs_of,
 )
 
-POLL_SECONDS = 5.0  # between questions to a server that sends no events
+POLL_SECONDS = 5.0  # between questions to a server whose events do not come
 _EVENT_SECONDS = 0.5  # so long until a wish to stop is noticed
 _STOP_SECONDS = 300.0  # to decode and store a clip that was just finished
 _ENDS = ("execution_success", "execution_error", "execution_interrupted", "executing")
@@ -151,7 +151,7 @@ def _follow(
         news = events.wait(_EVENT_SECONDS)
         _tell_progress(news, runs, control)
         has_ended = any(kind in _ENDS and data.get("prompt_id") == record.prompt_id for kind, data in news)
-        if not has_ended and time.monotonic() < next_poll:
+        if not has_ended and events.is_connected and time.monotonic() < next_poll:
             continue
         next_poll = time.monotonic() + POLL_SECONDS
         try:

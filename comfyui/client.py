@@ -223,6 +223,11 @@ class Events:
             self.close()
             raise ServerError(f"no websocket at {url}") from self._error
 
+    @property
+    def is_connected(self) -> bool:
+        """Whether events may still come; a server that dies ends this at once."""
+        return self._thread.is_alive()
+
     def drain(self) -> list[Event]:
         """Return the (type, data) of all events since the last call."""
         events = []
