@@ -55,6 +55,9 @@ def fetch_results(
             raise FileGone(f"{server.url} does not have its result {file['filename']} any more") from error
     others = tuple(sorted(saved.keys() - {video_name}))
     video = folder.take_video(name, staging / video_name)
+    for suffix in VIDEO_SUFFIXES:  # of an earlier workflow
+        if f"{name}{suffix}" != video["file"]:
+            (folder.path / f"{name}{suffix}").unlink(missing_ok=True)
     files = folder.story(name) / "files"
     shutil.rmtree(files, ignore_errors=True)
     if others:

@@ -28,6 +28,8 @@ from svi_core.files.atomic_file import write_bytes
 from svi_core.files.folder_lock import lock_folder
 from svi_core.files.sealed_json import write_sealed
 
+MOST_LISTED = 20  # stories without a video on the screen
+
 Graphs = dict[str, dict[str, PreparedStory]]  # name of a story -> url of each server that can make it
 
 
@@ -130,7 +132,9 @@ class _Command:
     def _report(self, batch: Batch, ready: set[str], servers: Sequence[ComfyClient]) -> None:
         """Write batch.json and problems.txt, and tell which videos are missing and why."""
         reasons = {problem.story: str(problem) for problem in self.problems} | batch.failed
-        reasons |= {name: "no server was left to make it" for name in batch.waiting if not batch.should_stop.is_set()}
+        lost = "; ".join(f"{url}: {why}" for url, why in batch.lost_servers.items())
+        left = f"no server was left to make it ({lost}): the same command goes on"
+        reasons |= {name: left for name in batch.waiting if not batch.should_stop.is_set()}
         reasons |= {name: "not made yet" for name in batch.waiting if batch.should_stop.is_set()}
         places = {story.name: story.place for story in self.stories}
         places = {problem.story: problem.place for problem in self.problems} | places
@@ -151,8 +155,10 @@ class _Command:
             with suppress(FileNotFoundError):
                 (self.folder.path / "problems.txt").unlink()
         _say(f"{len(entries) - len(missing)} of {len(entries)} videos are in {self.folder.path}")
-        for line in missing:
+        for line in missing[:MOST_LISTED]:
             _say(f"  without a video: {line}")
+        if len(missing) > MOST_LISTED:
+            _say(f"  and {len(missing) - MOST_LISTED} others: all are in problems.txt there")
 
 
 def _entry(folder: OutputFolder, name: str, is_made: bool, reasons: Mapping[str, str]) -> dict[str, object]:

@@ -163,7 +163,9 @@ def _follow(
             continue
         num_silent = 0
         if entry is not None:
-            return outputs_of(entry)
+            outputs = outputs_of(entry)
+            control.tell(1.0)
+            return outputs
 
 
 def _end_of(prompt_id: str, server: ComfyClient) -> dict[str, Any] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 from batch.demo_environment import demo_environment
@@ -69,7 +70,7 @@ def _answering(servers: Sequence[RemoteServer], say: Callable[[str], None]) -> l
         try:
             server.get_json("/system_stats", timeout=30)
             found.append(server)
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, HTTPException) as error:
             say(f"no ComfyUI answers at {server.url} ({error}); going on without it")
     if not found:
         raise ServerError("no ComfyUI answers: start one, or correct --server")

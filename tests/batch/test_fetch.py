@@ -59,6 +59,12 @@ def test_no_name_of_a_server_leads_out_of_the_folder(tmp_path: Path, there: str,
     assert {path.name for path in tmp_path.iterdir()} == {"tale.mp4", "stories"}
 
 
+def test_a_story_has_one_video_also_after_the_workflow_saves_another_kind(tmp_path: Path):
+    fetched(tmp_path, {"1": {"images": [saved("v.webm")]}})
+    fetched(tmp_path, {"1": {"images": [saved("v.mp4")]}})
+    assert [path.name for path in tmp_path.glob("tale.*")] == ["tale.mp4"]
+
+
 def test_a_workflow_without_a_video_says_what_to_add(tmp_path: Path):
     with pytest.raises(NoVideo, match="add a Save Video node"):
         fetched(tmp_path, {"1": {"images": [saved("a.png")]}})

@@ -348,6 +348,27 @@ def test_a_mistake_of_the_workflow_is_said_once_for_all_rows(folder: Path, capsy
     assert len((folder / "videos" / "problems.txt").read_text().splitlines()) == 3
 
 
+def test_a_long_list_of_what_is_missing_is_in_the_file(folder: Path, capsys):
+    (folder / "stories.csv").write_text("seed\n" + "-1\n" * 25)
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 1
+    told = capsys.readouterr().err
+    assert told.count("  without a video: ") == 20 and "and 5 others: all are in problems.txt" in told
+    assert len((folder / "videos" / "problems.txt").read_text().splitlines()) == 25
+
+
+def test_stories_of_servers_that_stay_away_say_why(folder: Path, no_signals, monkeypatch):
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.05,))
+    with FakeComfyUI(lambda _: "hang") as server:
+        thread, result = in_background(run.main, options(folder, server))
+        until(lambda: seeds(server) == [1])
+        server.kill()
+        thread.join(120)
+    assert result == [1]
+    lines = (folder / "videos" / "problems.txt").read_text().splitlines()
+    assert len(lines) == 3 and all(f"no server was left to make it ({server.url}: " in line for line in lines)
+
+
 def test_a_server_without_a_node_of_a_saved_workflow_is_left_out(folder: Path, capsys):
     node = {"id": 1, "type": "LoadImage", "mode": 0, "inputs": [], "widgets_values": ["example.png"]}
     video = {"id": 5, "type": "SaveVideo", "mode": 0, "inputs": [], "widgets_values": ["svi/story"]}

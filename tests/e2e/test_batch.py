@@ -18,8 +18,9 @@ from batch.records import OutputFolder
 from comfyui.server import ComfyServer
 from svi_core.video.frame_times import count_frames
 from tests.conftest import REPOSITORY
+from tests.e2e import shipped
 from tests.e2e.graphs import PROMPTS, loop_graph
-from tests.e2e.shipped import FIRST, FOLDER, UNFOLDED
+from tests.e2e.shipped import FIRST, FIVE_NODES, FOLDER, UNFOLDED
 
 pytestmark = pytest.mark.e2e
 
@@ -124,6 +125,22 @@ def test_a_template_of_five_nodes_makes_the_video_of_its_unfolded_form(
         assert count_frames(output / "tale.mp4") == 2 * 8 + 5
         made.append([latent for _, latent in latents(run_folder(comfy_server, output, "tale"))])
     assert len(made[0]) == 2 and made[0] == made[1]
+
+
+@pytest.mark.parametrize("workflow", FIVE_NODES)
+def test_the_templates_of_five_nodes_take_every_column(
+    workflow_server, reference_image, tmp_path, monkeypatch, capsys, workflow
+):
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+    inputs = workflow_server.base_directory / "input"
+    row = {"image": str(reference_image), "prompts": PROMPTS[:2], "seed": 5, "SVI Generate.cfg": 2.0}
+    types = {node["type"] for node in shipped.all_nodes(shipped.read(workflow))}
+    for kind, column, file in (("LoadAudio", "sound", "speech.wav"), ("LoadVideo", "pose", "pose.mp4")):
+        if kind in types:
+            row[column] = str(inputs / file)
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    line = command(tmp_path / "t.jsonl", "--check", "--workflow", FOLDER / f"{workflow}.json", "--output", tmp_path / "out")
+    assert run.main(command_line().parse_args([*line[3:], "--server", workflow_server.url])) == 0, capsys.readouterr().err
 
 
 def test_a_server_of_its_own_and_a_broken_row_image_and_lora(environment, tiny_models, reference_image, tmp_path):
