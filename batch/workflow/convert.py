@@ -121,6 +121,9 @@ def _panels(scope: Scope) -> Iterator[tuple[str, tuple[str, dict[str, list[Targe
             continue
         inner = scope.inside(node)
         widgets = {inner.graph["inputs"][index]["name"]: list(_innermost(inner, index)) for index in inner.widgets}
+        for index in inner.widgets:  # what the user sees, if that is another name
+            widgets.setdefault(inner.graph["inputs"][index].get("label") or "", list(_innermost(inner, index)))
+        widgets.pop("", None)
         for entry in (node.get("properties") or {}).get("proxyWidgets") or []:
             if str(entry[0]) in inner.nodes:
                 widgets.setdefault(str(entry[1]), [(f"{inner.prefix}{entry[0]}", str(entry[1]))])
