@@ -76,7 +76,8 @@ class _Command:
             for name, ways in graphs.items()
             if any(self.folder.is_made(name, key) for key in {way.key for way in ways.values()})
         }
-        _say(f"{len(graphs)} stories can be made, {len(ready)} of them are ready; {len(self.problems)} cannot")
+        stories = "1 story" if len(graphs) == 1 else f"{len(graphs)} stories"
+        _say(f"{stories} can be made, {len(ready)} of them are ready; {len(self.problems)} cannot")
         if self.options.check or (self.options.strict and self.problems):
             return 1 if self.problems else 0
         to_make: dict[str, Mapping[str, PreparedStory]] = {name: ways for name, ways in graphs.items() if name not in ready}

@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -245,7 +245,7 @@ class Events:
 
     def close(self) -> None:
         """Disconnect."""
-        if self._thread.is_alive():
+        with suppress(RuntimeError):  # the loop has ended by itself: the server is gone
             self._loop.call_soon_threadsafe(self._receiving.cancel)
         self._thread.join(10)
 
