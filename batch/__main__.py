@@ -2,8 +2,8 @@
 
     python -m batch run stories.csv --workflow workflow.json --output videos/ [--server http://127.0.0.1:8188]
 
-Run it from this folder with the Python of your ComfyUI. Without `--server` a ComfyUI with the demo's tiny models is started,
-in the environment of the demo, which is set up if it is missing. See docs/BATCH.md.
+Run it from this folder with the Python of your ComfyUI. Without `--server` it starts a ComfyUI: yours if COMFYUI_PATH names
+it, else that of the demo with its tiny models, in an environment that is set up if it is missing. See docs/BATCH.md.
 """
 
 from __future__ import annotations
@@ -23,12 +23,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = command_line().parse_args(arguments)
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing or not options.server:
+    if options.server and missing:
+        sys.stderr.write(f"[svi] error: this Python lacks {', '.join(missing)}: run it with that of your ComfyUI\n")
+        return 2
+    if not options.server:
         try:
-            go_on_inside(demo_environment(), ["batch", *arguments])
+            go_on_inside(demo_environment(), arguments)
         except NoEnvironment as error:
-            lacks = f"this Python lacks {', '.join(missing)}: run it with that of your ComfyUI"
-            sys.stderr.write(f"[svi] error: {lacks if missing and options.server else error}\n")
+            sys.stderr.write(f"[svi] error: {error}\n")
             return 2
     from batch import run
 

@@ -24,9 +24,15 @@ def command_line() -> argparse.ArgumentParser:
     run.add_argument("table", type=_path, help="a CSV or JSONL file, or a folder of images with a .txt of prompts for each")
     run.add_argument("--workflow", type=_path, required=True, help="a workflow of ComfyUI, as saved or as Export (API)")
     run.add_argument("--output", type=_path, required=True, help="the folder of the videos; the same command goes on there")
-    run.add_argument("--server", action="append", default=[], metavar="URL", help="a running ComfyUI; may be given often")
     run.add_argument(
-        "--models", type=_path, action="append", default=[], help="without --server: models in place of the demo's"
+        "--server",
+        action="append",
+        default=[],
+        metavar="URL",
+        help="a running ComfyUI, may be given often; without any, one is started",
+    )
+    run.add_argument(
+        "--models", type=_path, action="append", default=[], help="without --server: a folder like ComfyUI's models"
     )
     run.add_argument("--check", action="store_true", help="only check everything, and make nothing")
     run.add_argument("--strict", action="store_true", help="make nothing if any story cannot be made")

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Sequence
-from pathlib import Path
+from typing import NoReturn
 
 from comfyui.environment import Environment
 
@@ -25,9 +24,8 @@ def demo_environment() -> Environment:
         raise NoEnvironment(str(error)) from error
 
 
-def go_on_inside(environment: Environment, arguments: Sequence[str]) -> None:
-    """Replace this process with ``python -m`` `arguments` in the environment, unless this is its Python already."""
+def go_on_inside(environment: Environment, arguments: Sequence[str]) -> NoReturn:
+    """Replace this process with the command in the environment's Python."""
     from dev.environment import execute_inside
 
-    if Path(sys.prefix) != environment.python.parent.parent:
-        execute_inside(environment, ["-m", *arguments])
+    execute_inside(environment, ["-m", "batch.run", *arguments])

@@ -70,10 +70,10 @@ class Batch:
         with self._lock:
             self._running.discard(name)
 
-    def may_come_back(self) -> bool:
-        """Whether a story is running, which its server may lose."""
+    def may_come_back(self, url: str) -> bool:
+        """Whether a server may get a story later: one that runs now, or that another server has, each of which may be lost."""
         with self._lock:
-            return bool(self._running)
+            return bool(self._running) or any(url in graphs for graphs in self.waiting.values())
 
 
 def run_batch(batch: Batch, servers: Sequence[ComfyClient]) -> None:
@@ -106,7 +106,7 @@ def _serve(batch: Batch, server: ComfyClient, graphs: Mapping[str, Mapping[str, 
     num_failures = 0
     while not batch.should_stop.is_set():
         prepared = batch.next_for(url)
-        if prepared is None and batch.may_come_back():
+        if prepared is None and batch.may_come_back(url):
             batch.should_stop.wait(IDLE_SECONDS)
             continue
         if prepared is None:
@@ -119,11 +119,11 @@ def _serve(batch: Batch, server: ComfyClient, graphs: Mapping[str, Mapping[str, 
             return
         except (*NETWORK_ERRORS, ServerError) as error:
             batch.folder.log(name, f"{server.url}: {error}")
-            if not _is_given_up(batch, name):
+            if not _is_given_up(batch, name, error):
                 batch.put_back(name, graphs[name])
             num_failures += 1
             if not _is_back(batch, server, num_failures, error):
-                batch.lost_servers[url] = str(error).splitlines()[0]
+                batch.lost_servers[url] = _line_of(error)
                 return
 
 
@@ -154,7 +154,7 @@ def _fail(batch: Batch, name: str, reason: str) -> None:
     batch.end(name)
 
 
-def _is_given_up(batch: Batch, name: str) -> bool:
+def _is_given_up(batch: Batch, name: str, error: Exception) -> bool:
     """Note that a server was lost; return whether the story is given up, since it seems to be what kills servers."""
     record = batch.folder.record(name)
     if record is None or record.status != QUEUED:
@@ -163,7 +163,7 @@ def _is_given_up(batch: Batch, name: str) -> bool:
     lost.add(record.prompt_id)
     if len(lost) < MOST_LOSSES:
         return False
-    reason = f"its server was lost {len(lost)} times while it was made; the log of the server may say why"
+    reason = f"its server was lost {len(lost)} times while it was made ({_line_of(error)}); the log of the server may say why"
     batch.folder.write_record(name, replace(record, status=FAILED, error=reason))
     _fail(batch, name, reason)
     return True
@@ -175,10 +175,14 @@ def _is_back(batch: Batch, server: ComfyClient, num_failures: int, error: Except
         batch.progress.say(f"{server.url} stays away: {error}")
         return False
     seconds = BACK_OFF_SECONDS[num_failures - 1]
-    batch.progress.say(f"{server.url}: {str(error).splitlines()[0]}; trying again in {seconds:.0f} s")
+    batch.progress.say(f"{server.url}: {_line_of(error)}; trying again in {seconds:.0f} s")
     if batch.should_stop.wait(seconds):
         return False
     return _restarted(batch, server) if isinstance(server, ComfyServer) and not server.is_running else True
+
+
+def _line_of(error: Exception) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0]
 
 
 def _restarted(batch: Batch, server: ComfyServer) -> bool:

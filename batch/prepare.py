@@ -73,7 +73,18 @@ def prepare(story: Story, workflow: Workflow, object_info: ObjectInfo, batch_nam
         num_clips = sum(_num_clips(graph, key) for key in generators(graph))
     except ValueError as error:
         raise story.error("", f"the prompts of the workflow: {error}") from error
-    return PreparedStory(story, graph, uploads, num_clips, fingerprint("story", _VERSION, graph))
+    return PreparedStory(story, graph, uploads, num_clips, fingerprint("story", _VERSION, _what_counts(graph)))
+
+
+def _what_counts(graph: Graph) -> dict[str, dict[str, object]]:
+    """Return what of a graph determines the video: not how nodes are called, nor where they write."""
+    return {
+        key: {
+            "class_type": node["class_type"],
+            "inputs": {name: value for name, value in node["inputs"].items() if name != "filename_prefix"},
+        }
+        for key, node in graph.items()
+    }
 
 
 def _value(story: Story, cell: Cell, target: Target, graph: Graph, object_info: ObjectInfo, uploads: dict[str, Path]) -> object:
@@ -117,9 +128,12 @@ def _count_clips(story: Story, graph: Graph, target: Target, given: set[Target])
 
 
 def _num_prompts(graph: Graph, node_id: str) -> int:
-    """Return how many clips the text of an SVI Prompt Stream describes. Raises ValueError for a mistake in it."""
+    """Return how many clips the text of an SVI Prompt Stream describes, 0 if unknown. Raises ValueError for a mistake in it."""
     inputs = graph[node_id]["inputs"]
-    return len(parse_story([inputs["text"]], PromptSplit(inputs.get("split", PromptSplit.PARAGRAPHS))))
+    split = inputs.get("split", PromptSplit.PARAGRAPHS)
+    if isinstance(split, list):  # a link
+        return 0
+    return len(parse_story([inputs["text"]], PromptSplit(split)))
 
 
 def _num_clips(graph: Graph, generator: str) -> int:
@@ -128,9 +142,8 @@ def _num_clips(graph: Graph, generator: str) -> int:
     if isinstance(own, int) and own > 0:
         return own
     node_id = str(prompts[0]) if isinstance(prompts, list) else ""
-    is_text = graph.get(node_id, {}).get("class_type") == "SVIPromptStream" and isinstance(
-        graph[node_id]["inputs"]["text"], str
-    )
+    stream = graph.get(node_id, {})
+    is_text = stream.get("class_type") == "SVIPromptStream" and isinstance(stream["inputs"].get("text"), str)
     return _num_prompts(graph, node_id) if is_text else 0
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import threading
 import time
@@ -73,7 +74,10 @@ class Progress:
             self._shown = time.monotonic()
             running = ", ".join(f"{story} {done:.0%}" for story, (_, done) in self._running.items())
             ended = f"{self.num_ready + len(self._ended)} of {self.num_ready + len(self.clips)} stories"
-            self.stream.write(f"\r[svi] {self.share():4.0%}  {ended}{self._time_left()}  {running:<40.80}\x1b[K")
+            line = f"[svi] {self.share():4.0%}  {ended}{self._time_left()}  {running}"
+            self.stream.write(
+                f"\r{line[: shutil.get_terminal_size().columns - 1]}\x1b[K"
+            )  # one that wraps could not be rewritten
             self.stream.flush()
             self._line_is_open = True
 

@@ -1,17 +1,20 @@
 """What the output folder holds: the videos, and for each story a small record, the queued graph and a log.
 
 <story>.mp4                    the finished video (or .webm, ...: as the workflow saves it)
-stories/<story>/story.json     its record, with a checksum
+stories/<story>/story.json     its record
 stories/<story>/graph.json     the graph that made it, in API format
 stories/<story>/log.txt        what happened to it, in all runs of the command
 stories/<story>/files/         everything else that the workflow saved
 batch.json                     the table, the workflow, and how each story ended, in the order of the table
 problems.txt                   the stories without a video and why; absent if there are none
+
+story.json and batch.json hold their checksum.
 """
 
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import time
 from collections.abc import Mapping
@@ -21,7 +24,7 @@ from typing import Any
 
 from svi_core.files.atomic_file import write_bytes
 from svi_core.files.checked_file import set_aside
-from svi_core.files.fingerprint import file_sha256
+from svi_core.files.fingerprint import file_sha256, fingerprint
 from svi_core.files.sealed_json import read_sealed, write_sealed
 
 DONE, QUEUED, FAILED, STOPPED = "done", "queued", "failed", "stopped"
@@ -64,7 +67,13 @@ class OutputFolder:
     """The folder of a batch. One command at a time writes to it (see `lock_folder`), with a thread per server."""
 
     def __init__(self, path: Path) -> None:
-        self.path = path.absolute()
+        self.path = path.resolve()
+
+    @property
+    def name_on_servers(self) -> str:
+        """The name of this folder, and what tells it from others of the same name, also on other machines' servers."""
+        plain = re.sub(r"[^\w-]", "_", self.path.name)[:25]  # at most 100 bytes
+        return f"{plain or 'batch'}-{fingerprint(str(self.path))[:8]}"
 
     def story(self, name: str) -> Path:
         """Return the folder of a story's own files."""

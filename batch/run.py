@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
+import shlex
 import signal
 import sys
 import time
@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 
+from batch.arguments import command_line
 from batch.demo_environment import NoEnvironment
 from batch.placement import Batch, run_batch
 from batch.prepare import PreparedStory, prepare
@@ -26,6 +27,8 @@ from comfyui.client import NETWORK_ERRORS, ComfyClient, ServerError
 from svi_core.files.atomic_file import write_bytes
 from svi_core.files.folder_lock import lock_folder
 from svi_core.files.sealed_json import write_sealed
+
+MOST_LISTED = 20  # stories without a video on the screen
 
 Graphs = dict[str, dict[str, PreparedStory]]  # name of a story -> url of each server that can make it
 
@@ -52,7 +55,7 @@ def main(options: argparse.Namespace) -> int:
         _say(f"error: {error}")
         return 1
     except KeyboardInterrupt:
-        _say(f"interrupted; the same command goes on: {' '.join(sys.argv[1:])}")
+        _say(f"interrupted; the same command goes on: python -m batch {shlex.join(sys.argv[1:])}")
         return 130
     finally:
         lock.release()
@@ -73,7 +76,8 @@ class _Command:
             for name, ways in graphs.items()
             if any(self.folder.is_made(name, key) for key in {way.key for way in ways.values()})
         }
-        _say(f"{len(graphs)} stories can be made, {len(ready)} of them are ready; {len(self.problems)} cannot")
+        stories = "1 story" if len(graphs) == 1 else f"{len(graphs)} stories"
+        _say(f"{stories} can be made, {len(ready)} of them are ready; {len(self.problems)} cannot")
         if self.options.check or (self.options.strict and self.problems):
             return 1 if self.problems else 0
         to_make: dict[str, Mapping[str, PreparedStory]] = {name: ways for name, ways in graphs.items() if name not in ready}
@@ -95,7 +99,11 @@ class _Command:
         problems: dict[str, Problem] = {}
         known: dict[str, list[PreparedStory | Problem]] = {}  # by what a server offers
         for server in servers:
-            info = server.object_info()
+            try:
+                info = server.object_info()
+            except NETWORK_ERRORS as error:
+                _say(f"{server.url} does not say which nodes it has ({error}); going on without it")
+                continue
             offer = json.dumps(info, sort_keys=True)
             if offer not in known:
                 try:
@@ -110,7 +118,7 @@ class _Command:
                 else:
                     graphs.setdefault(story.name, {})[server.url] = way
         if not known:
-            raise ServerError("no server can run the workflow")
+            raise ServerError("no server can run the workflow: see above what each lacks")
         new = [problem for name, problem in problems.items() if name not in graphs]
         _tell(new)
         self.problems += new
@@ -118,14 +126,16 @@ class _Command:
 
     def _prepared(self, story: Story, workflow: Workflow, info: Mapping[str, Mapping[str, object]]) -> PreparedStory | Problem:
         try:
-            return prepare(story, workflow, info, re.sub(r"[^\w.-]", "_", self.folder.path.name) or "batch")
+            return prepare(story, workflow, info, self.folder.name_on_servers)
         except StoryError as error:
             return error.problem
 
     def _report(self, batch: Batch, ready: set[str], servers: Sequence[ComfyClient]) -> None:
         """Write batch.json and problems.txt, and tell which videos are missing and why."""
         reasons = {problem.story: str(problem) for problem in self.problems} | batch.failed
-        reasons |= {name: "no server was left to make it" for name in batch.waiting if not batch.should_stop.is_set()}
+        lost = "; ".join(f"{url}: {why}" for url, why in batch.lost_servers.items())
+        left = f"no server was left to make it ({lost}): the same command goes on"
+        reasons |= {name: left for name in batch.waiting if not batch.should_stop.is_set()}
         reasons |= {name: "not made yet" for name in batch.waiting if batch.should_stop.is_set()}
         places = {story.name: story.place for story in self.stories}
         places = {problem.story: problem.place for problem in self.problems} | places
@@ -146,8 +156,10 @@ class _Command:
             with suppress(FileNotFoundError):
                 (self.folder.path / "problems.txt").unlink()
         _say(f"{len(entries) - len(missing)} of {len(entries)} videos are in {self.folder.path}")
-        for line in missing:
+        for line in missing[:MOST_LISTED]:
             _say(f"  without a video: {line}")
+        if len(missing) > MOST_LISTED:
+            _say(f"  and {len(missing) - MOST_LISTED} others: all are in problems.txt there")
 
 
 def _entry(folder: OutputFolder, name: str, is_made: bool, reasons: Mapping[str, str]) -> dict[str, object]:
@@ -169,3 +181,7 @@ def _tell(problems: Sequence[Problem]) -> None:
 def _say(message: str) -> None:
     sys.stderr.write(f"[svi] {message}\n")
     sys.stderr.flush()
+
+
+if __name__ == "__main__":  # in an environment that `python -m batch` has chosen
+    sys.exit(main(command_line().parse_args()))

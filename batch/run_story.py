@@ -6,15 +6,15 @@ server still has is waited for instead of queued twice.
 
 from __future__ import annotations
 
-import shutil
 import time
 import urllib.error
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from http import HTTPStatus
 from typing import Any
 
+from batch.fetch import FileGone, NoVideo, fetch_results
 from batch.prepare import FOLDER, PreparedStory
 from batch.records import DONE, FAILED, QUEUED, STOPPED, OutputFolder, Record
 from batch.workflow.addresses import generators
@@ -29,12 +29,13 @@ from comfyui.client import (
     outputs_of,
 )
 
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mov", ".mkv", ".avi", ".gif")
-POLL_SECONDS = 5.0  # between questions to a server that sends no events
+POLL_SECONDS = 5.0  # between questions to a server whose events do not come
 _EVENT_SECONDS = 0.5  # so long until a wish to stop is noticed
 _STOP_SECONDS = 300.0  # to decode and store a clip that was just finished
 _ENDS = ("execution_success", "execution_error", "execution_interrupted", "executing")
 _ATTEMPTS = 3  # at what may pass, such as a lack of memory
+_REST_SECONDS = 3.0  # before another attempt: for the server to free memory, and perhaps for others on its card
+_MOST_SILENT = 10  # questions in a row that a busy server leaves unanswered, each for a minute
 
 
 class Stopped(Exception):
@@ -43,10 +44,6 @@ class Stopped(Exception):
 
 class StoryFailed(RuntimeError):
     """A story failed, and would fail again."""
-
-
-class _FileGone(ServerError):
-    """The server names a result, from its cache, whose file was removed."""
 
 
 @dataclass(frozen=True)
@@ -75,24 +72,27 @@ def run_story(prepared: PreparedStory, server: ComfyClient, folder: OutputFolder
     if known is not None and folder.is_made(name, prepared.key):
         return known
     attempts = known.attempts if known is not None and known.key == prepared.key and known.status == QUEUED else 0
+    number = 0
     while True:
+        number += 1
         record = _adopted(known, prepared, server) or _new_record(prepared, server, attempts + 1)
         try:
             return _attempt(prepared, record, server, folder, control)
-        except (PromptRejected, ExecutionFailed, ExecutionInterrupted, StoryFailed, _FileGone) as error:
+        except (PromptRejected, ExecutionFailed, ExecutionInterrupted, StoryFailed, NoVideo, FileGone) as error:
             folder.log(name, f"failed: {error}" + (f"\n{error.traceback}" if isinstance(error, ExecutionFailed) else ""))
-            if record.attempts >= _ATTEMPTS or not _may_pass(error, is_adopted=bool(record.updated)):
+            if number >= _ATTEMPTS or not _may_pass(error, is_adopted=bool(record.updated)):
                 folder.write_record(name, replace(record, status=FAILED, error=str(error)))
                 raise StoryFailed(str(error)) from error
             server.post_json("/free", {"unload_models": True, "free_memory": True})
             known, attempts = None, record.attempts
+            _rest(control)
 
 
 def _may_pass(error: Exception, is_adopted: bool) -> bool:
     """Whether another attempt may succeed; an adopted prompt was perhaps interrupted by the command that was killed."""
     if isinstance(error, ExecutionFailed):
         return "OutOfMemory" in error.exception_type
-    return isinstance(error, _FileGone) or (is_adopted and isinstance(error, ExecutionInterrupted))
+    return isinstance(error, FileGone) or (is_adopted and isinstance(error, ExecutionInterrupted))
 
 
 def _new_record(prepared: PreparedStory, server: ComfyClient, attempts: int) -> Record:
@@ -111,26 +111,24 @@ def _adopted(known: Record | None, prepared: PreparedStory, server: ComfyClient)
 def _attempt(prepared: PreparedStory, record: Record, server: ComfyClient, folder: OutputFolder, control: Control) -> Record:
     name = prepared.story.name
     started = time.monotonic()
-    client = uuid.uuid4().hex
-    with server.events(client) as events:
+    with server.events(record.prompt_id) as events:  # under the same name as a command that was killed: its events come here
         if not record.updated:  # else adopted
-            for uploaded, file in prepared.uploads.items():
-                server.upload(file, uploaded, FOLDER)
+            _upload(prepared, server)
             folder.write_record(name, record)  # before it is queued, so that no kill makes it run twice
             folder.write_graph(name, prepared.graph)
-            prompt_id = server.queue(prepared.graph, client, record.prompt_id)
+            prompt_id = server.queue(prepared.graph, record.prompt_id, record.prompt_id)
             if prompt_id != record.prompt_id:  # a server that gives ids of its own
                 record = replace(record, prompt_id=prompt_id)
                 folder.write_record(name, record)
         folder.log(name, f"{'found' if record.updated else 'queued'} on {server.url} as {record.prompt_id}")
         try:
-            outputs = _follow(prepared, record, server, events, control)
+            outputs = _follow(prepared, record, server, events, replace(control, tell=_telling(prepared, folder, control)))
         except Stopped:
             _interrupt(server, record.prompt_id)
             folder.write_record(name, replace(record, status=STOPPED))
             folder.log(name, "stopped by the user")
             raise
-    video, files = _fetch(name, server, outputs, folder)
+    video, files = fetch_results(prepared, outputs, server, folder)
     record = replace(record, status=DONE, video=video, files=files, seconds=time.monotonic() - started)
     folder.write_record(name, record)
     folder.log(name, f"done in {record.seconds:.1f} s: {video['file']}")
@@ -146,30 +144,73 @@ def _follow(
         ServerError: the server does not know it any more.
     """
     runs = set(generators(prepared.graph))
-    next_poll = 0.0
+    next_poll, num_silent = 0.0, 0
     while True:
         if control.should_stop():
             raise Stopped
         news = events.wait(_EVENT_SECONDS)
         _tell_progress(news, runs, control)
         has_ended = any(kind in _ENDS and data.get("prompt_id") == record.prompt_id for kind, data in news)
-        if not has_ended and time.monotonic() < next_poll:
+        if not has_ended and events.is_connected and time.monotonic() < next_poll:
             continue
         next_poll = time.monotonic() + POLL_SECONDS
-        entry = server.history(record.prompt_id)
-        if entry is None and not server.is_queued(record.prompt_id):
-            entry = server.history(record.prompt_id)  # it may have ended between the two questions
-            if entry is None:
-                raise ServerError("the server was restarted and has forgotten the story")
+        try:
+            entry = _end_of(record.prompt_id, server)
+        except (TimeoutError, urllib.error.URLError) as error:
+            num_silent += 1
+            if num_silent >= _MOST_SILENT or not _is_busy(error):
+                raise
+            continue
+        num_silent = 0
         if entry is not None:
-            return outputs_of(entry)
+            outputs = outputs_of(entry)
+            control.tell(1.0)
+            return outputs
+
+
+def _end_of(prompt_id: str, server: ComfyClient) -> dict[str, Any] | None:
+    """Return the history of a prompt, or None if it has not ended. Raises ServerError if the server does not know it."""
+    entry = server.history(prompt_id)
+    if entry is None and not server.is_queued(prompt_id):
+        entry = server.history(prompt_id)  # it may have ended between the two questions
+        if entry is None:
+            raise ServerError("the server was restarted and has forgotten the story")
+    return entry
+
+
+def _is_busy(error: OSError) -> bool:
+    """Whether a server took too long to answer, as while it reads a large model, but is not known to be away."""
+    return isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
 
 
 def _tell_progress(news: Iterable[Event], runs: set[str], control: Control) -> None:
+    """Tell the share of all runs of the graph that is done; the state of every node is in each event."""
     for kind, data in news:
-        for key, state in data.get("nodes", {}).items() if kind == "progress_state" else ():
-            if key in runs and state["max"] > 0 and state["state"] == "running":
-                control.tell(state["value"] / state["max"])
+        states = data.get("nodes", {}) if kind == "progress_state" else {}
+        done = [_share(states[key]) for key in runs & states.keys()]
+        if done:
+            control.tell(sum(done) / len(runs))
+
+
+def _share(state: Mapping[str, Any]) -> float:
+    if state["state"] == "finished":
+        return 1.0
+    return state["value"] / state["max"] if state["max"] > 0 else 0.0
+
+
+def _telling(prepared: PreparedStory, folder: OutputFolder, control: Control) -> Callable[[float], None]:
+    """Return what tells of the share that is done, and logs each clip when it is."""
+    num_logged, name = 0, prepared.story.name
+
+    def tell(done: float) -> None:
+        nonlocal num_logged
+        control.tell(done)
+        num_done = int(done * prepared.num_clips + 1e-6)
+        if num_done > num_logged:
+            folder.log(name, f"clip {num_done} of {prepared.num_clips} is there")
+            num_logged = num_done
+
+    return tell
 
 
 def _interrupt(server: ComfyClient, prompt_id: str) -> None:
@@ -181,40 +222,24 @@ def _interrupt(server: ComfyClient, prompt_id: str) -> None:
         time.sleep(0.2)
 
 
-def _fetch(
-    name: str, server: ComfyClient, outputs: Mapping[str, Mapping[str, Any]], folder: OutputFolder
-) -> tuple[dict[str, Any], tuple[str, ...]]:
-    """Fetch what the workflow saved; return the facts of the video and the names of the other files.
-
-    Raises:
-        StoryFailed: the workflow saved no video.
-    """
-    saved = [file for output in outputs.values() for file in _saved_files(output)]
-    videos = [file for file in saved if Path(file["filename"]).suffix.lower() in VIDEO_SUFFIXES]
-    if not videos:
-        raise StoryFailed("the workflow ended without a saved video: add a Save Video node to it")
-    staging = folder.clear_staging(name)
-    for file in saved:
+def _upload(prepared: PreparedStory, server: ComfyClient) -> None:
+    """Send the story's files. Raises StoryFailed if the server refuses one."""
+    for name, file in prepared.uploads.items():
         try:
-            server.download(file, staging / Path(file["filename"]).name)
+            server.upload(file, name, FOLDER)
         except urllib.error.HTTPError as error:
-            if error.code != 404:
+            if error.code != HTTPStatus.REQUEST_ENTITY_TOO_LARGE:
                 raise
-            raise _FileGone(f"{server.url} does not have its result {file['filename']} any more") from error
-    others = [file for file in saved if file is not videos[0]]
-    video = folder.take_video(name, staging / Path(videos[0]["filename"]).name)
-    files = folder.story(name) / "files"
-    shutil.rmtree(files, ignore_errors=True)
-    if others:
-        staging.rename(files)
-    else:
-        staging.rmdir()
-    return video, tuple(sorted({Path(file["filename"]).name for file in others}))
+            raise StoryFailed(
+                f"{server.url} takes no file as large as {file} ({file.stat().st_size >> 20} MB): start it with a larger "
+                "--max-upload-size, or use a smaller file"
+            ) from error
 
 
-def _saved_files(output: Mapping[str, Any]) -> Iterable[Mapping[str, Any]]:
-    """Yield the files that a node saved for good; what it only showed lies in the server's temp folder."""
-    for entries in output.values():
-        for entry in entries if isinstance(entries, list) else ():
-            if isinstance(entry, dict) and entry.get("filename") and entry.get("type") == "output":
-                yield entry
+def _rest(control: Control) -> None:
+    """Wait for _REST_SECONDS. Raises Stopped if the user wishes to end."""
+    end = time.monotonic() + _REST_SECONDS
+    while time.monotonic() < end:
+        if control.should_stop():
+            raise Stopped
+        time.sleep(0.1)

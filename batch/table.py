@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import csv
 import io
+import unicodedata
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from batch.story import FIELDS, PROMPTS_FILE, Cell, Place, Problem, Story, StoryError
-from svi_core.files.output_folder import is_file_name
+from svi_core.files.output_folder import MAX_NAME_BYTES, is_file_name
 from svi_core.files.strict_json import parse_json
 from svi_core.files.text_file import read_text
 
@@ -49,7 +50,17 @@ def read_table(path: Path) -> tuple[list[Story], list[Problem]]:
             problems.append(error.problem)
     if not stories and not problems:
         raise ValueError(f"{path} holds no story")
-    return stories, problems
+    return stories, list(_told_apart(problems, {story.name for story in stories}))
+
+
+def _told_apart(problems: Iterable[Problem], names: set[str]) -> Iterator[Problem]:
+    """Yield `problems`, each under a name of its own, so that a list of stories has an entry for every row."""
+    for problem in problems:
+        name = problem.story
+        if not name or name in names:
+            name = f"{name} (line {problem.place.line})".strip() if problem.place.line else problem.place.file
+        names.add(name)
+        yield replace(problem, story=name)
 
 
 def _story(place: Place, cells: Mapping[str, Cell], folder: Path, number: int, names: dict[str, Place]) -> Story:
@@ -58,22 +69,25 @@ def _story(place: Place, cells: Mapping[str, Cell], folder: Path, number: int, n
     name = str(cells["name"].value) if "name" in cells else _unused_name(draft, number, names)
     story = replace(draft, name=name)
     place_of_name = cells["name"].place if "name" in cells else place
-    if not is_file_name(name):
-        raise StoryError(name, place_of_name, f"{name!r} cannot name a file on every system: use letters, digits, - and _")
-    if name.casefold() in names:
-        called = f"{name} (line {place.line})"
-        raise StoryError(
-            called, place_of_name, f"the name {name!r} is that of {names[name.casefold()]} already: choose another"
-        )
-    names[name.casefold()] = place
+    if not is_file_name(name) or "%" in name:  # to ComfyUI % begins a date or a widget
+        rule = f"use letters, digits, - and _, at most {MAX_NAME_BYTES} bytes"
+        raise StoryError(name, place_of_name, f"{name[:80]!r} cannot name a file on every system: {rule}")
+    earlier = names.setdefault(_as_on_disk(name), place)
+    if earlier is not place:
+        raise StoryError(name, place_of_name, f"the name {name!r} is that of {earlier} already: choose another")
     for column, smallest in _WHOLE_NUMBERS.items():
         _require_whole_number(story, column, smallest)
     return _with_prompts(story)
 
 
+def _as_on_disk(name: str) -> str:
+    """Return what is the same for names that mean one file on some system."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
 def _unused_name(draft: Story, number: int, names: Mapping[str, Place]) -> str:
     stem = Path(str(draft.cells["image"].value)).stem if "image" in draft.cells else f"story-{number}"
-    return next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, number + 2))) if name.casefold() not in names)
+    return next(name for name in (stem, *(f"{stem}-{n}" for n in range(2, number + 2))) if _as_on_disk(name) not in names)
 
 
 def _require_whole_number(story: Story, column: str, smallest: int) -> None:
@@ -117,13 +131,20 @@ def _rows_of_csv(path: Path) -> Iterator[Row | Problem]:
     try:
         for row in reader:
             if not header:
-                header = [name.strip() for name in row]
+                header = _without_empty_ends([name.strip() for name in row])
                 _check_header(header, path, start)
             elif any(cell.strip() for cell in row):
                 yield _csv_row(path, start, header, row)
             start = reader.line_num + 1
     except csv.Error as error:
         raise ValueError(f"{path}, line {start}: {error}: correct the quotes of this row, which may end lines below") from error
+
+
+def _without_empty_ends(header: list[str]) -> list[str]:
+    """Return a header without the empty cells at its end, which spreadsheets write."""
+    while header and not header[-1]:
+        header.pop()
+    return header
 
 
 def _check_header(header: list[str], path: Path, line: int) -> None:
@@ -147,7 +168,8 @@ def _csv_row(path: Path, line: int, header: list[str], row: list[str]) -> Row | 
     place = Place(str(path), line)
     if len(row) > len(header) and any(cell.strip() for cell in row[len(header) :]):
         excess = replace(place, column=len(header) + 1, name="without a name")
-        return Problem(row[0], excess, f"the row has {len(row)} cells, the header {len(header)}: quote cells that hold a comma")
+        name = row[header.index("name")].strip() if "name" in header else ""
+        return Problem(name, excess, f"the row has {len(row)} cells, the header {len(header)}: quote cells that hold a comma")
     named = zip(header, row, strict=False)
     cells = {
         name: Cell(value.strip(), replace(place, column=column, name=name))
@@ -186,7 +208,8 @@ def _json_row(place: Place, row: object) -> Row:
 
 
 def _rows_of_folder(path: Path) -> Iterator[Row | Problem]:
-    images = sorted(file for file in path.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+    found = (file for file in path.iterdir() if not file.name.startswith("."))  # as macOS writes beside files
+    images = sorted(file for file in found if file.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
         raise ValueError(f"{path} holds no image ({', '.join(IMAGE_SUFFIXES)})")
     for image in images:

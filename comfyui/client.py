@@ -14,7 +14,7 @@ import urllib.parse
 import urllib.request
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -200,7 +200,8 @@ class RemoteServer(ComfyClient):
     """A ComfyUI that runs elsewhere, or was started by somebody else."""
 
     def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+        """`url`: such as http://127.0.0.1:8188; without a scheme it is http."""
+        self.url = (url if "://" in url else f"http://{url}").rstrip("/")
 
 
 class Events:
@@ -219,7 +220,13 @@ class Events:
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         if not self._connected.wait(30) or self._error is not None:
+            self.close()
             raise ServerError(f"no websocket at {url}") from self._error
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether events may still come; a server that dies ends this at once."""
+        return self._thread.is_alive()
 
     def drain(self) -> list[Event]:
         """Return the (type, data) of all events since the last call."""
@@ -238,7 +245,7 @@ class Events:
 
     def close(self) -> None:
         """Disconnect."""
-        if self._thread.is_alive():
+        with suppress(RuntimeError):  # the loop has ended by itself: the server is gone
             self._loop.call_soon_threadsafe(self._receiving.cancel)
         self._thread.join(10)
 

@@ -3,7 +3,8 @@
     with ComfyServer(environment, base_directory, model_roots=[models]) as server:
         outputs = server.run(graph)          # API format
 
-The process is ComfyUI's own main.py on the CPU. It has its own base directory and writes nothing into the ComfyUI tree.
+The process is ComfyUI's own main.py, on the CPU unless told otherwise. It has its own base directory and writes nothing into
+the ComfyUI tree.
 """
 
 from __future__ import annotations
@@ -60,8 +61,10 @@ class ComfyServer(ComfyClient):
     Args:
         environment: the Python and the ComfyUI tree to run.
         base_directory: created if absent; holds input, output, temp, user, models and custom_nodes.
-        model_roots: folders that contain any of MODEL_FOLDERS, or model files whose names tell their kind (MODEL_KINDS).
+        model_roots: folders that contain ComfyUI's model folders, or model files whose names tell their kind (MODEL_KINDS).
         custom_nodes: name in custom_nodes/ -> folder linked there; by default this pack and the tiny encoders.
+        pack_folder: a folder of further packs; one that cannot be imported does not matter.
+        on_cpu: else ComfyUI chooses the device.
         arguments: further command-line arguments of main.py.
     """
 
@@ -72,12 +75,16 @@ class ComfyServer(ComfyClient):
         *,
         model_roots: Sequence[Path] = (),
         custom_nodes: Mapping[str, Path] | None = None,
+        pack_folder: Path | None = None,
+        on_cpu: bool = True,
         arguments: Sequence[str] = (),
     ) -> None:
         self.environment = environment
         self.base_directory = base_directory.absolute()
         self.model_roots = [root.absolute() for root in model_roots]
         self.custom_nodes = dict(PACK_NODES if custom_nodes is None else custom_nodes)
+        self.pack_folder = pack_folder
+        self.on_cpu = on_cpu
         self.arguments = list(arguments)
         self.port = 0
         self._process: subprocess.Popen[bytes] | None = None
@@ -96,7 +103,7 @@ class ComfyServer(ComfyClient):
 
     @property
     def log_path(self) -> Path:
-        """The file that receives everything the server prints."""
+        """The file that receives everything the server prints; that of the process before it is server.previous.log."""
         return self.base_directory / "server.log"
 
     @property
@@ -178,6 +185,8 @@ class ComfyServer(ComfyClient):
             raise self._error_with_log("ComfyUI died") from error
 
     def _launch(self) -> None:
+        if self.log_path.exists():
+            self.log_path.replace(self.log_path.with_name("server.previous.log"))  # which says why that one ended
         with self.log_path.open("wb") as log:
             self._process = subprocess.Popen(
                 [str(self.environment.python), "-u", "-c", LAUNCHER, *self._main_arguments()],
@@ -192,21 +201,23 @@ class ComfyServer(ComfyClient):
             )
 
     def _main_arguments(self) -> list[str]:
-        arguments = [str(self.environment.comfyui / "main.py"), "--cpu", "--listen", "127.0.0.1"]
-        arguments += ["--port", str(self.port), "--disable-auto-launch", "--disable-api-nodes"]
+        arguments = [str(self.environment.comfyui / "main.py"), *(["--cpu"] if self.on_cpu else [])]
+        arguments += ["--listen", "127.0.0.1", "--port", str(self.port), "--disable-auto-launch", "--disable-api-nodes"]
         arguments += ["--base-directory", str(self.base_directory), "--database-url", "sqlite:///:memory:"]
         if front_end := os.environ.get("COMFYUI_FRONT_END"):
             arguments += ["--front-end-root", front_end]
-        if self.model_roots:
+        if self.model_roots or self.pack_folder:
             arguments += ["--extra-model-paths-config", str(self._write_model_paths())]
         return arguments + self.arguments
 
     def _write_model_paths(self) -> Path:
         """Write the list of model folders as JSON, which is YAML too; absolute paths are taken literally ('$', '~')."""
         paths = {
-            f"models_{number}": {name: str(root / name) for name in MODEL_FOLDERS if (root / name).is_dir()}
+            f"models_{number}": {folder.name: str(folder) for folder in _visible_folders(root)}
             for number, root in enumerate(self.model_roots)
         }
+        if self.pack_folder:
+            paths["packs"] = {"custom_nodes": str(self.pack_folder)}
         config = self.base_directory / "model_paths.yaml"
         config.write_text(json.dumps(paths, indent=1), encoding="utf-8")
         return config
@@ -246,3 +257,7 @@ def _free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
+
+
+def _visible_folders(root: Path) -> list[Path]:
+    return sorted(folder for folder in root.iterdir() if folder.is_dir() and not folder.name.startswith((".", "_")))

@@ -15,8 +15,8 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NoReturn
 
+from batch.arguments import OneLineParser
 from dev.environment import REPOSITORY, SetupError, ensure_environment, execute_inside, say
 
 DEMO = REPOSITORY / "demo"
@@ -42,14 +42,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say("interrupted; the same command resumes")
         return 130
     execute_inside(environment, ["-m", "demo.run", str(image), str(prompts), str(options.clips), str(options.seed)])
-
-
-class OneLineParser(argparse.ArgumentParser):
-    """A parser with one-line errors, like all errors of the demo."""
-
-    def error(self, message: str) -> NoReturn:
-        say(f"error: {message}")
-        sys.exit(2)
 
 
 def argument_parser() -> argparse.ArgumentParser:

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any, TextIO
 
 import imageio_ffmpeg
-from PIL import Image
 
+from batch.media import check_image
 from comfyui.client import Event, ExecutionInterrupted, PromptRejected, ServerError
 from comfyui.server import ComfyServer
 from dev.environment import REPOSITORY, Environment, ensure_environment, say
@@ -46,11 +46,12 @@ def main(arguments: list[str]) -> int:
     request = Request(Path(image), prompts, int(num_clips), int(seed))
     try:
         check_image(request.image)
+    except ValueError as error:
+        say(f"error: --image {error}")
+        return 2
+    try:
         with file_lock(BASE_DIRECTORY / "demo.lock", waiting=None):
             return run_demo(ensure_environment(), request)
-    except ValueError as error:
-        say(f"error: {error}")
-        return 2
     except LockBusy:
         say("error: another demo of this folder is running: wait for it, or stop it with Ctrl-C")
         return 1
@@ -60,15 +61,6 @@ def main(arguments: list[str]) -> int:
     except KeyboardInterrupt:
         say("interrupted before the first clip")
         return 130
-
-
-def check_image(path: Path) -> None:
-    """Raise ValueError unless the file is a picture that can be read to its end."""
-    try:
-        with Image.open(path) as picture:
-            picture.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ValueError(f"--image {path} is not a readable picture: {error}") from error
 
 
 def run_demo(environment: Environment, request: Request) -> int:

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "batch": {"svi_core", "comfyui", "dev"},
     "comfyui": set(),
     "dev": {"comfyui"},
-    "demo": {"comfyui", "dev", "svi_core"},
+    "demo": {"comfyui", "dev", "svi_core", "batch"},
     "benchmarks": {"svi_core", "nodes", "training", "batch", "comfyui", "dev", "demo"},
 }
 COMFYUI = {"comfy", "comfy_extras", "comfy_execution", "folder_paths", "server", "latent_preview", "node_helpers"}

@@ -36,19 +36,31 @@ def read_workflow(path: Path) -> dict[str, Any]:
         ValueError: no workflow is in the file; the message begins with its path.
     """
     content = read_json(path)
-    is_saved = isinstance(content, dict) and isinstance(content.get("nodes"), list) and isinstance(content.get("links"), list)
-    if not (is_saved or _is_api(content)):
+    if not (_is_saved(content) or _is_api(content)):
         raise ValueError(f"{path} is no workflow of ComfyUI: save one with Export or Export (API)")
     assert isinstance(content, dict)
     return content
+
+
+def _is_saved(content: object) -> bool:
+    return (
+        isinstance(content, dict)
+        and isinstance(content.get("links"), list)
+        and isinstance(content.get("nodes"), list)
+        and all(isinstance(node, dict) and "id" in node and isinstance(node.get("type"), str) for node in content["nodes"])
+    )
 
 
 def _is_api(content: object) -> bool:
     return (
         isinstance(content, dict)
         and bool(content)
-        and all(isinstance(node, dict) and "class_type" in node and "inputs" in node for node in content.values())
+        and all(isinstance(node, dict) and _is_api_node(node) for node in content.values())
     )
+
+
+def _is_api_node(node: Mapping[str, Any]) -> bool:
+    return isinstance(node.get("class_type"), str) and isinstance(node.get("inputs"), dict)
 
 
 def to_api(content: Mapping[str, Any], object_info: ObjectInfo) -> Workflow:
@@ -109,6 +121,9 @@ def _panels(scope: Scope) -> Iterator[tuple[str, tuple[str, dict[str, list[Targe
             continue
         inner = scope.inside(node)
         widgets = {inner.graph["inputs"][index]["name"]: list(_innermost(inner, index)) for index in inner.widgets}
+        for index in inner.widgets:  # what the user sees, if that is another name
+            widgets.setdefault(inner.graph["inputs"][index].get("label") or "", list(_innermost(inner, index)))
+        widgets.pop("", None)
         for entry in (node.get("properties") or {}).get("proxyWidgets") or []:
             if str(entry[0]) in inner.nodes:
                 widgets.setdefault(str(entry[1]), [(f"{inner.prefix}{entry[0]}", str(entry[1]))])

@@ -72,6 +72,7 @@ class FakeComfyUI:
         self.loras = LORAS
         self.is_bare = False  # without any node
         self.cuts_downloads = 0
+        self.largest_upload = 1 << 26
         self.start()
 
     def __enter__(self) -> "FakeComfyUI":
@@ -156,6 +157,8 @@ class FakeComfyUI:
             await asyncio.sleep(0.01)
         if key in self.running:
             self.end(key, outcome, graph)
+        if outcome == "ok":
+            await self._send("progress_state", key, nodes={"4": {"value": 2, "max": 2, "state": "finished"}})
         await self._send("executing", key, node=None)
 
     def end(self, key: str, outcome: str, graph: dict) -> None:
@@ -191,6 +194,8 @@ class FakeComfyUI:
         return web.Response()
 
     async def _upload(self, request: web.Request) -> web.Response:
+        if (request.content_length or 0) > self.largest_upload:
+            raise web.HTTPRequestEntityTooLarge(self.largest_upload, request.content_length or 0)
         form = await request.post()
         self.uploads[f"{form['subfolder']}/{form['image'].filename}"] = form["image"].file.read()
         return web.json_response({"name": form["image"].filename})

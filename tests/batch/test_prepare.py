@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from batch.media import name_by_content
+from batch.media import check_image, name_by_content
 from batch.prepare import prepare
 from batch.story import Cell, Place, Story, StoryError
 from batch.workflow.convert import Workflow
@@ -100,6 +100,10 @@ def test_the_key_changes_with_what_the_video_depends_on(tmp_path: Path):
     (tmp_path / "same.png").write_bytes((tmp_path / "cat.png").read_bytes())
     first = key()
     assert first == key("same.png") == key(seed="7") != key(seed="8")
+    called = workflow()
+    called["2"]["_meta"]["title"] = "My LoRA"
+    called["5"]["inputs"]["filename_prefix"] = "elsewhere"
+    assert first == prepare(story(tmp_path, image="cat.png"), Workflow(called), INFO, "another folder").key
     draw_reference(tmp_path / "cat.png")
     (tmp_path / "cat.png").write_bytes((tmp_path / "cat.png").read_bytes() + b"\0")
     assert key() != first
@@ -128,6 +132,24 @@ def test_what_cannot_be_is_named_with_its_cell(tmp_path: Path, values: dict, col
     with pytest.raises(StoryError) as caught:
         graph_of(story(tmp_path, **values))
     assert str(caught.value).startswith(f"t.csv, line 4, column 1 ({column}): ") and message in str(caught.value)
+
+
+def test_prompts_that_a_link_splits_or_writes_are_not_counted():
+    graph = workflow()
+    graph["3"]["inputs"]["split"] = ["9", 0]
+    assert prepare(story(prompts="a\n\nb"), Workflow(graph), INFO, "b").graph["4"]["inputs"]["num_clips"] == 0
+    del graph["3"]["inputs"]["text"]
+    graph["4"]["inputs"]["num_clips"] = 0
+    assert prepare(story(seed="1"), Workflow(graph), INFO, "b").num_clips == 0
+
+
+@pytest.mark.parametrize("content", [b"no picture", b"\x89PNG\r\n\x1a\n", b"GIF89a", None])
+def test_a_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes | None):
+    path = draw_reference(tmp_path / "cut.png")
+    check_image(path)
+    path.write_bytes(path.read_bytes()[:-200] if content is None else content)
+    with pytest.raises(ValueError, match="is not a readable picture"):
+        check_image(path)
 
 
 def test_a_title_of_two_nodes_is_refused_with_their_ids():

@@ -28,14 +28,16 @@ def test_stories_count_by_their_clips_and_the_time_left_follows(monkeypatch):
     assert shown.share() == 6 / 8
 
 
-def test_a_terminal_has_one_line_that_messages_do_not_break():
-    shown = Progress({"a": 1, "b": 1}, stream=Terminal(), _shown=-9.0)
+def test_a_terminal_has_one_line_that_messages_do_not_break(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "60")
+    long = "another story with a long name"
+    shown = Progress({"a": 1, long: 1}, stream=Terminal(), _shown=-9.0)
     shown.begin("a", "http://a")
+    shown.begin(long, "http://b")
     shown.advance("a", 0.25)
     shown.show()
     shown.show()  # too soon
     shown.say("hello")
     text = shown.stream.getvalue()
-    assert (
-        text.count("\r") == 1 and " 12%  0 of 2 stories" in text and "a 25%" in text and text.endswith("\x1b[K\n[svi] hello\n")
-    )
+    assert text.count("\r") == 1 and " 12%  0 of 2 stories" in text and "a 25%" in text
+    assert text.endswith("\x1b[K\n[svi] hello\n") and len(text.split("\x1b")[0]) == 60

@@ -12,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from batch import placement, run
+from batch import placement, run, run_story, servers
 from batch.arguments import command_line
 from batch.records import OutputFolder
+from comfyui.client import ComfyClient
+from comfyui.environment import Environment
 from svi_core.files.sealed_json import read_sealed
 from tests.batch.fake_comfyui import FakeComfyUI, workflow
 from tests.conftest import REPOSITORY, draw_reference
@@ -23,6 +25,7 @@ from tests.conftest import REPOSITORY, draw_reference
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
     monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.05, 0.05, 0.2, 0.5, 1.0))
+    monkeypatch.setattr(run_story, "_REST_SECONDS", 0.01)
 
 
 @pytest.fixture
@@ -54,10 +57,11 @@ def test_every_row_becomes_a_video_and_a_record(folder: Path):
             assert record.status == "done" and record.num_clips == 1 and record.attempts == 1 and record.files == ("row.png",)
             assert record.values["seed"] == str(seed) and record.server == server.url
             graph = json.loads((output.story(name) / "graph.json").read_text())
-            assert graph["4"]["inputs"]["filename_prefix"] == f"svi_batch/videos/runs/{name}"
-            assert graph["5"]["inputs"]["filename_prefix"] == f"svi_batch/videos/saved/{name}/story"
+            assert graph["4"]["inputs"]["filename_prefix"] == f"svi_batch/{output.name_on_servers}/runs/{name}"
+            assert graph["5"]["inputs"]["filename_prefix"] == f"svi_batch/{output.name_on_servers}/saved/{name}/story"
             assert f"saved/{name}" in (output.path / f"{name}.mp4").read_text()
-            assert "queued on" in (output.story(name) / "log.txt").read_text()
+            log = (output.story(name) / "log.txt").read_text()
+            assert "queued on" in log and "clip 1 of 1 is there" in log and "done in" in log
         image = server.queued[0]["1"]["inputs"]["image"]
         assert server.uploads[image] == (folder / "cat.png").read_bytes()
         assert [entry["name"] for entry in read_sealed(output.path / "batch.json")["stories"]] == names
@@ -186,6 +190,96 @@ def test_a_mistake_of_ours_fails_one_story(folder: Path, monkeypatch):
     assert (folder / "videos" / "problems.txt").read_text().startswith("two: OSError: [Errno 28] No space left on device")
 
 
+def test_a_file_that_the_server_refuses_fails_its_stories_only(folder: Path):
+    with FakeComfyUI() as server:
+        server.largest_upload = 10
+        assert run.main(options(folder, server)) == 1 and seeds(server) == [3]
+    problems = (folder / "videos" / "problems.txt").read_text()
+    assert problems.count("start it with a larger --max-upload-size") == 2
+
+
+def test_a_moved_or_renamed_folder_keeps_its_finished_stories(folder: Path):
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 0
+        (folder / "videos").rename(folder / "moved")
+        moved = options(folder, server)
+        moved.output = folder / "moved"
+        assert run.main(moved) == 0 and len(server.queued) == 3
+
+
+def test_folders_of_one_name_have_runs_of_their_own(tmp_path: Path):
+    names = {OutputFolder(tmp_path / parent / "videos").name_on_servers for parent in ("a", "b", "a/../a")}
+    assert len(names) == 2 and all(name.startswith("videos-") for name in names)
+    assert len(OutputFolder(tmp_path / ("ж" * 90)).name_on_servers.encode()) < 120
+
+
+def test_a_server_that_answers_late_is_not_taken_for_lost(folder: Path, monkeypatch):
+    monkeypatch.setattr(run_story, "POLL_SECONDS", 0.01)
+    asked = []
+
+    def late(server: object, prompt_id: str) -> dict | None:
+        asked.append(prompt_id)
+        if len(asked) % 3:
+            raise TimeoutError("timed out")
+        return history(server, prompt_id)
+
+    history = ComfyClient.history
+    monkeypatch.setattr(ComfyClient, "history", late)
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 0 and seeds(server) == [1, 2, 3]
+
+
+def test_a_server_waits_for_stories_of_one_that_may_be_lost():
+    batch = placement.Batch({"a": {"one": None, "two": None}}, None, None, held_by={"a": "one"})
+    assert batch.next_for("two") is None and batch.may_come_back("two") and not batch.may_come_back("three")
+    batch.lost_servers["one"] = "gone"
+    batch.waiting = {"a": {"two": (graph := object())}}
+    assert batch.next_for("two") is graph
+
+
+@pytest.mark.parametrize(
+    ("own", "models", "has_gpu", "expected"),
+    [
+        (False, [], True, ("DEMO", True, True)),
+        (False, ["mine"], True, ("mine", False, True)),
+        (False, ["mine"], False, ("mine", True, True)),
+        (True, [], True, ("tree/models", False, True)),
+        (True, [], False, ("tree/models", True, False)),
+    ],
+)
+def test_a_server_of_our_own_runs_as_its_models_want(tmp_path: Path, monkeypatch, own, models, has_gpu, expected):
+    """`expected`: models, whether on the CPU, and whether this pack is linked."""
+    tree = tmp_path / "tree" if own else servers.PINNED_COMFYUI
+    for name in ("tree/models", "mine", "tree/custom_nodes", *([] if has_gpu else ["tree/custom_nodes/svi/svi_core"])):
+        (tmp_path / name).mkdir(parents=True)
+    started = []
+
+    class Server(servers.ComfyServer):
+        def __enter__(self):
+            started.append(self)
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(servers, "demo_environment", lambda: Environment(Path(sys.executable), tree))
+    monkeypatch.setattr(servers, "ComfyServer", Server)
+    monkeypatch.setattr(servers, "_has_accelerator", lambda: has_gpu)
+    told = []
+    with servers.open_servers([], [tmp_path / name for name in models], tmp_path / "server", told.append):
+        (server,) = started
+    roots = [servers.DEMO_MODELS] if expected[0] == "DEMO" else [tmp_path / expected[0]]
+    assert (server.model_roots, server.on_cpu, servers.PACK_NAME in server.custom_nodes) == (roots, *expected[1:])
+    assert server.pack_folder == (tree / "custom_nodes" if own else None)
+    assert f"on the {'CPU' if expected[1] else 'GPU'}" in told[0] and ("COMFYUI_PATH" in told[0]) == (expected[0] == "DEMO")
+
+
+def test_a_folder_of_models_that_is_not_there_is_named(folder: Path, capsys, monkeypatch):
+    monkeypatch.setattr(servers, "demo_environment", lambda: Environment(Path(sys.executable), folder))
+    assert run.main(options(folder, more=("--models", str(folder / "lost")))) == 1
+    assert f"{folder / 'lost'} is no folder: let --models name one" in capsys.readouterr().err
+
+
 def in_background(function, *arguments) -> tuple[threading.Thread, list]:
     result: list = []
     thread = threading.Thread(target=lambda: result.append(function(*arguments)))
@@ -193,7 +287,7 @@ def in_background(function, *arguments) -> tuple[threading.Thread, list]:
     return thread, result
 
 
-def until(condition, seconds: float = 20) -> None:
+def until(condition, seconds: float = 60) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline
@@ -214,7 +308,7 @@ def test_a_server_that_restarts_loses_no_story(folder: Path, no_signals):
         time.sleep(0.1)
         server.outcome = lambda _: "ok"
         server.start()
-        thread.join(30)
+        thread.join(120)
         assert result == [0] and seeds(server) == [1, 2, 2, 3]
         assert OutputFolder(folder / "videos").record("two").attempts == 2
 
@@ -227,7 +321,7 @@ def test_a_story_that_kills_its_server_each_time_fails_alone(folder: Path, no_si
             until(lambda number=number: len(seeds(server)) == number)
             server.kill()
             server.start()
-        thread.join(30)
+        thread.join(120)
         assert result == [1] and seeds(server) == [1] * 5 + [2, 3]
         assert "its server was lost 5 times" in (folder / "videos" / "problems.txt").read_text()
 
@@ -238,7 +332,7 @@ def test_stories_are_spread_and_those_of_a_lost_server_go_to_the_other(folder: P
         until(lambda: len(second.queued) == 2)
         assert len(first.queued) == 1
         first.kill()
-        thread.join(30)
+        thread.join(120)
         assert result == [0] and len(second.queued) == 3
         assert set(seeds(second)) == {1, 2, 3}
 
@@ -252,6 +346,27 @@ def test_a_mistake_of_the_workflow_is_said_once_for_all_rows(folder: Path, capsy
     assert told.split("0 stories can be made")[0].count("is not on the server") == 1
     assert "line 2 and 2 other rows: lora of node 2 (SVI LoRA): 'svi_high.safetensors' is not on the server" in told
     assert len((folder / "videos" / "problems.txt").read_text().splitlines()) == 3
+
+
+def test_a_long_list_of_what_is_missing_is_in_the_file(folder: Path, capsys):
+    (folder / "stories.csv").write_text("seed\n" + "-1\n" * 25)
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 1
+    told = capsys.readouterr().err
+    assert told.count("  without a video: ") == 20 and "and 5 others: all are in problems.txt" in told
+    assert len((folder / "videos" / "problems.txt").read_text().splitlines()) == 25
+
+
+def test_stories_of_servers_that_stay_away_say_why(folder: Path, no_signals, monkeypatch):
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.05,))
+    with FakeComfyUI(lambda _: "hang") as server:
+        thread, result = in_background(run.main, options(folder, server))
+        until(lambda: seeds(server) == [1])
+        server.kill()
+        thread.join(120)
+    assert result == [1]
+    lines = (folder / "videos" / "problems.txt").read_text().splitlines()
+    assert len(lines) == 3 and all(f"no server was left to make it ({server.url}: " in line for line in lines)
 
 
 def test_a_server_without_a_node_of_a_saved_workflow_is_left_out(folder: Path, capsys):
@@ -307,7 +422,7 @@ def test_ctrl_c_interrupts_the_running_story_and_says_how_to_go_on(folder: Path)
             stopped.send_signal(signal.SIGINT)
             _, told = stopped.communicate(timeout=60)
         assert stopped.returncode == 130 and len(server.interrupted) == 1 and not server.running
-        assert "1 of 3 videos are in" in told and "the same command goes on: run " in told
+        assert "1 of 3 videos are in" in told and "the same command goes on: python -m batch run " in told
         assert OutputFolder(folder / "videos").record("two").status == "stopped"
         server.outcome = lambda _: "ok"
         assert run.main(options(folder, server)) == 0

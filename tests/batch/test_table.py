@@ -72,7 +72,7 @@ def test_prompts_come_from_cells_files_and_lists(tmp_path: Path):
 
 
 def test_a_folder_of_images_with_texts_is_a_table(tmp_path: Path):
-    for name in ("b.png", "a.JPG", "c.webp", "b.txt", "a.txt", "notes.md"):
+    for name in ("b.png", "a.JPG", "c.webp", "b.txt", "a.txt", "notes.md", "._a.JPG"):
         (tmp_path / name).write_text(f"story of {name}")
     stories, problems = read_table(tmp_path)
     assert [(story.name, story.cells["prompts"].value) for story in stories] == [
@@ -99,6 +99,7 @@ def test_stories_without_names_are_called_after_their_images(tmp_path: Path):
         ("a,x,,1,-1", "line 2, column 5 (seed)", "'-1' is no whole number from 0 on"),
         ("a,x,,1,9007199254740992", "line 2, column 5 (seed)", "is no whole number from 0 on"),
         ("a/b,x,,1,1", "line 2, column 1 (name)", "'a/b' cannot name a file on every system"),
+        ("50% %width%,x,,1,1", "line 2, column 1 (name)", "use letters, digits, - and _, at most 120 bytes"),
         ("a,x,lost.txt,1,1", "line 2, column 3 (prompts_file)", "the row has both prompts and prompts_file"),
         ("a,,lost.txt,1,1", "line 2, column 3 (prompts_file)", "lost.txt cannot be read (No such file or directory)"),
         ("GOOD,x,,1,1", "line 3, column 1 (name)", "the name 'good' is that of"),
@@ -111,6 +112,23 @@ def test_a_bad_row_is_named_and_the_others_stay(tmp_path: Path, row: str, place:
         return
     assert [story.name for story in stories] == ["good"]
     assert place in str(problem) and message in str(problem)
+
+
+def test_every_bad_row_has_a_name_of_its_own(tmp_path: Path):
+    rows = ["x.png,good,1", "x.png,good,1,a", "y.png,,1,b", "y.png,,1,c", "z.png,a/b,1", "z.png,a/b,1"]
+    stories, problems = read_table(table(tmp_path, "\n".join(["image,name,seed", *rows])))
+    assert [story.name for story in stories] == ["good"]
+    assert [problem.story for problem in problems] == ["good (line 3)", "(line 4)", "(line 5)", "a/b", "a/b (line 7)"]
+
+
+def test_one_letter_written_in_two_ways_is_one_name(tmp_path: Path):
+    _, (problem,) = read_table(table(tmp_path, "name\ncafé\ncafe\u0301\n"))
+    assert "is that of" in problem.message
+
+
+def test_the_empty_cells_that_spreadsheets_write_at_the_end_are_no_columns(tmp_path: Path):
+    (story,), problems = read_table(table(tmp_path, "name,seed,,\na,1,,\n"))
+    assert problems == [] and set(story.cells) == {"seed"}
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 
 from comfyui.client import ServerError
 from demo.__main__ import MAX_SEED, argument_parser, check_file, check_prompts, main
-from demo.run import Progress, Request, check_image, fill_graph
+from demo.run import Progress, Request, fill_graph
 
 
 @pytest.fixture
@@ -50,22 +50,6 @@ def test_a_prompt_file_may_begin_with_a_byte_order_mark(tmp_path: Path):
     path = tmp_path / "bom.txt"
     path.write_bytes("\ufeff# comment\na prompt".encode())
     assert check_prompts(path) == path
-
-
-@pytest.mark.parametrize("content", [b"no picture", b"\x89PNG\r\n\x1a\n", b"GIF89a"])
-def test_a_file_that_is_no_picture_is_refused(tmp_path: Path, content: bytes):
-    path = tmp_path / "broken.png"
-    path.write_bytes(content)
-    with pytest.raises(ValueError, match="is not a readable picture"):
-        check_image(path)
-
-
-def test_a_cut_off_picture_is_refused(tmp_path: Path, reference_image: Path):
-    path = tmp_path / "cut.png"
-    path.write_bytes(reference_image.read_bytes()[:-200])
-    check_image(reference_image)
-    with pytest.raises(ValueError, match="is not a readable picture"):
-        check_image(path)
 
 
 def test_the_users_values_are_put_into_the_graph():

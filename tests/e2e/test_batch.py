@@ -18,7 +18,9 @@ from batch.records import OutputFolder
 from comfyui.server import ComfyServer
 from svi_core.video.frame_times import count_frames
 from tests.conftest import REPOSITORY
+from tests.e2e import shipped
 from tests.e2e.graphs import PROMPTS, loop_graph
+from tests.e2e.shipped import FIRST, FIVE_NODES, FOLDER, UNFOLDED
 
 pytestmark = pytest.mark.e2e
 
@@ -37,8 +39,8 @@ def command(table: Path, *arguments: object) -> list[str]:
     return [sys.executable, "-m", "batch", "run", str(table), *map(str, arguments)]
 
 
-def run_folder(server: ComfyServer, output: str, story: str) -> Path:
-    return server.output_directory / "svi_batch" / output / "runs" / story
+def run_folder(server: ComfyServer, output: Path, story: str) -> Path:
+    return server.output_directory / "svi_batch" / OutputFolder(output).name_on_servers / "runs" / story
 
 
 def latents(folder: Path) -> list[tuple[str, bytes]]:
@@ -80,7 +82,7 @@ def test_a_batch_killed_twice_equals_an_undisturbed_one(own_server, reference_im
 
     assert run.main(options("whole")) == 0
     with subprocess.Popen(command(table, *arguments("killed")), cwd=REPOSITORY, stderr=subprocess.DEVNULL) as killed:
-        until(lambda: num_finished(run_folder(own_server, "killed", "two")) >= 1)
+        until(lambda: num_finished(run_folder(own_server, tmp_path / "killed", "two")) >= 1)
         killed.kill()
     output = OutputFolder(tmp_path / "killed")
     assert output.record("one").status == "done" and output.record("two").status == "queued"
@@ -88,17 +90,57 @@ def test_a_batch_killed_twice_equals_an_undisturbed_one(own_server, reference_im
     result: list[int] = []
     going_on = threading.Thread(target=lambda: result.append(run.main(options("killed"))))
     going_on.start()
-    until(lambda: num_finished(run_folder(own_server, "killed", "three")) >= 1)
+    until(lambda: num_finished(run_folder(own_server, tmp_path / "killed", "three")) >= 1)
     own_server.kill()
     own_server.start()
     going_on.join(300)
     assert result == [0]
+    logged = (output.story("two") / "log.txt").read_text()
+    assert "found on" in logged and f"clip {CLIPS} of {CLIPS} is there" in logged, "the new command hears of the running story"
     assert output.record("one").attempts == output.record("two").attempts == 1, "what was made or running is not queued again"
     for name in NAMES:
-        expected = latents(run_folder(own_server, "whole", name))
-        assert len(expected) == CLIPS and latents(run_folder(own_server, "killed", name)) == expected
+        expected = latents(run_folder(own_server, tmp_path / "whole", name))
+        assert len(expected) == CLIPS and latents(run_folder(own_server, tmp_path / "killed", name)) == expected
         frames = {count_frames(tmp_path / folder / f"{name}.mp4") for folder in ("whole", "killed")}
         assert frames == {9 + 4 * (CLIPS - 1)}
+
+
+def test_a_template_of_five_nodes_makes_the_video_of_its_unfolded_form(
+    comfy_server, tiny_models, reference_image, tmp_path, monkeypatch
+):
+    """Its subgraph is flattened, and the widgets on it and inside it are columns."""
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+    common = {"image": str(reference_image), "prompts": PROMPTS[:2], "BasicScheduler.steps": 2, "SVI Layout.num_frames": 13}
+    folded = "SVI 2.0 Pro (Wan 2.2)"
+    rows = {
+        FIRST: common | {f"{folded}.width": 64, "5.height": 64, f"{folded}.seed": 5, f"{folded}.num_clips": 2},
+        UNFOLDED[FIRST]: common | {"SVI Anchor Encode.width": 64, "SVI Anchor Encode.height": 64, "seed": 5, "clips": 2},
+    }
+    made = []
+    for number, (workflow, row) in enumerate(rows.items()):
+        output, table = tmp_path / str(number), tmp_path / f"{number}.jsonl"
+        table.write_text(json.dumps({"name": "tale", **row}))
+        line = command(table, "--workflow", FOLDER / f"{workflow}.json", "--output", output, "--server", comfy_server.url)
+        assert run.main(command_line().parse_args(line[3:])) == 0
+        assert count_frames(output / "tale.mp4") == 2 * 8 + 5
+        made.append([latent for _, latent in latents(run_folder(comfy_server, output, "tale"))])
+    assert len(made[0]) == 2 and made[0] == made[1]
+
+
+@pytest.mark.parametrize("workflow", FIVE_NODES)
+def test_the_templates_of_five_nodes_take_every_column(
+    workflow_server, reference_image, tmp_path, monkeypatch, capsys, workflow
+):
+    monkeypatch.setattr(run.signal, "signal", lambda *_: None)
+    inputs = workflow_server.base_directory / "input"
+    row = {"image": str(reference_image), "prompts": PROMPTS[:2], "seed": 5, "SVI Generate.cfg": 2.0}
+    types = {node["type"] for node in shipped.all_nodes(shipped.read(workflow))}
+    for kind, column, file in (("LoadAudio", "sound", "speech.wav"), ("LoadVideo", "pose", "pose.mp4")):
+        if kind in types:
+            row[column] = str(inputs / file)
+    (tmp_path / "t.jsonl").write_text(json.dumps(row))
+    line = command(tmp_path / "t.jsonl", "--check", "--workflow", FOLDER / f"{workflow}.json", "--output", tmp_path / "out")
+    assert run.main(command_line().parse_args([*line[3:], "--server", workflow_server.url])) == 0, capsys.readouterr().err
 
 
 def test_a_server_of_its_own_and_a_broken_row_image_and_lora(environment, tiny_models, reference_image, tmp_path):

@@ -190,6 +190,12 @@ def test_a_widget_on_the_subgraph_node_counts_before_the_one_inside(middle: dict
     assert converted.panels["2"][0] == "Scaler" and converted.panels["2"][1]["factor"] == [("2:1", "factor")]
 
 
+def test_a_renamed_widget_of_a_subgraph_has_both_names():
+    renamed = {**SCALED, "inputs": [{"name": "model"}, {"name": "factor", "label": "Strength"}]}
+    converted = to_api({**through(scaled(values=[3.0])), "definitions": {"subgraphs": [renamed]}}, INFO)
+    assert converted.panels["2"][1] == {"factor": [("2:1", "factor")], "Strength": [("2:1", "factor")]}
+
+
 def test_a_link_to_the_subgraphs_widget_counts_before_its_value():
     workflow = through(scaled(values=[3.0], factor=8), [node(4, "PrimitiveNode", values=[6.0])], [[8, 4, 0, 2, 1, "FLOAT"]])
     assert inputs_of({**workflow, "definitions": {"subgraphs": [SCALED]}}, "2:1")["factor"] == 6.0
@@ -234,7 +240,19 @@ def test_a_subgraph_that_holds_itself_is_refused():
         to_api(saved([node(1, "loop")], [], [loop]), INFO)
 
 
-@pytest.mark.parametrize("text", ["[]", "{}", '{"nodes": 3}', '{"1": {"inputs": {}}}', "{", ""])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[]",
+        "{}",
+        '{"nodes": 3}',
+        '{"nodes": [{}], "links": []}',
+        '{"1": {"class_type": "A", "inputs": 3}}',
+        '{"1": {"inputs": {}}}',
+        "{",
+        "",
+    ],
+)
 def test_a_file_without_a_workflow_is_refused(tmp_path, text: str):
     (tmp_path / "w.json").write_text(text)
     with pytest.raises(ValueError, match=r"w\.json"):
