@@ -192,7 +192,7 @@ def _fetch(
     saved = [file for output in outputs.values() for file in _saved_files(output)]
     videos = [file for file in saved if Path(file["filename"]).suffix.lower() in VIDEO_SUFFIXES]
     if not videos:
-        raise StoryFailed("the workflow ended without a saved video: add a Save Video node to it")
+        raise StoryFailed("the workflow ended without a saved video: add SVI Show Video or Save Video to it")
     staging = folder.clear_staging(name)
     for file in saved:
         try:
