@@ -100,6 +100,7 @@ def svi_layout(group: Any, variant: str) -> Node:
 def generate(group: Any, links: dict[str, Node], prefix: str, **settings: Any) -> Node:
     """Add SVI Generate and, beside it, the node that shows its video; `settings` override the usual values."""
     video = generate_only(group, links, prefix, **settings)
+    # in a column of its own, since SVI Generate grows with its panel
     show_video(group.graph.column(420).group("Finished video", VIDEO), video)
     return video
 
@@ -111,5 +112,5 @@ def generate_only(group: Any, links: dict[str, Any], prefix: str, **settings: An
 
 
 def show_video(group: Any, video: Node | Socket) -> Node:
-    """Add the node that shows the finished video where it lies: a column of its own, since SVI Generate grows with its panel."""
+    """Add the node that shows the finished video where it lies."""
     return group.add("SVIShowVideo", preview_height=340, video=video)
