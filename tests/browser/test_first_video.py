@@ -17,13 +17,15 @@ PLAYING = """name => [...document.querySelectorAll('video')].some(video =>
 
 
 @pytest.fixture
-def template(front_end, renderer):
+def template(front_end, renderer, tmp_path):
     """A function that opens the first template on a screen of 1440 x 900, as small as tiny models need, in a folder."""
 
     def open_first(folder, steps=2):
         front_end.page.set_viewport_size({"width": 1440, "height": 900})
         front_end.open_template(shipped.FIRST)
         front_end.settle()
+        front_end.page.locator(".svi-text.svi_lint:visible").get_by_text("3 clips").wait_for()
+        front_end.page.screenshot(path=tmp_path / "1 opened.png")
         front_end.set_inner_widgets(shipped.SMALL | {"BasicScheduler": {"steps": steps}})
         for name, value in (shipped.SMALL["SVIAnchorEncode"] | {"filename_prefix": folder}).items():
             front_end.set_folded_widget(name, value)
@@ -46,7 +48,6 @@ def test_a_typo_a_cancelled_run_and_the_finished_video(front_end, comfy_server, 
     folder = f"newcomer/{renderer.split()[0]}"
     template(folder, steps=150)
     page, copies = front_end.page, numbered_copies(comfy_server)
-    page.screenshot(path=tmp_path / "1 opened.png")
     boxes = page.locator("textarea")
     box = boxes.nth(boxes.evaluate_all("all => all.findIndex(box => box.value.startsWith('A young woman'))"))
     text = box.input_value()
