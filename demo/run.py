@@ -133,7 +133,7 @@ def make_video(server: ComfyServer, graph: Mapping[str, dict[str, Any]], num_cli
 
 def _saved_video(graph: Mapping[str, dict[str, Any]], outputs: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
     for key, output in outputs.items():
-        if graph[key]["class_type"] == "SaveVideo" and output.get("images"):
+        if graph[key]["class_type"] == "SVIShowVideo" and output.get("images"):
             saved: dict[str, Any] = output["images"][0]
             return saved
     raise ServerError("the workflow ended without a saved video")

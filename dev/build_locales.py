@@ -42,19 +42,22 @@ def _node(definition: Mapping[str, Any]) -> dict[str, Any]:
         for index, (name, tooltip) in enumerate(zip(definition["output_name"], definition["output_tooltips"], strict=True))
     }
     return {
-        "display_name": _escaped(definition["display_name"]),
-        "description": _escaped(definition["description"]),
+        "display_name": _plain(definition["display_name"]),
+        "description": _plain(definition["description"]),
         "inputs": inputs,
         "outputs": outputs,
     }
 
 
 def _texts(name: str, tooltip: str | None) -> dict[str, str]:
-    return {"name": _escaped(name), **({"tooltip": _escaped(tooltip)} if tooltip else {})}
+    return {"name": _plain(name), **({"tooltip": _plain(tooltip)} if tooltip else {})}
 
 
-def _escaped(text: str) -> str:
-    return _SPECIAL.sub(lambda match: f"{{'{match[0]}'}}", text)
+def _plain(text: str) -> str:
+    """Return `text`. Raises ValueError for a special character: one renderer reads it as format, the other shows its escape."""
+    if special := _SPECIAL.search(text):
+        raise ValueError(f"{special[0]!r} has a meaning in the front end's message format: say it in words in {text!r}")
+    return text
 
 
 def main(url: str | None = None) -> None:

@@ -153,7 +153,7 @@ class SVIMotionLatent(io.ComfyNode):
                 io.Image.Input("images", optional=True, tooltip="Instead of samples: frames of a video, 16 per second."),
                 io.Vae.Input("vae", optional=True, tooltip="The Wan 2.1 VAE; only needed with images."),
             ],
-            outputs=[io.Latent.Output("motion", tooltip="The tail, [B, 16, 1 | 2 | 3, height / 8, width / 8].")],
+            outputs=[io.Latent.Output("motion", tooltip="The tail, [B, 16, 1 to 3, height / 8, width / 8].")],
         )
 
     @classmethod
@@ -174,8 +174,8 @@ class SVIConditioning(io.ComfyNode):
         return svi_schema(
             node_id="SVIConditioning",
             display_name="SVI Conditioning",
-            description="Condition a clip on [anchor | motion | padding]; only slot 0 is marked as known. Works with any "
-            "sampler. Use the padding that the SVI LoRA was trained with.",
+            description="Condition a clip on anchor, motion and padding, in this order; only slot 0 is marked as known. Works "
+            "with any sampler. Use the padding that the SVI LoRA was trained with.",
             category="conditioning",
             search_aliases=["padding", "image to video", "svi pro"],
             inputs=[

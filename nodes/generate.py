@@ -73,7 +73,7 @@ class SVIGenerate(VideoNode):
             search_aliases=["long video", "infinite", "infinite video", "endless", "storyboard", "timeline", "extend", "loop"],
             inputs=_with_num_clips(run_inputs()),
             outputs=[
-                io.Video.Output("video", tooltip="The finished video, a file. Save Video copies it without re-encoding."),
+                io.Video.Output("video", tooltip="The finished video, a file. SVI Show Video plays it where it lies."),
                 io.Latent.Output("last_latent", tooltip="Latent of the last clip, to continue from."),
             ],
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo, io.Hidden.unique_id],

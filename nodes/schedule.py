@@ -77,7 +77,7 @@ class SVIPromptStream(io.ComfyNode):
                     "split",
                     options=PromptSplit,
                     default=PromptSplit.PARAGRAPHS,
-                    tooltip="What separates prompts: blank lines, line ends, or | as in other nodes. Options need paragraphs.",
+                    tooltip="What separates prompts: blank lines, line ends, or vertical bars. Options need paragraphs.",
                 ),
             ],
             outputs=[

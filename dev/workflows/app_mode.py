@@ -23,7 +23,7 @@ FORM = (  # (node type, its widgets) in the order of the form
     ("SVIAnchorEncode", ("width", "height")),
 )
 FOLDED = ("num_clips", "seed", "width", "height")  # of a subgraph
-PLAYER = "SaveVideo"
+PLAYERS = ("SVIShowVideo", "SaveVideo")
 TEXT_HEIGHT = 190  # of prompts, in pixels
 
 
@@ -36,4 +36,4 @@ def linear_data(nodes: Sequence[Node], more: Sequence[tuple[Node, str]] = ()) ->
         for node, name in (*wanted, *more)
         if name in node.values and name not in node.links
     ]
-    return {"inputs": shown, "outputs": [node.id for node in nodes if node.type == PLAYER]}
+    return {"inputs": shown, "outputs": [node.id for node in nodes if node.type in PLAYERS]}

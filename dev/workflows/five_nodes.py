@@ -22,7 +22,7 @@ from dev.workflows.parts import (
     VIDEO,
     anchor_encode,
     generate_only,
-    save_video,
+    show_video,
     text_encoder,
     wan_vae,
 )
@@ -98,7 +98,7 @@ def five_nodes(system: System) -> Callable[[GraphLayout], None]:
         made = graph.column(400).group()
         video = _inside(system, graph.object_info, graph.graph_id, holds_prompts=False).node(made, **links)
         made.note("Downloads", weight_files(*system.files), DOWNLOADS_HEIGHT)
-        save_video(graph.column(400).group(), video, system.prefix, beside=False)
+        show_video(graph.column(400).group(), video)
 
     return describe
 

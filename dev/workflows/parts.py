@@ -98,9 +98,10 @@ def svi_layout(group: Any, variant: str) -> Node:
 
 
 def generate(group: Any, links: dict[str, Node], prefix: str, **settings: Any) -> Node:
-    """Add SVI Generate and, beside it, the node that saves its video; `settings` override the usual values."""
+    """Add SVI Generate and, beside it, the node that shows its video; `settings` override the usual values."""
     video = generate_only(group, links, prefix, **settings)
-    save_video(group, video, prefix)
+    # in a column of its own, since SVI Generate grows with its panel
+    show_video(group.graph.column(420).group("Finished video", VIDEO), video)
     return video
 
 
@@ -110,7 +111,6 @@ def generate_only(group: Any, links: dict[str, Any], prefix: str, **settings: An
     return group.add("SVIGenerate", **usual | links | settings, filename_prefix=prefix)
 
 
-def save_video(group: Any, video: Node, prefix: str, *, beside: bool = True) -> Node:
-    """Add the node that saves and shows the video, in a column beside `group` since SVI Generate grows with its panel."""
-    place = group.graph.column(420).group("Saved video", VIDEO) if beside else group
-    return place.add("SaveVideo", preview_height=340, video=video, filename_prefix=prefix, format="auto", codec="auto")
+def show_video(group: Any, video: Node | Socket) -> Node:
+    """Add the node that shows the finished video where it lies."""
+    return group.add("SVIShowVideo", preview_height=340, video=video)

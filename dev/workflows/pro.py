@@ -16,7 +16,7 @@ from dev.workflows.parts import (
     prompt_texts,
     reference,
     sampling,
-    save_video,
+    show_video,
     wan22_models,
 )
 from dev.workflows.texts import LONG_STORY, NEGATIVE_CHINESE, SEQUEL, STORY, note, paragraphs
@@ -127,7 +127,7 @@ def processed_2_0_pro(graph: GraphLayout) -> None:
     last = graph.column(400).group("7 - Repeat and finish", VIDEO)
     repeated = last.add("SVIRepeatClips", state=written["state"], num_clips=3)
     finished = last.add("SVIFinishVideo", state=repeated)
-    save_video(last, finished["processed"], "svi/2.0_pro_processed")
+    show_video(last, finished["processed"])
 
 
 def unrolled_2_0_pro(graph: GraphLayout) -> None:
@@ -188,7 +188,8 @@ def unrolled_2_0_pro(graph: GraphLayout) -> None:
     rest = made.add("ImageFromBatch", title="Drop the 5 frames of overlap", image=frames[1], batch_index=5, length=76)
     joined = made.add("BatchImagesNode", **{"images.image0": frames[0], "images.image1": rest})
     video = made.add("CreateVideo", images=joined, fps=16.0, bit_depth=8)
-    save_video(made, video, "svi/2.0_pro_unrolled")
+    saved = {"filename_prefix": "svi/2.0_pro_unrolled", "format": "auto", "codec": "auto"}
+    made.add("SaveVideo", preview_height=340, video=video, **saved)  # no node of ours has made a file
 
 
 OUTPUT = {

@@ -25,7 +25,7 @@ class SVIPlan(io.ComfyNode):
             node_id="SVIPlan",
             display_name="SVI Plan",
             description="A dry run: shows clips, frames, stored clips, time, memory, disk space and warnings before any model "
-            "loads. Put it between SVI Generate and Save Video.",
+            "loads. Put it between SVI Generate and SVI Show Video.",
             category="generate",
             search_aliases=["dry run", "estimate", "preview", "how long"],
             inputs=[

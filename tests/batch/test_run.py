@@ -140,7 +140,7 @@ def test_check_and_strict_make_nothing_of_a_table_with_a_problem(folder: Path, m
         ("reject", 1, "Value not in list"),
         ("half valid", 1, "a part of the graph is not valid"),
         ("error", 1, "ValueError: error"),
-        ("no video", 1, "add a Save Video node"),
+        ("no video", 1, "add SVI Show Video or Save Video to it"),
         ("out of memory", 3, "OutOfMemoryError"),
     ],
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -82,6 +82,10 @@ class FrontEnd:
         """Run a command of the front end."""
         self.page.evaluate("name => app.extensionManager.command.execute(name)", name)
 
+    def refresh_choices(self) -> None:
+        """Read the lists of files again: the page rings a Load Image red whose file it does not know."""
+        self.page.evaluate("() => app.refreshComboInNodes()")
+
     def new_graph(self) -> None:
         """Show an empty graph; the default graph may load late and replace it, so it is asked for again."""
         self.page.keyboard.press("Escape")
@@ -122,6 +126,14 @@ class FrontEnd:
             node.widgets.filter(widget => widget.name in values).forEach(widget => {
                 widget.value = values[widget.name]; widget.callback?.(widget.value) }))"""
         self.page.evaluate(script, [node_type, values])
+
+    def set_inner_widgets(self, values: Mapping[str, Mapping[str, Any]]) -> None:
+        """Set widgets inside the subgraph on the page: node type -> widget values."""
+        script = """values => app.graph._nodes.filter(node => node.isSubgraphNode?.()).forEach(({ subgraph }) =>
+            subgraph._nodes.forEach(node => Object.entries(values[node.type] ?? {}).forEach(([name, value]) => {
+                const widget = node.widgets.find(one => one.name === name);
+                widget.value = value; widget.callback?.(value) })))"""
+        self.page.evaluate(script, values)
 
     def set_folded_widget(self, name: str, value: Any) -> None:
         """Set a widget of the subgraph on the page, as typing into it does."""

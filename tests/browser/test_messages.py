@@ -22,6 +22,7 @@ def story(front_end, comfy_server, reference_image, renderer):
 
     def open_story(name, **options):
         image = comfy_server.add_input(reference_image)
+        front_end.refresh_choices()
         graph = loop_graph(image, filename_prefix=f"svi/messages {name} {renderer}", **options)
         front_end.page.evaluate("graph => app.loadApiJson(graph, 'story')", numbered(graph))
         front_end.fit_view()

@@ -23,6 +23,7 @@ def numbered(graph: dict) -> dict:
 def test_totals_and_warnings_stand_on_the_node(front_end, comfy_server, reference_image, renderer, tmp_path):
     folder = f"svi/browser plan {renderer}"
     graph = loop_graph(comfy_server.add_input(reference_image), clips=3, filename_prefix=folder)
+    front_end.refresh_choices()
     graph["plan"] = node("SVIPlan", video=["generate", 0], plan_only=True)
     graph["saved"]["inputs"]["video"] = ["plan", 0]
     del graph["latent"]

@@ -14,6 +14,7 @@ from tests.e2e.tiny_talk_models import WAN21_TALK
 
 Graph = dict[str, Any]
 
+PLAYERS = ("SVIShowVideo", "SaveVideo")  # that show the video of a workflow: the second copies what is no file yet
 REPOSITORY = Path(__file__).resolve().parents[2]
 FOLDER = REPOSITORY / "workflows"
 TEMPLATES = sorted(path.stem for path in FOLDER.glob("*.json"))
@@ -92,7 +93,7 @@ LOADERS["poses"] = ("LoadVideo", ["pose.mp4", "image"])
 
 
 def with_ends(blueprint: dict[str, Any]) -> dict[str, Any]:
-    """Return a blueprint with a loader linked to each of its sockets, and a node that saves its video."""
+    """Return a blueprint with a loader linked to each of its sockets, and a node that shows its video."""
     workflow = copy.deepcopy(blueprint)
     (folded,) = workflow["nodes"]
 
@@ -106,9 +107,9 @@ def with_ends(blueprint: dict[str, Any]) -> dict[str, Any]:
             node = {"id": len(workflow["nodes"]) + 1, "type": kind, "mode": 0, "inputs": [], "widgets_values": values}
             slot["link"] = link(node["id"], folded["id"], index, slot["type"])
             workflow["nodes"].append({**node, "outputs": [{"name": "", "type": slot["type"], "links": [slot["link"]]}]})
-    save = {"id": 50, "type": "SaveVideo", "mode": 0, "outputs": [], "widgets_values": ["blueprint", "auto", "auto"]}
+    show = {"id": 50, "type": "SVIShowVideo", "mode": 0, "outputs": [], "widgets_values": []}
     video = link(folded["id"], 50, 0, "VIDEO")
-    workflow["nodes"].append({**save, "inputs": [{"name": "video", "type": "VIDEO", "link": video}]})
+    workflow["nodes"].append({**show, "inputs": [{"name": "video", "type": "VIDEO", "link": video}]})
     folded["outputs"][0]["links"] = [video]
     return workflow
 
@@ -163,6 +164,12 @@ def nodes_of(graph: Graph, class_type: str, title: str | None = None) -> list[st
         for key, node in graph.items()
         if node["class_type"] == class_type and (title is None or node["_meta"]["title"] == title)
     ]
+
+
+def player(graph: Graph) -> str:
+    """Return the id of the one node that shows the video of a workflow."""
+    (found,) = [key for kind in PLAYERS for key in nodes_of(graph, kind)]
+    return found
 
 
 def add_images(server: ComfyServer, image: Path) -> None:

@@ -237,7 +237,7 @@ def test_nan_stops_at_its_clip_and_writes_nothing_black(comfy_server, reference_
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"clips": 0}, "num_clips"),
+        ({"clips": -1}, "num_clips"),
         ({"num_frames": 80}, "num_frames is 80"),
         ({"prompts": ["", " "]}, "no prompt"),
         ({"filename_prefix": "../escape"}, "filename_prefix is '../escape'"),

@@ -69,8 +69,7 @@ def test_the_batch_command_converts_as_the_front_end_does(object_info, name):
 def test_a_workflow_makes_its_video(workflow_server, object_info, name):
     graph = shipped.made_small(shipped.to_api(shipped.read(name), object_info))
     outputs = workflow_server.run(graph)
-    (save,) = shipped.nodes_of(graph, "SaveVideo")
-    assert count_frames(workflow_server.saved_file(outputs[save]["images"][0])) == shipped.NUM_FRAMES[name]
+    assert count_frames(workflow_server.saved_file(outputs[shipped.player(graph)]["images"][0])) == shipped.NUM_FRAMES[name]
 
 
 @pytest.mark.parametrize("name", shipped.NAMES)
@@ -94,9 +93,7 @@ def test_nothing_is_left_to_a_default(object_info, name):
 def test_a_template_of_five_nodes_is_the_unfolded_one(object_info, name):
     """Both queue the same nodes with the same values, linked in the same way; only the number of clips is linked here."""
     folded, unfolded = (shipped.to_api(shipped.read(one), object_info) for one in (name, shipped.UNFOLDED[name]))
-    assert content_of(folded, *shipped.nodes_of(folded, "SaveVideo")) == content_of(
-        unfolded, *shipped.nodes_of(unfolded, "SaveVideo")
-    )
+    assert content_of(folded, shipped.player(folded)) == content_of(unfolded, shipped.player(unfolded))
 
 
 def content_of(graph: dict, key: str) -> tuple:
@@ -115,7 +112,7 @@ def test_more_clips_need_no_more_nodes(object_info, name):
     kinds = [node["type"] for node in workflow["nodes"] if node["type"] != "MarkdownNote"]
     (folded,) = workflow["definitions"]["subgraphs"]
     source = {"SVI Talk (Wan 2.1)": ["LoadAudio"], "SVI Dance (Wan 2.1)": ["LoadVideo"]}.get(folded["name"], [])
-    wanted = ["LoadImage", "CLIPLoader", "SVIPromptStream", folded["id"], "SaveVideo"]
+    wanted = ["LoadImage", "CLIPLoader", "SVIPromptStream", folded["id"], "SVIShowVideo"]
     assert sorted(kinds) == sorted([*wanted, *source])
     graph = shipped.to_api(workflow, object_info)
     (generate,) = shipped.nodes_of(graph, "SVIGenerate")
@@ -133,7 +130,8 @@ def test_app_mode_shows_picture_and_prompts_and_plays_the_video(name):
     assert shown[0] == ("LoadImage", "image")
     assert {("SVIPromptStream", "text"), ("SVIStoryline", "subject"), ("CLIPTextEncode", "text")} & set(shown)
     assert any(widget in ("seed", "noise_seed") for _, widget in shown)
-    assert [nodes[key]["type"] for key in form["outputs"]] == ["SaveVideo"]
+    players = [saved["id"] for saved in workflow["nodes"] if saved["type"] in shipped.PLAYERS]
+    assert form["outputs"] == players and len(players) == 1
 
 
 @pytest.mark.parametrize("name", shipped.FIVE_NODES)
@@ -145,14 +143,13 @@ def test_the_notes_tell_what_a_newcomer_must_know(name):
 
 @pytest.mark.parametrize("name", shipped.BLUEPRINTS)
 def test_a_blueprint_makes_a_video_of_a_picture(workflow_server, object_info, name):
-    """As when it is dropped into a graph: its picture (and sound or poses) linked, and its video saved."""
+    """As when it is dropped into a graph: its picture (and sound or poses) linked, and its video shown."""
     graph = shipped.to_api(shipped.with_ends(shipped.read(name)), object_info)
     outputs = workflow_server.run(shipped.made_small(graph))
-    (save,) = shipped.nodes_of(graph, "SaveVideo")
     frames = {"SVI Dance (Wan 2.1)": 20, "SVI Film (Wan 2.1)": 4 * 8 + 5, "SVI 2.0 Pro (Wan 2.2)": 3 * 8 + 5}.get(
         name, 3 * 12 + 1
     )
-    assert count_frames(workflow_server.saved_file(outputs[save]["images"][0])) == frames
+    assert count_frames(workflow_server.saved_file(outputs[shipped.player(graph)]["images"][0])) == frames
 
 
 @pytest.mark.parametrize("name", shipped.TEMPLATES)

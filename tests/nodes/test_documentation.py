@@ -106,6 +106,12 @@ def test_the_english_locale_is_what_the_schemas_say(comfy_server):
     assert committed == node_definitions(comfy_server.object_info()), "run dev.build_locales"
 
 
+def test_a_text_with_a_character_of_the_message_format_is_refused():
+    definition = {"python_module": "custom_nodes.svi", "display_name": "SVI X", "description": "a | b"}
+    with pytest.raises(ValueError, match=r"'\|' has a meaning in the front end's message format: say it in words in 'a \| b'"):
+        node_definitions({"SVIX": definition | {"input": {}, "output_name": [], "output_tooltips": []}})
+
+
 def test_the_server_merges_the_locale(comfy_server, definitions):
     served = comfy_server.get_json("/i18n")["en"]
     assert definitions.keys() <= served["nodeDefs"].keys()

@@ -11,8 +11,18 @@ import { app } from "../../../scripts/app.js";
 const LIFE_MS = { error: 60_000, warn: 20_000, info: 12_000 };
 const MAIN_WIDGET = { SVIPromptStream: "text" }; // for an error that names no widget
 
+/** @type {object[]} errors on the page that are over once a run is queued: they lie over its progress */
+let errors = [];
+
 function toast(severity, summary, detail) {
-  app.extensionManager.toast.add({ severity, summary, detail, life: LIFE_MS[severity] });
+  const message = { severity, summary, detail, life: LIFE_MS[severity] };
+  app.extensionManager.toast.add(message);
+  if (severity === "error") errors.push(message);
+}
+
+function removeErrors() {
+  errors.forEach((message) => app.extensionManager.toast.remove(message));
+  errors = [];
 }
 
 const isOurs = (type) => String(type).startsWith("SVI");
@@ -63,8 +73,12 @@ app.registerExtension({
     const queuePrompt = api.queuePrompt;
     api.queuePrompt = async function (...given) {
       try {
-        return await queuePrompt.apply(this, given);
+        const answer = await queuePrompt.apply(this, given);
+        removeErrors();
+        onRefused(answer?.node_errors); // of a result that the run leaves out
+        return answer;
       } catch (error) {
+        removeErrors();
         onRefused(error?.response?.node_errors);
         throw error;
       }

@@ -48,15 +48,16 @@ class Foot {
 }
 
 const foot = new Foot();
+let notice; // of the run that was stopped last
 
 function onProgress({ node: id, state, text }) {
   const node = nodeOf(id);
   if (node?.comfyClass !== "SVIGenerate") return;
   showText(node, WIDGET, text, { height: HEIGHT, before: "svi_clips", kind: KINDS[state] });
   if (node.graph && node.graph !== (app.rootGraph ?? app.graph)) foot.show(text, state !== "running");
-  if (state === "stopped") {
-    app.extensionManager.toast.add({ severity: "info", summary: "SVI Generate", detail: text, life: 15_000 });
-  }
+  if (notice) app.extensionManager.toast.remove(notice); // it lies over the progress of the next run
+  notice = state === "stopped" ? { severity: "info", summary: "SVI Generate", detail: text, life: 15_000 } : undefined;
+  if (notice) app.extensionManager.toast.add(notice);
 }
 
 app.registerExtension({

@@ -17,7 +17,7 @@ const COLOURS = { error: "#ff8a7a", warn: "#f0cf70", faint: "var(--descrip-text,
  * @param {"error" | "warn" | "faint"} [look.kind] its colour
  */
 export function showText(node, name, text, { height, grows = false, before, kind }) {
-  const widget = node.widgets?.find((other) => other.name === name) ?? addWidget(node, name, before);
+  const widget = node.widgets?.find((other) => other.name === name) ?? addWidget(node, name, before, grows);
   Object.assign(sizes.get(widget.element), { height, grows });
   widget.element.style.minHeight = `${height - 20}px`;
   widget.element.style.color = COLOURS[kind] ?? "";
@@ -30,7 +30,7 @@ export function showText(node, name, text, { height, grows = false, before, kind
 /** @type {WeakMap<HTMLElement, {height: number, grows: boolean}>} */
 const sizes = new WeakMap();
 
-function addWidget(node, name, before) {
+function addWidget(node, name, before, grows) {
   const element = document.createElement("div");
   element.className = `svi-text ${name} ${node.comfyClass}`;
   element.tabIndex = 0; // scrolls with the keyboard
@@ -42,6 +42,11 @@ function addWidget(node, name, before) {
   const heights = { getMinHeight: () => size.height, getMaxHeight: () => (size.grows ? undefined : size.height) };
   const widget = node.addDOMWidget(name, name, element, { serialize: false, hideOnZoom: false, ...heights });
   widget.serialize = false;
+  if (!grows) {
+    // The newer renderer gives all widgets with a layout size an equal share of the node's free height.
+    widget.computeLayoutSize = undefined;
+    widget.computeSize = (width) => [width ?? 0, size.height];
+  }
   const place = node.widgets.findIndex((other) => other.name === before);
   if (place >= 0) node.widgets.splice(place, 0, ...node.widgets.splice(node.widgets.indexOf(widget), 1));
   return widget;
