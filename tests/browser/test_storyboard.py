@@ -154,10 +154,12 @@ def test_a_dropped_image_becomes_an_anchor_a_cut_or_an_end(storyboard, front_end
 @ONCE
 def test_an_image_is_chosen_by_keyboard_and_other_files_are_refused(storyboard, front_end, renderer, reference_image):
     page = storyboard.page
+    storyboard.choose(2)
+    page.keyboard.press("i")
+    page.keyboard.press("ArrowDown")
+    page.get_by_role("menuitem", name="Cut to this image").and_(page.locator(":focus")).wait_for()
     with page.expect_file_chooser() as chooser:
-        storyboard.choose(2)
-        page.keyboard.press("i")
-        page.keyboard.press("ArrowDown")
+        page.evaluate("0")  # Chromium intercepts the chooser from the next answer on
         page.keyboard.press("Enter")
     chooser.value.set_files(reference_image)
     page.wait_for_function(f"() => /anchor reference/.test({TEXT}) && ({TEXT}).split('cut').length === 3")
@@ -165,6 +167,55 @@ def test_an_image_is_chosen_by_keyboard_and_other_files_are_refused(storyboard, 
     storyboard.drop_file(2, "notes.txt", 0.5)
     storyboard.message.get_by_text("notes.txt is not an image").wait_for()
     assert storyboard.text() == before and front_end.errors == []
+
+
+@ONCE
+def test_quick_edits_mean_the_clips_that_the_cards_showed(storyboard, front_end, renderer):
+    """Three clicks before the first answer: all of them mean the cards that were there, and num_clips counts both new clips."""
+    storyboard.page.evaluate(
+        """() => {
+            const [, second, third] = document.querySelectorAll('.svi-board-item');
+            second.querySelector('.svi-seam-insert').click();
+            second.querySelector('.svi-seam-insert').click();
+            third.querySelector('.svi-seam-kind').click();
+        }"""
+    )
+    new = "Describe this clip."
+    storyboard.wait_for_cards([PROMPTS[0], new, new, *PROMPTS[1:]])
+    storyboard.page.wait_for_function(f"() => !({TEXT}).includes('cut')")
+    assert storyboard.queued("SVIGenerate")["num_clips"] == 5
+    storyboard.page.evaluate(
+        """() => {  // the second press means a clip that the first one took away
+            const card = document.querySelectorAll('.svi-card')[1];
+            card.focus();
+            for (let times = 0; times < 2; times++) card.dispatchEvent(new KeyboardEvent('keydown', {key: 'Delete', bubbles: true}));
+        }"""
+    )
+    storyboard.message.get_by_text("not in the text any more").wait_for()
+    storyboard.wait_for_cards([PROMPTS[0], new, *PROMPTS[1:]])
+    assert storyboard.queued("SVIGenerate")["num_clips"] == 4 and front_end.errors == []
+
+
+@ONCE
+def test_what_is_typed_meanwhile_is_never_overwritten(storyboard, front_end, renderer):
+    storyboard.page.evaluate(
+        """() => {
+            const fetchApi = app.api.fetchApi;
+            app.api.fetchApi = async function (route, ...rest) {
+                const reply = await fetchApi.call(this, route, ...rest);
+                if (route !== '/svi/edit') return reply;
+                app.api.fetchApi = fetchApi;
+                WIDGET = 'typed meanwhile.';
+                return reply;
+            };
+        }""".replace("WIDGET", TEXT)
+    )
+    storyboard.choose(1)
+    storyboard.page.keyboard.press("Control+d")
+    storyboard.message.get_by_text("changed meanwhile").wait_for()
+    storyboard.page.wait_for_function("document.querySelector('.svi-card-prompt').value === 'typed meanwhile.'")
+    assert storyboard.text() == "typed meanwhile." and storyboard.queued("SVIGenerate")["num_clips"] == 3
+    assert front_end.errors == []
 
 
 @ONCE

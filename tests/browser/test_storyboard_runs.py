@@ -94,6 +94,37 @@ def assert_reload_shows_the_same(storyboard: Storyboard) -> None:
     storyboard.wait_for_states("ready", "ready", "ready")
 
 
+@ONCE
+def test_the_clip_that_a_run_has_come_to_is_shown_with_its_steps(storyboard, front_end, renderer):
+    """By the events of a run of 3 clips with 10 steps each; a clip counts its frames as one step more."""
+    page = storyboard.page
+    graph = front_end.api_graph()
+    loop = next(node for node, facts in graph.items() if facts["class_type"] == "SVIGenerate")
+    running = {"queue_running": [[0, "fake", graph, {}, []]], "queue_pending": []}
+    page.route("**/api/queue", lambda route: route.fulfill(json=running))
+    tell = "([name, detail]) => app.api.dispatchEvent(new CustomEvent(name, {detail}))"
+
+    def step(value: float) -> None:
+        nodes = {loop: {"node_id": loop, "display_node_id": loop, "state": "running", "value": value, "max": 33}}
+        page.evaluate(tell, ["progress_state", {"prompt_id": "fake", "nodes": nodes}])
+
+    page.evaluate(tell, ["execution_start", {"prompt_id": "fake", "timestamp": 0}])
+    storyboard.wait_for_states("making", "planned", "planned")
+    step(4)
+    storyboard.card(1).get_by_text("step 4/10").wait_for()
+    step(15)  # clip 1 is not ready by the text as it stands now, but this run has passed it
+    storyboard.card(2).get_by_text("step 4/10").wait_for()
+    storyboard.wait_for_states("planned", "making", "planned")
+    step(21.4)
+    storyboard.card(2).locator(".svi-card-state").get_by_text("decoding").wait_for()
+    assert "step" not in storyboard.card(2).locator(".svi-card-state").inner_text()
+    running["queue_running"] = []
+    page.evaluate(tell, ["execution_interrupted", {"prompt_id": "fake", "node_id": loop, "executed": []}])
+    storyboard.wait_for_states("planned", "planned", "planned")
+    page.unroute("**/api/queue")
+    assert front_end.errors == []
+
+
 @pytest.mark.slow
 @ONCE
 def test_another_tab_follows_the_run_and_can_stop_it(

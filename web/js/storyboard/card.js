@@ -181,9 +181,8 @@ export class Card {
   }
 
   #progress() {
-    const { step, steps, secondsLeft, stopAfter } = this.story.making;
-    const parts = [steps ? text("step", { step, steps }) : text("stateMaking")];
-    if (steps && step === steps) parts.push(text("writingFrames"));
+    const { step, steps, isDecoding, secondsLeft, stopAfter } = this.story.making;
+    const parts = [isDecoding ? text("writingFrames") : steps ? text("step", { step, steps }) : text("stateMaking")];
     if (secondsLeft !== null) parts.push(text("timeLeft", { time: duration(secondsLeft) }));
     if (stopAfter === this.index) parts.push(text("stopsAfter"));
     return parts.join(" · ");
