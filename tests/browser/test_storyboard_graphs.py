@@ -172,6 +172,10 @@ def test_buttons_on_nodes_open_it_and_nothing_is_saved(storyboard, front_end, re
     storyboard.wait_for_cards(PROMPTS)
     page.evaluate(press)
     assert storyboard.board.is_visible(), "the button opens, and never closes"
+    storyboard.card(1).locator("textarea").fill("edited.")
+    page.keyboard.press("Enter")
+    storyboard.wait_for_text(STORY.replace(PROMPTS[0], "edited."))
+    storyboard.undo(STORY)
     saved = page.evaluate(f"() => {STREAM}.serialize().widgets_values")
     shipped_values = next(node for node in shipped.read(shipped.DEMO)["nodes"] if node["type"] == "SVIPromptStream")[
         "widgets_values"
