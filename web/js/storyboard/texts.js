@@ -5,6 +5,7 @@
 
 const ENGLISH = {
   title: "SVI Storyboard",
+  sidebar: "SVI Story", // below the icon, which has room for this
   toggle: "Show or hide the SVI Storyboard",
   open: "Storyboard",
   openHint: "Show the clips of this story as cards. Key: Alt+S",
