@@ -65,6 +65,7 @@ export class Story extends EventTarget {
     if (--this.#viewers) return;
     clearInterval(this.watch);
     this.watch = undefined;
+    this.#emit("planned"); // nobody waits for a plan that nobody sees
   }
 
   choose(node) {
@@ -101,6 +102,7 @@ export class Story extends EventTarget {
       this.moves.shown = seen;
       this.#take(reply);
     } else this.#keepCards(failure);
+    this.#emit("planned");
   }
 
   /** Without an answer the cards of before stay, dimmed. */
@@ -119,6 +121,13 @@ export class Story extends EventTarget {
     this.shownText = this.#textNow();
     this.#emit("change");
     if (!isSameStory) this.making.look();
+  }
+
+  /** Wait for the plan of the graph as it is now. */
+  #replanned() {
+    const planned = new Promise((resolve) => this.addEventListener("planned", resolve, { once: true }));
+    this.refresh();
+    return planned;
   }
 
   /** Return the schedule's text as it stands in the graph, or in the live file. */
@@ -153,6 +162,7 @@ export class Story extends EventTarget {
   }
 
   async #editNow(asked, { run = false, added = 0, also, done = "", since }) {
+    if (this.canEdit && this.#textNow() === undefined) await this.#replanned(); // its node has another id, or is gone
     if (!this.canEdit) return this.say(this.source?.why_not || text("loading"), { isError: true });
     const actions = this.moves.placed(asked, since);
     if (!actions) return this.say(text("clipGone"), { isError: true });
