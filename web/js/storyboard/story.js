@@ -28,6 +28,7 @@ export class Story extends EventTarget {
   node = null; // the planned SVI Generate
   wanted = null; // the one that the user chose
   selected = 0;
+  numGraphs = 0; // shown so far: what was typed into the cards of one graph means nothing in the next
   isStale = false; // the cards are those of before a mistake
   isLoaded = false;
   hasFailed = false; // the server gave no plan at all
@@ -66,6 +67,12 @@ export class Story extends EventTarget {
     clearInterval(this.watch);
     this.watch = undefined;
     this.#emit("planned"); // nobody waits for a plan that nobody sees
+  }
+
+  /** Another graph is shown. */
+  changeGraph() {
+    this.numGraphs++;
+    this.refresh();
   }
 
   choose(node) {
