@@ -17,7 +17,7 @@ from ..bridge.clip_times import earlier_times
 from ..bridge.routes import Asked, asked_split, typed
 from ..schedule import input_text_file
 from .asked_run import UNCHECKED, read_asked_run
-from .places import num_line_ends, utf16_length
+from .places import num_line_ends, offset_of, utf16_length
 
 NEW_SEEDS = 10**9  # new seeds stay short enough to read and to type
 
@@ -33,7 +33,8 @@ def edit(asked: Asked) -> dict:
     require_unicode(text, "text")
     made, seed = _edited(text, split, action)
     if asked.get("file") is not None and asked.get("apply") is not False:
-        _write_file(typed(asked, "file", str), text, made.text)
+        held = text if asked.get("held") is None else typed(asked, "held", str)
+        _write_file(typed(asked, "file", str), held, made.text)
     before, after = _parsed(text, split), parse_schedule(made.text, made.split)
     reply = {
         "text": made.text,
@@ -87,7 +88,7 @@ def _change(kind: str, action: Mapping, clip: int, seed: int | None) -> edits.Ch
     if kind == "move":
         return edits.move(clip, typed(action, "to", int))
     if kind == "split":
-        return edits.split_clip(clip, None if action.get("at") is None else typed(action, "at", int))
+        return edits.split_clip(clip) if action.get("at") is None else _split_at(clip, typed(action, "at", int))
     if kind == "pin":
         return edits.pin(clip, typed(action, "key", str))
     if kind == "unpin":
@@ -96,6 +97,11 @@ def _change(kind: str, action: Mapping, clip: int, seed: int | None) -> edits.Ch
         return edits.set_option(clip, typed(action, "name", str), _option_value(action.get("value")))
     known = "set_prompt, set_option, insert, duplicate, delete, split, move, pin, unpin, reroll, as_paragraphs or replace"
     raise ValueError(f"do is {kind[:80]!r}: send {known}.")
+
+
+def _split_at(clip: int, at: int) -> edits.Change:
+    """Return the edit that splits a clip at a place of its prompt, as a browser counts."""
+    return lambda cards: edits.split_clip(clip, offset_of(cards[clip].spec.prompt, at))(cards)
 
 
 def _option_value(value: object) -> str | None:

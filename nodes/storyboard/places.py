@@ -69,6 +69,11 @@ def utf16_length(text: str) -> int:
     return len(text.encode("utf-16-le", "surrogatepass")) // 2
 
 
+def offset_of(text: str, units: int) -> int:
+    """Return the offset into `text` that a browser counts as `units`; inside a character, that of its beginning."""
+    return len(text.encode("utf-16-le", "surrogatepass")[: 2 * max(0, units)].decode("utf-16-le", "ignore"))
+
+
 def num_line_ends(text: str) -> int:
     """Return how many lines end in `text`."""
     return text.count("\n") + text.replace("\r\n", "").count("\r")

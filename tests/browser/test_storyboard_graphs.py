@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.browser.storyboard import PROMPTS, STORY, STREAM, TEXT
+from tests.browser.storyboard import PROMPTS, STORY, STREAM, TEXT, open_storyboard
 from tests.e2e import shipped
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
@@ -75,8 +75,15 @@ def test_a_reroute_and_two_stories(storyboard, front_end, renderer):
     storyboard.wait_for_cards(["another story.", "its end."])
     storyboard.card(2).locator("textarea").fill("its new end.")
     page.keyboard.press("Enter")
-    storyboard.wait_for_cards(["another story.", "its new end."])
+    storyboard.wait_for_queued_text("another story.\n\nits new end.")
     assert storyboard.text() == STORY.replace(PROMPTS[0], "through a reroute.") and front_end.errors == []
+
+
+@ONCE
+def test_what_was_typed_for_one_graph_is_not_shown_in_the_next(storyboard, front_end, renderer):
+    storyboard.card(1).locator("textarea").fill("never entered.")
+    open_storyboard(front_end)  # which waits for the prompts of its own text
+    assert storyboard.text() == STORY and front_end.errors == []
 
 
 @ONCE
@@ -172,6 +179,10 @@ def test_buttons_on_nodes_open_it_and_nothing_is_saved(storyboard, front_end, re
     storyboard.wait_for_cards(PROMPTS)
     page.evaluate(press)
     assert storyboard.board.is_visible(), "the button opens, and never closes"
+    storyboard.card(1).locator("textarea").fill("edited.")
+    page.keyboard.press("Enter")
+    storyboard.wait_for_text(STORY.replace(PROMPTS[0], "edited."))
+    storyboard.undo(STORY)
     saved = page.evaluate(f"() => {STREAM}.serialize().widgets_values")
     shipped_values = next(node for node in shipped.read(shipped.DEMO)["nodes"] if node["type"] == "SVIPromptStream")[
         "widgets_values"

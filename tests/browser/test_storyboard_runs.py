@@ -43,6 +43,7 @@ def test_clips_are_made_rerolled_compared_and_locked(
     assert "making" in page.evaluate("window.sviStates"), "no card was shown while it was made"
     storyboard.wait_for_states("ready", "ready", "ready")
     storyboard.board.get_by_text("3 ready").wait_for()
+    assert not page.locator(".svi-card-empty:visible").count(), "nothing is written over the pictures"
     page.screenshot(path=tmp_path / "ready.png")
     assert_plays_on_hover(storyboard)
 
@@ -92,6 +93,37 @@ def assert_reload_shows_the_same(storyboard: Storyboard) -> None:
     storyboard.page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
     storyboard.open()
     storyboard.wait_for_states("ready", "ready", "ready")
+
+
+@ONCE
+def test_the_clip_that_a_run_has_come_to_is_shown_with_its_steps(storyboard, front_end, renderer):
+    """By the events of a run of 3 clips with 10 steps each; a clip counts its frames as one step more."""
+    page = storyboard.page
+    graph = front_end.api_graph()
+    loop = next(node for node, facts in graph.items() if facts["class_type"] == "SVIGenerate")
+    running = {"queue_running": [[0, "fake", graph, {}, []]], "queue_pending": []}
+    page.route("**/api/queue", lambda route: route.fulfill(json=running))
+    tell = "([name, detail]) => app.api.dispatchEvent(new CustomEvent(name, {detail}))"
+
+    def step(value: float) -> None:
+        nodes = {loop: {"node_id": loop, "display_node_id": loop, "state": "running", "value": value, "max": 33}}
+        page.evaluate(tell, ["progress_state", {"prompt_id": "fake", "nodes": nodes}])
+
+    page.evaluate(tell, ["execution_start", {"prompt_id": "fake", "timestamp": 0}])
+    storyboard.wait_for_states("making", "planned", "planned")
+    step(4)
+    storyboard.card(1).get_by_text("step 4/10").wait_for()
+    step(15)  # clip 1 is not ready by the text as it stands now, but this run has passed it
+    storyboard.card(2).get_by_text("step 4/10").wait_for()
+    storyboard.wait_for_states("planned", "making", "planned")
+    step(21.4)
+    storyboard.card(2).locator(".svi-card-state").get_by_text("decoding").wait_for()
+    assert "step" not in storyboard.card(2).locator(".svi-card-state").inner_text()
+    running["queue_running"] = []
+    page.evaluate(tell, ["execution_interrupted", {"prompt_id": "fake", "node_id": loop, "executed": []}])
+    storyboard.wait_for_states("planned", "planned", "planned")
+    page.unroute("**/api/queue")
+    assert front_end.errors == []
 
 
 @pytest.mark.slow

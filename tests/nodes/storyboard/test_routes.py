@@ -261,6 +261,15 @@ def test_an_edit_gives_text_range_and_cost(graph, make, edit):
     assert edit(TEXT, do="unpin", clip=1)[1]["text"] == TEXT
 
 
+@pytest.mark.parametrize(("at", "prompts"), [(7, ["🚤 sail", "s by."]), (1, None), (-3, None)])
+def test_a_prompt_is_split_where_a_browser_counts(edit, at, prompts):
+    status, answer = edit("🚤 sails by.", do="split", clip=0, at=at)
+    if prompts is None:  # inside the first character, or before it
+        assert status == 400 and "an end of the prompt" in answer["error"]
+    else:
+        assert (status, answer["text"]) == (200, "\n\n".join(prompts) + "\n")
+
+
 def test_a_live_schedule_is_edited_in_its_file(graph, plan, edit, folders):  # noqa: F811
     file = folders / "input" / "schedule.txt"
     file.write_text("a\n\nb")
@@ -275,6 +284,9 @@ def test_a_live_schedule_is_edited_in_its_file(graph, plan, edit, folders):  # n
     assert status == 400 and "has changed since it was shown" in answer["error"] and file.read_text() == "x\n\nb"
     assert edit("x\n\nb", more={"file": "schedule.txt"}, do="replace", new_text="a\n\nb")[0] == 200
     assert file.read_text() == "a\n\nb"
+    held = {"file": "schedule.txt", "held": "a\n\nb"}  # the second of two edits: the first one wrote nothing
+    assert edit("x\n\nb", more=held, do="set_prompt", clip=1, prompt="y")[0] == 200 and file.read_text() == "x\n\ny"
+    assert edit("x\n\ny", more=held, do="delete", clip=1)[0] == 400 and file.read_text() == "x\n\ny"
     status, answer = edit("[sede 3]\na", do="replace", new_text="[seed 3]\na")  # mends a mistake, whose cost nobody knows
     assert (status, answer["text"], answer["cost"]) == (200, "[seed 3]\na", None)
     status, answer = edit("", more={"file": "../user/x.txt"}, do="replace", new_text="b")

@@ -181,9 +181,8 @@ export class Card {
   }
 
   #progress() {
-    const { step, steps, secondsLeft, stopAfter } = this.story.making;
-    const parts = [steps ? text("step", { step, steps }) : text("stateMaking")];
-    if (steps && step === steps) parts.push(text("writingFrames"));
+    const { step, steps, isDecoding, secondsLeft, stopAfter } = this.story.making;
+    const parts = [isDecoding ? text("writingFrames") : steps ? text("step", { step, steps }) : text("stateMaking")];
     if (secondsLeft !== null) parts.push(text("timeLeft", { time: duration(secondsLeft) }));
     if (stopAfter === this.index) parts.push(text("stopsAfter"));
     return parts.join(" · ");
@@ -191,9 +190,10 @@ export class Card {
 
   #drawPrompt(clip) {
     const isTyping = document.activeElement === this.prompt && this.prompt.value !== this.committed;
-    if (!isTyping || this.committedIndex !== this.index) {
+    const { numGraphs } = this.story;
+    if (!isTyping || this.committedIndex !== this.index || this.committedGraph !== numGraphs) {
       if (this.prompt.value !== clip.prompt) this.prompt.value = clip.prompt;
-      [this.committed, this.committedIndex] = [clip.prompt, this.index];
+      [this.committed, this.committedIndex, this.committedGraph] = [clip.prompt, this.index, numGraphs];
     }
     this.prompt.readOnly = !this.story.canEdit;
     const isBeyond = clip.place?.beyond === true;
@@ -232,7 +232,7 @@ export class Card {
     if (prompt === before || this.prompt.readOnly) return given?.run ? this.actions.run() : undefined;
     this.#note(index, prompt); // until the plan says the same
     return this.actions.setPrompt(index, prompt, given).then((isDone) => {
-      if (isDone || this.index !== index) return;
+      if (isDone || this.index !== index || this.committedGraph !== this.story.numGraphs) return;
       this.prompt.focus({ preventScroll: true }); // the user goes on with a prompt that was refused
       this.prompt.value = prompt;
       this.#note(index, before);

@@ -40,6 +40,7 @@ export function register({ text, prepare, mount, unmount, onGraph, onOpen }) {
     async setup() {
       app.extensionManager.registerSidebarTab({
         ...tab,
+        label: text("sidebar"),
         icon: "pi pi-images",
         tooltip: text("title"),
         render: (container) => mount(container, true),

@@ -112,8 +112,9 @@ function countTexts(header, making) {
   return parts;
 }
 
-function makingText({ step, steps, secondsLeft }) {
-  const parts = [text("making") + (steps ? `, ${text("step", { step: `${step}`, steps: `${steps}` })}` : "")];
+function makingText({ step, steps, isDecoding, secondsLeft }) {
+  const now = isDecoding ? text("writingFrames") : steps ? text("step", { step: `${step}`, steps: `${steps}` }) : "";
+  const parts = [[text("making"), now].filter(Boolean).join(", ")];
   if (secondsLeft !== null) parts.push(text("clipLeft", { time: duration(secondsLeft) }));
   return parts.join(" · ");
 }

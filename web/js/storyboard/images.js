@@ -33,11 +33,12 @@ export class Images {
 
   /** Upload an image and use it for the clip at `index`; images that come together are taken one after the other. */
   place(index, use, file) {
-    this.last = (this.last ?? Promise.resolve()).then(() => this.#placeNow(index, use, file));
+    const since = this.story.moves.shown; // an upload takes a while
+    this.last = (this.last ?? Promise.resolve()).then(() => this.#placeNow(index, use, file, since));
     return this.last;
   }
 
-  async #placeNow(index, use, file) {
+  async #placeNow(index, use, file, since) {
     if (!file.type.startsWith("image/")) return this.story.say(text("dropNotImage", { name: file.name }), { isError: true });
     this.story.say(text("uploading", { name: file.name }));
     try {
@@ -46,7 +47,7 @@ export class Images {
       const known = [...named].find(([, shown]) => shown === image)?.[0];
       const name = known ?? freeName(file.name, [...named.keys(), ...(this.story.header.anchors ?? [])]);
       const actions = use.options(name, index).map(([option, value]) => ({ do: "set_option", clip: index, name: option, value }));
-      return await this.story.edit(actions, { also: known ? undefined : () => this.#addAnchor(image, name) });
+      return await this.story.edit(actions, { since, also: known ? undefined : () => this.#addAnchor(image, name) });
     } catch (error) {
       return this.story.say(text("uploadFailed", { name: file.name, reason: error.message }), { isError: true });
     }

@@ -14,7 +14,7 @@ export class Making {
     this.story = story;
     this.failure = null; // {index, message} of the clip at which the last run stopped
     this.forget();
-    frontEnd.on("status", () => this.look());
+    frontEnd.on("status", () => this.story.isWatched && this.look());
     frontEnd.on("reconnected", () => this.look());
     frontEnd.on("execution_start", () => this.look());
     frontEnd.on("execution_error", (detail) => this.#onError(detail));
@@ -27,17 +27,17 @@ export class Making {
   /** Nothing is being made. */
   forget() {
     if (this.preview) URL.revokeObjectURL(this.preview);
-    Object.assign(this, { promptId: null, step: 0, steps: 0, since: 0, preview: null, stopAfter: NEVER });
+    Object.assign(this, { promptId: null, clip: 0, clips: null, step: 0, steps: 0, part: 0, preview: null, stopAfter: NEVER });
   }
 
   get isRunning() {
     return this.promptId !== null;
   }
 
-  /** The index of the card that is being made, or -1: a run makes the first clip that is not ready. */
+  /** The index of the card that is being made, or -1: the first clip that is not ready, of those that the run has not passed. */
   get index() {
     if (!this.isRunning) return NEVER;
-    return this.story.cards.findIndex(({ state }) => state !== "ready" && state !== "dropped");
+    return this.story.cards.findIndex(({ state }, index) => index >= this.clip && state !== "ready" && state !== "dropped");
   }
 
   /** Return the state of a card and the reason for it: the plan's, with what is being made and what failed laid over it. */
@@ -48,16 +48,16 @@ export class Making {
     return { state, reason };
   }
 
-  /** Seconds that the clip still takes, or null; the time of its frames after the last step is not known. */
-  get secondsLeft() {
-    if (this.part >= 1) return null;
-    const whole = this.story.cards[this.index]?.work_seconds;
-    return whole ? whole * (1 - this.part) : null;
+  /** Whether all steps of the clip are done, and its frames are decoded. */
+  get isDecoding() {
+    return this.steps > 0 && this.step === this.steps;
   }
 
-  /** How much of the clip is done, 0 to 1. */
-  get part() {
-    return this.steps ? this.step / this.steps : 0;
+  /** Seconds that the clip still takes, or null; the time of its frames after the last step is not known. */
+  get secondsLeft() {
+    if (this.isDecoding) return null;
+    const whole = this.story.cards[this.index]?.work_seconds;
+    return whole ? whole * (1 - this.part) : null;
   }
 
   /** Seconds until the whole run is done, or null. */
@@ -70,8 +70,10 @@ export class Making {
 
   /** Ask the server what it runs. */
   async look() {
+    const asked = (this.asked = (this.asked ?? 0) + 1);
     try {
       const running = (await frontEnd.runningPrompts()).find(({ graph }) => this.#isOurs(graph));
+      if (asked !== this.asked) return; // a newer answer counts
       if ((running?.id ?? null) === this.promptId) return;
       this.forget();
       this.promptId = running?.id ?? null;
@@ -115,16 +117,21 @@ export class Making {
   #onSteps({ prompt_id: promptId, nodes }) {
     if (promptId !== this.promptId) return;
     const progress = Object.values(nodes).find(({ node_id: id, state }) => id === this.story.node && state === "running");
-    const clips = this.story.header?.until_stopped ? 1 : this.story.header?.clips;
-    if (!progress || !clips || progress.max < 2) return;
-    this.steps = Math.max(1, Math.round(progress.max / clips));
-    this.step = progress.value % this.steps || (progress.value ? this.steps : 0);
+    this.clips ??= this.story.header?.until_stopped ? 1 : this.story.header?.clips; // an edit meanwhile does not change the run
+    if (!progress || !this.clips || progress.max < 2) return;
+    const ofClip = progress.max / this.clips; // its steps, and one for its frames; see RunProgress.work
+    const clip = Math.min(this.clips - 1, Math.floor(progress.value / ofClip));
+    const done = progress.value - clip * ofClip;
+    this.clip = Math.max(this.clip, clip);
+    this.steps = Math.max(1, Math.round(ofClip) - 1);
+    this.step = Math.min(this.steps, Math.floor(done));
+    this.part = Math.min(1, done / ofClip);
     this.story.progressed();
   }
 
   #onClip({ run, index }) {
     if (run !== this.story.header?.run) return;
-    this.step = 0;
+    Object.assign(this, { clip: index + 1, step: 0, part: 0 });
     if (index === this.stopAfter && this.isRunning) this.stop();
     if (!this.isRunning) this.look();
   }

@@ -1,5 +1,7 @@
 /** The pack's routes for the storyboard; server side: nodes/storyboard. */
 
+import { text } from "./texts.js";
+
 /** A refusal of the server. `line` and `column` (from 1) say where in the text, or are null; `fix` names an action that helps. */
 export class Refused extends Error {
   constructor({ error, line = null, column = null, fix = null }) {
@@ -41,7 +43,9 @@ export class StoryServer {
 
   async #ask(route, body) {
     const posted = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
-    const response = await this.fetchRoute(route, body && posted);
+    const response = await this.fetchRoute(route, body && posted).catch(({ message }) => {
+      throw new Refused({ error: text("offline", { reason: message }) });
+    });
     const answer = await response.json().catch(() => ({ error: `the server answered ${response.status} ${response.statusText}.` }));
     if (!response.ok) throw new Refused(answer);
     return answer;

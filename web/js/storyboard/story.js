@@ -7,16 +7,17 @@
 import { duration } from "./dom.js";
 import * as frontEnd from "./front_end.js";
 import { Making } from "./making.js";
-import { Refused, StoryServer } from "./server.js";
+import { Moves } from "./moves.js";
+import { StoryServer } from "./server.js";
 import { text } from "./texts.js";
 
 const SETTLE_MS = 200; // delay while somebody types or a graph loads
-const MOVES_CARDS = new Set(["insert", "duplicate", "delete", "split", "move"]); // the choice follows these
 const WATCH_MS = 700; // how often the text is compared with what is shown
 
 /** Emits "change" (draw everything), "progress" (only the clip that is being made moved) and "message" (one sentence for the user). */
 export class Story extends EventTarget {
   server = new StoryServer(frontEnd.fetchRoute);
+  moves = new Moves();
   cards = [];
   header = null;
   source = null;
@@ -27,6 +28,7 @@ export class Story extends EventTarget {
   node = null; // the planned SVI Generate
   wanted = null; // the one that the user chose
   selected = 0;
+  numGraphs = 0; // shown so far: what was typed into the cards of one graph means nothing in the next
   isStale = false; // the cards are those of before a mistake
   isLoaded = false;
   hasFailed = false; // the server gave no plan at all
@@ -41,6 +43,11 @@ export class Story extends EventTarget {
     for (const event of ["svi.clip", "execution_success", "execution_error", "execution_interrupted", "reconnected"]) {
       frontEnd.on(event, () => this.refresh());
     }
+  }
+
+  /** Whether a view is open. */
+  get isWatched() {
+    return this.#viewers > 0;
   }
 
   get canEdit() {
@@ -59,6 +66,13 @@ export class Story extends EventTarget {
     if (--this.#viewers) return;
     clearInterval(this.watch);
     this.watch = undefined;
+    this.#emit("planned"); // nobody waits for a plan that nobody sees
+  }
+
+  /** Another graph is shown. */
+  changeGraph() {
+    this.numGraphs++;
+    this.refresh();
   }
 
   choose(node) {
@@ -80,18 +94,22 @@ export class Story extends EventTarget {
 
   async #load(request) {
     let reply, failure;
+    const seen = this.moves.now;
     try {
       const graph = await frontEnd.queuedGraph();
       const wanted = this.wanted ?? this.node;
       reply = await this.server.plan(graph, graph[wanted]?.class_type === "SVIGenerate" ? wanted : null);
       if (request === this.#request) this.graph = graph;
     } catch (error) {
-      failure = error instanceof Refused ? error.message : text("offline", { reason: error.message });
+      failure = error.message;
     }
     if (request !== this.#request) return; // superseded by a newer request
     this.hasFailed = failure !== undefined;
-    if (reply) this.#take(reply);
-    else this.#keepCards(failure);
+    if (reply) {
+      this.moves.shown = seen;
+      this.#take(reply);
+    } else this.#keepCards(failure);
+    this.#emit("planned");
   }
 
   /** Without an answer the cards of before stay, dimmed. */
@@ -110,6 +128,13 @@ export class Story extends EventTarget {
     this.shownText = this.#textNow();
     this.#emit("change");
     if (!isSameStory) this.making.look();
+  }
+
+  /** Wait for the plan of the graph as it is now. */
+  #replanned() {
+    const planned = new Promise((resolve) => this.addEventListener("planned", resolve, { once: true }));
+    this.refresh();
+    return planned;
   }
 
   /** Return the schedule's text as it stands in the graph, or in the live file. */
@@ -133,28 +158,37 @@ export class Story extends EventTarget {
    * @param {number} given.added clips that the story gains; num_clips follows
    * @param {() => void} given.also a further change of the graph in the same undo step
    * @param {string} given.done what to say in front of the cost
+   * @param {number} given.since which cards the places in `actions` mean, from `moves.shown`; those that are shown now without it
    * @returns {Promise<boolean | undefined>} whether it was done
    */
   edit(actions, given = {}) {
-    const result = this.#edits.then(() => this.#editNow(actions, given));
+    const since = given.since ?? this.moves.shown;
+    const result = this.#edits.then(() => this.#editNow(actions, { ...given, since }));
     this.#edits = result.catch(() => {}); // quick clicks act one after the other, each on the text that the one before left
     return result;
   }
 
-  async #editNow(actions, { run = false, added = 0, also, done = "" }) {
+  async #editNow(asked, { run = false, added = 0, also, done = "", since }) {
+    if (this.canEdit && this.#textNow() === undefined) await this.#replanned(); // its node has another id, or is gone
     if (!this.canEdit) return this.say(this.source?.why_not || text("loading"), { isError: true });
-    const before = this.#textNow();
+    const actions = this.moves.placed(asked, since);
+    if (!actions) return this.say(text("clipGone"), { isError: true });
+    const [before, { source }] = [this.#textNow(), this];
+    if (before === undefined) return this.say(text("notThere", { node: source.node }), { isError: true });
     try {
       const reply = await this.#edited(before, actions);
+      if (source.kind === "text" && this.#textNow() !== before) throw new Error(text("changedMeanwhile")); // typed, or another graph
       this.#write(reply, added, also);
+      const isMoved = this.moves.note(actions);
       this.making.failure = null; // of the text before
-      if (MOVES_CARDS.has(actions.at(-1).do) && Number.isInteger(reply.clip)) this.selected = reply.clip;
+      if (isMoved && Number.isInteger(reply.clip)) this.selected = reply.clip;
       this.say([done, ...this.#costs(reply), ...(reply.notes ?? [])].filter(Boolean).join(" "), { undo: this.#undoOf(before) });
       this.refresh();
       if (run) await frontEnd.queue();
       return true;
     } catch (error) {
-      this.#refused(error, actions, { run, added, also });
+      this.#refused(error, actions, { run, added, also, since: this.moves.now });
+      this.refresh();
       return false;
     }
   }
@@ -165,7 +199,7 @@ export class Story extends EventTarget {
     let reply = { text: before, split: source.split };
     for (const [number, action] of actions.entries()) {
       const isLast = number === actions.length - 1;
-      const file = source.kind === "file" ? { file: source.file, apply } : {};
+      const file = source.kind === "file" ? { file: source.file, held: before, apply: apply && isLast } : {};
       const graph = isLast ? { prompt: this.graph, node: this.node } : {}; // for the exact cost
       reply = await this.server.edit({ ...graph, ...file, text: reply.text, split: reply.split, action });
     }
@@ -179,15 +213,22 @@ export class Story extends EventTarget {
   }
 
   #write(reply, added, also) {
-    const { source, header, node } = this;
-    const count = header?.num_clips > 0 && added ? Math.max(1, header.num_clips + added) : null;
+    const { source, node } = this;
+    const now = this.#numClips();
+    const count = now && added ? Math.max(1, now + added) : null;
     frontEnd.asOneStep(() => {
       also?.();
       if (count) frontEnd.write(node, "num_clips", count);
       if (source.kind !== "text") return void (source.text = reply.text);
-      if (!frontEnd.write(source.node, source.widget, reply.text)) throw new Error(text("notThere", { node: source.node }));
+      frontEnd.write(source.node, source.widget, reply.text);
       if (reply.split !== source.split) frontEnd.write(source.split_node, source.split_widget, reply.split);
     });
+  }
+
+  /** Return num_clips as it stands in the graph now, which may be newer than the plan; null where it follows the text or comes from elsewhere. */
+  #numClips() {
+    const isWidget = Number.isInteger(this.header?.num_clips);
+    return (isWidget && frontEnd.read(this.node, "num_clips")) || null;
   }
 
   #costs({ cost }) {
@@ -206,8 +247,8 @@ export class Story extends EventTarget {
 
   /** Change num_clips alone, for clips beyond the end of the text. */
   changeNumClips(added) {
-    const now = this.header.num_clips;
-    if (!(now + added > 0)) return;
+    const now = this.#numClips();
+    if (!now || now + added < 1) return;
     frontEnd.asOneStep(() => frontEnd.write(this.node, "num_clips", now + added));
     this.refresh();
   }

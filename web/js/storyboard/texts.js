@@ -5,6 +5,7 @@
 
 const ENGLISH = {
   title: "SVI Storyboard",
+  sidebar: "SVI Story", // below the icon, which has room for this
   toggle: "Show or hide the SVI Storyboard",
   open: "Storyboard",
   openHint: "Show the clips of this story as cards. Key: Alt+S",
@@ -132,7 +133,9 @@ const ENGLISH = {
   moves: "Clip {from} becomes clip {to}.",
   undo: "Undo",
   pinnedBefore: "The clips before are locked to the takes that they show.",
-  notThere: "{node} is not in this graph any more. Try again.",
+  notThere: "Node {node}, which holds the text, is not in this graph any more.",
+  changedMeanwhile: "The text was changed meanwhile, so this edit was not made. Try again.",
+  clipGone: "This clip is not in the text any more.",
   asParagraphs: "Write the text as paragraphs",
   cardFailed: "This card cannot be shown: {reason}",
   boardFailed: "The storyboard cannot be shown: {reason}",
