@@ -1,6 +1,8 @@
-"""Make many stories from one table.
+"""Make many stories from one table, and score them.
 
-    python -m batch run stories.csv --workflow workflow.json --output videos/ [--server http://127.0.0.1:8188]
+    python -m batch table consistent-50s photos/ --output stories.jsonl
+    python -m batch run stories.jsonl --workflow workflow.json --output videos/ [--server http://127.0.0.1:8188]
+    python -m batch score videos/
 
 Run it from this folder with the Python of your ComfyUI. Without `--server` a ComfyUI with the demo's tiny models is started,
 in the environment of the demo, which is set up if it is missing. See docs/BATCH.md.
@@ -23,16 +25,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = command_line().parse_args(arguments)
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if missing or not options.server:
+    needs_server = options.command == "run" and not options.server
+    if missing or needs_server:
         try:
             go_on_inside(demo_environment(), ["batch", *arguments])
         except NoEnvironment as error:
             lacks = f"this Python lacks {', '.join(missing)}: run it with that of your ComfyUI"
-            sys.stderr.write(f"[svi] error: {lacks if missing and options.server else error}\n")
+            sys.stderr.write(f"[svi] error: {lacks if missing and not needs_server else error}\n")
             return 2
-    from batch import run
+    from batch import make_table, run, score
 
-    return run.main(options)
+    return {"run": run, "table": make_table, "score": score}[options.command].main(options)
 
 
 if __name__ == "__main__":
