@@ -87,9 +87,9 @@ def _answered(story: Storyline, subject: Subject, model: LanguageModel) -> tuple
         try:
             return read_answer(answer, story)
         except ValueError as error:
-            complaint = str(error)
+            complaint = str(error).removeprefix("text_model ").partition("): use ")[0]
     raise ValueError(
-        f"{subject.image.name}: {model.model} was asked {_ANSWERS} times, and {complaint.removeprefix('text_model ')}"
+        f"{subject.image.name}: {model.model} was asked {_ANSWERS} times, and {complaint}): use another model, or fewer --clips"
     )
 
 

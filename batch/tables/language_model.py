@@ -64,7 +64,8 @@ class LanguageModel:
             try:
                 return _text_of(self._post(body))
             except urllib.error.HTTPError as error:
-                said = _without_key(error.read(500).decode("utf-8", "replace"))
+                with error:
+                    said = _without_key(error.read(500).decode("utf-8", "replace"))
                 complaint = f"{self.url} answers {error.code} {error.reason}: {' '.join(said.split())}"
                 if error.code < 500 and error.code != 429:
                     raise ValueError(complaint) from None

@@ -90,7 +90,7 @@ def _value(file: Path, number: int, line: str) -> tuple[str, str]:
     key, separator, value = line.partition(":")
     if not separator or key.strip().lower() not in _KEYS:
         raise ValueError(
-            f"{file}, line {number}: {line[:60]!r} is none of {', '.join(f'{key}:' for key in _KEYS)}. The first line says who or "
-            "what the image shows; the command writes the prompts"
+            f"{file}, line {number}: {line[:60]!r} is none of {', '.join(f'{key}:' for key in _KEYS)}. The first line says who "
+            "or what the image shows; the command writes the prompts"
         )
     return key.strip().lower(), value.strip()
