@@ -1,4 +1,4 @@
-"""Small videos to score: a camera that moves over a picture of blocks, one that stands still, and one that plays a clip again."""
+"""Small videos to score: a camera that moves over blocks, one that stands still, and one that plays a clip again."""
 
 from pathlib import Path
 

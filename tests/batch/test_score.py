@@ -1,4 +1,4 @@
-"""``python -m batch score`` on a folder as `batch run` leaves it: order, verdicts, files, check list, and what cannot be scored."""
+"""``python -m batch score`` on a folder as `batch run` leaves it: order, verdicts, files, check list, and problems."""
 
 import csv
 import io

@@ -7,7 +7,7 @@ from typing import Any
 
 
 class FakeLanguageModel:
-    """Answers each request with the next of `replies`: a text, a status, or a redirect's address; the last one again and again."""
+    """Answers each request with the next of `replies`, a text, a status or an address to go to; the last again and again."""
 
     def __init__(self, *replies: str | int) -> None:
         self.replies = list(replies)
@@ -22,9 +22,14 @@ class FakeLanguageModel:
                 reply = fake.replies.pop(0) if len(fake.replies) > 1 else fake.replies[0]
                 self.answer(reply)
 
+            def do_GET(self) -> None:  # what a client makes of a POST that is sent elsewhere
+                fake.asked.append({"path": self.path})
+                fake.keys.append(self.headers.get("Authorization"))
+                self.answer(fake.replies[0])
+
             def answer(self, reply: str | int) -> None:
                 if isinstance(reply, str) and reply.startswith("http"):
-                    self.send_response(307)
+                    self.send_response(302)
                     self.send_header("Location", reply)
                     self.end_headers()
                     return

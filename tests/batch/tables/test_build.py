@@ -1,4 +1,4 @@
-"""A table from a folder of images: as many rows as in the paper, prompts by the engine or a language model, and it is readable."""
+"""A table from a folder of images: the paper's counts, prompts by the engine or a language model, and `run` reads it."""
 
 import json
 import wave

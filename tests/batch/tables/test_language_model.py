@@ -53,9 +53,12 @@ def test_a_refusal_names_the_address_and_hides_the_key(tmp_path, status, times):
 
 
 def test_no_redirect_carries_the_key_elsewhere(tmp_path):
-    with FakeLanguageModel("text") as other, FakeLanguageModel(other.url) as server:
-        with pytest.raises(ValueError, match="answers 307"):
-            LanguageModel(server.url, "tiny").answer("write", tmp_path, 300, 0)
+    with (
+        FakeLanguageModel("text") as other,
+        FakeLanguageModel(other.url) as server,
+        pytest.raises(ValueError, match="answers 302"),
+    ):
+        LanguageModel(server.url, "tiny").answer("write", tmp_path, 300, 0)
     assert not other.asked
 
 
