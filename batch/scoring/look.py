@@ -18,10 +18,11 @@ from batch.scoring.sample import Sample
 from svi_core.files.atomic_file import write_bytes
 from svi_core.files.sealed_json import read_sealed, write_sealed
 from svi_core.look.drift import DriftMeter
-from svi_core.look.filmstrip import spread
+from svi_core.look.filmstrip import BACKGROUND, spread
 
 STRIP_FRAMES = 10
 STRIP_HEIGHT = 108
+_GAP = 4  # pixels between its frames
 _VERSION = 1
 _CHUNK_VALUES = 2**22  # of the frames that are measured at once
 
@@ -117,9 +118,9 @@ def _measured(sample: Sample) -> VideoLook:
 
 def _joined(pictures: list[Image.Image]) -> tuple[bytes, tuple[int, int]]:
     width, height = pictures[0].size
-    strip = Image.new("RGB", (width * len(pictures), height))
+    strip = Image.new("RGB", ((width + _GAP) * len(pictures) - _GAP, height), BACKGROUND)
     for column, picture in enumerate(pictures):
-        strip.paste(picture, (column * width, 0))
+        strip.paste(picture, (column * (width + _GAP), 0))
     data = io.BytesIO()
     strip.save(data, "JPEG", quality=82)
     return data.getvalue(), strip.size

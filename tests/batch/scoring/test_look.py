@@ -42,8 +42,8 @@ def test_the_strip_shows_frames_from_first_to_last(tmp_path):
     frames = np.stack([np.full((32, 48, 3), 20 + 7 * k, np.uint8) for k in range(30)])
     found = look_at(sample(tmp_path, frames), tmp_path / "kept")
     picture = Image.open(io.BytesIO(found.strip))
-    assert picture.size == found.strip_size == (STRIP_FRAMES * 162, STRIP_HEIGHT) and found.columns == STRIP_FRAMES
-    levels = [np.asarray(picture)[50, 81 + 162 * column].mean() for column in range(STRIP_FRAMES)]
+    assert picture.size == found.strip_size == (STRIP_FRAMES * 166 - 4, STRIP_HEIGHT) and found.columns == STRIP_FRAMES
+    levels = [np.asarray(picture)[50, 81 + 166 * column].mean() for column in range(STRIP_FRAMES)]
     assert levels == pytest.approx([20 + 7 * k for k in (0, 3, 6, 10, 13, 16, 19, 23, 26, 29)], abs=4)
 
 
