@@ -1,1 +1,1 @@
-"""Many stories from one table through one workflow: ``python -m batch run``; see docs/BATCH.md."""
+"""Many stories from one table through one workflow, and their scores: ``python -m batch``; see docs/BATCH.md."""

@@ -1,6 +1,8 @@
-"""Make many stories from one table.
+"""Make many stories from one table, and score them.
 
-    python -m batch run stories.csv --workflow workflow.json --output videos/ [--server http://127.0.0.1:8188]
+    python -m batch table consistent-50s photos/ --output stories.jsonl
+    python -m batch run stories.jsonl --workflow workflow.json --output videos/ [--server http://127.0.0.1:8188]
+    python -m batch score videos/
 
 Run it from this folder with the Python of your ComfyUI. Without `--server` it starts a ComfyUI: yours if COMFYUI_PATH names
 it, else that of the demo with its tiny models, in an environment that is set up if it is missing. See docs/BATCH.md.
@@ -23,18 +25,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = command_line().parse_args(arguments)
     missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
-    if options.server and missing:
+    starts_server = options.command == "run" and not options.server
+    if missing and not starts_server:
         sys.stderr.write(f"[svi] error: this Python lacks {', '.join(missing)}: run it with that of your ComfyUI\n")
         return 2
-    if not options.server:
+    if starts_server:
         try:
             go_on_inside(demo_environment(), arguments)
         except NoEnvironment as error:
             sys.stderr.write(f"[svi] error: {error}\n")
             return 2
-    from batch import run
+    from batch import make_table, run, score
 
-    return run.main(options)
+    return {"run": run, "table": make_table, "score": score}[options.command].main(options)
 
 
 if __name__ == "__main__":

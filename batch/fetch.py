@@ -44,7 +44,7 @@ def fetch_results(
     saved = _named(file for output in _in_order(outputs, prepared.graph) for file in _saved_files(output))
     video_name = next((own for own in saved if Path(own).suffix.lower() in VIDEO_SUFFIXES), None)
     if video_name is None:
-        raise NoVideo("the workflow ended without a saved video: add a Save Video node to it")
+        raise NoVideo("the workflow ended without a saved video: add SVI Show Video or Save Video to it")
     staging = folder.clear_staging(name)
     for own, file in saved.items():
         try:

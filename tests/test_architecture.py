@@ -30,7 +30,7 @@ FLOORS = {
     ],
     "nodes": [("__init__",), ("storyboard",), ("dry_run",), (".",), ("bridge",)],
     "training": [(".",), ("run",), ("method",), ("data",), ("model",), ("settings",)],
-    "batch": [(".",), ("workflow",)],
+    "batch": [(".",), ("report",), ("scoring",), ("tables", "workflow")],
     "comfyui": [(".",)],
     "dev": [("workflows", "matrix"), (".",)],
     "demo": [(".",), ("models",), ("world", "tiny_encoders")],

@@ -1,8 +1,7 @@
-"""Run the drift study, print its tables, or score videos.
+"""Run the drift study, or print its tables. `python -m batch score` measures any videos.
 
 python -m benchmarks.drift run [--chain film] [--arms main]    # resumes after a stop
 python -m benchmarks.drift report                              # tables and pictures of the results so far
-python -m benchmarks.drift score FOLDER [--clip-length 76]     # any videos, with VBench's models if any
 """
 
 import argparse
@@ -27,20 +26,11 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parse(arguments)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     try:
-        sys.stdout.write(_score(options) if options.command == "score" else _study(options))
+        sys.stdout.write(_study(options))
     except StudyError as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     return 0
-
-
-def _score(options: argparse.Namespace) -> str:
-    from .folder import score_folder
-
-    try:
-        return score_folder(options.folder, options.clip_length, options.output)
-    except ValueError as error:
-        raise StudyError(str(error)) from error
 
 
 def _study(options: argparse.Namespace) -> str:
@@ -97,10 +87,6 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     run.add_argument("--chain", choices=(*CHAINS, "all"), default="all", help="layout of the chains")
     run.add_argument("--arms", default="all", help='main: those of the claims only; or names, such as "frozen bank, bank of 1"')
     run.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
-    score = commands.add_parser("score", help="score a folder of mp4 files")
-    score.add_argument("folder", type=Path)
-    score.add_argument("--clip-length", type=int, default=0, help="frames that each clip gives (default: as its run says)")
-    score.add_argument("--output", type=Path, default=OUTPUT / "score", help="tables and numbers")
     return parser.parse_args(arguments)
 
 

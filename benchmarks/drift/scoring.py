@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from batch.scoring.truth import frechet_distance
 from svi_core.look.drift import FROZEN_DIFFERENCE, ClipMeasure, DriftMeter, DriftReport
 from svi_core.video.video_file import to_uint8
 
@@ -101,16 +102,6 @@ def score(chain: Chain, reference: Reference, clips: list[Tensor], truth: list[T
         pixels=tuple(pixels),
         seam=float(np.median(seams)) if seams else None,
     )
-
-
-def frechet_distance(ours: np.ndarray, theirs: np.ndarray) -> float:
-    """Return the Frechet distance between Gaussians fitted to features [N, M] and [N', M]."""
-    first, second = np.cov(ours, rowvar=False), np.cov(theirs, rowvar=False)
-    values, vectors = np.linalg.eigh(first)
-    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
-    mixed = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(min=0)).sum()
-    apart = ((ours.mean(axis=0) - theirs.mean(axis=0)) ** 2).sum()
-    return float(np.sqrt(max(0.0, apart + np.trace(first) + np.trace(second) - 2 * mixed)))
 
 
 def _apart(own: Tensor, true: Tensor) -> float:

@@ -66,5 +66,5 @@ def test_a_story_has_one_video_also_after_the_workflow_saves_another_kind(tmp_pa
 
 
 def test_a_workflow_without_a_video_says_what_to_add(tmp_path: Path):
-    with pytest.raises(NoVideo, match="add a Save Video node"):
+    with pytest.raises(NoVideo, match="add SVI Show Video or Save Video"):
         fetched(tmp_path, {"1": {"images": [saved("a.png")]}})

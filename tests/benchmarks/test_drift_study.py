@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.drift import arms, codec, folder, losses, scoring, statistics, vbench
+from benchmarks.drift import arms, codec, losses, scoring, statistics
 from benchmarks.drift.__main__ import main as drift_command
 from benchmarks.drift.errors import GaussianErrors, hand_made_error
 from benchmarks.drift.world import (
@@ -31,7 +31,6 @@ from benchmarks.drift.world import (
 from svi_core.conditioning.build_y import KnownPart, build_y
 from svi_core.recycling.config import ErrorRecyclingConfig
 from svi_core.systems.layouts import make_layout
-from svi_core.video.video_file import VideoCoding, write_video
 
 
 def drawn(seed, world=World.ENDLESS, count=8, frames=NUM_SLOTS):
@@ -232,15 +231,6 @@ def test_examples_with_the_clips_before_them(parts, fitted):
         slot = 1 if chain.in_latent_space else 0
         for index, later in enumerate(batch.later):
             assert torch.equal(batch.y_latent[index, :, slot], known[index]) == (later or not chain.in_latent_space)
-
-
-def test_frechet_distance_by_hand():
-    """Its square between Gaussians with diagonal covariance: (difference of means)^2 + sum of (difference of deviations)^2."""
-    random = np.random.default_rng(0)
-    normal = random.normal(size=(200_000, 3))
-    ours, theirs = normal * [1, 2, 3] + [0, 0, 1], normal[::-1] * [2, 2, 1] + [1, 0, 1]
-    assert scoring.frechet_distance(ours, theirs) == pytest.approx((1 + 1 + 4) ** 0.5, rel=0.02)
-    assert scoring.frechet_distance(ours, ours) == pytest.approx(0, abs=1e-3)
 
 
 def test_fading_is_seen_by_quality_and_not_by_identity(parts, fitted):
@@ -548,36 +538,3 @@ def test_only_the_registered_pairs_are_tested_and_corrected(parts):
     ]
     assert [row[4] for row in rows] == ["-3.00", "-3.00", "+0.50", "+1.00"]
     assert [row[6:] for row in rows] == [["0.0312", "0.0625"]] * 2 + [["", ""]] * 2  # 2 / 64, and twice that for two tests
-
-
-def test_any_folder_of_videos_is_scored_and_absent_models_are_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path / "models"))
-    random = np.random.default_rng(0)
-    wide = random.integers(0, 255, (48, 400, 3), np.uint8).repeat(2, axis=0)
-    frames = [np.ascontiguousarray(wide[:, 4 * k : 4 * k + 96]) for k in range(20)]
-    write_video(tmp_path / "pan.mp4", iter([np.stack(frames)]), VideoCoding())
-    write_video(tmp_path / "still.mp4", iter([np.stack(frames[:1] * 20)]), VideoCoding())
-    text = folder.score_folder(tmp_path, 10, tmp_path / "out")
-    assert "| pan.mp4 | valid | 2 |" in text and "| still.mp4 | INVALID (static) | 2 |" in text
-    assert text.count("not run: ") == len(vbench.DIMENSIONS)
-    with pytest.raises(ValueError, match="give --clip-length"):
-        folder.score_folder(tmp_path, 0, tmp_path / "out")
-    with pytest.raises(ValueError, match="holds no mp4"):
-        folder.score_folder(tmp_path / "out", 0, tmp_path / "out")
-
-
-def test_vbench_judges_only_where_its_models_are(tmp_path, monkeypatch):
-    monkeypatch.setenv("VBENCH_CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(vbench.importlib.util, "find_spec", lambda name: object())
-    model = tmp_path / "raft_model" / "models" / "raft-things.pth"
-    model.parent.mkdir(parents=True)
-    model.touch()
-    asked = []
-
-    def evaluate(dimension, videos, output):
-        asked.append(dimension)
-        return {dimension: [0.25, []]}
-
-    found = vbench.measure(tmp_path, tmp_path, evaluate)
-    assert asked == ["dynamic_degree"] and found["dynamic_degree"] == 0.25
-    assert found["motion_smoothness"] == f"not run: amt_model/amt-s.pth not in {tmp_path}"

@@ -1,0 +1,235 @@
+"""All numbers of a folder of videos: per video, per clip and per benchmark. An INVALID video has no numbers."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import fmean
+
+from batch.scoring import lip_sync, truth
+from batch.scoring.check_list import PUBLISHED_PASS_RATE, CheckList
+from batch.scoring.look import VideoLook, look_at
+from batch.scoring.published import DANCE, PUBLISHED, TALK, VBENCH
+from batch.scoring.sample import Sample
+from batch.scoring.vbench_dimensions import judge
+from batch.tables.benchmarks import Benchmark, benchmark_of
+
+Tell = Callable[[str], None]
+
+
+@dataclass
+class Scores:
+    """What is known of the videos of a folder.
+
+    Attributes:
+        samples: those that were scored, in the order of the table.
+        unscored: names of the others, and why.
+        looks: our own measures of each.
+        values: name -> metric -> number, of valid videos; VBench from 0 to 1.
+        sets: name of a benchmark -> metric -> number, of all its valid videos together.
+        absent: metric -> why it was not measured.
+        checks: what a person said of the videos.
+    """
+
+    samples: list[Sample] = field(default_factory=list)
+    unscored: dict[str, str] = field(default_factory=dict)
+    looks: dict[str, VideoLook] = field(default_factory=dict)
+    values: dict[str, dict[str, float]] = field(default_factory=dict)
+    sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    absent: dict[str, str] = field(default_factory=dict)
+    checks: CheckList = field(default_factory=lambda: CheckList({}))
+
+    def valid(self) -> list[Sample]:
+        """Return the samples that are not INVALID."""
+        return [sample for sample in self.samples if not self.looks[sample.name].reasons]
+
+    def missing(self) -> dict[str, list[str]]:
+        """Return why metrics that others report for these videos were not measured: reason -> metrics."""
+        asked = {metric for benchmark in self.groups() for metric in metrics_of(benchmark)}
+        reasons: dict[str, list[str]] = defaultdict(list)
+        for metric, reason in self.absent.items():
+            if metric in asked:
+                reasons[reason].append(metric)
+        return dict(reasons)
+
+    def groups(self) -> dict[Benchmark, list[Sample]]:
+        """Return the samples of each benchmark."""
+        found: dict[Benchmark, list[Sample]] = defaultdict(list)
+        for sample in self.samples:
+            found[benchmark_of(sample.name)].append(sample)
+        return dict(found)
+
+
+def score(samples: Sequence[Sample], folder: Path, references: Path | None, tell: Tell) -> Scores:
+    """Measure videos with all that is there.
+
+    Args:
+        samples: the videos.
+        folder: where measures are kept for the next time.
+        references: the folder of true videos, if any.
+        tell: called with what happens.
+
+    Raises:
+        OSError: `references` cannot be read, or the disk is full.
+    """
+    scores = Scores()
+    for number, sample in enumerate(samples, start=1):
+        tell(f"{number} of {len(samples)}: {sample.name}")
+        try:
+            scores.looks[sample.name] = look_at(sample, folder / "videos")
+            scores.samples.append(sample)
+        except (OSError, ValueError) as error:
+            scores.unscored[sample.name] = str(error)
+    valid = scores.valid()
+    scores.values = {sample.name: scores.looks[sample.name].summary() for sample in valid}
+    _judge(scores, valid, folder / "vbench", tell)
+    true_videos = truth.true_videos(valid, references)
+    _compare(scores, true_videos)
+    _listen(scores, [sample for sample in valid if benchmark_of(sample.name).follows == "sound"])
+    for benchmark, members in scores.groups().items():
+        scores.sets[benchmark.name] = _of_set(scores, members, true_videos)
+    return scores
+
+
+def _judge(scores: Scores, valid: Sequence[Sample], folder: Path, tell: Tell) -> None:
+    for dimension in VBENCH:
+        if not valid:
+            scores.absent[dimension] = "no video is valid"
+            continue
+        found = judge(dimension, valid, folder)
+        if isinstance(found, str):
+            scores.absent[dimension] = found
+            continue
+        tell(f"VBench: {dimension}")
+        for name, value in found.items():
+            scores.values[name][dimension] = value
+
+
+def _compare(scores: Scores, true_videos: Mapping[str, Path]) -> None:
+    """Set PSNR and SSIM of each video that has a true one."""
+    missing = truth.missing_for_pairs(dict(true_videos))
+    if missing is not None:
+        scores.absent |= dict.fromkeys(("PSNR", "SSIM"), missing)
+        return
+    for sample in scores.samples:
+        if sample.name in true_videos:
+            try:
+                psnr, ssim = truth.psnr_and_ssim(sample.video, true_videos[sample.name])
+                scores.values[sample.name] |= {"PSNR": psnr, "SSIM": ssim}
+            except OSError as error:
+                scores.absent |= dict.fromkeys(("PSNR", "SSIM"), f"of {sample.name}: {error}")
+
+
+def _listen(scores: Scores, talking: Sequence[Sample]) -> None:
+    """Set Sync-C and Sync-D of each video that follows a sound."""
+    missing = lip_sync.missing() if talking else "no valid video follows a sound"
+    if missing is not None:
+        scores.absent |= dict.fromkeys(TALK[:2], missing)
+        return
+    for sample in talking:
+        try:
+            scores.values[sample.name] |= dict(zip(TALK[:2], lip_sync.confidence_and_distance(sample.video), strict=True))
+        except (OSError, ValueError) as error:
+            scores.absent |= dict.fromkeys(TALK[:2], f"of {sample.name}: {error}")
+
+
+def _of_set(scores: Scores, members: Sequence[Sample], true_videos: Mapping[str, Path]) -> dict[str, float]:
+    """Return the mean of each metric over the valid videos of a benchmark, and their FVD."""
+    valid = [sample for sample in members if sample.name in scores.values]
+    metrics = dict.fromkeys(metric for sample in valid for metric in scores.values[sample.name])
+    means = {
+        metric: fmean(scores.values[sample.name][metric] for sample in valid if metric in scores.values[sample.name])
+        for metric in metrics
+    }
+    pairs = [(sample.video, true_videos[sample.name]) for sample in valid if sample.name in true_videos]
+    missing = truth.missing_for_fvd({str(ours): true for ours, true in pairs})
+    if missing is None:
+        try:
+            means["FVD"] = truth.frechet_video_distance([ours for ours, _ in pairs], [true for _, true in pairs])
+        except (OSError, ValueError) as error:
+            missing = str(error)
+    if missing is not None:
+        scores.absent.setdefault("FVD", missing)
+    return means
+
+
+def metrics_of(benchmark: Benchmark) -> tuple[str, ...]:
+    """Return the metrics that others report for a benchmark; VBench's for all other videos."""
+    if benchmark.name in PUBLISHED:
+        return PUBLISHED[benchmark.name][1]
+    return {"sound": TALK, "pose": DANCE}.get(benchmark.follows, VBENCH)
+
+
+def samples_csv(scores: Scores) -> bytes:
+    """Return a row for each video; an INVALID one has no numbers."""
+    metrics = list(dict.fromkeys(metric for values in scores.values.values() for metric in values))
+    rows: list[list[object]] = [["name", "benchmark", "verdict", "clips", "frames", *metrics]]
+    for sample in scores.samples:
+        reasons = scores.looks[sample.name].reasons
+        values = scores.values.get(sample.name, {})
+        verdict = f"INVALID: {', '.join(reasons)}" if reasons else "valid"
+        known = [len(sample.clip_lengths), sum(sample.clip_lengths)]
+        rows.append(
+            [sample.name, benchmark_of(sample.name).name, verdict, *known, *(values.get(metric, "") for metric in metrics)]
+        )
+    for name, reason in scores.unscored.items():
+        rows.append([name, benchmark_of(name).name, f"not scored: {reason}"])
+    return _as_csv(rows)
+
+
+def clips_csv(scores: Scores) -> bytes:
+    """Return a row for each clip of each valid video, with our own measures."""
+    rows: list[list[object]] = []
+    for sample in scores.valid():
+        values = scores.looks[sample.name].per_clip()
+        rows = rows or [["name", "clip", *values]]
+        for clip, numbers in enumerate(zip(*values.values(), strict=True), start=1):
+            rows.append([sample.name, clip, *("" if number is None else number for number in numbers)])
+    return _as_csv(rows)
+
+
+def as_json(scores: Scores) -> bytes:
+    """Return all numbers as JSON."""
+    rate = scores.checks.pass_rate()
+    facts = {
+        "benchmarks": {
+            benchmark.name or "other": {
+                "videos": len(members),
+                "invalid": sum(sample.name not in scores.values for sample in members),
+                "means": scores.sets[benchmark.name],
+            }
+            for benchmark, members in scores.groups().items()
+        },
+        "absent": scores.absent,
+        "unscored": scores.unscored,
+        "check_list": {
+            "judged": len(scores.checks.judged()),
+            "passed": len(scores.checks.passed()),
+            "pass_rate": rate,
+            "published_pass_rate": PUBLISHED_PASS_RATE,
+            "outdated": list(scores.checks.outdated),
+        },
+        "videos": {
+            sample.name: {
+                "sha256": sample.sha256,
+                "invalid": scores.looks[sample.name].reasons,
+                "notes": list(scores.looks[sample.name].report["notes"]),
+                "values": scores.values.get(sample.name, {}),
+                "per_clip": {} if scores.looks[sample.name].reasons else scores.looks[sample.name].per_clip(),
+                "answers": scores.checks.answers.get(sample.name, {}),
+            }
+            for sample in scores.samples
+        },
+    }
+    return json.dumps(facts, indent=1, ensure_ascii=False).encode()
+
+
+def _as_csv(rows: Sequence[Sequence[object]]) -> bytes:
+    text = io.StringIO(newline="")
+    csv.writer(text).writerows(rows)
+    return text.getvalue().encode()

@@ -1,0 +1,152 @@
+"""Measures against true videos: PSNR and SSIM by torchmetrics, and FVD by features of an I3D network on disk.
+
+FVD takes the TorchScript file that StyleGAN-V's authors made of the Kinetics-400 network, which most papers use
+(https://github.com/universome/stylegan-v): put `i3d_torchscript.pt` into `SVI_SCORE_MODELS` or ~/.cache/svi_score.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from PIL import Image
+
+from batch.scoring.sample import Sample
+
+if TYPE_CHECKING:
+    import torch
+
+I3D = "i3d_torchscript.pt"
+WINDOW = 16  # frames of one feature
+_SIDE = 224  # pixels that the network sees
+
+Features = Callable[["torch.Tensor"], "torch.Tensor"]  # [1, 3, 16, 224, 224] in [-1, 1] -> [1, 400]
+Pair = Callable[[np.ndarray, np.ndarray], tuple[float, float]]  # frames [H, W, 3] uint8, ours and true -> PSNR, SSIM
+
+
+def models_folder() -> Path:
+    """Return the folder of the networks that no package brings."""
+    return Path(os.environ.get("SVI_SCORE_MODELS") or Path.home() / ".cache" / "svi_score")
+
+
+def true_videos(samples: Sequence[Sample], folder: Path | None) -> dict[str, Path]:
+    """Return the true videos of `samples` by name: the files of the same name in `folder`. Raises OSError."""
+    if folder is None:
+        return {}
+    files = {path.stem: path for path in sorted(folder.iterdir()) if path.is_file()}
+    return {sample.name: files[sample.name] for sample in samples if sample.name in files}
+
+
+def missing_for_pairs(truth: dict[str, Path]) -> str | None:
+    """Return what PSNR and SSIM lack; None if they can be measured."""
+    if not truth:
+        return "no true videos: name their folder with --references"
+    if importlib.util.find_spec("torchmetrics") is None:
+        return "the package torchmetrics is not installed"
+    return None
+
+
+def missing_for_fvd(truth: dict[str, Path]) -> str | None:
+    """Return what FVD lacks; None if it can be measured."""
+    if not truth:
+        return "no true videos: name their folder with --references"
+    path = models_folder() / I3D
+    return None if path.is_file() else f"{path} is not there"
+
+
+def psnr_and_ssim(ours: Path, true: Path, pair: Pair | None = None) -> tuple[float, float]:
+    """Return the means over the frames that both videos have; true frames are scaled to the size of ours.
+
+    Raises:
+        OSError: a video cannot be read.
+    """
+    measure = pair or _torchmetrics()
+    values = [
+        measure(own, _scaled(other, own.shape[1], own.shape[0])) for own, other in zip(*_frames(ours, true), strict=False)
+    ]
+    psnr, ssim = np.mean(values, axis=0)
+    return float(psnr), float(ssim)
+
+
+def frechet_video_distance(videos: Sequence[Path], truth: Sequence[Path], features: Features | None = None) -> float:
+    """Return the FVD of two sets of videos, by windows of 16 frames without overlap.
+
+    Raises:
+        ValueError: too few windows for a distance.
+        OSError: a video or the network cannot be read.
+    """
+    network = features or _network()
+    ours, theirs = (np.concatenate([_features_of(path, network) for path in paths]) for paths in (videos, truth))
+    if min(len(ours), len(theirs)) < 2:
+        raise ValueError(f"FVD needs two windows of {WINDOW} frames on each side: there are {len(ours)} and {len(theirs)}")
+    return frechet_distance(ours, theirs) ** 2
+
+
+def frechet_distance(ours: np.ndarray, theirs: np.ndarray) -> float:
+    """Return the Frechet distance, not squared, between Gaussians fitted to features [N, M] and [N', M]."""
+    first, second = np.cov(ours, rowvar=False), np.cov(theirs, rowvar=False)
+    values, vectors = np.linalg.eigh(first)
+    root = (vectors * np.sqrt(values.clip(min=0))) @ vectors.T
+    mixed = np.sqrt(np.linalg.eigvalsh(root @ second @ root).clip(min=0)).sum()
+    apart = ((ours.mean(axis=0) - theirs.mean(axis=0)) ** 2).sum()
+    return float(np.sqrt(max(0.0, apart + np.trace(first) + np.trace(second) - 2 * mixed)))
+
+
+def _frames(*videos: Path) -> list[Iterator[np.ndarray]]:
+    from svi_core.video.video_file import read_frames
+
+    return [read_frames(video) for video in videos]
+
+
+def _scaled(frame: np.ndarray, width: int, height: int) -> np.ndarray:
+    if frame.shape[:2] == (height, width):
+        return frame
+    return np.asarray(Image.fromarray(frame).resize((width, height), Image.Resampling.BICUBIC))
+
+
+def _features_of(video: Path, network: Features) -> np.ndarray:
+    """Return the features [N, 400] of the windows of a video."""
+    import torch
+
+    found: list[np.ndarray] = []
+    window: list[np.ndarray] = []
+    for frame in _frames(video)[0]:
+        window.append(_scaled(frame, _SIDE, _SIDE))
+        if len(window) == WINDOW:
+            pixels = torch.from_numpy(np.stack(window)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
+            found.append(network(pixels).reshape(1, -1).cpu().double().numpy())
+            window = []
+    return np.concatenate(found) if found else np.empty((0, 1))
+
+
+def _network() -> Features:
+    import torch
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    network = torch.jit.load(str(models_folder() / I3D), map_location=device).eval()
+
+    def features(pixels: torch.Tensor) -> torch.Tensor:
+        with torch.inference_mode():
+            return network(pixels.to(device), rescale=False, resize=False, return_features=True)
+
+    return features
+
+
+def _torchmetrics() -> Pair:
+    import torch
+    from torchmetrics.functional.image import (  # pyright: ignore[reportMissingImports]
+        peak_signal_noise_ratio,
+        structural_similarity_index_measure,
+    )
+
+    def pair(own: np.ndarray, true: np.ndarray) -> tuple[float, float]:
+        ours, theirs = (torch.from_numpy(np.array(frame)).permute(2, 0, 1)[None].float() / 255 for frame in (own, true))
+        psnr = peak_signal_noise_ratio(ours, theirs, data_range=1.0)
+        ssim = structural_similarity_index_measure(ours, theirs, data_range=1.0)
+        return float(psnr), float(ssim)
+
+    return pair

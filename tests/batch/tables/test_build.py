@@ -1,0 +1,129 @@
+"""A table from a folder of images: the paper's counts, prompts by the engine or a language model, and `run` reads it."""
+
+import json
+import wave
+from pathlib import Path
+
+import pytest
+
+from batch import make_table
+from batch.arguments import command_line
+from batch.table import read_table
+from batch.tables import language_model
+from svi_core.schedule.text import parse_schedule
+from tests.batch.tables.fake_language_model import FakeLanguageModel
+from tests.conftest import draw_reference
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for name in ("young woman.png", "red fox.png", "old boat.png"):
+        draw_reference(folder / name)
+    (folder / "red fox.txt").write_text("a red fox\nkind: animal\nstyle: watercolour\n")
+    return folder
+
+
+def make(images: Path, benchmark: str, *more: str) -> list[dict]:
+    table = images.parent / f"{benchmark}.jsonl"
+    assert make_table.main(command_line().parse_args(["table", benchmark, str(images), "--output", str(table), *more])) == 0
+    stories, problems = read_table(table)
+    rows = [json.loads(line) for line in table.read_text(encoding="utf-8").splitlines()]
+    assert not problems and [story.name for story in stories] == [row["name"] for row in rows]
+    return rows
+
+
+def prompts(row: dict) -> list[str]:
+    return [paragraph.spec.prompt for paragraph in parse_schedule(row["prompts"]).paragraphs]
+
+
+def sound(path: Path, seconds: float) -> None:
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(8000)
+        file.writeframes(bytes(round(16000 * seconds)))
+
+
+@pytest.mark.parametrize(
+    "benchmark, num_rows, num_clips, num_prompts",
+    [
+        ("consistent-50s", 152, 10, 1),
+        ("consistent-250s", 14, 50, 1),
+        ("creative-50s", 152, 10, 10),
+        ("creative-250s", 14, 50, 50),
+        ("production", 14, 3, 3),
+    ],
+)
+def test_a_table_has_the_papers_counts(images, benchmark, num_rows, num_clips, num_prompts):
+    rows = make(images, benchmark)
+    assert len(rows) == num_rows and {row["clips"] for row in rows} == {num_clips}
+    assert {len(prompts(row)) for row in rows} == {num_prompts}
+    assert len({row["seed"] for row in rows}) == num_rows
+    assert {Path(row["image"]).name for row in rows} == {"young woman.png", "red fox.png", "old boat.png"}
+
+
+def test_stories_are_about_what_the_image_shows_and_the_same_each_time(images):
+    rows = make(images, "creative-50s", "--samples", "4", "--seed", "5")
+    assert [row["name"] for row in rows] == [
+        "creative-50s-001-old-boat",
+        "creative-50s-002-red-fox",
+        "creative-50s-003-young-woman",
+        "creative-50s-004-old-boat",
+    ]
+    assert [row["seed"] for row in rows] == [5, 6, 7, 8]
+    assert all("red fox" in prompt and "Watercolour." in prompt for prompt in prompts(rows[1]))
+    assert rows[0]["prompts"] != rows[3]["prompts"]  # the same image tells another story
+    assert rows == make(images, "creative-50s", "--samples", "4", "--seed", "5")
+
+
+def test_production_has_fourteen_different_cases(images):
+    rows = make(images, "production")
+    assert (
+        len({row["name"].split("-", 2)[2] for row in rows}) == len({row["prompts"].split("\n\n", 1)[1] for row in rows}) == 14
+    )
+    assert not any("{" in row["prompts"] for row in rows)
+    assert make(images, "production", "--clips", "2", "--samples", "1")[0]["clips"] == 2
+
+
+@pytest.mark.parametrize("benchmark, column, suffix", [("talk-300s", "sound", ".wav"), ("dance-50s", "pose", ".mp4")])
+def test_what_clips_follow_must_be_there(images, capsys, benchmark, column, suffix):
+    options = command_line().parse_args(["table", benchmark, str(images), "--output", str(images / "t.jsonl")])
+    assert make_table.main(options) == 2 and not (images / "t.jsonl").exists()
+    assert f"old boat.png has no {column} beside it: put one of old boat{suffix}" in capsys.readouterr().err
+
+
+def test_a_sound_that_is_too_short_is_named_with_its_length(images, capsys):
+    for image in images.glob("*.png"):
+        sound(image.with_suffix(".wav"), 300 if image.stem != "red fox" else 12)
+    options = command_line().parse_args(["table", "talk-300s", str(images), "--output", str(images / "t.jsonl")])
+    assert make_table.main(options) == 2
+    assert "red fox.wav lasts 12.0 s and 300 s are needed" in capsys.readouterr().err
+    rows = make(images, "talk-300s", "--clips", "2")
+    assert len(rows) == 10 and rows[1]["sound"] == str(images / "red fox.wav") and rows[1]["clips"] == 2
+    sound(images / "red fox.wav", 298)  # the last clip may be shorter
+    assert {row["clips"] for row in make(images, "talk-300s")} == {60}
+
+
+def test_a_language_model_writes_the_prompts(images, capsys, monkeypatch):
+    monkeypatch.setattr(language_model, "WAIT_SECONDS", 0.0)
+    good = "Here you are:\n" + "\n".join(f"{n}. The red fox, the boat and the woman do thing {n}." for n in range(1, 4))
+    with FakeLanguageModel("no list", good) as server:
+        rows = make(images, "creative-50s", "--samples", "2", "--clips", "3", "--llm", server.url, "--llm-model", "tiny")
+    assert [prompt.rsplit(" ", 1)[1] for prompt in prompts(rows[0])] == ["1.", "2.", "3."]
+    assert all("do thing" in prompt for row in rows for prompt in prompts(row))
+    assert len(server.asked) == 3 and server.asked[0]["seed"] != server.asked[1]["seed"]
+    assert "Subject: a red fox" in server.asked[2]["messages"][0]["content"]
+    assert "2 of 2: creative-50s-002-red-fox" in capsys.readouterr().err
+
+
+def test_a_model_that_cannot_write_a_list_is_named(images, capsys):
+    with FakeLanguageModel("no list") as server:
+        arguments = ["table", "creative-50s", str(images), "--output", str(images / "t.jsonl"), "--llm", server.url]
+        assert make_table.main(command_line().parse_args(arguments)) == 2
+        assert "--llm and --llm-model belong together" in capsys.readouterr().err
+        assert make_table.main(command_line().parse_args([*arguments, "--llm-model", "tiny"])) == 2
+    assert (
+        "tiny was asked 3 times, and wrote 1 of 10 prompts (it begins 'no list'): use another model" in capsys.readouterr().err
+    )

@@ -1,0 +1,153 @@
+"""``python -m batch score`` on a folder as `batch run` leaves it: order, verdicts, files, check list, and problems."""
+
+import csv
+import io
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from batch import score
+from batch.arguments import command_line
+from batch.records import DONE, OutputFolder, Record
+from batch.scoring import scores as scores_module
+from batch.scoring.check_list import QUESTIONS
+from svi_core.files.fingerprint import file_sha256
+from svi_core.files.sealed_json import write_sealed
+from tests.batch.scored_videos import moving, save, still
+
+CLIPS = 3
+GRAPH = {"1": {"class_type": "SVILayout", "inputs": {"num_frames": 13}}}
+NAMES = ("consistent-50s-002-fox", "consistent-50s-001-cat", "production-001-turn", "production-002-walk")
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> Path:
+    """A folder of four made stories of 13, 9 and 9 frames; the second stands still."""
+    folder = tmp_path_factory.mktemp("videos")
+    output = OutputFolder(folder)
+    for number, name in enumerate(NAMES):
+        frames = still(31) if number == 1 else moving(number, 31)
+        save(folder / f"{name}.mp4", frames)
+        values = {"prompts": "# Written\n\na cat <b>\n\na dog\n"}
+        output.write_record(name, Record(DONE, "key", values, num_clips=CLIPS))
+        output.write_graph(name, GRAPH)
+    write_sealed(folder / "batch.json", {"stories": [{"name": name} for name in (*NAMES, "failed")]})
+    return folder
+
+
+@pytest.fixture
+def folder(made: Path, tmp_path: Path) -> Path:
+    return shutil.copytree(made, tmp_path / "videos")
+
+
+def run(folder: Path, *more: object) -> int:
+    return score.main(command_line().parse_args(["score", str(folder), *map(str, more)]))
+
+
+def rows(folder: Path, name: str) -> list[dict[str, str]]:
+    return list(csv.DictReader(io.StringIO((folder / "scores" / name).read_text(encoding="utf-8"))))
+
+
+def facts(folder: Path) -> dict:
+    return json.loads((folder / "scores" / "scores.json").read_text(encoding="utf-8"))
+
+
+def test_a_batch_is_scored_in_its_order(folder, capsys):
+    assert run(folder) == 0
+    assert [row["name"] for row in rows(folder, "samples.csv")] == list(NAMES)
+    assert {row["clips"] + " of " + row["frames"] for row in rows(folder, "samples.csv")} == {"3 of 31"}
+    said = capsys.readouterr().err
+    assert "INVALID: consistent-50s-001-cat (static)" in said and "look at" in said
+    assert "absent: subject_consistency, background_consistency" in said and "Sync-C" not in said  # nobody asked for it
+    assert sorted(path.name for path in (folder / "scores").iterdir()) == [
+        "clips.csv",
+        "measured",
+        "report.html",
+        "samples.csv",
+        "scores.json",
+    ]
+
+
+def test_an_invalid_video_has_no_number_anywhere(folder):
+    run(folder)
+    invalid = rows(folder, "samples.csv")[1]
+    assert invalid["verdict"] == "INVALID: static"
+    assert not any(invalid[column] for column in ("colour drift", "sharpness drift", "motion x255", "largest seam"))
+    assert {row["name"] for row in rows(folder, "clips.csv")} == set(NAMES) - {NAMES[1]}
+    known = facts(folder)
+    video = known["videos"][NAMES[1]]
+    assert video["invalid"] == ["static"] and video["values"] == {} and video["per_clip"] == {}
+    means = known["benchmarks"]["consistent-50s"]
+    assert (means["videos"], means["invalid"]) == (2, 1)
+    assert means["means"] == known["videos"][NAMES[0]]["values"]  # those of the one valid video
+
+
+def test_per_clip_values_stand_beside_their_clips(folder):
+    run(folder)
+    mine = [row for row in rows(folder, "clips.csv") if row["name"] == NAMES[0]]
+    assert [row["clip"] for row in mine] == ["1", "2", "3"] and mine[0]["seam"] == "" and float(mine[1]["seam"]) > 0
+    assert float(mine[2]["colour drift"]) == facts(folder)["videos"][NAMES[0]]["values"]["colour drift"]
+
+
+def test_vbench_and_true_videos_where_they_are(folder, tmp_path, monkeypatch):
+    monkeypatch.setattr(scores_module, "judge", lambda dimension, samples, kept: {sample.name: 0.5 for sample in samples})
+    monkeypatch.setattr(scores_module.truth, "missing_for_pairs", lambda truth: None)
+    monkeypatch.setattr(scores_module.truth, "missing_for_fvd", lambda truth: None if truth else "no true videos")
+    monkeypatch.setattr(scores_module.truth, "psnr_and_ssim", lambda ours, true: (20.0, 0.75))
+    monkeypatch.setattr(scores_module.truth, "frechet_video_distance", lambda ours, true: 100.0 * len(ours))
+    truth = tmp_path / "truth"
+    for name in NAMES[:2]:
+        save(truth / f"{name}.mp4", moving(0, 3))
+    assert run(folder, "--references", truth) == 0
+    first, second, third, _ = rows(folder, "samples.csv")
+    assert (first["subject_consistency"], first["PSNR"], first["SSIM"]) == ("0.5", "20.0", "0.75")
+    assert (second["PSNR"], third["PSNR"], third["subject_consistency"]) == ("", "", "0.5")
+    assert facts(folder)["benchmarks"]["consistent-50s"]["means"]["FVD"] == 100.0  # the INVALID video is left out
+    page = (folder / "scores" / "report.html").read_text()
+    assert "<td>50.00</td>" in page and "<th>PSNR ↑</th>" in page
+
+
+def test_a_check_list_is_read_back(folder, capsys):
+    def case(name: str, **wrong: bool) -> dict:
+        return {"sha256": file_sha256(folder / f"{name}.mp4"), "answers": dict.fromkeys(QUESTIONS, True) | wrong}
+
+    cases = {NAMES[2]: case(NAMES[2]), NAMES[3]: case(NAMES[3], style=False)}
+    (folder / "check_list.json").write_text(json.dumps({"format": "svi check list 1", "cases": cases}))
+    assert run(folder) == 0
+    assert "50% of 2 judged cases passed; published for 14 cases: 64%" in capsys.readouterr().err
+    assert facts(folder)["check_list"]["pass_rate"] == 0.5
+    save(folder / f"{NAMES[3]}.mp4", moving(77, 31))
+    assert run(folder) == 0
+    said = capsys.readouterr().err
+    assert f"the answers about {NAMES[3]} do not count: its video has changed since" in said and "100% of 1" in said
+    assert run(folder, "--check-list", folder / "nowhere.json") == 2
+
+
+def test_a_video_that_cannot_be_scored_is_named_and_the_others_are(folder, capsys):
+    (folder / "broken.mp4").write_bytes(b"no video")
+    save(folder / "stranger.mp4", moving(5, 20))
+    assert run(folder) == 1
+    said = capsys.readouterr().err
+    assert "not scored: stranger: where its clips begin is not known: give --clip-length" in said
+    assert "not scored: broken: " in said
+    assert [row["name"] for row in rows(folder, "samples.csv")] == [*NAMES, "broken", "stranger"]
+    assert facts(folder)["unscored"].keys() == {"broken", "stranger"}
+    assert "<h2>Not scored</h2>" in (folder / "scores" / "report.html").read_text()
+
+
+def test_any_folder_of_videos_is_scored_with_a_clip_length(tmp_path):
+    save(tmp_path / "b.mp4", moving(1, 20))
+    save(tmp_path / "a.mp4", moving(2, 20))
+    assert run(tmp_path, "--clip-length", 8, "--output", tmp_path / "elsewhere") == 0
+    known = json.loads((tmp_path / "elsewhere" / "scores.json").read_text())
+    assert list(known["videos"]) == ["a", "b"] and known["benchmarks"].keys() == {"other"}
+    assert len(known["videos"]["a"]["per_clip"]["seam"]) == 3
+    assert 'href="../a.mp4"' in (tmp_path / "elsewhere" / "report.html").read_text()
+
+
+def test_a_folder_without_videos_is_refused(tmp_path, capsys):
+    assert run(tmp_path) == 2 and "holds no video (.mp4" in capsys.readouterr().err
+    assert run(tmp_path / "nowhere") == 2 and "is no folder" in capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
