@@ -45,6 +45,7 @@ def lasting_front_end(chromium: Browser, workflow_server: ComfyServer, renderer:
 def front_end(lasting_front_end: FrontEnd) -> FrontEnd:
     """The page that all tests of a file share, with an empty graph: one after the other, as a user opens workflows."""
     lasting_front_end.errors.clear()
+    lasting_front_end.page.set_viewport_size({"width": 1600, "height": 1000})
     lasting_front_end.new_graph()
     return lasting_front_end
 

@@ -115,7 +115,8 @@ class FrontEnd:
 
     def show_help(self, node_type: str) -> None:
         """Select a node of the graph and open its help page."""
-        select = "type => app.canvas.selectNode(app.graph._nodes.find(node => node.type === type))"
+        select = """type => { const node = app.graph._nodes.find(node => node.type === type);
+            app.canvas.centerOnNode(node); app.canvas.selectNode(node) }"""  # its buttons may lie below those of the page
         button = self.page.get_by_test_id("info-button")
         self._until(lambda: self.page.evaluate(select, node_type), lambda: self._appears(button))
         button.click()
