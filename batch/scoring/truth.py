@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 I3D = "i3d_torchscript.pt"
+MOST_PSNR = 100.0  # dB, in place of infinity for equal frames
 WINDOW = 16  # frames of one feature
 _SIDE = 224  # pixels that the network sees
 
@@ -68,7 +69,7 @@ def psnr_and_ssim(ours: Path, true: Path, pair: Pair | None = None) -> tuple[flo
     values = [
         measure(own, _scaled(other, own.shape[1], own.shape[0])) for own, other in zip(*_frames(ours, true), strict=False)
     ]
-    psnr, ssim = np.mean(values, axis=0)
+    psnr, ssim = np.minimum(values, [MOST_PSNR, 1.0]).mean(axis=0)
     return float(psnr), float(ssim)
 
 

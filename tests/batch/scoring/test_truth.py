@@ -56,6 +56,7 @@ def test_frames_are_compared_one_by_one_at_the_size_of_ours(tmp_path):
 
     assert psnr_and_ssim(ours, true, pair) == (22.5, 0.5)  # over the four frames that both have
     assert set(shapes) == {((32, 48, 3), (32, 48, 3))}
+    assert psnr_and_ssim(ours, ours, lambda own, other: (float("inf"), 1.0)) == (100.0, 1.0)  # JSON has no infinity
 
 
 def test_the_library_gets_frames_from_0_to_1(tmp_path, monkeypatch):
