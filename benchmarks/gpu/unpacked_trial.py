@@ -12,7 +12,8 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-from dev.setup_files import REPOSITORY, clean_python_variables, say
+from comfyui.environment import clean_python_variables
+from dev.setup_files import REPOSITORY, say
 
 TARGET = "3.12"
 MACHINE_HAS = (
