@@ -55,7 +55,7 @@ class VideoLook:
             "colour drift": list(self.report["colour_distance"]),
             "sharpness change": [clip["sharpness"] - clips[0]["sharpness"] for clip in clips],
             "contrast change": [clip["contrast"] - clips[0]["contrast"] for clip in clips],
-            "motion x255": [255 * clip["motion"] for clip in clips],
+            "motion x255": [None if clip["motion"] is None else 255 * clip["motion"] for clip in clips],
             "seam": [clip["seam"] for clip in clips],
         }
 
