@@ -6,6 +6,7 @@ import argparse
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -15,6 +16,7 @@ from batch.report.page import page
 from batch.scoring.check_list import FILE, PUBLISHED_PASS_RATE, CheckList, read_check_list
 from batch.scoring.sample import Sample, clip_lengths
 from batch.scoring.scores import Scores, as_json, clips_csv, samples_csv, score
+from batch.scoring.truth import true_videos
 from svi_core.files.atomic_file import write_bytes
 from svi_core.files.fingerprint import file_sha256
 from svi_core.files.sealed_json import read_sealed
@@ -30,9 +32,11 @@ def main(options: argparse.Namespace) -> int:
     output = options.output or options.folder / OUTPUT
     try:
         samples, unscored = find_samples(options.folder, options.clip_length)
-        scores = score(samples, output / "measured", options.references, _say)
+        references = true_videos(samples, options.references)
+        checks = _checks(options, samples)
+        scores = score(samples, output / "measured", references, _say)
         scores.unscored |= unscored
-        scores.checks = _checks(options, scores)
+        scores.checks = checks
         _write(scores, options.folder, output)
     except (ValueError, OSError) as error:
         _say(f"error: {error}")
@@ -93,12 +97,12 @@ def _prompts(text: object) -> tuple[str, ...]:
         return (text,)
 
 
-def _checks(options: argparse.Namespace, scores: Scores) -> CheckList:
+def _checks(options: argparse.Namespace, samples: Sequence[Sample]) -> CheckList:
     """Return the check list that the user names, or that lies in the folder of videos."""
     path = options.check_list or options.folder / FILE
     if options.check_list is None and not path.is_file():
         return CheckList({})
-    return read_check_list(path, scores.samples)
+    return read_check_list(path, samples)
 
 
 def _write(scores: Scores, folder: Path, output: Path) -> None:

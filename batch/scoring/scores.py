@@ -19,6 +19,8 @@ from batch.scoring.sample import Sample
 from batch.scoring.vbench_dimensions import judge
 from batch.tables.benchmarks import Benchmark, benchmark_of
 
+_LONGEST_REASON = 300  # letters
+
 Tell = Callable[[str], None]
 
 
@@ -65,17 +67,17 @@ class Scores:
         return dict(found)
 
 
-def score(samples: Sequence[Sample], folder: Path, references: Path | None, tell: Tell) -> Scores:
-    """Measure videos with all that is there.
+def score(samples: Sequence[Sample], folder: Path, references: Mapping[str, Path], tell: Tell) -> Scores:
+    """Measure videos with all that is there. A metric that fails is absent, with the reason; the others are measured.
 
     Args:
         samples: the videos.
         folder: where measures are kept for the next time.
-        references: the folder of true videos, if any.
+        references: the true videos by name, as `truth.true_videos` finds them.
         tell: called with what happens.
 
     Raises:
-        OSError: `references` cannot be read, or the disk is full.
+        OSError: the disk is full.
     """
     scores = Scores()
     for number, sample in enumerate(samples, start=1):
@@ -88,7 +90,7 @@ def score(samples: Sequence[Sample], folder: Path, references: Path | None, tell
     valid = scores.valid()
     scores.values = {sample.name: scores.looks[sample.name].summary() for sample in valid}
     _judge(scores, valid, folder / "vbench", tell)
-    true_videos = truth.true_videos(valid, references)
+    true_videos = {sample.name: references[sample.name] for sample in valid if sample.name in references}
     _compare(scores, true_videos)
     _listen(scores, [sample for sample in valid if benchmark_of(sample.name).follows == "sound"])
     for benchmark, members in scores.groups().items():
@@ -101,13 +103,22 @@ def _judge(scores: Scores, valid: Sequence[Sample], folder: Path, tell: Tell) ->
         if not valid:
             scores.absent[dimension] = "no video is valid"
             continue
-        found = judge(dimension, valid, folder)
+        tell(f"VBench: {dimension}")
+        try:
+            found = judge(dimension, valid, folder)
+        except Exception as error:  # whatever a foreign package raises costs its own metric only
+            found = _failure(error)
         if isinstance(found, str):
             scores.absent[dimension] = found
             continue
-        tell(f"VBench: {dimension}")
         for name, value in found.items():
             scores.values[name][dimension] = value
+
+
+def _failure(error: Exception) -> str:
+    """Return in one line why a metric failed."""
+    said = " ".join(str(error).split())[:_LONGEST_REASON]
+    return said if said and isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {said}".rstrip(": ")
 
 
 def _compare(scores: Scores, true_videos: Mapping[str, Path]) -> None:
@@ -121,8 +132,8 @@ def _compare(scores: Scores, true_videos: Mapping[str, Path]) -> None:
             try:
                 psnr, ssim = truth.psnr_and_ssim(sample.video, true_videos[sample.name])
                 scores.values[sample.name] |= {"PSNR": psnr, "SSIM": ssim}
-            except OSError as error:
-                scores.absent |= dict.fromkeys(("PSNR", "SSIM"), f"of {sample.name}: {error}")
+            except Exception as error:  # see _judge
+                scores.absent |= dict.fromkeys(("PSNR", "SSIM"), f"of {sample.name}: {_failure(error)}")
 
 
 def _listen(scores: Scores, talking: Sequence[Sample]) -> None:
@@ -134,8 +145,8 @@ def _listen(scores: Scores, talking: Sequence[Sample]) -> None:
     for sample in talking:
         try:
             scores.values[sample.name] |= dict(zip(TALK[:2], lip_sync.confidence_and_distance(sample.video), strict=True))
-        except (OSError, ValueError) as error:
-            scores.absent |= dict.fromkeys(TALK[:2], f"of {sample.name}: {error}")
+        except Exception as error:  # see _judge
+            scores.absent |= dict.fromkeys(TALK[:2], f"of {sample.name}: {_failure(error)}")
 
 
 def _of_set(scores: Scores, members: Sequence[Sample], true_videos: Mapping[str, Path]) -> dict[str, float]:
@@ -151,8 +162,8 @@ def _of_set(scores: Scores, members: Sequence[Sample], true_videos: Mapping[str,
     if missing is None:
         try:
             means["FVD"] = truth.frechet_video_distance([ours for ours, _ in pairs], [true for _, true in pairs])
-        except (OSError, ValueError) as error:
-            missing = str(error)
+        except Exception as error:  # see _judge
+            missing = _failure(error)
     if missing is not None:
         scores.absent.setdefault("FVD", missing)
     return means

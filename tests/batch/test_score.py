@@ -109,6 +109,47 @@ def test_vbench_and_true_videos_where_they_are(folder, tmp_path, monkeypatch):
     assert "<td>50.00</td>" in page and "<th>PSNR ↑</th>" in page
 
 
+def test_a_metric_that_fails_is_absent_and_the_others_are_there(folder, tmp_path, capsys, monkeypatch):
+    def judge(dimension, samples, kept):
+        if dimension == "imaging_quality":
+            raise RuntimeError("CUDA out of memory.\nTried to allocate")
+        return {sample.name: 0.5 for sample in samples}
+
+    def fails(*_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(scores_module, "judge", judge)
+    monkeypatch.setattr(scores_module.truth, "missing_for_pairs", lambda truth: None)
+    monkeypatch.setattr(scores_module.truth, "missing_for_fvd", lambda truth: None)
+    monkeypatch.setattr(scores_module.truth, "psnr_and_ssim", fails)
+    monkeypatch.setattr(scores_module.truth, "frechet_video_distance", fails)
+    monkeypatch.setattr(scores_module.lip_sync, "missing", lambda: None)
+    monkeypatch.setattr(scores_module.lip_sync, "confidence_and_distance", fails)
+    talk = "talk-300s-001-cat"
+    save(folder / f"{talk}.mp4", moving(5, 31))
+    save(tmp_path / "truth" / f"{NAMES[0]}.mp4", moving(0, 3))
+    assert run(folder, "--references", tmp_path / "truth", "--clip-length", 9) == 0
+    known = facts(folder)
+    assert known["absent"] == {
+        "imaging_quality": "RuntimeError: CUDA out of memory. Tried to allocate",
+        "PSNR": f"of {NAMES[0]}: NotImplementedError",
+        "SSIM": f"of {NAMES[0]}: NotImplementedError",
+        "Sync-C": f"of {talk}: NotImplementedError",
+        "Sync-D": f"of {talk}: NotImplementedError",
+        "FVD": "NotImplementedError",
+    }
+    assert known["videos"][NAMES[0]]["values"]["subject_consistency"] == 0.5
+    assert "absent: imaging_quality: RuntimeError: CUDA" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("option, content", [("--check-list", "nothing"), ("--references", None)])
+def test_the_files_of_options_are_read_before_anything_is_measured(folder, tmp_path, capsys, option, content):
+    if content:
+        (tmp_path / "given").write_text(content)
+    assert run(folder, option, tmp_path / "given") == 2
+    assert str(tmp_path / "given") in capsys.readouterr().err and not (folder / "scores").exists()
+
+
 def test_a_check_list_is_read_back(folder, capsys):
     def case(name: str, **wrong: bool) -> dict:
         return {"sha256": file_sha256(folder / f"{name}.mp4"), "answers": dict.fromkeys(QUESTIONS, True) | wrong}
