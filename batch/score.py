@@ -14,7 +14,7 @@ from urllib.parse import quote
 from batch.records import OutputFolder
 from batch.report.page import page
 from batch.scoring.check_list import FILE, PUBLISHED_PASS_RATE, CheckList, read_check_list
-from batch.scoring.sample import Sample, clip_lengths
+from batch.scoring.sample import VIDEO_SUFFIXES, Sample, clip_lengths
 from batch.scoring.scores import Scores, as_json, clips_csv, samples_csv, score
 from batch.scoring.truth import true_videos
 from svi_core.files.atomic_file import write_bytes
@@ -23,7 +23,6 @@ from svi_core.files.sealed_json import read_sealed
 from svi_core.files.strict_json import read_json
 from svi_core.schedule.text import parse_schedule
 
-VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov")
 OUTPUT = "scores"  # in the folder of videos
 
 

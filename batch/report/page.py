@@ -122,6 +122,8 @@ def _badges(scores: Scores, sample: Sample) -> str:
     badges.append(_badge(f"colour drift {colour:.3f}", colour > _LIMITS["colour drift"]))
     if "largest seam" in values:
         badges.append(_badge(f"largest seam {values['largest seam']:.2f}", values["largest seam"] > SEAM_JUMP))
+    if sample.name in scores.compared:
+        badges.append(f"PSNR over {scores.compared[sample.name]} of {sum(sample.clip_lengths)} frames")
     return "".join(f"<span>{badge}</span>" for badge in badges)
 
 

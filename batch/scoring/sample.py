@@ -12,6 +12,8 @@ from svi_core.store.records import read_manifest
 from svi_core.systems.layouts import TRAINED_NUM_FRAMES
 from svi_core.video.frame_times import count_frames
 
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
+
 
 @dataclass(frozen=True)
 class Sample:

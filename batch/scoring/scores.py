@@ -33,6 +33,7 @@ class Scores:
         unscored: names of the others, and why.
         looks: our own measures of each.
         values: name -> metric -> number, of valid videos; VBench from 0 to 1.
+        compared: name -> frames over which PSNR and SSIM are means.
         sets: name of a benchmark -> metric -> number, of all its valid videos together.
         absent: metric -> why it was not measured.
         checks: what a person said of the videos.
@@ -42,6 +43,7 @@ class Scores:
     unscored: dict[str, str] = field(default_factory=dict)
     looks: dict[str, VideoLook] = field(default_factory=dict)
     values: dict[str, dict[str, float]] = field(default_factory=dict)
+    compared: dict[str, int] = field(default_factory=dict)
     sets: dict[str, dict[str, float]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     checks: CheckList = field(default_factory=lambda: CheckList({}))
@@ -130,8 +132,9 @@ def _compare(scores: Scores, true_videos: Mapping[str, Path]) -> None:
     for sample in scores.samples:
         if sample.name in true_videos:
             try:
-                psnr, ssim = truth.psnr_and_ssim(sample.video, true_videos[sample.name])
+                psnr, ssim, num_frames = truth.psnr_and_ssim(sample.video, true_videos[sample.name])
                 scores.values[sample.name] |= {"PSNR": psnr, "SSIM": ssim}
+                scores.compared[sample.name] = num_frames
             except Exception as error:  # see _judge
                 scores.absent |= dict.fromkeys(("PSNR", "SSIM"), f"of {sample.name}: {_failure(error)}")
 
@@ -231,6 +234,7 @@ def as_json(scores: Scores) -> bytes:
                 "invalid": scores.looks[sample.name].reasons,
                 "notes": list(scores.looks[sample.name].report["notes"]),
                 "values": scores.values.get(sample.name, {}),
+                "frames_compared": scores.compared.get(sample.name),
                 "per_clip": {} if scores.looks[sample.name].reasons else scores.looks[sample.name].per_clip(),
                 "answers": scores.checks.answers.get(sample.name, {}),
             }

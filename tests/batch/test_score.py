@@ -95,7 +95,7 @@ def test_vbench_and_true_videos_where_they_are(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(scores_module, "judge", lambda dimension, samples, kept: {sample.name: 0.5 for sample in samples})
     monkeypatch.setattr(scores_module.truth, "missing_for_pairs", lambda truth: None)
     monkeypatch.setattr(scores_module.truth, "missing_for_fvd", lambda truth: None if truth else "no true videos")
-    monkeypatch.setattr(scores_module.truth, "psnr_and_ssim", lambda ours, true: (20.0, 0.75))
+    monkeypatch.setattr(scores_module.truth, "psnr_and_ssim", lambda ours, true: (20.0, 0.75, 3))
     monkeypatch.setattr(scores_module.truth, "frechet_video_distance", lambda ours, true: 100.0 * len(ours))
     truth = tmp_path / "truth"
     for name in NAMES[:2]:
@@ -104,9 +104,10 @@ def test_vbench_and_true_videos_where_they_are(folder, tmp_path, monkeypatch):
     first, second, third, _ = rows(folder, "samples.csv")
     assert (first["subject_consistency"], first["PSNR"], first["SSIM"]) == ("0.5", "20.0", "0.75")
     assert (second["PSNR"], third["PSNR"], third["subject_consistency"]) == ("", "", "0.5")
+    assert facts(folder)["videos"][NAMES[0]]["frames_compared"] == 3
     assert facts(folder)["benchmarks"]["consistent-50s"]["means"]["FVD"] == 100.0  # the INVALID video is left out
     page = (folder / "scores" / "report.html").read_text()
-    assert "<td>50.00</td>" in page and "<th>PSNR ↑</th>" in page
+    assert "<td>50.00</td>" in page and "<th>PSNR ↑</th>" in page and "PSNR over 3 of 31 frames" in page
 
 
 def test_a_metric_that_fails_is_absent_and_the_others_are_there(folder, tmp_path, capsys, monkeypatch):
