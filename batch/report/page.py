@@ -69,7 +69,8 @@ def _facts(scores: Scores, checked: Sequence[Sample]) -> dict[str, object]:
     """Return what the script needs: the cases to judge, and what was said of them before."""
     return {
         "questions": list(QUESTIONS),
-        "published": PUBLISHED_PASS_RATE,
+        "counted": list(scores.checks.cases),
+        "failed": list(scores.checks.failed),
         "cases": {
             sample.name: {"sha256": sample.sha256, "answers": scores.checks.answers.get(sample.name, {})} for sample in checked
         },

@@ -226,6 +226,7 @@ def as_json(scores: Scores) -> bytes:
             "passed": len(scores.checks.passed()),
             "pass_rate": rate,
             "published_pass_rate": PUBLISHED_PASS_RATE,
+            "failed": list(scores.checks.failed),
             "outdated": list(scores.checks.outdated),
         },
         "videos": {

@@ -4,13 +4,14 @@ import csv
 import io
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from batch import score
 from batch.arguments import command_line
-from batch.records import DONE, OutputFolder, Record
+from batch.records import DONE, FAILED, QUEUED, OutputFolder, Record
 from batch.scoring import scores as scores_module
 from batch.scoring.check_list import QUESTIONS
 from svi_core.files.fingerprint import file_sha256
@@ -22,6 +23,19 @@ GRAPH = {"1": {"class_type": "SVILayout", "inputs": {"num_frames": 13}}}
 NAMES = ("consistent-50s-002-fox", "consistent-50s-001-cat", "production-001-turn", "production-002-walk")
 
 
+def made_as(video: Path) -> dict[str, str]:
+    """Return what a record says of a video."""
+    return {"file": video.name, "sha256": file_sha256(video)}
+
+
+def remake(folder: Path, name: str, seed: int) -> None:
+    """Make a story again, with other frames."""
+    output = OutputFolder(folder)
+    record = output.record(name)
+    assert record
+    output.write_record(name, replace(record, video=made_as(save(folder / f"{name}.mp4", moving(seed, 31)))))
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Path:
     """A folder of four made stories of 13, 9 and 9 frames; the second stands still."""
@@ -31,9 +45,9 @@ def made(tmp_path_factory) -> Path:
         frames = still(31) if number == 1 else moving(number, 31)
         save(folder / f"{name}.mp4", frames)
         values = {"prompts": "# Written\n\na cat <b>\n\na dog\n"}
-        output.write_record(name, Record(DONE, "key", values, num_clips=CLIPS))
+        output.write_record(name, Record(DONE, "key", values, num_clips=CLIPS, video=made_as(folder / f"{name}.mp4")))
         output.write_graph(name, GRAPH)
-    write_sealed(folder / "batch.json", {"stories": [{"name": name} for name in (*NAMES, "failed")]})
+    write_sealed(folder / "batch.json", {"stories": [{"name": name} for name in NAMES]})
     return folder
 
 
@@ -160,11 +174,54 @@ def test_a_check_list_is_read_back(folder, capsys):
     assert run(folder) == 0
     assert "50% of 2 judged cases passed; published for 14 cases: 64%" in capsys.readouterr().err
     assert facts(folder)["check_list"]["pass_rate"] == 0.5
-    save(folder / f"{NAMES[3]}.mp4", moving(77, 31))
+    remake(folder, NAMES[3], 77)
     assert run(folder) == 0
     said = capsys.readouterr().err
     assert f"the answers about {NAMES[3]} do not count: its video has changed since" in said and "100% of 1" in said
     assert run(folder, "--check-list", folder / "nowhere.json") == 2
+
+
+def test_stories_without_a_video_are_named_and_have_not_passed(folder, capsys):
+    """Of four production cases one passed, one is INVALID, one was never made, and one has the video of an older row."""
+    unmade, old = "production-003-rise", "production-004-still"
+    save(folder / f"{old}.mp4", moving(8, 31))
+    stories = [{"name": name, "reason": ""} for name in NAMES]
+    stories += [{"name": unmade, "reason": "LoRA missing"}, {"name": old, "reason": "no such image"}]
+    write_sealed(folder / "batch.json", {"stories": stories})
+    still_case = folder / f"{NAMES[3]}.mp4"
+    save(still_case, still(31))
+    OutputFolder(folder).write_record(NAMES[3], Record(DONE, "key", num_clips=CLIPS, video=made_as(still_case)))
+    judged = {name: file_sha256(folder / f"{name}.mp4") for name in (NAMES[0], NAMES[2], NAMES[3])}
+    yes = dict.fromkeys(QUESTIONS, True)
+    cases = {name: {"sha256": sha256, "answers": yes} for name, sha256 in judged.items()}
+    (folder / "check_list.json").write_text(json.dumps({"format": "svi check list 1", "cases": cases}))
+    assert run(folder) == 1
+    known = facts(folder)
+    assert known["unscored"] == {unmade: "LoRA missing", old: "not made from this row yet: no such image"}
+    assert known["check_list"]["failed"] == [NAMES[3], unmade, old]
+    assert known["check_list"]["pass_rate"] == 0.25  # the consistent video that passed is no case
+    assert "25% of 4 judged cases passed (3 INVALID or not scored: not passed)" in capsys.readouterr().err
+    assert "<b>production-003-rise</b>: LoRA missing" in (folder / "scores" / "report.html").read_text()
+
+
+def test_only_the_video_that_was_made_from_the_row_is_scored(folder):
+    output = OutputFolder(folder)
+    for name, changes in ((NAMES[0], {"status": QUEUED}), (NAMES[1], {"status": FAILED, "error": "no memory"})):
+        record = output.record(name)
+        assert record
+        output.write_record(name, replace(record, **changes))
+    save(folder / f"{NAMES[2]}.mp4", moving(9, 31))
+    (folder / f"{NAMES[3]}.mp4").unlink()
+    for suffix in ("mp4", "webm"):
+        (folder / f"twice.{suffix}").touch()
+    assert run(folder) == 1
+    assert facts(folder)["unscored"] == {
+        NAMES[0]: "not made from this row yet: queued",
+        NAMES[1]: "not made from this row yet: no memory",
+        NAMES[2]: f"not made from this row yet: {NAMES[2]}.mp4 is not the file that the batch made",
+        NAMES[3]: "not made from this row yet: its video is not in the folder",
+        "twice": "twice.mp4 and twice.webm have one name: keep one of them",
+    }
 
 
 def test_a_video_that_cannot_be_scored_is_named_and_the_others_are(folder, capsys):
