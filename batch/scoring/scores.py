@@ -35,6 +35,7 @@ class Scores:
         values: name -> metric -> number, of valid videos; VBench from 0 to 1.
         compared: name -> frames over which PSNR and SSIM are means.
         sets: name of a benchmark -> metric -> number, of all its valid videos together.
+        counts: name of a benchmark -> metric -> videos that its number in `sets` is of.
         absent: metric -> why it was not measured.
         checks: what a person said of the videos.
     """
@@ -45,6 +46,7 @@ class Scores:
     values: dict[str, dict[str, float]] = field(default_factory=dict)
     compared: dict[str, int] = field(default_factory=dict)
     sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
     checks: CheckList = field(default_factory=lambda: CheckList({}))
 
@@ -96,7 +98,7 @@ def score(samples: Sequence[Sample], folder: Path, references: Mapping[str, Path
     _compare(scores, true_videos)
     _listen(scores, [sample for sample in valid if benchmark_of(sample.name).follows == "sound"])
     for benchmark, members in scores.groups().items():
-        scores.sets[benchmark.name] = _of_set(scores, members, true_videos)
+        scores.sets[benchmark.name] = _of_set(scores, benchmark, members, true_videos)
     return scores
 
 
@@ -152,7 +154,9 @@ def _listen(scores: Scores, talking: Sequence[Sample]) -> None:
             scores.absent |= dict.fromkeys(TALK[:2], f"of {sample.name}: {_failure(error)}")
 
 
-def _of_set(scores: Scores, members: Sequence[Sample], true_videos: Mapping[str, Path]) -> dict[str, float]:
+def _of_set(
+    scores: Scores, benchmark: Benchmark, members: Sequence[Sample], true_videos: Mapping[str, Path]
+) -> dict[str, float]:
     """Return the mean of each metric over the valid videos of a benchmark, and their FVD."""
     valid = [sample for sample in members if sample.name in scores.values]
     metrics = dict.fromkeys(metric for sample in valid for metric in scores.values[sample.name])
@@ -160,15 +164,18 @@ def _of_set(scores: Scores, members: Sequence[Sample], true_videos: Mapping[str,
         metric: fmean(scores.values[sample.name][metric] for sample in valid if metric in scores.values[sample.name])
         for metric in metrics
     }
+    counts = {metric: sum(metric in scores.values[sample.name] for sample in valid) for metric in metrics}
     pairs = [(sample.video, true_videos[sample.name]) for sample in valid if sample.name in true_videos]
     missing = truth.missing_for_fvd({str(ours): true for ours, true in pairs})
     if missing is None:
         try:
             means["FVD"] = truth.frechet_video_distance([ours for ours, _ in pairs], [true for _, true in pairs])
+            counts["FVD"] = len(pairs)
         except Exception as error:  # see _judge
             missing = _failure(error)
     if missing is not None:
         scores.absent.setdefault("FVD", missing)
+    scores.counts[benchmark.name] = counts
     return means
 
 
@@ -216,6 +223,7 @@ def as_json(scores: Scores) -> bytes:
                 "videos": len(members),
                 "invalid": sum(sample.name not in scores.values for sample in members),
                 "means": scores.sets[benchmark.name],
+                "videos_of_means": scores.counts[benchmark.name],
             }
             for benchmark, members in scores.groups().items()
         },

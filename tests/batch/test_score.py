@@ -120,6 +120,7 @@ def test_vbench_and_true_videos_where_they_are(folder, tmp_path, monkeypatch):
     assert (second["PSNR"], third["PSNR"], third["subject_consistency"]) == ("", "", "0.5")
     assert facts(folder)["videos"][NAMES[0]]["frames_compared"] == 3
     assert facts(folder)["benchmarks"]["consistent-50s"]["means"]["FVD"] == 100.0  # the INVALID video is left out
+    assert facts(folder)["benchmarks"]["consistent-50s"]["videos_of_means"]["PSNR"] == 1
     page = (folder / "scores" / "report.html").read_text()
     assert "<td>50.00</td>" in page and "<th>PSNR ↑</th>" in page and "PSNR over 3 of 31 frames" in page
 
