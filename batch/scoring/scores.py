@@ -19,6 +19,7 @@ from batch.scoring.sample import Sample
 from batch.scoring.vbench_dimensions import judge
 from batch.tables.benchmarks import Benchmark, benchmark_of
 
+_SIGNED = ("sharpness drift",)  # one video's blur must not make up for another's over-sharpening
 _LONGEST_REASON = 300  # letters
 
 Tell = Callable[[str], None]
@@ -160,11 +161,12 @@ def _of_set(
     """Return the mean of each metric over the valid videos of a benchmark, and their FVD."""
     valid = [sample for sample in members if sample.name in scores.values]
     metrics = dict.fromkeys(metric for sample in valid for metric in scores.values[sample.name])
-    means = {
-        metric: fmean(scores.values[sample.name][metric] for sample in valid if metric in scores.values[sample.name])
+    numbers = {
+        metric: [scores.values[sample.name][metric] for sample in valid if metric in scores.values[sample.name]]
         for metric in metrics
     }
-    counts = {metric: sum(metric in scores.values[sample.name] for sample in valid) for metric in metrics}
+    means = {metric: fmean(map(abs, of) if metric in _SIGNED else of) for metric, of in numbers.items()}
+    counts = {metric: len(of) for metric, of in numbers.items()}
     pairs = [(sample.video, true_videos[sample.name]) for sample in valid if sample.name in true_videos]
     missing = truth.missing_for_fvd({str(ours): true for ours, true in pairs})
     if missing is None:

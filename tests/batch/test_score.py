@@ -95,7 +95,19 @@ def test_an_invalid_video_has_no_number_anywhere(folder):
     assert video["invalid"] == ["static"] and video["values"] == {} and video["per_clip"] == {}
     means = known["benchmarks"]["consistent-50s"]
     assert (means["videos"], means["invalid"]) == (2, 1)
-    assert means["means"] == known["videos"][NAMES[0]]["values"]  # those of the one valid video
+    values = known["videos"][NAMES[0]]["values"]  # those of the one valid video
+    assert means["means"] == values | {"sharpness drift": abs(values["sharpness drift"])}
+
+
+def test_blur_does_not_make_up_for_sharpening(folder, monkeypatch):
+    summary = scores_module.VideoLook.summary
+    drifts = iter((-0.4, 0.2, 0.4))
+    monkeypatch.setattr(scores_module.VideoLook, "summary", lambda look: summary(look) | {"sharpness drift": next(drifts)})
+    run(folder)
+    known = facts(folder)
+    assert known["videos"][NAMES[0]]["values"]["sharpness drift"] == -0.4
+    assert known["benchmarks"]["production"]["means"]["sharpness drift"] == pytest.approx(0.3)
+    assert known["benchmarks"]["consistent-50s"]["means"]["sharpness drift"] == 0.4
 
 
 def test_per_clip_values_stand_beside_their_clips(folder):

@@ -96,6 +96,24 @@ def test_no_published_rows_stand_beside_shorter_videos():
     assert "No published rows: the paper's videos are as long as 16 clips, and 1 of 2 here has fewer." in text
 
 
+def test_findings_of_a_valid_video_are_on_its_card():
+    found = scores("my own", "my other", invalid=("my other",))
+    for name, shown in found.looks.items():
+        found.looks[name] = replace(shown, report=shown.report | {"notes": ("clip 2 stands still <",)})
+    text = html(found)
+    assert text.count('<ul class="findings"><li>clip 2 stands still &lt;</li></ul>') == 1
+    assert "findings" in text[text.index('data-name="my own"') : text.index('data-name="my other"')]
+
+
+def test_names_are_quoted_in_links_and_one_is_singular():
+    found = scores("50 % #1?")
+    found.samples[0] = replace(found.samples[0], clip_lengths=(9,))
+    found.looks["50 % #1?"] = look(num_clips=1)
+    found.values["50 % #1?"] = found.looks["50 % #1?"].summary()
+    text = html(found)
+    assert 'href="../50%20%25%20%231%3F.mp4"' in text and "1 video, none INVALID" in text and "<span>1 clip</span>" in text
+
+
 def test_a_mean_of_fewer_videos_says_of_how_many():
     found = scores("consistent-50s-001-cat", "consistent-50s-002-dog")
     found.counts["consistent-50s"] = {"aesthetic_quality": 1, "colour drift": 2}

@@ -78,13 +78,14 @@ def test_stories_are_about_what_the_image_shows_and_the_same_each_time(images):
     assert rows == make(images, "creative-50s", "--samples", "4", "--seed", "5")
 
 
-def test_production_has_fourteen_different_cases(images):
+def test_production_has_fourteen_different_cases(images, capsys):
     rows = make(images, "production")
     assert (
         len({row["name"].split("-", 2)[2] for row in rows}) == len({row["prompts"].split("\n\n", 1)[1] for row in rows}) == 14
     )
     assert not any("{" in row["prompts"] for row in rows)
     assert make(images, "production", "--clips", "2", "--samples", "1")[0]["clips"] == 2
+    assert "production.jsonl: 1 story of 2 clips\n" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("benchmark, column, suffix", [("talk-300s", "sound", ".wav"), ("dance-50s", "pose", ".mp4")])
