@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -38,6 +39,8 @@ def confidence_and_distance(video: Path, run: Program | None = None) -> tuple[fl
     run = run or _run
     folder = Path(os.environ[_VARIABLE]).absolute()
     with tempfile.TemporaryDirectory(prefix="svi_sync_") as work:
+        if os.name == "posix" and shlex.quote(work) != work:
+            raise ValueError(f"SyncNet cannot work in {work!r}, whose name a shell would change: set TMPDIR to a plain path")
         plain = _plainly_named(video, Path(work))
         arguments = ["--videofile", str(plain), "--reference", "video", "--data_dir", work]
         run([sys.executable, "run_pipeline.py", *arguments], folder)

@@ -42,6 +42,13 @@ def test_no_name_reaches_the_shell_of_syncnet(syncnet, tmp_path):
     assert not (syncnet / "owned").exists()
 
 
+def test_a_temporary_folder_that_a_shell_would_change_is_refused(syncnet, tmp_path, monkeypatch):
+    (tmp_path / "my temp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "my temp"))
+    with pytest.raises(ValueError, match="set TMPDIR to a plain path"):
+        confidence_and_distance(tmp_path / "talk.mp4")
+
+
 def test_no_face_and_a_failure_are_named(syncnet, tmp_path):
     (syncnet / "run_syncnet.py").write_text(SYNCNET.replace("TRACKS", "()"))
     with pytest.raises(ValueError, match="found no face in talk.mp4"):
