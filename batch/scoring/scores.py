@@ -38,6 +38,7 @@ class Scores:
         sets: name of a benchmark -> metric -> number, of all its valid videos together.
         counts: name of a benchmark -> metric -> videos that its number in `sets` is of.
         absent: metric -> why it was not measured.
+        wanted: metrics that the user asked for, whatever others report.
         checks: what a person said of the videos.
     """
 
@@ -49,6 +50,7 @@ class Scores:
     sets: dict[str, dict[str, float]] = field(default_factory=dict)
     counts: dict[str, dict[str, int]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    wanted: tuple[str, ...] = ()
     checks: CheckList = field(default_factory=lambda: CheckList({}))
 
     def valid(self) -> list[Sample]:
@@ -56,8 +58,8 @@ class Scores:
         return [sample for sample in self.samples if not self.looks[sample.name].reasons]
 
     def missing(self) -> dict[str, list[str]]:
-        """Return why metrics that others report for these videos were not measured: reason -> metrics."""
-        asked = {metric for benchmark in self.groups() for metric in metrics_of(benchmark)}
+        """Return why metrics that the user or others ask for were not measured: reason -> metrics."""
+        asked = set(self.wanted) | {metric for benchmark in self.groups() for metric in metrics_of(benchmark)}
         reasons: dict[str, list[str]] = defaultdict(list)
         for metric, reason in self.absent.items():
             if metric in asked:
@@ -84,7 +86,7 @@ def score(samples: Sequence[Sample], folder: Path, references: Mapping[str, Path
     Raises:
         OSError: the disk is full.
     """
-    scores = Scores()
+    scores = Scores(wanted=DANCE if references else ())
     for number, sample in enumerate(samples, start=1):
         tell(f"{number} of {len(samples)}: {sample.name}")
         try:

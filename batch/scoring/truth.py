@@ -41,7 +41,7 @@ def true_videos(samples: Sequence[Sample], folder: Path | None) -> dict[str, Pat
 
     Raises:
         OSError: the folder cannot be read.
-        ValueError: two videos have the name of one sample.
+        ValueError: none has the name of a sample, or two have the name of one.
     """
     if folder is None:
         return {}
@@ -53,6 +53,8 @@ def true_videos(samples: Sequence[Sample], folder: Path | None) -> dict[str, Pat
         if path.stem in found:
             raise ValueError(f"{folder}: {found[path.stem].name} and {path.name} have one name: keep one of them there")
         found[path.stem] = path
+    if not found:
+        raise ValueError(f"{folder} holds no video of the name of one of these: give true videos the names of ours")
     return found
 
 

@@ -112,3 +112,5 @@ def test_true_videos_have_the_same_name(tmp_path):
     (tmp_path / "cat.mp4").touch()
     with pytest.raises(ValueError, match=r"cat.avi and cat.mp4 have one name"):
         true_videos(samples, tmp_path)
+    with pytest.raises(ValueError, match="holds no video of the name of one of these"):
+        true_videos(samples[1:], tmp_path)
