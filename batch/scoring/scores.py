@@ -110,7 +110,6 @@ def _judge(scores: Scores, valid: Sequence[Sample], folder: Path, tell: Tell) ->
         if not valid:
             scores.absent[dimension] = "no video is valid"
             continue
-        tell(f"VBench: {dimension}")
         try:
             found = judge(dimension, valid, folder)
         except Exception as error:  # whatever a foreign package raises costs its own metric only
@@ -118,6 +117,7 @@ def _judge(scores: Scores, valid: Sequence[Sample], folder: Path, tell: Tell) ->
         if isinstance(found, str):
             scores.absent[dimension] = found
             continue
+        tell(f"VBench: {dimension}")
         for name, value in found.items():
             scores.values[name][dimension] = value
 

@@ -75,6 +75,7 @@ def test_a_batch_is_scored_in_its_order(folder, capsys):
     said = capsys.readouterr().err
     assert "INVALID: consistent-50s-001-cat (static)" in said and "look at" in said
     assert "absent: subject_consistency, background_consistency" in said and "Sync-C" not in said  # nobody asked for it
+    assert "VBench: " not in said
     assert sorted(path.name for path in (folder / "scores").iterdir()) == [
         "clips.csv",
         "measured",
