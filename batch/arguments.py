@@ -58,7 +58,12 @@ def _add_table(table: argparse.ArgumentParser) -> None:
 def _add_score(score: argparse.ArgumentParser) -> None:
     score.add_argument("folder", type=_path, help="a folder of videos, such as the --output of a batch")
     score.add_argument("--output", type=_path, help="the folder of the report (default: scores/ in the folder of videos)")
-    score.add_argument("--clip-length", type=_number, default=0, help="frames that each clip adds (default: as recorded)")
+    score.add_argument(
+        "--clip-length",
+        type=_number,
+        default=0,
+        help="frames that each clip adds, such as 80; the first has the rest (default: as recorded)",
+    )
     score.add_argument("--references", type=_path, help="a folder of true videos of the same names, for PSNR, SSIM and FVD")
     score.add_argument(
         "--check-list", type=_path, help="the file that the report's page saved (default: check_list.json there)"

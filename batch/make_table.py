@@ -33,6 +33,11 @@ def main(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"[svi] error: {error}\n")
         return 2
-    few = f", from {len(subjects)} images with several seeds each" if len(subjects) < len(table) else ""
-    sys.stderr.write(f"[svi] {options.output}: {len(table)} stories of {size.num_clips} clips{few}\n")
+    images, clips = _counted(len(subjects), "image", "images"), _counted(size.num_clips, "clip", "clips")
+    few = f", from {images} with several seeds each" if len(subjects) < len(table) else ""
+    sys.stderr.write(f"[svi] {options.output}: {_counted(len(table), 'story', 'stories')} of {clips}{few}\n")
     return 0
+
+
+def _counted(number: int, one: str, many: str) -> str:
+    return f"{number} {one if number == 1 else many}"

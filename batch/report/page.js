@@ -6,7 +6,8 @@ const answers = Object.fromEntries(Object.entries(facts.cases).map(([name, entry
 let isSaved = true;
 
 const isJudged = (name) => facts.questions.every((question) => question in answers[name]);
-const isPassed = (name) => facts.questions.every((question) => answers[name][question] === true);
+const isPassed = (name) =>
+  !facts.failed.includes(name) && facts.questions.every((question) => answers[name][question] === true);
 
 function show() {
   for (const list of document.querySelectorAll(".checks")) {
@@ -25,13 +26,19 @@ function show() {
   if (!rate) {
     return;
   }
-  const names = Object.keys(facts.cases);
+  const names = facts.counted.filter((name) => !facts.failed.includes(name));
   const judged = names.filter(isJudged);
-  const passed = judged.filter(isPassed);
-  const share = judged.length ? `: ${Math.round((100 * passed.length) / judged.length)}%` : "";
-  rate.textContent = judged.length
-    ? `${passed.length} of ${judged.length} judged cases passed${share} (${names.length - judged.length} to judge)`
-    : `${names.length} cases to judge: watch each video, then answer four questions`;
+  const passed = judged.filter(isPassed).length;
+  const decided = judged.length + facts.failed.length;
+  const share = `: ${Math.round((100 * passed) / decided)}%`;
+  const left = [`${names.length - judged.length} to judge`];
+  if (facts.failed.length) {
+    left.push(`${facts.failed.length} INVALID or not scored`);
+  }
+  rate.textContent =
+    judged.length || !names.length
+      ? `${passed} of ${decided} judged cases passed${share} (${left.join(", ")})`
+      : `${names.length} ${names.length === 1 ? "case" : "cases"} to judge: watch each video, then answer four questions`;
 }
 
 function answer(button) {

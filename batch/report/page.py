@@ -8,10 +8,12 @@ from collections.abc import Sequence
 from html import escape
 from pathlib import Path
 from string import Template
+from urllib.parse import quote
 
 from batch.report.charts import chart
 from batch.report.tables import comparison, not_measured
 from batch.scoring.check_list import PUBLISHED_PASS_RATE, PUBLISHED_SOURCE, QUESTIONS
+from batch.scoring.look import VideoLook
 from batch.scoring.published import PUBLISHED
 from batch.scoring.sample import Sample
 from batch.scoring.scores import Scores
@@ -60,7 +62,7 @@ def _has_check_list(benchmark: Benchmark) -> bool:
 
 def _counts(scores: Scores) -> str:
     invalid = len(scores.samples) - len(scores.valid())
-    parts = [f"{len(scores.samples)} videos", f"{invalid} INVALID" if invalid else "none INVALID"]
+    parts = [_number_of(len(scores.samples), "video"), f"{invalid} INVALID" if invalid else "none INVALID"]
     parts += [f"{len(scores.unscored)} not scored"] if scores.unscored else []
     return ", ".join(parts)
 
@@ -69,7 +71,8 @@ def _facts(scores: Scores, checked: Sequence[Sample]) -> dict[str, object]:
     """Return what the script needs: the cases to judge, and what was said of them before."""
     return {
         "questions": list(QUESTIONS),
-        "published": PUBLISHED_PASS_RATE,
+        "counted": list(scores.checks.cases),
+        "failed": list(scores.checks.failed),
         "cases": {
             sample.name: {"sha256": sample.sha256, "answers": scores.checks.answers.get(sample.name, {})} for sample in checked
         },
@@ -102,9 +105,10 @@ def _card(scores: Scores, sample: Sample, has_check_list: bool, videos: str) -> 
     image = base64.b64encode(look.strip).decode()
     parts = [
         f'<article data-name="{escape(sample.name)}"><header>',
-        f'<a href="{escape(videos)}/{escape(sample.video.name)}">{escape(sample.name)}</a>{_badges(scores, sample)}</header>',
+        f'<a href="{escape(videos)}/{quote(sample.video.name)}">{escape(sample.name)}</a>{_badges(scores, sample)}</header>',
         f'<img src="data:image/jpeg;base64,{image}" width="{width}" height="{height}" '
         f'alt="{look.columns} frames spread over {escape(sample.name)}">',
+        _notes(look),
         _prompts(sample),
         _check_list(sample) if has_check_list else "",
         "</article>",
@@ -117,16 +121,29 @@ def _badges(scores: Scores, sample: Sample) -> str:
     if look.reasons:
         return f'<b class="bad">INVALID: {escape(", ".join(look.reasons))}</b>'
     values = scores.values[sample.name]
-    badges = [f"{len(sample.clip_lengths)} clips"]
-    colour = values["colour drift"]
-    badges.append(_badge(f"colour drift {colour:.3f}", colour > _LIMITS["colour drift"]))
+    badges = [_number_of(len(sample.clip_lengths), "clip")]
+    if "colour drift" in values:
+        colour = values["colour drift"]
+        badges.append(_badge(f"colour drift {colour:.3f}", colour > _LIMITS["colour drift"]))
     if "largest seam" in values:
         badges.append(_badge(f"largest seam {values['largest seam']:.2f}", values["largest seam"] > SEAM_JUMP))
+    if sample.name in scores.compared:
+        badges.append(f"PSNR over {scores.compared[sample.name]} of {sum(sample.clip_lengths)} frames")
     return "".join(f"<span>{badge}</span>" for badge in badges)
 
 
 def _badge(text: str, is_bad: bool) -> str:
     return f'<b class="bad">{text}</b>' if is_bad else text
+
+
+def _number_of(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
+def _notes(look: VideoLook) -> str:
+    """Return what the measures of a valid video make worth a look, such as a clip that stands still."""
+    notes = [] if look.reasons else look.report["notes"]
+    return f'<ul class="findings">{"".join(f"<li>{escape(note)}</li>" for note in notes)}</ul>' if notes else ""
 
 
 def _prompts(sample: Sample) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
-from batch.scoring.published import LESS_IS_BETTER, PUBLISHED, VBENCH
+from batch.scoring.published import LESS_IS_BETTER, PUBLISHED, VBENCH, Rows
 from batch.scoring.sample import Sample
 from batch.scoring.scores import Scores, metrics_of
 from batch.tables.benchmarks import Benchmark
@@ -20,14 +20,11 @@ def comparison(scores: Scores, benchmark: Benchmark, members: Sequence[Sample]) 
     metrics = (*asked, *(metric for metric in means if metric not in (*asked, *_OWN)))
     valid = [sample for sample in members if sample.name in scores.values]
     head = "".join(f"<th>{_heading(metric)}</th>" for metric in (*metrics, *_OWN))
-    cells = "".join(_cell(scores, means, metric) for metric in (*metrics, *_OWN))
+    counts = scores.counts.get(benchmark.name, {})
+    cells = "".join(_cell(scores, means, metric, counts.get(metric, len(valid)), len(valid)) for metric in (*metrics, *_OWN))
     rows = [f'<tr class="ours"><th>{_whose(benchmark, len(valid), len(members))}</th>{cells}</tr>']
-    source = ""
-    if benchmark.name in PUBLISHED:
-        table, _, published = PUBLISHED[benchmark.name]
-        source = f" Published: SVI (arXiv:2510.09212), {table}; measured by its authors on their own images and prompts."
-        form = ".2f" if asked == VBENCH else "g"
-        rows += [_published_row(method, values, form, len(metrics) + len(_OWN)) for method, values in published.items()]
+    source, published = _published(benchmark, members)
+    rows += [_published_row(method, values, asked, len(metrics) + len(_OWN)) for method, values in published.items()]
     unit = "VBench in percent." if asked == VBENCH else ""
     return (
         f"<section><h2>{escape(benchmark.title)}: means</h2><p>{unit}{source}</p>"
@@ -36,7 +33,20 @@ def comparison(scores: Scores, benchmark: Benchmark, members: Sequence[Sample]) 
     )
 
 
-def _published_row(method: str, values: Sequence[float], form: str, num_columns: int) -> str:
+def _published(benchmark: Benchmark, members: Sequence[Sample]) -> tuple[str, Rows]:
+    """Return where the published rows are from, and the rows; why there are none, if videos are shorter than the paper's."""
+    if benchmark.name not in PUBLISHED:
+        return "", {}
+    table, _, rows = PUBLISHED[benchmark.name]
+    shorter = sum(len(sample.clip_lengths) < benchmark.num_clips for sample in members)
+    if not shorter:
+        return f" Published: SVI (arXiv:2510.09212), {table}; measured by its authors on their own images and prompts.", rows
+    fewer = f"{shorter} of {len(members)} here {'has' if shorter == 1 else 'have'} fewer"
+    return f" No published rows: the paper's videos are as long as {benchmark.num_clips} clips, and {fewer}.", {}
+
+
+def _published_row(method: str, values: Sequence[float], metrics: tuple[str, ...], num_columns: int) -> str:
+    form = ".2f" if metrics == VBENCH else "g"
     numbers = "".join(f"<td>{value:{form}}</td>" for value in values) + "<td></td>" * (num_columns - len(values))
     return f'<tr class="published"><th>{escape(method)} <i>published</i></th>{numbers}</tr>'
 
@@ -53,9 +63,12 @@ def _heading(metric: str) -> str:
     return escape(metric.replace("_", " ")) + arrow
 
 
-def _cell(scores: Scores, means: dict[str, float], metric: str) -> str:
+def _cell(scores: Scores, means: dict[str, float], metric: str, num_measured: int, num_valid: int) -> str:
+    """Return a mean, with the number of its videos if they are not all valid ones."""
     if metric in means:
-        return f"<td>{100 * means[metric]:.2f}</td>" if metric in VBENCH else f"<td>{means[metric]:.3g}</td>"
+        number = f"{100 * means[metric]:.2f}" if metric in VBENCH else f"{means[metric]:.3g}"
+        few = f' <small title="over {num_measured} of {num_valid} videos">n = {num_measured}</small>'
+        return f"<td>{number}{few if num_measured < num_valid else ''}</td>"
     reason = scores.absent.get(metric, "no valid video has it")
     return f'<td class="absent" title="{escape(reason)}">absent</td>'
 

@@ -31,22 +31,32 @@ class CheckList:
     Attributes:
         answers: name of a story -> question -> whether it is as it should be.
         outdated: stories whose video has changed since, so that their answers do not count.
+        cases: the stories that the pass rate is of.
+        failed: those of `cases` without a valid video: not passed, whatever was said.
     """
 
     answers: dict[str, dict[str, bool]]
     outdated: tuple[str, ...] = ()
+    cases: tuple[str, ...] = ()
+    failed: tuple[str, ...] = ()
 
     def judged(self) -> list[str]:
-        """Return the stories with an answer to every question."""
-        return [name for name, answers in self.answers.items() if answers.keys() == QUESTIONS.keys()]
+        """Return the cases with a valid video and an answer to every question."""
+        return [
+            name for name in self.cases if name not in self.failed and self.answers.get(name, {}).keys() == QUESTIONS.keys()
+        ]
 
     def passed(self) -> list[str]:
-        """Return the stories where every answer is yes."""
+        """Return the cases where every answer is yes."""
         return [name for name in self.judged() if all(self.answers[name].values())]
 
     def pass_rate(self) -> float | None:
-        """Return the share of judged stories that passed; None if none is judged."""
-        return len(self.passed()) / len(self.judged()) if self.judged() else None
+        """Return the share of judged and failed cases that passed; None before one of those that can be judged is."""
+        judged = self.judged()
+        decided = len(judged) + len(self.failed)
+        if not decided or (not judged and decided < len(self.cases)):
+            return None
+        return len(self.passed()) / decided
 
 
 def read_check_list(path: Path, samples: Iterable[Sample]) -> CheckList:

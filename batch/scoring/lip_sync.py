@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -37,7 +39,10 @@ def confidence_and_distance(video: Path, run: Program | None = None) -> tuple[fl
     run = run or _run
     folder = Path(os.environ[_VARIABLE]).absolute()
     with tempfile.TemporaryDirectory(prefix="svi_sync_") as work:
-        arguments = ["--videofile", str(video.absolute()), "--reference", "video", "--data_dir", work]
+        if os.name == "posix" and shlex.quote(work) != work:
+            raise ValueError(f"SyncNet cannot work in {work!r}, whose name a shell would change: set TMPDIR to a plain path")
+        plain = _plainly_named(video, Path(work))
+        arguments = ["--videofile", str(plain), "--reference", "video", "--data_dir", work]
         run([sys.executable, "run_pipeline.py", *arguments], folder)
         said = run([sys.executable, "run_syncnet.py", *arguments], folder)
     found = [[float(value) for value in re.findall(rf"{name}:\s*([-\d.]+)", said)] for name in ("Confidence", "Min dist")]
@@ -45,6 +50,16 @@ def confidence_and_distance(video: Path, run: Program | None = None) -> tuple[fl
         raise ValueError(f"SyncNet found no face in {video.name}")
     confidence, distance = (sum(values) / len(values) for values in found)
     return confidence, distance
+
+
+def _plainly_named(video: Path, folder: Path) -> Path:
+    """Return a link to `video`, or a copy: SyncNet puts the name that it is given into a shell's command line."""
+    link = folder / f"input.{re.sub('[^a-z0-9]', '', video.suffix.lower()) or 'mp4'}"
+    try:
+        link.symlink_to(video.absolute())
+    except OSError:  # Windows lets not every user make links
+        shutil.copyfile(video, link)
+    return link
 
 
 def _run(command: list[str], folder: Path) -> str:

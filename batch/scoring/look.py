@@ -55,17 +55,17 @@ class VideoLook:
             "colour drift": list(self.report["colour_distance"]),
             "sharpness change": [clip["sharpness"] - clips[0]["sharpness"] for clip in clips],
             "contrast change": [clip["contrast"] - clips[0]["contrast"] for clip in clips],
-            "motion x255": [255 * clip["motion"] for clip in clips],
+            "motion x255": [None if clip["motion"] is None else 255 * clip["motion"] for clip in clips],
             "seam": [clip["seam"] for clip in clips],
         }
 
     def summary(self) -> dict[str, float]:
-        """Return our measures of the whole video."""
+        """Return our measures of the whole video; one clip has no drift and no seam."""
         values = self.per_clip()
         seams = [seam for seam in values["seam"] if seam is not None]
+        drifts = {"colour drift": "colour drift", "sharpness drift": "sharpness change"} if len(values["seam"]) > 1 else {}
         return {
-            "colour drift": _last(values["colour drift"]),
-            "sharpness drift": _last(values["sharpness change"]),
+            **{name: float(values[change][-1] or 0.0) for name, change in drifts.items()},
             "motion x255": float(np.mean([motion for motion in values["motion x255"] if motion is not None])),
             **({"largest seam": max(seams)} if seams else {}),
         }
@@ -124,7 +124,3 @@ def _joined(pictures: list[Image.Image]) -> tuple[bytes, tuple[int, int]]:
     data = io.BytesIO()
     strip.save(data, "JPEG", quality=82)
     return data.getvalue(), strip.size
-
-
-def _last(values: list[float | None]) -> float:
-    return float(values[-1] or 0.0)

@@ -12,6 +12,8 @@ from svi_core.store.records import read_manifest
 from svi_core.systems.layouts import TRAINED_NUM_FRAMES
 from svi_core.video.frame_times import count_frames
 
+VIDEO_SUFFIXES = (".mp4", ".webm", ".mkv", ".mov", ".avi")
+
 
 @dataclass(frozen=True)
 class Sample:
@@ -37,7 +39,7 @@ def clip_lengths(video: Path, wanted: int, num_clips: int, graph: Mapping[str, A
 
     Args:
         video: the file.
-        wanted: frames of each clip, as the user says; 0 if not said.
+        wanted: frames that each clip adds, as the user says; 0 if not said. The first clip is longer: it has the rest.
         num_clips: as the record of its story says; 0 if unknown.
         graph: that made it, in API format; empty if unknown.
 
@@ -51,7 +53,7 @@ def clip_lengths(video: Path, wanted: int, num_clips: int, graph: Mapping[str, A
             return tuple(clip.num_frames for clip in clips)
     total = count_frames(video)
     if wanted:
-        return tuple(min(wanted, total - start) for start in range(0, total, wanted))
+        return _split(total, wanted, num_clips)
     if num_clips == 1:
         return (total,)
     if num_clips > 1 and (frames := _frames_of_a_clip(graph)):
@@ -59,6 +61,16 @@ def clip_lengths(video: Path, wanted: int, num_clips: int, graph: Mapping[str, A
         if remainder == 0 and 0 < own <= frames:
             return (frames, *(own for _ in range(num_clips - 1)))
     raise ValueError("where its clips begin is not known: give --clip-length, the frames that each clip adds")
+
+
+def _split(total: int, added: int, num_clips: int) -> tuple[int, ...]:
+    """Return the lengths of clips of which all but the first add `added` frames; `num_clips` counts if so many fit."""
+    if not total:
+        return ()
+    further = (num_clips or total // added) - 1
+    if further < 0 or total - further * added < added:
+        further = max(1, total // added) - 1
+    return (total - further * added, *(added for _ in range(further)))
 
 
 def _frames_of_a_clip(graph: Mapping[str, Any]) -> int:

@@ -19,6 +19,9 @@ from batch.scoring.sample import Sample
 from batch.scoring.vbench_dimensions import judge
 from batch.tables.benchmarks import Benchmark, benchmark_of
 
+_SIGNED = ("sharpness drift",)  # one video's blur must not make up for another's over-sharpening
+_LONGEST_REASON = 300  # letters
+
 Tell = Callable[[str], None]
 
 
@@ -31,8 +34,11 @@ class Scores:
         unscored: names of the others, and why.
         looks: our own measures of each.
         values: name -> metric -> number, of valid videos; VBench from 0 to 1.
+        compared: name -> frames over which PSNR and SSIM are means.
         sets: name of a benchmark -> metric -> number, of all its valid videos together.
+        counts: name of a benchmark -> metric -> videos that its number in `sets` is of.
         absent: metric -> why it was not measured.
+        wanted: metrics that the user asked for, whatever others report.
         checks: what a person said of the videos.
     """
 
@@ -40,8 +46,11 @@ class Scores:
     unscored: dict[str, str] = field(default_factory=dict)
     looks: dict[str, VideoLook] = field(default_factory=dict)
     values: dict[str, dict[str, float]] = field(default_factory=dict)
+    compared: dict[str, int] = field(default_factory=dict)
     sets: dict[str, dict[str, float]] = field(default_factory=dict)
+    counts: dict[str, dict[str, int]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
+    wanted: tuple[str, ...] = ()
     checks: CheckList = field(default_factory=lambda: CheckList({}))
 
     def valid(self) -> list[Sample]:
@@ -49,8 +58,8 @@ class Scores:
         return [sample for sample in self.samples if not self.looks[sample.name].reasons]
 
     def missing(self) -> dict[str, list[str]]:
-        """Return why metrics that others report for these videos were not measured: reason -> metrics."""
-        asked = {metric for benchmark in self.groups() for metric in metrics_of(benchmark)}
+        """Return why metrics that the user or others ask for were not measured: reason -> metrics."""
+        asked = set(self.wanted) | {metric for benchmark in self.groups() for metric in metrics_of(benchmark)}
         reasons: dict[str, list[str]] = defaultdict(list)
         for metric, reason in self.absent.items():
             if metric in asked:
@@ -65,19 +74,19 @@ class Scores:
         return dict(found)
 
 
-def score(samples: Sequence[Sample], folder: Path, references: Path | None, tell: Tell) -> Scores:
-    """Measure videos with all that is there.
+def score(samples: Sequence[Sample], folder: Path, references: Mapping[str, Path], tell: Tell) -> Scores:
+    """Measure videos with all that is there. A metric that fails is absent, with the reason; the others are measured.
 
     Args:
         samples: the videos.
         folder: where measures are kept for the next time.
-        references: the folder of true videos, if any.
+        references: the true videos by name, as `truth.true_videos` finds them.
         tell: called with what happens.
 
     Raises:
-        OSError: `references` cannot be read, or the disk is full.
+        OSError: the disk is full.
     """
-    scores = Scores()
+    scores = Scores(wanted=DANCE if references else ())
     for number, sample in enumerate(samples, start=1):
         tell(f"{number} of {len(samples)}: {sample.name}")
         try:
@@ -88,11 +97,11 @@ def score(samples: Sequence[Sample], folder: Path, references: Path | None, tell
     valid = scores.valid()
     scores.values = {sample.name: scores.looks[sample.name].summary() for sample in valid}
     _judge(scores, valid, folder / "vbench", tell)
-    true_videos = truth.true_videos(valid, references)
+    true_videos = {sample.name: references[sample.name] for sample in valid if sample.name in references}
     _compare(scores, true_videos)
     _listen(scores, [sample for sample in valid if benchmark_of(sample.name).follows == "sound"])
     for benchmark, members in scores.groups().items():
-        scores.sets[benchmark.name] = _of_set(scores, members, true_videos)
+        scores.sets[benchmark.name] = _of_set(scores, benchmark, members, true_videos)
     return scores
 
 
@@ -101,13 +110,22 @@ def _judge(scores: Scores, valid: Sequence[Sample], folder: Path, tell: Tell) ->
         if not valid:
             scores.absent[dimension] = "no video is valid"
             continue
-        found = judge(dimension, valid, folder)
+        try:
+            found = judge(dimension, valid, folder)
+        except Exception as error:  # whatever a foreign package raises costs its own metric only
+            found = _failure(error)
         if isinstance(found, str):
             scores.absent[dimension] = found
             continue
         tell(f"VBench: {dimension}")
         for name, value in found.items():
             scores.values[name][dimension] = value
+
+
+def _failure(error: Exception) -> str:
+    """Return in one line why a metric failed."""
+    said = " ".join(str(error).split())[:_LONGEST_REASON]
+    return said if said and isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {said}".rstrip(": ")
 
 
 def _compare(scores: Scores, true_videos: Mapping[str, Path]) -> None:
@@ -119,10 +137,11 @@ def _compare(scores: Scores, true_videos: Mapping[str, Path]) -> None:
     for sample in scores.samples:
         if sample.name in true_videos:
             try:
-                psnr, ssim = truth.psnr_and_ssim(sample.video, true_videos[sample.name])
+                psnr, ssim, num_frames = truth.psnr_and_ssim(sample.video, true_videos[sample.name])
                 scores.values[sample.name] |= {"PSNR": psnr, "SSIM": ssim}
-            except OSError as error:
-                scores.absent |= dict.fromkeys(("PSNR", "SSIM"), f"of {sample.name}: {error}")
+                scores.compared[sample.name] = num_frames
+            except Exception as error:  # see _judge
+                scores.absent |= dict.fromkeys(("PSNR", "SSIM"), f"of {sample.name}: {_failure(error)}")
 
 
 def _listen(scores: Scores, talking: Sequence[Sample]) -> None:
@@ -134,27 +153,33 @@ def _listen(scores: Scores, talking: Sequence[Sample]) -> None:
     for sample in talking:
         try:
             scores.values[sample.name] |= dict(zip(TALK[:2], lip_sync.confidence_and_distance(sample.video), strict=True))
-        except (OSError, ValueError) as error:
-            scores.absent |= dict.fromkeys(TALK[:2], f"of {sample.name}: {error}")
+        except Exception as error:  # see _judge
+            scores.absent |= dict.fromkeys(TALK[:2], f"of {sample.name}: {_failure(error)}")
 
 
-def _of_set(scores: Scores, members: Sequence[Sample], true_videos: Mapping[str, Path]) -> dict[str, float]:
+def _of_set(
+    scores: Scores, benchmark: Benchmark, members: Sequence[Sample], true_videos: Mapping[str, Path]
+) -> dict[str, float]:
     """Return the mean of each metric over the valid videos of a benchmark, and their FVD."""
     valid = [sample for sample in members if sample.name in scores.values]
     metrics = dict.fromkeys(metric for sample in valid for metric in scores.values[sample.name])
-    means = {
-        metric: fmean(scores.values[sample.name][metric] for sample in valid if metric in scores.values[sample.name])
+    numbers = {
+        metric: [scores.values[sample.name][metric] for sample in valid if metric in scores.values[sample.name]]
         for metric in metrics
     }
+    means = {metric: fmean(map(abs, of) if metric in _SIGNED else of) for metric, of in numbers.items()}
+    counts = {metric: len(of) for metric, of in numbers.items()}
     pairs = [(sample.video, true_videos[sample.name]) for sample in valid if sample.name in true_videos]
     missing = truth.missing_for_fvd({str(ours): true for ours, true in pairs})
     if missing is None:
         try:
             means["FVD"] = truth.frechet_video_distance([ours for ours, _ in pairs], [true for _, true in pairs])
-        except (OSError, ValueError) as error:
-            missing = str(error)
+            counts["FVD"] = len(pairs)
+        except Exception as error:  # see _judge
+            missing = _failure(error)
     if missing is not None:
         scores.absent.setdefault("FVD", missing)
+    scores.counts[benchmark.name] = counts
     return means
 
 
@@ -202,6 +227,7 @@ def as_json(scores: Scores) -> bytes:
                 "videos": len(members),
                 "invalid": sum(sample.name not in scores.values for sample in members),
                 "means": scores.sets[benchmark.name],
+                "videos_of_means": scores.counts[benchmark.name],
             }
             for benchmark, members in scores.groups().items()
         },
@@ -212,6 +238,7 @@ def as_json(scores: Scores) -> bytes:
             "passed": len(scores.checks.passed()),
             "pass_rate": rate,
             "published_pass_rate": PUBLISHED_PASS_RATE,
+            "failed": list(scores.checks.failed),
             "outdated": list(scores.checks.outdated),
         },
         "videos": {
@@ -220,6 +247,7 @@ def as_json(scores: Scores) -> bytes:
                 "invalid": scores.looks[sample.name].reasons,
                 "notes": list(scores.looks[sample.name].report["notes"]),
                 "values": scores.values.get(sample.name, {}),
+                "frames_compared": scores.compared.get(sample.name),
                 "per_clip": {} if scores.looks[sample.name].reasons else scores.looks[sample.name].per_clip(),
                 "answers": scores.checks.answers.get(sample.name, {}),
             }

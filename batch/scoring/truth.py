@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from batch.scoring.sample import Sample
+from batch.scoring.sample import VIDEO_SUFFIXES, Sample
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +24,8 @@ I3D = "i3d_torchscript.pt"
 MOST_PSNR = 100.0  # dB, in place of infinity for equal frames
 WINDOW = 16  # frames of one feature
 _SIDE = 224  # pixels that the network sees
+_RATE_TOLERANCE = 0.011  # frames per second; rates are rounded to two decimals
+_SHAPE_TOLERANCE = 0.02  # of width / height
 
 Features = Callable[["torch.Tensor"], "torch.Tensor"]  # [1, 3, 16, 224, 224] in [-1, 1] -> [1, 400]
 Pair = Callable[[np.ndarray, np.ndarray], tuple[float, float]]  # frames [H, W, 3] uint8, ours and true -> PSNR, SSIM
@@ -35,11 +37,25 @@ def models_folder() -> Path:
 
 
 def true_videos(samples: Sequence[Sample], folder: Path | None) -> dict[str, Path]:
-    """Return the true videos of `samples` by name: the files of the same name in `folder`. Raises OSError."""
+    """Return the true videos of `samples` by name: the videos of the same name in `folder`.
+
+    Raises:
+        OSError: the folder cannot be read.
+        ValueError: none has the name of a sample, or two have the name of one.
+    """
     if folder is None:
         return {}
-    files = {path.stem: path for path in sorted(folder.iterdir()) if path.is_file()}
-    return {sample.name: files[sample.name] for sample in samples if sample.name in files}
+    names = {sample.name for sample in samples}
+    found: dict[str, Path] = {}
+    for path in sorted(folder.iterdir()):
+        if path.stem not in names or path.suffix.lower() not in VIDEO_SUFFIXES or not path.is_file():
+            continue
+        if path.stem in found:
+            raise ValueError(f"{folder}: {found[path.stem].name} and {path.name} have one name: keep one of them there")
+        found[path.stem] = path
+    if not found:
+        raise ValueError(f"{folder} holds no video of the name of one of these: give true videos the names of ours")
+    return found
 
 
 def missing_for_pairs(truth: dict[str, Path]) -> str | None:
@@ -59,18 +75,32 @@ def missing_for_fvd(truth: dict[str, Path]) -> str | None:
     return None if path.is_file() else f"{path} is not there"
 
 
-def psnr_and_ssim(ours: Path, true: Path, pair: Pair | None = None) -> tuple[float, float]:
-    """Return the means over the frames that both videos have; true frames are scaled to the size of ours.
+def psnr_and_ssim(ours: Path, true: Path, pair: Pair | None = None) -> tuple[float, float, int]:
+    """Return the means over the frames that both videos have, and their number; true frames are scaled to the size of ours.
 
     Raises:
         OSError: a video cannot be read.
+        ValueError: the videos differ in frame rate or shape.
     """
+    _require_alike(ours, true)
     measure = pair or _torchmetrics()
     values = [
         measure(own, _scaled(other, own.shape[1], own.shape[0])) for own, other in zip(*_frames(ours, true), strict=False)
     ]
     psnr, ssim = np.minimum(values, [MOST_PSNR, 1.0]).mean(axis=0)
-    return float(psnr), float(ssim)
+    return float(psnr), float(ssim), len(values)
+
+
+def _require_alike(ours: Path, true: Path) -> None:
+    """Refuse two videos whose frames of one number show different times, or would be stretched."""
+    from svi_core.video.source_video import probe_video
+
+    own, other = probe_video(ours), probe_video(true)
+    if abs(own.frame_rate - other.frame_rate) > _RATE_TOLERANCE:
+        raise ValueError(f"{true.name} has {other.frame_rate:g} frames per second and the video {own.frame_rate:g}: convert it")
+    if abs(own.width * other.height / (own.height * other.width) - 1) > _SHAPE_TOLERANCE:
+        sizes = f"{other.width} x {other.height} pixels and the video {own.width} x {own.height}"
+        raise ValueError(f"{true.name} has {sizes}: crop it to the same shape")
 
 
 def frechet_video_distance(videos: Sequence[Path], truth: Sequence[Path], features: Features | None = None) -> float:

@@ -30,6 +30,11 @@ DIMENSIONS = {
 The names are those that VBench 0.1.5 asks for (vbench/utils.py, vbench/aesthetic_quality.py). What it does not find
 it would download; so nothing is measured whose files are not all there.
 """
+_BY_TORCH_HUB = {"subject_consistency": "dino_vitbase16_pretrain.pth"}
+"""Weights that a network asks torch.hub for by their address: not there, they would be downloaded.
+
+Source: https://github.com/facebookresearch/dino, hubconf.py: VBench builds its DINO by it, and fills it with these first.
+"""
 _IN_PERCENT = ("imaging_quality",)  # VBench gives it per video from 0 to 100, all others from 0 to 1
 
 Evaluate = Callable[[str, Path, Path], Any]  # (dimension, folder of videos, folder for its files) -> VBench's results
@@ -45,7 +50,18 @@ def missing_for(dimension: str) -> str | None:
     if importlib.util.find_spec("vbench") is None:
         return "the package vbench is not installed"
     absent = [name for name in DIMENSIONS[dimension] if not (cache_folder() / name).exists()]
-    return f"{', '.join(absent)} not in {cache_folder()}" if absent else None
+    if absent:
+        return f"{', '.join(absent)} not in {cache_folder()}"
+    if dimension in _BY_TORCH_HUB and not (path := _hub_checkpoint(_BY_TORCH_HUB[dimension])).is_file():
+        return f"{path} is not there"
+    return None
+
+
+def _hub_checkpoint(name: str) -> Path:
+    """Return where torch.hub keeps weights that it loads by their address."""
+    import torch
+
+    return Path(torch.hub.get_dir()) / "checkpoints" / name
 
 
 def judge(dimension: str, samples: Sequence[Sample], folder: Path, evaluate: Evaluate | None = None) -> dict[str, float] | str:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from batch.tables.benchmarks import PRODUCTION, SECONDS_PER_CLIP, Benchmark
+from batch.tables.benchmarks import FRAMES_PER_CLIP, PRODUCTION, Benchmark
 from batch.tables.language_model import LanguageModel
 from batch.tables.subjects import SUFFIXES, Subject
 from svi_core.files.strict_json import read_json
@@ -43,7 +43,7 @@ def rows(
     """
     if benchmark.follows:
         for subject in subjects:
-            _require_recording(subject, benchmark.follows, size)
+            _require_recording(subject, benchmark, size)
     for number, subject in zip(range(size.num_samples), itertools.cycle(subjects), strict=False):
         name, prompts = _prompts(benchmark, subject, size, number, seed + number, model)
         row: dict[str, object] = {
@@ -120,14 +120,16 @@ def _recording(subject: Subject, column: str) -> Path:
     return path
 
 
-def _require_recording(subject: Subject, column: str, size: TableSize) -> None:
-    """Refuse an image without its sound or pose video, and one that is too short."""
-    path = _recording(subject, column)
+def _require_recording(subject: Subject, benchmark: Benchmark, size: TableSize) -> None:
+    """Refuse an image without its sound or pose video, and one that ends before the last clip begins."""
+    path = _recording(subject, benchmark.follows)
     if not size.checks_length:
         return
-    needed, lasts = SECONDS_PER_CLIP * size.num_clips, _duration(path)
-    if lasts < needed - SECONDS_PER_CLIP:
-        raise ValueError(f"{path} lasts {lasts:.1f} s and {needed:.0f} s are needed: give a longer one, or fewer --clips")
+    lasts = _duration(path)
+    if lasts * benchmark.frame_rate <= 1 + FRAMES_PER_CLIP * (size.num_clips - 1):
+        raise ValueError(
+            f"{path} lasts {lasts:.1f} s and {benchmark.seconds} s are needed: give a longer one, or fewer --clips"
+        )
 
 
 def _duration(path: Path) -> float:

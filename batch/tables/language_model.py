@@ -20,6 +20,8 @@ KEY_VARIABLE = "SVI_LLM_API_KEY"
 ATTEMPTS = 3
 WAIT_SECONDS = 5.0
 TIMEOUT_SECONDS = 600.0
+_MOST_READ = 65536  # bytes of a refusal
+_MOST_SHOWN = 500  # letters of it, without the key
 _IMAGE_TYPES = {".png": "image/png", ".webp": "image/webp", ".jpg": "image/jpeg", ".jpeg": "image/jpeg"}
 
 
@@ -47,6 +49,7 @@ class LanguageModel:
     def __post_init__(self) -> None:
         if not self.url.startswith(("http://", "https://")):
             raise ValueError(f"--llm {self.url!r} is no address: write one such as http://127.0.0.1:8080/v1")
+        _key()
 
     def answer(self, instruction: str, image: Path, max_tokens: int, seed: int) -> str:
         """Return the model's answer to `instruction`.
@@ -65,8 +68,8 @@ class LanguageModel:
                 return _text_of(self._post(body))
             except urllib.error.HTTPError as error:
                 with error:
-                    said = _without_key(error.read(500).decode("utf-8", "replace"))
-                complaint = f"{self.url} answers {error.code} {error.reason}: {' '.join(said.split())}"
+                    said = _without_key(error.read(_MOST_READ).decode("utf-8", "replace"))[:_MOST_SHOWN]
+                complaint = f"{self.url} answers {error.code} {_without_key(str(error.reason))}: {' '.join(said.split())}"
                 if error.code < 500 and error.code != 429:
                     raise ValueError(complaint) from None
             except (OSError, http.client.HTTPException, ValueError) as error:
@@ -86,10 +89,11 @@ class LanguageModel:
 
     def _post(self, body: dict[str, object]) -> object:
         headers = {"Content-Type": "application/json"}
-        if key := os.environ.get(KEY_VARIABLE):
+        if key := _key():
             headers["Authorization"] = f"Bearer {key}"
         request = urllib.request.Request(f"{self.url.rstrip('/')}/chat/completions", json.dumps(body).encode(), headers)
-        with urllib.request.build_opener(_NoRedirect).open(request, timeout=TIMEOUT_SECONDS) as response:
+        opener = urllib.request.build_opener(_NoRedirect, urllib.request.ProxyHandler({}))  # no proxy sees the key
+        with opener.open(request, timeout=TIMEOUT_SECONDS) as response:
             return json.loads(response.read())
 
 
@@ -103,6 +107,14 @@ def _text_of(answer: object) -> str:
     return text
 
 
+def _key() -> str:
+    """Return the key, "" if there is none. Raises ValueError if no header can carry it; the message does not show it."""
+    key = os.environ.get(KEY_VARIABLE, "").strip()
+    if not all("!" <= letter <= "~" for letter in key):
+        raise ValueError(f"{KEY_VARIABLE} holds a letter that no key has, such as a space or a line end: copy the key again")
+    return key
+
+
 def _without_key(text: str) -> str:
-    key = os.environ.get(KEY_VARIABLE)
+    key = _key()
     return text.replace(key, "...") if key else text

@@ -1,6 +1,7 @@
 """The page: complete in itself, filmstrips first, published numbers marked, nothing of a user's text becomes HTML."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def look(reasons: tuple[str, ...] = (), num_clips: int = 3) -> VideoLook:
 def scores(*names: str, invalid: tuple[str, ...] = ()) -> Scores:
     found = Scores(absent={"subject_consistency": f"no {EVIL}", "Sync-C": "no SyncNet"})
     for name in names:
-        found.samples.append(Sample(name, Path(f"{name}.mp4"), f"sha of {name}", (f"prompt of {name} {EVIL}",), (3, 3, 3)))
+        lengths = (3,) * (benchmark_of(name).num_clips or 3)
+        found.samples.append(Sample(name, Path(f"{name}.mp4"), f"sha of {name}", (f"prompt of {name} {EVIL}",), lengths))
         found.looks[name] = look(("static",) if name in invalid else ())
         if name not in invalid:
             found.values[name] = found.looks[name].summary()
@@ -83,6 +85,40 @@ def test_published_rows_are_marked_and_complete():
     ]
     for head, body in re.findall(r"<thead><tr>(.*?)</tr></thead><tbody>(.*?)</tbody>", text):
         assert {row.count("<td") for row in body.split("<tr")[1:]} == {head.count("<th>") - 1}
+
+
+def test_no_published_rows_stand_beside_shorter_videos():
+    found = scores("dance-50s-001-cat", "dance-50s-002-dog")
+    assert html(found).count('class="published"') == 3
+    found.samples[1] = replace(found.samples[1], clip_lengths=(3, 3))
+    text = html(found)
+    assert 'class="published"' not in text and "UniAnimate" not in text
+    assert "No published rows: the paper's videos are as long as 16 clips, and 1 of 2 here has fewer." in text
+
+
+def test_findings_of_a_valid_video_are_on_its_card():
+    found = scores("my own", "my other", invalid=("my other",))
+    for name, shown in found.looks.items():
+        found.looks[name] = replace(shown, report=shown.report | {"notes": ("clip 2 stands still <",)})
+    text = html(found)
+    assert text.count('<ul class="findings"><li>clip 2 stands still &lt;</li></ul>') == 1
+    assert "findings" in text[text.index('data-name="my own"') : text.index('data-name="my other"')]
+
+
+def test_names_are_quoted_in_links_and_one_is_singular():
+    found = scores("50 % #1?")
+    found.samples[0] = replace(found.samples[0], clip_lengths=(9,))
+    found.looks["50 % #1?"] = look(num_clips=1)
+    found.values["50 % #1?"] = found.looks["50 % #1?"].summary()
+    text = html(found)
+    assert 'href="../50%20%25%20%231%3F.mp4"' in text and "1 video, none INVALID" in text and "<span>1 clip</span>" in text
+
+
+def test_a_mean_of_fewer_videos_says_of_how_many():
+    found = scores("consistent-50s-001-cat", "consistent-50s-002-dog")
+    found.counts["consistent-50s"] = {"aesthetic_quality": 1, "colour drift": 2}
+    text = html(found)
+    assert '<td>63.84 <small title="over 1 of 2 videos">n = 1</small></td>' in text and "<td>0.02</td>" in text
 
 
 @pytest.mark.parametrize("name", PUBLISHED)

@@ -1,6 +1,7 @@
 """The check list: a case passes if all four answers are yes; what is not answered or was said of other bytes does not count."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -34,12 +35,15 @@ def test_the_pass_rate_is_over_judged_cases(tmp_path):
         "gone": case("gone", YES),
         "f": case("f", YES),
     }
-    found = read_check_list(
-        written(tmp_path, {"format": "svi check list 1", "cases": cases}), [sample(name) for name in "abcdef"]
-    )
+    path = written(tmp_path, {"format": "svi check list 1", "cases": cases})
+    found = replace(read_check_list(path, [sample(name) for name in "abcdef"]), cases=tuple("abcdef"))
     assert found.judged() == ["a", "b", "f"] and found.passed() == ["a", "f"] and found.outdated == ("e",)
     assert found.pass_rate() == pytest.approx(2 / 3)
-    assert read_check_list(tmp_path / "check_list.json", []).pass_rate() is None
+    assert read_check_list(path, []).pass_rate() is None
+    failed = replace(found, cases=tuple("abcdefg"), failed=("f", "g"))
+    assert failed.passed() == ["a"] and failed.pass_rate() == 0.25  # of a, b, f and g
+    assert replace(found, cases=("c", "d", "g"), failed=("g",)).pass_rate() is None
+    assert replace(found, cases=("g",), failed=("g",)).pass_rate() == 0
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,23 @@ def test_values_are_means_over_face_tracks(syncnet, tmp_path):
     assert confidence_and_distance(tmp_path / "talk.mp4") == (6.75, 8.5)
 
 
+def test_no_name_reaches_the_shell_of_syncnet(syncnet, tmp_path):
+    shell = "import subprocess, sys\narguments = dict(zip(sys.argv[1::2], sys.argv[2::2]))\n"
+    shell += "subprocess.run('cat %s' % arguments['--videofile'], shell=True, check=True)\n"
+    (syncnet / "run_pipeline.py").write_text(shell)
+    evil = tmp_path / "a talk $(touch owned).mp4"
+    evil.write_text("a video")
+    assert confidence_and_distance(evil) == (6.75, 8.5)
+    assert not (syncnet / "owned").exists()
+
+
+def test_a_temporary_folder_that_a_shell_would_change_is_refused(syncnet, tmp_path, monkeypatch):
+    (tmp_path / "my temp").mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "my temp"))
+    with pytest.raises(ValueError, match="set TMPDIR to a plain path"):
+        confidence_and_distance(tmp_path / "talk.mp4")
+
+
 def test_no_face_and_a_failure_are_named(syncnet, tmp_path):
     (syncnet / "run_syncnet.py").write_text(SYNCNET.replace("TRACKS", "()"))
     with pytest.raises(ValueError, match="found no face in talk.mp4"):

@@ -62,6 +62,15 @@ def test_a_video_is_measured_once_for_its_bytes_and_clips(tmp_path, monkeypatch)
     assert look_at(Sample("cat", video.video, "b", (), (15, 15)), tmp_path / "kept").columns == 10 and len(times) == 4
 
 
+def test_a_video_of_one_clip_has_no_drift(tmp_path):
+    assert look_at(sample(tmp_path, moving(), (30,)), tmp_path / "kept").summary().keys() == {"motion x255"}
+
+
+def test_a_clip_of_one_frame_has_no_motion(tmp_path):
+    found = look_at(sample(tmp_path, moving(num_frames=21), (10, 10, 1)), tmp_path / "kept")
+    assert found.per_clip()["motion x255"][2] is None and found.summary()["motion x255"] > 0
+
+
 def test_wrong_lengths_are_an_error(tmp_path):
     with pytest.raises(ValueError, match="has 30 frames, but its clips have 31"):
         look_at(sample(tmp_path, moving(), (10, 21)), tmp_path / "kept")

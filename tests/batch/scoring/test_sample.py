@@ -1,9 +1,11 @@
 """Where clips begin: as the user says, as the manifest says, or by the graph and the number of clips; never guessed."""
 
 import json
+from itertools import accumulate
 
 import pytest
 
+from batch.scoring import sample as sample_module
 from batch.scoring.sample import clip_lengths
 from tests.batch.scored_videos import moving, save
 
@@ -26,7 +28,19 @@ def test_the_graph_and_the_number_of_clips_tell(video):
 
 
 def test_the_user_has_the_last_word(video):
-    assert clip_lengths(video, 12, 3, graph()) == (12, 12, 7)
+    assert clip_lengths(video, 10, 3, graph(num_frames=14)) == (11, 10, 10)
+    assert clip_lengths(video, 12, 3, graph()) == (19, 12)  # three do not fit
+    assert clip_lengths(video, 5, 3, graph()) == (21, 5, 5)  # the number of clips is known
+    assert clip_lengths(video, 40, 0, {}) == (31,)
+
+
+@pytest.mark.parametrize(
+    "added, total, seams", [(80, 241, (81, 161)), (76, 233, (81, 157)), (80, 161, (81,)), (80, 160, (80,)), (80, 81, ())]
+)
+def test_the_first_clip_is_the_longer_one(tmp_path, monkeypatch, added, total, seams):
+    monkeypatch.setattr(sample_module, "count_frames", lambda path: total)
+    found = clip_lengths(tmp_path / "cat.mp4", added, 0, {})
+    assert tuple(accumulate(found)) == (*seams, total)
 
 
 def test_a_manifest_tells_before_the_graph(video):

@@ -16,6 +16,7 @@ from batch.scoring.truth import (
     psnr_and_ssim,
     true_videos,
 )
+from svi_core.video.video_file import VideoCoding, write_video
 from tests.batch.scored_videos import moving, save
 
 
@@ -54,9 +55,19 @@ def test_frames_are_compared_one_by_one_at_the_size_of_ours(tmp_path):
         shapes.append((own.shape, other.shape))
         return 20.0 + len(shapes), 0.5
 
-    assert psnr_and_ssim(ours, true, pair) == (22.5, 0.5)  # over the four frames that both have
+    assert psnr_and_ssim(ours, true, pair) == (22.5, 0.5, 4)  # over the four frames that both have
     assert set(shapes) == {((32, 48, 3), (32, 48, 3))}
-    assert psnr_and_ssim(ours, ours, lambda own, other: (float("inf"), 1.0)) == (100.0, 1.0)  # JSON has no infinity
+    assert psnr_and_ssim(ours, ours, lambda own, other: (float("inf"), 1.0)) == (100.0, 1.0, 6)  # JSON has no infinity
+
+
+def test_videos_of_other_rate_or_shape_are_not_compared(tmp_path):
+    ours = save(tmp_path / "ours.mp4", moving(0, 6))
+    write_video(tmp_path / "fast.mp4", iter([moving(0, 6)]), VideoCoding(frame_rate=25))
+    with pytest.raises(ValueError, match=r"fast.mp4 has 25 frames per second and the video 16: convert it"):
+        psnr_and_ssim(ours, tmp_path / "fast.mp4", lambda own, other: (1.0, 1.0))
+    wide = save(tmp_path / "wide.mp4", moving(0, 6).repeat(2, axis=2))
+    with pytest.raises(ValueError, match=r"wide.mp4 has 96 x 32 pixels and the video 48 x 32: crop it"):
+        psnr_and_ssim(ours, wide, lambda own, other: (1.0, 1.0))
 
 
 def test_the_library_gets_frames_from_0_to_1(tmp_path, monkeypatch):
@@ -77,7 +88,7 @@ def test_the_library_gets_frames_from_0_to_1(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, name, types.ModuleType(name))
     monkeypatch.setitem(sys.modules, "torchmetrics.functional.image", image)
     video = save(tmp_path / "a.mp4", moving(0, 2))
-    assert psnr_and_ssim(video, video) == pytest.approx((30.0, 0.9))
+    assert psnr_and_ssim(video, video) == pytest.approx((30.0, 0.9, 2))
     assert len(asked) == 4 and all(shape == (1, 3, 32, 48) and 0.5 < top <= 1 for shape, top, _, _ in asked)
     assert all(apart == 0 and data_range == 1.0 for _, _, apart, data_range in asked)
 
@@ -94,7 +105,12 @@ def test_what_is_missing_is_named(tmp_path, monkeypatch):
 
 
 def test_true_videos_have_the_same_name(tmp_path):
-    for name in ("cat.avi", "dog.mp4"):
+    for name in ("cat.avi", "dog.mp4", "cat.txt", "cat.png"):
         (tmp_path / name).touch()
     samples = [Sample(name, tmp_path / "x.mp4", "", (), (1,)) for name in ("cat", "fox")]
     assert true_videos(samples, tmp_path) == {"cat": tmp_path / "cat.avi"} and true_videos(samples, None) == {}
+    (tmp_path / "cat.mp4").touch()
+    with pytest.raises(ValueError, match=r"cat.avi and cat.mp4 have one name"):
+        true_videos(samples, tmp_path)
+    with pytest.raises(ValueError, match="holds no video of the name of one of these"):
+        true_videos(samples[1:], tmp_path)

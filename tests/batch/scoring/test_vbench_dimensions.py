@@ -6,7 +6,7 @@ import pytest
 
 from batch.scoring import vbench_dimensions
 from batch.scoring.sample import Sample
-from batch.scoring.vbench_dimensions import DIMENSIONS, judge
+from batch.scoring.vbench_dimensions import DIMENSIONS, judge, missing_for
 
 
 @pytest.fixture
@@ -34,6 +34,16 @@ def test_what_is_missing_is_named(samples, tmp_path, monkeypatch, dimension):
     assert judge(dimension, samples, tmp_path, never) == "the package vbench is not installed"
     have_models(monkeypatch, tmp_path)
     assert judge(dimension, samples, tmp_path, never) == f"{', '.join(DIMENSIONS[dimension])} not in {tmp_path / 'models'}"
+
+
+def test_weights_that_torch_hub_would_download_must_be_there(samples, tmp_path, monkeypatch):
+    have_models(monkeypatch, tmp_path, "subject_consistency")
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path / "hub"))
+    path = tmp_path / "hub" / "checkpoints" / "dino_vitbase16_pretrain.pth"
+    assert missing_for("subject_consistency") == f"{path} is not there"
+    path.parent.mkdir(parents=True)
+    path.touch()
+    assert missing_for("subject_consistency") is None
 
 
 def test_values_belong_to_their_videos_and_are_kept(samples, tmp_path, monkeypatch):

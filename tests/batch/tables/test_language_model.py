@@ -52,6 +52,36 @@ def test_a_refusal_names_the_address_and_hides_the_key(tmp_path, status, times):
     assert KEY not in str(refused.value) and "Bearer ..." in str(refused.value)
 
 
+def test_a_key_is_stripped_and_one_with_control_characters_refused_unseen(tmp_path, monkeypatch):
+    monkeypatch.setenv(KEY_VARIABLE, f" {KEY}\r\n")
+    with FakeLanguageModel("text") as server:
+        LanguageModel(server.url, "tiny").answer("write", tmp_path, 300, 0)
+        assert server.keys == [f"Bearer {KEY}"]
+        for bad in (f"{KEY}\r\nHost: elsewhere", f"{KEY}\x00", f"{KEY} {KEY}", f"{KEY}\u2026"):
+            monkeypatch.setattr(language_model.os, "environ", {KEY_VARIABLE: bad})
+            with pytest.raises(ValueError, match=f"{KEY_VARIABLE} holds a letter that no key has") as refused:
+                LanguageModel(server.url, "tiny")
+            assert KEY not in str(refused.value)
+    assert len(server.asked) == 1
+
+
+def test_no_part_of_the_key_is_left_where_a_refusal_is_cut(tmp_path, monkeypatch):
+    key = "sk-" + "k" * 600
+    monkeypatch.setenv(KEY_VARIABLE, key)
+    with FakeLanguageModel(401) as server, pytest.raises(ValueError, match="answers 401") as refused:
+        LanguageModel(server.url, "tiny").answer("write", tmp_path, 300, 0)
+    assert "kkk" not in str(refused.value) and "Bearer ..." in str(refused.value)
+
+
+def test_no_proxy_sees_the_key(tmp_path, monkeypatch):
+    with FakeLanguageModel("text") as server, FakeLanguageModel("proxied") as proxy:
+        monkeypatch.setenv("http_proxy", proxy.url.removesuffix("/v1"))
+        monkeypatch.delenv("no_proxy", raising=False)
+        monkeypatch.delenv("NO_PROXY", raising=False)
+        assert LanguageModel(server.url, "tiny").answer("write", tmp_path, 300, 0) == "text"
+    assert not proxy.asked
+
+
 def test_no_redirect_carries_the_key_elsewhere(tmp_path):
     with (
         FakeLanguageModel("text") as other,
