@@ -18,7 +18,6 @@ from ..svi_core.files.output_folder import check_output_prefix, run_folder
 from ..svi_core.flow.flow_matching import BOUNDARY
 from ..svi_core.schedule.spec import MAX_CLIPS
 from ..svi_core.store.run_store import RunStore
-from ..svi_core.store.space import within_budget
 from ..svi_core.store.takes import PinnedTakes
 from ..svi_core.systems.layouts import LAYOUTS, Layout
 from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout
@@ -85,8 +84,7 @@ class SVIGenerate(VideoNode):
         with run.told(cls.hidden, prompts.until_stopped), RunStore(run.folder) as store:
             video = GrowingVideo(store, run.settings)
             tell = tell_browsers(video, cls.hidden.unique_id)
-            with within_budget(run.folder, run.budget_bytes, video.clips, video.segments):
-                path, latent = make_video(run.plan, run.sampler, video, run.start, run.end_clip, tell)
+            path, latent = make_video(run.plan, run.sampler, video, run.start, run.end_clip, tell, run.budget_bytes)
             note_run(cls.hidden, store, video.clips)
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})

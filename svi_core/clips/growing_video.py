@@ -12,6 +12,7 @@ import torch
 from ..files.checked_file import is_unchanged
 from ..store.records import ShownClip
 from ..store.run_store import RunStore
+from ..store.space import within_budget
 from ..video.background_writer import BackgroundWriter
 from ..video.colour import END_FRAMES, ColourCorrection, corrected, match_colour
 from ..video.seams import Showing, cut_frames
@@ -58,6 +59,11 @@ class GrowingVideo:
     def num_frames(self) -> int:
         """Frames of the video of all clips so far."""
         return sum(clip.num_frames for clip in self.clips)
+
+    @property
+    def keys(self) -> set[str]:
+        """The keys of all clips so far."""
+        return {clip.key for clip in self.clips}
 
     @property
     def is_full(self) -> bool:
@@ -246,27 +252,30 @@ def make_video(
     start: Predecessor | None = None,
     on_clip: Callable[[Clip], None] = lambda clip: None,
     on_written: Callable[[Clip], None] = lambda clip: None,
+    budget_bytes: int = 0,
 ) -> tuple[Path, torch.Tensor]:
     """Make the clips of `plan` and return the finished video's path and the last clip's latent [1, 16, F, h, w].
 
-    `on_clip` is called after each clip is decoded; `on_written`, in another thread, after its segment is complete.
+    `on_clip` is called after each clip is decoded; `on_written`, in another thread, after its segment is complete. At the end
+    stored clips beyond `budget_bytes` (0: no limit) are removed, except those of the video and the takes that `plan` pins.
     Whatever stops the run, the clips finished so far are stored and joined into a playable file.
     """
-    try:
-        video.begin()
-        clip, request = None, plan.request(0)
-        while True:
-            clip = make_clip(plan, maker, video.store, request, clip, start)
-            following = plan.following(request)
-            clip = video.add(clip, shown_part(request, following), on_written)
-            on_clip(clip)
-            if video.is_full or following is None:
-                break
-            request = following
-    except BaseException as error:
-        video.end_early(at_once=not isinstance(error, Exception))  # as ComfyUI's Cancel and KeyboardInterrupt are
-        raise
-    return video.finish(), clip.latent
+    with within_budget(video.store.folder, budget_bytes, lambda: video.keys | plan.schedule.snapshot().pinned, video.segments):
+        try:
+            video.begin()
+            clip, request = None, plan.request(0)
+            while True:
+                clip = make_clip(plan, maker, video.store, request, clip, start)
+                following = plan.following(request)
+                clip = video.add(clip, shown_part(request, following), on_written)
+                on_clip(clip)
+                if video.is_full or following is None:
+                    break
+                request = following
+        except BaseException as error:
+            video.end_early(at_once=not isinstance(error, Exception))  # as ComfyUI's Cancel and KeyboardInterrupt are
+            raise
+        return video.finish(), clip.latent
 
 
 def _corrected_frames(
