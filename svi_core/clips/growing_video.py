@@ -50,6 +50,7 @@ class GrowingVideo:
     _file: RunVideo = field(init=False)
     _writer: BackgroundWriter[np.ndarray] | None = None
     _before: tuple[int, int, LastClip | None] = (0, 0, None)  # clips, segments and last without the clip being written
+    _added: set[str] = field(default_factory=set[str])
     _add_again: Callable[[], object] | None = None  # adds the clip whose decoding was interrupted
 
     def __post_init__(self):
@@ -62,8 +63,8 @@ class GrowingVideo:
 
     @property
     def keys(self) -> set[str]:
-        """The keys of all clips so far."""
-        return {clip.key for clip in self.clips}
+        """The keys of all clips so far, and of those added without their segment: the next run needs them."""
+        return self._added.union(clip.key for clip in self.clips)
 
     @property
     def is_full(self) -> bool:
@@ -103,6 +104,7 @@ class GrowingVideo:
                 self._refresh()
             on_written(clip)
 
+        self._added.add(clip.key)
         self.wait()
         assert not self.is_full
         showing = self._limited(showing)

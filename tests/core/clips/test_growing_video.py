@@ -26,11 +26,12 @@ STORY = "one\n\ntwo\n\nthree"
 LAYOUT = make_layout("2.0 Pro", num_frames=9)
 
 
-def run(folder, num_clips=3, layout=LAYOUT, maker=None, text=STORY, settings=None, **plan):
+def run(folder, num_clips=3, layout=LAYOUT, maker=None, text=STORY, settings=None, budget_bytes=0, **plan):
     maker = maker or FakeMaker(layout)
     with RunStore(folder) as store:
         video = GrowingVideo(store, settings or VideoSettings())
-        path, latent = make_video(ClipPlan(num_clips, parse_schedule(text), layout, **plan), maker, video)
+        plan = ClipPlan(num_clips, parse_schedule(text), layout, **plan)
+        path, latent = make_video(plan, maker, video, budget_bytes=budget_bytes)
     return path, latent, maker
 
 
@@ -483,7 +484,10 @@ def test_cancel_leaves_out_an_end_that_is_neither_in_memory_nor_on_disk(tmp_path
 
 
 def test_a_clip_whose_decoding_is_cancelled_is_left_to_the_next_run(tmp_path):
-    """Cancel comes when the third clip is sampled, stored and half decoded: nobody waits until it is decoded again."""
+    """Cancel comes when the third clip is sampled, stored and half decoded: nobody waits until it is decoded again.
+
+    No space budget removes it meanwhile.
+    """
     maker = FakeMaker(LAYOUT)
 
     def decode(latent):
@@ -496,7 +500,7 @@ def test_a_clip_whose_decoding_is_cancelled_is_left_to_the_next_run(tmp_path):
 
     maker.decode = decode
     with pytest.raises(Killed):
-        run(tmp_path, 4, maker=maker)
+        run(tmp_path, 4, maker=maker, budget_bytes=1)
     assert maker.sampled == [0, 1, 2, "stopped"] and np.abs(moments(tmp_path / "video.mp4") - np.arange(13)).max() < 2
     path, _, maker = run(tmp_path, 4)
     assert maker.sampled == [3] and count_frames(path) == 21
