@@ -119,6 +119,9 @@ class DecodedClip:
 class ClipMaker(Protocol):
     """The model side of the loop; core knows neither ComfyUI nor weights."""
 
+    def begin(self, request: ClipRequest) -> None:
+        """Take note that the clip is made next, or taken from the store."""
+
     def determinants(self, request: ClipRequest) -> object:
         """Return everything that determines the clip, except the clip before, for its key."""
 
@@ -153,6 +156,7 @@ def make_clip(
         ValueError: the sampler returned NaN or infinite values; nothing is stored. Or the take that the schedule pins is gone
             or damaged.
     """
+    maker.begin(request)
     if request.take is not None:
         return _stored_take(maker, store, request, request.take)
     previous = None if request.starts_anew else before or start

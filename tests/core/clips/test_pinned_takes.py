@@ -40,6 +40,13 @@ def test_a_pinned_take_is_shown_and_nothing_is_sampled_for_it(tmp_path):
     assert [(clip.prompt, clip.seed) for clip in read_manifest(path)] == [("one", 0), ("two", 42), ("three", 84)]
 
 
+def test_a_pinned_clip_begins_as_any_other_so_that_progress_counts_it(tmp_path):
+    _, first, _ = run(tmp_path, "one\n\ntwo\n\nthree")
+    maker = FakeMaker(LAYOUT)
+    run(tmp_path, f"one\n\n[take {first[1][:12]}]\ntwo\n\nthree", maker=maker)
+    assert maker.begun == [0, 1, 2]
+
+
 def test_pinning_what_is_shown_changes_no_key_and_no_frame(tmp_path):
     before, keys, _ = run(tmp_path, "one\n\ntwo\n\nthree")
     files = {path: path.stat().st_mtime_ns for path in (tmp_path / "clips").glob("*.mp4")}
