@@ -81,7 +81,7 @@ class SVIGenerate(VideoNode):
     @classmethod
     def execute(cls, num_clips, prompts, **inputs) -> io.NodeOutput:
         run = prepare_run(cls.hidden, tell_num_clips(num_clips, prompts, inputs.get("control")), prompts, **inputs)
-        with run.told(cls.hidden, prompts.until_stopped), RunStore(run.folder) as store:
+        with RunStore(run.folder) as store, run.told(cls.hidden, prompts.until_stopped):
             video = GrowingVideo(store, run.settings)
             tell = tell_browsers(video, cls.hidden.unique_id)
             path, latent = make_video(run.plan, run.sampler, video, run.start, run.end_clip, tell, run.budget_bytes)

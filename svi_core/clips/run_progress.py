@@ -93,15 +93,13 @@ class RunProgress:
         return f"{self._clip} made in {duration(seconds)} ({', '.join(parts)})" + (f"; {duration(left)} left" if left else "")
 
     @property
-    def num_kept(self) -> int:
-        """How many clips, from the first on, are on disk."""
-        return self._index + (self.phase in (Phase.DECODING, Phase.WRITING))
-
-    @property
     def kept(self) -> str:
         """What of the run is on disk, in words."""
-        of_all = f" of {self._num_clips}" if self._num_clips else ""
-        return f"{self.num_kept}{of_all} clips kept: Run goes on from there"
+        num_kept = self._index + (self.phase in (Phase.DECODING, Phase.WRITING))
+        if not num_kept:
+            return "no new clip was made; stored clips are kept"
+        number = f"{num_kept} of {self._num_clips}" if self._num_clips else str(num_kept)
+        return f"{number} {'clip' if number == '1' else 'clips'} kept; Run goes on from there"
 
     @property
     def summary(self) -> str:
