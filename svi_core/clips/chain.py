@@ -62,6 +62,7 @@ class Clip:
         decode: latent -> chunks of frames [t, H, W, 3] in [0, 1].
         plan_key: see ClipPlan.plan_key.
         last_frames: [n, H, W, 3], its last few frames if it was decoded already.
+        is_end_only: `decode` yields these and nothing of the frames before, see :meth:`with_end_only`.
     """
 
     request: ClipRequest
@@ -71,6 +72,7 @@ class Clip:
     decode: Callable[[torch.Tensor], Iterator[torch.Tensor]] = field(repr=False)
     plan_key: str = ""
     last_frames: torch.Tensor | None = field(default=None, repr=False, compare=False)
+    is_end_only: bool = False
 
     def tail(self, num_frames: int) -> torch.Tensor:
         """Return the last `num_frames` frames [n, H, W, 3], decoding the clip unless :attr:`last_frames` has them."""
@@ -92,7 +94,7 @@ class Clip:
             yield missing
             yield end
 
-        return replace(self, decode=decode)
+        return replace(self, decode=decode, is_end_only=True)
 
 
 class DecodedClip:

@@ -213,7 +213,8 @@ class GrowingVideo:
             else:
                 written = write_video(path, frames, coding)
                 self.store.add_segment(clip.key, name, written.num_frames, written.sha256, vars(end))
-                self.store.add_measure(clip.key, "decode_seconds", seconds[0])
+                if not clip.is_end_only:
+                    self.store.add_measure(clip.key, "decode_seconds", seconds[0])
             self.store.mark_used(clip.key)
             then()
 

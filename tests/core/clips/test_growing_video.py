@@ -469,6 +469,20 @@ def test_cancel_decodes_nothing_and_still_shows_the_last_clip_to_its_end(tmp_pat
     assert maker.sampled == [2, 3] and np.abs(moments(path) - np.arange(4 * (13 - layout.overlap) + layout.overlap)).max() < 2
 
 
+def test_cancel_leaves_the_measured_times_of_decoding_as_they_are(tmp_path):
+    """The end that it shows is in memory, so it takes no time; a later run would expect that of whole clips."""
+    measured, add_measure = [], RunStore.add_measure
+
+    def note(store, key, name, value):
+        measured.append((store.record(key).index, name))
+        add_measure(store, key, name, value)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunStore, "add_measure", note)
+        run(tmp_path, 4, maker=SlowDecoder(LAYOUT, 2), seam=Seam.LINEAR)
+    assert count_frames(tmp_path / "video.mp4") == 13 and measured == [(0, "decode_seconds"), (1, "decode_seconds")]
+
+
 def test_cancel_leaves_out_an_end_that_is_neither_in_memory_nor_on_disk(tmp_path):
     """Both clips are reused, so that they are not decoded again: the file of what the next clip would show decides."""
 
