@@ -199,6 +199,6 @@ def _stored_take(maker: ClipMaker, store: RunStore, request: ClipRequest, take: 
             "use another take."
         )
     record = take.record or ClipRecord(take.key, request.index, request.spec.prompt, request.seed, {})
-    store.ensure_record(record)
+    store.ensure_record(replace(record, index=request.index))
     made = replace(request, spec=replace(request.spec, prompt=record.prompt))
     return Clip(made, take.key, latent, True, maker.decode, take.plan_key)

@@ -147,6 +147,13 @@ def test_a_clip_at_another_place_takes_that_place(tmp_path):
     assert [(record.index, record.prompt) for record in read_records(tmp_path)] == [(0, "one"), (1, "more"), (2, "two")]
 
 
+def test_a_pinned_clip_at_another_place_takes_that_place(tmp_path):
+    _, first, _ = run(tmp_path, "one\n\ntwo", num_clips=2)
+    text = f"one\n\nmore\n\n[take {first[1][:12]}]\ntwo"
+    run(tmp_path, text)
+    assert [record.index for record in read_records(tmp_path) if record.key == first[1]] == [2]
+
+
 def test_a_pin_leaves_the_keys_of_graphs_of_before_as_they_are():
     spec = ClipSpec("a cat", seed=3, cfg=2.0)
     plan = ClipPlan(1, parse_schedule("a"), LAYOUT, graph_hash="g")
