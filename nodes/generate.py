@@ -104,7 +104,7 @@ class PreparedRun:
     def told(self, hidden, until_stopped: bool) -> AbstractContextManager[None]:
         """Show the run's progress on the node while the block runs."""
         first = self.plan.request_for(0, self.plan.schedule.snapshot().at(0))
-        num_clips = 0 if until_stopped else self.plan.num_clips
+        num_clips = 0 if until_stopped else self.settings.num_clips_of(self.plan)
         return self.sampler.progress.told(num_clips, hidden.unique_id, earlier_seconds(hidden, self.sampler.work(first)))
 
     def end_clip(self, clip: Clip) -> None:

@@ -56,6 +56,8 @@ class RunProgress:
     def begin_clip(self, index: int) -> None:
         """Begin the clip `index` (0-based)."""
         self._index, self._seconds = index, {}
+        if self._num_clips:
+            self._num_clips = max(self._num_clips, index + 1)  # a live schedule may bring shorter clips
         self._began = self._phase_began = self._clock()
         self.phase, self._done, self._total = Phase.TEXT, 0, 0
 

@@ -67,8 +67,10 @@ def test_changing_the_seam_samples_nothing_and_gives_another_video(tmp_path):
 
 @pytest.mark.parametrize(("max_frames", "num_made"), [(1, 1), (9, 1), (10, 2), (13, 2), (17, 3), (100, 3)])
 def test_the_final_length_cuts_the_video_and_makes_no_clip_too_many(tmp_path, max_frames, num_made):
-    path, _, maker = run(tmp_path, 3, settings=VideoSettings(max_frames=max_frames))
+    settings = VideoSettings(max_frames=max_frames)
+    path, _, maker = run(tmp_path, 3, settings=settings)
     assert count_frames(path) == min(max_frames, 17) and len(maker.sampled) == num_made
+    assert settings.num_clips_of(ClipPlan(3, parse_schedule(STORY), LAYOUT)) == num_made, "the time left counts no clip more"
 
 
 def state_of(folder, layout=LAYOUT, text=STORY, maker=None, settings=None, **plan):

@@ -122,6 +122,13 @@ def test_a_run_without_end_counts_each_clip_by_itself(clock):
     assert progress.kept == "1 clip kept; Run goes on from there"
 
 
+def test_a_run_that_makes_more_clips_than_expected_counts_on(clock):
+    """A live schedule may bring shorter clips, so that more of them fit the final length."""
+    progress = RunProgress(2, 4, clock=clock)
+    progress.begin_clip(2)
+    assert progress.text == "Clip 3 of 3: reading its prompt" and progress.work == (10, 15)
+
+
 def test_reused_clips_count_neither_as_made_nor_in_the_estimate(clock):
     progress = RunProgress(3, 4, clock=clock)
     progress.begin_clip(0)
