@@ -47,10 +47,10 @@ class GrowingVideo:
     last: LastClip | None = None
     started: float = field(default_factory=time.monotonic)
     join_seconds: float = 0.0
+    keys: set[str] = field(default_factory=set[str])  # of the clips added, also of one whose decoding was interrupted
     _file: RunVideo = field(init=False)
     _writer: BackgroundWriter[np.ndarray] | None = None
     _before: tuple[int, int, LastClip | None] = (0, 0, None)  # clips, segments and last without the clip being written
-    _added: set[str] = field(default_factory=set[str])
     _add_again: Callable[[], object] | None = None  # adds the clip whose decoding was interrupted
 
     def __post_init__(self):
@@ -60,11 +60,6 @@ class GrowingVideo:
     def num_frames(self) -> int:
         """Frames of the video of all clips so far."""
         return sum(clip.num_frames for clip in self.clips)
-
-    @property
-    def keys(self) -> set[str]:
-        """The keys of all clips so far, and of those added without their segment: the next run needs them."""
-        return self._added.union(clip.key for clip in self.clips)
 
     @property
     def is_full(self) -> bool:
@@ -104,7 +99,7 @@ class GrowingVideo:
                 self._refresh()
             on_written(clip)
 
-        self._added.add(clip.key)
+        self.keys.add(clip.key)
         self.wait()
         assert not self.is_full
         showing = self._limited(showing)
