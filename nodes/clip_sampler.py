@@ -73,9 +73,12 @@ class ClipSampler:
         """Refuse a LoRA row of `spec` that a model cannot take; raise ValueError."""
         self._patched.require_loras(spec)
 
+    def begin(self, request: ClipRequest) -> None:
+        """Show that the clip of `request` begins."""
+        self.progress.begin_clip(request.index)
+
     def determinants(self, request: ClipRequest) -> object:
         """Return everything that the clip of `request` depends on, except the previous clip."""
-        self.progress.begin_clip(request.index)
         spec = request.spec
         prompt = fingerprint(self.prompts.encode(spec.prompt))
         pictures = [fingerprint(self.anchor_named(spec.anchor)), spec.end and fingerprint(self.anchor_named(spec.end))]

@@ -18,7 +18,6 @@ from ..svi_core.files.output_folder import check_output_prefix, run_folder
 from ..svi_core.flow.flow_matching import BOUNDARY
 from ..svi_core.schedule.spec import MAX_CLIPS
 from ..svi_core.store.run_store import RunStore
-from ..svi_core.store.space import within_budget
 from ..svi_core.store.takes import PinnedTakes
 from ..svi_core.systems.layouts import LAYOUTS, Layout
 from ..svi_core.systems.lora_variant import AutoLayout, resolve_layout
@@ -82,11 +81,10 @@ class SVIGenerate(VideoNode):
     @classmethod
     def execute(cls, num_clips, prompts, **inputs) -> io.NodeOutput:
         run = prepare_run(cls.hidden, tell_num_clips(num_clips, prompts, inputs.get("control")), prompts, **inputs)
-        with run.told(cls.hidden, prompts.until_stopped), RunStore(run.folder) as store:
+        with RunStore(run.folder) as store, run.told(cls.hidden, prompts.until_stopped):
             video = GrowingVideo(store, run.settings)
             tell = tell_browsers(video, cls.hidden.unique_id)
-            with within_budget(run.folder, run.budget_bytes, video.clips, video.segments):
-                path, latent = make_video(run.plan, run.sampler, video, run.start, run.end_clip, tell)
+            path, latent = make_video(run.plan, run.sampler, video, run.start, run.end_clip, tell, run.budget_bytes)
             note_run(cls.hidden, store, video.clips)
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), {"samples": latent})
@@ -106,7 +104,7 @@ class PreparedRun:
     def told(self, hidden, until_stopped: bool) -> AbstractContextManager[None]:
         """Show the run's progress on the node while the block runs."""
         first = self.plan.request_for(0, self.plan.schedule.snapshot().at(0))
-        num_clips = 0 if until_stopped else self.plan.num_clips
+        num_clips = 0 if until_stopped else self.settings.num_clips_of(self.plan)
         return self.sampler.progress.told(num_clips, hidden.unique_id, earlier_seconds(hidden, self.sampler.work(first)))
 
     def end_clip(self, clip: Clip) -> None:

@@ -119,7 +119,7 @@ class SVIFinishVideo(io.ComfyNode):
     @classmethod
     def execute(cls, state) -> io.NodeOutput:
         path = finish_video(state)
-        if doubt := length_doubt(state.num_clips, len(state.plan.schedule.snapshot())):
+        if doubt := length_doubt(state.num_clips, len(state.plan.schedule.snapshot()), "the loop made"):
             warn("SVI Finish Video", doubt)
         remember(path, instead_of="video-*.mp4")
         return io.NodeOutput(InputImpl.VideoFromFile(str(path)), _processed(state))

@@ -31,6 +31,9 @@ class SleepingMaker:
         large = torch.nn.functional.interpolate(picture, size=size, mode="bicubic")
         self.picture = large[0].movedim(0, -1).clamp(0, 1)
 
+    def begin(self, request: ClipRequest) -> None:
+        """Do nothing."""
+
     def determinants(self, request: ClipRequest) -> object:
         """Nothing else determines a clip."""
         return request.seed

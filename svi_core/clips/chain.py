@@ -62,6 +62,7 @@ class Clip:
         decode: latent -> chunks of frames [t, H, W, 3] in [0, 1].
         plan_key: see ClipPlan.plan_key.
         last_frames: [n, H, W, 3], its last few frames if it was decoded already.
+        is_end_only: `decode` yields these and nothing of the frames before, see :meth:`with_end_only`.
     """
 
     request: ClipRequest
@@ -71,6 +72,7 @@ class Clip:
     decode: Callable[[torch.Tensor], Iterator[torch.Tensor]] = field(repr=False)
     plan_key: str = ""
     last_frames: torch.Tensor | None = field(default=None, repr=False, compare=False)
+    is_end_only: bool = False
 
     def tail(self, num_frames: int) -> torch.Tensor:
         """Return the last `num_frames` frames [n, H, W, 3], decoding the clip unless :attr:`last_frames` has them."""
@@ -92,7 +94,7 @@ class Clip:
             yield missing
             yield end
 
-        return replace(self, decode=decode)
+        return replace(self, decode=decode, is_end_only=True)
 
 
 class DecodedClip:
@@ -118,6 +120,9 @@ class DecodedClip:
 
 class ClipMaker(Protocol):
     """The model side of the loop; core knows neither ComfyUI nor weights."""
+
+    def begin(self, request: ClipRequest) -> None:
+        """Take note that the clip is made next, or taken from the store."""
 
     def determinants(self, request: ClipRequest) -> object:
         """Return everything that determines the clip, except the clip before, for its key."""
@@ -153,6 +158,7 @@ def make_clip(
         ValueError: the sampler returned NaN or infinite values; nothing is stored. Or the take that the schedule pins is gone
             or damaged.
     """
+    maker.begin(request)
     if request.take is not None:
         return _stored_take(maker, store, request, request.take)
     previous = None if request.starts_anew else before or start
@@ -193,6 +199,6 @@ def _stored_take(maker: ClipMaker, store: RunStore, request: ClipRequest, take: 
             "use another take."
         )
     record = take.record or ClipRecord(take.key, request.index, request.spec.prompt, request.seed, {})
-    store.ensure_record(record)
+    store.ensure_record(replace(record, index=request.index))
     made = replace(request, spec=replace(request.spec, prompt=record.prompt))
     return Clip(made, take.key, latent, True, maker.decode, take.plan_key)

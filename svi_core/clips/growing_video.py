@@ -12,6 +12,7 @@ import torch
 from ..files.checked_file import is_unchanged
 from ..store.records import ShownClip
 from ..store.run_store import RunStore
+from ..store.space import within_budget
 from ..video.background_writer import BackgroundWriter
 from ..video.colour import END_FRAMES, ColourCorrection, corrected, match_colour
 from ..video.seams import Showing, cut_frames
@@ -46,6 +47,7 @@ class GrowingVideo:
     last: LastClip | None = None
     started: float = field(default_factory=time.monotonic)
     join_seconds: float = 0.0
+    keys: set[str] = field(default_factory=set[str])  # of the clips added, also of one whose decoding was interrupted
     _file: RunVideo = field(init=False)
     _writer: BackgroundWriter[np.ndarray] | None = None
     _before: tuple[int, int, LastClip | None] = (0, 0, None)  # clips, segments and last without the clip being written
@@ -97,6 +99,7 @@ class GrowingVideo:
                 self._refresh()
             on_written(clip)
 
+        self.keys.add(clip.key)
         self.wait()
         assert not self.is_full
         showing = self._limited(showing)
@@ -205,7 +208,8 @@ class GrowingVideo:
             else:
                 written = write_video(path, frames, coding)
                 self.store.add_segment(clip.key, name, written.num_frames, written.sha256, vars(end))
-                self.store.add_measure(clip.key, "decode_seconds", seconds[0])
+                if not clip.is_end_only:
+                    self.store.add_measure(clip.key, "decode_seconds", seconds[0])
             self.store.mark_used(clip.key)
             then()
 
@@ -246,27 +250,30 @@ def make_video(
     start: Predecessor | None = None,
     on_clip: Callable[[Clip], None] = lambda clip: None,
     on_written: Callable[[Clip], None] = lambda clip: None,
+    budget_bytes: int = 0,
 ) -> tuple[Path, torch.Tensor]:
     """Make the clips of `plan` and return the finished video's path and the last clip's latent [1, 16, F, h, w].
 
-    `on_clip` is called after each clip is decoded; `on_written`, in another thread, after its segment is complete.
+    `on_clip` is called after each clip is decoded; `on_written`, in another thread, after its segment is complete. At the end
+    stored clips beyond `budget_bytes` (0: no limit) are removed, except those of the video and the takes that `plan` pins.
     Whatever stops the run, the clips finished so far are stored and joined into a playable file.
     """
-    try:
-        video.begin()
-        clip, request = None, plan.request(0)
-        while True:
-            clip = make_clip(plan, maker, video.store, request, clip, start)
-            following = plan.following(request)
-            clip = video.add(clip, shown_part(request, following), on_written)
-            on_clip(clip)
-            if video.is_full or following is None:
-                break
-            request = following
-    except BaseException as error:
-        video.end_early(at_once=not isinstance(error, Exception))  # as ComfyUI's Cancel and KeyboardInterrupt are
-        raise
-    return video.finish(), clip.latent
+    with within_budget(video.store.folder, budget_bytes, lambda: video.keys | plan.schedule.snapshot().pinned, video.segments):
+        try:
+            video.begin()
+            clip, request = None, plan.request(0)
+            while True:
+                clip = make_clip(plan, maker, video.store, request, clip, start)
+                following = plan.following(request)
+                clip = video.add(clip, shown_part(request, following), on_written)
+                on_clip(clip)
+                if video.is_full or following is None:
+                    break
+                request = following
+        except BaseException as error:
+            video.end_early(at_once=not isinstance(error, Exception))  # as ComfyUI's Cancel and KeyboardInterrupt are
+            raise
+        return video.finish(), clip.latent
 
 
 def _corrected_frames(

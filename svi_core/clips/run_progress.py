@@ -56,6 +56,8 @@ class RunProgress:
     def begin_clip(self, index: int) -> None:
         """Begin the clip `index` (0-based)."""
         self._index, self._seconds = index, {}
+        if self._num_clips:
+            self._num_clips = max(self._num_clips, index + 1)  # a live schedule may bring shorter clips
         self._began = self._phase_began = self._clock()
         self.phase, self._done, self._total = Phase.TEXT, 0, 0
 
@@ -93,15 +95,13 @@ class RunProgress:
         return f"{self._clip} made in {duration(seconds)} ({', '.join(parts)})" + (f"; {duration(left)} left" if left else "")
 
     @property
-    def num_kept(self) -> int:
-        """How many clips, from the first on, are on disk."""
-        return self._index + (self.phase in (Phase.DECODING, Phase.WRITING))
-
-    @property
     def kept(self) -> str:
         """What of the run is on disk, in words."""
-        of_all = f" of {self._num_clips}" if self._num_clips else ""
-        return f"{self.num_kept}{of_all} clips kept: Run goes on from there"
+        num_kept = self._index + (self.phase in (Phase.DECODING, Phase.WRITING))
+        if not num_kept:
+            return "no new clip was made; stored clips are kept"
+        number = f"{num_kept} of {self._num_clips}" if self._num_clips else str(num_kept)
+        return f"{number} {'clip' if number == '1' else 'clips'} kept; Run goes on from there"
 
     @property
     def summary(self) -> str:

@@ -109,7 +109,8 @@ def finish_video(state: RunState) -> Path:
         video.add_rest()
         path = video.finish()
         shown = {*video.segments, *(part.path for part in state.processed)}
-        prune(store.folder, state.budget_bytes, {clip.key for clip in video.clips}, shown)
+        keys = {clip.key for clip in video.clips}
+        prune(store.folder, state.budget_bytes, keys | state.plan.schedule.snapshot().pinned, shown)
     return path
 
 

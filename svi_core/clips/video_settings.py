@@ -12,7 +12,7 @@ from ..video.seams import Showing
 from ..video.sound import SoundTrack
 from ..video.video_file import PIXEL_FORMATS, VideoCoding
 from .chain import Clip
-from .clip_plan import ClipRequest
+from .clip_plan import ClipPlan, ClipRequest
 from .continuation import VideoStart
 
 
@@ -61,6 +61,17 @@ class VideoSettings:
     def is_full(self, num_frames: int) -> bool:
         """Return whether a video of `num_frames` has its final length."""
         return 0 < self.max_frames <= num_frames
+
+    def num_clips_of(self, plan: ClipPlan) -> int:
+        """Return how many clips of `plan` the video comes to by its current schedule: the final length may come first."""
+        if not self.max_frames:
+            return plan.num_clips
+        num_frames, num_clips = self.start.num_frames if self.start else 0, 0
+        for _, showing in replace(plan, schedule=plan.schedule.snapshot()).walk():
+            num_frames, num_clips = num_frames + showing.num_frames, num_clips + 1
+            if self.is_full(num_frames):
+                break
+        return num_clips
 
     def segment_name(self, showing: Showing, mark: str = "") -> str:
         """Return a short name for the frames of a clip that `showing` selects, as they are shown and encoded.

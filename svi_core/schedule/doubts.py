@@ -36,13 +36,16 @@ def doubts(text: str, split: PromptSplit) -> Iterator[str]:
         yield from _numbers(paragraphs)
 
 
-def length_doubt(num_clips: int, num_listed: int) -> str:
-    """Return what to say of a run of `num_clips` whose schedule lists `num_listed` clips; "" if they are as many."""
+def length_doubt(num_clips: int, num_listed: int, decided_by: str = "num_clips is") -> str:
+    """Return what to say of a run of `num_clips` whose schedule lists `num_listed` clips; "" if they are as many.
+
+    `decided_by` are the words before the number of clips.
+    """
     if num_clips < num_listed:
-        return f"the schedule describes {num_listed} clips, but num_clips is {num_clips}: the rest is not made."
+        return f"the schedule describes {num_listed} clips, but {decided_by} {num_clips}: the rest is not made."
     if num_clips > num_listed:
-        rest = f"{num_listed + 1} to {num_clips}" if num_clips > num_listed + 1 else str(num_clips)
-        return f"the schedule describes {num_listed} of {num_clips} clips: its last prompt holds for clip {rest}."
+        rest = f"clips {num_listed + 1} to {num_clips}" if num_clips > num_listed + 1 else f"clip {num_clips}"
+        return f"the schedule describes {num_listed} of {num_clips} clips: its last prompt holds for {rest}."
     return ""
 
 

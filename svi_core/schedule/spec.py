@@ -93,6 +93,11 @@ class Schedule:
     def for_run(self) -> "Schedule":
         return self
 
+    @property
+    def pinned(self) -> set[str]:
+        """The beginnings of the keys of all takes that it pins, also of clips that a run does not come to."""
+        return {spec.take for spec in self._specs if spec.take is not None}
+
     def at(self, clip_index: int, require: Requirement | None = None) -> ClipSpec:
         """Return what clip `clip_index` (0-based) shall be; the last prompt and anchor hold beyond the end.
 

@@ -15,7 +15,8 @@ back to an earlier take finds it still stored.
 
 import logging
 import os
-from collections.abc import Iterable, Mapping
+import threading
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ class RunStore:
         self.folder = folder
         self.clips = folder / "clips"
         self._lock: FileLock
+        self._record_lock = threading.Lock()  # a segment is recorded in the background
 
     def __enter__(self) -> "RunStore":
         """Lock the folder, remove what a killed process left half-written, and set a damaged manifest aside.
@@ -116,12 +118,9 @@ class RunStore:
 
         If another graph or another place of the video asks for a stored clip, its record takes that graph's key and that place.
         """
-        known = self.record(record.key)
         asked = {name: getattr(record, name) for name in ("index", "plan_key", "options", "parent")}
-        if known is None:
-            self._write_record(record)
-        elif known != (now := replace(known, **{name: value for name, value in asked.items() if value is not None})):
-            self._write_record(now)
+        asked = {name: value for name, value in asked.items() if value is not None}
+        self._change_record(record.key, lambda known: replace(known, **asked) if known else record)
 
     def record(self, key: str) -> ClipRecord | None:
         """Return what is known of clip `key`, or None; an unreadable record is set aside."""
@@ -166,17 +165,23 @@ class RunStore:
         more: Mapping[str, object] | None = None,
     ) -> None:
         """Record the segment file just moved into place, the colour correction that it ends with, and `more` facts."""
-        record = self.record(key)
-        assert record is not None, key
         sha256 = file_sha256(self.segment_path(key, name))
         facts = {"sha256": sha256, "num_frames": num_frames, "frames_sha256": frames_sha256, "colour": dict(colour)}
-        self._write_record(replace(record, segments={**record.segments, name: {**facts, **(more or {})}}))
+
+        def change(record: ClipRecord | None) -> ClipRecord:
+            assert record is not None, key
+            return replace(record, segments={**record.segments, name: {**facts, **(more or {})}})
+
+        self._change_record(key, change)
 
     def add_measure(self, key: str, name: str, value: float) -> None:
         """Record one measurement of making clip `key`."""
-        record = self.record(key)
-        assert record is not None, key
-        self._write_record(replace(record, measures={**record.measures, name: round(value, 3)}))
+
+        def change(record: ClipRecord | None) -> ClipRecord:
+            assert record is not None, key
+            return replace(record, measures={**record.measures, name: round(value, 3)})
+
+        self._change_record(key, change)
 
     def mark_used(self, key: str) -> None:
         """Record that clip `key` is in use now: the clips unused for longest are removed first to save space."""
@@ -212,5 +217,9 @@ class RunStore:
     def _latent_path(self, key: str) -> Path:
         return self.clips / f"{key}.safetensors"
 
-    def _write_record(self, record: ClipRecord) -> None:
-        write_record(self.clips / f"{record.key}.json", record)
+    def _change_record(self, key: str, change: Callable[[ClipRecord | None], ClipRecord]) -> None:
+        """Write what `change` makes of the record of clip `key`, unless it is the same; no other thread comes between."""
+        with self._record_lock:
+            known = self.record(key)
+            if known != (now := change(known)):
+                write_record(self.clips / f"{key}.json", now)

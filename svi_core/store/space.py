@@ -2,19 +2,22 @@
 
 import logging
 import re
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from .keep_marks import is_kept, removal_lock
-from .records import ShownClip, read_last_video, read_manifest
+from .records import read_last_video, read_manifest
 
 _log = logging.getLogger(__name__)
+_KEY_DIGITS = 64
 
 
 @contextmanager
-def within_budget(run_folder: Path, budget_bytes: int, clips: Sequence[ShownClip], segments: Sequence[Path]) -> Generator[None]:
-    """Make a video of `clips`, shown by `segments` (both grow in the block), and prune the clips at the end.
+def within_budget(
+    run_folder: Path, budget_bytes: int, in_use: Callable[[], set[str]], segments: Sequence[Path]
+) -> Generator[None]:
+    """Make a video of the clips `in_use`, see :func:`prune`, shown by `segments`, which grow in the block; prune at its end.
 
     If the block is interrupted, the clips of the previous video stay too: they may be clips of this one, not reached yet.
     """
@@ -22,9 +25,9 @@ def within_budget(run_folder: Path, budget_bytes: int, clips: Sequence[ShownClip
     try:
         yield
     except BaseException:
-        prune(run_folder, budget_bytes, before | {clip.key for clip in clips})
+        prune(run_folder, budget_bytes, before | in_use())
         raise
-    prune(run_folder, budget_bytes, {clip.key for clip in clips}, set(segments))
+    prune(run_folder, budget_bytes, in_use(), set(segments))
 
 
 def prune(run_folder: Path, budget_bytes: int, in_use: set[str], shown: set[Path] | None = None) -> list[str]:
@@ -33,12 +36,15 @@ def prune(run_folder: Path, budget_bytes: int, in_use: set[str], shown: set[Path
     Clips `in_use` and clips marked "keep" always stay. Call it only while holding the folder's lock.
 
     Args:
+        in_use: keys of clips, or beginnings of keys, as a schedule pins takes.
         shown: the segments that show the clips in use. Their other segments, of another coding or seam, are removed first:
             they can be made again from the latents. None: all stay.
     """
     if budget_bytes == 0:
         return []
     groups = _files_by_key(run_folder)
+    pinned = tuple(key for key in in_use if len(key) < _KEY_DIGITS)
+    in_use = {key for key in groups if key in in_use or key.startswith(pinned)}
     by_age = sorted(groups, key=lambda key: max(path.stat().st_mtime for path in groups[key]))
     parts = [(key, _segments_besides(groups[key], shown)) for key in by_age if key in in_use and shown is not None]
     takes = [(key, groups[key]) for key in by_age if key not in in_use]

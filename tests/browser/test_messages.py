@@ -75,7 +75,7 @@ def test_a_run_tells_its_clip_and_what_is_kept_when_it_is_cancelled(front_end, s
     front_end.page.screenshot(path=tmp_path / "running.png")
     assert "left for this clip" in status.inner_text() and "for the run" in status.inner_text()
     front_end.page.evaluate("() => app.api.interrupt(null)")
-    status.get_by_text("Stopped: 1 of 4 clips kept: Run goes on from there.").wait_for()
+    status.get_by_text("Stopped: 1 of 4 clips kept; Run goes on from there.").wait_for()
     front_end.page.locator(".p-toast-message").filter(has_text="1 of 4 clips kept").wait_for()
     front_end.page.screenshot(path=tmp_path / "stopped.png")
     assert front_end.errors == []

@@ -15,8 +15,12 @@ class FakeMaker:
         self.layout = layout
         self.settings = settings
         self.size = (height, width)
+        self.begun: list[int] = []
         self.sampled: list[int] = []
         self.nan_at: int | None = None
+
+    def begin(self, request: ClipRequest) -> None:
+        self.begun.append(request.index)
 
     def determinants(self, request: ClipRequest) -> object:
         return (self.settings, request.spec.prompt, request.spec.cfg, request.seed, request.layout)

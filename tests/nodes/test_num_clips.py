@@ -33,9 +33,9 @@ def test_a_prompt_that_is_not_made_is_a_warning(told):
     assert told(2) == (2, [("warn", text)])
 
 
-@pytest.mark.parametrize(("num_clips", "which"), [(4, "4"), (9, "4 to 9")])
+@pytest.mark.parametrize(("num_clips", "which"), [(4, "clip 4"), (9, "clips 4 to 9")])
 def test_a_prompt_that_holds_on_is_said(told, num_clips, which):
-    text = f"the schedule describes 3 of {num_clips} clips: its last prompt holds for clip {which}."
+    text = f"the schedule describes 3 of {num_clips} clips: its last prompt holds for {which}."
     assert told(num_clips) == (num_clips, [("info", text)])
 
 

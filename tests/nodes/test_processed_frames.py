@@ -68,6 +68,14 @@ def test_frames_are_asked_for_once(nodes, begun):
     assert again.processed == state.processed
 
 
+def test_prompts_that_a_loop_leaves_over_are_said_without_an_input_that_it_lacks(nodes, begun, monkeypatch):
+    said = []
+    monkeypatch.setattr(sys.modules[nodes.__name__ + ".step_by_step"], "warn", lambda node, text: said.append(text))
+    state = nodes.SVINextClip.execute(begun, True).args[0]
+    nodes.SVIFinishVideo.execute(state)
+    assert said == ["the schedule describes 2 clips, but the loop made 1: the rest is not made."]
+
+
 def test_another_stage_or_coding_asks_again(nodes, begun, monkeypatch):
     state, _ = written(nodes, begun, is_last=True)
     settings = sys.modules[nodes.__name__ + ".output"].output_settings("h265", 20, "yuv420p", 0.0, "auto", 0.0, 0.0, "auto")

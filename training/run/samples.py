@@ -72,6 +72,9 @@ class SampleMaker:
     should_stop: Callable[[], bool] = lambda: False
     other: Backbone | None = None
 
+    def begin(self, request: ClipRequest) -> None:
+        """Do nothing: the trainer tells its own progress."""
+
     def determinants(self, request: ClipRequest) -> object:
         """Return everything that determines the clip within one sample video."""
         return (self.trainer.step, request.index, request.seed, request.spec.prompt)

@@ -26,11 +26,12 @@ STORY = "one\n\ntwo\n\nthree"
 LAYOUT = make_layout("2.0 Pro", num_frames=9)
 
 
-def run(folder, num_clips=3, layout=LAYOUT, maker=None, text=STORY, settings=None, **plan):
+def run(folder, num_clips=3, layout=LAYOUT, maker=None, text=STORY, settings=None, budget_bytes=0, **plan):
     maker = maker or FakeMaker(layout)
     with RunStore(folder) as store:
         video = GrowingVideo(store, settings or VideoSettings())
-        path, latent = make_video(ClipPlan(num_clips, parse_schedule(text), layout, **plan), maker, video)
+        plan = ClipPlan(num_clips, parse_schedule(text), layout, **plan)
+        path, latent = make_video(plan, maker, video, budget_bytes=budget_bytes)
     return path, latent, maker
 
 
@@ -66,8 +67,10 @@ def test_changing_the_seam_samples_nothing_and_gives_another_video(tmp_path):
 
 @pytest.mark.parametrize(("max_frames", "num_made"), [(1, 1), (9, 1), (10, 2), (13, 2), (17, 3), (100, 3)])
 def test_the_final_length_cuts_the_video_and_makes_no_clip_too_many(tmp_path, max_frames, num_made):
-    path, _, maker = run(tmp_path, 3, settings=VideoSettings(max_frames=max_frames))
+    settings = VideoSettings(max_frames=max_frames)
+    path, _, maker = run(tmp_path, 3, settings=settings)
     assert count_frames(path) == min(max_frames, 17) and len(maker.sampled) == num_made
+    assert settings.num_clips_of(ClipPlan(3, parse_schedule(STORY), LAYOUT)) == num_made, "the time left counts no clip more"
 
 
 def state_of(folder, layout=LAYOUT, text=STORY, maker=None, settings=None, **plan):
@@ -468,6 +471,20 @@ def test_cancel_decodes_nothing_and_still_shows_the_last_clip_to_its_end(tmp_pat
     assert maker.sampled == [2, 3] and np.abs(moments(path) - np.arange(4 * (13 - layout.overlap) + layout.overlap)).max() < 2
 
 
+def test_cancel_leaves_the_measured_times_of_decoding_as_they_are(tmp_path):
+    """The end that it shows is in memory, so it takes no time; a later run would expect that of whole clips."""
+    measured, add_measure = [], RunStore.add_measure
+
+    def note(store, key, name, value):
+        measured.append((store.record(key).index, name))
+        add_measure(store, key, name, value)
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RunStore, "add_measure", note)
+        run(tmp_path, 4, maker=SlowDecoder(LAYOUT, 2), seam=Seam.LINEAR)
+    assert count_frames(tmp_path / "video.mp4") == 13 and measured == [(0, "decode_seconds"), (1, "decode_seconds")]
+
+
 def test_cancel_leaves_out_an_end_that_is_neither_in_memory_nor_on_disk(tmp_path):
     """Both clips are reused, so that they are not decoded again: the file of what the next clip would show decides."""
 
@@ -483,7 +500,10 @@ def test_cancel_leaves_out_an_end_that_is_neither_in_memory_nor_on_disk(tmp_path
 
 
 def test_a_clip_whose_decoding_is_cancelled_is_left_to_the_next_run(tmp_path):
-    """Cancel comes when the third clip is sampled, stored and half decoded: nobody waits until it is decoded again."""
+    """Cancel comes when the third clip is sampled, stored and half decoded: nobody waits until it is decoded again.
+
+    No space budget removes it meanwhile.
+    """
     maker = FakeMaker(LAYOUT)
 
     def decode(latent):
@@ -496,7 +516,7 @@ def test_a_clip_whose_decoding_is_cancelled_is_left_to_the_next_run(tmp_path):
 
     maker.decode = decode
     with pytest.raises(Killed):
-        run(tmp_path, 4, maker=maker)
+        run(tmp_path, 4, maker=maker, budget_bytes=1)
     assert maker.sampled == [0, 1, 2, "stopped"] and np.abs(moments(tmp_path / "video.mp4") - np.arange(13)).max() < 2
     path, _, maker = run(tmp_path, 4)
     assert maker.sampled == [3] and count_frames(path) == 21

@@ -7,6 +7,7 @@ import pytest
 
 from svi_core.clips.clip_plan import ClipPlan
 from svi_core.clips.growing_video import GrowingVideo, make_video
+from svi_core.clips.step_by_step import RunState, finish_video, next_clip
 from svi_core.clips.video_settings import VideoSettings
 from svi_core.schedule.spec import ClipSpec
 from svi_core.schedule.text import parse_schedule
@@ -22,11 +23,11 @@ from tests.core.fakes import FakeMaker
 LAYOUT = make_layout("2.0 Pro", num_frames=9)
 
 
-def run(folder, text, num_clips=3, seam=Seam.LINEAR, **settings):
-    maker = FakeMaker(LAYOUT)
+def run(folder, text, num_clips=3, seam=Seam.LINEAR, maker=None, budget_bytes=0, **settings):
+    maker = maker or FakeMaker(LAYOUT)
     with RunStore(folder) as store:
         plan = ClipPlan(num_clips, parse_schedule(text), LAYOUT, graph_hash="g", seam=seam, takes=PinnedTakes(folder, (2, 2)))
-        path, _ = make_video(plan, maker, GrowingVideo(store, VideoSettings(**settings)))
+        path, _ = make_video(plan, maker, GrowingVideo(store, VideoSettings(**settings)), budget_bytes=budget_bytes)
     return path, [clip.key for clip in read_manifest(path)], maker.sampled
 
 
@@ -37,6 +38,13 @@ def test_a_pinned_take_is_shown_and_nothing_is_sampled_for_it(tmp_path):
     path, pinned, sampled = run(tmp_path, f"one\n\n[seed 9, take {first[1][:12]}]\nsomething else\n\nthree")
     assert (pinned, sampled) == (first, [])  # the clip after it is that of the first run
     assert [(clip.prompt, clip.seed) for clip in read_manifest(path)] == [("one", 0), ("two", 42), ("three", 84)]
+
+
+def test_a_pinned_clip_begins_as_any_other_so_that_progress_counts_it(tmp_path):
+    _, first, _ = run(tmp_path, "one\n\ntwo\n\nthree")
+    maker = FakeMaker(LAYOUT)
+    run(tmp_path, f"one\n\n[take {first[1][:12]}]\ntwo\n\nthree", maker=maker)
+    assert maker.begun == [0, 1, 2]
 
 
 def test_pinning_what_is_shown_changes_no_key_and_no_frame(tmp_path):
@@ -90,6 +98,41 @@ def test_a_take_that_is_damaged_is_refused_and_set_aside(tmp_path):
         run(tmp_path, f"one\n\n[take {first[1][:12]}]\ntwo")
 
 
+class Cancelled(BaseException):
+    pass
+
+
+def earlier_take(folder):
+    """Make clip 3 twice; return the key of its earlier take, which is not in the last video."""
+    _, earlier, _ = run(folder, "one\n\ntwo\n\nthree")
+    run(folder, "one\n\ntwo\n\n[seed 9]\nthree")
+    return earlier[2]
+
+
+def test_cancel_before_a_pinned_clip_leaves_its_take_within_any_budget(tmp_path):
+    key, maker = earlier_take(tmp_path), FakeMaker(LAYOUT)
+
+    def cancel(request, previous):
+        raise Cancelled
+
+    maker.sample = cancel
+    with pytest.raises(Cancelled):
+        run(tmp_path, f"one\n\nmore\n\n[take {key[:12]}]\nthree", maker=maker, budget_bytes=1)
+    assert (tmp_path / "clips" / f"{key}.safetensors").exists()
+
+
+def test_a_pinned_clip_that_a_video_does_not_come_to_keeps_its_take(tmp_path):
+    key = earlier_take(tmp_path)
+    text = f"one\n\ntwo\n\n[take {key[:12]}]\nthree"
+    for ended in ({"num_clips": 2}, {"max_frames": 9}):
+        run(tmp_path, text, budget_bytes=1, **ended)
+        assert (tmp_path / "clips" / f"{key}.safetensors").exists(), ended
+    plan = ClipPlan(3, parse_schedule(text), LAYOUT, graph_hash="g", seam=Seam.LINEAR, takes=PinnedTakes(tmp_path, (2, 2)))
+    state, _ = next_clip(RunState(plan, FakeMaker(LAYOUT), tmp_path, budget_bytes=1))
+    finish_video(state)
+    assert (tmp_path / "clips" / f"{key}.safetensors").exists()
+
+
 def test_records_tell_options_parent_and_time(tmp_path):
     _, keys, _ = run(tmp_path, "one\n\n[cfg 2.5, hold 3, seed 4]\ntwo\n\n[cut]\nthree")
     records = read_records(tmp_path)
@@ -102,6 +145,13 @@ def test_a_clip_at_another_place_takes_that_place(tmp_path):
     run(tmp_path, "one\n\n[cut, seed 3]\ntwo", num_clips=2)
     run(tmp_path, "one\n\nmore\n\n[cut, seed 3]\ntwo")
     assert [(record.index, record.prompt) for record in read_records(tmp_path)] == [(0, "one"), (1, "more"), (2, "two")]
+
+
+def test_a_pinned_clip_at_another_place_takes_that_place(tmp_path):
+    _, first, _ = run(tmp_path, "one\n\ntwo", num_clips=2)
+    text = f"one\n\nmore\n\n[take {first[1][:12]}]\ntwo"
+    run(tmp_path, text)
+    assert [record.index for record in read_records(tmp_path) if record.key == first[1]] == [2]
 
 
 def test_a_pin_leaves_the_keys_of_graphs_of_before_as_they_are():

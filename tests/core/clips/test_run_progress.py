@@ -117,7 +117,16 @@ def test_a_run_without_end_counts_each_clip_by_itself(clock):
     progress.advance()
     assert progress.work == (1, 5) and progress.text.startswith("Clip 7: sampling, step 2 of 4")
     assert progress.seconds_left is None
-    assert progress.kept == "6 clips kept: Run goes on from there"
+    assert progress.kept == "6 clips kept; Run goes on from there"
+    progress.begin_clip(1)
+    assert progress.kept == "1 clip kept; Run goes on from there"
+
+
+def test_a_run_that_makes_more_clips_than_expected_counts_on(clock):
+    """A live schedule may bring shorter clips, so that more of them fit the final length."""
+    progress = RunProgress(2, 4, clock=clock)
+    progress.begin_clip(2)
+    assert progress.text == "Clip 3 of 3: reading its prompt" and progress.work == (10, 15)
 
 
 def test_reused_clips_count_neither_as_made_nor_in_the_estimate(clock):
@@ -138,4 +147,13 @@ def test_a_clip_is_kept_once_it_is_sampled(clock, phase, kept):
     progress = RunProgress(5, 4, clock=clock)
     progress.begin_clip(2)
     progress.enter(phase, 4)
-    assert progress.kept == f"{kept} of 5 clips kept: Run goes on from there"
+    assert progress.kept == f"{kept} of 5 clips kept; Run goes on from there"
+
+
+def test_before_a_first_clip_is_sampled_no_number_is_said(clock):
+    """Clips of earlier runs may be stored, but none is read yet."""
+    progress = RunProgress(5, 4, clock=clock)
+    assert progress.kept == "no new clip was made; stored clips are kept"
+    progress.begin_clip(0)
+    progress.enter(Phase.SAMPLING, 4)
+    assert progress.kept == "no new clip was made; stored clips are kept"

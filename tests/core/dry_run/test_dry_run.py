@@ -213,7 +213,7 @@ def test_a_run_as_trained_gives_no_warning():
         ("[seed 42]\na\n\n[seed 42]\nb", {}, "seed 42 in clip 1 to 2"),
         ("[seed 42]\na\n\nb", {}, "seed 42 in clip 1 to 2"),  # 0 + 42 * 1
         (TEXT, {"num_clips": 2}, "describes 3 clips, but num_clips is 2"),
-        (TEXT, {"num_clips": 5}, "describes 3 of 5 clips: its last prompt holds for clip 4 to 5"),
+        (TEXT, {"num_clips": 5}, "describes 3 of 5 clips: its last prompt holds for clips 4 to 5"),
         (TEXT, {"until_stopped": True}, "until_stopped"),
         (TEXT, {"experts": (ExpertModel("model", HIGH.file),)}, "high-noise expert of Wan 2.2, but the low-noise one is not"),
         (TEXT, {"experts": (replace(HIGH, file=LOW.file), replace(LOW, file=HIGH.file))}, "used as the high-noise one"),

@@ -2,6 +2,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -346,3 +347,22 @@ def test_a_growing_video_is_sampled_and_a_finished_one_hashed_once(store, monkey
     final.write_bytes(bytes(5_000_000) + b"1" + bytes(4_999_999))
     with pytest.raises(ValueError, match="video-1.mp4 is damaged"):
         require_unchanged(final)
+
+
+def test_a_clip_that_moves_while_its_segment_is_recorded_keeps_both(store, monkeypatch):
+    """One take stands at two neighbouring places: its segment is recorded in the background of the second."""
+    store.save_latent(record(KEY), latent())
+    store.segment_path(KEY, "0-9").write_bytes(b"frames")
+    mover, write = threading.Thread(target=store.ensure_record, args=[record(KEY, 1)]), run_store.write_record
+
+    def write_late(path, changed):
+        if mover.ident is None:
+            mover.start()
+            mover.join(0.3)
+        write(path, changed)
+
+    monkeypatch.setattr(run_store, "write_record", write_late)
+    store.add_segment(KEY, "0-9", 9, "hash", {})
+    mover.join()
+    known = store.record(KEY)
+    assert known.index == 1 and list(known.segments) == ["0-9"]

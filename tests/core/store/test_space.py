@@ -69,17 +69,24 @@ def test_a_cancelled_run_spares_the_clips_of_the_video_before(store):
     before, again = [ShownClip(key, "", 0, 81) for key in keys[:3]], []
     (store.folder / "video.mp4").touch()
     store.write_manifest(before, "video.mp4")
-    with pytest.raises(Stop), within_budget(store.folder, 1, again, []):
-        again.append(before[0])
+    with pytest.raises(Stop), within_budget(store.folder, 1, lambda: set(again), []):
+        again.append(keys[0])
         raise Stop
     assert {path.stem for path in store.clips.iterdir()} == set(keys[:3])
-    with within_budget(store.folder, 1, again, []):
-        again.append(before[1])
+    with within_budget(store.folder, 1, lambda: set(again), []):
+        again.append(keys[1])
     assert {path.stem for path in store.clips.iterdir()} == set(keys[:2])
     (store.folder / "run.json").write_text("no manifest")
-    with pytest.raises(Stop), within_budget(store.folder, 1, [], []):
+    with pytest.raises(Stop), within_budget(store.folder, 1, set, []):
         raise Stop
     assert {path.stem for path in store.clips.iterdir()} == set(keys[:2]), "what it showed is not known, so nothing goes"
+
+
+def test_the_beginning_of_a_key_keeps_its_clip(store):
+    keys = [chain_key(None, index) for index in range(3)]
+    for index, key in enumerate(keys):
+        store.save_latent(record(key, index), latent(index))
+    assert set(prune(store.folder, 1, {keys[0], keys[1][:12]})) == {keys[2]}
 
 
 def test_foreign_files_in_the_folder_are_left_alone(store):

@@ -78,14 +78,14 @@ def test_cancel_says_what_is_kept(progress, told):
         progress.begin_clip(2)
         progress.sample(2)
         raise stopped()
-    assert told.texts[-1][1:] == ("stopped", "Stopped: 2 of 5 clips kept: Run goes on from there.")
+    assert told.texts[-1][1:] == ("stopped", "Stopped: 2 of 5 clips kept; Run goes on from there.")
 
 
 def test_a_failure_says_what_is_kept(progress, told):
     with pytest.raises(ValueError, match="NaN"), progress.told(5, "7", None):
         make_clip(progress, 0)
         raise ValueError("NaN")
-    assert told.texts[-1][1:] == ("failed", "Failed: 1 of 5 clips kept: Run goes on from there.")
+    assert told.texts[-1][1:] == ("failed", "Failed: 1 of 5 clips kept; Run goes on from there.")
 
 
 def test_decoding_for_the_next_clip_or_of_an_image_is_not_the_clips_own(progress, told):
