@@ -7,6 +7,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { chained } from "./chained.js";
 import { ClipView } from "./clip_view.js";
 
 const NODE = "SVIGenerate";
@@ -159,14 +160,6 @@ async function ask(route, body) {
   const answer = await response.json().catch(() => ({ error: `The server answered ${response.status} ${response.statusText}.` }));
   if (!response.ok) throw new Error(answer.error);
   return answer;
-}
-
-function chained(original, added) {
-  return function (...given) {
-    const result = original?.apply(this, given);
-    added();
-    return result;
-  };
 }
 
 app.registerExtension({

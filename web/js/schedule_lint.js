@@ -5,6 +5,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { chained } from "./chained.js";
 import { showText } from "./text_widget.js";
 
 const WIDGET = "svi_lint";
@@ -62,14 +63,6 @@ const clips = (number) => (number === 1 ? "1 clip" : `${number} clips`);
 function isLinked(node, name) {
   const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;
   return slot >= 0 && node.isInputConnected(slot);
-}
-
-function chained(original, added) {
-  return function (...given) {
-    const result = original?.apply(this, given);
-    added();
-    return result;
-  };
 }
 
 app.registerExtension({
