@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from dev.workflows.five_nodes import System
 from dev.workflows.graph_layout import GraphLayout
 from dev.workflows.graph_nodes import Socket
 from dev.workflows.parts import (
@@ -18,7 +17,7 @@ from dev.workflows.parts import (
     sampling,
 )
 from dev.workflows.texts import DANCE_PROMPT, NEGATIVE_ENGLISH, note
-from dev.workflows.wan21 import steps_of, wan21_models
+from dev.workflows.wan21 import wan21_models, wan21_system
 from dev.workflows.weight_files import CLIP_VISION, SVI_DANCE, TEXT_ENCODER, VAE, WAN21_I2V, weight_files
 
 POSE_VIDEO = "pose.mp4"
@@ -48,17 +47,12 @@ def _poses(graph: GraphLayout, poses: Socket, links: dict[str, Any]) -> dict[str
     return {"control": dance, "num_clips": dance["num_clips"]}
 
 
-DANCE = System(
-    name="SVI Dance (Wan 2.1)",
-    description="A person in an image dances to a pose video of any length: SVI-Dance on Wan 2.1.",
-    models=lambda graph: wan21_models(graph, "SVI-Dance LoRA", SVI_DANCE),
-    sampling=steps_of("Dance"),
-    text=DANCE_PROMPT,
-    negative=NEGATIVE_ENGLISH,
-    prefix="svi/dance",
-    note="dance",
-    files=(WAN21_I2V, SVI_DANCE, CLIP_VISION, TEXT_ENCODER, VAE),
-    settings={"cfg": 2.0},
+DANCE = wan21_system(
+    "Dance",
+    SVI_DANCE,
+    DANCE_PROMPT,
+    "A person in an image dances to a pose video of any length: SVI-Dance on Wan 2.1.",
+    cfg=2.0,
     size=(480, 832),
     condition=_poses,
     source=("poses", "VIDEO", "LoadVideo", {"file": POSE_VIDEO, "preview_height": 600}),

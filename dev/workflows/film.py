@@ -1,10 +1,9 @@
 """The workflow of SVI-Film on Wan 2.1, also used for Film-transitions and Tom & Jerry."""
 
-from dev.workflows.five_nodes import System
 from dev.workflows.graph_layout import GraphLayout
-from dev.workflows.texts import NEGATIVE_ENGLISH, paragraphs
-from dev.workflows.wan21 import steps_of, wan21_loop, wan21_models
-from dev.workflows.weight_files import CLIP_VISION, SVI_FILM, TEXT_ENCODER, VAE, WAN21_I2V
+from dev.workflows.texts import paragraphs
+from dev.workflows.wan21 import wan21_loop, wan21_system
+from dev.workflows.weight_files import SVI_FILM
 
 FILM_STORY = (
     "A young woman in a pink dress stands on a green hill under a blue sky and looks at the valley below. The wind moves her "
@@ -18,17 +17,12 @@ FILM_STORY = (
 )
 
 
-FILM = System(
-    name="SVI Film (Wan 2.1)",
-    description="A long video through several scenes from one image, a prompt per clip: SVI-Film on Wan 2.1.",
-    models=lambda graph: wan21_models(graph, "SVI-Film LoRA", SVI_FILM),
-    sampling=steps_of("Film"),
-    text=paragraphs(FILM_STORY),
-    negative=NEGATIVE_ENGLISH,
-    prefix="svi/film",
-    note="film",
-    files=(WAN21_I2V, SVI_FILM, CLIP_VISION, TEXT_ENCODER, VAE),
-    settings={"cfg": 5.0},
+FILM = wan21_system(
+    "Film",
+    SVI_FILM,
+    paragraphs(FILM_STORY),
+    "A long video through several scenes from one image, a prompt per clip: SVI-Film on Wan 2.1.",
+    cfg=5.0,
 )
 
 

@@ -1,23 +1,17 @@
 """Workflows of SVI-Shot on Wan 2.1."""
 
-from dev.workflows.five_nodes import System
 from dev.workflows.graph_layout import GraphLayout
 from dev.workflows.parts import NOTES, PROMPTS, SAMPLING, VIDEO, encoders, generate, prompt_texts, reference, sampling
 from dev.workflows.texts import NEGATIVE_ENGLISH, SHOT_STORY, note, paragraphs
-from dev.workflows.wan21 import steps_of, wan21_models
+from dev.workflows.wan21 import wan21_models, wan21_system
 from dev.workflows.weight_files import CLIP_VISION, SVI_SHOT, TEXT_ENCODER, VAE, WAN21_I2V, weight_files
 
-SHOT = System(
-    name="SVI Shot (Wan 2.1)",
-    description="A long video of one scene from one image, a prompt per clip: SVI-Shot on Wan 2.1.",
-    models=lambda graph: wan21_models(graph, "SVI-Shot LoRA", SVI_SHOT),
-    sampling=steps_of("Shot"),
-    text=paragraphs(SHOT_STORY),
-    negative=NEGATIVE_ENGLISH,
-    prefix="svi/shot",
-    note="shot",
-    files=(WAN21_I2V, SVI_SHOT, CLIP_VISION, TEXT_ENCODER, VAE),
-    settings={"cfg": 5.0},
+SHOT = wan21_system(
+    "Shot",
+    SVI_SHOT,
+    paragraphs(SHOT_STORY),
+    "A long video of one scene from one image, a prompt per clip: SVI-Shot on Wan 2.1.",
+    cfg=5.0,
 )
 
 

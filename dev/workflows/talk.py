@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from dev.workflows.five_nodes import System
 from dev.workflows.graph_layout import GraphLayout
 from dev.workflows.graph_nodes import Socket
 from dev.workflows.parts import (
@@ -18,7 +17,7 @@ from dev.workflows.parts import (
     sampling,
 )
 from dev.workflows.texts import NEGATIVE_ENGLISH, TALK_PROMPT, note
-from dev.workflows.wan21 import steps_of, wan21_models
+from dev.workflows.wan21 import wan21_models, wan21_system
 from dev.workflows.weight_files import (
     CLIP_VISION,
     MULTITALK,
@@ -62,17 +61,13 @@ def _talk(group: Any, sound: Socket, links: dict[str, Any]) -> dict[str, Any]:
     return {"control": talk, "num_clips": talk["num_clips"]}
 
 
-TALK = System(
-    name="SVI Talk (Wan 2.1)",
-    description="A person in an image speaks a sound file of any length: SVI-Talk on Wan 2.1.",
-    models=lambda graph: wan21_models(graph, "SVI-Talk LoRA", SVI_TALK),
-    sampling=steps_of("Talk"),
-    text=TALK_PROMPT,
-    negative=NEGATIVE_ENGLISH,
-    prefix="svi/talk",
-    note="talk",
-    files=(WAN21_I2V, SVI_TALK, MULTITALK, WAV2VEC2, CLIP_VISION, TEXT_ENCODER, VAE),
-    settings={"cfg": 2.0},
+TALK = wan21_system(
+    "Talk",
+    SVI_TALK,
+    TALK_PROMPT,
+    "A person in an image speaks a sound file of any length: SVI-Talk on Wan 2.1.",
+    cfg=2.0,
+    more_files=(MULTITALK, WAV2VEC2),
     size=(640, 480),
     condition=lambda graph, sound, links: _talk(graph.column(460).group("Speech", REFERENCE), sound, links),
     source=("audio", "AUDIO", "LoadAudio", {"audio": SPEECH, "preview_height": 90}),

@@ -1,8 +1,8 @@
-"""The loop on Wan 2.1 with one SVI LoRA: shared by the workflows of Film and 2.0."""
+"""What the workflows of SVI on Wan 2.1 with one LoRA share: all nodes on the page, or a few."""
 
-from collections.abc import Callable
 from typing import Any
 
+from dev.workflows.five_nodes import System
 from dev.workflows.graph_layout import GraphLayout
 from dev.workflows.graph_nodes import Node
 from dev.workflows.parts import (
@@ -47,9 +47,31 @@ def wan21_loop(graph: GraphLayout, variant: str, lora: str, text: str, note_name
     generate(graph.column(520).group("5 - Video", VIDEO), links, prefix, cfg=5.0)
 
 
-def steps_of(variant: str) -> Callable[[Any, Node], dict[str, Any]]:
-    """Return what adds 50 steps of euler and the layout of `variant`."""
-    return lambda group, model: sampling(group, model, 50, variant)
+def wan21_system(
+    variant: str, lora: str, text: str, description: str, *, cfg: float, more_files: tuple[str, ...] = (), **rest: Any
+) -> System:
+    """Return an SVI system on Wan 2.1 as a template of few nodes, with 50 steps of euler; `rest` are further fields.
+
+    Args:
+        variant: of SVI Layout; its lower case names folder and note.
+        lora: its file.
+        text: of the prompt stream.
+        description: see System.
+        more_files: that its own nodes load.
+    """
+    return System(
+        name=f"SVI {variant} (Wan 2.1)",
+        description=description,
+        models=lambda graph: wan21_models(graph, f"SVI-{variant} LoRA", lora),
+        sampling=lambda group, model: sampling(group, model, 50, variant),
+        text=text,
+        negative=NEGATIVE_ENGLISH,
+        prefix=f"svi/{variant.lower()}",
+        note=variant.lower(),
+        files=(WAN21_I2V, lora, *more_files, CLIP_VISION, TEXT_ENCODER, VAE),
+        settings={"cfg": cfg},
+        **rest,
+    )
 
 
 def wan21_models(graph: GraphLayout, title: str, lora: str) -> dict[str, Node]:
