@@ -47,7 +47,7 @@ class Panel:
         self.front_end = front_end
         self.page = front_end.page
         self.tiles = self.page.locator(".svi-clips-tile")
-        self.keep = self.page.locator(".svi-clips").get_by_role("button", name="Ke")
+        self.keep = self.page.locator(".svi-clips").get_by_role("button", name="Protect")
         self.reroll = self.page.locator(".svi-clips").get_by_role("button", name="Re-roll")
         self.facts = self.page.locator(".svi-clips-facts")
         self.prompt = self.page.locator(".svi-clips-prompt")
