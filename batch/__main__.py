@@ -4,8 +4,9 @@
     python -m batch run stories.jsonl --workflow workflow.json --output videos/ [--server http://127.0.0.1:8188]
     python -m batch score videos/
 
-Run it from this folder with the Python of your ComfyUI. Without `--server` it starts a ComfyUI: yours if COMFYUI_PATH names
-it, else that of the demo with its tiny models, in an environment that is set up if it is missing. See docs/BATCH.md.
+Run it from this folder with the Python of your ComfyUI. Without `--server`, in a clone of the repository only, it starts a
+ComfyUI: yours if COMFYUI_PATH names it, else that of the demo with its tiny models, in an environment that is set up if it is
+missing. See docs/BATCH.md.
 """
 
 from __future__ import annotations

@@ -17,7 +17,9 @@ def demo_environment() -> Environment:
     try:
         from dev.environment import SetupError, ensure_environment
     except ModuleNotFoundError as error:
-        raise NoEnvironment("name your running ComfyUI: --server http://127.0.0.1:8188") from error
+        raise NoEnvironment(
+            "only a clone of the repository starts a ComfyUI; name your running one: --server http://127.0.0.1:8188"
+        ) from error
     try:
         return ensure_environment()
     except SetupError as error:

@@ -29,6 +29,6 @@ def control_doubt(num_clips: object, has_control: bool) -> str:
     if num_clips != 0 or not has_control:
         return ""
     return (
-        "num_clips is 0, so there is one clip per prompt, however long the sound or the poses are: connect num_clips of SVI "
-        "Talk or SVI Dance to it."
+        "num_clips is 0, so the prompts set the number of clips, not the sound or the poses: connect num_clips of SVI Talk "
+        "or SVI Dance to it."
     )

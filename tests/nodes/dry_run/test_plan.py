@@ -174,7 +174,7 @@ def test_a_sound_says_number_rate_and_passes_of_the_clips(talking, read_run):
 def test_one_clip_per_prompt_is_not_silent_where_a_sound_is_followed(talking, read_run):
     assert not any("num_clips is 0" in remark for remark in read_run(talking).remarks)
     (remark,) = (remark for remark in read_run(change(talking, "generate", num_clips=0)).remarks if "num_clips" in remark)
-    assert remark.startswith("num_clips is 0, so there is one clip per prompt, however long the sound")
+    assert remark.startswith("num_clips is 0, so the prompts set the number of clips, not the sound")
 
 
 def test_a_layout_that_talk_refuses_is_refused(talking, read_run):
