@@ -193,6 +193,7 @@ def _card(found: AskedRun, card: StoryCard, place: Place, files: RunFiles | None
         "index": index,
         "state": card.state.value,
         "reason": card.reason,
+        "by_before": card.by_before,
         "prompt": clip.request.spec.prompt,
         "place": place.as_dict(),
         "set": place.options,

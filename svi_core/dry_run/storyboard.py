@@ -37,6 +37,7 @@ class StoryCard:
         shown: the stored clip to show: the ready one, or the last version before; None for none.
         number: of `shown` among its takes, from 1; 0 without.
         num_takes: stored clips that were made for its place.
+        by_before: it is outdated only because a clip before it is.
         follows: whether `shown` was made to continue the clip before; None if unknown.
     """
 
@@ -46,6 +47,7 @@ class StoryCard:
     shown: ClipRecord | None = None
     number: int = 0
     num_takes: int = 0
+    by_before: bool = False
     follows: bool | None = None
 
 
@@ -62,7 +64,7 @@ def story_cards(estimate: RunEstimate, last_shown: Mapping[int, str]) -> list[St
         shown = clip.record or records.get(last_shown.get(index, "")) or (own[-1] if own else None)
         if shown is not None and shown not in own:
             own.append(shown)
-        state, reason = CardState.PLANNED, ""
+        state, reason, is_later = CardState.PLANNED, "", False
         if clip.is_stored:
             state = CardState.READY
         elif shown is not None and clip.is_stored is False:
@@ -79,7 +81,7 @@ def story_cards(estimate: RunEstimate, last_shown: Mapping[int, str]) -> list[St
             changed = index
         number = own.index(shown) + 1 if shown in own else 0
         follows = None if shown is None else _follows(shown, None if clip.request.starts_anew else before, estimate.run)
-        cards.append(StoryCard(clip, state, reason, shown, number, len(own), follows))
+        cards.append(StoryCard(clip, state, reason, shown, number, len(own), is_later, follows))
     return cards
 
 

@@ -71,7 +71,19 @@ def test_clips_are_made_rerolled_compared_and_locked(
     page.keyboard.press("l")
     page.wait_for_function(f"() => !/take [0-9a-f]{{12}}/.test({TEXT})")
     assert_reload_shows_the_same(storyboard)
+    assert_made_again_from_here(storyboard)
     assert front_end.errors == []
+
+
+def assert_made_again_from_here(storyboard: Storyboard) -> None:
+    """With clip 1 outdated, "from here" on clip 2 pins the take of clip 1 and gives clip 2, which only followed it, a new seed."""
+    storyboard.write(storyboard.text().replace(storyboard.prompts()[0], "another prompt", 1))
+    storyboard.wait_for_states("outdated", "outdated", "outdated")
+    make(storyboard, lambda: storyboard.card(2).get_by_role("button", name="from here").click())
+    storyboard.wait_for_states("ready", "ready", "ready")
+    first, second = storyboard.text().split("\n\n")[:2]
+    assert "[take " in first and "[seed " in second, storyboard.text()
+    storyboard.card(2).get_by_text("take 3/3").wait_for()
 
 
 def assert_plays_on_hover(storyboard: Storyboard) -> None:

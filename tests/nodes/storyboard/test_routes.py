@@ -76,6 +76,7 @@ def make(core, module, folders):  # noqa: F811
         plan, keys, before = read.plan, [], None
         chain, videos = core("clips.chain"), core("video.video_file")
         maker = SimpleNamespace(
+            begin=lambda request: None,
             determinants=lambda request: (request.spec.prompt, request.seed, request.spec.cfg),
             sample=lambda request, previous: torch.full((1, 16, request.layout.num_slots, 8, 8), float(request.seed)),
             measures=lambda request: {"num_steps": 3, "num_passes": 2},
@@ -153,6 +154,7 @@ def test_stored_clips_are_ready_and_changes_outdate_with_a_reason(graph, plan, m
         found = plan(change(graph, "prompts", text=text))
         assert [card["reason"] for card in found["cards"]] == expected, text
         assert states(found) == ["outdated" if reason else "ready" for reason in expected]
+        assert [card["by_before"] for card in found["cards"]] == [reason.startswith("clip ") for reason in expected]
     found = plan(change(graph, "sigmas", steps=4))
     assert [card["reason"] for card in found["cards"]] == [
         "the graph changed", "clip 1 changed", "the graph changed", "clip 3 changed",

@@ -72,12 +72,13 @@ export class Actions {
     return this.story.edit([{ do: "pin", clip: index, key }]);
   }
 
-  /** Make this clip and all later ones again, with the takes before as they are. */
+  /** Make this clip again, and with it those that continue it; the clips before stay the takes that are shown. */
   runFrom(index) {
     const { cards } = this.story;
     const kept = cards.slice(0, index).filter((clip) => clip.state === "outdated" && clip.key && !clip.pin);
     const actions = kept.map((clip) => ({ do: "pin", clip: clip.index, key: clip.key }));
-    if (cards[index].state === "ready") actions.push({ do: "reroll", clip: index });
+    // with the clips before as they are, its stored take would be used again
+    if (cards[index].state === "ready" || cards[index].by_before) actions.push({ do: "reroll", clip: index });
     if (!actions.length) return this.run();
     return this.story.edit(actions, { run: true, done: kept.length ? text("pinnedBefore") : "" });
   }

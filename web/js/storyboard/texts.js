@@ -84,7 +84,7 @@ const ENGLISH = {
   unlockText: "Unlock this take",
   nothingToLock: "There is no take to lock yet.",
   fromHere: "▶ from here",
-  fromHereHint: "Keep the clips before as they are, and make this one and all later ones again",
+  fromHereHint: "Keep the clips before as they are, and make this one again, with those that continue it",
   stopAfter: "■ Stop after this",
   stopAfterHint: "Finish this clip, then stop the run",
   stopsAfter: "stops after this",
