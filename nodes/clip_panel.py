@@ -12,14 +12,13 @@ and require_clip_key.
 """
 
 import logging
-import secrets
 from collections.abc import Callable
 
 from aiohttp import web
 
 from ..svi_core.clips.chain import Clip
 from ..svi_core.clips.growing_video import GrowingVideo
-from ..svi_core.schedule.reroll import with_seed
+from ..svi_core.schedule.reroll import new_seed, with_seed
 from ..svi_core.store.finished_clips import FinishedClip, note_finished, read_finished
 from ..svi_core.store.keep_marks import is_kept, kept_keys, require_clip_key, set_keep
 from .bridge.browsers import running_server, tell_pages
@@ -27,7 +26,6 @@ from .bridge.routes import Asked, answered, asked_folder, asked_split, run_name,
 
 _log = logging.getLogger(__name__)
 EVENT = "svi.clip"
-_NEW_SEEDS = 10**9  # new seeds stay short enough to read and to type
 
 
 def tell_browsers(video: GrowingVideo, node_id: str) -> Callable[[Clip], None]:
@@ -86,7 +84,7 @@ def reroll_clip(asked: Asked) -> dict:
     Raises:
         ValueError: a mistake in the text, or a text that cannot hold options.
     """
-    seed = secrets.randbelow(_NEW_SEEDS)
+    seed = new_seed()
     split = asked_split(asked)
     text, index = typed(asked, "text", str), typed(asked, "index", int)
     return {"text": with_seed(text, index, seed, split), "seed": seed}

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import re
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+
+from batch.scoring.sample import link_or_copy
 
 NEEDED = ("run_pipeline.py", "run_syncnet.py", "data/syncnet_v2.model", "detectors/s3fd/weights/sfd_face.pth")
 _VARIABLE = "SYNCNET_DIR"
@@ -55,10 +56,7 @@ def confidence_and_distance(video: Path, run: Program | None = None) -> tuple[fl
 def _plainly_named(video: Path, folder: Path) -> Path:
     """Return a link to `video`, or a copy: SyncNet puts the name that it is given into a shell's command line."""
     link = folder / f"input.{re.sub('[^a-z0-9]', '', video.suffix.lower()) or 'mp4'}"
-    try:
-        link.symlink_to(video.absolute())
-    except OSError:  # Windows lets not every user make links
-        shutil.copyfile(video, link)
+    link_or_copy(video, link)
     return link
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,3 +93,11 @@ def _changes_lengths(text: object) -> bool:
     except ValueError:
         return True
     return any(spec.num_frames is not None or spec.num_motion_frames is not None or spec.cut or spec.hold for spec in specs)
+
+
+def link_or_copy(video: Path, link: Path) -> None:
+    """Make `link` a link to `video`, or a copy where links are not allowed: tools of others get names that they can bear."""
+    try:
+        link.symlink_to(video.absolute())
+    except OSError:  # Windows lets not every user make links
+        shutil.copyfile(video, link)

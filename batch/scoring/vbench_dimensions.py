@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-from batch.scoring.sample import Sample
+from batch.scoring.sample import Sample, link_or_copy
 from svi_core.files.sealed_json import read_sealed, write_sealed
 
 DIMENSIONS = {
@@ -97,11 +97,7 @@ def _judged(dimension: str, samples: Sequence[Sample], folder: Path, evaluate: E
     shutil.rmtree(links, ignore_errors=True)
     links.mkdir(parents=True)
     for number, sample in enumerate(samples):
-        link = links / f"{number:05d}.mp4"  # VBench goes by this suffix, its decoder by the content
-        try:
-            link.symlink_to(sample.video.absolute())
-        except OSError:  # Windows lets not every user make links
-            shutil.copyfile(sample.video, link)
+        link_or_copy(sample.video, links / f"{number:05d}.mp4")  # VBench goes by this suffix, its decoder by the content
     results = evaluate(dimension, links, folder)[dimension][1]
     values = {int(Path(result["video_path"]).stem): float(result["video_results"]) for result in results}
     shutil.rmtree(links, ignore_errors=True)

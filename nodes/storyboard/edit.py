@@ -1,6 +1,5 @@
 """Answer POST /svi/edit: one action on a schedule's text, and what it costs."""
 
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
@@ -10,6 +9,7 @@ from ...svi_core.files.atomic_file import write_bytes
 from ...svi_core.files.text_file import read_text, require_unicode
 from ...svi_core.schedule import edits
 from ...svi_core.schedule.prompt_lists import PromptSplit
+from ...svi_core.schedule.reroll import new_seed
 from ...svi_core.schedule.spec import Schedule
 from ...svi_core.schedule.text import parse_schedule
 from ...svi_core.systems.layouts import LAYOUTS
@@ -18,8 +18,6 @@ from ..bridge.routes import Asked, asked_split, typed
 from ..schedule import input_text_file
 from .asked_run import UNCHECKED, read_asked_run
 from .places import num_line_ends, offset_of, utf16_length
-
-NEW_SEEDS = 10**9  # new seeds stay short enough to read and to type
 
 
 def edit(asked: Asked) -> dict:
@@ -67,7 +65,7 @@ def _edited(text: str, split: PromptSplit, action: Mapping) -> tuple[edits.Edite
         return edits.Edited(new, split, 0, *edits.changed_span(text, new)), None
     clip, seed = typed(action, "clip", int), None
     if kind == "reroll":
-        seed = secrets.randbelow(NEW_SEEDS) if action.get("seed") is None else typed(action, "seed", int)
+        seed = new_seed() if action.get("seed") is None else typed(action, "seed", int)
     change = _change(kind, action, clip, seed)
     return edits.edited(text, split, change, clip, is_new=kind == "insert"), seed
 

@@ -14,6 +14,7 @@ COLOUR_LIMIT, COLOUR_SHOWN = 0.1, 0.05  # distance from the first clip's colours
 SEAM_SHOWN = 1.5  # in multiples of the motion around; real clips stay below 1.2
 STILL_LIMIT = 0.9  # share of equal neighbouring frames
 _CHUNK = 16  # frames that are measured at once
+_CHANGES = (("brighter", "darker"), ("more saturated", "less saturated"), ("redder", "less red"), ("bluer", "less blue"))
 
 
 @dataclass(frozen=True)
@@ -85,11 +86,10 @@ def badges(clip: ClipLook, first: ClipLook | None = None, before: ClipLook | Non
     if first is not None:
         distance = float(np.linalg.norm(clip.colour - first.colour))
         if distance > COLOUR_SHOWN:
-            value = distance if clip.colour[0] >= first.colour[0] else -distance
             title = (
-                f"Its colours are {distance:.2f} away from the first clip's, which is {'brighter' if value < 0 else 'darker'}."
+                f"Its colours are {distance:.2f} away from the first clip's; above all it is {_largest_change(clip, first)}."
             )
-            yield Badge("colour", value, f"colour {_signed(value)}", title, distance > COLOUR_LIMIT)
+            yield Badge("colour", distance, f"colour {distance:.2f}", title, distance > COLOUR_LIMIT)
     if before is not None and (jump := seam_jump(before, clip)) > SEAM_SHOWN:
         title = f"It begins with a change of {jump:.1f} times the motion around it."
         yield Badge("seam", jump, f"seam {jump:.1f}", title, jump > SEAM_JUMP)
@@ -108,5 +108,8 @@ def _changes(boxes: np.ndarray) -> np.ndarray:
     return np.abs(np.diff(boxes, axis=0)).mean(axis=(1, 2, 3))
 
 
-def _signed(value: float) -> str:
-    return f"{value:+.2f}".replace("-", "\u2212")
+def _largest_change(clip: ClipLook, first: ClipLook) -> str:
+    """Return the word for what of a clip's colours differs most from the first clip's."""
+    change = clip.colour - first.colour
+    part = int(np.abs(change).argmax())
+    return _CHANGES[part][int(change[part] < 0)]

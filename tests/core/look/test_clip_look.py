@@ -28,7 +28,9 @@ def test_only_what_is_worth_a_look_has_a_badge():
     assert list(badges(look_of(frames(92, seed=0)), first)) == []
     darker = list(badges(look_of(frames(40)), first, first))
     assert [(badge.kind, badge.severe) for badge in darker] == [("colour", True), ("seam", True)]
-    assert darker[0].text == "colour \u22120.20" and darker[0].title.endswith("which is brighter.")
+    assert darker[0].text == "colour 0.20" and darker[0].title.endswith("above all it is darker.")
+    tinted = frames(90) + np.array([40, 0, 0], np.uint8)
+    assert [badge.title.split()[-1] for badge in badges(look_of(tinted), first)] in (["redder."], ["saturated."])
     (still,) = badges(look_of(frames(90, step=0)))
     assert (still.kind, still.text, still.severe) == ("still", "stands still", True)
 

@@ -346,7 +346,7 @@ def test_a_picture_and_badges_of_a_clip(graph, plan, make, ask):
     status, answer = ask("GET", cards[1]["look"])
     assert status == 200
     colour = next(badge for badge in answer["badges"] if badge["kind"] == "colour")
-    assert colour["text"] == "colour +0.16" and colour["severe"]
+    assert colour["text"] == "colour 0.16" and colour["severe"]
     assert next(badge for badge in answer["badges"] if badge["kind"] == "seam")["severe"]
     assert plan(graph)["cards"][1]["badges"] == answer["badges"]
     status, answer = ask("GET", cards[2]["look"])  # a cut is no seam
