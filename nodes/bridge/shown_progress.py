@@ -12,7 +12,7 @@ import torch
 
 from ...svi_core.clips.run_progress import Phase, RunProgress
 from ...svi_core.geometry import num_pixel_frames
-from .browsers import tell_pages
+from .browsers import tell_asker
 
 _PAUSE = 0.25  # seconds between two texts of one phase
 
@@ -110,4 +110,4 @@ class ShownProgress:
 
     def _tell(self, state: str, text: str) -> None:
         if self._node_id:
-            tell_pages("svi.progress", {"node": self._node_id, "state": state, "text": text})
+            tell_asker("svi.progress", {"node": self._node_id, "state": state, "text": text})

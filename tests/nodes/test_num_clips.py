@@ -41,7 +41,7 @@ def test_a_prompt_that_holds_on_is_said(told, num_clips, which):
 
 def test_a_sound_whose_length_is_not_asked_for_is_a_warning(told):
     number, ((kind, text),) = told(0, control=("sound",))
-    assert (number, kind) == (3, "warn") and text.startswith("num_clips is 0, so there is one clip per prompt, however long")
+    assert (number, kind) == (3, "warn") and text.startswith("num_clips is 0, so the prompts set the number of clips, not")
     assert told(3, control=("sound",)) == (3, [])
 
 

@@ -34,7 +34,12 @@ class Foot {
     this.element ??= this.#make();
     this.element.textContent = text;
     this.element.hidden = false;
-    if (isOver) this.timer = setTimeout(() => (this.element.hidden = true), LINGER_MS);
+    if (isOver) this.timer = setTimeout(() => this.hide(), LINGER_MS);
+  }
+
+  hide() {
+    clearTimeout(this.timer);
+    if (this.element) this.element.hidden = true;
   }
 
   #make() {
@@ -52,7 +57,10 @@ let notice; // of the run that was stopped last
 
 function onProgress({ node: id, state, text }) {
   const node = nodeOf(id);
-  if (node?.comfyClass !== "SVIGenerate") return;
+  if (node?.comfyClass !== "SVIGenerate") {
+    if (state !== "running") foot.hide(); // another workflow is shown now
+    return;
+  }
   showText(node, WIDGET, text, { height: HEIGHT, before: "svi_clips", kind: KINDS[state] });
   if (node.graph && node.graph !== (app.rootGraph ?? app.graph)) foot.show(text, state !== "running");
   if (notice) app.extensionManager.toast.remove(notice); // it lies over the progress of the next run
@@ -66,4 +74,6 @@ app.registerExtension({
   setup() {
     api.addEventListener("svi.progress", ({ detail }) => onProgress(detail));
   },
+
+  afterConfigureGraph: () => foot.hide(),
 });

@@ -12,7 +12,7 @@ import torch
 def told(bridge, monkeypatch):
     """What the pages are told, and the values of ComfyUI's progress bar."""
     module, seen = sys.modules[f"{bridge.__name__}.shown_progress"], SimpleNamespace(texts=[], bar=[])
-    monkeypatch.setattr(module, "tell_pages", lambda event, news: seen.texts.append((event, news["state"], news["text"])))
+    monkeypatch.setattr(module, "tell_asker", lambda event, news: seen.texts.append((event, news["state"], news["text"])))
     bar = SimpleNamespace(update_absolute=lambda value, total, preview: seen.bar.append((value, total)))
     monkeypatch.setattr(module.comfy.utils, "ProgressBar", lambda total: bar)
     monkeypatch.setattr(module, "_PAUSE", 0.0)

@@ -33,22 +33,27 @@ export class Actions {
 
   /** Add a clip before `index` and let the user write its prompt. */
   async insert(index) {
-    const isDone = await this.story.edit([{ do: "insert", clip: index, prompt: text("newPrompt") }], { added: 1 });
+    const isDone = await this.story.edit([{ do: "insert", clip: index, prompt: text("newPrompt") }], { added: this.#counted(index - 1, 1) });
     if (isDone) this.board.editWhenThere(index, text("newPrompt"));
   }
 
   duplicate(index) {
-    return this.story.edit([{ do: "duplicate", clip: index }], { added: 1 });
+    return this.story.edit([{ do: "duplicate", clip: index }], { added: this.#counted(index, 1) });
   }
 
   remove(index) {
     if (this.story.cards[index].place?.beyond) return this.story.changeNumClips(-1);
-    return this.story.edit([{ do: "delete", clip: index }], { added: -1 });
+    return this.story.edit([{ do: "delete", clip: index }], { added: this.#counted(index, -1) });
   }
 
   /** Split a clip in two, at the cursor if it stands in the prompt. */
   split(index, at) {
-    return this.story.edit([{ do: "split", clip: index, ...(at === undefined ? {} : { at }) }], { added: 1 });
+    return this.story.edit([{ do: "split", clip: index, ...(at === undefined ? {} : { at }) }], { added: this.#counted(index, 1) });
+  }
+
+  /** Return `added`, or 0 beside a card that num_clips leaves out: the clips that are made stay the same. */
+  #counted(index, added) {
+    return this.story.cards[index]?.state === "dropped" ? 0 : added;
   }
 
   move(index, to) {

@@ -46,6 +46,7 @@ export class Images {
       const named = namedAnchors(await frontEnd.queuedGraph(), this.story.node);
       const known = [...named].find(([, shown]) => shown === image)?.[0];
       const name = known ?? freeName(file.name, [...named.keys(), ...(this.story.header.anchors ?? [])]);
+      if (!known && !this.story.header.size) throw new Error(text("sizeUnknown"));
       const actions = use.options(name, index).map(([option, value]) => ({ do: "set_option", clip: index, name: option, value }));
       return await this.story.edit(actions, { since, also: known ? undefined : () => this.#addAnchor(image, name) });
     } catch (error) {

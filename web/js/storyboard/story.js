@@ -157,6 +157,7 @@ export class Story extends EventTarget {
    * @param {boolean} given.run queue the graph afterwards
    * @param {number} given.added clips that the story gains; num_clips follows
    * @param {() => void} given.also a further change of the graph in the same undo step
+   * @param {string} given.held the text that the edit replaces; without it the text as it stands
    * @param {string} given.done what to say in front of the cost
    * @param {number} given.since which cards the places in `actions` mean, from `moves.shown`; those that are shown now without it
    * @returns {Promise<boolean | undefined>} whether it was done
@@ -168,13 +169,14 @@ export class Story extends EventTarget {
     return result;
   }
 
-  async #editNow(asked, { run = false, added = 0, also, done = "", since }) {
+  async #editNow(asked, { run = false, added = 0, also, held, done = "", since }) {
     if (this.canEdit && this.#textNow() === undefined) await this.#replanned(); // its node has another id, or is gone
     if (!this.canEdit) return this.say(this.source?.why_not || text("loading"), { isError: true });
     const actions = this.moves.placed(asked, since);
     if (!actions) return this.say(text("clipGone"), { isError: true });
     const [before, { source }] = [this.#textNow(), this];
     if (before === undefined) return this.say(text("notThere", { node: source.node }), { isError: true });
+    if (held !== undefined && held !== before) return this.say(text("changedMeanwhile"), { isError: true });
     try {
       const reply = await this.#edited(before, actions);
       if (source.kind === "text" && this.#textNow() !== before) throw new Error(text("changedMeanwhile")); // typed, or another graph

@@ -24,7 +24,7 @@ export class TextView {
     if (!isShown || !source) return;
     const isTyping = this.shown !== undefined && this.field.value !== this.shown;
     if (!isTyping && this.field.value !== source.text) this.field.value = source.text ?? "";
-    if (!isTyping) this.shown = this.field.value;
+    if (!isTyping) [this.shown, this.held] = [this.field.value, source.text]; // the field has no \r
     this.field.readOnly = !canEdit;
     say(this.why, canEdit ? (source.file ? text("liveFile", { file: source.file }) : "") : source.why_not);
     this.apply.hidden = !canEdit;
@@ -48,8 +48,8 @@ export class TextView {
 
   async #commit() {
     const written = this.field.value;
-    const isDone = await this.story.edit([{ do: "replace", new_text: written }]);
-    if (isDone) this.shown = written;
+    const isDone = await this.story.edit([{ do: "replace", new_text: written }], { held: this.held });
+    if (isDone) this.shown = this.held = written;
     this.apply.disabled = isDone;
   }
 
