@@ -24,7 +24,7 @@ def num_clips_of(num_clips: int, num_listed: int) -> int:
     return num_clips or num_listed
 
 
-def control_doubt(num_clips: object, has_control: bool) -> str:
+def control_doubt(num_clips: int, has_control: bool) -> str:
     """Return a warning if a typed `num_clips` of 0 ignores the length of a control; "" if not."""
     if num_clips != 0 or not has_control:
         return ""

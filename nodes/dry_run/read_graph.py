@@ -22,7 +22,6 @@ from ..bridge.vaes import DecodeTiles, hand_over_warnings
 from ..conditioning import SVINamedAnchor, anchor_name
 from ..generate import SVIGenerate
 from ..lora import NONE
-from ..num_clips import control_doubt
 from ..output import hash_of_clips
 from .graph_reader import GraphReader
 from .read_controls import read_controls
@@ -137,8 +136,6 @@ def _results_past(graph: QueuedGraph, loop: str, plan_id: str) -> Iterator[str]:
 
 def _remarks(reader: GraphReader, loop: str, schedule: Schedule, layout: Layout, tiles: DecodeTiles) -> Iterator[str]:
     yield from read_doubts(reader, loop)
-    if doubt := control_doubt(reader.graph.inputs(loop).get("num_clips", 0), reader.graph.link(loop, "control") is not None):
-        yield doubt
     yield from _vae_warnings(layout, tiles)
     yield from _guider_warnings(reader.graph, loop, schedule)
 

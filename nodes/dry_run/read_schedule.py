@@ -7,7 +7,7 @@ from ...svi_core.schedule.prompt_lists import PromptSplit
 from ...svi_core.schedule.spec import Schedule
 from ..bridge.queued_graph import Link
 from ..generate import SVIGenerate
-from ..num_clips import num_clips_of
+from ..num_clips import control_doubt, num_clips_of
 from ..schedule import SVILiveSchedule, SVIPromptStream, live_schedule, read_prompts
 from ..storyline import SVIStoryline, read_story, write_story
 from .graph_reader import GraphReader
@@ -31,7 +31,11 @@ def read_schedule(reader: GraphReader, loop: str) -> tuple[Schedule, bool]:
 
 
 def read_doubts(reader: GraphReader, loop: str) -> Iterator[str]:
-    """Yield what may have been meant otherwise in the text of the SVI Prompt Stream of the SVI Generate `loop`."""
+    """Yield what may have been meant otherwise in the prompts and the number of clips of the SVI Generate `loop`."""
+    is_typed = reader.graph.link(loop, "num_clips") is None
+    has_control = reader.graph.link(loop, "control") is not None
+    if is_typed and (doubt := reader.required(loop, SVIGenerate, lambda num_clips: control_doubt(num_clips, has_control))):
+        yield doubt
     stream = reader.source(loop, "prompts", SVIPromptStream)
     if stream is not None and reader.source(stream, "text", SVIStoryline) is None:
         yield from reader.required(stream, SVIPromptStream, lambda text, split: list(doubts(text, PromptSplit(split))))
