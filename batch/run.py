@@ -15,13 +15,14 @@ from dataclasses import dataclass
 
 from batch.arguments import command_line
 from batch.demo_environment import NoEnvironment
-from batch.placement import Batch, run_batch
+from batch.placement import run_batch
 from batch.prepare import PreparedStory, prepare
 from batch.progress import Progress
 from batch.records import QUEUED, OutputFolder
 from batch.servers import open_servers
 from batch.story import Problem, Story, StoryError
 from batch.table import read_table
+from batch.work import Batch
 from batch.workflow.convert import Workflow, read_workflow, to_api
 from comfyui.client import NETWORK_ERRORS, ComfyClient, ServerError
 from svi_core.files.atomic_file import write_bytes

@@ -35,6 +35,7 @@ _STOP_SECONDS = 300.0  # to decode and store a clip that was just finished
 _ENDS = ("execution_success", "execution_error", "execution_interrupted", "executing")
 _ATTEMPTS = 3  # at what may pass, such as a lack of memory
 _REST_SECONDS = 3.0  # before another attempt: for the server to free memory, and perhaps for others on its card
+_FOLDER_IN_USE = "is in use by process"  # of a server that was killed, and takes a moment to end
 _MOST_SILENT = 10  # questions in a row that a busy server leaves unanswered, each for a minute
 
 
@@ -52,7 +53,7 @@ class Control:
 
     Attributes:
         should_stop: whether the user wishes to end.
-        tell: called with the share of the story that is done, 0 to 1.
+        tell: called once the server has the story, and then with the share of it that is done, 0 to 1.
     """
 
     should_stop: Callable[[], bool] = lambda: False
@@ -91,7 +92,7 @@ def run_story(prepared: PreparedStory, server: ComfyClient, folder: OutputFolder
 def _may_pass(error: Exception, is_adopted: bool) -> bool:
     """Whether another attempt may succeed; an adopted prompt was perhaps interrupted by the command that was killed."""
     if isinstance(error, ExecutionFailed):
-        return "OutOfMemory" in error.exception_type
+        return "OutOfMemory" in error.exception_type or _FOLDER_IN_USE in error.exception_message
     return isinstance(error, FileGone) or (is_adopted and isinstance(error, ExecutionInterrupted))
 
 
@@ -121,6 +122,7 @@ def _attempt(prepared: PreparedStory, record: Record, server: ComfyClient, folde
                 record = replace(record, prompt_id=prompt_id)
                 folder.write_record(name, record)
         folder.log(name, f"{'found' if record.updated else 'queued'} on {server.url} as {record.prompt_id}")
+        control.tell(0.0)
         try:
             outputs = _follow(prepared, record, server, events, replace(control, tell=_telling(prepared, folder, control)))
         except Stopped:

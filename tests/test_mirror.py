@@ -56,6 +56,7 @@ TESTED_ELSEWHERE = {
     "batch/run_story.py": "batch/test_run.py",
     "batch/servers.py": "batch/test_run.py",
     "batch/story.py": "batch/test_table.py",
+    "batch/work.py": "batch/test_run.py",
     "batch/make_table.py": "batch/tables/test_build.py",
     "batch/report/charts.py": "batch/report/test_page.py",
     "batch/report/tables.py": "batch/report/test_page.py",

@@ -58,7 +58,8 @@ class FakeComfyUI:
     """One server on a port of its own; `kill` and `start` are a crash and a restart, which forgets all prompts.
 
     Attributes:
-        outcome: graph -> "ok", "out of memory", "error", "reject", "half valid", "no video", "gone" or "hang".
+        outcome: graph -> "ok", "out of memory", "in use", "error", "reject", "half valid", "no video", "gone", "hang", or "crash":
+            the server dies and is there again before anybody asks.
         queued: every graph that was taken, in order, over all restarts.
     """
 
@@ -155,6 +156,11 @@ class FakeComfyUI:
         await self._send("progress_state", key, nodes={"4": {"value": 1, "max": 2, "state": "running"}})
         while outcome == "hang" and key in self.running:
             await asyncio.sleep(0.01)
+        if outcome == "crash":
+            self.running, self.history = {}, {}
+            for socket in list(self.sockets):
+                await socket.close()
+            return
         if key in self.running:
             self.end(key, outcome, graph)
         if outcome == "ok":
@@ -165,9 +171,10 @@ class FakeComfyUI:
         """Put a prompt into the history, as it ended."""
         self.running.pop(key, None)
         messages, outputs = [["execution_start", {}]], {}
-        if outcome in ("out of memory", "error"):
+        if outcome in ("out of memory", "error", "in use"):
             kind = "torch.OutOfMemoryError" if outcome == "out of memory" else "ValueError"
-            error = {"node_id": "4", "node_type": "SVIGenerate", "exception_type": kind, "exception_message": outcome}
+            message = "the run folder runs/one is in use by process 7" if outcome == "in use" else outcome
+            error = {"node_id": "4", "node_type": "SVIGenerate", "exception_type": kind, "exception_message": message}
             messages.append(["execution_error", error])
         elif outcome == "interrupted":
             messages.append(["execution_interrupted", {"node_id": "4"}])
