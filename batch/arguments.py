@@ -36,6 +36,13 @@ def command_line() -> argparse.ArgumentParser:
     run.add_argument(
         "--models", type=_path, action="append", default=[], help="without --server: a folder like ComfyUI's models"
     )
+    run.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="a ComfyUI on each GPU of a Ray cluster: of the one here, else of a new local one, or of that at ADDRESS",
+    )
     run.add_argument("--check", action="store_true", help="only check everything, and make nothing")
     run.add_argument("--strict", action="store_true", help="make nothing if any story cannot be made")
     _add_table(commands.add_parser("table", help="make the table of a benchmark from a folder of images"))

@@ -67,7 +67,7 @@ def prepare(story: Story, workflow: Workflow, object_info: ObjectInfo, batch_nam
         except ValueError as error:
             raise story.error(column, str(error)) from error
     _name_results(graph, f"{FOLDER}/{batch_name}", story.name, given)
-    if complaint := _complaint(graph, object_info):
+    if complaint := what_is_lacking(graph, object_info):
         raise story.error("", complaint)
     try:
         num_clips = sum(_num_clips(graph, key) for key in generators(graph))
@@ -162,7 +162,7 @@ def _name_results(graph: Graph, base: str, story: str, given: set[Target]) -> No
             )
 
 
-def _complaint(graph: Graph, object_info: ObjectInfo) -> str:
+def what_is_lacking(graph: Graph, object_info: ObjectInfo) -> str:
     """Return what a server with these nodes would refuse: unknown nodes and choices; "" if nothing."""
     complaints = []
     for key, node in graph.items():

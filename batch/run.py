@@ -9,34 +9,40 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from typing import Protocol
 
 from batch.arguments import command_line
 from batch.demo_environment import NoEnvironment
-from batch.placement import run_batch
+from batch.placement import Servers
 from batch.prepare import PreparedStory, prepare
 from batch.progress import Progress
+from batch.ray_cluster import NO_RAY, has_ray, open_cluster
 from batch.records import QUEUED, OutputFolder
-from batch.servers import open_servers
+from batch.servers import open_servers, own_comfyui
 from batch.story import Problem, Story, StoryError
 from batch.table import read_table
 from batch.work import Batch
 from batch.workflow.convert import Workflow, read_workflow, to_api
-from comfyui.client import NETWORK_ERRORS, ComfyClient, ServerError
+from batch.workflow.node_inputs import ObjectInfo
+from comfyui.client import NETWORK_ERRORS, ServerError
 from svi_core.files.atomic_file import write_bytes
 from svi_core.files.folder_lock import lock_folder
 from svi_core.files.sealed_json import write_sealed
 
 MOST_LISTED = 20  # stories without a video on the screen
 
-Graphs = dict[str, dict[str, PreparedStory]]  # name of a story -> url of each server that can make it
+Graphs = dict[str, dict[str, PreparedStory]]  # name of a story -> each place that can make it
 
 
 def main(options: argparse.Namespace) -> int:
     """Run the command; return the exit code: 0 all videos are there, 1 some are not, 2 bad arguments, 130 interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if options.ray is not None and (options.server or not has_ray()):
+        _say(NO_RAY if not options.server else "error: --ray starts a ComfyUI for each GPU of the cluster: leave --server out")
+        return 2
     try:
         stories, problems = read_table(options.table)
         content = read_workflow(options.workflow)
@@ -50,8 +56,8 @@ def main(options: argparse.Namespace) -> int:
     command = _Command(options, OutputFolder(options.output), stories, problems)
     try:
         _tell(problems)
-        with open_servers(options.server, options.models, options.output.absolute() / "server", _say) as servers:
-            return command.run(content, servers)
+        with _open(options) as places:
+            return command.run(content, places)
     except (ServerError, NoEnvironment, OSError, *NETWORK_ERRORS) as error:
         _say(f"error: {error}")
         return 1
@@ -62,6 +68,33 @@ def main(options: argparse.Namespace) -> int:
         lock.release()
 
 
+class Places(Protocol):
+    """Where stories are made: servers, or the workers of a cluster."""
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def offers(self, say: Callable[[str], None]) -> Iterator[tuple[str, ObjectInfo]]:
+        """Yield a name and the nodes for each kind of place."""
+        ...
+
+    def make(self, batch: Batch) -> None:
+        """Make what `batch` holds; raises KeyboardInterrupt after the running stories were ended."""
+        ...
+
+
+@contextmanager
+def _open(options: argparse.Namespace) -> Iterator[Places]:
+    """Yield where the stories are made. Raises ServerError, NoEnvironment."""
+    output = options.output.absolute()
+    if options.ray is not None:
+        with open_cluster(options.ray, own_comfyui(options.models), output, _say) as cluster:
+            yield cluster
+        return
+    with open_servers(options.server, options.models, output / "server", _say) as servers:
+        yield Servers(servers)
+
+
 @dataclass
 class _Command:
     options: argparse.Namespace
@@ -69,9 +102,9 @@ class _Command:
     stories: list[Story]
     problems: list[Problem]
 
-    def run(self, content: Mapping[str, object], servers: Sequence[ComfyClient]) -> int:
+    def run(self, content: Mapping[str, object], places: Places) -> int:
         """Check all stories, and make those that can be made."""
-        graphs = self._prepare_all(content, servers)
+        graphs = self._prepare_all(content, places)
         ready = {
             name
             for name, ways in graphs.items()
@@ -83,41 +116,35 @@ class _Command:
             return 1 if self.problems else 0
         to_make: dict[str, Mapping[str, PreparedStory]] = {name: ways for name, ways in graphs.items() if name not in ready}
         clips = {name: max(way.num_clips for way in ways.values()) for name, ways in to_make.items()}
-        urls = {server.url for server in servers}
         held = {name: record.server for name in to_make if (record := self.folder.record(name)) and record.status == QUEUED}
-        held = {name: url for name, url in held.items() if url in to_make[name] and url in urls}
+        held = {name: url for name, url in held.items() if url in to_make[name] and url in places.names}
         batch = Batch(to_make, self.folder, Progress(clips, num_ready=len(ready)), held)
         try:
-            run_batch(batch, servers)
+            places.make(batch)
         finally:
             batch.progress.end_line()
-            self._report(batch, ready, servers)
+            self._report(batch, ready, places)
         return 1 if self.problems or batch.failed or batch.waiting else 0
 
-    def _prepare_all(self, content: Mapping[str, object], servers: Sequence[ComfyClient]) -> Graphs:
+    def _prepare_all(self, content: Mapping[str, object], places: Places) -> Graphs:
         """Return the graphs of the stories; those that no server can make are added to the problems, and told."""
         graphs: Graphs = {}
         problems: dict[str, Problem] = {}
-        known: dict[str, list[PreparedStory | Problem]] = {}  # by what a server offers
-        for server in servers:
-            try:
-                info = server.object_info()
-            except NETWORK_ERRORS as error:
-                _say(f"{server.url} does not say which nodes it has ({error}); going on without it")
-                continue
+        known: dict[str, list[PreparedStory | Problem]] = {}  # by what a place offers
+        for place, info in places.offers(_say):
             offer = json.dumps(info, sort_keys=True)
             if offer not in known:
                 try:
                     workflow = to_api(content, info)
                 except ValueError as error:
-                    _say(f"{server.url} cannot run {self.options.workflow}: {error}")
+                    _say(f"{place} cannot run {self.options.workflow}: {error}")
                     continue
                 known[offer] = [self._prepared(story, workflow, info) for story in self.stories]
             for story, way in zip(self.stories, known[offer], strict=True):
                 if isinstance(way, Problem):
                     problems[story.name] = way
                 else:
-                    graphs.setdefault(story.name, {})[server.url] = way
+                    graphs.setdefault(story.name, {})[place] = way
         if not known:
             raise ServerError("no server can run the workflow: see above what each lacks")
         new = [problem for name, problem in problems.items() if name not in graphs]
@@ -131,21 +158,21 @@ class _Command:
         except StoryError as error:
             return error.problem
 
-    def _report(self, batch: Batch, ready: set[str], servers: Sequence[ComfyClient]) -> None:
+    def _report(self, batch: Batch, ready: set[str], places: Places) -> None:
         """Write batch.json and problems.txt, and tell which videos are missing and why."""
         reasons = {problem.story: str(problem) for problem in self.problems} | batch.failed
         lost = "; ".join(f"{url}: {why}" for url, why in batch.lost_servers.items())
         left = f"no server was left to make it ({lost}): the same command goes on"
         reasons |= {name: left for name in batch.waiting if not batch.should_stop.is_set()}
         reasons |= {name: "not made yet" for name in batch.waiting if batch.should_stop.is_set()}
-        places = {story.name: story.place for story in self.stories}
-        places = {problem.story: problem.place for problem in self.problems} | places
-        names = sorted(places, key=lambda name: (places[name].line, places[name].file))
+        rows = {story.name: story.place for story in self.stories}
+        rows = {problem.story: problem.place for problem in self.problems} | rows
+        names = sorted(rows, key=lambda name: (rows[name].line, rows[name].file))
         entries = [_entry(self.folder, name, name in ready or name in batch.made, reasons) for name in names]
         facts = {
             "table": str(self.options.table.absolute()),
             "workflow": str(self.options.workflow.absolute()),
-            "servers": [server.url for server in servers],
+            "servers": places.names,
             "ended": time.time(),
             "stories": entries,
         }

@@ -1,4 +1,4 @@
-"""The stories of a batch that wait, run, and have ended, for whoever places them: threads on servers, or workers of a cluster."""
+"""The stories of a batch that wait, run, and have ended, for whoever places them: on servers, or on a cluster."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
+from batch.outcome import LOST, Outcome
 from batch.prepare import PreparedStory
 from batch.progress import Progress
 from batch.records import FAILED, QUEUED, OutputFolder, Record
@@ -18,7 +19,7 @@ _MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bi
 
 @dataclass
 class Batch:
-    """What several places work on: servers, known by their addresses, or the workers of a cluster.
+    """What several places work on: servers, known by their addresses, or the workers of a cluster by their names.
 
     Attributes:
         waiting: name of a story -> each place that can make it -> the graph for that place.
@@ -60,41 +61,43 @@ class Batch:
             self._running[name] = self.waiting.pop(name)
             return self._running[name][offer]
 
-    def end_well(self, name: str, record: Record) -> None:
-        """Note that the video of a story is there."""
-        self.made[name] = record
-        self._end(name)
-        self.progress.end(name, f"{record.video['file']} in {record.seconds:.0f} s")
-
-    def fail(self, name: str, reason: str) -> None:
-        """Note that a story would fail again."""
-        self.failed[name] = reason
-        self._end(name)
-        self.progress.end(name, f"failed: {reason}")
-
-    def lose(self, name: str, place: str, reason: str) -> None:
-        """Note that the place of a story was lost; the story waits again, before all others.
-
-        One whose servers are lost again and again fails: it seems to be what kills them.
-        """
-        self.folder.log(name, f"{place}: {reason}")
-        self.progress.drop(name)
-        self._loaded.pop(place, None)
-        record = self.folder.record(name)
-        if record is not None and record.status == QUEUED:
-            self.lost_prompts[name].add(record.prompt_id)
-        times = len(self.lost_prompts[name])
-        if record is None or times < MOST_LOSSES:
-            self._put_back(name)
-            return
-        reason = f"its server was lost {times} times while it was made ({reason}); the log of the server may say why"
-        self.folder.write_record(name, replace(record, status=FAILED, error=reason))
-        self.fail(name, reason)
+    def note(self, name: str, place: str, outcome: Outcome) -> None:
+        """Note how a try of a story ended; one that may do better waits again, before all others."""
+        if outcome.record is not None:
+            self.made[name] = outcome.record
+            self._end(name)
+            self.progress.end(name, f"{outcome.record.video['file']} in {outcome.record.seconds:.0f} s")
+        elif outcome.status == FAILED:
+            self._fail(name, outcome.reason)
+        else:
+            self.progress.drop(name)
+            if not (outcome.status == LOST and self._kills_servers(name, place, outcome.reason)):
+                self._put_back(name)
 
     def has_more_for(self, offer: str) -> bool:
         """Whether a place may get a story later: one that waits or runs, since its place may be lost."""
         with self._lock:
             return bool(self._running) or any(offer in graphs for graphs in self.waiting.values())
+
+    def _fail(self, name: str, reason: str) -> None:
+        self.failed[name] = reason
+        self._end(name)
+        self.progress.end(name, f"failed: {reason}")
+
+    def _kills_servers(self, name: str, place: str, reason: str) -> bool:
+        """Note that a server was lost; return whether its story fails, since it seems to be what kills servers."""
+        self._loaded.pop(place, None)
+        record = self.folder.record(name)
+        if record is None or record.status != QUEUED:
+            return False
+        self.lost_prompts[name].add(record.prompt_id)
+        times = len(self.lost_prompts[name])
+        if times < MOST_LOSSES:
+            return False
+        reason = f"its server was lost {times} times while it was made ({reason}); the log of the server may say why"
+        self.folder.write_record(name, replace(record, status=FAILED, error=reason))
+        self._fail(name, reason)
+        return True
 
     def _put_back(self, name: str) -> None:
         with self._lock:

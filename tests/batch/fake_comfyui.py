@@ -58,8 +58,8 @@ class FakeComfyUI:
     """One server on a port of its own; `kill` and `start` are a crash and a restart, which forgets all prompts.
 
     Attributes:
-        outcome: graph -> "ok", "out of memory", "in use", "error", "reject", "half valid", "no video", "gone", "hang", or "crash":
-            the server dies and is there again before anybody asks.
+        outcome: graph -> "ok", "out of memory", "in use", "error", "reject", "half valid", "no video", "gone", "hang", or
+            "crash": the server dies and is there again before anybody asks.
         queued: every graph that was taken, in order, over all restarts.
     """
 
