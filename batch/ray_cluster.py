@@ -125,6 +125,7 @@ class RayCluster:
 
         Ctrl-C ends the running stories in order, and then raises KeyboardInterrupt; a second one does not wait.
         """
+        self._say = batch.progress.say  # which ends the progress line first
         try:
             while batch.has_more_for(_OFFER):
                 if why := self._hopeless():

@@ -63,13 +63,13 @@ class FakeComfyUI:
         queued: every graph that was taken, in order, over all restarts.
     """
 
-    def __init__(self, outcome: Callable[[dict], str] = lambda _: "ok") -> None:
+    def __init__(self, outcome: Callable[[dict], str] = lambda _: "ok", port: int = 0) -> None:
         self.outcome = outcome
         self.queued: list[dict] = []
         self.uploads: dict[str, bytes] = {}
         self.freed = 0
         self.interrupted: list[str] = []
-        self.port = 0
+        self.port = port
         self.loras = LORAS
         self.is_bare = False  # without any node
         self.cuts_downloads = 0
