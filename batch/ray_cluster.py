@@ -102,7 +102,7 @@ class RayCluster:
         self._left_out: dict[str, str] = {}  # name -> why
         self._seen = time.monotonic()  # when a worker was ready last
         self._uses_gpus = self._count("GPU") > 0
-        say(f"{self._wanted()} workers ({'one for each GPU' if self._uses_gpus else 'one for each machine, on the CPU'})")
+        say(f"workers: {self._wanted()}, one for each {'GPU' if self._uses_gpus else 'machine, on the CPU'}")
 
     @property
     def names(self) -> list[str]:

@@ -53,6 +53,8 @@ TESTED_ELSEWHERE = {
     "batch/media.py": "batch/test_prepare.py",
     "batch/placement.py": "batch/test_run.py",
     "batch/records.py": "batch/test_run.py",
+    "batch/outcome.py": "batch/test_run.py",
+    "batch/ray_worker.py": "batch/test_ray_cluster.py",
     "batch/run_story.py": "batch/test_run.py",
     "batch/servers.py": "batch/test_run.py",
     "batch/story.py": "batch/test_table.py",

@@ -1,4 +1,4 @@
-"""A ComfyUI tree without models: its server makes clips as files, one after the other, and goes on with those that are there."""
+"""A ComfyUI tree without models: its server makes clips as files, one by one, and goes on with those that are there."""
 
 import argparse
 import asyncio
@@ -12,11 +12,11 @@ from aiohttp import web
 from comfyui.environment import REPOSITORY
 from tests.batch.fake_comfyui import FakeComfyUI
 
-CLIP_SECONDS = 0.3
+CLIP_SECONDS = 0.2
 
 
 class ClipsComfyUI(FakeComfyUI):
-    """Each clip follows from the one before it, the seed and the prompt; `made.txt` of a run has a line for each that was made."""
+    """Each clip follows from the one before it, the seed and the prompt; `made.txt` of a run has a line for each one made."""
 
     def __init__(self, output: Path, port: int = 0, clip_seconds: float = CLIP_SECONDS) -> None:
         self.output, self.clip_seconds = output, clip_seconds
@@ -33,13 +33,17 @@ class ClipsComfyUI(FakeComfyUI):
             clip = run / "clips" / f"{number}.latent"
             if not clip.exists():
                 await asyncio.sleep(self.clip_seconds)
+                if key not in self.running:  # interrupted
+                    return
                 clip.with_suffix(".staging").write_bytes(content)
                 clip.with_suffix(".staging").rename(clip)
                 with (run / "made.txt").open("a") as made:
                     made.write(f"{number} {os.getppid()}\n")
             assert clip.read_bytes() == content
             clips.append(content)
-            await self._send("progress_state", key, nodes={"4": {"value": number + 1, "max": inputs["num_clips"], "state": "running"}})
+            await self._send(
+                "progress_state", key, nodes={"4": {"value": number + 1, "max": inputs["num_clips"], "state": "running"}}
+            )
         saved = self.output / f"{graph['5']['inputs']['filename_prefix']}_00001_.mp4"
         saved.parent.mkdir(parents=True, exist_ok=True)
         saved.write_bytes(b"".join(clips))
