@@ -13,6 +13,7 @@ from comfyui.environment import REPOSITORY
 from tests.batch.fake_comfyui import FakeComfyUI
 
 CLIP_SECONDS = 0.2
+HOLD = "hold"  # while this file is in the output folder, no story gets more than its first clip
 
 
 class ClipsComfyUI(FakeComfyUI):
@@ -33,6 +34,8 @@ class ClipsComfyUI(FakeComfyUI):
             clip = run / "clips" / f"{number}.latent"
             if not clip.exists():
                 await asyncio.sleep(self.clip_seconds)
+                while number and (self.output / HOLD).exists():
+                    await asyncio.sleep(0.05)
                 if key not in self.running:  # interrupted
                     return
                 clip.with_suffix(".staging").write_bytes(content)

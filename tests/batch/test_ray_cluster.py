@@ -7,7 +7,6 @@ import re
 import signal
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from functools import partialmethod
 from pathlib import Path
@@ -20,7 +19,7 @@ from batch.ray_cluster import RayCluster
 from batch.records import OutputFolder
 from comfyui.environment import Environment
 from svi_core.files.sealed_json import read_sealed
-from tests.batch.clips_comfyui import ClipsComfyUI, make_tree
+from tests.batch.clips_comfyui import HOLD, ClipsComfyUI, make_tree
 from tests.batch.fake_comfyui import workflow
 from tests.batch.fake_ray import FakeRay, until
 
@@ -197,29 +196,18 @@ def test_without_ray_or_a_cluster_one_sentence_says_so(folder: Path, fake_ray: F
     )
 
 
-def in_mid_story(folder: Path, is_wanted=lambda process: True) -> int:
-    """Wait until a wanted process has made a part of a story; return it."""
-    deadline = time.monotonic() + 120
-    while True:
-        for name in NAMES:
-            clips = made(folder, name)
-            if 1 <= len(clips) < CLIPS and is_wanted(clips[-1][1]) and Path(f"/proc/{clips[-1][1]}").exists():
-                return clips[-1][1]
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
-def parent_of(process: int) -> int:
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
-
-
 @pytest.fixture
 def cluster(monkeypatch) -> Iterator:
     """A Ray cluster of two machines in processes, which notices soon that one is gone."""
     monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
     from ray.cluster_utils import Cluster
 
-    soon = {"health_check_period_ms": 300, "health_check_timeout_ms": 2000, "health_check_failure_threshold": 3}
+    soon = {
+        "worker_niceness": 0,
+        "health_check_period_ms": 300,
+        "health_check_timeout_ms": 2000,
+        "health_check_failure_threshold": 3,
+    }
     machine = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 << 20}
     cluster = Cluster(initialize_head=True, head_node_args={**machine, "include_dashboard": False, "_system_config": soon})
     try:
@@ -231,18 +219,24 @@ def cluster(monkeypatch) -> Iterator:
 
 @needs_ray
 def test_a_killed_worker_and_a_removed_machine_lose_no_clip(folder: Path, cluster):
-    removed = threading.Event()
+    output = OutputFolder(folder / "videos")
+    hold = runs(folder).parents[2] / HOLD
+    hold.parent.mkdir(parents=True)
+    hold.touch()
+
+    def holder(name: str) -> int:
+        return made(folder, name)[-1][1] if made(folder, name) else 0
 
     def destroy() -> None:
-        os.kill(in_mid_story(folder), signal.SIGKILL)
-        (raylet,) = cluster.second.all_processes["raylet"]
-        in_mid_story(folder, lambda process: parent_of(process) == raylet.process.pid)
+        until(lambda: holder(NAMES[0]) and holder(NAMES[1]), 120)
+        os.kill(holder(NAMES[0]), signal.SIGKILL)
+        until(lambda: output.record(NAMES[0]).attempts == 2, 120)
         cluster.remove_node(cluster.second, allow_graceful=False)
-        removed.set()
+        hold.unlink()
 
     destroyer = threading.Thread(target=destroy)
     destroyer.start()
     assert main(folder, "--ray", cluster.address) == 0
     destroyer.join(10)
-    assert removed.is_set()
+    assert not hold.exists()
     require_each_once(folder)
