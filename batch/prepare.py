@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.media import check_image, check_recording, name_by_content
-from batch.story import Cell, Story
+from batch.story import WORKFLOW, Cell, Story
 from batch.workflow.addresses import generators, targets_of
 from batch.workflow.convert import Graph, Target, Workflow
 from batch.workflow.node_inputs import (
@@ -58,6 +58,8 @@ def prepare(story: Story, workflow: Workflow, object_info: ObjectInfo, batch_nam
     uploads: dict[str, Path] = {}
     given: set[Target] = set()
     for column, cell in story.cells.items():
+        if column == WORKFLOW:
+            continue
         try:
             for target in targets_of(workflow, column):
                 graph[target[0]]["inputs"][target[1]] = _value(story, cell, target, graph, object_info, uploads)

@@ -12,6 +12,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from batch.arguments import command_line
@@ -22,7 +23,7 @@ from batch.progress import Progress
 from batch.ray_cluster import NO_RAY, has_ray, open_cluster
 from batch.records import QUEUED, OutputFolder
 from batch.servers import open_servers, own_comfyui
-from batch.story import Problem, Story, StoryError
+from batch.story import WORKFLOW, Problem, Story, StoryError
 from batch.table import read_table
 from batch.work import Batch
 from batch.workflow.convert import Workflow, read_workflow, to_api
@@ -34,6 +35,7 @@ from svi_core.files.sealed_json import write_sealed
 
 MOST_LISTED = 20  # stories without a video on the screen
 
+Contents = dict[Path, Mapping[str, object]]  # of workflow files
 Graphs = dict[str, dict[str, PreparedStory]]  # name of a story -> each place that can make it
 
 
@@ -45,7 +47,7 @@ def main(options: argparse.Namespace) -> int:
         return 2
     try:
         stories, problems = read_table(options.table)
-        content = read_workflow(options.workflow)
+        contents: Contents = {options.workflow.absolute(): read_workflow(options.workflow)}
         options.output.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(
             options.output, f"{options.output} is in use by another batch: wait for it, or choose another folder"
@@ -53,11 +55,13 @@ def main(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         _say(f"error: {error}")
         return 2
-    command = _Command(options, OutputFolder(options.output), stories, problems)
+    stories, unreadable = _read_workflows(stories, contents)
+    problems += unreadable
+    command = _Command(options, OutputFolder(options.output), stories, problems, contents)
     try:
         _tell(problems)
         with _open(options) as places:
-            return command.run(content, places)
+            return command.run(places)
     except (ServerError, NoEnvironment, OSError, *NETWORK_ERRORS) as error:
         _say(f"error: {error}")
         return 1
@@ -101,10 +105,11 @@ class _Command:
     folder: OutputFolder
     stories: list[Story]
     problems: list[Problem]
+    contents: Contents
 
-    def run(self, content: Mapping[str, object], places: Places) -> int:
+    def run(self, places: Places) -> int:
         """Check all stories, and make those that can be made."""
-        graphs = self._prepare_all(content, places)
+        graphs = self._prepare_all(places)
         ready = {
             name
             for name, ways in graphs.items()
@@ -126,7 +131,7 @@ class _Command:
             self._report(batch, ready, places)
         return 1 if self.problems or batch.failed or batch.waiting else 0
 
-    def _prepare_all(self, content: Mapping[str, object], places: Places) -> Graphs:
+    def _prepare_all(self, places: Places) -> Graphs:
         """Return the graphs of the stories; those that no server can make are added to the problems, and told."""
         graphs: Graphs = {}
         problems: dict[str, Problem] = {}
@@ -134,27 +139,35 @@ class _Command:
         for place, info in places.offers(_say):
             offer = json.dumps(info, sort_keys=True)
             if offer not in known:
-                try:
-                    workflow = to_api(content, info)
-                except ValueError as error:
-                    _say(f"{place} cannot run {self.options.workflow}: {error}")
-                    continue
-                known[offer] = [self._prepared(story, workflow, info) for story in self.stories]
-            for story, way in zip(self.stories, known[offer], strict=True):
+                known[offer] = self._ways(place, info)
+            for story, way in zip(self.stories, known[offer], strict=False):
                 if isinstance(way, Problem):
                     problems[story.name] = way
                 else:
                     graphs.setdefault(story.name, {})[place] = way
-        if not known:
+        if self.stories and not any(known.values()):
             raise ServerError("no server can run the workflow: see above what each lacks")
         new = [problem for name, problem in problems.items() if name not in graphs]
         _tell(new)
         self.problems += new
         return graphs
 
-    def _prepared(self, story: Story, workflow: Workflow, info: Mapping[str, Mapping[str, object]]) -> PreparedStory | Problem:
+    def _ways(self, place: str, info: ObjectInfo) -> list[PreparedStory | Problem]:
+        """Return what becomes of each story at a place; nothing if it can run no workflow at all."""
+        workflows: dict[Path, Workflow] = {}
+        for path, content in self.contents.items():
+            try:
+                workflows[path] = to_api(content, info)
+            except ValueError as error:
+                _say(f"{place} cannot run {path}: {error}")
+        return [self._prepared(story, workflows, info) for story in self.stories] if workflows else []
+
+    def _prepared(self, story: Story, workflows: Mapping[Path, Workflow], info: ObjectInfo) -> PreparedStory | Problem:
+        path = story.workflow or self.options.workflow.absolute()
         try:
-            return prepare(story, workflow, info, self.folder.name_on_servers)
+            if path not in workflows:
+                raise story.error(WORKFLOW, f"no server can run {path}: see above what each lacks")
+            return prepare(story, workflows[path], info, self.folder.name_on_servers)
         except StoryError as error:
             return error.problem
 
@@ -188,6 +201,20 @@ class _Command:
             _say(f"  without a video: {line}")
         if len(missing) > MOST_LISTED:
             _say(f"  and {len(missing) - MOST_LISTED} others: all are in problems.txt there")
+
+
+def _read_workflows(stories: Sequence[Story], contents: Contents) -> tuple[list[Story], list[Problem]]:
+    """Add the workflows that rows name to `contents`; return the stories that have theirs, and the mistakes of the others."""
+    good: list[Story] = []
+    problems: list[Problem] = []
+    for story in stories:
+        try:
+            if story.workflow is not None and story.workflow not in contents:
+                contents[story.workflow] = read_workflow(story.workflow)
+            good.append(story)
+        except (ValueError, OSError) as error:
+            problems.append(story.error(WORKFLOW, str(error)).problem)
+    return good, problems
 
 
 def _entry(folder: OutputFolder, name: str, is_made: bool, reasons: Mapping[str, str]) -> dict[str, object]:

@@ -118,6 +118,25 @@ def test_a_broken_row_image_and_lora_are_listed_and_all_others_made(folder: Path
     assert not (folder / "videos" / "problems.txt").exists()
 
 
+def test_a_row_may_name_a_workflow_of_its_own(folder: Path, capsys):
+    other = workflow()
+    other["4"]["inputs"]["seed"] = 77
+    (folder / "other.json").write_text(json.dumps(other))
+    (folder / "torn.json").write_text("{")
+    strange = {"nodes": [{"id": 1, "type": "Strange", "mode": 0, "inputs": [], "widgets_values": []}], "links": []}
+    (folder / "strange.json").write_text(json.dumps(strange))
+    rows = ["a,a cat,", "b,a cat,other.json", "c,a cat,lost.json", "d,a cat,torn.json", "e,a cat,strange.json"]
+    (folder / "stories.csv").write_text("\n".join(["name,prompts,workflow", *rows]))
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 1
+        assert seeds(server) == [7, 77]
+    problems = (folder / "videos" / "problems.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in problems] == ["c", "d", "e"]
+    assert "line 4, column 3 (workflow)" in problems[0] and "lost.json" in problems[0]
+    assert "line 6, column 3 (workflow)" in problems[2] and "no server can run" in problems[2]
+    assert f"cannot run {folder / 'strange.json'}: " in capsys.readouterr().err
+
+
 def test_a_second_row_of_a_name_is_listed_beside_the_first(folder: Path):
     (folder / "stories.csv").write_text("name,prompts\ngood,a cat\ngood,a dog\n")
     with FakeComfyUI() as server:
