@@ -27,7 +27,7 @@ OBJECT_INFO = {
                 "model": ["MODEL", {}],
                 "prompts": ["SVI_PROMPTS", {}],
                 "anchor": ["IMAGE", {}],
-                "num_clips": ["INT", {"default": 3, "min": 1, "max": 10_000}],
+                "num_clips": ["INT", {"default": 3, "min": 0, "max": 10_000}],
                 "seed": ["INT", {"default": 0, "min": 0, "control_after_generate": "fixed"}],
                 "filename_prefix": ["STRING", {"default": "svi/video"}],
             }
@@ -164,8 +164,16 @@ class FakeComfyUI:
         if key in self.running:
             self.end(key, outcome, graph)
         if outcome == "ok":
+            for run, inputs in self._runs(graph):
+                for number in range(inputs["num_clips"] or 2):
+                    await self._send("svi.clip", key, node=run, run=inputs["filename_prefix"], index=number, reused=number == 1)
+            await self._send("svi.clip", key, node="4", run="of somebody else", index=7, reused=False)
             await self._send("progress_state", key, nodes={"4": {"value": 2, "max": 2, "state": "finished"}})
         await self._send("executing", key, node=None)
+
+    @staticmethod
+    def _runs(graph: dict) -> list[tuple[str, dict]]:
+        return [(key, node["inputs"]) for key, node in graph.items() if node["class_type"] == "SVIGenerate"]
 
     def end(self, key: str, outcome: str, graph: dict) -> None:
         """Put a prompt into the history, as it ended."""

@@ -1,6 +1,5 @@
 """Stories on the workers of a cluster: deaths of workers and machines lose no clip, and make none twice."""
 
-import importlib.util
 import json
 import os
 import re
@@ -22,13 +21,10 @@ from svi_core.files.sealed_json import read_sealed
 from tests.batch.clips_comfyui import HOLD, ClipsComfyUI, make_tree
 from tests.batch.fake_comfyui import workflow
 from tests.batch.fake_ray import FakeRay, until
+from tests.batch.ray_machines import needs_ray, two_machines
 
 NAMES = [f"story-{number}" for number in range(1, 7)]
 CLIPS = 4
-
-needs_ray = pytest.mark.skipif(
-    importlib.util.find_spec("ray") is None, reason="ray is not installed: python -m dev.environment --extra test --extra ray"
-)
 
 
 @pytest.fixture
@@ -197,24 +193,9 @@ def test_without_ray_or_a_cluster_one_sentence_says_so(folder: Path, fake_ray: F
 
 
 @pytest.fixture
-def cluster(monkeypatch) -> Iterator:
-    """A Ray cluster of two machines in processes, which notices soon that one is gone."""
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    from ray.cluster_utils import Cluster
-
-    soon = {
-        "worker_niceness": 0,
-        "health_check_period_ms": 300,
-        "health_check_timeout_ms": 2000,
-        "health_check_failure_threshold": 3,
-    }
-    machine = {"num_cpus": 1, "num_gpus": 0, "object_store_memory": 80 << 20}
-    cluster = Cluster(initialize_head=True, head_node_args={**machine, "include_dashboard": False, "_system_config": soon})
-    try:
-        cluster.second = cluster.add_node(**machine)
+def cluster() -> Iterator:
+    with two_machines() as cluster:
         yield cluster
-    finally:
-        cluster.shutdown()
 
 
 @needs_ray

@@ -71,6 +71,26 @@ def test_every_row_becomes_a_video_and_a_record(folder: Path):
         assert not (output.path / "problems.txt").exists()
 
 
+@pytest.mark.parametrize("num_clips", [2, 0])
+def test_the_log_of_a_story_counts_the_clips_of_its_runs(folder: Path, num_clips: int):
+    """Also if the prompts decide their number, and of two runs in one workflow."""
+    graph = workflow()
+    graph["4"]["inputs"]["num_clips"] = num_clips
+    graph["3"]["inputs"]["text"] = "a cat\n\na dog"
+    (folder / "stories.csv").write_text("name,seed\none,1\n")
+    for number in range(2):
+        (folder / "workflow.json").write_text(json.dumps(graph))
+        with FakeComfyUI() as server:
+            assert run.main(options(folder, server)) == 0
+        graph["7"] = {**graph["4"], "_meta": {"title": "Second"}, "inputs": graph["4"]["inputs"] | {"seed": 9}}
+        (folder / "stories.csv").write_text("name,4.seed\none,1\n")
+        log = (folder / "videos" / "stories" / "one" / "log.txt").read_text()
+        if number == 0:
+            assert "clip 1 of 2 is there\n" in log and "clip 2 of 2 is there, made before\n" in log and "clip 8" not in log
+        else:
+            assert "clip 2 of node 4 is there, made before" in log and "clip 1 of node 7 is there\n" in log
+
+
 def test_run_again_makes_only_what_changed_or_is_damaged(folder: Path):
     with FakeComfyUI() as server:
         run.main(options(folder, server))
