@@ -167,6 +167,7 @@ def _follow(
             continue
         num_silent = 0
         if entry is not None:
+            _log_clips(events.drain(), prepared, folder)
             outputs = outputs_of(entry)
             control.tell(1.0)
             return outputs

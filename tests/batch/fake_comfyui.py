@@ -161,13 +161,14 @@ class FakeComfyUI:
             for socket in list(self.sockets):
                 await socket.close()
             return
-        if key in self.running:
-            self.end(key, outcome, graph)
         if outcome == "ok":
             for run, inputs in self._runs(graph):
                 for number in range(inputs["num_clips"] or 2):
                     await self._send("svi.clip", key, node=run, run=inputs["filename_prefix"], index=number, reused=number == 1)
             await self._send("svi.clip", key, node="4", run="of somebody else", index=7, reused=False)
+        if key in self.running:
+            self.end(key, outcome, graph)
+        if outcome == "ok":
             await self._send("progress_state", key, nodes={"4": {"value": 2, "max": 2, "state": "finished"}})
         await self._send("executing", key, node=None)
 
