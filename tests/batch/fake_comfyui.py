@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -142,7 +143,7 @@ class FakeComfyUI:
 
     async def _prompt(self, request: web.Request) -> web.Response:
         body = await request.json()
-        graph, key = body["prompt"], body["prompt_id"]
+        graph, key = body["prompt"], body.get("prompt_id") or uuid.uuid4().hex
         self.queued.append(graph)
         outcome = self.outcome(graph)
         errors = {"4": {"class_type": "SVIGenerate", "errors": [{"message": "Value not in list", "details": "seed: 'x'"}]}}
@@ -179,7 +180,7 @@ class FakeComfyUI:
     def end(self, key: str, outcome: str, graph: dict) -> None:
         """Put a prompt into the history, as it ended."""
         self.running.pop(key, None)
-        messages, outputs = [["execution_start", {}]], {}
+        messages, outputs = [["execution_start", {"timestamp": 1000}]], {}
         if outcome in ("out of memory", "error", "in use"):
             kind = "torch.OutOfMemoryError" if outcome == "out of memory" else "ValueError"
             message = "the run folder runs/one is in use by process 7" if outcome == "in use" else outcome
@@ -192,6 +193,8 @@ class FakeComfyUI:
             name = "removed.mp4" if outcome == "gone" and not self.freed else f"{prefix.name}_00001_.mp4"
             saved = {"filename": name, "subfolder": prefix.parent.as_posix(), "type": "output"}
             outputs = {"5": {"images": [saved], "animated": [True]}, "6": {"images": [{**saved, "filename": "row.png"}]}}
+        if outputs:
+            messages.append(["execution_success", {"timestamp": 3000}])
         self.history[key] = {"status": {"messages": messages}, "outputs": outputs}
 
     async def _send(self, kind: str, key: str, **data: object) -> None:
