@@ -59,6 +59,12 @@ def _add_table(table: argparse.ArgumentParser) -> None:
     table.add_argument("--seed", type=int, default=0, help="of the first story; each further one adds 1")
     table.add_argument("--llm", metavar="URL", help="a language model writes the prompts: an OpenAI-compatible address")
     table.add_argument("--llm-model", metavar="NAME", help="the model there; its key, if any, is read from SVI_LLM_API_KEY")
+    table.add_argument(
+        "--llm-workflow",
+        type=_path,
+        metavar="FILE",
+        help="--llm is a ComfyUI: a workflow of text nodes there with {instruction}",
+    )
     table.add_argument("--llm-sees-images", action="store_true", help="show it the image of each story")
 
 

@@ -60,6 +60,8 @@ TESTED_ELSEWHERE = {
     "batch/story.py": "batch/test_table.py",
     "batch/work.py": "batch/test_run.py",
     "batch/make_table.py": "batch/tables/test_build.py",
+    "batch/text_workflow.py": "batch/tables/test_build.py",
+    "batch/tables/kept_prompts.py": "batch/tables/test_build.py",
     "batch/report/charts.py": "batch/report/test_page.py",
     "batch/report/tables.py": "batch/report/test_page.py",
     "batch/scoring/published.py": "batch/report/test_page.py",

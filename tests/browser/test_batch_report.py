@@ -14,6 +14,7 @@ from batch.records import OutputFolder
 from comfyui.server import ComfyServer
 from svi_core.video.frame_times import count_frames
 from tests.conftest import REPOSITORY
+from tests.e2e.tiny_talk_models import WAN21_TALK
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e, pytest.mark.slow]
 
@@ -56,6 +57,8 @@ def table(workflow_server: ComfyServer, reference_image: Path, tmp_path: Path) -
         file = tmp_path / f"{benchmark}.jsonl"
         assert run_batch("table", benchmark, photos, "--output", file, "--samples", 2, "--clips", 2) == 0
         extra = SMALL | {"workflow": str(REPOSITORY / "workflows" / f"{name}.json")}
+        if name == "Unfolded Talk":
+            extra["Load Diffusion Model.unet_name"] = WAN21_TALK
         rows += [json.loads(line) | extra for line in file.read_text().splitlines()]
     stories = tmp_path / "stories.jsonl"
     stories.write_text("\n".join(json.dumps(row) for row in rows))
