@@ -123,7 +123,7 @@ def test_vbench_and_true_videos_where_they_are(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(scores_module.truth, "missing_for_pairs", lambda truth: None)
     monkeypatch.setattr(scores_module.truth, "missing_for_fvd", lambda truth: None if truth else "no true videos")
     monkeypatch.setattr(scores_module.truth, "psnr_and_ssim", lambda ours, true: (20.0, 0.75, 3))
-    monkeypatch.setattr(scores_module.truth, "frechet_video_distance", lambda ours, true: 100.0 * len(ours))
+    monkeypatch.setattr(scores_module.truth, "frechet_video_distance", lambda ours, true, _: 100.0 * len(ours))
     truth = tmp_path / "truth"
     for name in NAMES[:2]:
         save(truth / f"{name}.mp4", moving(0, 3))
