@@ -95,8 +95,9 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args(arguments)
     environment = ensure_environment()
-    settings = {"stories": options.stories, "rounds": options.rounds}
-    results = Results(options.output / "batch.json", settings, machine_facts(environment.comfyui), options.fresh)
+    results = Results(
+        options.output / "batch.json", {"stories": options.stories}, machine_facts(environment.comfyui), options.fresh
+    )
     with (
         tempfile.TemporaryDirectory() as folder,
         ComfyServer(environment, Path(folder) / "server", model_roots=[REPOSITORY / "demo" / "models"]) as server,
