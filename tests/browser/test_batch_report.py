@@ -31,12 +31,13 @@ FRAMES = {"consistent": 2 * 12 + 1, "creative": 2 * 8 + 5, "talk": 2 * 12 + 1, "
 
 
 def run_batch(*arguments: object, kill_at: int = 0, folder: Path | None = None) -> int:
-    """Run the command; kill it once `kill_at` videos are in `folder` and the next story is queued."""
+    """Run the command; kill it once `kill_at` videos are in `folder` and the server has the next story."""
     line = [sys.executable, "-m", "batch", *map(str, arguments)]
     with subprocess.Popen(line, cwd=REPOSITORY, stderr=subprocess.PIPE, text=True) as command:
         while kill_at and command.poll() is None:
-            states = [json.loads(path.read_text())["status"] for path in (folder / "stories").glob("*/story.json")]
-            if states.count("done") >= kill_at and "queued" in states:
+            logs = [path.read_text() for path in (folder / "stories").glob("*/log.txt")]
+            states = [log.splitlines()[-1] for log in logs if log.endswith("\n")]
+            if sum("done in" in state for state in states) >= kill_at and any("queued on" in state for state in states):
                 command.kill()
             time.sleep(0.02)
         _, told = command.communicate()
