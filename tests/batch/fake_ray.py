@@ -22,20 +22,25 @@ class FakeActor:
     """`die` is the death of its process: what runs is lost, and a new object takes its place unless it is the end."""
 
     def __init__(self, make_worker) -> None:
-        self._make_worker, self._jobs, self.is_gone = make_worker, set(), False
+        self._make_worker, self.is_gone = make_worker, False
+        self._jobs: dict[Future, str] = {}  # what runs -> its method
         self.worker = make_worker()
 
     def __getattr__(self, name: str) -> SimpleNamespace:
         return SimpleNamespace(remote=lambda *arguments: self._run(name, arguments))
 
     def die(self, for_good: bool = False) -> None:
-        self.worker._server.kill()
+        jobs, self._jobs = self._jobs, {}  # first: a dead process tells nothing
         self.is_gone = for_good
-        jobs, self._jobs = self._jobs, set()
+        self.worker._server.kill()
         if not for_good:
             self.worker = self._make_worker()
         for job in jobs:
             job.set_exception(self._death())
+
+    def is_making(self) -> bool:
+        """Whether it makes a story now."""
+        return "make" in self._jobs.values()
 
     def _death(self) -> RayActorError:
         return ActorDiedError("The actor died.\nits machine burns") if self.is_gone else RayActorError("it is restarting")
@@ -45,14 +50,13 @@ class FakeActor:
         if self.is_gone:
             job.set_exception(self._death())
             return job
-        self._jobs.add(job)
+        self._jobs[job] = name
         threading.Thread(target=self._work, args=(job, getattr(self.worker, name), arguments), daemon=True).start()
         return job
 
     def _work(self, job: Future, method, arguments: tuple) -> None:
         result = method(*arguments)
-        if job in self._jobs:
-            self._jobs.discard(job)
+        if self._jobs.pop(job, None):
             job.set_result(result)
 
 

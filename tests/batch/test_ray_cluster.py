@@ -88,7 +88,7 @@ def when_a_story_is_half_made(folder: Path, act) -> threading.Thread:
 
 
 def test_stories_are_spread_and_a_dead_worker_costs_no_clip(folder: Path, fake_ray: FakeRay, capsys):
-    deaths = when_a_story_is_half_made(folder, lambda: fake_ray.actors[0].die())
+    deaths = when_a_story_is_half_made(folder, lambda: next(actor for actor in fake_ray.actors if actor.is_making()).die())
     assert main(folder, "--ray") == 0
     deaths.join()
     require_each_once(folder)
