@@ -36,6 +36,13 @@ def command_line() -> argparse.ArgumentParser:
     run.add_argument(
         "--models", type=_path, action="append", default=[], help="without --server: a folder like ComfyUI's models"
     )
+    run.add_argument(
+        "--ray",
+        nargs="?",
+        const="",
+        metavar="ADDRESS",
+        help="a ComfyUI on each GPU of a Ray cluster: of the one here, else of a new local one, or of that at ADDRESS",
+    )
     run.add_argument("--check", action="store_true", help="only check everything, and make nothing")
     run.add_argument("--strict", action="store_true", help="make nothing if any story cannot be made")
     _add_table(commands.add_parser("table", help="make the table of a benchmark from a folder of images"))
@@ -52,6 +59,12 @@ def _add_table(table: argparse.ArgumentParser) -> None:
     table.add_argument("--seed", type=int, default=0, help="of the first story; each further one adds 1")
     table.add_argument("--llm", metavar="URL", help="a language model writes the prompts: an OpenAI-compatible address")
     table.add_argument("--llm-model", metavar="NAME", help="the model there; its key, if any, is read from SVI_LLM_API_KEY")
+    table.add_argument(
+        "--llm-workflow",
+        type=_path,
+        metavar="FILE",
+        help="--llm is a ComfyUI: a workflow of text nodes there with {instruction}",
+    )
     table.add_argument("--llm-sees-images", action="store_true", help="show it the image of each story")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from batch.media import check_image, check_recording, name_by_content
-from batch.story import Cell, Story
+from batch.story import WORKFLOW, Cell, Story
 from batch.workflow.addresses import generators, targets_of
 from batch.workflow.convert import Graph, Target, Workflow
 from batch.workflow.node_inputs import (
@@ -58,6 +58,8 @@ def prepare(story: Story, workflow: Workflow, object_info: ObjectInfo, batch_nam
     uploads: dict[str, Path] = {}
     given: set[Target] = set()
     for column, cell in story.cells.items():
+        if column == WORKFLOW:
+            continue
         try:
             for target in targets_of(workflow, column):
                 graph[target[0]]["inputs"][target[1]] = _value(story, cell, target, graph, object_info, uploads)
@@ -67,7 +69,7 @@ def prepare(story: Story, workflow: Workflow, object_info: ObjectInfo, batch_nam
         except ValueError as error:
             raise story.error(column, str(error)) from error
     _name_results(graph, f"{FOLDER}/{batch_name}", story.name, given)
-    if complaint := _complaint(graph, object_info):
+    if complaint := what_is_lacking(graph, object_info):
         raise story.error("", complaint)
     try:
         num_clips = sum(_num_clips(graph, key) for key in generators(graph))
@@ -162,7 +164,7 @@ def _name_results(graph: Graph, base: str, story: str, given: set[Target]) -> No
             )
 
 
-def _complaint(graph: Graph, object_info: ObjectInfo) -> str:
+def what_is_lacking(graph: Graph, object_info: ObjectInfo) -> str:
     """Return what a server with these nodes would refuse: unknown nodes and choices; "" if nothing."""
     complaints = []
     for key, node in graph.items():

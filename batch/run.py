@@ -9,36 +9,45 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
 
 from batch.arguments import command_line
 from batch.demo_environment import NoEnvironment
-from batch.placement import Batch, run_batch
+from batch.placement import Servers
 from batch.prepare import PreparedStory, prepare
 from batch.progress import Progress
+from batch.ray_cluster import NO_RAY, has_ray, open_cluster
 from batch.records import QUEUED, OutputFolder
-from batch.servers import open_servers
-from batch.story import Problem, Story, StoryError
+from batch.servers import open_servers, own_comfyui
+from batch.story import WORKFLOW, Problem, Story, StoryError
 from batch.table import read_table
+from batch.work import Batch
 from batch.workflow.convert import Workflow, read_workflow, to_api
-from comfyui.client import NETWORK_ERRORS, ComfyClient, ServerError
+from batch.workflow.node_inputs import ObjectInfo
+from comfyui.client import NETWORK_ERRORS, ServerError
 from svi_core.files.atomic_file import write_bytes
 from svi_core.files.folder_lock import lock_folder
 from svi_core.files.sealed_json import write_sealed
 
 MOST_LISTED = 20  # stories without a video on the screen
 
-Graphs = dict[str, dict[str, PreparedStory]]  # name of a story -> url of each server that can make it
+Contents = dict[Path, Mapping[str, object]]  # of workflow files
+Graphs = dict[str, dict[str, PreparedStory]]  # name of a story -> each place that can make it
 
 
 def main(options: argparse.Namespace) -> int:
     """Run the command; return the exit code: 0 all videos are there, 1 some are not, 2 bad arguments, 130 interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    if options.ray is not None and (options.server or not has_ray()):
+        _say(NO_RAY if not options.server else "error: --ray starts a ComfyUI for each GPU of the cluster: leave --server out")
+        return 2
     try:
         stories, problems = read_table(options.table)
-        content = read_workflow(options.workflow)
+        contents: Contents = {options.workflow.absolute(): read_workflow(options.workflow)}
         options.output.mkdir(parents=True, exist_ok=True)
         lock = lock_folder(
             options.output, f"{options.output} is in use by another batch: wait for it, or choose another folder"
@@ -46,11 +55,13 @@ def main(options: argparse.Namespace) -> int:
     except (ValueError, OSError) as error:
         _say(f"error: {error}")
         return 2
-    command = _Command(options, OutputFolder(options.output), stories, problems)
+    stories, unreadable = _read_workflows(stories, contents)
+    problems += unreadable
+    command = _Command(options, OutputFolder(options.output), stories, problems, contents)
     try:
         _tell(problems)
-        with open_servers(options.server, options.models, options.output.absolute() / "server", _say) as servers:
-            return command.run(content, servers)
+        with _open(options) as places:
+            return command.run(places)
     except (ServerError, NoEnvironment, OSError, *NETWORK_ERRORS) as error:
         _say(f"error: {error}")
         return 1
@@ -61,16 +72,44 @@ def main(options: argparse.Namespace) -> int:
         lock.release()
 
 
+class Places(Protocol):
+    """Where stories are made: servers, or the workers of a cluster."""
+
+    @property
+    def names(self) -> list[str]: ...
+
+    def offers(self, say: Callable[[str], None]) -> Iterator[tuple[str, ObjectInfo]]:
+        """Yield a name and the nodes for each kind of place."""
+        ...
+
+    def make(self, batch: Batch) -> None:
+        """Make what `batch` holds; raises KeyboardInterrupt after the running stories were ended."""
+        ...
+
+
+@contextmanager
+def _open(options: argparse.Namespace) -> Iterator[Places]:
+    """Yield where the stories are made. Raises ServerError, NoEnvironment."""
+    output = options.output.absolute()
+    if options.ray is not None:
+        with open_cluster(options.ray, own_comfyui(options.models), output, _say) as cluster:
+            yield cluster
+        return
+    with open_servers(options.server, options.models, output / "server", _say) as servers:
+        yield Servers(servers)
+
+
 @dataclass
 class _Command:
     options: argparse.Namespace
     folder: OutputFolder
     stories: list[Story]
     problems: list[Problem]
+    contents: Contents
 
-    def run(self, content: Mapping[str, object], servers: Sequence[ComfyClient]) -> int:
+    def run(self, places: Places) -> int:
         """Check all stories, and make those that can be made."""
-        graphs = self._prepare_all(content, servers)
+        graphs = self._prepare_all(places)
         ready = {
             name
             for name, ways in graphs.items()
@@ -82,69 +121,71 @@ class _Command:
             return 1 if self.problems else 0
         to_make: dict[str, Mapping[str, PreparedStory]] = {name: ways for name, ways in graphs.items() if name not in ready}
         clips = {name: max(way.num_clips for way in ways.values()) for name, ways in to_make.items()}
-        urls = {server.url for server in servers}
         held = {name: record.server for name in to_make if (record := self.folder.record(name)) and record.status == QUEUED}
-        held = {name: url for name, url in held.items() if url in to_make[name] and url in urls}
+        held = {name: url for name, url in held.items() if url in to_make[name] and url in places.names}
         batch = Batch(to_make, self.folder, Progress(clips, num_ready=len(ready)), held)
         try:
-            run_batch(batch, servers)
+            places.make(batch)
         finally:
             batch.progress.end_line()
-            self._report(batch, ready, servers)
+            self._report(batch, ready, places)
         return 1 if self.problems or batch.failed or batch.waiting else 0
 
-    def _prepare_all(self, content: Mapping[str, object], servers: Sequence[ComfyClient]) -> Graphs:
+    def _prepare_all(self, places: Places) -> Graphs:
         """Return the graphs of the stories; those that no server can make are added to the problems, and told."""
         graphs: Graphs = {}
         problems: dict[str, Problem] = {}
-        known: dict[str, list[PreparedStory | Problem]] = {}  # by what a server offers
-        for server in servers:
-            try:
-                info = server.object_info()
-            except NETWORK_ERRORS as error:
-                _say(f"{server.url} does not say which nodes it has ({error}); going on without it")
-                continue
+        known: dict[str, list[PreparedStory | Problem]] = {}  # by what a place offers
+        for place, info in places.offers(_say):
             offer = json.dumps(info, sort_keys=True)
             if offer not in known:
-                try:
-                    workflow = to_api(content, info)
-                except ValueError as error:
-                    _say(f"{server.url} cannot run {self.options.workflow}: {error}")
-                    continue
-                known[offer] = [self._prepared(story, workflow, info) for story in self.stories]
-            for story, way in zip(self.stories, known[offer], strict=True):
+                known[offer] = self._ways(place, info)
+            for story, way in zip(self.stories, known[offer], strict=False):
                 if isinstance(way, Problem):
                     problems[story.name] = way
                 else:
-                    graphs.setdefault(story.name, {})[server.url] = way
-        if not known:
+                    graphs.setdefault(story.name, {})[place] = way
+        if self.stories and not any(known.values()):
             raise ServerError("no server can run the workflow: see above what each lacks")
         new = [problem for name, problem in problems.items() if name not in graphs]
         _tell(new)
         self.problems += new
         return graphs
 
-    def _prepared(self, story: Story, workflow: Workflow, info: Mapping[str, Mapping[str, object]]) -> PreparedStory | Problem:
+    def _ways(self, place: str, info: ObjectInfo) -> list[PreparedStory | Problem]:
+        """Return what becomes of each story at a place; nothing if it can run no workflow at all."""
+        workflows: dict[Path, Workflow] = {}
+        for path, content in self.contents.items():
+            try:
+                workflows[path] = to_api(content, info)
+            except ValueError as error:
+                _say(f"{place} cannot run {path}: {error}")
+        return [self._prepared(story, workflows, info) for story in self.stories] if workflows else []
+
+    def _prepared(self, story: Story, workflows: Mapping[Path, Workflow], info: ObjectInfo) -> PreparedStory | Problem:
+        path = story.workflow or self.options.workflow.absolute()
         try:
-            return prepare(story, workflow, info, self.folder.name_on_servers)
+            if path not in workflows:
+                raise story.error(WORKFLOW, f"no server can run {path}: see above what each lacks")
+            return prepare(story, workflows[path], info, self.folder.name_on_servers)
         except StoryError as error:
             return error.problem
 
-    def _report(self, batch: Batch, ready: set[str], servers: Sequence[ComfyClient]) -> None:
+    def _report(self, batch: Batch, ready: set[str], places: Places) -> None:
         """Write batch.json and problems.txt, and tell which videos are missing and why."""
         reasons = {problem.story: str(problem) for problem in self.problems} | batch.failed
         lost = "; ".join(f"{url}: {why}" for url, why in batch.lost_servers.items())
         left = f"no server was left to make it ({lost}): the same command goes on"
         reasons |= {name: left for name in batch.waiting if not batch.should_stop.is_set()}
         reasons |= {name: "not made yet" for name in batch.waiting if batch.should_stop.is_set()}
-        places = {story.name: story.place for story in self.stories}
-        places = {problem.story: problem.place for problem in self.problems} | places
-        names = sorted(places, key=lambda name: (places[name].line, places[name].file))
+        rows = {story.name: story.place for story in self.stories}
+        rows = {problem.story: problem.place for problem in self.problems} | rows
+        names = sorted(rows, key=lambda name: (rows[name].line, rows[name].file))
         entries = [_entry(self.folder, name, name in ready or name in batch.made, reasons) for name in names]
         facts = {
             "table": str(self.options.table.absolute()),
             "workflow": str(self.options.workflow.absolute()),
-            "servers": [server.url for server in servers],
+            "servers": places.names,
             "ended": time.time(),
             "stories": entries,
         }
@@ -160,6 +201,20 @@ class _Command:
             _say(f"  without a video: {line}")
         if len(missing) > MOST_LISTED:
             _say(f"  and {len(missing) - MOST_LISTED} others: all are in problems.txt there")
+
+
+def _read_workflows(stories: Sequence[Story], contents: Contents) -> tuple[list[Story], list[Problem]]:
+    """Add the workflows that rows name to `contents`; return the stories that have theirs, and the mistakes of the others."""
+    good: list[Story] = []
+    problems: list[Problem] = []
+    for story in stories:
+        try:
+            if story.workflow is not None and story.workflow not in contents:
+                contents[story.workflow] = read_workflow(story.workflow)
+            good.append(story)
+        except (ValueError, OSError) as error:
+            problems.append(story.error(WORKFLOW, str(error)).problem)
+    return good, problems
 
 
 def _entry(folder: OutputFolder, name: str, is_made: bool, reasons: Mapping[str, str]) -> dict[str, object]:

@@ -33,8 +33,10 @@ POLL_SECONDS = 5.0  # between questions to a server whose events do not come
 _EVENT_SECONDS = 0.5  # so long until a wish to stop is noticed
 _STOP_SECONDS = 300.0  # to decode and store a clip that was just finished
 _ENDS = ("execution_success", "execution_error", "execution_interrupted", "executing")
+_CLIP = "svi.clip"  # the event of nodes/clip_panel.py
 _ATTEMPTS = 3  # at what may pass, such as a lack of memory
 _REST_SECONDS = 3.0  # before another attempt: for the server to free memory, and perhaps for others on its card
+_FOLDER_IN_USE = "is in use by process"  # of a server that was killed, and takes a moment to end
 _MOST_SILENT = 10  # questions in a row that a busy server leaves unanswered, each for a minute
 
 
@@ -52,7 +54,7 @@ class Control:
 
     Attributes:
         should_stop: whether the user wishes to end.
-        tell: called with the share of the story that is done, 0 to 1.
+        tell: called once the server has the story, and then with the share of it that is done, 0 to 1.
     """
 
     should_stop: Callable[[], bool] = lambda: False
@@ -91,7 +93,7 @@ def run_story(prepared: PreparedStory, server: ComfyClient, folder: OutputFolder
 def _may_pass(error: Exception, is_adopted: bool) -> bool:
     """Whether another attempt may succeed; an adopted prompt was perhaps interrupted by the command that was killed."""
     if isinstance(error, ExecutionFailed):
-        return "OutOfMemory" in error.exception_type
+        return "OutOfMemory" in error.exception_type or _FOLDER_IN_USE in error.exception_message
     return isinstance(error, FileGone) or (is_adopted and isinstance(error, ExecutionInterrupted))
 
 
@@ -121,8 +123,9 @@ def _attempt(prepared: PreparedStory, record: Record, server: ComfyClient, folde
                 record = replace(record, prompt_id=prompt_id)
                 folder.write_record(name, record)
         folder.log(name, f"{'found' if record.updated else 'queued'} on {server.url} as {record.prompt_id}")
+        control.tell(0.0)
         try:
-            outputs = _follow(prepared, record, server, events, replace(control, tell=_telling(prepared, folder, control)))
+            outputs = _follow(prepared, record, server, events, folder, control)
         except Stopped:
             _interrupt(server, record.prompt_id)
             folder.write_record(name, replace(record, status=STOPPED))
@@ -136,7 +139,7 @@ def _attempt(prepared: PreparedStory, record: Record, server: ComfyClient, folde
 
 
 def _follow(
-    prepared: PreparedStory, record: Record, server: ComfyClient, events: Events, control: Control
+    prepared: PreparedStory, record: Record, server: ComfyClient, events: Events, folder: OutputFolder, control: Control
 ) -> Mapping[str, Mapping[str, Any]]:
     """Return the outputs of a prompt once it has ended.
 
@@ -150,6 +153,7 @@ def _follow(
             raise Stopped
         news = events.wait(_EVENT_SECONDS)
         _tell_progress(news, runs, control)
+        _log_clips(news, prepared, folder)
         has_ended = any(kind in _ENDS and data.get("prompt_id") == record.prompt_id for kind, data in news)
         if not has_ended and events.is_connected and time.monotonic() < next_poll:
             continue
@@ -163,6 +167,7 @@ def _follow(
             continue
         num_silent = 0
         if entry is not None:
+            _log_clips(events.drain(), prepared, folder)
             outputs = outputs_of(entry)
             control.tell(1.0)
             return outputs
@@ -198,19 +203,14 @@ def _share(state: Mapping[str, Any]) -> float:
     return state["value"] / state["max"] if state["max"] > 0 else 0.0
 
 
-def _telling(prepared: PreparedStory, folder: OutputFolder, control: Control) -> Callable[[float], None]:
-    """Return what tells of the share that is done, and logs each clip when it is."""
-    num_logged, name = 0, prepared.story.name
-
-    def tell(done: float) -> None:
-        nonlocal num_logged
-        control.tell(done)
-        num_done = int(done * prepared.num_clips + 1e-6)
-        if num_done > num_logged:
-            folder.log(name, f"clip {num_done} of {prepared.num_clips} is there")
-            num_logged = num_done
-
-    return tell
+def _log_clips(news: Iterable[Event], prepared: PreparedStory, folder: OutputFolder) -> None:
+    """Log each clip that SVI Generate tells to be finished; it tells every client of all runs."""
+    runs = {prepared.graph[key]["inputs"].get("filename_prefix"): key for key in generators(prepared.graph)}
+    for kind, data in news:
+        if kind == _CLIP and (key := runs.get(data.get("run"))) is not None:
+            of = f" of node {key}" if len(runs) > 1 else f" of {prepared.num_clips}" if prepared.num_clips else ""
+            reused = ", made before" if data.get("reused") else ""
+            folder.log(prepared.story.name, f"clip {data['index'] + 1}{of} is there{reused}")
 
 
 def _interrupt(server: ComfyClient, prompt_id: str) -> None:

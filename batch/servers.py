@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
 
 from batch.demo_environment import demo_environment
 from comfyui.client import ComfyClient, RemoteServer, ServerError
-from comfyui.environment import PINNED_COMFYUI, REPOSITORY
+from comfyui.environment import PINNED_COMFYUI, REPOSITORY, Environment
 from comfyui.server import PACK_NAME, PACK_NODES, ComfyServer
 
 DEMO_MODELS = REPOSITORY / "demo" / "models"
@@ -19,14 +20,11 @@ DEMO_MODELS = REPOSITORY / "demo" / "models"
 def open_servers(
     urls: Sequence[str], models: Sequence[Path], folder: Path, say: Callable[[str], None]
 ) -> Iterator[list[ComfyClient]]:
-    """Yield the servers at `urls`; without any, one that is started for the block and keeps its files in `folder`.
-
-    It runs the ComfyUI of COMFYUI_PATH with its own models and packs, else that of the demo with the demo's models. The
-    demo's models run on the CPU, all others where ComfyUI would run them.
+    """Yield the servers at `urls`; without any, one of our own that is started for the block and keeps its files in `folder`.
 
     Args:
         say: tells the user of a server that is started, or that does not answer.
-        models: folders like ComfyUI's ``models``, for a server of our own, in place of its own.
+        models: see `own_comfyui`.
 
     Raises:
         ServerError: no server answers, or none can be started; NoEnvironment: nor set up.
@@ -34,20 +32,68 @@ def open_servers(
     if urls:
         yield _answering(list({server.url: server for server in map(RemoteServer, urls)}.values()), say)
         return
+    own = own_comfyui(models)
+    hint = " (the demo's; for your own give --server, or set COMFYUI_PATH)" if own.is_demo else ""
+    say(f"starting {own.environment.comfyui} on the {own.device()} with the models of {own.models()}{hint}")
+    with own.server(folder) as server:
+        yield [server]
+
+
+@dataclass(frozen=True)
+class OwnComfyUI:
+    """A ComfyUI that the command starts itself, here or on other machines that see the same folders.
+
+    Attributes:
+        roots: folders like ComfyUI's ``models``.
+        packs: the user's own ``custom_nodes``.
+    """
+
+    environment: Environment
+    roots: tuple[Path, ...]
+    packs: Path | None
+
+    @property
+    def is_demo(self) -> bool:
+        return self.roots == (DEMO_MODELS,)
+
+    def models(self) -> str:
+        """Return the folders of models, for messages."""
+        return ", ".join(map(str, self.roots))
+
+    def device(self) -> str:
+        """Return GPU or CPU: where it runs on this machine. The demo's models run on the CPU, others as ComfyUI would."""
+        return "CPU" if self.is_demo or not _has_accelerator() else "GPU"
+
+    def server(self, folder: Path, arguments: Sequence[str] = ()) -> ComfyServer:
+        """Return a server on this machine, not started yet, that keeps its files in `folder`."""
+        has_this_pack = self.packs is not None and _holds_this_pack(self.packs)
+        return ComfyServer(
+            self.environment,
+            folder,
+            model_roots=self.roots,
+            custom_nodes={name: path for name, path in PACK_NODES.items() if name != PACK_NAME or not has_this_pack},
+            pack_folder=self.packs,
+            on_cpu=self.device() == "CPU",
+            arguments=arguments,
+        )
+
+
+def own_comfyui(models: Sequence[Path]) -> OwnComfyUI:
+    """Return the ComfyUI of COMFYUI_PATH with its own models and packs, else that of the demo with the demo's models.
+
+    Args:
+        models: folders like ComfyUI's ``models``, in place of its own.
+
+    Raises:
+        ServerError: a folder of `models` is not there; NoEnvironment: there is no ComfyUI, and none can be set up.
+    """
     environment = demo_environment()
     own = environment.comfyui if environment.comfyui != PINNED_COMFYUI else None
-    roots = list(models) or [own / "models" if own else DEMO_MODELS]
+    roots = tuple(models) or (own / "models" if own else DEMO_MODELS,)
     for root in roots:
         if not root.is_dir():
             raise ServerError(f"{root} is no folder: let --models name one like ComfyUI's models")
-    on_cpu = roots == [DEMO_MODELS] or not _has_accelerator()
-    packs = own / "custom_nodes" if own else None
-    nodes = {name: path for name, path in PACK_NODES.items() if name != PACK_NAME or not (packs and _holds_this_pack(packs))}
-    device, shown = "CPU" if on_cpu else "GPU", ", ".join(map(str, roots))
-    hint = " (the demo's; for your own give --server, or set COMFYUI_PATH)" if roots == [DEMO_MODELS] else ""
-    say(f"starting {environment.comfyui} on the {device} with the models of {shown}{hint}")
-    with ComfyServer(environment, folder, model_roots=roots, custom_nodes=nodes, pack_folder=packs, on_cpu=on_cpu) as server:
-        yield [server]
+    return OwnComfyUI(environment, tuple(root.absolute() for root in roots), own / "custom_nodes" if own else None)
 
 
 def _has_accelerator() -> bool:

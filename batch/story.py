@@ -8,6 +8,7 @@ from pathlib import Path
 
 FIELDS = ("image", "prompts", "layout", "clips", "seed", "sound", "pose")
 PROMPTS_FILE = "prompts_file"
+WORKFLOW = "workflow"  # in place of that of the command
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Story:
 
     Attributes:
         name: of its video; unique, and a valid file name.
-        cells: column -> value, without empty cells; the columns are FIELDS and `node.widget`.
+        cells: column -> value, without empty cells; the columns are FIELDS, WORKFLOW and `node.widget`.
         folder: relative paths are relative to it.
     """
 
@@ -71,6 +72,11 @@ class Story:
     def error(self, column: str, message: str) -> StoryError:
         """Return the error that `message` is about a cell, or about the whole row if there is no such cell."""
         return StoryError(self.name, self.cells[column].place if column in self.cells else self.place, message)
+
+    @property
+    def workflow(self) -> Path | None:
+        """The workflow that the row names, if any."""
+        return self.path(self.cells[WORKFLOW].value) if WORKFLOW in self.cells else None
 
     def path(self, value: object) -> Path:
         """Return the absolute path of a file that a cell names."""

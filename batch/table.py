@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from batch.story import FIELDS, PROMPTS_FILE, Cell, Place, Problem, Story, StoryError
+from batch.story import FIELDS, PROMPTS_FILE, WORKFLOW, Cell, Place, Problem, Story, StoryError
 from svi_core.files.output_folder import MAX_NAME_BYTES, is_file_name
 from svi_core.files.strict_json import parse_json
 from svi_core.files.text_file import read_text
@@ -158,9 +158,9 @@ def _check_header(header: list[str], path: Path, line: int) -> None:
 
 def _complaint_of_column(name: str) -> str:
     """Return what is wrong with the name of a column, or "". Whether a workflow has `node.widget` is seen later."""
-    if name in ("name", PROMPTS_FILE, *FIELDS) or "." in name.strip("."):
+    if name in ("name", PROMPTS_FILE, WORKFLOW, *FIELDS) or "." in name.strip("."):
         return ""
-    known = ", ".join(("name", *FIELDS, PROMPTS_FILE))
+    known = ", ".join(("name", *FIELDS, PROMPTS_FILE, WORKFLOW))
     return f"there is no column {name!r}: use {known}, or node.widget for any widget of the workflow"
 
 

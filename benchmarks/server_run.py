@@ -9,6 +9,7 @@ from typing import Any
 
 import psutil
 
+from comfyui.client import ComfyClient
 from comfyui.server import PACK_NODES, ComfyServer
 
 SAMPLE_SECONDS = 0.01
@@ -97,7 +98,7 @@ def bytes_of_children(process: psutil.Process) -> int:
     return total
 
 
-def forget_cached(server: ComfyServer) -> None:
+def forget_cached(server: ComfyClient) -> None:
     """Let ComfyUI drop its cached outputs and unload its models, as its own "free memory" button does."""
     server.post_json("/free", {"unload_models": True, "free_memory": True})
 

@@ -28,6 +28,7 @@ EXTRA_PACKAGES: dict[str, tuple[str, ...]] = {
         "playwright>=1.60,<2",
         "comfy-cli>=1.23,<2",
     ),
+    "ray": ("ray>=2.40,<3",),  # for `python -m batch run --ray`, and its tests
 }
 # These imports prove that the compiled packages are complete; the others are plain Python.
 PROOF_IMPORTS = "import torch, torchvision, torchaudio, aiohttp, av, safetensors, sentencepiece, imageio_ffmpeg"

@@ -45,7 +45,8 @@ class SVIDriftReport(io.ComfyNode):
     @classmethod
     def execute(cls, video, clip_length) -> io.NodeOutput:
         part = open_video(video)
-        report = measure_drift(part.frames(), [clip.num_frames for clip in _clips_of(part, clip_length)])
+        lengths = [clip.num_frames for clip in _clips_of(part, clip_length)]
+        report = measure_drift(part.frames(), lengths, part.source.frame_rate)
         return io.NodeOutput(report.table(), json.dumps(report.as_dict()), as_image(draw_drift(report)))
 
 

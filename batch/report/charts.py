@@ -10,6 +10,7 @@ Line = Sequence[float | None]  # a value for each clip; None leaves a gap
 
 WIDTH, HEIGHT = 340, 190
 _LEFT, _RIGHT, _TOP, _BOTTOM = 46, 12, 30, 24
+_DOT = 2  # radius
 
 
 def chart(title: str, lines: Sequence[Line], limit: float | None = None) -> str:
@@ -61,7 +62,7 @@ def _axes(scale: _Scale, num_clips: int) -> str:
 
 
 def _path(line: Line, scale: _Scale, kind: str) -> str:
-    """Return a line with a gap where a value is missing; points that stand alone are drawn as dots."""
+    """Return a line with a gap where a value is missing; points that stand alone are drawn as small circles."""
     drawn, dots, pen_is_down = [], [], False
     for clip, value in enumerate(line):
         if value is None:
@@ -70,7 +71,7 @@ def _path(line: Line, scale: _Scale, kind: str) -> str:
         place = f"{scale.x(clip):.1f} {scale.y(value):.1f}"
         drawn.append(f"{'L' if pen_is_down else 'M'}{place}")
         alone = not pen_is_down and (clip + 1 == len(line) or line[clip + 1] is None)
-        dots += [f"M{place}h0"] if alone else []
+        dots += [f"M{place}m-{_DOT} 0a{_DOT} {_DOT} 0 1 0 {2 * _DOT} 0a{_DOT} {_DOT} 0 1 0 -{2 * _DOT} 0"] if alone else []
         pen_is_down = True
     return f'<path class="{kind}" d="{"".join(drawn + dots)}"/>'
 

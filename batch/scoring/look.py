@@ -23,7 +23,7 @@ from svi_core.look.filmstrip import BACKGROUND, spread
 STRIP_FRAMES = 10
 STRIP_HEIGHT = 108
 _GAP = 4  # pixels between its frames
-_VERSION = 1
+_VERSION = 2
 _CHUNK_VALUES = 2**22  # of the frames that are measured at once
 
 
@@ -94,11 +94,12 @@ def look_at(sample: Sample, folder: Path) -> VideoLook:
 
 
 def _measured(sample: Sample) -> VideoLook:
+    from svi_core.video.source_video import probe_video
     from svi_core.video.video_file import read_frames
 
     total = sum(sample.clip_lengths)
     wanted = set(spread(total, min(STRIP_FRAMES, total)))
-    meter = DriftMeter(sample.clip_lengths)
+    meter = DriftMeter(sample.clip_lengths, probe_video(sample.video).frame_rate)
     pictures: list[Image.Image] = []
     chunk: list[np.ndarray] = []
     for index, frame in enumerate(read_frames(sample.video)):

@@ -8,16 +8,19 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 
 from batch.scoring import lip_sync, truth
 from batch.scoring.check_list import PUBLISHED_PASS_RATE, CheckList
+from batch.scoring.kept import KeptNumbers
 from batch.scoring.look import VideoLook, look_at
 from batch.scoring.published import DANCE, PUBLISHED, TALK, VBENCH
 from batch.scoring.sample import Sample
 from batch.scoring.vbench_dimensions import judge
 from batch.tables.benchmarks import Benchmark, benchmark_of
+from svi_core.files.fingerprint import file_sha256
 
 _SIGNED = ("sharpness drift",)  # one video's blur must not make up for another's over-sharpening
 _LONGEST_REASON = 300  # letters
@@ -98,10 +101,11 @@ def score(samples: Sequence[Sample], folder: Path, references: Mapping[str, Path
     scores.values = {sample.name: scores.looks[sample.name].summary() for sample in valid}
     _judge(scores, valid, folder / "vbench", tell)
     true_videos = {sample.name: references[sample.name] for sample in valid if sample.name in references}
-    _compare(scores, true_videos)
-    _listen(scores, [sample for sample in valid if benchmark_of(sample.name).follows == "sound"])
+    _compare(scores, true_videos, KeptNumbers(folder / "pairs.json"))
+    talking = [sample for sample in valid if benchmark_of(sample.name).follows == "sound"]
+    _listen(scores, talking, KeptNumbers(folder / "lip_sync.json"))
     for benchmark, members in scores.groups().items():
-        scores.sets[benchmark.name] = _of_set(scores, benchmark, members, true_videos)
+        scores.sets[benchmark.name] = _of_set(scores, benchmark, members, true_videos, folder / "i3d")
     return scores
 
 
@@ -128,7 +132,7 @@ def _failure(error: Exception) -> str:
     return said if said and isinstance(error, (OSError, ValueError)) else f"{type(error).__name__}: {said}".rstrip(": ")
 
 
-def _compare(scores: Scores, true_videos: Mapping[str, Path]) -> None:
+def _compare(scores: Scores, true_videos: Mapping[str, Path], kept: KeptNumbers) -> None:
     """Set PSNR and SSIM of each video that has a true one."""
     missing = truth.missing_for_pairs(dict(true_videos))
     if missing is not None:
@@ -137,14 +141,16 @@ def _compare(scores: Scores, true_videos: Mapping[str, Path]) -> None:
     for sample in scores.samples:
         if sample.name in true_videos:
             try:
-                psnr, ssim, num_frames = truth.psnr_and_ssim(sample.video, true_videos[sample.name])
+                true = true_videos[sample.name]
+                key = f"{sample.sha256} {file_sha256(true)}"
+                psnr, ssim, num_frames = kept.get(key, partial(truth.psnr_and_ssim, sample.video, true))
                 scores.values[sample.name] |= {"PSNR": psnr, "SSIM": ssim}
-                scores.compared[sample.name] = num_frames
+                scores.compared[sample.name] = int(num_frames)
             except Exception as error:  # see _judge
                 scores.absent |= dict.fromkeys(("PSNR", "SSIM"), f"of {sample.name}: {_failure(error)}")
 
 
-def _listen(scores: Scores, talking: Sequence[Sample]) -> None:
+def _listen(scores: Scores, talking: Sequence[Sample], kept: KeptNumbers) -> None:
     """Set Sync-C and Sync-D of each video that follows a sound."""
     missing = lip_sync.missing() if talking else "no valid video follows a sound"
     if missing is not None:
@@ -152,13 +158,14 @@ def _listen(scores: Scores, talking: Sequence[Sample]) -> None:
         return
     for sample in talking:
         try:
-            scores.values[sample.name] |= dict(zip(TALK[:2], lip_sync.confidence_and_distance(sample.video), strict=True))
+            numbers = kept.get(sample.sha256, partial(lip_sync.confidence_and_distance, sample.video))
+            scores.values[sample.name] |= dict(zip(TALK[:2], numbers, strict=True))
         except Exception as error:  # see _judge
             scores.absent |= dict.fromkeys(TALK[:2], f"of {sample.name}: {_failure(error)}")
 
 
 def _of_set(
-    scores: Scores, benchmark: Benchmark, members: Sequence[Sample], true_videos: Mapping[str, Path]
+    scores: Scores, benchmark: Benchmark, members: Sequence[Sample], true_videos: Mapping[str, Path], folder: Path
 ) -> dict[str, float]:
     """Return the mean of each metric over the valid videos of a benchmark, and their FVD."""
     valid = [sample for sample in members if sample.name in scores.values]
@@ -173,7 +180,7 @@ def _of_set(
     missing = truth.missing_for_fvd({str(ours): true for ours, true in pairs})
     if missing is None:
         try:
-            means["FVD"] = truth.frechet_video_distance([ours for ours, _ in pairs], [true for _, true in pairs])
+            means["FVD"] = truth.frechet_video_distance([ours for ours, _ in pairs], [true for _, true in pairs], folder)
             counts["FVD"] = len(pairs)
         except Exception as error:  # see _judge
             missing = _failure(error)

@@ -6,6 +6,7 @@ FVD takes the TorchScript file that StyleGAN-V's authors made of the Kinetics-40
 
 from __future__ import annotations
 
+import functools
 import importlib.util
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +16,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
+from batch.scoring.kept import kept_array
 from batch.scoring.sample import VIDEO_SUFFIXES, Sample
+from svi_core.files.fingerprint import file_sha256
 
 if TYPE_CHECKING:
     import torch
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
 I3D = "i3d_torchscript.pt"
 MOST_PSNR = 100.0  # dB, in place of infinity for equal frames
 WINDOW = 16  # frames of one feature
+_NONE = np.empty((0, 1))  # features of a video without a window
 _SIDE = 224  # pixels that the network sees
 _RATE_TOLERANCE = 0.011  # frames per second; rates are rounded to two decimals
 _SHAPE_TOLERANCE = 0.02  # of width / height
@@ -103,17 +107,29 @@ def _require_alike(ours: Path, true: Path) -> None:
         raise ValueError(f"{true.name} has {sizes}: crop it to the same shape")
 
 
-def frechet_video_distance(videos: Sequence[Path], truth: Sequence[Path], features: Features | None = None) -> float:
+def frechet_video_distance(
+    videos: Sequence[Path], truth: Sequence[Path], folder: Path, features: Features | None = None
+) -> float:
     """Return the FVD of two sets of videos, by windows of 16 frames without overlap.
 
+    Args:
+        folder: where features are kept, by the sha256 of their video.
+        features: by default those of the network on disk.
+
     Raises:
-        ValueError: too few windows for a distance.
+        ValueError: no more windows than a feature has numbers: their covariance would have no full rank.
         OSError: a video or the network cannot be read.
     """
-    network = features or _network()
-    ours, theirs = (np.concatenate([_features_of(path, network) for path in paths]) for paths in (videos, truth))
-    if min(len(ours), len(theirs)) < 2:
-        raise ValueError(f"FVD needs two windows of {WINDOW} frames on each side: there are {len(ours)} and {len(theirs)}")
+    network = functools.cache(_network)  # not loaded if all features are kept
+
+    def of(path: Path) -> np.ndarray:
+        return kept_array(folder / f"{file_sha256(path)}.npy", lambda: _features_of(path, features or network()))
+
+    ours, theirs = (np.concatenate([found for path in paths if len(found := of(path))] or [_NONE]) for paths in (videos, truth))
+    needed = max(ours.shape[1], theirs.shape[1]) + 1
+    if min(len(ours), len(theirs)) < needed:
+        have = f"there are {len(ours)} and {len(theirs)}"
+        raise ValueError(f"FVD needs {needed} windows of {WINDOW} frames on each side, {have}: score more or longer videos")
     return frechet_distance(ours, theirs) ** 2
 
 
@@ -151,7 +167,7 @@ def _features_of(video: Path, network: Features) -> np.ndarray:
             pixels = torch.from_numpy(np.stack(window)).permute(3, 0, 1, 2)[None].float() / 127.5 - 1
             found.append(network(pixels).reshape(1, -1).cpu().double().numpy())
             window = []
-    return np.concatenate(found) if found else np.empty((0, 1))
+    return np.concatenate(found) if found else _NONE
 
 
 def _network() -> Features:

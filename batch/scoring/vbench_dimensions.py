@@ -7,13 +7,13 @@ yourself and put its models into `VBENCH_CACHE_DIR` or ~/.cache/vbench.
 from __future__ import annotations
 
 import importlib.util
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from batch.scoring import vbench_process
 from batch.scoring.sample import Sample, link_or_copy
 from svi_core.files.sealed_json import read_sealed, write_sealed
 
@@ -79,7 +79,7 @@ def judge(dimension: str, samples: Sequence[Sample], folder: Path, evaluate: Eva
     known = _known(folder / f"{dimension}.json")
     new = [sample for sample in samples if sample.sha256 not in known]
     if new:
-        known |= _judged(dimension, new, folder, evaluate or _evaluate)
+        known |= _judged(dimension, new, folder, evaluate or vbench_process.evaluate)
         write_sealed(folder / f"{dimension}.json", known)
     return {sample.name: known[sample.sha256] for sample in samples}
 
@@ -103,15 +103,3 @@ def _judged(dimension: str, samples: Sequence[Sample], folder: Path, evaluate: E
     shutil.rmtree(links, ignore_errors=True)
     scale = 100.0 if dimension in _IN_PERCENT else 1.0
     return {sample.sha256: values[number] / scale for number, sample in enumerate(samples)}
-
-
-def _evaluate(dimension: str, videos: Path, output: Path) -> Any:
-    """Let VBench measure one dimension on custom videos."""
-    import torch
-    from vbench import VBench  # pyright: ignore[reportMissingImports]
-
-    information = output / "no_prompts.json"
-    information.write_text("[]")
-    judges = VBench(torch.device("cuda" if torch.cuda.is_available() else "cpu"), str(information), str(output))
-    judges.evaluate(videos_path=str(videos), name=dimension, dimension_list=[dimension], local=True, mode="custom_input")
-    return json.loads((output / f"{dimension}_eval_results.json").read_text())

@@ -9,8 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from batch.tables.benchmarks import FRAMES_PER_CLIP, PRODUCTION, Benchmark
-from batch.tables.language_model import LanguageModel
+from batch.tables.kept_prompts import KeptPrompts
+from batch.tables.language_model import PromptWriter
 from batch.tables.subjects import SUFFIXES, Subject
+from svi_core.files.fingerprint import file_sha256, fingerprint
 from svi_core.files.strict_json import read_json
 from svi_core.schedule.storyline import TOKENS_PER_CLIP, Storyline, instruction, read_answer, story_text, write_prompts
 
@@ -34,7 +36,7 @@ class TableSize:
 
 
 def rows(
-    benchmark: Benchmark, subjects: Sequence[Subject], size: TableSize, seed: int, model: LanguageModel | None
+    benchmark: Benchmark, subjects: Sequence[Subject], size: TableSize, seed: int, model: PromptWriter | None, kept: KeptPrompts
 ) -> Iterator[dict[str, object]]:
     """Yield a row for each story. With fewer images than rows, images come again with other seeds and stories.
 
@@ -45,7 +47,7 @@ def rows(
         for subject in subjects:
             _require_recording(subject, benchmark, size)
     for number, subject in zip(range(size.num_samples), itertools.cycle(subjects), strict=False):
-        name, prompts = _prompts(benchmark, subject, size, number, seed + number, model)
+        name, prompts = _prompts(benchmark, subject, size, number, seed + number, model, kept)
         row: dict[str, object] = {
             "name": f"{benchmark.name}-{number + 1:03d}-{name}",
             "image": str(subject.image.absolute()),
@@ -59,7 +61,13 @@ def rows(
 
 
 def _prompts(
-    benchmark: Benchmark, subject: Subject, size: TableSize, number: int, seed: int, model: LanguageModel | None
+    benchmark: Benchmark,
+    subject: Subject,
+    size: TableSize,
+    number: int,
+    seed: int,
+    model: PromptWriter | None,
+    kept: KeptPrompts,
 ) -> tuple[str, str]:
     """Return what names a story, and its prompts as SVI Prompt Stream reads them."""
     if benchmark.name == PRODUCTION:
@@ -76,18 +84,25 @@ def _prompts(
     )
     if model is None:
         return _plain_name(subject), story_text(write_prompts(story), f"Written from templates, seed {seed}")
-    return _plain_name(subject), story_text(_answered(story, subject, model), f"Written by {model.model}, seed {seed}")
+    return _plain_name(subject), story_text(_answered(story, subject, model, kept), f"Written by {model.model}, seed {seed}")
 
 
-def _answered(story: Storyline, subject: Subject, model: LanguageModel) -> tuple[str, ...]:
+def _answered(story: Storyline, subject: Subject, model: PromptWriter, kept: KeptPrompts) -> tuple[str, ...]:
     """Return the prompts that a language model wrote; it is asked again if its answer cannot be read."""
     asked = instruction(story, sees_image=model.sees_images)
+    seen = file_sha256(subject.image) if model.sees_images else ""
+    key = fingerprint("prompts of a story", model.model, asked, seen, story.seed)
+    if (known := kept.get(key)) is not None:
+        return known
     for attempt in range(_ANSWERS):
         answer = model.answer(asked, subject.image, TOKENS_PER_CLIP * story.num_clips + 200, story.seed + attempt)
         try:
-            return read_answer(answer, story)
+            prompts = read_answer(answer, story)
         except ValueError as error:
             complaint = str(error).removeprefix("text_model ").partition("): use ")[0]
+            continue
+        kept.keep(key, prompts)
+        return prompts
     raise ValueError(
         f"{subject.image.name}: {model.model} was asked {_ANSWERS} times, and {complaint}): use another model, or fewer --clips"
     )

@@ -14,7 +14,7 @@ import urllib.error
 import urllib.request
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 KEY_VARIABLE = "SVI_LLM_API_KEY"
 ATTEMPTS = 3
@@ -30,6 +30,22 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
+
+
+class PromptWriter(Protocol):
+    """Whatever answers instructions: a model behind an address, or one in ComfyUI."""
+
+    @property
+    def model(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def sees_images(self) -> bool: ...
+
+    def answer(self, instruction: str, image: Path, max_tokens: int, seed: int) -> str:
+        """Return the answer to `instruction`. Raises ValueError."""
+        ...
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
 from benchmarks.results import Results
 from benchmarks.server_run import execution_seconds, forget_cached
+from comfyui.client import ComfyClient
 from comfyui.server import ComfyServer
 from dev.environment import REPOSITORY, ensure_environment, say
 
@@ -25,7 +27,7 @@ GRAPH = REPOSITORY / "demo" / "demo_workflow_api.json"
 PROMPTS = ("the red boat on the blue sea sails to the right.", "night falls.", "day breaks.")
 
 
-def by_hand(server: ComfyServer, graph: dict[str, Any], seeds: range) -> dict[str, float]:
+def by_hand(server: ComfyClient, graph: dict[str, Any], seeds: range) -> dict[str, float]:
     """Return wall seconds and ComfyUI's own seconds of stories that are queued one after the other."""
     started, executed = time.monotonic(), 0.0
     for seed in seeds:
@@ -40,7 +42,7 @@ def by_hand(server: ComfyServer, graph: dict[str, Any], seeds: range) -> dict[st
     return {"wall": time.monotonic() - started, "executed": executed}
 
 
-def by_command(server: ComfyServer, folder: Path, seeds: range) -> dict[str, float]:
+def by_command(server: ComfyClient, folder: Path, seeds: range) -> dict[str, float]:
     """Return the same of the batch command, from its start to its end."""
     rows = [{"name": f"s{seed}", "image": str(IMAGE), "prompts": list(PROMPTS), "seed": seed} for seed in seeds]
     (folder / "stories.jsonl").write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
@@ -53,16 +55,35 @@ def by_command(server: ComfyServer, folder: Path, seeds: range) -> dict[str, flo
     return {"wall": wall, "executed": sum(execution_seconds(server.history(record.prompt_id)) for record in records)}
 
 
-def report(results: Results, num_stories: int) -> str:
-    """Return the table: what lies between the server's own times."""
+def measure(server: ComfyClient, folder: Path, results: Results, num_stories: int, num_rounds: int) -> None:
+    """Measure both ways in turn, the first one of a round in turn as well."""
+    graph = json.loads(GRAPH.read_text(encoding="utf-8"))
+    by_hand(server, graph, range(1))  # warm: models and files
+    ways = {"by hand": partial(by_hand, server, graph), "batch run": partial(by_command, server, folder)}
+    for number in range(num_rounds):
+        say(f"round {number + 1}")
+        for place, kind in enumerate(ways if number % 2 == 0 else reversed(ways)):
+            first = 1000 * (2 * number + place) + 1
+            seeds = range(first, first + num_stories)
+            results.get(f"{kind} {number}", lambda kind=kind, seeds=seeds: ways[kind](seeds))
+            forget_cached(server)
+
+
+def report(results: Results, num_stories: int, num_rounds: int) -> str:
+    """Return the table: what lies between the server's own times, and what the command adds to a story."""
     rows = []
-    for kind in ("by hand", "batch run"):
-        found = [measured for name, measured in results.measured.items() if name.startswith(kind)]
-        executed = statistics.median(measured["executed"] / num_stories for measured in found)
-        between = statistics.median((measured["wall"] - measured["executed"]) / num_stories for measured in found)
-        rows.append((kind, len(found), f"{executed:.2f}", f"{between:.3f}", f"{between / executed:.2%}"))
-    head = (f"{num_stories} stories of {len(PROMPTS)} clips", "rounds", "s in ComfyUI, each", "s beside it, each", "share")
-    return f"{table(head, rows)}\n\n{table(('measured on', ''), results.content['machine'].items())}\n"
+    measured = {
+        kind: [results.measured[f"{kind} {number}"] for number in range(num_rounds)] for kind in ("by hand", "batch run")
+    }
+    beside = {kind: [(one["wall"] - one["executed"]) / num_stories for one in found] for kind, found in measured.items()}
+    for kind, found in measured.items():
+        executed = statistics.median(one["executed"] / num_stories for one in found)
+        rows.append((kind, len(found), f"{executed:.2f}", f"{statistics.median(beside[kind]):.3f}"))
+    by_hand_seconds = statistics.median(one["wall"] / num_stories for one in measured["by hand"])
+    added = statistics.median(more - less for less, more in zip(beside["by hand"], beside["batch run"], strict=True))
+    head = (f"{num_stories} stories of {len(PROMPTS)} clips", "rounds", "s in ComfyUI, each", "s beside it, each")
+    told = f"The command adds {added:.3f} s to a story, {added / by_hand_seconds:.1%} of its {by_hand_seconds:.2f} s by hand."
+    return f"{table(head, rows)}\n\n{told}\n\n{table(('measured on', ''), results.content['machine'].items())}\n"
 
 
 def main(arguments: list[str]) -> int:
@@ -74,23 +95,16 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args(arguments)
     environment = ensure_environment()
-    settings = {"stories": options.stories, "rounds": options.rounds}
-    results = Results(options.output / "batch.json", settings, machine_facts(environment.comfyui), options.fresh)
+    results = Results(
+        options.output / "batch.json", {"stories": options.stories}, machine_facts(environment.comfyui), options.fresh
+    )
     with (
         tempfile.TemporaryDirectory() as folder,
         ComfyServer(environment, Path(folder) / "server", model_roots=[REPOSITORY / "demo" / "models"]) as server,
     ):
-        graph = json.loads(GRAPH.read_text(encoding="utf-8"))
         server.add_input(IMAGE, "boat.png")
-        by_hand(server, graph, range(1))  # warm: models and files
-        for number in range(options.rounds):
-            seeds = range(1000 * number + 1, 1000 * number + 1 + options.stories)
-            say(f"round {number + 1}")
-            results.get(f"by hand {number}", lambda seeds=seeds: by_hand(server, graph, seeds))
-            forget_cached(server)
-            results.get(f"batch run {number}", lambda seeds=seeds: by_command(server, Path(folder), seeds))
-            forget_cached(server)
-    text = report(results, options.stories)
+        measure(server, Path(folder), results, options.stories, options.rounds)
+    text = report(results, options.stories, options.rounds)
     (options.output / "batch.md").write_text(text, encoding="utf-8")
     sys.stdout.write(text)
     return 0

@@ -16,13 +16,15 @@ from .frame_measures import NUM_BANDS, measure_frames
 from .near_pairs import near_pairs
 
 SAMPLES_PER_CLIP = 16  # thumbnails kept per clip to compare clips with each other
-FROZEN_DIFFERENCE = 0.35 / 255  # mean absolute change below which two frames count as equal
+FROZEN_DIFFERENCE = 0.35 / 255  # mean absolute change below which two frames count as equal, at BASE_RATE
+BASE_RATE = 16.0  # frames per second of the limits for changes between frames; those of faster videos are smaller
 SEAM_NEIGHBOURS = 6  # changes on each side with which a seam's change is compared
 STATIC_MOTION = 0.35 / 255  # median change of a video that does not move; real clips have 0.49 / 255 and more
 SEAM_JUMP = 3.0  # a seam's change, in multiples of its neighbours'; real clips stay below 1.2
 COLOUR_LIMIT = 0.1  # distance from the first clip that is visible
 BLUR = -0.5  # change of sharpness (log10) that is visible
 FROZEN_SHARE = 0.9  # of equal frames, above which a clip stands still
+STILL_SECONDS = 0.5  # of equal frames in a row, worth a look; cartoons repeat each frame two or three times
 _CHUNK_VALUES = 2**22  # of the frames that are measured at once
 
 
@@ -40,6 +42,7 @@ class ClipMeasure:
         motion: median change between neighbouring frames, mean absolute RGB difference of box averages; None for one frame.
         frozen: share of equal neighbouring frames; None for one frame.
         seam: change from the clip before, in multiples of the changes around it; None for the first clip.
+        still: the most equal frames in a row, at least 1; medians say nothing of fewer than half of the frames.
     """
 
     brightness: float
@@ -52,6 +55,7 @@ class ClipMeasure:
     motion: float | None
     frozen: float | None
     seam: float | None
+    still: int = 1
 
 
 @dataclass(frozen=True)
@@ -89,13 +93,13 @@ class DriftReport:
         return asdict(self)
 
 
-def measure_drift(frames: Iterable[np.ndarray], clip_lengths: Sequence[int]) -> DriftReport:
-    """Measure a video of `frames` [H, W, 3] uint8 whose clips are `clip_lengths` frames long.
+def measure_drift(frames: Iterable[np.ndarray], clip_lengths: Sequence[int], frame_rate: float = BASE_RATE) -> DriftReport:
+    """Measure a video of `frames` [H, W, 3] uint8, `frame_rate` per second, whose clips are `clip_lengths` frames long.
 
     Raises:
         ValueError: the video has fewer or more frames than the clips together.
     """
-    meter = DriftMeter(clip_lengths)
+    meter = DriftMeter(clip_lengths, frame_rate)
     for chunk in _chunks(frames):
         meter.add(chunk)
     return meter.report()
@@ -104,7 +108,8 @@ def measure_drift(frames: Iterable[np.ndarray], clip_lengths: Sequence[int]) -> 
 class DriftMeter:
     """Measures a video whose frames come in pieces of any size; keeps 25 KB per clip, not its frames."""
 
-    def __init__(self, clip_lengths: Sequence[int]):
+    def __init__(self, clip_lengths: Sequence[int], frame_rate: float = BASE_RATE):
+        self._frame_rate = frame_rate
         self._starts = np.cumsum([0, *clip_lengths])
         self._rows: list[np.ndarray] = []
         self._changes: list[float] = []
@@ -132,13 +137,19 @@ class DriftMeter:
             raise ValueError(
                 f"the video has {len(self._rows)} frames, but its clips have {starts[-1]}: give clip lengths that fit."
             )
-        clips = tuple(_measure(self._rows, self._changes, *ends) for ends in itertools.pairwise(starts))
+        slower = min(1.0, BASE_RATE / self._frame_rate)
+        frozen = slower * FROZEN_DIFFERENCE
+        clips = tuple(_measure(self._rows, self._changes, *ends, frozen) for ends in itertools.pairwise(starts))
         colours = np.array([[clip.brightness, clip.saturation, clip.red, clip.blue] for clip in clips])
         distance = tuple(float(d) for d in np.linalg.norm(colours - colours[0], axis=1))
         repeated, reversed_ = (_has_equal_clips(self._samples, reverse) for reverse in (False, True))
-        reasons = _reasons_invalid(clips, repeated, reversed_, [self._changes[start] for start in starts[1:-1]])
+        reasons = _reasons_invalid(
+            clips, slower * STATIC_MOTION, repeated, reversed_, [self._changes[start] for start in starts[1:-1]]
+        )
         verdict = f"INVALID ({', '.join(reasons)}): no quality number below means anything" if reasons else "valid"
-        return DriftReport(clips, distance, verdict, tuple(_notes(clips, distance)), tuple(reasons))
+        return DriftReport(
+            clips, distance, verdict, tuple(_notes(clips, distance, np.diff(starts).tolist(), self._frame_rate)), tuple(reasons)
+        )
 
     def clip_differences(self, reverse: bool) -> np.ndarray:
         """Return the mean absolute differences [K, K] of the finished clips in [0, 1], the second optionally reversed.
@@ -167,7 +178,8 @@ def _chunks(frames: Iterable[np.ndarray]) -> Iterator[np.ndarray]:
         yield np.stack(chunk)
 
 
-def _measure(rows: list, changes: list[float], start: int, end: int) -> ClipMeasure:
+def _measure(rows: list, changes: list[float], start: int, end: int, equal: float) -> ClipMeasure:
+    """Return the measures of the clip from `start` to `end`; frames that change less than `equal` count as equal."""
     inner = changes[start + 1 : end]
     medians = np.median(np.array(rows[start:end]), axis=0)
     seam = None
@@ -175,20 +187,28 @@ def _measure(rows: list, changes: list[float], start: int, end: int) -> ClipMeas
         around = changes[max(1, start - SEAM_NEIGHBOURS) : start] + changes[start + 1 : start + 1 + SEAM_NEIGHBOURS]
         seam = changes[start] / max(float(np.median(around)), 1e-6) if around else None
     motion = float(np.median(inner)) if inner else None
-    frozen = float(np.mean(np.array(inner) < FROZEN_DIFFERENCE)) if inner else None
+    frozen = float(np.mean(np.array(inner) < equal)) if inner else None
+    still = max(
+        (len(list(run)) for is_equal, run in itertools.groupby(inner, lambda change: change < equal) if is_equal), default=0
+    )
     bands = tuple(float(m) for m in medians[-NUM_BANDS:])
-    return ClipMeasure(*map(float, medians[:-NUM_BANDS]), spectrum=bands, motion=motion, frozen=frozen, seam=seam)
+    return ClipMeasure(
+        *map(float, medians[:-NUM_BANDS]), spectrum=bands, motion=motion, frozen=frozen, seam=seam, still=still + 1
+    )
 
 
-def _reasons_invalid(clips: Sequence[ClipMeasure], repeated: bool, reversed_: bool, seams: list[float]) -> list[str]:
+def _reasons_invalid(
+    clips: Sequence[ClipMeasure], static: float, repeated: bool, reversed_: bool, seams: list[float]
+) -> list[str]:
     """Return why the video is invalid: it stands still, repeats itself, or doubles frames at its seams.
 
     Args:
+        static: median change of a video that does not move.
         repeated: two clips are equal.
         reversed_: two clips are equal if one of them is played backwards.
         seams: change at each seam.
     """
-    if np.median([clip.motion for clip in clips if clip.motion is not None] or [0.0]) < STATIC_MOTION:
+    if np.median([clip.motion for clip in clips if clip.motion is not None] or [0.0]) < static:
         return ["static"]
     reasons = []
     if len(clips) > 1:
@@ -244,13 +264,15 @@ def _projections(boxes: np.ndarray) -> np.ndarray:
     return np.einsum("kbc,pb,qc->kpq", coarse.reshape(len(boxes), 16, 3), signs, colours).reshape(len(boxes), -1) / 48
 
 
-def _notes(clips: Sequence[ClipMeasure], distance: Sequence[float]) -> list[str]:
+def _notes(clips: Sequence[ClipMeasure], distance: Sequence[float], lengths: Sequence[int], frame_rate: float) -> list[str]:
     notes = []
-    for index, clip in enumerate(clips[1:], start=2):
+    for index, (clip, num_frames) in enumerate(zip(clips, lengths, strict=True), start=1):
         if clip.seam is not None and clip.seam > SEAM_JUMP:
             notes.append(f"clip {index} begins with a jump: {clip.seam:.1f} times the motion around it")
         if clip.frozen is not None and clip.frozen > FROZEN_SHARE:
             notes.append(f"clip {index} stands still")
+        elif clip.still >= STILL_SECONDS * frame_rate:
+            notes.append(f"clip {index} stands still for {clip.still} of its {num_frames} frames")
     if max(distance) > COLOUR_LIMIT:
         notes.append(f"colours of clip {int(np.argmax(distance)) + 1} are {max(distance):.2f} away from the first clip's")
     if clips[-1].sharpness - clips[0].sharpness < BLUR:

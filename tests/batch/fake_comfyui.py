@@ -3,6 +3,7 @@
 import asyncio
 import json
 import threading
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,7 +28,7 @@ OBJECT_INFO = {
                 "model": ["MODEL", {}],
                 "prompts": ["SVI_PROMPTS", {}],
                 "anchor": ["IMAGE", {}],
-                "num_clips": ["INT", {"default": 3, "min": 1, "max": 10_000}],
+                "num_clips": ["INT", {"default": 3, "min": 0, "max": 10_000}],
                 "seed": ["INT", {"default": 0, "min": 0, "control_after_generate": "fixed"}],
                 "filename_prefix": ["STRING", {"default": "svi/video"}],
             }
@@ -58,17 +59,18 @@ class FakeComfyUI:
     """One server on a port of its own; `kill` and `start` are a crash and a restart, which forgets all prompts.
 
     Attributes:
-        outcome: graph -> "ok", "out of memory", "error", "reject", "half valid", "no video", "gone" or "hang".
+        outcome: graph -> "ok", "out of memory", "in use", "error", "reject", "half valid", "no video", "gone", "hang", or
+            "crash": the server dies and is there again before anybody asks.
         queued: every graph that was taken, in order, over all restarts.
     """
 
-    def __init__(self, outcome: Callable[[dict], str] = lambda _: "ok") -> None:
+    def __init__(self, outcome: Callable[[dict], str] = lambda _: "ok", port: int = 0) -> None:
         self.outcome = outcome
         self.queued: list[dict] = []
         self.uploads: dict[str, bytes] = {}
         self.freed = 0
         self.interrupted: list[str] = []
-        self.port = 0
+        self.port = port
         self.loras = LORAS
         self.is_bare = False  # without any node
         self.cuts_downloads = 0
@@ -141,7 +143,7 @@ class FakeComfyUI:
 
     async def _prompt(self, request: web.Request) -> web.Response:
         body = await request.json()
-        graph, key = body["prompt"], body["prompt_id"]
+        graph, key = body["prompt"], body.get("prompt_id") or uuid.uuid4().hex
         self.queued.append(graph)
         outcome = self.outcome(graph)
         errors = {"4": {"class_type": "SVIGenerate", "errors": [{"message": "Value not in list", "details": "seed: 'x'"}]}}
@@ -155,19 +157,34 @@ class FakeComfyUI:
         await self._send("progress_state", key, nodes={"4": {"value": 1, "max": 2, "state": "running"}})
         while outcome == "hang" and key in self.running:
             await asyncio.sleep(0.01)
+        if outcome == "crash":
+            self.running, self.history = {}, {}
+            for socket in list(self.sockets):
+                await socket.close()
+            return
+        if outcome == "ok":
+            for run, inputs in self._runs(graph):
+                for number in range(inputs["num_clips"] or 2):
+                    await self._send("svi.clip", key, node=run, run=inputs["filename_prefix"], index=number, reused=number == 1)
+            await self._send("svi.clip", key, node="4", run="of somebody else", index=7, reused=False)
         if key in self.running:
             self.end(key, outcome, graph)
         if outcome == "ok":
             await self._send("progress_state", key, nodes={"4": {"value": 2, "max": 2, "state": "finished"}})
         await self._send("executing", key, node=None)
 
+    @staticmethod
+    def _runs(graph: dict) -> list[tuple[str, dict]]:
+        return [(key, node["inputs"]) for key, node in graph.items() if node["class_type"] == "SVIGenerate"]
+
     def end(self, key: str, outcome: str, graph: dict) -> None:
         """Put a prompt into the history, as it ended."""
         self.running.pop(key, None)
-        messages, outputs = [["execution_start", {}]], {}
-        if outcome in ("out of memory", "error"):
+        messages, outputs = [["execution_start", {"timestamp": 1000}]], {}
+        if outcome in ("out of memory", "error", "in use"):
             kind = "torch.OutOfMemoryError" if outcome == "out of memory" else "ValueError"
-            error = {"node_id": "4", "node_type": "SVIGenerate", "exception_type": kind, "exception_message": outcome}
+            message = "the run folder runs/one is in use by process 7" if outcome == "in use" else outcome
+            error = {"node_id": "4", "node_type": "SVIGenerate", "exception_type": kind, "exception_message": message}
             messages.append(["execution_error", error])
         elif outcome == "interrupted":
             messages.append(["execution_interrupted", {"node_id": "4"}])
@@ -176,6 +193,8 @@ class FakeComfyUI:
             name = "removed.mp4" if outcome == "gone" and not self.freed else f"{prefix.name}_00001_.mp4"
             saved = {"filename": name, "subfolder": prefix.parent.as_posix(), "type": "output"}
             outputs = {"5": {"images": [saved], "animated": [True]}, "6": {"images": [{**saved, "filename": "row.png"}]}}
+        if outputs:
+            messages.append(["execution_success", {"timestamp": 3000}])
         self.history[key] = {"status": {"messages": messages}, "outputs": outputs}
 
     async def _send(self, kind: str, key: str, **data: object) -> None:

@@ -1,6 +1,8 @@
 """A story in a workflow: which inputs its columns set, as which type, and what cannot be."""
 
+import contextlib
 import copy
+import os
 import wave
 from pathlib import Path
 
@@ -46,6 +48,23 @@ def test_columns_set_their_inputs_as_the_type_that_the_server_wants(tmp_path: Pa
     assert prepared.uploads == {name_by_content(image): image}
     assert prepared.graph["1"]["inputs"]["image"] == f"svi_batch/{name_by_content(image)}" and image.suffix == ".PNG"
     assert graph["4"]["inputs"]["seed"] == 7, "the workflow itself stays as it is"
+
+
+def test_an_image_of_many_rows_is_decoded_once(tmp_path: Path, monkeypatch):
+    opened = []
+    monkeypatch.setattr("batch.media.Image.open", lambda path: opened.append(path) or contextlib.nullcontext(Picture()))
+
+    class Picture:
+        def load(self) -> None:
+            pass
+
+    image = draw_reference(tmp_path / "cat.png")
+    for seed in range(3):
+        prepare(story(tmp_path, image="cat.png", seed=seed), Workflow(workflow()), INFO, "b")
+    assert opened == [image]
+    os.utime(image, ns=(1, 1))  # another one under the same name
+    prepare(story(tmp_path, image="cat.png"), Workflow(workflow()), INFO, "b")
+    assert len(opened) == 2
 
 
 @pytest.mark.parametrize(

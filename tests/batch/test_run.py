@@ -14,17 +14,20 @@ import pytest
 
 from batch import placement, run, run_story, servers
 from batch.arguments import command_line
+from batch.prepare import PreparedStory
 from batch.records import OutputFolder
+from batch.story import Place, Story
+from batch.work import Batch
 from comfyui.client import ComfyClient
 from comfyui.environment import Environment
 from svi_core.files.sealed_json import read_sealed
-from tests.batch.fake_comfyui import FakeComfyUI, workflow
+from tests.batch.fake_comfyui import LORAS, FakeComfyUI, workflow
 from tests.conftest import REPOSITORY, draw_reference
 
 
 @pytest.fixture(autouse=True)
 def no_waiting(monkeypatch):
-    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.05, 0.05, 0.2, 0.5, 1.0))
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.02,) * 3000)  # however slowly a machine starts it
     monkeypatch.setattr(run_story, "_REST_SECONDS", 0.01)
 
 
@@ -66,6 +69,26 @@ def test_every_row_becomes_a_video_and_a_record(folder: Path):
         assert server.uploads[image] == (folder / "cat.png").read_bytes()
         assert [entry["name"] for entry in read_sealed(output.path / "batch.json")["stories"]] == names
         assert not (output.path / "problems.txt").exists()
+
+
+@pytest.mark.parametrize("num_clips", [2, 0])
+def test_the_log_of_a_story_counts_the_clips_of_its_runs(folder: Path, num_clips: int):
+    """Also if the prompts decide their number, and of two runs in one workflow."""
+    graph = workflow()
+    graph["4"]["inputs"]["num_clips"] = num_clips
+    graph["3"]["inputs"]["text"] = "a cat\n\na dog"
+    (folder / "stories.csv").write_text("name,seed\none,1\n")
+    for number in range(2):
+        (folder / "workflow.json").write_text(json.dumps(graph))
+        with FakeComfyUI() as server:
+            assert run.main(options(folder, server)) == 0
+        graph["7"] = {**graph["4"], "_meta": {"title": "Second"}, "inputs": graph["4"]["inputs"] | {"seed": 9}}
+        (folder / "stories.csv").write_text("name,4.seed\none,1\n")
+        log = (folder / "videos" / "stories" / "one" / "log.txt").read_text()
+        if number == 0:
+            assert "clip 1 of 2 is there\n" in log and "clip 2 of 2 is there, made before\n" in log and "clip 8" not in log
+        else:
+            assert "clip 2 of node 4 is there, made before" in log and "clip 1 of node 7 is there\n" in log
 
 
 def test_run_again_makes_only_what_changed_or_is_damaged(folder: Path):
@@ -113,6 +136,25 @@ def test_a_broken_row_image_and_lora_are_listed_and_all_others_made(folder: Path
     with FakeComfyUI() as server:
         assert run.main(options(folder, server)) == 0 and not server.queued
     assert not (folder / "videos" / "problems.txt").exists()
+
+
+def test_a_row_may_name_a_workflow_of_its_own(folder: Path, capsys):
+    other = workflow()
+    other["4"]["inputs"]["seed"] = 77
+    (folder / "other.json").write_text(json.dumps(other))
+    (folder / "torn.json").write_text("{")
+    strange = {"nodes": [{"id": 1, "type": "Strange", "mode": 0, "inputs": [], "widgets_values": []}], "links": []}
+    (folder / "strange.json").write_text(json.dumps(strange))
+    rows = ["a,a cat,", "b,a cat,other.json", "c,a cat,lost.json", "d,a cat,torn.json", "e,a cat,strange.json"]
+    (folder / "stories.csv").write_text("\n".join(["name,prompts,workflow", *rows]))
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 1
+        assert seeds(server) == [7, 77]
+    problems = (folder / "videos" / "problems.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in problems] == ["c", "d", "e"]
+    assert "line 4, column 3 (workflow)" in problems[0] and "lost.json" in problems[0]
+    assert "line 6, column 3 (workflow)" in problems[2] and "no server can run" in problems[2]
+    assert f"cannot run {folder / 'strange.json'}: " in capsys.readouterr().err
 
 
 def test_a_second_row_of_a_name_is_listed_beside_the_first(folder: Path):
@@ -230,11 +272,11 @@ def test_a_server_that_answers_late_is_not_taken_for_lost(folder: Path, monkeypa
 
 
 def test_a_server_waits_for_stories_of_one_that_may_be_lost():
-    batch = placement.Batch({"a": {"one": None, "two": None}}, None, None, held_by={"a": "one"})
-    assert batch.next_for("two") is None and batch.may_come_back("two") and not batch.may_come_back("three")
+    story = PreparedStory(Story("a", Place("t", 1), {}, Path()), {}, {}, 1, "key")
+    batch = Batch({"a": {"one": story, "two": story}}, None, None, held_by={"a": "one"})
+    assert batch.next_for("two") is None and batch.has_more_for("two") and not batch.has_more_for("three")
     batch.lost_servers["one"] = "gone"
-    batch.waiting = {"a": {"two": (graph := object())}}
-    assert batch.next_for("two") is graph
+    assert batch.next_for("two") is story
 
 
 @pytest.mark.parametrize(
@@ -313,26 +355,52 @@ def test_a_server_that_restarts_loses_no_story(folder: Path, no_signals):
         assert OutputFolder(folder / "videos").record("two").attempts == 2
 
 
-def test_a_story_that_kills_its_server_each_time_fails_alone(folder: Path, no_signals, monkeypatch):
-    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.3,) * 5)
-    with FakeComfyUI(lambda graph: "hang" if graph["4"]["inputs"]["seed"] == 1 else "ok") as server:
-        thread, result = in_background(run.main, options(folder, server))
-        for number in range(1, 6):
-            until(lambda number=number: len(seeds(server)) == number)
-            server.kill()
-            server.start()
-        thread.join(120)
-        assert result == [1] and seeds(server) == [1] * 5 + [2, 3]
-        assert "its server was lost 5 times" in (folder / "videos" / "problems.txt").read_text()
+def test_stories_that_kill_their_server_each_time_fail_alone(folder: Path, monkeypatch):
+    """However often: the server came back each time, so it is not lost."""
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.01,) * 4)
+    with FakeComfyUI(lambda graph: "crash" if graph["4"]["inputs"]["seed"] < 3 else "ok") as server:
+        assert run.main(options(folder, server)) == 1
+        assert seeds(server) == [1] * 5 + [2] * 5 + [3]
+    problems = (folder / "videos" / "problems.txt").read_text().splitlines()
+    assert len(problems) == 2 and all("its server was lost 5 times while it was made" in line for line in problems)
+    assert "has forgotten the story" in problems[0]
 
 
-def test_stories_are_spread_and_those_of_a_lost_server_go_to_the_other(folder: Path, no_signals):
+def test_a_server_that_never_takes_a_story_is_lost_and_not_the_stories(folder: Path, monkeypatch):
+    """It answers, but fails before a story is queued."""
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.01,) * 4)
+
+    def refused(*_: object) -> None:
+        raise ConnectionResetError("reset")
+
+    monkeypatch.setattr(ComfyClient, "upload", refused)
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 1 and not server.queued
+    assert (folder / "videos" / "problems.txt").read_text().count("no server was left to make it") == 3
+
+
+def test_the_run_folder_of_a_killed_server_is_waited_for(folder: Path):
+    """Its process may hold the lock for a moment, while another server has the story already."""
+    outcomes = iter(["in use", "in use", "ok", "ok", "ok"])
+    with FakeComfyUI(lambda _: next(outcomes)) as server:
+        assert run.main(options(folder, server)) == 0 and seeds(server) == [1, 1, 1, 2, 3]
+
+
+def test_a_server_goes_on_with_the_models_that_it_holds(folder: Path):
+    low, high = LORAS[1], LORAS[0]
+    (folder / "stories.csv").write_text(f"seed,SVI LoRA.lora\n1,{high}\n2,{low}\n3,{high}\n4,{low}\n")
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 0 and seeds(server) == [1, 3, 2, 4]
+
+
+def test_stories_are_spread_and_those_of_a_lost_server_go_to_the_other(folder: Path, no_signals, monkeypatch):
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (300.0,))
     with FakeComfyUI(lambda _: "hang") as first, FakeComfyUI() as second:
         thread, result = in_background(run.main, options(folder, first, second))
         until(lambda: len(second.queued) == 2)
         assert len(first.queued) == 1
         first.kill()
-        thread.join(120)
+        thread.join(120)  # which ends with the last story, long before the lost server is asked again
         assert result == [0] and len(second.queued) == 3
         assert set(seeds(second)) == {1, 2, 3}
 

@@ -123,7 +123,7 @@ def test_vbench_and_true_videos_where_they_are(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(scores_module.truth, "missing_for_pairs", lambda truth: None)
     monkeypatch.setattr(scores_module.truth, "missing_for_fvd", lambda truth: None if truth else "no true videos")
     monkeypatch.setattr(scores_module.truth, "psnr_and_ssim", lambda ours, true: (20.0, 0.75, 3))
-    monkeypatch.setattr(scores_module.truth, "frechet_video_distance", lambda ours, true: 100.0 * len(ours))
+    monkeypatch.setattr(scores_module.truth, "frechet_video_distance", lambda ours, true, _: 100.0 * len(ours))
     truth = tmp_path / "truth"
     for name in NAMES[:2]:
         save(truth / f"{name}.mp4", moving(0, 3))
@@ -136,6 +136,12 @@ def test_vbench_and_true_videos_where_they_are(folder, tmp_path, monkeypatch):
     assert facts(folder)["benchmarks"]["consistent-50s"]["videos_of_means"]["PSNR"] == 1
     page = (folder / "scores" / "report.html").read_text()
     assert "<td>50.00</td>" in page and "<th>PSNR ↑</th>" in page and "PSNR over 3 of 31 frames" in page
+    monkeypatch.setattr(scores_module.truth, "psnr_and_ssim", lambda ours, true: pytest.fail("it is kept"))
+    assert run(folder, "--references", truth) == 0
+    assert (
+        facts(folder)["videos"][NAMES[0]]["values"]["PSNR"] == 20.0
+        and facts(folder)["videos"][NAMES[0]]["frames_compared"] == 3
+    )
 
 
 def test_a_metric_that_fails_is_absent_and_the_others_are_there(folder, tmp_path, capsys, monkeypatch):

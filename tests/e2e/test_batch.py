@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -17,6 +18,7 @@ from batch.arguments import command_line
 from batch.records import OutputFolder
 from comfyui.server import ComfyServer
 from svi_core.video.frame_times import count_frames
+from tests.batch.ray_machines import needs_ray, two_machines
 from tests.conftest import REPOSITORY
 from tests.e2e import shipped
 from tests.e2e.graphs import PROMPTS, loop_graph
@@ -103,6 +105,57 @@ def test_a_batch_killed_twice_equals_an_undisturbed_one(own_server, reference_im
         assert len(expected) == CLIPS and latents(run_folder(own_server, tmp_path / "killed", name)) == expected
         frames = {count_frames(tmp_path / folder / f"{name}.mp4") for folder in ("whole", "killed")}
         assert frames == {9 + 4 * (CLIPS - 1)}
+
+
+@needs_ray
+@pytest.mark.slow
+def test_a_cluster_that_loses_a_worker_and_a_machine_equals_one_server(
+    comfy_server, model_roots, reference_image, tmp_path, monkeypatch
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    graph = loop_graph("example.png", steps=6, filename_prefix="svi/any")
+    (tmp_path / "workflow.json").write_text(json.dumps(graph))
+    names = (*NAMES, "four")
+    rows = [
+        {"name": name, "image": str(reference_image), "prompts": PROMPTS, "clips": CLIPS, "seed": n}
+        for n, name in enumerate(names)
+    ]
+    (tmp_path / "stories.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+
+    def main(output: str, *more: object) -> int:
+        line = command(
+            tmp_path / "stories.jsonl", "--workflow", tmp_path / "workflow.json", "--output", tmp_path / output, *more
+        )
+        return run.main(command_line().parse_args(line[3:]))
+
+    assert main("alone", "--server", comfy_server.url) == 0
+    output = OutputFolder(tmp_path / "cluster")
+    runs = output.path / "server" / "output" / "svi_batch" / output.name_on_servers / "runs"
+
+    def in_mid_story() -> str | None:
+        running = [name for name in names if (runs / name / ".owner").exists()]
+        return next((name for name in running if 1 <= num_finished(runs / name) < CLIPS), None)
+
+    def destroy(cluster) -> None:
+        until(in_mid_story)
+        server = int((runs / in_mid_story() / ".owner").read_text())
+        worker = int(Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1])
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: any(output.record(name) and output.record(name).attempts == 2 for name in names))
+        until(in_mid_story)
+        cluster.remove_node(cluster.second, allow_graceful=False)
+
+    models = [argument for root in model_roots for argument in ("--models", root)]
+    with two_machines() as cluster:
+        destroyer = threading.Thread(target=destroy, args=(cluster,))
+        destroyer.start()
+        assert main("cluster", "--ray", cluster.address, *models) == 0
+        destroyer.join()
+    assert sorted(path.stem for path in output.path.glob("*.mp4")) == sorted(names)
+    for name in names:
+        expected = latents(run_folder(comfy_server, tmp_path / "alone", name))
+        assert len(expected) == CLIPS and latents(runs / name) == expected
+        assert count_frames(output.path / f"{name}.mp4") == 9 + 4 * (CLIPS - 1)
 
 
 def test_a_template_of_five_nodes_makes_the_video_of_its_unfolded_form(

@@ -163,4 +163,4 @@ def test_a_chart_draws_each_video_and_the_mean():
 
 def test_a_far_limit_is_left_out_and_a_lone_point_is_a_dot():
     drawn = chart("seam", [[None, 1.0, None]], 3.0)
-    assert "limit" not in drawn and "h0" in drawn and 'class="one"' not in drawn
+    assert "limit" not in drawn and "m-2 0a2 2 0 1 0 4 0a2 2 0 1 0 -4 0" in drawn and 'class="one"' not in drawn

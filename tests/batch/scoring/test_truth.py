@@ -16,6 +16,7 @@ from batch.scoring.truth import (
     psnr_and_ssim,
     true_videos,
 )
+from svi_core.files.fingerprint import file_sha256
 from svi_core.video.video_file import VideoCoding, write_video
 from tests.batch.scored_videos import moving, save
 
@@ -39,11 +40,20 @@ def test_fvd_is_its_square_over_windows_of_sixteen_frames(tmp_path):
         seen.append([float(pixels.mean()), float(pixels.std())])
         return torch.tensor([seen[-1]])
 
-    found = frechet_video_distance(paths[:2], paths[2:], features)
+    found = frechet_video_distance(paths[:2], paths[2:], tmp_path / "i3d", features)
     assert set(shapes) == {(1, 3, 16, 224, 224)} and len(shapes) == 4 * 3  # the last two frames are no window
     assert found == pytest.approx(frechet_distance(np.array(seen[:6]), np.array(seen[6:])) ** 2, rel=1e-4)
-    with pytest.raises(ValueError, match="needs two windows of 16 frames on each side: there are 0 and 6"):
-        frechet_video_distance([save(tmp_path / "short.mp4", moving(0, 15))], paths[:2], features)
+    assert frechet_video_distance(paths[:2], paths[2:], tmp_path / "i3d", features) == found and len(seen) == 12, "kept"
+    (kept,) = (path for path in (tmp_path / "i3d").iterdir() if path.name.startswith(file_sha256(paths[0])))
+    kept.write_bytes(kept.read_bytes()[:-9])
+    assert frechet_video_distance(paths[:2], paths[2:], tmp_path / "i3d", features) == found and len(seen) == 15, (
+        "measured again"
+    )
+    with pytest.raises(ValueError, match="FVD needs 3 windows of 16 frames on each side, there are 0 and 6"):
+        frechet_video_distance([save(tmp_path / "short.mp4", moving(0, 15))], paths[:2], tmp_path / "i3d", features)
+    few = [save(tmp_path / "few.mp4", moving(0, 33))]
+    with pytest.raises(ValueError, match="FVD needs 3 windows of 16 frames on each side, there are 6 and 2: score more"):
+        frechet_video_distance(paths[:2], few, tmp_path / "i3d", features)
 
 
 def test_frames_are_compared_one_by_one_at_the_size_of_ours(tmp_path):

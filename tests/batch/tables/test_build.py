@@ -11,6 +11,7 @@ from batch.arguments import command_line
 from batch.table import read_table
 from batch.tables import language_model
 from svi_core.schedule.text import parse_schedule
+from tests.batch.fake_comfyui import FakeComfyUI
 from tests.batch.tables.fake_language_model import FakeLanguageModel
 from tests.conftest import draw_reference
 
@@ -121,11 +122,68 @@ def test_a_language_model_writes_the_prompts(images, capsys, monkeypatch):
     assert "2 of 2: creative-50s-002-red-fox" in capsys.readouterr().err
 
 
+def test_prompts_that_were_written_before_a_failure_are_not_asked_for_again(images, capsys, monkeypatch):
+    monkeypatch.setattr(language_model, "WAIT_SECONDS", 0.0)
+    good = "\n".join(f"{n}. The red fox, the boat and the woman do thing {n}." for n in range(1, 4))
+    table = images.parent / "creative-50s.jsonl"
+    line = ["table", "creative-50s", str(images), "--output", str(table), "--samples", "3", "--clips", "3"]
+    with FakeLanguageModel(good, good, 400) as server:
+        model = ["--llm", server.url, "--llm-model", "tiny"]
+        assert make_table.main(command_line().parse_args([*line, *model])) == 2 and not table.exists()
+        assert "the prompts of 2 stories are kept: the same command goes on" in capsys.readouterr().err
+        kept = table.with_name("creative-50s.jsonl.prompts.jsonl")
+        kept.write_bytes(kept.read_bytes()[:-5])  # and then it was killed
+        server.replies[:] = [good.replace("do", "see")]
+        rows = make(images, *line[1:2], *line[5:], *model)
+        assert len(server.asked) == 5 and not kept.exists()
+    assert ["see thing" in row["prompts"] for row in rows] == [False, True, True]
+
+
+def test_text_nodes_of_comfyui_write_the_prompts(images, tmp_path, capsys):
+    graph = {
+        "1": {"class_type": "LoadImage", "inputs": {"image": "example.png"}},
+        "2": {"class_type": "TextGenerate", "inputs": {"prompt": "Be brief. {instruction}", "sampling_mode.seed": 1}},
+        "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
+    }
+    answers = iter(["no list", *["\n".join(f"{n}. The red fox, the boat and the woman do thing {n}." for n in (1, 2))] * 2])
+
+    class TextComfyUI(FakeComfyUI):
+        def end(self, key: str, outcome: str, graph: dict) -> None:
+            super().end(key, "no video", graph)
+            self.history[key]["outputs"] = {"3": {"text": [next(answers)] if outcome == "ok" else []}}
+
+    file = tmp_path / "writer.json"
+    file.write_text(json.dumps(graph))
+    with TextComfyUI() as server:
+        line = ["--samples", "2", "--clips", "2", "--llm", server.url, "--llm-workflow", str(file)]
+        rows = make(images, "creative-50s", *line)
+        asked = [graph["2"]["inputs"] for graph in server.queued]
+        assert [graph["1"]["inputs"]["image"] in server.uploads for graph in server.queued] == [True] * 3
+        assert [inputs["sampling_mode.seed"] for inputs in asked] == [0, 1, 1], (
+            "another one after an answer that cannot be read"
+        )
+        assert all(inputs["prompt"].startswith("Be brief. ") and "{" not in inputs["prompt"] for inputs in asked)
+        assert "a red fox" in asked[2]["prompt"]
+        server.outcome = lambda _: "empty"
+        arguments = command_line().parse_args(
+            ["table", "creative-50s", str(images), "--output", str(tmp_path / "t.jsonl"), *line]
+        )
+        assert make_table.main(arguments) == 2
+        assert "writer.json shows no text: link Preview as Text" in capsys.readouterr().err
+        file.write_text(json.dumps(graph).replace("{instruction}", "Hello"))
+        assert make_table.main(arguments) == 2
+        assert "writer.json holds no {instruction}: write it where" in capsys.readouterr().err
+    file.write_text(json.dumps(graph))
+    assert make_table.main(arguments) == 2
+    assert f"no ComfyUI answers at {server.url}" in capsys.readouterr().err
+    assert all("do thing" in prompt for row in rows for prompt in prompts(row))
+
+
 def test_a_model_that_cannot_write_a_list_is_named(images, capsys):
     with FakeLanguageModel("no list") as server:
         arguments = ["table", "creative-50s", str(images), "--output", str(images / "t.jsonl"), "--llm", server.url]
         assert make_table.main(command_line().parse_args(arguments)) == 2
-        assert "--llm and --llm-model belong together" in capsys.readouterr().err
+        assert "--llm needs --llm-model, or for a ComfyUI --llm-workflow" in capsys.readouterr().err
         assert make_table.main(command_line().parse_args([*arguments, "--llm-model", "tiny"])) == 2
     assert (
         "tiny was asked 3 times, and wrote 1 of 10 prompts (it begins 'no list'): use another model" in capsys.readouterr().err

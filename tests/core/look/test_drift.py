@@ -64,6 +64,33 @@ def test_a_last_clip_of_one_frame_does_not_stand_still():
     assert report(scene(1), (1,)).verdict.startswith("INVALID (static)")
 
 
+@pytest.mark.parametrize("index", range(CLIPS))
+def test_frames_that_stand_still_for_half_a_second_are_noted(index):
+    """Fewer than half of a clip's frames, which no median shows."""
+    video = scene()
+    start = index * LENGTH + 3
+    video[start : start + 8] = video[start]
+    found = report(video)
+    assert found.verdict == "valid" and found.notes == (f"clip {index + 1} stands still for 8 of its 20 frames",)
+    video[start + 4 :] = np.roll(video[start + 4 :], 5, axis=2)
+    assert report(video).clips[index].still < 8 and not any("still" in note for note in report(video).notes)
+
+
+def test_a_cartoon_drawn_on_twos_does_not_stand_still():
+    found = report(scene(CLIPS * LENGTH // 2).repeat(2, axis=0))
+    assert [clip.still for clip in found.clips] == [2] * CLIPS and not any("still" in note for note in found.notes)
+
+
+def test_a_video_of_many_frames_a_second_may_change_less_between_two():
+    """The limits are those of 16 frames a second: an interpolated video moves as much in a second."""
+    video = np.full((60, 48, 64, 3), 90, np.uint8)
+    for index in range(len(video)):
+        video[index, :, : index + 1] += 11  # 0.17 of 255 more from frame to frame
+    assert report(video).reasons == ("static",)
+    found = measure_drift(iter(video), (LENGTH,) * CLIPS, frame_rate=48)
+    assert found.verdict == "valid" and found.clips[0].frozen == 0
+
+
 def faded(video, step):
     """Saturation falls by `step` per clip."""
     result = video.astype(np.float32)

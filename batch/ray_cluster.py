@@ -1,0 +1,246 @@
+"""Spread stories over a Ray cluster: an actor for each GPU, which owns a ComfyUI process, see `batch.ray_worker`.
+
+Ray finds the GPUs, gives each actor one, starts it again on any free one when its process or its machine dies, and tells of
+every death. What is left here: which story a free worker gets, and that a story whose worker died goes to another one at once.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import logging
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from batch.outcome import LOST, UNFIT, Outcome
+from batch.placement import ENDING
+from batch.ray_worker import Started, Worker
+from batch.servers import OwnComfyUI
+from batch.work import Batch
+from batch.workflow.node_inputs import ObjectInfo
+from comfyui.client import ServerError
+from comfyui.environment import REPOSITORY
+
+NO_RAY = f"error: --ray needs the package ray, which this Python lacks: {sys.executable} -m pip install 'ray>=2.40'"
+PATIENCE_SECONDS = 900.0  # without a worker that is ready
+AGAIN_SECONDS = 2.0  # between two questions to a worker that is started again
+MOST_RESTARTS = 100  # of one worker by Ray, in the whole batch
+MOST_LOSSES = 10  # of one worker in a row; its machine or its ComfyUI is not in order then
+_OFFER = "ray"  # all workers offer the same; one that does not is left out
+
+
+def has_ray() -> bool:
+    """Whether the package ray is installed."""
+    return importlib.util.find_spec("ray") is not None
+
+
+@contextmanager
+def open_cluster(address: str, own: OwnComfyUI, output: Path, say: Callable[[str], None]) -> Iterator[RayCluster]:
+    """Yield the cluster at `address`; with "" the one that RAY_ADDRESS or this machine has, else one of this machine alone.
+
+    Raises:
+        ServerError: there is no cluster at `address`.
+    """
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    ray: Any = importlib.import_module("ray")
+    paths = {"env_vars": {"PYTHONPATH": str(REPOSITORY)}}
+    try:
+        ray.init(address or None, logging_level=logging.ERROR, log_to_driver=False, runtime_env=paths)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise ServerError(f"no Ray cluster at {address or 'this machine'}: {error}") from error
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # Ray has put its own there
+    mark = output / "server" / f"seen-by-all-{uuid.uuid4().hex}"
+    mark.parent.mkdir(parents=True, exist_ok=True)
+    mark.touch()
+    try:
+        yield RayCluster(ray, own, output, mark, say)
+    finally:
+        mark.unlink(missing_ok=True)
+        ray.shutdown()  # ends the actors, and with them their ComfyUIs
+
+
+@dataclass
+class _Hired:
+    """A worker, and what it does.
+
+    Attributes:
+        job: what it does: start or make `story`; None if it does nothing.
+        machine: where it is ready; "" until it is.
+        ask_at: when to ask it to start, if it is not ready.
+        share: the answer to how much of its story is done.
+        num_losses: how often in a row it was lost, without a story that is to blame.
+    """
+
+    name: str
+    actor: Any
+    job: Any = None
+    machine: str = ""
+    story: str = ""
+    ask_at: float = 0.0
+    share: Any = None
+    num_losses: int = 0
+
+    @property
+    def place(self) -> str:
+        return f"{self.name} on {self.machine}"
+
+
+class RayCluster:
+    """The workers of a cluster, as a place for stories."""
+
+    def __init__(self, ray: Any, own: OwnComfyUI, output: Path, mark: Path, say: Callable[[str], None]) -> None:
+        self._ray, self._own, self._output, self._mark, self._say = ray, own, output, mark, say
+        self._hired: list[_Hired] = []
+        self._left_out: dict[str, str] = {}  # name -> why
+        self._seen = time.monotonic()  # when a worker was ready last
+        self._uses_gpus = self._count("GPU") > 0
+        say(f"workers: {self._wanted()}, one for each {'GPU' if self._uses_gpus else 'machine, on the CPU'}")
+
+    @property
+    def names(self) -> list[str]:
+        return [worker.place for worker in self._hired if worker.machine]
+
+    def offers(self, say: Callable[[str], None]) -> Iterator[tuple[str, ObjectInfo]]:
+        """Yield the nodes of the worker that is ready first. Raises ServerError if none will be."""
+        while True:
+            self._look()
+            ready = next((worker for worker in self._hired if worker.machine), None)
+            if ready is None and (why := self._hopeless()):
+                raise ServerError(f"no worker of the cluster can make anything: {why}")
+            if ready is not None:
+                with suppress(self._ray.exceptions.RayActorError):  # it died again: wait for the next
+                    yield _OFFER, self._ray.get(ready.actor.object_info.remote())
+                    return
+
+    def make(self, batch: Batch) -> None:
+        """Make all stories; return when every one is made, failed, or has no worker left.
+
+        Ctrl-C ends the running stories in order, and then raises KeyboardInterrupt; a second one does not wait.
+        """
+        self._say = batch.progress.say  # which ends the progress line first
+        try:
+            while batch.has_more_for(_OFFER):
+                if why := self._hopeless():
+                    batch.lost_servers["cluster"] = why
+                    return
+                self._assign(batch)
+                self._look(batch)
+        except KeyboardInterrupt:
+            batch.should_stop.set()
+            batch.progress.say(ENDING)
+            for worker in self._hired:
+                worker.actor.stop.remote()
+            while any(worker.story for worker in self._hired):
+                self._look(batch)
+            raise
+
+    def _count(self, resource: str) -> int:
+        return sum(int(node["Resources"].get(resource, 0)) for node in self._ray.nodes() if node["Alive"])
+
+    def _wanted(self) -> int:
+        """Return how many workers the cluster has room for now; machines may come and go."""
+        if self._uses_gpus:
+            return self._count("GPU")
+        return sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in self._ray.nodes())
+
+    def _hire(self) -> None:
+        room = {"num_gpus": 1} if self._uses_gpus else {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
+        for number in range(len(self._hired) + len(self._left_out), self._wanted()):
+            name = f"worker-{number + 1}"
+            # Threads: one for its story, others to ask it and to stop it.
+            kind = self._ray.remote(Worker).options(max_restarts=MOST_RESTARTS, max_concurrency=3, **room)
+            actor = kind.remote(self._own, self._output, name, os.environ.get("OMP_NUM_THREADS"))
+            self._hired.append(_Hired(name, actor))
+
+    def _assign(self, batch: Batch) -> None:
+        for worker in self._hired:
+            if worker.machine and worker.job is None and (prepared := batch.next_for(worker.name, _OFFER)) is not None:
+                worker.story = prepared.story.name
+                worker.job = worker.actor.make.remote(prepared)
+                batch.progress.begin(worker.story, worker.place)
+
+    def _look(self, batch: Batch | None = None) -> None:
+        """Wait half a second at most for something to end, and note it."""
+        self._hire()
+        for worker in self._hired:
+            if not worker.machine and worker.job is None and time.monotonic() >= worker.ask_at:
+                worker.job = worker.actor.start.remote(self._mark.relative_to(self._output).as_posix())
+        jobs = [worker.job for worker in self._hired if worker.job is not None]
+        if jobs:
+            self._ray.wait(jobs, timeout=0.5)
+            ended = self._ray.wait(jobs, num_returns=len(jobs), timeout=0)[0]
+        else:
+            time.sleep(0.1)
+            ended = []
+        for worker in [worker for worker in self._hired if worker.job in ended]:
+            self._note(worker, batch)
+        if any(worker.machine for worker in self._hired):
+            self._seen = time.monotonic()
+        if batch is not None:
+            self._show(batch)
+
+    def _note(self, worker: _Hired, batch: Batch | None) -> None:
+        """Note how the job of a worker ended."""
+        job, story, has_died = worker.job, worker.story, False
+        worker.job, worker.story, worker.share = None, "", None
+        try:
+            result: Started | Outcome = self._ray.get(job)
+        except self._ray.exceptions.RayActorError as error:
+            has_died = isinstance(error, self._ray.exceptions.ActorDiedError)  # else it is started again
+            result = Outcome(LOST, reason=_last_line(error))
+        if isinstance(result, Started):
+            self._note_start(worker, result)
+            return
+        if story and batch is not None:
+            batch.note(story, worker.name, result)
+            worker.num_losses = worker.num_losses + 1 if result.status == LOST and story not in batch.failed else 0
+        if has_died or result.status == UNFIT or worker.num_losses > MOST_LOSSES:
+            self._leave_out(worker, result.reason)
+        elif result.status == LOST:
+            if worker.machine:
+                self._say(f"{worker.place}: {result.reason}; it is started again")
+            worker.machine, worker.ask_at = "", time.monotonic() + AGAIN_SECONDS
+
+    def _note_start(self, worker: _Hired, started: Started) -> None:
+        worker.machine = started.machine
+        if started.problem:
+            self._leave_out(worker, started.problem)
+        else:
+            self._say(f"{worker.place} is ready")
+
+    def _leave_out(self, worker: _Hired, reason: str) -> None:
+        self._say(f"{worker.place if worker.machine else worker.name} is left out: {reason}")
+        self._left_out[worker.name] = reason
+        self._hired.remove(worker)
+        self._ray.kill(worker.actor)
+
+    def _hopeless(self) -> str:
+        """Return why no worker will be ready, "" if one may be."""
+        if self._left_out and not self._hired:
+            return "; ".join(f"{name}: {why}" for name, why in self._left_out.items())
+        waited = time.monotonic() - self._seen
+        return f"none was ready for {waited / 60:.0f} minutes" if waited > PATIENCE_SECONDS else ""
+
+    def _show(self, batch: Batch) -> None:
+        """Ask the workers how far they are, without waiting, and tell the user."""
+        for worker in self._hired:
+            if worker.story and worker.share is None:
+                worker.share = worker.actor.share.remote()
+            elif worker.share is not None and self._ray.wait([worker.share], timeout=0)[0]:
+                with suppress(self._ray.exceptions.RayError):  # it died: its job tells
+                    batch.progress.advance(worker.story, self._ray.get(worker.share))
+                worker.share = None
+        batch.progress.show()
+
+
+def _last_line(error: Exception) -> str:
+    """Return the last line of one of Ray's errors, which holds the cause."""
+    return str(error).strip().splitlines()[-1].strip()

@@ -1,0 +1,92 @@
+"""A worker of a cluster: an actor that owns a ComfyUI process and makes one story at a time on it. It needs no Ray itself."""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+
+from batch.outcome import UNFIT, Outcome, line_of, try_story
+from batch.prepare import PreparedStory, what_is_lacking
+from batch.records import OutputFolder
+from batch.run_story import Control
+from batch.servers import OwnComfyUI
+from batch.workflow.node_inputs import ObjectInfo
+from comfyui.client import ServerError
+
+
+@dataclass(frozen=True)
+class Started:
+    """A worker whose ComfyUI runs, or cannot run.
+
+    Attributes:
+        machine: where it is.
+        problem: why it can make nothing there; "" if it can.
+    """
+
+    machine: str
+    problem: str = ""
+
+
+class Worker:
+    """One ComfyUI process, with files of its own in ``server/<name>`` of the output folder and results in ``server/output``.
+
+    All workers share the results, so a story that one of them lost is continued by another, from its last finished clip.
+
+    Args:
+        output: the output folder of the batch, on storage that all machines see under the same path.
+        num_threads: OMP_NUM_THREADS of the command, if set; Ray gives its processes one thread each.
+    """
+
+    def __init__(self, own: OwnComfyUI, output: Path, name: str, num_threads: str | None) -> None:
+        os.environ.pop("OMP_NUM_THREADS", None)
+        if num_threads is not None:
+            os.environ["OMP_NUM_THREADS"] = num_threads
+        self._output = output
+        self._folder = OutputFolder(output)
+        results = output / "server" / "output"
+        self._server = own.server(output / "server" / name, ["--output-directory", str(results)])
+        self._info: ObjectInfo = {}
+        self._should_stop = threading.Event()
+        self._share = 0.0
+
+    def start(self, mark: str) -> Started:
+        """Start ComfyUI. `mark`: a file that the command wrote into the output folder."""
+        machine = socket.gethostname()
+        if not (self._output / mark).is_file():
+            return Started(
+                machine, f"{self._output} is another folder there: --output must be on storage that all machines share"
+            )
+        try:
+            if not self._server.is_running:
+                self._server.start()
+            self._info = self._server.object_info()
+        except (ServerError, OSError) as error:
+            return Started(machine, line_of(error))
+        return Started(machine)
+
+    def object_info(self) -> ObjectInfo:
+        """Return the nodes of its ComfyUI."""
+        return self._info
+
+    def make(self, prepared: PreparedStory) -> Outcome:
+        """Make a story; one that this machine lacks something for is left to others."""
+        lost = next((file for file in prepared.uploads.values() if not file.is_file()), None)
+        lack = f"{lost} is not there" if lost else what_is_lacking(prepared.graph, self._info)
+        if lack:
+            return Outcome(UNFIT, reason=lack)
+        self._share = 0.0
+        return try_story(prepared, self._server, self._folder, Control(self._should_stop.is_set, self._tell))
+
+    def share(self) -> float:
+        """Return the share of its story that is done, 0 to 1."""
+        return self._share
+
+    def stop(self) -> None:
+        """End its story after the clip that is just being stored."""
+        self._should_stop.set()
+
+    def _tell(self, done: float) -> None:
+        self._share = done

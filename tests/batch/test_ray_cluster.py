@@ -1,0 +1,222 @@
+"""Stories on the workers of a cluster: deaths of workers and machines lose no clip, and make none twice."""
+
+import json
+import os
+import re
+import signal
+import sys
+import threading
+from collections.abc import Iterator
+from functools import partialmethod
+from pathlib import Path
+
+import pytest
+
+from batch import ray_cluster, ray_worker, run, servers
+from batch.arguments import command_line
+from batch.ray_cluster import RayCluster
+from batch.records import OutputFolder
+from comfyui.environment import Environment
+from svi_core.files.sealed_json import read_sealed
+from tests.batch.clips_comfyui import HOLD, ClipsComfyUI, make_tree
+from tests.batch.fake_comfyui import workflow
+from tests.batch.fake_ray import FakeRay, until
+from tests.batch.ray_machines import needs_ray, two_machines
+
+NAMES = [f"story-{number}" for number in range(1, 7)]
+CLIPS = 4
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch) -> Path:
+    tree = make_tree(tmp_path / "tree")
+    monkeypatch.setattr(servers, "demo_environment", lambda: Environment(Path(sys.executable), tree))
+    monkeypatch.setattr(servers, "_has_accelerator", lambda: False)
+    (tmp_path / "workflow.json").write_text(json.dumps(workflow()))
+    rows = [{"name": name, "prompts": f"tale {name}", "clips": CLIPS, "seed": n} for n, name in enumerate(NAMES)]
+    (tmp_path / "stories.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    return tmp_path
+
+
+def main(folder: Path, *more: str, output: str = "videos") -> int:
+    places = ["--workflow", str(folder / "workflow.json"), "--output", str(folder / output)]
+    return run.main(command_line().parse_args(["run", str(folder / "stories.jsonl"), *places, *more]))
+
+
+def runs(folder: Path) -> Path:
+    output = OutputFolder(folder / "videos")
+    return output.path / "server" / "output" / "svi_batch" / output.name_on_servers / "runs"
+
+
+def made(folder: Path, story: str) -> list[tuple[int, int]]:
+    """Return number and process of each clip that was made of a story."""
+    try:
+        lines = (runs(folder) / story / "made.txt").read_text().splitlines()
+    except FileNotFoundError:
+        return []
+    return [(int(number), int(process)) for number, process in map(str.split, lines)]
+
+
+def require_each_once(folder: Path) -> None:
+    """Every video is there once, no clip was made twice, and all equal those of one server."""
+    with ClipsComfyUI(folder / "alone", clip_seconds=0.0) as alone:
+        assert main(folder, "--server", alone.url, output="expected") == 0
+    for name in NAMES:
+        assert [number for number, _ in made(folder, name)] == list(range(CLIPS))
+        assert (folder / "videos" / f"{name}.mp4").read_bytes() == (folder / "expected" / f"{name}.mp4").read_bytes()
+    assert sorted(path.stem for path in (folder / "videos").glob("*.mp4")) == NAMES
+    assert not list((folder / "videos" / "server").glob("seen-by-all-*"))
+
+
+@pytest.fixture
+def fake_ray(monkeypatch) -> FakeRay:
+    """Two machines without a GPU."""
+    fake = FakeRay({"CPU": 2.0}, {"CPU": 2.0})
+    monkeypatch.setitem(sys.modules, "ray", fake)
+    monkeypatch.setattr(ray_cluster, "AGAIN_SECONDS", 0.0)
+    monkeypatch.setattr(ray_cluster.signal, "signal", lambda *_: None)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return fake
+
+
+def when_a_story_is_half_made(folder: Path, act) -> threading.Thread:
+    thread = threading.Thread(
+        target=lambda: (until(lambda: any(1 <= len(made(folder, name)) < CLIPS for name in NAMES)), act())
+    )
+    thread.start()
+    return thread
+
+
+def test_stories_are_spread_and_a_dead_worker_costs_no_clip(folder: Path, fake_ray: FakeRay, capsys):
+    deaths = when_a_story_is_half_made(folder, lambda: next(actor for actor in fake_ray.actors if actor.is_making()).die())
+    assert main(folder, "--ray") == 0
+    deaths.join()
+    require_each_once(folder)
+    told = capsys.readouterr().err
+    assert "workers: 2, one for each machine, on the CPU" in told and "it is restarting; it is started again" in told
+    assert [room["num_cpus"] for room in fake_ray.room] == [1, 1] and fake_ray.address is None
+    assert len({process for name in NAMES for _, process in made(folder, name)}) == 1, "in threads of this process"
+    facts = read_sealed(folder / "videos" / "batch.json")
+    assert {server.split(" on ")[0] for server in facts["servers"]} == {"worker-1", "worker-2"}
+
+
+def test_each_gpu_has_a_worker_also_one_that_comes_later(folder: Path, fake_ray: FakeRay, capsys):
+    fake_ray.machines = [{"CPU": 8.0}, {"CPU": 8.0, "GPU": 1.0}, {}]
+    joining = when_a_story_is_half_made(folder, lambda: fake_ray.machines.append({"CPU": 8.0, "GPU": 1.0}))
+    assert main(folder, "--ray", "head:6379") == 0
+    joining.join()
+    assert [room["num_gpus"] for room in fake_ray.room] == [1, 1] and fake_ray.address == "head:6379"
+    assert "workers: 1, one for each GPU" in capsys.readouterr().err
+    require_each_once(folder)
+
+
+def test_a_worker_that_lacks_something_is_left_out_and_named(folder: Path, fake_ray: FakeRay, monkeypatch, capsys):
+    start = ray_worker.Worker.start
+
+    def start_without_lora(worker: ray_worker.Worker, mark: str) -> ray_worker.Started:
+        started = start(worker, mark)
+        if worker._server.base_directory.name == "worker-1":
+            until(lambda: len(fake_ray.actors) == 2 and fake_ray.actors[1].worker._info)  # the other one makes the offer
+            worker._info = json.loads(json.dumps(worker._info))
+            worker._info["SVILora"]["input"]["required"]["lora"][1]["options"] = ["other.safetensors"]
+        return started
+
+    monkeypatch.setattr(ray_worker.Worker, "start", start_without_lora)
+    assert main(folder, "--ray") == 0
+    require_each_once(folder)
+    told = capsys.readouterr().err
+    assert re.search(
+        r"worker-1 on \S+ is left out: lora of node 2 \(SVI LoRA\): 'svi_high.safetensors' is not on the server", told
+    )
+
+
+def test_an_output_folder_that_a_machine_does_not_see_is_named(folder: Path, fake_ray: FakeRay, monkeypatch, capsys):
+    monkeypatch.setattr(RayCluster, "_hire", partialmethod(_hire_with_another_mark, RayCluster._hire))
+    assert main(folder, "--ray") == 1
+    told = capsys.readouterr().err
+    assert "no worker of the cluster can make anything: worker-1: " in told
+    assert f"{folder / 'videos'} is another folder there: --output must be on storage that all machines share" in told
+
+
+def _hire_with_another_mark(cluster: RayCluster, hire) -> None:
+    cluster._mark = cluster._output / "server" / "of another storage"
+    hire(cluster)
+
+
+def test_workers_that_die_for_good_leave_their_stories_with_a_reason(folder: Path, fake_ray: FakeRay):
+    def destroy() -> None:
+        for actor in fake_ray.actors:
+            actor.die(for_good=True)
+
+    deaths = when_a_story_is_half_made(folder, destroy)
+    assert main(folder, "--ray") == 1
+    deaths.join()
+    lines = (folder / "videos" / "problems.txt").read_text().splitlines()
+    assert lines and all("no server was left to make it (cluster: worker-" in line for line in lines)
+    assert all(line.count("its machine burns") == 2 for line in lines), "of both, in the order of their deaths"
+    fake_ray.actors.clear()
+    assert main(folder, "--ray") == 0, "the same command goes on"
+    require_each_once(folder)
+
+
+def test_a_cluster_without_a_ready_worker_is_not_waited_for_for_ever(folder: Path, fake_ray: FakeRay, monkeypatch, capsys):
+    monkeypatch.setattr(ray_cluster, "PATIENCE_SECONDS", 0.0)
+    fake_ray.machines = [{"CPU": 0.5}]
+    assert main(folder, "--ray") == 1
+    assert "no worker of the cluster can make anything: none was ready for 0 minutes" in capsys.readouterr().err
+
+
+def test_ctrl_c_keeps_the_clips_of_a_cluster(folder: Path, fake_ray: FakeRay, capsys):
+    fake_ray.interrupts_at = lambda: any(1 <= len(made(folder, name)) < CLIPS for name in NAMES)
+    assert main(folder, "--ray") == 130
+    told = capsys.readouterr().err
+    assert "ending: the clips that are finished are kept" in told and "the same command goes on" in told
+    records = [OutputFolder(folder / "videos").record(name) for name in NAMES]
+    assert "stopped" in {record.status for record in records if record}
+    assert main(folder, "--ray") == 0
+    require_each_once(folder)
+
+
+def test_without_ray_or_a_cluster_one_sentence_says_so(folder: Path, fake_ray: FakeRay, monkeypatch, capsys):
+    assert main(folder, "--ray", "nowhere:1") == 1
+    assert "no Ray cluster at nowhere:1: nothing there" in capsys.readouterr().err
+    assert main(folder, "--ray", "--server", "http://127.0.0.1:9") == 2
+    assert "--ray starts a ComfyUI for each GPU of the cluster: leave --server out" in capsys.readouterr().err
+    monkeypatch.setattr(ray_cluster.importlib.util, "find_spec", lambda _: None)
+    assert main(folder, "--ray") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert (
+        line
+        == f"[svi] error: --ray needs the package ray, which this Python lacks: {sys.executable} -m pip install 'ray>=2.40'"
+    )
+
+
+@pytest.fixture
+def cluster() -> Iterator:
+    with two_machines() as cluster:
+        yield cluster
+
+
+@needs_ray
+def test_a_killed_worker_and_a_removed_machine_lose_no_clip(folder: Path, cluster):
+    output = OutputFolder(folder / "videos")
+    hold = runs(folder).parents[2] / HOLD
+    hold.parent.mkdir(parents=True)
+    hold.touch()
+
+    def holder(name: str) -> int:
+        return made(folder, name)[-1][1] if made(folder, name) else 0
+
+    def destroy() -> None:
+        until(lambda: holder(NAMES[0]) and holder(NAMES[1]), 120)
+        os.kill(holder(NAMES[0]), signal.SIGKILL)
+        until(lambda: output.record(NAMES[0]).attempts == 2, 120)
+        cluster.remove_node(cluster.second, allow_graceful=False)
+        hold.unlink()
+
+    destroyer = threading.Thread(target=destroy)
+    destroyer.start()
+    assert main(folder, "--ray", cluster.address) == 0
+    destroyer.join(10)
+    assert not hold.exists()
+    require_each_once(folder)
