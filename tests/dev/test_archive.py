@@ -76,7 +76,7 @@ def test_the_files_that_help_pages_and_commands_name_are_there(names: set[str]):
     texts = [name for name in names if name.startswith(("web/", "training/", "nodes/", "svi_core/", "locales/"))]
     texts = [name for name in texts if name.endswith((".md", ".py", ".toml", ".json"))]
     found = {(name, path) for name in texts for path in named.findall((REPOSITORY / name).read_text(encoding="utf-8"))}
-    assert ("web/docs/SVIOutput.md", "benchmarks/RESULTS.md") in found
+    assert ("web/docs/SVIGenerate.md", "docs/IMPORTING.md") in found
     assert {(name, path) for name, path in found if (REPOSITORY / path).is_file() and path not in names} == set()
 
 
