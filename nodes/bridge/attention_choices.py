@@ -36,8 +36,16 @@ class StoredChoices:
 
     def put(self, machine: str, shape: str, name: str) -> None:
         """Store a choice beside those that are there."""
+        self._change(lambda content: content.setdefault(machine, {}).update({shape: name}))
+
+    def forget(self, machine: str, shape: str) -> None:
+        """Remove a choice, if it is there."""
+        if self.get(machine, shape) is not None:
+            self._change(lambda content: content[machine].pop(shape))
+
+    def _change(self, change: Callable[[dict[str, dict[str, str]]], object]) -> None:
         content = self._read()
-        content.setdefault(machine, {})[shape] = name
+        change(content)
         path = self._path()
         try:
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -96,7 +96,7 @@ def require_surroundings() -> None:
     missing += [f"{name}.{member}" for name, members in MEMBERS.items() for member in members if not _has(name, member)]
     if missing:
         raise ImportError(
-            f"Stable Video Infinity is tested with ComfyUI {TESTED_VERSION}; this is {_version()}, which lacks "
+            f"Stable Video Infinity is tested with ComfyUI {TESTED_VERSION}; this is {comfyui_version()}, which lacks "
             f"{', '.join(missing[:3])}: update ComfyUI."
         )
 
@@ -113,5 +113,6 @@ def _has(name: str, member: str) -> bool:
     return hasattr(_found(name), member)
 
 
-def _version() -> str:
+def comfyui_version() -> str:
+    """Return the name and version of this ComfyUI, for messages."""
     return f"ComfyUI {_found('comfyui_version.__version__') or 'of an unknown version'}"
