@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.bench import Bench, Measured
+from benchmarks.gpu.bench import Bench, Measured, kept
 from benchmarks.gpu.comfyui import pack_module
 from benchmarks.gpu.kernels import normal
 from benchmarks.gpu.shapes import Shapes
@@ -27,7 +27,7 @@ def measure(bench: Bench) -> None:
         bench.measure(f"decode in chunks, {layout}", functools.partial(vae_row, bench, "decode in chunks", layout))
 
 
-@functools.cache
+@kept
 @torch.inference_mode()
 def load_vae(work: Path, shapes: Shapes, device: torch.device) -> Any:
     """Return ComfyUI's VAE of random weights, on the device."""
