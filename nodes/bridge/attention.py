@@ -31,7 +31,6 @@ OVERRIDE = "optimized_attention_override"
 SETTING = "SVI_ATTENTION"
 COMFYUI = "ComfyUI's"
 MIN_TOKENS = 1024  # below this the kernel does not matter
-DTYPES = (torch.bfloat16, torch.float16)  # of the exact kernels
 CLEAR_GAIN = 0.95  # of ComfyUI's time; kernels differ in the last bits, so small gains must not switch
 SHARPNESS = (1.0, 3.0)  # factors of q: over sharp attention 8-bit kernels differ by 0.08, exact ones as little as before
 _TIMED_RUNS = 5
@@ -126,7 +125,7 @@ class FastestAttention:
     def _may_choose(self, func: Callable, q: torch.Tensor, rest: tuple, options: dict) -> bool:
         """Whether ComfyUI would call PyTorch's plain attention, on a GPU, with enough tokens to matter."""
         plain = not rest and all(value is None or name in _KNOWN for name, value in options.items())
-        is_large = q.ndim == 3 and q.shape[1] >= MIN_TOKENS and q.dtype in DTYPES
+        is_large = q.ndim == 3 and q.shape[1] >= MIN_TOKENS and q.dtype in MAX_DEVIATION
         return plain and is_large and q.device.type == self.device_type and func is _pytorchs()
 
     @functools.cached_property
