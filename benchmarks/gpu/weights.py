@@ -40,7 +40,8 @@ def work_folder(shapes: Shapes) -> Path:
     for place in (IN_MEMORY, Path(tempfile.gettempdir())):
         folder = place / f"svi-benchmark-{user}"
         if folder.exists() or (place.is_dir() and shutil.disk_usage(place).free > needed):
-            folder.mkdir(mode=0o700, exist_ok=True)
+            if not folder.is_symlink() and not folder.exists():
+                folder.mkdir(mode=0o700)
             _require_ours(folder)
             return folder
     places = f"neither in {IN_MEMORY} nor in {tempfile.gettempdir()}"
