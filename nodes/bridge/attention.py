@@ -230,13 +230,18 @@ def _pytorchs() -> Callable:
     return comfy.ldm.modules.attention.attention_pytorch.__wrapped__
 
 
-def _machine(device: torch.device, candidates: Mapping[str, Kernel]) -> str:
-    """Return what a choice depends on besides the shape: device, driver, PyTorch, ComfyUI, candidates and their packages."""
+def machine_name(device: torch.device) -> str:
+    """Return what times depend on besides the code that is timed: device, driver, PyTorch, cuDNN, ComfyUI."""
     name, driver = device.type, ""
     if device.type == "cuda":
         name, driver = torch.cuda.get_device_name(device), f", driver for CUDA {torch._C._cuda_getDriverVersion()}"
+    return f"{name}{driver}; PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}; {comfyui_version()}"
+
+
+def _machine(device: torch.device, candidates: Mapping[str, Kernel]) -> str:
+    """Return what a choice depends on besides the shape: the machine, and the candidates with their packages."""
     listed = ", ".join(f"{name} ({kernel.release})" if kernel.release else name for name, kernel in candidates.items())
-    return f"{name}{driver}; PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}; {comfyui_version()}; {listed}"
+    return f"{machine_name(device)}; {listed}"
 
 
 FASTEST = FastestAttention(stored=StoredChoices())

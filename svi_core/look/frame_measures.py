@@ -71,16 +71,11 @@ def _laplacian(luma: np.ndarray) -> np.ndarray:
     return inner
 
 
-def spectrum(luma: np.ndarray) -> list[np.ndarray]:
-    """Return log10 of the energy of `luma` [T, H, W] at details of 1-2, 2-4, 4-8 and 8-16 pixels, [T] each.
+def _octaves(luma: np.ndarray) -> list[float]:
+    """Return log10 of the energy of `luma` [H, W] at details of 1-2, 2-4, 4-8 and 8-16 pixels.
 
     An octave is the detail that averaging over 2 x 2 boxes removes; sides are cropped to whole boxes.
     """
-    return list(np.array([_octaves(frame) for frame in luma]).T)
-
-
-def _octaves(luma: np.ndarray) -> list[float]:
-    """Return the octaves of one frame [H, W]: of each box the squares of its pixels' differences from its average."""
     size = 2**NUM_BANDS
     level = luma[: luma.shape[0] // size * size, : luma.shape[1] // size * size]
     bands = []
@@ -96,13 +91,8 @@ def _octaves(luma: np.ndarray) -> list[float]:
     return bands
 
 
-def box_average(pixels: np.ndarray) -> np.ndarray:
-    """Return `pixels` [T, H, W, 3] averaged over a grid of 16 x 16 boxes."""
-    return np.stack([np.moveaxis(_box_averages(np.moveaxis(frame, 2, 0)), 0, 2) for frame in pixels])
-
-
 def _box_averages(planes: np.ndarray) -> np.ndarray:
-    """Return [3, 16, 16] of one frame [3, H, W]."""
+    """Return `planes` [3, H, W] averaged over a grid of 16 x 16 boxes."""
     height, width = planes.shape[1:]
     return _averaging(height) @ (planes @ _averaging(width).T)
 
