@@ -42,12 +42,16 @@ class Limits:
 
 
 class Child:
-    """One process; it ends with this one."""
+    """One process; it ends with this one.
 
-    def __init__(self, stage: Stage, told: Options):
-        self.name, self._told = stage.process, told
-        command = [sys.executable, "-m", f"benchmarks.gpu.{stage.starter}", json.dumps(asdict(told))]
-        with self._log(f"process {stage.process}") as log:
+    Attributes:
+        name: stages of this process run in it.
+    """
+
+    def __init__(self, name: str, starter: str, told: Options):
+        self.name, self._told = name, told
+        command = [sys.executable, "-m", f"benchmarks.gpu.{starter}", json.dumps(asdict(told))]
+        with self._log(f"process {name}") as log:
             self._process = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stderr=log, start_new_session=True)
 
     @property

@@ -120,7 +120,7 @@ class Runner:
         return before + stage.seconds(self._shapes, self._card, False), before + stage.row_seconds(self._shapes, self._card)
 
     def _needs_process(self, stage: Stage) -> bool:
-        return self._child is None or self._child.name != stage.process
+        return self._child is None or self._child.name != stage.process_on(self._told.device)
 
     def _once(self, stage: Stage, ends: float) -> bool:
         """Run a stage in the child, or a new one; return whether its other rows should be tried in another."""
@@ -128,7 +128,7 @@ class Runner:
         is_fresh = self._needs_process(stage)
         if is_fresh:
             self.end()
-            self._child = Child(stage, self._told)
+            self._child = Child(stage.process_on(self._told.device), stage.starter, self._told)
         end = self._child.run(stage, limits)
         if end is End.FINISHED:
             return False

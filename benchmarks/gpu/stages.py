@@ -138,6 +138,10 @@ class Stage:
     needs_weights: bool = True
     starter: str = "stage_process"
 
+    def process_on(self, device: str) -> str:
+        """Return the name of its process; a CPU cannot break as a GPU can, so there all with the same starter share one."""
+        return self.starter if device == "cpu" else self.process
+
     def seconds(self, shapes: Shapes, card: Card, starts: bool) -> float:
         """Return the seconds that it should take, with the start of a process or without; missing weights are left out."""
         return SPARE * (_COSTS[self.name](Work(shapes, card))[1] + (card.start if starts else 0.0))

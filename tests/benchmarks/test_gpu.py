@@ -53,7 +53,7 @@ def test_the_cost_of_a_forward_pass_is_that_of_the_method_page():
 
 
 SECONDS = {  # for which there is time in a lease of fifteen minutes
-    "machine": 20, "kernels": 30, "weights": 40, "forward": 60, "loop": 140, "users": 75, "vae": 40, "training": 160,
+    "machine": 20, "kernels": 30, "weights": 40, "forward": 60, "loop": 140, "users": 75, "vae": 50, "training": 160,
 }  # fmt: skip
 
 
@@ -87,6 +87,8 @@ def test_stages_of_one_process_follow_each_other():
     processes = [stage.process for stage in STAGES]
     assert len([name for name, _ in itertools.groupby(processes)]) == len(set(processes)) == 6
     assert {stage.starter for stage in STAGES if stage.process == "users"} == {"dynamic_process"}
+    assert {stage.process_on("cuda") for stage in STAGES} == set(processes)
+    assert {stage.process_on("cpu") for stage in STAGES} == {"stage_process", "dynamic_process"}
 
 
 def entry(outcome=MEASURED, **values):
@@ -205,9 +207,9 @@ class ScriptedChild:
     script: list
     begun: list
 
-    def __init__(self, stage, options):
-        self.name, self.told, self.code = stage.process, options, None
-        self.begun.append(stage.process)
+    def __init__(self, name, starter, options):
+        self.name, self.told, self.code = name, options, None
+        self.begun.append(name)
 
     def run(self, stage, limits):
         row, end, self.code = self.script.pop(0)
@@ -276,7 +278,7 @@ def test_stages_share_a_process_until_it_dies_or_holds_too_much(told, scripted):
     runs = runner(told)
     for stage in again:
         runs.run(stage)
-    assert child.begun == ["again"] * 3 and child.script == []
+    assert child.begun == ["stage_process"] * 3 and child.script == []
     assert all(runs.record.is_finished(stage.name) for stage in again)
     assert runs.record.rows(again[1].name)["a"]["outcome"] == FAILED
 
@@ -311,14 +313,14 @@ def slow_stage(monkeypatch, told, tmp_path):
 
 @pytest.mark.slow
 def test_a_row_that_hangs_is_ended_with_its_process(slow_stage):
-    child = child_module.Child(LOOP, slow_stage)
+    child = child_module.Child(LOOP.process, LOOP.starter, slow_stage)
     assert child.run(LOOP, Limits(time.monotonic() + 300, 30.0)) is End.ROW_TIME
     rows = Record.open(slow_stage.path, SETTINGS).rows("loop")
     assert {name: row["outcome"] for name, row in rows.items()} == {"first": MEASURED, "second": RUNNING}
     assert processes_of(slow_stage.output) == []
     record = Record.open(slow_stage.path, SETTINGS)
     record.end_running("loop", FAILED, "it hung")
-    child = child_module.Child(LOOP, slow_stage)
+    child = child_module.Child(LOOP.process, LOOP.starter, slow_stage)
     assert child.run(LOOP, Limits(time.monotonic() + 300, 60.0)) is End.FINISHED
     child.end()
     rows = Record.open(slow_stage.path, SETTINGS).rows("loop")
