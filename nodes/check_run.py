@@ -11,12 +11,14 @@ from .bridge.attention import require_attention_setting
 from .bridge.browsers import warn
 from .bridge.compiled import require_uncompiled
 from .bridge.control import require_condition
+from .bridge.decode_order import require_decode_setting
 from .clip_sampler import ClipSampler
 
 
 def check_run(sampler: ClipSampler, plan: ClipPlan) -> None:
     """Refuse a run that cannot work."""
     require_attention_setting()
+    require_decode_setting()
     first_prompt = sampler.prompts.encode(plan.schedule.snapshot().at(0).prompt)
     for name, model in (("model", sampler.model), ("model_low_noise", sampler.model_low_noise)):
         if model is not None:

@@ -207,6 +207,8 @@ class ClipSampler:
         layout = request.layout
         anchor = latents.known_part(self.anchor_named(request.spec.anchor), "anchor")
         motion = None if previous is None else motion_of(layout, previous)
+        if not layout.in_latent_space:
+            anchor, motion = (vaes.near_vae(self.vae, part, layout.num_frames) for part in (anchor, motion))
         y = build_y(layout.padding, layout.num_frames, anchor, motion, latents.zero_latent_slot(), self._encode)
         if request.spec.end is None:
             return y

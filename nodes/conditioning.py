@@ -214,6 +214,8 @@ class SVIConditioning(io.ComfyNode):
     ) -> io.NodeOutput:
         anchor, motion = (part and latents.known_part(part, name) for part, name in ((anchor, "anchor"), (motion, "motion")))
         encode = vae and partial(vaes.encode_frames, vae)
+        if vae is not None and Padding(padding) is not Padding.ZERO_LATENT:
+            anchor, motion = (vaes.near_vae(vae, part, num_frames) for part in (anchor, motion))
         y = build_y(Padding(padding), num_frames, anchor, motion, latents.zero_latent_slot(), encode)
         conditionings = [sampling.set_y(c, y, clip_vision_output) for c in (positive, negative)]
         return io.NodeOutput(*conditionings, latents.empty_latent(y))

@@ -56,6 +56,7 @@ FILES_WITH_COMFYUI = {
     "nodes/bridge/compiled.py",
     "nodes/bridge/guiders.py",
     "nodes/bridge/latents.py",
+    "nodes/bridge/lean_decode.py",
     "nodes/bridge/lora_patches.py",
     "nodes/bridge/models.py",
     "nodes/bridge/queued_graph.py",

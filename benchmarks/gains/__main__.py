@@ -12,8 +12,9 @@ from typing import Any
 import torch
 
 from benchmarks.chart import draw_bars
+from benchmarks.gains.host import colours_matched, decode_bytes, decoded, drift_measured, frames_prepared
 from benchmarks.gains.models import compiled_pass, vae_weights
-from benchmarks.gains.training import attention_kept, fp8_share, lora_scaled
+from benchmarks.gains.training import attention_kept, fp8_share, kept_and_compiled, lora_scaled
 from benchmarks.gains.video import clip_seconds
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
@@ -116,6 +117,13 @@ ROWS: dict[str, Callable[[Sizes], dict[str, Any]]] = {
     "a forward pass compiled by TorchCompileModel, CPU s": partial(in_turn, compiled_pass),
     "a VAE whose weights lie channels last, decode, CPU s": partial(in_turn, vae_weights),
     "share of a LoRA left in fp8": fp8_share,
+    "a training step with kept attention, compiled too, CPU s": partial(in_turn, kept_and_compiled),
+    "colours of a clip matched, CPU s": partial(in_turn, colours_matched),
+    "a clip of frames made ready for the VAE, the processor's s": partial(in_turn, frames_prepared),
+    "drift of a clip measured, CPU s": partial(in_turn, drift_measured),
+    "a lean VAE decode, CPU s": partial(in_turn, decoded),
+    "GB that decoding a clip writes": partial(decode_bytes, column="written"),
+    "GB of the tensors that it makes": partial(decode_bytes, column="made"),
 }
 
 

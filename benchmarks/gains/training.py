@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from types import SimpleNamespace
 
 import torch
@@ -14,6 +15,21 @@ CHANGES = 0.01  # of a LoRA, where weights have size 1
 
 def attention_kept(sizes) -> tuple[Callable, Callable]:
     """Return the two ways; each returns (CPU seconds of forward and backward, gradients of the LoRA)."""
+    return _steps(sizes, {}, {"keep_attention": True})
+
+
+def kept_and_compiled(sizes) -> tuple[Callable, Callable]:
+    """Return the two ways, both with kept attention, one with compiled blocks; see :func:`attention_kept`."""
+    plain = torch.compile
+    torch.compile = partial(plain, backend=sizes.compiler)
+    try:
+        return _steps(sizes, {"keep_attention": True}, {"keep_attention": True, "compile": True})
+    finally:
+        torch.compile = plain
+
+
+def _steps(sizes, *settings: dict[str, bool]) -> tuple[Callable, Callable]:
+    """Return a training step with each of the memory settings."""
     from training.model.conditions import Conditions
 
     shape = (16, sizes.num_slots, sizes.side, sizes.side)
@@ -28,12 +44,12 @@ def attention_kept(sizes) -> tuple[Callable, Callable]:
         backbone.velocity(noisy, torch.tensor([0.5]), conditions).square().mean().backward()
         return time.process_time() - began, [parameter.grad.clone() for parameter in lora.parameters()]
 
-    before, after = two_blocks(keep_attention=False), two_blocks(keep_attention=True)
+    before, after = (two_blocks(**memory) for memory in settings)
     return lambda: step(*before), lambda: step(*after)
 
 
-def two_blocks(keep_attention: bool, checkpointing: bool = True):
-    """Return a transformer of two narrow blocks and its LoRA."""
+def two_blocks(**memory: bool):
+    """Return a transformer of two narrow blocks and its LoRA, with settings of training.settings.sections.MemoryConfig."""
     import comfy.model_management
     import comfy.ops
     from comfy.ldm.wan.model import WanModel
@@ -55,7 +71,7 @@ def two_blocks(keep_attention: bool, checkpointing: bool = True):
     with torch.no_grad():
         for pair in lora.pairs.values():
             pair.up.copy_(0.1 * torch.randn(pair.up.shape, generator=random))
-    backbone.use_memory(lora.parameters()[0], MemoryConfig(checkpointing=checkpointing, keep_attention=keep_attention))
+    backbone.use_memory(lora.parameters()[0], MemoryConfig(**memory))
     return backbone, lora
 
 

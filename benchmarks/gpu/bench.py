@@ -1,10 +1,13 @@
 """What the rows of a stage share: the device, the folders, the record, and the check that every result is finite."""
 
+import functools
 import gc
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -17,6 +20,21 @@ from benchmarks.gpu.report import one_line, write_report
 from benchmarks.gpu.shapes import Shapes
 
 BROKEN = 70  # exit code of a process whose device answers no more; its other rows need another one
+_LOOK = 0.1  # seconds between two looks at the card's memory
+_kept: list[Callable[[], None]] = []
+
+
+def kept(load: Callable[..., Any]) -> Callable[..., Any]:
+    """Return `load`, whose results stay until :func:`forget_kept`."""
+    cached = functools.cache(load)
+    _kept.append(cached.cache_clear)
+    return cached
+
+
+def forget_kept() -> None:
+    """Forget what the stages before loaded."""
+    for forget in _kept:
+        forget()
 
 
 @dataclass(frozen=True)
@@ -111,6 +129,33 @@ class Bench:
     def peak_gib(self) -> float | str:
         """Return the most memory that PyTorch held on the device since :meth:`reset_peak`."""
         return torch.cuda.max_memory_allocated(self.device) / 2**30 if self.device.type == "cuda" else ""
+
+    @contextmanager
+    def card_memory(self) -> Iterator[list[float]]:
+        """Look at the card ten times a second within the block; give the GiB that are in use, whoever took them.
+
+        PyTorch's own count misses what comfy-aimdo holds.
+        """
+        seen: list[float] = []
+        if self.device.type != "cuda":
+            yield seen
+            return
+        over = threading.Event()
+
+        def look() -> None:
+            while True:
+                free, total = torch.cuda.mem_get_info(self.device)
+                seen.append((total - free) / 2**30)
+                if over.wait(_LOOK):
+                    return
+
+        looks = threading.Thread(target=look, daemon=True)
+        looks.start()
+        try:
+            yield seen
+        finally:
+            over.set()
+            looks.join()
 
     def seconds(self, run: Callable[[], Any], runs: int, warm_up: bool = True) -> list[float]:
         """Return the seconds of each of `runs` calls, after one that is not counted."""

@@ -67,6 +67,8 @@ def provide_av() -> None:
 def load_pack() -> ModuleType:
     """Return this pack, loaded as ComfyUI loads it: under a name of its own, with ComfyUI's modules beside it.
 
+    Its choice of attention kernels is neither read from ComfyUI's user folder nor written there: each process chooses anew.
+
     Raises:
         ValueError: there is no ComfyUI, or this Python lacks the packages that it needs.
     """
@@ -77,28 +79,33 @@ def load_pack() -> ModuleType:
         spec = importlib.util.spec_from_file_location(PACK, REPOSITORY / "__init__.py", **place)
         sys.modules[PACK] = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(sys.modules[PACK])
+        importlib.import_module(f"{PACK}.nodes.bridge.attention").FASTEST.stored = None
     return sys.modules[PACK]
 
 
 def start_dynamic_memory() -> str:
     """Let ComfyUI manage the card's memory as its main.py does, before anything is loaded; return "on", or why it is off.
 
-    Call it in a process of :mod:`.dynamic_process`. Source: https://github.com/comfyanonymous/ComfyUI, main.py.
-
-    Raises:
-        RuntimeError: comfy-aimdo does not start on this GPU.
+    Call it in a process of :mod:`.dynamic_process`. Where comfy-aimdo does not start, ComfyUI runs without it too.
+    Source: https://github.com/comfyanonymous/ComfyUI, main.py.
     """
     load_pack()
     if not torch.cuda.is_available():
         return "off: it needs an NVIDIA GPU"
+    if importlib.util.find_spec("comfy_aimdo") is None:
+        return "off: comfy-aimdo is not installed"
     import comfy.memory_management
     import comfy.model_management
     import comfy.model_patcher
     import comfy_aimdo.control
 
     devices = [device.index for device in comfy.model_management.get_all_torch_devices()]
-    if not comfy_aimdo.control.init_devices((index, 0) for index in devices):
-        raise RuntimeError("comfy-aimdo did not start on this GPU, so ComfyUI would run without dynamic memory")
+    try:
+        has_started = comfy_aimdo.control.init_devices((index, 0) for index in devices)
+    except Exception as error:  # of a library that does not fit this driver
+        return f"off: comfy-aimdo failed ({error})"
+    if not has_started:
+        return "off: comfy-aimdo does not start on this GPU"
     comfy.model_patcher.CoreModelPatcher = comfy.model_patcher.ModelPatcherDynamic
     comfy.memory_management.aimdo_enabled = True
     return "on"

@@ -1,29 +1,26 @@
 """The command: which stages run, how long each may take, and what happens to those that do not end."""
 
 import argparse
-import json
-import os
 import shutil
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Sequence
-from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.gpu.bench import BROKEN
+from benchmarks.gpu.child import LOG, Child, End, Limits
 from benchmarks.gpu.record import FAILED, STOPPED, Record
 from benchmarks.gpu.report import write_report
 from benchmarks.gpu.shapes import SHAPES, Shapes
-from benchmarks.gpu.stage_process import Options
-from benchmarks.gpu.stages import H200, PROCESSOR, STAGES, Card, Stage, Work, card_named
-from benchmarks.gpu.weights import weights_exist, work_folder
+from benchmarks.gpu.stage_process import CROWDED, Options
+from benchmarks.gpu.stages import H200, PROCESSOR, SPARE, STAGES, Card, Stage, Work, card_named, planned
+from benchmarks.gpu.weights import remove_leftovers, weights_exist, work_folder
 from dev.environment import REPOSITORY, say
 
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks" / "gpu"
-LOG = "gpu.log"
-PATIENCE, GRACE = 2.0, 30.0  # a stage may take so many times its seconds, and so many more
+PATIENCE, GRACE = 2.0, 30.0  # a stage, and a row, may take so many times its seconds, and so many more
 LAST = 3.0  # seconds that are kept for the last report
 
 
@@ -59,86 +56,107 @@ def main(arguments: Sequence[str] | None = None) -> int:
         say(f"error: {error}")
         return 2
     record.save()
+    remove_leftovers(work)
     before = signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that the stage's process is ended too
+    runner = Runner(told, card or H200, budget)
     try:
         for stage in stages:
             if options.retry:
-                record.forget_failures(stage.name)
-            record = run_if_it_fits(stage, told, card or H200, budget, record)
+                runner.record.forget_failures(stage.name)
+            runner.run(stage)
     except KeyboardInterrupt:
         say("stopped; the same command goes on")
         return 130
     finally:
+        runner.end()
         signal.signal(signal.SIGTERM, before)
+    record = runner.record
     sys.stdout.write(write_report(record))
     _remove_weights(record, work, keep=options.work is not None)
     return _exit_code(record, stages)
 
 
-def run_if_it_fits(stage: Stage, told: Options, card: Card, budget: Budget, record: Record) -> Record:
-    """Run what is missing of a stage, or note why there is no time for it; return the record as it is then."""
-    if record.is_finished(stage.name):
-        say(f"{stage.name}: measured before")
-        return record
-    shapes = SHAPES[told.shapes]
-    needed = stage.seconds(shapes, card)
-    if stage.needs_weights and not weights_exist(Path(told.work), shapes):
-        needed += Work(shapes, card).weights
-    if needed > budget.left:
-        record.set_state(stage.name, f"skipped: it takes about {needed:.0f} s, and {max(0.0, budget.left):.0f} s were left")
-        say(f"{stage.name}: {record.note(stage.name)}")
-        return record
-    say(f"{stage.name}: about {needed:.0f} s")
-    ends = time.monotonic() + min(budget.left, PATIENCE * needed + GRACE)
-    while True:
-        code = run_process(stage, told, ends)
-        record = Record.open(told.path, told.settings)
-        if code is None:
-            record.end_running(stage.name, STOPPED, "the stage's time was up")
-            record.set_state(stage.name, f"stopped: its time was up; {told.output}/{LOG} says how far it came")
-            return record
-        if code == 0:
-            return record
-        lost = record.end_running(stage.name, FAILED, _death(code))
-        if not lost and code != BROKEN:  # it did not come to a row: another try would end in the same way
-            record.set_state(stage.name, f"failed: {_death(code)}; the end of {told.output}/{LOG} says why")
-            return record
-        say(f"{stage.name}: {_death(code)}; its other rows get a new process")
+class Runner:
+    """Runs stages, those of one process in one child as long as it lives."""
 
+    def __init__(self, told: Options, card: Card, budget: Budget):
+        self._told, self._card, self._budget = told, card, budget
+        self._shapes = SHAPES[told.shapes]
+        self._child: Child | None = None
 
-def run_process(stage: Stage, told: Options, ends: float) -> int | None:
-    """Run one process of a stage; return its exit code, or None if it was still running at `ends` and was killed."""
-    command = [sys.executable, "-m", f"benchmarks.gpu.{stage.process}", stage.name, json.dumps(asdict(told))]
-    with (Path(told.output) / LOG).open("ab") as log:
-        log.write(f"\n=== {stage.name}\n".encode())
-        log.flush()
-        child = subprocess.Popen(command, cwd=REPOSITORY, stdin=subprocess.PIPE, stderr=log, start_new_session=True)
-        try:
-            return child.wait(timeout=max(0.1, ends - time.monotonic()))
-        except subprocess.TimeoutExpired:
-            return None
-        finally:
-            if child.poll() is None:
-                _kill(child)
-            child.stdin.close()
+    def run(self, stage: Stage) -> None:
+        """Run what is missing of a stage, or note why there is no time for it."""
+        record = self.record
+        if record.is_finished(stage.name):
+            say(f"{stage.name}: measured before")
+            return
+        needed, of_a_row = self._seconds(stage)
+        if min(needed, of_a_row) > self._budget.left:
+            left = max(0.0, self._budget.left)
+            record.set_state(stage.name, f"skipped: its first row takes about {of_a_row:.0f} s, and {left:.0f} s were left")
+            say(f"{stage.name}: {record.note(stage.name)}")
+            return
+        say(f"{stage.name}: about {needed:.0f} s")
+        ends = time.monotonic() + PATIENCE * needed + GRACE
+        while self._once(stage, ends):
+            pass
 
+    def end(self) -> None:
+        """End the child, if there is one."""
+        if self._child is not None:
+            self._child.end()
+        self._child = None
 
-def _kill(child: subprocess.Popen) -> None:
-    """Kill a stage with everything that it started."""
-    if os.name == "nt":
-        child.kill()
-    else:
-        os.killpg(child.pid, signal.SIGKILL)
-    child.wait()
+    @property
+    def record(self) -> Record:
+        """The record as it is now."""
+        return Record.open(self._told.path, self._told.settings)
+
+    def _seconds(self, stage: Stage) -> tuple[float, float]:
+        """Return the seconds of a stage and of its longest row, with what they need first."""
+        before = SPARE * self._card.start if self._needs_process(stage) else 0.0
+        if stage.needs_weights and not weights_exist(Path(self._told.work), self._shapes):
+            before += Work(self._shapes, self._card).weights
+        return before + stage.seconds(self._shapes, self._card, False), before + stage.row_seconds(self._shapes, self._card)
+
+    def _needs_process(self, stage: Stage) -> bool:
+        return self._child is None or self._child.name != stage.process_on(self._told.device)
+
+    def _once(self, stage: Stage, ends: float) -> bool:
+        """Run a stage in the child, or a new one; return whether its other rows should be tried in another."""
+        limits = Limits(min(ends, time.monotonic() + self._budget.left), PATIENCE * self._seconds(stage)[1] + GRACE)
+        is_fresh = self._needs_process(stage)
+        if is_fresh:
+            self.end()
+            self._child = Child(stage.process_on(self._told.device), stage.starter, self._told)
+        end = self._child.run(stage, limits)
+        if end is End.FINISHED:
+            return False
+        code, record = self._child.code, self.record
+        self.end()
+        if end is End.STAGE_TIME and self._budget.left <= 0:
+            record.end_running(stage.name, STOPPED, "the time of --minutes was up")
+            record.set_state(stage.name, "stopped: the time of --minutes was up")
+            return False
+        why = _death(code) if end is End.DIED else str(end)
+        lost = record.end_running(stage.name, FAILED, why)
+        if end is End.STAGE_TIME:
+            record.set_state(stage.name, f"stopped: {end}; {self._told.output}/{LOG} says how far it came")
+            return False
+        if not lost and code != BROKEN and is_fresh:  # it did not come to a row: another try would end in the same way
+            record.set_state(stage.name, f"failed: {why}; the end of {self._told.output}/{LOG} says why")
+            return False
+        say(f"{stage.name}: {why}; its other rows get a new process")
+        return True
 
 
 def plan_text(stages: Sequence[Stage], shapes: Shapes, card: Card) -> str:
     """Return the stages with their seconds, and the minutes after each."""
     lines, total = [f"{shapes.name} shapes, computed for {card.name}"], 0.0
+    seconds = planned(stages, shapes, card)
     for stage in stages:
-        seconds = stage.seconds(shapes, card)
-        total += seconds
-        lines.append(f"{seconds:6.0f} s   {total / 60:5.1f} min   {stage.name}: {stage.purpose}")
+        total += seconds[stage.name]
+        lines.append(f"{seconds[stage.name]:6.0f} s   {total / 60:5.1f} min   {stage.name}: {stage.purpose}")
     return "\n".join(lines) + "\n"
 
 
@@ -166,6 +184,8 @@ def _remove_weights(record: Record, work: Path, keep: bool) -> None:
 def _death(code: int) -> str:
     if code == BROKEN:
         return "the device answered no more"
+    if code == CROWDED:
+        return "the memory of the stage before was not freed"
     return f"the process was ended by signal {-code}" if code < 0 else f"the process ended with exit code {code}"
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.bench import Bench, Measured
+from benchmarks.gpu.bench import Bench, Measured, kept
 from benchmarks.gpu.comfyui import pack_module
 from benchmarks.gpu.kernels import normal
 from benchmarks.gpu.shapes import TEXT_TOKENS
@@ -55,7 +55,7 @@ def measure(bench: Bench) -> None:
         bench.measure(str(way), functools.partial(pass_row, bench, way))
 
 
-@functools.cache
+@kept
 def expert(file: str) -> Any:
     """Return the expert as ComfyUI loads it, wholly on the device."""
     import comfy.model_management
@@ -83,6 +83,8 @@ def pass_row(bench: Bench, way: Way) -> Measured:
             "dtype": str(model.get_dtype_inference()).removeprefix("torch."),
             "peak GiB": bench.peak_gib(),
         }
+    if way.attention == PACKS:
+        values["chosen"] = ", ".join(dict.fromkeys(_pack_choice().chosen.values())) or "ComfyUI's"
     kind = (way.dtype, way.fp8)
     if way.attention == COMFYUIS:
         _plain[kind] = outs[-1]
@@ -117,7 +119,7 @@ def _override(attention: str) -> Override:
 
 
 @functools.cache
-def _pack_choice() -> Callable[..., torch.Tensor]:
+def _pack_choice() -> Any:
     """Return the pack's override with a memory of its own, which chooses anew in this process."""
     return pack_module("nodes.bridge.attention").FastestAttention()
 

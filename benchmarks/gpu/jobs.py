@@ -18,7 +18,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file
 
-from benchmarks.gpu.bench import Bench, Measured
+from benchmarks.gpu.bench import Bench, Measured, kept
 from benchmarks.gpu.comfyui import pack_module
 from benchmarks.gpu.shapes import TEXT_TOKENS, Shapes
 from benchmarks.gpu.stages import NUM_CLIPS, NUM_STEPS
@@ -28,6 +28,7 @@ from benchmarks.gpu.weights import expert_file, vae_file
 BOUNDARY = 0.9  # at shift 8 the first half of few steps begins above sigma 0.9
 SAMPLER, SCHEDULER = "euler", "simple"
 PROMPT = "a cat walks on the grass"
+COMFYUIS = "ComfyUI's"
 WARM_UP_STEPS = 2  # one for each expert
 
 
@@ -64,7 +65,7 @@ class Job:
         return torch.rand(size, generator=torch.Generator().manual_seed(6))
 
 
-@functools.cache
+@kept
 @torch.inference_mode()
 def load_models(work: Path, shapes: Shapes, device: torch.device) -> tuple[Any, Any, Any]:
     """Return both experts and the VAE, loaded as ComfyUI loads them: in inference mode.
@@ -93,15 +94,19 @@ def timed_job(bench: Bench, job: Job, make: Make, num_frames: int) -> Measured:
     """Make the video once; return its time in total, by clip, stage and new frame, and its memory."""
     bench.reset_peak()
     watch = Stopwatch(job.device)
-    began = time.perf_counter()
-    latents = make(job, watch)
-    bench.synchronize()
-    seconds = time.perf_counter() - began
+    with bench.card_memory() as in_use:
+        began = time.perf_counter()
+        latents = make(job, watch)
+        bench.synchronize()
+        seconds = time.perf_counter() - began
     values = {
         "s": seconds,
         "s per clip": seconds / job.num_clips,
         "s per new frame": seconds / num_frames,
         "peak GiB": bench.peak_gib(),
+        "in use on the card, GiB": max(in_use, default=""),
+        "dtype": str(job.models[0].model.get_dtype_inference()).removeprefix("torch."),
+        "attention": COMFYUIS if make is make_stock else chosen_kernels(job),
         **watch.seconds,
         "rest": seconds - sum(watch.seconds.values()),
     }
@@ -112,6 +117,15 @@ def timed_job(bench: Bench, job: Job, make: Make, num_frames: int) -> Measured:
         first, *further = (end - start for start, end in zip(watch.began, ends, strict=True))
         values |= {"first clip, s": first, "further clips, s": median(further)}
     return Measured(values, latents)
+
+
+def chosen_kernels(job: Job) -> str:
+    """Return the attention kernels that the pack chose in this process, over the clip and over the text."""
+    chosen = pack_module("nodes.bridge.attention").FASTEST.chosen
+    tokens = job.shapes.num_tokens
+    found = {keys[1]: name for (_, _, _, queries, keys), name in chosen.items() if queries[1] == tokens}
+    over = {"the clip": tokens, "the text": TEXT_TOKENS}
+    return ", ".join(f"{found[keys]} over {what}" for what, keys in over.items() if keys in found) or COMFYUIS
 
 
 def frames_of_ours(job: Job) -> int:

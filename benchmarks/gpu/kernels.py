@@ -104,7 +104,7 @@ def measure_attention(bench: Bench) -> None:
         for name, attend in ways.items():
             row = functools.partial(attention_row, bench, attend, queries, keys)
             bench.measure(f"attention over {over}, {name}", row)
-            if over == "the clip" and name in HAVE_BACKWARD:
+            if over == "the clip" and (name in HAVE_BACKWARD or attend is _comfys):
                 bench.measure(f"attention over {over}, {name}, and backward", functools.partial(row, backward=True))
         bench.measure(f"attention over {over}, the pack's choice", functools.partial(chosen_row, bench, queries, keys))
 

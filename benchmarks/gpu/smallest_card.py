@@ -18,12 +18,12 @@ from benchmarks.gpu.comfyui import pack_module
 from benchmarks.gpu.jobs import frames_of_ours, job_of, make_ours, timed_job
 from benchmarks.gpu.record import MEASURED
 from benchmarks.gpu.stage_process import Options, open_bench
-from benchmarks.gpu.training_step import our_steps
+from benchmarks.gpu.training_step import ALL_BLOCKS, our_steps
 from dev.environment import REPOSITORY
 
 CARDS = (8, 12, 16, 24, 32, 48, 80)  # GiB
 TRAINING = {  # memory settings of training/configs/memory_*.toml
-    24: {"swapped_blocks": "all", "offload_block_inputs": True},
+    24: {"swapped_blocks": ALL_BLOCKS, "offload_block_inputs": True},
     48: {"offload_block_inputs": True},
     80: {},
 }
@@ -74,10 +74,7 @@ def try_once(what: str, card: int, options: Options) -> Measured:
     if what == "one clip":
         job = job_of(bench, num_clips=1)
         return timed_job(bench, job, make_ours, frames_of_ours(job))
-    memory = dict(TRAINING[card])
-    if memory.get("swapped_blocks") == "all":
-        memory["swapped_blocks"] = bench.shapes.num_layers
-    return our_steps(bench, memory)
+    return our_steps(bench, {"memory": TRAINING[card]})
 
 
 def limit_memory(device: torch.device, gib: int) -> None:

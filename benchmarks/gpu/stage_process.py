@@ -1,11 +1,14 @@
-"""One stage in a process of its own, started by benchmarks.gpu: ``python -m benchmarks.gpu.stage_process STAGE OPTIONS``.
+"""A process that runs stages, started by benchmarks.gpu: ``python -m benchmarks.gpu.stage_process OPTIONS``.
 
-It ends when the process that started it ends, however that happens: else a killed benchmark would go on and hold the card.
+It reads names of stages from standard input, one a line, and runs each. It ends when that is closed, and so when the process
+that started it ends, however that happens: else a killed benchmark would go on and hold the card.
 """
 
+import gc
 import importlib
 import json
 import os
+import queue
 import signal
 import sys
 import threading
@@ -15,7 +18,7 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.bench import Bench
+from benchmarks.gpu.bench import Bench, forget_kept
 from benchmarks.gpu.record import Record
 from benchmarks.gpu.shapes import SHAPES
 from benchmarks.gpu.stages import STAGES
@@ -23,6 +26,8 @@ from benchmarks.machine import commit, machine_facts
 from training.model.comfy_runtime import find_comfyui
 
 RESULTS = "gpu.json"
+CROWDED = 71  # exit code of a process that could not free what an earlier stage loaded
+_LEFT = 2**30  # bytes that may stay on the device between two stages
 
 
 @dataclass(frozen=True)
@@ -52,17 +57,22 @@ class Options:
         return Path(self.output) / RESULTS
 
 
-def end_with_parent() -> None:
-    """End this process and those that it started once standard input, whose other end the parent holds, is closed."""
+def stages_to_run() -> "queue.Queue[str]":
+    """Return the names that come by standard input; end this process and those that it started once that is closed."""
+    names: queue.Queue[str] = queue.Queue()
 
-    def watch() -> None:
-        while os.read(0, 1):
-            pass
+    def read() -> None:
+        text = b""
+        while more := os.read(0, 4096):
+            *lines, text = (text + more).split(b"\n")
+            for line in lines:
+                names.put(line.decode())
         if os.name == "nt":
             os._exit(1)
         os.killpg(0, signal.SIGKILL)
 
-    threading.Thread(target=watch, daemon=True).start()
+    threading.Thread(target=read, daemon=True).start()
+    return names
 
 
 def open_bench(stage: str, options: Options) -> Bench:
@@ -90,15 +100,38 @@ def gpu_facts(device: torch.device) -> dict[str, str]:
     return {"GPU": f"{facts.name}, {facts.total_memory / 2**30:.0f} GiB, {facts.multi_processor_count} SMs, {versions}"}
 
 
+def free_memory(device: torch.device) -> None:
+    """Free what the stages before loaded.
+
+    Raises:
+        SystemExit: something still holds it; the next stage needs another process, or its peak would be too high.
+    """
+    import comfy.model_management
+
+    forget_kept()
+    comfy.model_management.unload_all_models()
+    if "torch._dynamo" in sys.modules:  # compiled code holds its model
+        torch.compiler.reset()
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()
+        if torch.cuda.memory_allocated(device) > _LEFT:
+            sys.exit(CROWDED)
+
+
 def main(arguments: list[str]) -> int:
-    """Measure the rows of one stage that are missing."""
-    name, options = arguments[0], Options(**json.loads(arguments[1]))
-    end_with_parent()
-    stage = next(stage for stage in STAGES if stage.name == name)
-    bench = open_bench(name, options)
-    importlib.import_module(f"benchmarks.gpu.{stage.module}").measure(bench)
-    bench.record.set_state(name, "finished")
-    return 0
+    """Measure the missing rows of each stage that is asked for."""
+    options, loaded = Options(**json.loads(arguments[0])), ""
+    names = stages_to_run()
+    while True:
+        name = names.get()
+        stage = next(stage for stage in STAGES if stage.name == name)
+        bench = open_bench(stage.name, options)
+        if loaded and loaded != stage.loads:
+            free_memory(bench.device)
+        loaded = stage.loads
+        importlib.import_module(f"benchmarks.gpu.{stage.module}").measure(bench)
+        bench.record.set_state(stage.name, "finished")
 
 
 if __name__ == "__main__":

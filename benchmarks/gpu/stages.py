@@ -3,6 +3,7 @@
 Source: docs/METHOD.md, 11.1 and 11.2 (operations, measured rates of an H200).
 """
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from benchmarks.gpu.shapes import Shapes
@@ -76,6 +77,11 @@ class Work:
         return self.forward(self.card.attention)
 
     @property
+    def one_attention(self) -> float:
+        """Attention of one block, as ComfyUI chooses."""
+        return self.shapes.attention_tflop / self.shapes.num_layers / self.card.attention
+
+    @property
     def decode(self) -> float:
         """One clip through the VAE to frames."""
         return self.shapes.decode_tflop / self.card.convolution
@@ -90,7 +96,7 @@ class Work:
         """The same clips by stock nodes and by ours, after one clip of two steps each."""
         warm_up = 2 * (self.ours + self.stock) + 2 * self.decode + self.encode
         clips = NUM_STEPS * (self.ours + self.stock) + 2 * self.decode + self.encode
-        return 2 * self.load + warm_up + NUM_CLIPS * clips + 8
+        return warm_up + NUM_CLIPS * clips + 8
 
     @property
     def clips(self) -> float:
@@ -110,27 +116,39 @@ class Work:
 
 @dataclass(frozen=True)
 class Stage:
-    """One process of the benchmark.
+    """One part of the benchmark, with a time limit of its own.
 
     Attributes:
         name: for the command line and the tables.
         purpose: for the plan.
         module: has the function `measure(bench)`.
         first: name of the column that is drawn.
+        process: stages in a row with the same one share a process, and so the time that it takes to start.
+        loads: what it keeps in memory between its rows; the next stage of the process takes over the same, and frees another.
         needs_weights: whether it loads an expert.
-        process: the module that is its process.
+        starter: the module that is its process.
     """
 
     name: str
     purpose: str
     module: str
     first: str
+    process: str
+    loads: str = ""
     needs_weights: bool = True
-    process: str = "stage_process"
+    starter: str = "stage_process"
 
-    def seconds(self, shapes: Shapes, card: Card) -> float:
-        """Return the seconds that it should take, its process's start included and weights that are missing left out."""
-        return SPARE * (card.start + _SECONDS[self.name](Work(shapes, card)))
+    def process_on(self, device: str) -> str:
+        """Return the name of its process; a CPU cannot break as a GPU can, so there all with the same starter share one."""
+        return self.starter if device == "cpu" else self.process
+
+    def seconds(self, shapes: Shapes, card: Card, starts: bool) -> float:
+        """Return the seconds that it should take, with the start of a process or without; missing weights are left out."""
+        return SPARE * (_COSTS[self.name](Work(shapes, card))[1] + (card.start if starts else 0.0))
+
+    def row_seconds(self, shapes: Shapes, card: Card) -> float:
+        """Return the seconds of its longest row, with what must be loaded for it."""
+        return SPARE * _COSTS[self.name](Work(shapes, card))[0]
 
 
 def card_named(device: str) -> Card | None:
@@ -138,47 +156,77 @@ def card_named(device: str) -> Card | None:
     return next((card for card in CARDS if card.name in device), None)
 
 
+def planned(stages: Sequence[Stage], shapes: Shapes, card: Card) -> dict[str, float]:
+    """Return the seconds of each of `stages` by name, when they run one after the other."""
+    before, seconds = "", {}
+    for stage in stages:
+        seconds[stage.name] = stage.seconds(shapes, card, starts=stage.process != before)
+        before = stage.process
+    return seconds
+
+
 STAGES = (
-    Stage("machine", "versions, backends and memory of this machine", "machine_stage", "seconds", needs_weights=False),
-    Stage("kernels", "copies, matrix products, every attention kernel", "kernels", "ms", needs_weights=False),
-    Stage("weights", "random files of an expert, the VAE and two LoRAs", "weights_stage", "s", needs_weights=False),
-    Stage("forward", "one pass of the transformer with each attention kernel", "forward", "s"),
-    Stage("loop", "three clips of four steps: ours and stock", "loop_pair", "s per clip"),
+    Stage("machine", "versions, backends and memory of this machine", "machine_stage", "seconds", "first", needs_weights=False),
+    Stage("kernels", "copies, matrix products, every attention kernel", "kernels", "ms", "first", needs_weights=False),
+    Stage("weights", "random files of an expert, the VAE and two LoRAs", "weights_stage", "s", "first", needs_weights=False),
+    Stage("forward", "one pass of the transformer with each attention kernel", "forward", "s", "first", "an expert"),
+    Stage("loop", "three clips of four steps: ours and stock", "loop_pair", "s per clip", "loop", "experts"),
     Stage(
         "users",
         "ours with two LoRAs and dynamic memory: first clip, further clips",
         "users",
         "further clips, s",
-        process="dynamic_process",
+        "users",
+        starter="dynamic_process",
     ),
-    Stage("vae", "decode and encode in both memory formats, and in chunks", "vae", "ms", needs_weights=False),
-    Stage("training", "an fp8 training step: plain, attention kept, compiled", "training_step", "s"),
-    Stage("loop again", "the same in the order stock, ours", "loop_pair", "s per clip"),
-    Stage("compiled", "ours with compiled experts", "compiled", "s per clip"),
-    Stage("fetched", "ours with each expert fetched when its turn comes", "fetched", "s per clip"),
-    Stage("transfers", "frames to the host, and decoding beside sampling", "transfers", "ms", needs_weights=False),
-    Stage("more training", "attention kept with cuDNN; block inputs on the host", "training_step", "s"),
-    Stage("smallest card", "a clip and a training step in less and less memory", "smallest_card", "s"),
+    Stage(
+        "vae", "decode and encode in both memory formats, and in chunks", "vae", "ms", "training", "VAE", needs_weights=False
+    ),
+    Stage("training", "an fp8 training step: plain, attention kept, and compiled too", "training_step", "s", "training"),
+    Stage("loop again", "the same as loop in the order stock, ours", "loop_pair", "s per clip", "again", "experts"),
+    Stage("compiled", "ours with compiled experts", "compiled", "s per clip", "again", "experts"),
+    Stage("fetched", "ours with each expert fetched when its turn comes", "fetched", "s per clip", "again", "experts"),
+    Stage(
+        "transfers",
+        "frames to the host, colours, decoding beside sampling",
+        "transfers",
+        "ms",
+        "again",
+        "VAE",
+        needs_weights=False,
+    ),
+    Stage("more training", "fp8 gradients, cuDNN, weights and inputs on the host", "training_step", "s", "more training"),
+    Stage("smallest card", "a clip and a training step in less and less memory", "smallest_card", "s", "more training"),
 )
 
-_SECONDS = {
-    "machine": lambda work: 2.0,
-    "kernels": lambda work: 8 + 40 * work.shapes.attention_tflop / work.shapes.num_layers / work.card.attention,
-    "weights": lambda work: work.weights,
-    "forward": lambda work: work.load + 7 * work.ours + 5 * work.stock,
-    "loop": lambda work: work.pair,
-    "users": lambda work: work.clips,
-    "vae": lambda work: 9 * work.decode + 8 * work.encode,
-    "training": lambda work: 3 * work.training_row + work.card.compiling,
-    "loop again": lambda work: work.pair,
-    "compiled": lambda work: (
-        2 * work.load + 2 * work.card.compiling + (NUM_CLIPS + 2) * (NUM_STEPS * work.ours + work.decode) + 5
+_COSTS: dict[str, Callable[[Work], tuple[float, float]]] = {  # seconds of the longest row, and of all
+    "machine": lambda work: (2.0, 2.0),
+    "kernels": lambda work: (
+        5 + work.one_attention,
+        8 + 50 * work.one_attention,
     ),
-    "fetched": lambda work: (2 + 2 * NUM_CLIPS) * work.load + NUM_CLIPS * (NUM_STEPS * work.ours + work.decode) + 5,
-    "transfers": lambda work: 8 * work.decode + 5,
-    "more training": lambda work: 2 * work.training_row,
+    "weights": lambda work: (work.weights, work.weights),
+    "forward": lambda work: (work.load + 2 * work.stock, work.load + 7 * work.ours + 5 * work.stock),
+    "loop": lambda work: (2 * work.load + 0.6 * work.pair, 2 * work.load + work.pair),
+    "users": lambda work: (work.clips, work.clips),
+    "vae": lambda work: (3 + 5 * work.decode, 14 * work.decode + 8 * work.encode),
+    "training": lambda work: (work.training_row + work.card.compiling, 3 * work.training_row + work.card.compiling),
+    "loop again": lambda work: (2 * work.load + 0.6 * work.pair, 2 * work.load + work.pair),
+    "compiled": lambda work: (_compiled(work), _compiled(work)),
+    "fetched": lambda work: (_fetched(work), _fetched(work)),
+    "transfers": lambda work: (8 + 6 * work.decode, 8 * work.decode + 25),
+    "more training": lambda work: (2 * work.training_row + work.card.compiling, 6 * work.training_row + work.card.compiling),
     "smallest card": lambda work: (
+        work.card.start + 4 * work.load + NUM_STEPS * work.ours + 4 * work.decode,
         5 * (work.card.start + 4 * work.load + NUM_STEPS * work.ours + 4 * work.decode)
-        + 2 * (work.card.start + 4 * work.training_row)
+        + 2 * (work.card.start + 4 * work.training_row),
     ),
 }
+
+
+def _compiled(work: Work) -> float:
+    return 2 * work.card.compiling + (NUM_CLIPS + 2) * (NUM_STEPS * work.ours + work.decode) + 5
+
+
+def _fetched(work: Work) -> float:
+    return 2 * NUM_CLIPS * work.load + NUM_CLIPS * (NUM_STEPS * work.ours + work.decode) + 5

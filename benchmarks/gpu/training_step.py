@@ -4,6 +4,8 @@ A LoRA of the published rank on all linear layers of the blocks, blocks checkpoi
 storing errors is part of it. "% of limit" counts bf16 operations only (docs/METHOD.md, 11.2).
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,20 +20,29 @@ from benchmarks.gpu.weights import expert_file
 if TYPE_CHECKING:
     from training.data.dataset import TrainingExample
 
-Memory = dict[str, Any]  # settings of training.settings.sections.MemoryConfig
-ROWS: dict[str, dict[str, Memory]] = {
-    "training": {"plain": {}, "attention kept": {"keep_attention": True}, "compiled": {"compile": True}},
+Settings = dict[str, dict[str, Any]]  # of training.settings, by section; a number of blocks may be ALL_BLOCKS
+ALL_BLOCKS = "all"
+KEPT = {"keep_attention": True}
+ROWS: dict[str, dict[str, Settings]] = {
+    "training": {
+        "plain": {},
+        "attention kept": {"memory": KEPT},
+        "attention kept, compiled": {"memory": {**KEPT, "compile": True}},
+    },
     "more training": {
-        "attention kept, cuDNN": {"keep_attention": True, "attention": "cudnn"},
-        "block inputs on the host": {"offload_block_inputs": True},
+        "attention kept, gradients in fp8": {"memory": KEPT, "model": {"fp8_backward": True}},
+        "attention kept, cuDNN": {"memory": {**KEPT, "attention": "cudnn"}},
+        "block inputs on the host": {"memory": {"offload_block_inputs": True}},
+        "block inputs and all weights on the host": {"memory": {"offload_block_inputs": True, "swapped_blocks": ALL_BLOCKS}},
+        "compiled": {"memory": {"compile": True}},
     },
 }
 
 
 def measure(bench: Bench) -> None:
     """Measure the rows of this stage."""
-    for row, memory in ROWS[bench.stage].items():
-        bench.measure(row, partial(our_steps, bench, memory))
+    for row, settings in ROWS[bench.stage].items():
+        bench.measure(row, partial(our_steps, bench, settings))
 
 
 class RandomClips:
@@ -62,8 +73,8 @@ class RandomClips:
         return []
 
 
-def our_steps(bench: Bench, memory: Memory) -> Measured:
-    """Return the times of the trainer's own step, without the first one."""
+def our_steps(bench: Bench, settings: Settings) -> Measured:
+    """Return the times of the trainer's own step, without the first one, and the loss of the last one."""
     provide_av()
     from training.method.distributed import Group
     from training.method.erft_step import training_step
@@ -72,24 +83,41 @@ def our_steps(bench: Bench, memory: Memory) -> Measured:
     from training.settings.reader import config_from
 
     shapes, run = bench.shapes, bench.work / "training"
+    memory, model = dict(settings.get("memory", {})), settings.get("model", {})
+    if memory.get("swapped_blocks") == ALL_BLOCKS:
+        memory["swapped_blocks"] = shapes.num_layers
     table = {
         "run": str(run),
         "memory": memory,
+        "model": model,
         "lora": {"rank": shapes.lora_rank, "alpha": float(shapes.lora_rank)},
         "recycling": {"capacity": 4},
         "loop": {"steps": 1000},
     }
     file = expert_file(bench.work, shapes, bench.device)
-    on_host = memory.get("swapped_blocks", 0) > 0
-    backbone = load_backbone(file, attention=memory.get("attention", "auto"), device=bench.device, on_host=on_host)
-    trainer = assemble(config_from(table), backbone, RandomClips(shapes), Group(), run)
+    options = {"attention": memory.get("attention", "auto"), "on_host": memory.get("swapped_blocks", 0) > 0, **model}
+    backbone = load_backbone(file, device=bench.device, **options)
+    with quick_compiler(bench.device):
+        trainer = assemble(config_from(table), backbone, RandomClips(shapes), Group(), run)
     losses = []
     try:
         bench.reset_peak()
         first, *taken = bench.seconds(lambda: losses.append(training_step(trainer).loss), TRAINING_STEPS, warm_up=False)
     finally:
         trainer.banks.close()
-    values = {"s": min(taken), "most": max(taken), "first step, s": first, "peak GiB": bench.peak_gib()}
+    values = {"s": min(taken), "most": max(taken), "first step, s": first, "peak GiB": bench.peak_gib(), "loss": losses[-1]}
     if limit := shapes.training_limit(bench.device_name, memory.get("keep_attention", False)):
         values["% of limit"] = 100 * limit / values["s"]
     return Measured(values, [torch.tensor(losses), *(parameter.detach() for parameter in trainer.parameters())])
+
+
+@contextmanager
+def quick_compiler(device: torch.device) -> Iterator[None]:
+    """Without a GPU, let torch.compile run graphs as they are within the block: compiling takes longer than all else."""
+    plain = torch.compile
+    if device.type != "cuda":
+        torch.compile = partial(plain, backend="eager")
+    try:
+        yield
+    finally:
+        torch.compile = plain

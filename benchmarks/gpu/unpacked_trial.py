@@ -1,7 +1,8 @@
 """Try what an archive of benchmarks.gpu.pack holds, in an empty environment: a Python, and of its packages only known ones.
 
-Those are what the bare machine has. A Python without PyTorch can still load what needs none: comfy-kitchen's CUDA part,
-comfy-aimdo's library and ffmpeg; and it compiles all of the source.
+Those are what the bare machine has. Stages of the benchmark run there at tiny shapes, since much is imported only when needed.
+A Python without PyTorch can still load what needs none: comfy-kitchen's CUDA part, comfy-aimdo's library and ffmpeg; and it
+compiles all of the source.
 """
 
 import json
@@ -16,6 +17,7 @@ from comfyui.environment import clean_python_variables
 from dev.setup_files import REPOSITORY, say
 
 TARGET = "3.12"
+STAGES_TRIED = [option for stage in ("loop", "users", "vae", "training") for option in ("--only", stage)]
 MACHINE_HAS = (
     *("torch", "torchvision", "torchaudio", "numpy", "scipy", "einops", "safetensors", "transformers", "tokenizers"),
     *("sentencepiece", "pillow", "psutil", "tqdm", "pyyaml", "requests", "packaging", "filelock", "aiohttp", "yarl"),
@@ -84,7 +86,7 @@ class Trial:
         return "torch" in self.packages
 
     def complaints(self, unpacked: Path) -> list[str]:
-        """Import what was unpacked; return what went wrong, and tell what was tried."""
+        """Import what was unpacked, and with PyTorch run stages at tiny shapes; return what went wrong, tell what was tried."""
         site, comfyui = unpacked / "site", unpacked / "ComfyUI"
         with tempfile.TemporaryDirectory() as folder:
             environment, seen = Path(folder) / "venv", Path(folder) / "seen"
@@ -95,15 +97,24 @@ class Trial:
                     (seen / name).symlink_to(place)
             path = f"{site}:{seen}:{REPOSITORY}" if self.has_torch else str(site)
             variables = clean_python_variables() | {"PYTHONPATH": path, "COMFYUI_PATH": str(comfyui), "OMP_NUM_THREADS": "1"}
-            program = _WITH_TORCH if self.has_torch else _WITHOUT_TORCH
-            command = [str(environment / "bin" / "python"), "-c", program, str(site), str(comfyui)]
-            done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
-        said = "everything" if self.has_torch else "without PyTorch, which this Python lacks: libraries, ffmpeg, all source"
-        if done.returncode:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            return [f"Python {self.version} ({said}): {last}"]
-        say(f"Python {self.version} imports it ({said})")
+            output = ["--output", f"{folder}/results", "--work", f"{folder}/work"]
+            tiny = ["-m", "benchmarks.gpu", "--shapes", "tiny", "--device", "cpu", *STAGES_TRIED, *output]
+            imports = ["-c", _WITH_TORCH if self.has_torch else _WITHOUT_TORCH, str(site), str(comfyui)]
+            for arguments in (imports, *([tiny] if self.has_torch else [])):
+                command = [str(environment / "bin" / "python"), *arguments]
+                done = subprocess.run(command, cwd=folder, env=variables, capture_output=True, text=True)
+                if done.returncode:
+                    failed = [line for line in done.stdout.splitlines() if ": failed: " in line]
+                    last = failed or done.stderr.strip().splitlines()[-1:] or ["no message"]
+                    return [f"Python {self.version} ({self._tried}): {'; '.join(last)}"]
+        say(f"Python {self.version}: {self._tried}")
         return []
+
+    @property
+    def _tried(self) -> str:
+        if self.has_torch:
+            return "imports everything, makes clips and trains a step"
+        return "without PyTorch, which this Python lacks: libraries, ffmpeg, all source"
 
 
 def trials() -> list[Trial]:

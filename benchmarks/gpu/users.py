@@ -1,7 +1,7 @@
 """Ours as people run it: SVI's LoRA of rank 128 and a distilled one on both experts, and ComfyUI's dynamic memory.
 
-Nothing is warmed up: the first clip loads the experts, applies the LoRAs and chooses kernels; the further clips are what a long
-video costs.
+Nothing is warmed up, and no choice of a kernel is remembered: the first clip loads the experts, applies the LoRAs and compares
+kernels; the further clips are what a long video costs.
 """
 
 from benchmarks.gpu.bench import Bench, Measured

@@ -1,13 +1,15 @@
 """Encode and decode a clip with the VAE's weights in both memory formats, and decode it in chunks as the pack does."""
 
 import functools
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 
-from benchmarks.gpu.bench import Bench, Measured
+from benchmarks.gpu.bench import Bench, Measured, kept
 from benchmarks.gpu.comfyui import pack_module
 from benchmarks.gpu.kernels import normal
 from benchmarks.gpu.shapes import Shapes
@@ -25,9 +27,10 @@ def measure(bench: Bench) -> None:
             bench.measure(f"{what}, {layout}", functools.partial(vae_row, bench, what, layout))
     for layout in LAYOUTS:
         bench.measure(f"decode in chunks, {layout}", functools.partial(vae_row, bench, "decode in chunks", layout))
+    bench.measure("decode in chunks, SVI_DECODE=timed", functools.partial(timed_order_row, bench))
 
 
-@functools.cache
+@kept
 @torch.inference_mode()
 def load_vae(work: Path, shapes: Shapes, device: torch.device) -> Any:
     """Return ComfyUI's VAE of random weights, on the device."""
@@ -57,6 +60,31 @@ def vae_row(bench: Bench, what: str, layout: str) -> Measured:
     finally:
         _lay_out(vae.first_stage_model, LAYOUTS[0])
     return Measured(found, [out])
+
+
+@torch.inference_mode()
+def timed_order_row(bench: Bench) -> Measured:
+    """Return the time of the pack's decode with the order of memory that it chooses, and its deviation."""
+    module = pack_module("nodes.bridge.decode_order")
+    vae = load_vae(bench.work, bench.shapes, bench.device)
+    run = vae_call(bench, vae, "decode in chunks")
+    plain = run()
+    with mock.patch.dict(os.environ, {module.SETTING: "timed"}), mock.patch.object(module.ORDER, "stored", NothingStored()):
+        bench.reset_peak()
+        found, out = bench.milliseconds(run, RUNS), run()
+    chosen = ", ".join(module.ORDER.chosen.values()) or "contiguous"
+    deviation = float((out.float() - plain.float()).abs().max())
+    return Measured({**found, "peak GiB": bench.peak_gib(), "deviation": deviation, "chosen": chosen}, [out])
+
+
+class NothingStored:
+    """No choice of another process, and none for another."""
+
+    def get(self, machine: str, shape: str) -> None:
+        """Return None."""
+
+    def put(self, machine: str, shape: str, name: str) -> None:
+        """Forget it."""
 
 
 def _lay_out(model: torch.nn.Module, layout: str) -> None:

@@ -5,8 +5,11 @@ whole or absent, but not made durable: they lie in memory (/dev/shm) where there
 Sources: docs/METHOD.md, 1.1 (architecture) and 12.4 (ComfyUI's scaled fp8 files, comfy/ops.py, `_quantization_metadata`).
 """
 
+import getpass
 import json
+import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +18,7 @@ import torch
 
 from benchmarks.gpu.shapes import Shapes
 from svi_core.files import safetensors_file
+from svi_core.files.atomic_file import remove_stale_staging
 
 FP8_MAX = 448.0
 LARGEST_DRAW = 6.0  # standard deviations; a scale must cover every number drawn
@@ -26,18 +30,35 @@ SPACE_GB = 1.0  # for the VAE and for videos
 
 
 def work_folder(shapes: Shapes) -> Path:
-    """Return the folder for weights and videos: in memory where there is room for them, else with temporary files.
+    """Return the folder for weights and videos, made for this user alone: in memory if they fit, else with temporary files.
 
     Raises:
-        ValueError: there is no room.
+        ValueError: there is no room, or somebody else made the folder.
     """
     needed = 1e9 * (shapes.expert_gb + 1.5 * shapes.lora_gb + SPACE_GB)
+    user = str(os.getuid()) if hasattr(os, "getuid") else getpass.getuser()
     for place in (IN_MEMORY, Path(tempfile.gettempdir())):
-        folder = place / "svi-benchmark"
+        folder = place / f"svi-benchmark-{user}"
         if folder.exists() or (place.is_dir() and shutil.disk_usage(place).free > needed):
+            if not folder.is_symlink() and not folder.exists():
+                folder.mkdir(mode=0o700)
+            _require_ours(folder)
             return folder
     places = f"neither in {IN_MEMORY} nor in {tempfile.gettempdir()}"
     raise ValueError(f"the weights need {needed / 1e9:.0f} GB, which are free {places}: name a folder with --work.")
+
+
+def _require_ours(folder: Path) -> None:
+    """Raise ValueError unless `folder` is one that only this user can write: anybody may make it in a folder of all."""
+    facts = folder.lstat()
+    is_shared = hasattr(os, "getuid") and (facts.st_uid != os.getuid() or facts.st_mode & 0o022)
+    if not stat.S_ISDIR(facts.st_mode) or is_shared:
+        raise ValueError(f"{folder} is no folder that only you can write: remove it, or name another with --work.")
+
+
+def remove_leftovers(work: Path) -> None:
+    """Remove half-written files of a run that was killed; they would fill the memory. No other run may use the folder."""
+    remove_stale_staging(work / "weights")
 
 
 def weights_exist(work: Path, shapes: Shapes) -> bool:

@@ -59,12 +59,12 @@ def decoding_bytes(shapes: Shapes) -> int:
 class _OnHost:
     """A block's input that block_memory keeps in host memory: no bytes on the card until it returns."""
 
-    def __init__(self, like: Tensor):
+    def __init__(self, like: Tensor, shelf: object):
         self.shape, self.dtype = like.shape, like.dtype
 
-    def to(self, device: torch.device, non_blocking: bool) -> Tensor:
+    def take(self) -> Tensor:
         """Return the input to the card."""
-        return torch.empty(self.shape, dtype=self.dtype, device=device)
+        return torch.empty(self.shape, dtype=self.dtype, device=META)
 
 
 def training_bytes(shapes: Shapes, offload: bool, keep_attention: bool = False) -> tuple[int, int]:
@@ -89,13 +89,13 @@ def training_bytes(shapes: Shapes, offload: bool, keep_attention: bool = False) 
     latent, mask = (torch.empty(1, channels, *shapes.latent_shape[2:], device=META) for channels in (16, 1))
     text = torch.empty(1, TEXT_TOKENS, shapes.text_dim, device=META)
     frozen = [*model.parameters(), *lora.parameters()]
-    conditions, to_host = Conditions(latent, mask, text, None), block_memory._to_host
-    block_memory._to_host = _OnHost
+    conditions, stored = Conditions(latent, mask, text, None), block_memory.StoredInput
+    block_memory.StoredInput = _OnHost
     try:
         with LiveBytes(frozen) as live, _flash_attention():
             backbone.velocity(latent, torch.empty(1, device=META), conditions).square().mean().backward()
     finally:
-        block_memory._to_host = to_host
+        block_memory.StoredInput = stored
     return live.peak, sum(weight.nbytes for weight in lora.parameters())
 
 

@@ -22,10 +22,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.nn.functional import scaled_dot_product_attention
 
 Attend = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, int], torch.Tensor]  # q, k, v, heads
-MAX_DEVIATION = 0.01  # see deviation(); measured on a CPU: exact kernels up to 0.0055 in bf16, 8-bit ones from 0.02
+# see deviation(); measured on a CPU: exact kernels up to 0.0055 in bf16 and 0.0005 in fp16, 8-bit ones from 0.018
+MAX_DEVIATION = {torch.bfloat16: 0.01, torch.float16: 0.0015}
 EXACT_CUDNN = 91501  # 9.15.1, as torch.backends.cudnn.version() gives it
 CUDNN_TILE = 128
 FLASH_3 = ("flash_attn_interface", "fa3_fwd_interface")  # modules with flash_attn_func of FlashAttention 3
+REGISTERED = ("sageattention", "sageattn3", "flash_attn", "xformers", "comfy_kitchen")  # what registered functions may call
 SLOWER = {"pytorch", "sub_quad", "split"}  # ComfyUI's own choice here, and what it has for GPUs without kernels
 _CHUNK = 4096  # tokens
 _log = logging.getLogger(__name__)
@@ -122,7 +124,8 @@ def _attend_by_flash_3(attend: Callable, q: torch.Tensor, k: torch.Tensor, v: to
 def _registered() -> dict[str, Kernel]:
     """Return the functions that are registered with ComfyUI, by ComfyUI or by a pack."""
     functions = comfy.ldm.modules.attention.REGISTERED_ATTENTION_FUNCTIONS
-    return {f"ComfyUI's {name}": Kernel(attend) for name, attend in functions.items() if name not in SLOWER}
+    release = ", ".join(_release(name) for name in REGISTERED if importlib.util.find_spec(name))
+    return {f"ComfyUI's {name}": Kernel(attend, release=release) for name, attend in functions.items() if name not in SLOWER}
 
 
 def _release(module: str) -> str:

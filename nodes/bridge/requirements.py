@@ -18,6 +18,7 @@ NAMES = (
     "comfy.ldm.modules.attention.attention_pytorch",
     "comfy.ldm.wan.model_multitalk.MultiTalkAudioProjModel",
     "comfy.ldm.wan.model_multitalk.MultiTalkCrossAttnPatch",
+    "comfy.ldm.wan.vae.RMS_norm",
     "comfy.ldm.wan.vae.WanVAE",
     "comfy.ldm.wan.vae.count_cache_layers",
     "comfy.lora.calculate_weight",
@@ -29,7 +30,7 @@ NAMES = (
     "comfy.model_management.InterruptProcessingException",
     "comfy.model_management.cuda_device_context",
     "comfy.model_management.free_memory",
-    "comfy.model_management.get_torch_device",
+    "comfy.model_management.get_all_torch_devices",
     "comfy.model_management.intermediate_device",
     "comfy.model_management.intermediate_dtype",
     "comfy.model_management.is_oom",
@@ -96,7 +97,7 @@ def require_surroundings() -> None:
     missing += [f"{name}.{member}" for name, members in MEMBERS.items() for member in members if not _has(name, member)]
     if missing:
         raise ImportError(
-            f"Stable Video Infinity is tested with ComfyUI {TESTED_VERSION}; this is {_version()}, which lacks "
+            f"Stable Video Infinity is tested with ComfyUI {TESTED_VERSION}; this is {comfyui_version()}, which lacks "
             f"{', '.join(missing[:3])}: update ComfyUI."
         )
 
@@ -113,5 +114,6 @@ def _has(name: str, member: str) -> bool:
     return hasattr(_found(name), member)
 
 
-def _version() -> str:
+def comfyui_version() -> str:
+    """Return the name and version of this ComfyUI, for messages."""
     return f"ComfyUI {_found('comfyui_version.__version__') or 'of an unknown version'}"

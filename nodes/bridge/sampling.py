@@ -14,15 +14,17 @@ from ...svi_core.conditioning.build_y import ConditioningLatent
 
 def reset_peak_memory() -> None:
     """Restart the measurement of :func:`peak_memory`."""
-    device = comfy.model_management.get_torch_device()
-    if device.type == "cuda":
+    for device in _cuda_devices():
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def peak_memory() -> int:
-    """Return torch's peak GPU memory in bytes since :func:`reset_peak_memory`; 0 without a CUDA device."""
-    device = comfy.model_management.get_torch_device()
-    return torch.cuda.max_memory_allocated(device) if device.type == "cuda" else 0
+    """Return torch's peak memory in bytes since :func:`reset_peak_memory`, of the card that held most; 0 without CUDA."""
+    return max(map(torch.cuda.max_memory_allocated, _cuda_devices()), default=0)
+
+
+def _cuda_devices() -> list[torch.device]:
+    return [device for device in comfy.model_management.get_all_torch_devices() if device.type == "cuda"]
 
 
 def set_y(conditioning: list, y: ConditioningLatent, clip_vision_output=None) -> list:

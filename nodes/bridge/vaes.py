@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from contextlib import nullcontext
+from dataclasses import replace
 from enum import StrEnum
 
 import comfy.ldm.wan.vae
@@ -10,16 +11,22 @@ import comfy.model_management
 import comfy.taesd.taehv
 import torch
 
+from ...svi_core.conditioning.build_y import KnownPart
 from ...svi_core.geometry import LATENT_CHANNELS, require_frame_size
 from ...svi_core.out_of_memory import explain_out_of_memory, is_out_of_memory
 from ...svi_core.systems.base_model import require_rgb
 from ...svi_core.systems.layouts import Layout
+from .decode_order import ORDER
 from .latents import clip_size, samples_of
+from .lean_decode import lean
 
 MORE_MEMORY = (
     "Finished clips are stored, and Run continues from there: choose a smaller size, fewer frames per clip or fp8 weights, "
     "or start ComfyUI with --lowvram or a larger --reserve-vram."
 )
+
+
+_TYPICAL = 2  # the first chunk that continues from two whole slots, as all after it
 
 
 class DecodeTiles(StrEnum):
@@ -38,7 +45,28 @@ def encode_frames(vae, frames: torch.Tensor) -> torch.Tensor:
     """
     require_frame_size(frames.shape[2], frames.shape[1])
     require_wan_vae(vae)
-    return samples_of({"samples": vae.encode(frames[..., :3])}, "what the VAE made")
+    with lean(vae.first_stage_model):
+        return samples_of({"samples": vae.encode(frames[..., :3])}, "what the VAE made")
+
+
+def near_vae(vae, part: KnownPart | None, num_frames: int) -> KnownPart | None:
+    """Return `part` with its frames on the VAE's device, so that the clip of `num_frames` is put together and scaled there.
+
+    A clip of 81 frames at 832 x 480 in fp32 is 388 MB, which the processor would fill and scale in 0.8 s. The VAE comes to the
+    device first, since other models may have to leave for it. Any device gives the same bits.
+
+    Raises:
+        ValueError: another VAE than Wan 2.1's.
+    """
+    if part is None or part.frames is None:
+        return part
+    require_wan_vae(vae)
+    if part.frames.device == vae.device:
+        return part
+    size = (1, 3, num_frames, *part.frames.shape[1:3])
+    memory = vae.memory_used_encode(size, vae.vae_dtype)
+    comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
+    return replace(part, frames=part.frames.to(vae.device))
 
 
 def encode_images(vae, images: torch.Tensor) -> torch.Tensor:
@@ -83,10 +111,13 @@ def _decode_causally(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
     latent = decoder.conv2(samples.to(device=vae.device, dtype=vae.vae_dtype))
     state = [None] * comfy.ldm.wan.vae.count_cache_layers(decoder.decoder) if samples.shape[2] > 1 else None
-    starts = [0, *range(1, samples.shape[2], 2)]
-    for start in starts:
+    starts, order = [0, *range(1, samples.shape[2], 2)], torch.contiguous_format
+    for number, start in enumerate(starts):
         slots = latent[:, :, start : start + (2 if start else 1)]
-        with comfy.model_management.cuda_device_context(vae.device):
+        with comfy.model_management.cuda_device_context(vae.device), lean(decoder.decoder):
+            if number == _TYPICAL and ORDER.is_asked_for(vae.device):
+                order = ORDER(lambda x, state=state: decoder.decoder(x, feat_cache=list(state), feat_idx=[0]), slots)
+            slots = slots.contiguous(memory_format=order)
             frames = torch.cat(decoder.decoder(slots, feat_cache=state, feat_idx=[0]), dim=2)
         pixels = vae.process_output(frames.to(vae.vae_output_dtype()))
         yield pixels[0].movedim(0, -1)

@@ -283,7 +283,7 @@ def _corrected_frames(
     if not settings.colour_strength:
         return iter(decoded), ColourCorrection()
     assert settings.anchor_frame is not None, "colour_strength needs anchors"
-    clip, chunks = decoded.clip, [chunk.half().cpu() for chunk in decoded]  # one clip, so memory stays bounded
-    tail = torch.cat(chunks[-END_FRAMES:])[-END_FRAMES:].float()
-    end = match_colour(tail, settings.anchor_frame(clip.request), settings.colour_strength)
+    clip, chunks = decoded.clip, [chunk.half() for chunk in decoded]  # one clip where it was decoded: 194 MB at 832 x 480
+    tail = torch.cat([chunk.to(chunks[-1].device) for chunk in chunks[-END_FRAMES:]])[-END_FRAMES:].float()
+    end = match_colour(tail, settings.anchor_frame(clip.request).to(tail.device), settings.colour_strength)
     return corrected((chunk.float() for chunk in chunks), begin, end, clip.request.layout.num_frames), end

@@ -29,7 +29,7 @@ class ColourCorrection:
 
     def __call__(self, frames: torch.Tensor) -> torch.Tensor:
         """Return `frames` [T, H, W, 3] corrected, in [0, 1]."""
-        return (frames * frames.new_tensor(self.gain) + frames.new_tensor(self.offset)).clamp_(0.0, 1.0)
+        return (frames * frames.new_tensor(self.gain)).add_(frames.new_tensor(self.offset)).clamp_(0.0, 1.0)
 
 
 def match_colour(frames: torch.Tensor, anchor: torch.Tensor, strength: float) -> ColourCorrection:
@@ -52,7 +52,9 @@ def corrected(
     """Yield `chunks` [t, H, W, 3] of a clip of `num_frames` frames, corrected by `begin` at its start and `end` at its end."""
     position = 0
     for chunk in chunks:
-        share = torch.arange(position, position + len(chunk), dtype=torch.float32) / max(1, num_frames - 1)
-        share = share.view(-1, 1, 1, 1).to(chunk)
-        yield torch.lerp(begin(chunk), end(chunk), share)
+        if begin == end:
+            yield begin(chunk)
+        else:
+            share = torch.arange(position, position + len(chunk), dtype=torch.float32) / max(1, num_frames - 1)
+            yield begin(chunk).lerp_(end(chunk), share.view(-1, 1, 1, 1).to(chunk))
         position += len(chunk)

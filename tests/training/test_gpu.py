@@ -96,7 +96,8 @@ def test_memory_savers_change_no_bit_on_a_gpu(wan_folder, storage):
 
     torch.use_deterministic_algorithms(True, warn_only=True)
     results = []
-    for memory in ({}, {"offload_block_inputs": True}, {"swapped_blocks": 3}):
+    savers = {"offload_block_inputs": True}, {"swapped_blocks": 3}, {"offload_block_inputs": True, "swapped_blocks": 3}
+    for memory in ({}, *savers):
         backbone = load_backbone(wan_folder / f"{storage}.safetensors", on_host="swapped_blocks" in memory, attention="math")
         lora = attach(backbone, **memory)
         results.append(gradients(backbone, lora))

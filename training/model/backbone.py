@@ -7,14 +7,14 @@ Source: docs/METHOD.md, 2.1 (input channels) and 12.4 (traps of training through
 
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from svi_core.flow.flow_matching import NUM_TRAINING_IDS
-from training.model.block_memory import save_memory
+from training.model.block_memory import BlockMemory, KeptAttention
 from training.model.conditions import Conditions
 from training.model.speech_layers import SpeechLayers
 from training.settings.sections import MemoryConfig
@@ -44,6 +44,8 @@ class Backbone:
         fingerprint: the model file's hash.
         attention: a key of :data:`ATTENTION`.
         speech: the audio layers of SVI-Talk; None for the other systems.
+        kept: where self-attention of the running block is kept.
+        is_opaque: whether attention stays out of compiled blocks.
     """
 
     transformer: nn.Module
@@ -54,6 +56,8 @@ class Backbone:
     fingerprint: str
     attention: str = "auto"
     speech: SpeechLayers | None = None
+    kept: KeptAttention = field(default_factory=KeptAttention, repr=False)
+    is_opaque: bool = False
 
     @property
     def needs_clip_vision(self) -> bool:
@@ -105,18 +109,24 @@ class Backbone:
             ValueError: there are fewer blocks than `swapped_blocks`, or two settings exclude each other.
         """
         blocks = list(self.transformer.blocks)
-        if memory.keep_attention and (memory.compile or self.attention == "math"):
-            other = "memory.compile" if memory.compile else "memory.attention = 'math'"
-            raise ValueError(f"memory.keep_attention cannot be combined with {other}: turn one of them off.")
+        if memory.keep_attention and self.attention == "math":
+            raise ValueError(
+                "memory.keep_attention cannot be combined with memory.attention = 'math', which is no single kernel: turn one "
+                "of them off."
+            )
         if not 0 <= memory.swapped_blocks <= len(blocks):
             raise ValueError(
                 f"memory.swapped_blocks is {memory.swapped_blocks}, but the model has {len(blocks)} blocks: use at most that."
             )
+        if memory.compile:
+            _refuse_silent_fallback()
+            self.is_opaque = memory.keep_attention
+        arranged = BlockMemory(self.device, trainable, memory, self.kept)
         for index, block in enumerate(blocks):
             if memory.compile:
                 block.forward = torch.compile(block.forward, dynamic=False)
             swap = index >= len(blocks) - memory.swapped_blocks
-            save_memory(block, self.device, trainable, memory, swap)
+            arranged.save(block, swap)
             if not swap:
                 block.to(self.device)
 
@@ -134,11 +144,26 @@ class Backbone:
 
     def attend(self, func, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **_ignored) -> Tensor:
         """Replace ComfyUI's attention by PyTorch's, whose kernels have a backward; q, k, v: [B, tokens, heads * width]."""
+        return (self._attend_uncompiled if self.is_opaque else self._attend)(q, k, v, heads, mask)
+
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None) -> Tensor:
         split = [t.unflatten(-1, (heads, -1)).transpose(1, 2) for t in (q, k, v)]
         backend = ATTENTION[self.attention]
-        with sdpa_kernel(backend) if backend is not None else nullcontext():
+        with sdpa_kernel(backend) if backend is not None else nullcontext(), self.kept.around(*split[:2]):
             out = nn.functional.scaled_dot_product_attention(*split, attn_mask=mask)
         return out.transpose(1, 2).flatten(2)
+
+    @torch.compiler.disable
+    def _attend_uncompiled(self, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None) -> Tensor:
+        """Attend outside compiled code, where what was kept can be put in place of the kernel."""
+        return self._attend(q, k, v, heads, mask)
+
+
+def _refuse_silent_fallback() -> None:
+    """Let PyTorch's compiler fail where it would give up compiling after too many variants of a block, without a word."""
+    import torch._dynamo
+
+    torch._dynamo.config.fail_on_recompile_limit_hit = True
 
 
 def _adding(tokens: Tensor) -> Callable[[Mapping, Mapping], Mapping]:

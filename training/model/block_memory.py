@@ -7,12 +7,13 @@ Source: docs/METHOD.md, 11.2 (what a 14B training step holds) and 12.4, traps 2,
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import CheckpointPolicy, create_selective_checkpoint_contexts
 
+from training.model.host_memory import Shelf, SideStream, StoredInput, SwappedWeights
 from training.settings.sections import MemoryConfig
 
 FUSED_ATTENTION = frozenset(
@@ -21,31 +22,28 @@ FUSED_ATTENTION = frozenset(
 )
 
 
-class SwappedWeights:
-    """The frozen weights of one block, in host memory except while :meth:`on_device` is open."""
+class KeptAttention:
+    """Lets a block's self-attention be computed once: what it gave in the forward pass serves the recomputation too.
 
-    def __init__(self, block: nn.Module, device: torch.device):
-        self._device = device
-        self._places: list[tuple[nn.Module, str, nn.Parameter]] = []
-        pin = device.type == "cuda"
-        for module in block.modules():
-            for name, parameter in list(module._parameters.items()):
-                if parameter is not None:
-                    host = _of_each_part(parameter.data, lambda part: part.cpu().pin_memory() if pin else part.cpu())
-                    module._parameters[name] = nn.Parameter(host, requires_grad=False)
-                    self._places.append((module, name, module._parameters[name]))
+    The block memory says where a block's results lie; the attention function asks for them by :meth:`around`. Only the kernel
+    runs within PyTorch's selective checkpointing, so that the rest of a block may be compiled.
+    """
+
+    def __init__(self):
+        self._results: AbstractContextManager = nullcontext()
 
     @contextmanager
-    def on_device(self) -> Iterator[None]:
-        """Use copies of the weights on the device."""
-        for module, name, host in self._places:
-            copy = _of_each_part(host.data, lambda part: part.to(self._device, copy=True, non_blocking=True))
-            module._parameters[name] = nn.Parameter(copy, requires_grad=False)
+    def using(self, results: AbstractContextManager) -> Iterator[None]:
+        """Store self-attention in, or take it from, `results` within the block."""
+        before, self._results = self._results, results
         try:
             yield
         finally:
-            for module, name, host in self._places:
-                module._parameters[name] = host
+            self._results = before
+
+    def around(self, q: Tensor, k: Tensor) -> AbstractContextManager:
+        """Return the context in which to attend; q, k: [..., tokens, width]. Cross-attention is cheap, but as large."""
+        return self._results if q.shape[-2] == k.shape[-2] else nullcontext()
 
 
 class _Recomputed(torch.autograd.Function):
@@ -53,88 +51,97 @@ class _Recomputed(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx, x: Tensor, trainable: Tensor, run: Callable[[Tensor], Tensor], hold, offload: bool, keep_attention: bool
+        ctx,
+        x: Tensor,
+        trainable: Tensor,
+        run: Callable[[Tensor], Tensor],
+        hold,
+        shelf: Shelf | None,
+        kept: KeptAttention | None,
     ) -> Tensor:
         """Run without a graph. `trainable` is any tensor that requires grad, which makes the output require grad too."""
-        ctx.run, ctx.hold, ctx.device, ctx.again = run, hold, x.device, _nothing()
-        ctx.stored = _to_host(x) if offload else x.detach()
-        if not keep_attention:
+        ctx.run, ctx.hold, ctx.again = run, hold, nullcontext()
+        stored = x.detach() if shelf is None else StoredInput(x, shelf)
+        ctx.take = stored.take if shelf is not None else lambda: stored
+        if kept is None:
             with torch.no_grad(), hold():
                 return run(x)
-        keeping, ctx.again = create_selective_checkpoint_contexts(_keeps)
-        with torch.enable_grad(), hold(), keeping:  # without a graph the kernels skip what their backward needs
+        keeping, again = create_selective_checkpoint_contexts(_keeps)
+        ctx.again = kept.using(again)
+        with torch.enable_grad(), hold(), kept.using(keeping):  # without a graph the kernels skip what their backward needs
             return run(x.detach().requires_grad_(ctx.needs_input_grad[0])).detach()
 
     @staticmethod
     def backward(ctx, grad_output: Tensor):
         """Run again with a graph and backpropagate through it, which also gives the parameters inside `run` their gradients."""
-        x = ctx.stored.to(ctx.device, non_blocking=True).detach().requires_grad_(ctx.needs_input_grad[0])
-        ctx.stored = None
-        with ctx.hold():
+        x = ctx.take().detach().requires_grad_(ctx.needs_input_grad[0])
+        ctx.take = None
+        with ctx.hold(backward=True):
             with torch.enable_grad(), ctx.again:
                 output = ctx.run(x)
             torch.autograd.backward(output, grad_output)
         return x.grad, None, None, None, None, None
 
 
-def save_memory(block: nn.Module, device: torch.device, trainable: Tensor, memory: MemoryConfig, swap: bool) -> None:
-    """Replace `block.forward` by one that needs less memory and computes the same values, bit for bit.
+class BlockMemory:
+    """Arranges the blocks of one model, in the order in which they run."""
 
-    Args:
-        trainable: any tensor that requires grad: a block contains trained layers even where its input needs no gradient.
-        memory: what to keep for the backward pass, and where.
-        swap: keep this block's weights in host memory.
+    def __init__(self, device: torch.device, trainable: Tensor, memory: MemoryConfig, kept: KeptAttention):
+        """Prepare for a model on `device`.
 
-    Raises:
-        ValueError: offloading or swapping is on without checkpointing.
-    """
-    if not memory.checkpointing:
-        if memory.offload_block_inputs or swap:
-            raise ValueError(
-                "memory.checkpointing is off, but offload_block_inputs and swapped_blocks need it, since they recompute the "
-                "block in the backward pass: turn it on."
-            )
-        return
-    forward = block.forward
-    hold = SwappedWeights(block, device).on_device if swap else _nothing
+        Args:
+            trainable: any tensor that requires grad: a block contains trained layers even where its input needs no gradient.
+            memory: what to keep for the backward pass, and where.
+            kept: what the model's attention function asks, for `keep_attention`.
+        """
+        self._device, self._trainable, self._memory = device, trainable, memory
+        self._kept = kept if memory.keep_attention else None
+        self._side = SideStream(device)
+        self._shelf = Shelf(self._side) if memory.offload_block_inputs else None
+        self._swapped: SwappedWeights | None = None
 
-    def low_memory_forward(x: Tensor, **conditions) -> Tensor:
-        def run(tokens: Tensor) -> Tensor:
-            return forward(tokens, **conditions)
+    def save(self, block: nn.Module, swap: bool) -> None:
+        """Replace `block.forward` by one that needs less memory and computes the same values, bit for bit.
 
-        if torch.is_grad_enabled():
-            return _Recomputed.apply(x, trainable, run, hold, memory.offload_block_inputs, memory.keep_attention)
-        with hold():
-            return run(x)
+        Args:
+            swap: keep this block's weights in host memory.
 
-    block.forward = low_memory_forward
+        Raises:
+            ValueError: offloading or swapping is on without checkpointing.
+        """
+        if not self._memory.checkpointing:
+            if self._memory.offload_block_inputs or swap:
+                raise ValueError(
+                    "memory.checkpointing is off, but offload_block_inputs and swapped_blocks need it, since they recompute "
+                    "the block in the backward pass: turn it on."
+                )
+            return
+        forward, hold = block.forward, self._swap(block) if swap else _nothing
+
+        def low_memory_forward(x: Tensor, **conditions) -> Tensor:
+            def run(tokens: Tensor) -> Tensor:
+                return forward(tokens, **conditions)
+
+            if torch.is_grad_enabled():
+                return _Recomputed.apply(x, self._trainable, run, hold, self._shelf, self._kept)
+            with hold():
+                return run(x)
+
+        block.forward = low_memory_forward
+
+    def _swap(self, block: nn.Module) -> Callable[..., AbstractContextManager]:
+        swapped = SwappedWeights(block, self._device, self._side)
+        if self._swapped is not None:
+            swapped.follow(self._swapped)
+        self._swapped = swapped
+        return swapped.on_device
 
 
 @contextmanager
-def _nothing() -> Iterator[None]:
+def _nothing(backward: bool = False) -> Iterator[None]:
     yield
 
 
-def _of_each_part(tensor: Tensor, change: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return `change` of a tensor, or for a quantised tensor of each plain tensor inside it.
-
-    A quantised tensor dequantises itself for operations that it does not know, such as `pin_memory`.
-    """
-    if not hasattr(tensor, "__tensor_flatten__"):
-        return change(tensor)
-    names, context = tensor.__tensor_flatten__()
-    parts = {name: change(getattr(tensor, name)) for name in names}
-    return type(tensor).__tensor_unflatten__(parts, context, tensor.size(), tensor.stride())
-
-
-def _keeps(_context, operator, *inputs, **_options) -> CheckpointPolicy:
-    """Keep the outputs of self-attention, which has as many queries as keys. Cross-attention is cheap, but as large."""
-    if operator in FUSED_ATTENTION and inputs[0].shape[-2] == inputs[1].shape[-2]:
-        return CheckpointPolicy.MUST_SAVE
-    return CheckpointPolicy.PREFER_RECOMPUTE
-
-
-def _to_host(x: Tensor) -> Tensor:
-    """Return a copy of `x` in host memory, pinned if `x` is on a GPU."""
-    host = torch.empty(x.shape, dtype=x.dtype, device="cpu", pin_memory=x.is_cuda)
-    return host.copy_(x)
+def _keeps(_context, operator, *_inputs, **_options) -> CheckpointPolicy:
+    """Keep the outputs of fused attention."""
+    return CheckpointPolicy.MUST_SAVE if operator in FUSED_ATTENTION else CheckpointPolicy.PREFER_RECOMPUTE

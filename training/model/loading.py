@@ -3,6 +3,7 @@
 Source: docs/METHOD.md, 2.1 (input channels) and 12.4 (traps of training through ComfyUI).
 """
 
+import functools
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -43,6 +44,7 @@ def load_backbone(
     compute: str = "auto",
     attention: str = "auto",
     fp8_matmul: bool = True,
+    fp8_backward: bool = False,
     device: torch.device | str | None = None,
     on_host: bool = False,
 ) -> Backbone:
@@ -55,6 +57,7 @@ def load_backbone(
         compute: dtype of activations: "bf16", "fp32", or "auto" for bf16 on an accelerator and fp32 on a CPU.
         attention: a key of ATTENTION.
         fp8_matmul: let scaled-fp8 layers multiply in fp8 where ComfyUI does so on this hardware; else they are dequantised.
+        fp8_backward: let those layers multiply the gradients in fp8 too.
         device: where to load it; None: the device that ComfyUI would use.
         on_host: leave the blocks' weights in host memory; :meth:`Backbone.use_memory` places them.
 
@@ -80,19 +83,21 @@ def load_backbone(
         transformer.to(device)
     else:
         _place_outside_blocks(transformer, device)
-    _enter_training_mode()
-    transformer.register_forward_pre_hook(_enter_training_mode)
+    enter = functools.partial(_enter_training_mode, fp8_backward)
+    enter()
+    transformer.register_forward_pre_hook(enter)
     return Backbone(transformer, model, device, compute_dtype, path.name, large_file_fingerprint(path), attention)
 
 
-def _enter_training_mode(*_) -> None:
+def _enter_training_mode(fp8_backward: bool, *_) -> None:
     """Make ComfyUI avoid what training cannot use, in sample videos and validation too.
 
     Outside this mode its rotary embedding has no backward, and from 0.33 on its INT8 layers may be folded into the operation
     before them, which calls no hook: their LoRA would be silently left out. The mode is one flag of the process, which others
-    may reset, so each pass sets it again.
+    may reset, so each pass sets it again. Another such flag tells quantised layers to differentiate in fp8.
     """
     comfy.model_management.in_training = True
+    comfy.model_management.training_fp8_bwd = fp8_backward
 
 
 def _load_model(path: Path, options: dict) -> nn.Module:

@@ -54,7 +54,7 @@ class SpeechLayers:
         return {"patches": {"attn2_patch": [self.patch]}, "audio_embeds": tokens.flatten(0, 1)[None]}
 
     def attach(self, transformer: nn.Module) -> None:
-        """Give every block of `transformer` its own index. Call it before `block_memory.save_memory` wraps the blocks.
+        """Give every block of `transformer` its own index. Call it before `block_memory.BlockMemory` wraps the blocks.
 
         Raises:
             ValueError: the layers belong to a model of another size.

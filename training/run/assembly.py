@@ -74,6 +74,7 @@ def _load(config: TrainingConfig, name: str, setting: str, *, on_host: bool) -> 
         compute=config.model.compute,
         attention=config.memory.attention,
         fp8_matmul=config.model.fp8_matmul,
+        fp8_backward=config.model.fp8_backward,
         on_host=on_host,
     )
 

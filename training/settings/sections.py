@@ -47,6 +47,7 @@ class ModelConfig:
         weights: "auto" keeps fp8 files as they are and loads others as bf16 (fp32 on a CPU); or "bf16", "fp32", "fp8_e4m3fn".
         compute: dtype of activations, "bf16", "fp32", or "auto": bf16 on a GPU, fp32 on a CPU.
         fp8_matmul: multiply scaled-fp8 layers in fp8 where ComfyUI does; off: in the compute dtype, slower and more precise.
+        fp8_backward: multiply the gradients of those layers in fp8 too: faster, and less precise. It needs `fp8_matmul`.
     """
 
     path: str = ""
@@ -60,10 +61,12 @@ class ModelConfig:
     weights: str = "auto"
     compute: str = "auto"
     fp8_matmul: bool = True
+    fp8_backward: bool = False
 
     def __post_init__(self):
         if self.expert not in EXPERT_RANGES:
             raise ValueError(f"model.expert is {self.expert!r}: use one of {', '.join(map(repr, EXPERT_RANGES))}.")
+        require(self.fp8_matmul or not self.fp8_backward, "model.fp8_backward", True, "false, or turn model.fp8_matmul on")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,7 +82,7 @@ class MemoryConfig:
         offload_block_inputs: keep the blocks' inputs in host memory.
         swapped_blocks: number of blocks that keep their weights in host memory.
         attention: "auto" lets PyTorch choose; "cudnn", "flash", "efficient" or "math" selects one kernel.
-        compile: compile each block with torch.compile, which may change rounding.
+        compile: compile each block with torch.compile, which may change rounding; with `keep_attention`, all but its attention.
     """
 
     checkpointing: bool = True

@@ -144,6 +144,108 @@ def test_the_choice_is_logged_once_and_outlives_the_process(attention, pytorchs,
     assert [*other_candidates.chosen.values(), *other_shape.chosen.values()] == ["flash", "ComfyUI's"]
 
 
+def test_a_kernel_that_is_exact_only_where_attention_is_flat_cannot_win(attention, pytorchs, caplog):
+    """Later blocks attend sharply, and there codes of 8 bits differ much; the first block's inputs may be flat."""
+
+    def blurs_what_is_sharp(q, k, v, heads):
+        out = by("exact").attend(q, k, v, heads)
+        return out if q.abs().max() < 8 else out * 1.1
+
+    fastest = chooser(attention, (10.0, 9.0), {"8 bits": type(by("exact"))(blurs_what_is_sharp), "exact": by("exact")})
+    with caplog.at_level("INFO"):
+        fastest(pytorchs, *qkv(), HEADS)
+    assert list(fastest.chosen.values()) == ["exact"] and "8 bits differs by 0.1" in caplog.text
+
+
+def test_in_fp16_the_limit_is_that_of_its_rounding(attention, pytorchs):
+    """A deviation that bf16 has from rounding is a fault in fp16."""
+    candidates = {"coarse": by("exact", lambda out: out.mul(1.003))}
+    for dtype, winner in ((torch.bfloat16, "coarse"), (torch.float16, "ComfyUI's")):
+        fastest = chooser(attention, (10.0, 5.0), candidates)
+        fastest(pytorchs, *qkv(dtype=dtype), HEADS)
+        assert list(fastest.chosen.values()) == [winner]
+
+
+def test_a_chosen_kernel_that_fails_later_is_given_up_once(attention, pytorchs, tmp_path, caplog):
+    """As after an update of its package; every run would fail otherwise."""
+    stored = sys.modules[f"{PACK}.nodes.bridge.attention_choices"].StoredChoices(lambda: tmp_path / "attention.json")
+    calls = []
+
+    def fails_later(q, k, v, heads):
+        calls.append(q)
+        if len(calls) > 3:  # compared twice, timed once
+            raise RuntimeError("an update broke it")
+        return by("exact").attend(q, k, v, heads)
+
+    fastest = chooser(attention, (10.0, 5.0), {"new": type(by("exact"))(fails_later)}, stored=stored)
+    q, k, v = qkv()
+    for _ in range(2):
+        assert torch.equal(fastest(pytorchs, q, k, v, HEADS), pytorchs(q, k, v, HEADS))
+    assert len(calls) == 4 and list(fastest.chosen.values()) == ["ComfyUI's"]
+    assert caplog.text.count("new failed (an update broke it); using ComfyUI's from now on.") == 1
+    again = chooser(attention, (10.0, 5.0), {"new": by("exact")}, stored=stored)
+    again(pytorchs, q, k, v, HEADS)
+    assert list(again.chosen.values()) == ["new"], "it is compared anew by the next process"
+
+
+def test_a_lack_of_memory_of_the_chosen_kernel_is_told_as_such(attention, pytorchs):
+    def fails_later(q, k, v, heads):
+        if fastest.chosen:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return by("exact").attend(q, k, v, heads)
+
+    fastest = chooser(attention, (10.0, 5.0), {"large": type(by("exact"))(fails_later)})
+    with pytest.raises(torch.OutOfMemoryError):
+        fastest(pytorchs, *qkv(), HEADS)
+    assert list(fastest.chosen.values()) == ["large"]
+
+
+def test_what_failed_and_might_have_won_is_tried_again_by_the_next_process(attention, pytorchs, tmp_path):
+    stored = sys.modules[f"{PACK}.nodes.bridge.attention_choices"].StoredChoices(lambda: tmp_path / "attention.json")
+    for milliseconds, is_stored in (((10.0, 9.9), False), ((10.0, 5.0), True)):
+        fastest = chooser(attention, milliseconds, {"cudnn": by("cudnn"), "exact": by("exact")}, stored=stored)
+        fastest(pytorchs, *qkv(), HEADS)
+        assert (tmp_path / "attention.json").exists() == is_stored
+
+
+def test_two_threads_compare_one_after_the_other(attention, pytorchs):
+    """As the threads of two GPUs: timing beside another comparison would mislead, and one shape is timed once."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    fastest, inputs = chooser(attention, (10.0, 8.0, 9.0)), qkv()
+    with ThreadPoolExecutor(4) as threads:
+        outs = list(threads.map(lambda _: fastest(pytorchs, *inputs, HEADS), range(4)))
+    assert list(fastest.chosen.values()) == ["flash"] and all(torch.equal(out, outs[0]) for out in outs)
+
+
+def test_the_time_of_a_kernel_is_a_median(attention, monkeypatch):
+    class Event:
+        def __init__(self, enable_timing):
+            assert enable_timing
+
+        def record(self):
+            pass
+
+        def synchronize(self):
+            pass
+
+        def elapsed_time(self, end):
+            return times.pop()
+
+    times, calls = [5.0, 1.0, 2.0, 3.0, 90.0], []
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    assert attention.gpu_milliseconds(lambda: calls.append(1)) == 3.0 and len(calls) == 6
+
+
+def test_an_update_of_comfyui_or_of_a_kernels_package_chooses_anew(attention, monkeypatch):
+    kernel, cpu = by("exact"), torch.device("cpu")
+    before = attention._machine(cpu, {"sage": kernel})
+    newer = type(kernel)(kernel.attend, release="sageattention 9.9")
+    assert attention._machine(cpu, {"sage": newer}) != before
+    monkeypatch.setattr(attention, "comfyui_version", lambda: "ComfyUI 9.9")
+    assert attention._machine(cpu, {"sage": kernel}) != before
+
+
 def test_a_lack_of_memory_is_not_remembered(attention, pytorchs, tmp_path):
     """Another run may have the memory that this one lacked."""
 

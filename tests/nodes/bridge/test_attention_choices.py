@@ -25,6 +25,15 @@ def test_choices_are_read_by_machine_and_shape(choices, tmp_path):
     assert json.loads(path.read_text())["H200"] == {"a": "cudnn", "b": "flash"}
 
 
+def test_a_choice_can_be_forgotten_and_the_others_stay(choices, tmp_path):
+    stored = choices.StoredChoices(lambda: tmp_path / "attention.json")
+    stored.put("H200", "a", "cudnn")
+    stored.put("H200", "b", "flash")
+    for _ in range(2):
+        stored.forget("H200", "a")
+    assert stored.get("H200", "a") is None and stored.get("H200", "b") == "flash"
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"H200": 3}', "\x00"])
 def test_a_bad_file_is_named_and_replaced_at_the_next_choice(choices, tmp_path, caplog, content):
     path = tmp_path / "attention.json"

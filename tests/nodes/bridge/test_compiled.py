@@ -1,7 +1,5 @@
 """SVI Generate's clips on a model that went through TorchCompileModel: the same frames, the same few graphs, or a refusal."""
 
-import importlib
-import sys
 from functools import partial
 from types import SimpleNamespace
 
@@ -9,18 +7,7 @@ import pytest
 import torch
 from torch.nn.attention import SDPBackend
 
-from tests.nodes.conftest import PACK, load_diffusion_model
-
-HIGH = "wan2.2_i2v_high_noise_14B_fp8_scaled.safetensors"
-LOW = "wan2.2_i2v_low_noise_14B_fp8_scaled.safetensors"
-LORA = "SVI_v2_PRO_Wan2.2-I2V-A14B_{}_lora_rank_128_fp16.safetensors"
-TEXT = "[lora SVI_v2=0.5]\na\n\n[lora SVI_v2=0.9]\nb\n\nc"  # another strength in each clip
-
-
-@pytest.fixture(scope="module")
-def module(pack):
-    """Return modules of the pack by name."""
-    return lambda name: sys.modules[f"{PACK}.{name}"]
+from tests.nodes.bridge.clips import latents_of
 
 
 @pytest.fixture
@@ -51,61 +38,6 @@ def compiled(graphs):
     return compile_model
 
 
-@pytest.fixture
-def experts(comfy, tiny_models, monkeypatch):
-    """Both experts, with the attention that ComfyUI has on a GPU, and the LoRAs' folder."""
-    import folder_paths
-
-    folder_paths.add_model_folder_path("loras", str(tiny_models / "loras"))
-    attention = importlib.import_module("comfy.ldm.modules.attention").attention_pytorch
-    monkeypatch.setattr(importlib.import_module("comfy.ldm.wan.model"), "optimized_attention", attention)
-    return load_diffusion_model(tiny_models, HIGH), load_diffusion_model(tiny_models, LOW)
-
-
-@pytest.fixture
-def sampler(module, vae):
-    """Build the clip sampler of 2.0 Pro with a LoRA, and its plan of three clips of 9 frames."""
-    import comfy.samplers
-
-    def build(high, low, control=()):
-        bridge, schedule = module("nodes.bridge"), module("svi_core.schedule.text").parse_schedule(TEXT)
-        plan = module("svi_core.clips.clip_plan").ClipPlan(
-            3, schedule, module("svi_core.systems.layouts").make_layout("2.0 Pro", num_frames=9)
-        )
-        random = torch.Generator().manual_seed(1)
-        image, texts = torch.rand(1, 64, 64, 3, generator=random), torch.randn(4, 1, 12, 32, generator=random)
-        prompts = {name: [[text, {}]] for name, text in zip("abc", texts, strict=False)}
-        text_encoder = SimpleNamespace(tokenize=str, encode_from_tokens_scheduled=prompts.get)
-        return plan, module("nodes.clip_sampler").ClipSampler(
-            model=high,
-            model_low_noise=low,
-            prompts=module("nodes.schedule").EncodedPrompts(schedule, text_encoder),
-            negative=[[texts[3], {}]],
-            vae=vae,
-            anchor={"samples": bridge.vaes.encode_images(vae, image), bridge.latents.FRAMES_KEY: image},
-            sampler=comfy.samplers.sampler_object("euler"),
-            sigmas=comfy.samplers.calculate_sigmas(high.get_model_object("model_sampling"), "simple", 4),
-            cfg=2.0,
-            boundary=0.9,
-            loras=(module("nodes.lora").LoraRow(LORA.format("HIGH"), 1.0, LORA.format("LOW"), 1.0),),
-            control=control,
-        )
-
-    return build
-
-
-def latents_of(module, folder, plan, maker, after_each=lambda: None) -> list[torch.Tensor]:
-    found = []
-    with torch.inference_mode(), module("svi_core.store.run_store").RunStore(folder) as store:
-        clip, request = None, plan.request(0)
-        while request is not None:
-            clip = module("svi_core.clips.chain").make_clip(plan, maker, store, request, clip)
-            request = plan.following(request)
-            found.append(clip.latent)
-            after_each()
-    return found
-
-
 def test_clips_of_a_compiled_model_are_the_same_and_one_graph_serves_them_all(
     module, sampler, experts, compiled, graphs, tmp_path
 ):
@@ -132,7 +64,7 @@ def test_the_choice_of_a_kernel_is_one_operator_of_the_graph(module, sampler, ex
     candidates = {name: kernels.Kernel(partial(kernels.attend_by, backend)) for name, backend in backends.items()}
     monkeypatch.setattr(attention, "FASTEST", attention.FastestAttention(lambda: candidates, milliseconds, "cpu"))
     monkeypatch.setattr(attention, "MIN_TOKENS", 1)
-    monkeypatch.setattr(attention, "DTYPES", (torch.float32,))
+    monkeypatch.setitem(attention.MAX_DEVIATION, torch.float32, 0.01)
     found = latents_of(module, tmp_path / "compiled", *sampler(*(compiled(model) for model in experts)))
     assert len(graphs) == 1 and len(timed) == 2 * 3
     assert list(attention.FASTEST.chosen.values()) == ["math", "math"]  # over the clip, and over the text

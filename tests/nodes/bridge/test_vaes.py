@@ -135,3 +135,22 @@ def test_every_node_refuses_a_wrong_vae_before_it_is_used(bridge, pack, comfy, k
 def test_the_vae_of_wan_and_its_tiny_form_are_taken(bridge, vae, comfy):
     bridge.vaes.require_wan_vae(vae)
     bridge.vaes.require_wan_vae(other_vae("comfy.taesd.taehv", "TAEHV", 16))
+
+
+def test_a_clip_of_frames_is_put_together_where_the_vae_is(bridge, vae, monkeypatch):
+    """The VAE comes first, since another model may have to leave the device for it. The meta device stands for a GPU."""
+    import comfy.model_management
+
+    from svi_core.conditioning.build_y import KnownPart, padded_frames
+
+    asked = []
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", lambda *models, **options: asked.append((models, options)))
+    part = KnownPart(frames=torch.rand(1, 32, 48, 3))
+    assert bridge.vaes.near_vae(vae, part, 9) is part and bridge.vaes.near_vae(vae, None, 9) is None and not asked
+    monkeypatch.setattr(vae, "device", torch.device("meta"))
+    moved = bridge.vaes.near_vae(vae, part, 9)
+    assert moved.frames.device.type == "meta" and padded_frames(moved.frames, None, 9).device.type == "meta"
+    ((models, options),) = asked
+    assert models == ([vae.patcher],) and options["memory_required"] >= vae.memory_used_encode((1, 3, 9, 32, 48), vae.vae_dtype)
+    latent_only = KnownPart(latent=torch.rand(1, 16, 1, 4, 6))
+    assert bridge.vaes.near_vae(vae, latent_only, 9) is latent_only

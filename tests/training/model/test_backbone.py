@@ -1,5 +1,6 @@
 """The backbone computes what ComfyUI computes, on every kind of weights, with gradients, in little memory."""
 
+import functools
 import gc
 import weakref
 
@@ -163,6 +164,7 @@ def test_a_layer_that_is_not_called_is_refused(loaded, wan_folder, block):
         {"swapped_blocks": 2},
         {"compile": True},
         {"keep_attention": True},
+        {"keep_attention": True, "compile": True},
         {"keep_attention": True, "swapped_blocks": 2, "offload_block_inputs": True},
     ],
 )
@@ -198,11 +200,68 @@ def test_kept_self_attention_is_not_computed_again(loaded, keep, self_attentions
     assert calls.count("self") == num_blocks * self_attentions and calls.count("cross") == num_blocks * 2
 
 
-@pytest.mark.parametrize(("setting", "options"), [("compile", {}), ("attention = 'math'", {"attention": "math"})])
-def test_kept_attention_refuses_what_it_cannot_go_with(loaded, setting, options):
-    backbone = loaded("fp32", **options)
-    with pytest.raises(ValueError, match=setting):
-        attach(backbone, keep_attention=True, compile=not options)
+def test_kept_attention_refuses_what_it_cannot_go_with(loaded):
+    backbone = loaded("fp32", attention="math")
+    with pytest.raises(ValueError, match="attention = 'math'"):
+        attach(backbone, keep_attention=True)
+
+
+@pytest.fixture
+def quick_compiler(monkeypatch):
+    """Compile graphs into calls of PyTorch's own operations, so that they can be compared bit for bit."""
+    import torch._dynamo
+
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=False):
+        yield torch._dynamo
+    torch._dynamo.reset()
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks, and hides the warning by itself
+def test_compiled_blocks_keep_their_attention_and_change_no_bit(loaded, quick_compiler):
+    """All blocks share their graphs, attention runs once a block, and the gradients are those of the plain way."""
+    plain = loaded("fp32")
+    expected = gradients(plain, attach(plain, checkpointing=False))
+    calls = []
+    for compiled in (False, True):
+        backbone = loaded("fp32")
+        lora = attach(backbone, keep_attention=True, compile=compiled)
+        gradients(backbone, lora)
+        graphs = quick_compiler.utils.counters["stats"]["unique_graphs"]
+        for parameter in lora.parameters():
+            parameter.grad = None
+        with torch.autograd.profiler.profile(use_kineto=False) as trace:
+            found = gradients(backbone, lora)
+        assert all(torch.equal(ours, theirs) for ours, theirs in zip(found, expected, strict=True))
+        assert quick_compiler.utils.counters["stats"]["unique_graphs"] == graphs, "a second step compiles nothing"
+        calls.append(next(event.count for event in trace.key_averages() if "flash_attention_for_cpu" in event.key))
+    assert 0 < graphs <= 12, "each of three blocks had its own"
+    assert calls[0] == calls[1], "self-attention was computed again"
+
+
+def test_a_compiler_that_gives_up_says_so(loaded, quick_compiler):
+    """It would run blocks uncompiled, without a word, after as many variants as its limit allows."""
+    backbone = loaded("fp32")
+    lora = attach(backbone, compile=True)
+    with quick_compiler.config.patch(recompile_limit=1), pytest.raises(Exception, match="recompile_limit"):
+        gradients(backbone, lora)
+
+
+def test_gradients_can_be_multiplied_in_fp8_too(loaded, monkeypatch):
+    """ComfyUI's flag of the process, which others may reset; how far the gradients are from those in the compute dtype."""
+    import comfy.model_management
+
+    monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda device=None: True)
+    monkeypatch.setattr(comfy.model_management, "training_fp8_bwd", False)
+    found = []
+    for options in ({}, {"fp8_backward": True}):
+        backbone = loaded("fp8_scaled", **options)
+        lora = attach(backbone)
+        comfy.model_management.training_fp8_bwd = not options
+        found.append(torch.cat([gradient.flatten() for gradient in gradients(backbone, lora)]))
+    plain, in_fp8 = found
+    assert 0.005 < float((in_fp8 - plain).norm() / plain.norm()) < 0.05  # 0.023 as published
 
 
 def test_fp8_matmul_changes_no_bit_between_forward_and_recomputation(loaded, monkeypatch):
