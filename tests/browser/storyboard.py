@@ -27,6 +27,10 @@ STREAM = "app.graph._nodes.find(node => node.type === 'SVIPromptStream')"
 TEXT = f"{STREAM}.widgets.find(widget => widget.name === 'text').value"
 SHOWN = "[...document.querySelectorAll('.svi-card-prompt')].map(box => box.value)"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+AT_REST = """() => {  // the front end takes no further undo while it loads the graph of one
+    const tracker = app.extensionManager.workflow.activeWorkflow?.changeTracker;
+    return tracker && !tracker._restoringState && !tracker.constructor.isLoadingGraph;
+}"""
 DROP_FILE = """([card, name, height, data]) => {
     const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
     const dataTransfer = new DataTransfer();
@@ -98,6 +102,7 @@ class Storyboard:
 
     def undo(self, text: str) -> None:
         """One undo step leads back to `text`."""
+        self.page.wait_for_function(AT_REST)
         self.page.keyboard.press("Control+z")
         self.wait_for_text(text)
 

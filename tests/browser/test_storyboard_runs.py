@@ -138,6 +138,25 @@ def test_the_clip_that_a_run_has_come_to_is_shown_with_its_steps(storyboard, fro
     assert front_end.errors == []
 
 
+@ONCE
+def test_a_run_is_not_shown_in_another_workflow_with_the_same_node_ids(storyboard, front_end, renderer):
+    page = storyboard.page
+    graph = front_end.api_graph()
+    page.route(
+        "**/api/queue", lambda route: route.fulfill(json={"queue_running": [[0, "fake", graph, {}, []]], "queue_pending": []})
+    )
+    page.evaluate("app.api.dispatchEvent(new CustomEvent('execution_start', {detail: {prompt_id: 'fake', timestamp: 0}}))")
+    storyboard.wait_for_states("making", "planned", "planned")
+    workflow = page.evaluate("() => app.graph.serialize()")
+    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    front_end.set_widgets("SVIGenerate", {"filename_prefix": "browser/storyboard other"})
+    storyboard.note_change()
+    page.get_by_role("button", name="Make 3 clips").wait_for()  # and not "Stop", which would stop the other run
+    storyboard.wait_for_states("planned", "planned", "planned")
+    page.unroute("**/api/queue")
+    assert front_end.errors == []
+
+
 @pytest.mark.slow
 @ONCE
 def test_another_tab_follows_the_run_and_can_stop_it(

@@ -13,6 +13,10 @@ const COMMAND = "SVI.Storyboard.Toggle";
 const LOOP = "SVIGenerate";
 const HOSTS = [LOOP, "SVIPromptStream"]; // nodes that get a button
 const REROUTE = "Reroute";
+const PICTURE_HEIGHT = 340; // px of a Load Image that need not grow once its picture is there: that would be an undo step of its own
+const LOADING_MS = 20_000; // how long a graph may take to load
+
+let isConfiguring = false; // the front end is reading a graph
 
 /**
  * Add the storyboard to the page.
@@ -56,7 +60,12 @@ export function register({ text, prepare, mount, unmount, onGraph, onOpen }) {
       button.tooltip = text("openHint");
     },
 
-    afterConfigureGraph: () => onGraph(),
+    beforeConfigureGraph: () => void (isConfiguring = true),
+
+    afterConfigureGraph() {
+      isConfiguring = false;
+      onGraph();
+    },
   });
 }
 
@@ -94,6 +103,26 @@ export function routeUrl(route) {
 /** Return the address of a file that the server holds. */
 export function fileUrl(file) {
   return api.apiURL(`/view?${new URLSearchParams(file)}`);
+}
+
+/** Return what tells the workflow that is shown from others: their nodes may have the same ids, and undo loads a graph, too. */
+export function workflow() {
+  return app.extensionManager.workflow?.activeWorkflow;
+}
+
+/**
+ * Wait until the front end has loaded what it is loading: a template, another tab's workflow, an undo. What is written into the graph
+ * before is lost with it, and what is written before the front end is done with it is no undo step of its own.
+ */
+export async function graphAtRest() {
+  const until = performance.now() + LOADING_MS;
+  while (isLoading() && performance.now() < until) await new Promise((done) => setTimeout(done, 20));
+  isConfiguring = false; // a graph that could not be loaded is never announced
+}
+
+function isLoading() {
+  const tracker = workflow()?.changeTracker;
+  return isConfiguring || Boolean(tracker?._restoringState || tracker?.constructor.isLoadingGraph);
 }
 
 /** Return the graph as it would be queued. */
@@ -195,7 +224,9 @@ export function addAnchor(id, { image, name, encoder }) {
     connectAs(generate, slotOf(generate, "vae"), encode, slotOf(encode, "vae"));
     connectAs(generate, slotOf(generate, "anchors"), named, slotOf(named, "anchors"));
     named.connect(0, generate, slotOf(generate, "anchors"));
+    picture.setSize([picture.size[0], Math.max(picture.size[1], PICTURE_HEIGHT)]);
     picture.widgets.find((widget) => widget.name === "image")?.callback?.(image);
+    generate.graph.updateExecutionOrder();
   } catch (error) {
     for (const node of added) generate.graph.remove(node);
     throw error;

@@ -41,6 +41,6 @@ frontEnd.register({
   mount,
   unmount,
   prepare: async () => translate(await frontEnd.translation().catch(() => undefined)),
-  onGraph: () => story.changeGraph(),
+  onGraph: () => story.refresh(),
   onOpen: (node) => story.choose(node),
 });

@@ -48,7 +48,7 @@ export class TextView {
 
   async #commit() {
     const written = this.field.value;
-    const isDone = await this.story.edit([{ do: "replace", new_text: written }], { held: this.held });
+    const isDone = await this.story.edits.make([{ do: "replace", new_text: written }], { held: this.held });
     if (isDone) this.shown = this.held = written;
     this.apply.disabled = isDone;
   }
