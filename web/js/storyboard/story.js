@@ -99,11 +99,10 @@ export class Story extends EventTarget {
     let reply, failure;
     await frontEnd.graphAtRest();
     if (request !== this.#request) return;
-    if (frontEnd.workflow() !== this.workflow) this.#begin(frontEnd.workflow());
-    const [seen, read] = [this.moves.now, this.textNow];
+    const [workflow, seen, read] = [frontEnd.workflow(), this.moves.now, this.textNow];
     try {
       const graph = await frontEnd.queuedGraph();
-      const wanted = this.wanted?.workflow === this.workflow ? this.wanted.node : this.node;
+      const wanted = this.wanted?.workflow === workflow ? this.wanted.node : this.node;
       reply = await this.server.plan(graph, graph[wanted]?.class_type === "SVIGenerate" ? wanted : null);
       if (request === this.#request) this.graph = graph;
     } catch (error) {
@@ -111,8 +110,9 @@ export class Story extends EventTarget {
     }
     if (request !== this.#request) return; // superseded by a newer request
     this.hasFailed = failure !== undefined;
+    if (workflow !== this.workflow) this.#begin(workflow);
+    else if (reply) this.moves.shown = seen;
     if (reply) {
-      this.moves.shown = seen;
       this.#take(reply, read);
     } else this.#keepCards(failure);
     this.#emit("planned");
