@@ -24,11 +24,10 @@ let isConfiguring = false; // the front end is reading a graph
  * @param {(key: string) => string} given.text
  * @param {(container: HTMLElement, narrow: boolean) => void} given.mount called again for the same container when the page redraws
  * @param {(narrow: boolean) => void} given.unmount
- * @param {() => Promise<void>} given.prepare runs before the page shows anything
  * @param {(node: object) => void} given.onGraph another graph is shown
  * @param {(node: string) => void} given.onOpen the button of an SVI Generate was pressed
  */
-export function register({ text, prepare, mount, unmount, onGraph, onOpen }) {
+export function register({ text, mount, unmount, onGraph, onOpen }) {
   const tab = { id: TAB, type: "custom", title: text("title") };
   const open = (node) => {
     if (node.comfyClass === LOOP) onOpen(idOf(node));
@@ -41,7 +40,7 @@ export function register({ text, prepare, mount, unmount, onGraph, onOpen }) {
     menuCommands: [{ path: ["View"], commands: [COMMAND] }],
     bottomPanelTabs: [{ ...tab, render: (container) => mount(container, false), destroy: () => unmount(false) }],
 
-    async setup() {
+    setup() {
       app.extensionManager.registerSidebarTab({
         ...tab,
         label: text("sidebar"),
@@ -50,7 +49,6 @@ export function register({ text, prepare, mount, unmount, onGraph, onOpen }) {
         render: (container) => mount(container, true),
         destroy: () => unmount(true),
       });
-      await prepare();
     },
 
     nodeCreated(node) {
@@ -77,12 +75,6 @@ export function loadStyle(name) {
 /** Show or hide the bottom panel's tab. */
 export function toggle() {
   return app.extensionManager.command.execute(`Workspace.ToggleBottomPanelTab.${TAB}`);
-}
-
-/** Return the storyboard's texts in the language of the page, or undefined. */
-export async function translation() {
-  const language = app.extensionManager.setting.get("Comfy.Locale");
-  return (await api.getCustomNodesI18n())?.[language]?.sviStoryboard;
 }
 
 /** Call `handler` with the details of an event of the server or the page. */
@@ -154,11 +146,6 @@ export async function uploadImage(file) {
   if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
   const { name, subfolder } = await response.json();
   return subfolder ? `${subfolder}/${name}` : name;
-}
-
-/** Show a message in the corner of the page. */
-export function tell(message, severity = "error") {
-  app.extensionManager.toast.add({ severity, summary: "SVI Storyboard", detail: message, life: 8000 });
 }
 
 /** Return the value of a node's widget, wherever it is written; undefined without one. */
