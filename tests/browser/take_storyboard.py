@@ -1,4 +1,4 @@
-"""Take the pictures of docs/ and of the help pages: the storyboard as a newcomer makes it, and what the nodes say of that story.
+"""Take the pictures of docs/ and of the help pages: the storyboard as a newcomer makes it, and what nodes say of that story.
 
     python -m tests.browser.take_storyboard [FOLDER]
 
