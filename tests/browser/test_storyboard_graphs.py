@@ -207,6 +207,21 @@ def test_the_sidebar_shows_the_same_in_narrow(storyboard, front_end, renderer, t
 
 
 @ONCE
+def test_cards_speak_the_language_of_the_page(storyboard, front_end, renderer):
+    set_language = "language => app.extensionManager.setting.set('Comfy.Locale', language)"
+    before = storyboard.page.evaluate("app.extensionManager.setting.get('Comfy.Locale')")
+    storyboard.page.evaluate(set_language, "zh")
+    try:
+        storyboard.write(STORY + "\n\nthe end.")
+        storyboard.card(1).get_by_text("待生成").wait_for()
+    finally:
+        storyboard.page.evaluate(set_language, before)
+    storyboard.write(STORY)
+    storyboard.card(1).get_by_text("planned").wait_for()
+    assert front_end.errors == []
+
+
+@ONCE
 def test_an_empty_graph_and_a_fixed_text_say_what_to_do(storyboard, front_end, renderer):
     page = storyboard.page
     page.evaluate(
