@@ -24,7 +24,8 @@ WIDER_THAN_HELP = """() => {
     const help = document.querySelector('.node-help-content');
     const right = help.getBoundingClientRect().right + 1;
     return [...help.querySelectorAll('*')]
-        .filter(part => part.getBoundingClientRect().right > right || part.clientWidth && part.scrollWidth > part.clientWidth + 1)
+        .filter(part => part.getBoundingClientRect().right > right ||
+            part.clientWidth && part.scrollWidth > part.clientWidth + 1)
         .map(part => `${part.tagName}: ${part.textContent.slice(0, 60)}`);
 }"""
 
