@@ -193,7 +193,7 @@ def test_all_clips_play_one_after_the_other(storyboard, front_end, comfy_server:
     assert page.evaluate("window.sviPlayed") == ["0.mp4", "2.mp4"]
     page.get_by_text(f"Clip 3 · {PROMPTS[2]}").wait_for()
     page.screenshot(path=tmp_path / "playing.png")
-    page.get_by_role("button", name="Close").click()
+    page.get_by_role("dialog", name="SVI Storyboard").get_by_role("button", name="Close").click()
     page.locator(".svi-compare").wait_for(state="detached")
     page.unroute("**/svi/plan")
     assert front_end.errors == []
