@@ -148,6 +148,33 @@ def test_the_clip_that_a_run_has_come_to_is_shown_with_its_steps(storyboard, fro
 
 
 @ONCE
+def test_a_run_waits_for_what_was_just_typed(storyboard, front_end, renderer):
+    """A click on Make leaves the field, which begins the edit; the server answers it after the click."""
+    page = storyboard.page
+    queued = []
+
+    def answer_late(route) -> None:
+        page.wait_for_timeout(300)
+        route.continue_()
+
+    def note(route) -> None:
+        queued.append(route.request.post_data_json["prompt"])
+        route.fulfill(json={"prompt_id": "none", "number": 1, "node_errors": {}})
+
+    page.route("**/svi/edit", answer_late)
+    page.route("**/api/prompt", note)
+    storyboard.card(2).locator("textarea").fill("typed just now.")
+    with page.expect_request("**/api/prompt"):
+        page.get_by_role("button", name="Make 3 clips").click()
+    page.wait_for_timeout(0)
+    page.unroute("**/svi/edit")
+    page.unroute("**/api/prompt")
+    (graph,) = queued
+    (stream,) = (node for node in graph.values() if node["class_type"] == "SVIPromptStream")
+    assert stream["inputs"]["text"] == STORY.replace(PROMPTS[1], "typed just now.") and front_end.errors == []
+
+
+@ONCE
 def test_a_run_is_not_shown_in_another_workflow_with_the_same_node_ids(storyboard, front_end, renderer):
     page = storyboard.page
     graph = front_end.api_graph()

@@ -1,7 +1,6 @@
 /** What a user can do with a clip, by mouse, menu and keyboard. Each action is one edit of the text. */
 
 import { fieldOf, optionNames, valueOf } from "./chips.js";
-import * as frontEnd from "./front_end.js";
 import { openField, openMenu } from "./popup.js";
 import { openTakes, watchClips } from "./takes.js";
 import { text } from "./texts.js";
@@ -89,7 +88,7 @@ export class Actions {
   }
 
   run() {
-    return frontEnd.queue();
+    return this.story.edits.run();
   }
 
   stopAfter(index) {

@@ -6,6 +6,7 @@ import { text } from "./texts.js";
 
 export class Edits {
   #last = Promise.resolve();
+  #numPending = 0;
 
   /** @param {import("./story.js").Story} story */
   constructor(story) {
@@ -26,9 +27,16 @@ export class Edits {
    */
   make(actions, given = {}) {
     const seen = given.seen ?? this.seen(actions);
-    const result = this.#last.then(() => this.#makeNow(actions, { ...given, seen }));
+    this.#numPending++;
+    const result = this.#last.then(() => this.#makeNow(actions, { ...given, seen })).finally(() => this.#numPending--);
     this.#last = result.catch(() => {}); // quick clicks act one after the other, each on the text that the one before left
     return result;
+  }
+
+  /** Queue the graph, after the edits that are under way; if the last of them is refused, the user first reads why. */
+  async run() {
+    if (this.#numPending && !(await this.#last)) return;
+    await frontEnd.queue();
   }
 
   async #makeNow(asked, { run = false, added = 0, also, held, done = "", seen }) {
