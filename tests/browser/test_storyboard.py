@@ -258,6 +258,25 @@ def test_what_is_typed_meanwhile_is_never_overwritten(storyboard, front_end, ren
 
 
 @ONCE
+def test_an_edit_is_made_though_the_board_closes_before_it_knows_the_text(storyboard, front_end, renderer):
+    after = STORY.replace(PROMPTS[2], "typed into the node.")
+    storyboard.page.evaluate(
+        """async text => {
+            const card = document.querySelector('.svi-card');
+            WIDGET = text;
+            card.dispatchEvent(new KeyboardEvent('keydown', {key: 'd', ctrlKey: true, bubbles: true}));
+            await app.extensionManager.command.execute('SVI.Storyboard.Toggle');
+        }""".replace("WIDGET", TEXT),
+        after,
+    )
+    storyboard.wait_for_text(f"{PROMPTS[0]}\n\n{after}")
+    storyboard.board.wait_for(state="detached")
+    storyboard.open()
+    storyboard.wait_for_cards([PROMPTS[0], *PROMPTS[:2], "typed into the node."])
+    assert front_end.errors == []
+
+
+@ONCE
 def test_a_thousand_cards_are_as_light_as_ten(storyboard, front_end, renderer, tmp_path):
     page = storyboard.page
     front_end.set_widgets("SVIGenerate", {"num_clips": 1000})
