@@ -126,7 +126,7 @@ def test_no_help_page_scrolls_sideways_and_its_pictures_are_shown(front_end, obj
             wide[node_id] = found
         if node_id in ("SVIGenerate", "SVIPromptStream", "SVIDriftReport"):
             front_end.page.screenshot(path=tmp_path / f"{node_id}.png")
-    assert wide == {}
+    assert not wide, "\n".join(f"{node_id}: {line}" for node_id, lines in wide.items() for line in lines)
 
 
 @ONCE
