@@ -6,7 +6,7 @@ from dataclasses import replace
 from ...svi_core.clips.clip_plan import ClipPlan
 from ...svi_core.dry_run.run_estimate import estimate_run
 from ...svi_core.files.atomic_file import write_bytes
-from ...svi_core.files.text_file import read_text, require_unicode
+from ...svi_core.files.text_file import decode_text, encode_text, read_bytes, require_unicode
 from ...svi_core.schedule import edits
 from ...svi_core.schedule.prompt_lists import PromptSplit
 from ...svi_core.schedule.reroll import new_seed
@@ -59,7 +59,7 @@ def _edited(text: str, split: PromptSplit, action: Mapping) -> tuple[edits.Edite
     if kind == "as_paragraphs":
         return edits.as_paragraphs(text, split), None
     if kind == "replace":
-        new = typed(action, "new_text", str)
+        new = edits.with_line_ends_of(text, typed(action, "new_text", str))
         require_unicode(new, "new_text")
         parse_schedule(new, split)
         return edits.Edited(new, split, 0, *edits.changed_span(text, new)), None
@@ -125,9 +125,11 @@ def _range(made: edits.Edited) -> dict[str, int]:
 def _write_file(name: str, before: str, text: str) -> None:
     """Write the text of a live schedule, unless somebody else has changed the file."""
     path = input_text_file(name)
-    if read_text(path, f"the schedule file {path}") != before:
-        raise ValueError(f"the schedule file {path} has changed since it was shown: look at it again, then edit.")
-    write_bytes(path, text.encode())
+    shown = f"the schedule file {path}"
+    held = read_bytes(path, shown)
+    if decode_text(held, shown) != before:
+        raise ValueError(f"{shown} has changed since it was shown: look at it again, then edit.")
+    write_bytes(path, encode_text(text, held))
 
 
 def _cost(before: Schedule, after: Schedule) -> dict:

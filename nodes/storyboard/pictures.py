@@ -90,7 +90,9 @@ def _asked_clip(asked: Asked, name: str) -> Path:
 @functools.lru_cache(maxsize=4096)  # 10 KB each
 def _jpeg(path: Path, _changed: int, share: float) -> bytes:
     last = probe_video(path).num_frames - 1
-    frame = next(_frames(path, round(share * last)))
+    frame = next(_frames(path, round(share * last)), None)
+    if frame is None:
+        raise OSError(f"{path} ends before its frame {round(share * last) + 1}: delete it, and the next Run makes it again.")
     height = max(1, round(frame.shape[0] * WIDTH / frame.shape[1]))
     data = io.BytesIO()
     Image.fromarray(frame).resize((WIDTH, height), Image.Resampling.LANCZOS).save(data, "JPEG", quality=85)

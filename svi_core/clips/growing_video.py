@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from ..files.checked_file import is_unchanged
+from ..files.fingerprint import fingerprint
 from ..store.records import ShownClip
 from ..store.run_store import RunStore
 from ..store.space import within_budget
@@ -104,7 +105,7 @@ class GrowingVideo:
         assert not self.is_full
         showing = self._limited(showing)
         begin = self.last.end if self.last and not clip.request.starts_anew else ColourCorrection()
-        decoded, mark = DecodedClip(clip), _mark_of_take(clip, showing, self.last, bool(self.settings.colour_strength))
+        decoded, mark = DecodedClip(clip), _mark_of_take(clip, showing, self.last, self.settings)
         try:
             end, writer = self._start_segment(decoded, showing, begin, then, mark)
         except OSError:
@@ -229,13 +230,18 @@ class GrowingVideo:
         return self.last.end(before) if self.settings.colour_strength else before
 
 
-def _mark_of_take(clip: Clip, showing: Showing, last: LastClip | None, is_corrected: bool) -> str:
-    """Return what sets frames of a pinned take apart that depend on a clip before which it does not continue."""
+def _mark_of_take(clip: Clip, showing: Showing, last: LastClip | None, settings: VideoSettings) -> str:
+    """Return what sets frames of a pinned take apart: a clip before that it does not continue, and the anchor of their colours.
+
+    Neither is in the key of a take, which was made before.
+    """
     take = clip.request.take
-    if take is None or not (showing.num_blended or is_corrected):
+    if take is None or not (showing.num_blended or settings.colour_strength):
         return ""
     before = last.clip.key if last and not clip.request.starts_anew else ""
-    return "" if before == take.parent else f"-after{before[:12] or 'none'}"
+    after = "" if before == take.parent else f"-after{before[:12] or 'none'}"
+    aim = settings.anchor_frame(clip.request) if settings.colour_strength and settings.anchor_frame else None
+    return after if aim is None else f"{after}-like{fingerprint(aim.float().cpu())[:12]}"
 
 
 def has_rest(shown: ShownClip, last: LastClip) -> bool:

@@ -9,10 +9,11 @@ from pathlib import Path
 MAX_TEXT_BYTES = 16 << 20  # 10 000 prompts of 1 600 bytes
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 _MARKS = {  # UTF-32 first: its little-endian mark begins with that of UTF-16
-    codecs.BOM_UTF32_LE: "UTF-32",
-    codecs.BOM_UTF32_BE: "UTF-32",
-    codecs.BOM_UTF16_LE: "UTF-16",
-    codecs.BOM_UTF16_BE: "UTF-16",
+    codecs.BOM_UTF32_LE: "UTF-32-LE",
+    codecs.BOM_UTF32_BE: "UTF-32-BE",
+    codecs.BOM_UTF16_LE: "UTF-16-LE",
+    codecs.BOM_UTF16_BE: "UTF-16-BE",
+    codecs.BOM_UTF8: "UTF-8",
 }
 
 
@@ -51,12 +52,22 @@ def decode_text(data: bytes, name: str) -> str:
     Raises:
         ValueError: another encoding; the message begins with `name` and has no period.
     """
-    encoding = next((known for mark, known in _MARKS.items() if data.startswith(mark)), "UTF-8")
+    mark, encoding = _encoding(data)
     try:
-        return data.decode("utf-8-sig" if encoding == "UTF-8" else encoding)
+        return data[len(mark) :].decode(encoding)
     except UnicodeDecodeError as error:
-        byte = f"byte {error.object[error.start]:#04x} at {error.start}"
-        raise ValueError(f"{name} is not {encoding} text ({byte}): save it as UTF-8") from error
+        byte = f"byte {error.object[error.start]:#04x} at {len(mark) + error.start}"
+        raise ValueError(f"{name} is not {encoding[:6]} text ({byte}): save it as UTF-8") from error
+
+
+def encode_text(text: str, like: bytes) -> bytes:
+    """Return `text` in the encoding of a file that holds `like`, with the same byte order mark."""
+    mark, encoding = _encoding(like)
+    return mark + text.encode(encoding)
+
+
+def _encoding(data: bytes) -> tuple[bytes, str]:
+    return next(((mark, encoding) for mark, encoding in _MARKS.items() if data.startswith(mark)), (b"", "UTF-8"))
 
 
 def require_unicode(text: str, name: str) -> None:

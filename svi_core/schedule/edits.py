@@ -15,6 +15,7 @@ from .spec import MAX_CLIPS, ClipSpec, Paragraph, Schedule
 from .text import format_schedule, parse_schedule
 
 WRITTEN_TAKE_DIGITS = 12  # of a key of 64
+_UNIT = re.compile(r"\r\n|[\s\S]")  # a line end, or a character
 _SENTENCE_END = re.compile(r"[.!?。！？][\"'”’)]*\s*")
 _UNSET = ClipSpec("")
 _OPTIONS = {"frames": "num_frames", "motion": "num_motion_frames"} | {  # by name, the field of ClipSpec
@@ -216,6 +217,18 @@ def changed_span(before: str, after: str) -> tuple[int, int]:
     rest = most - start
     end = next((at for at in range(rest) if before[-1 - at] != after[-1 - at]), rest)
     return start, len(after) - end
+
+
+def with_line_ends_of(before: str, new: str) -> str:
+    """Return `new`, from a field whose lines all end with newlines, with the line ends that `before` has."""
+    units = _UNIT.findall(before)
+    plain = "".join("\n" if unit[0] == "\r" else unit for unit in units)
+    if plain == before or "\r" in new:
+        return new
+    start, stop = changed_span(plain, new)
+    newline = "\r\n" if "\r\n" in before else "\r"
+    rest = len(units) - (len(new) - stop)
+    return "".join(units[:start]) + new[start:stop].replace("\n", newline) + "".join(units[rest:])
 
 
 def _with_spec(clip: int, function: Callable[[ClipSpec], ClipSpec]) -> Change:

@@ -1,7 +1,7 @@
 """A real Chromium, and ComfyUI's real front end in it."""
 
 import shutil
-from collections.abc import Iterator
+from contextlib import ExitStack
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -11,34 +11,67 @@ from tests.browser.front_end import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, SETTINGS
 from tests.browser.storyboard import Storyboard, open_storyboard
 
 
-@pytest.fixture(scope="module")
-def chromium() -> Iterator[Browser]:
-    """A headless Chromium; without one the browser tests are skipped.
+class OpenPages:
+    """A Chromium for all files of this folder, and the front end in one page of it: opening takes longer than a test."""
 
-    It ends with the module, because asyncio.run() fails in a process where Playwright's own event loop is open.
-    """
-    found = next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
-    if found is None:
-        pytest.skip(f"no Chromium on this machine (looked for {', '.join(CHROMIUM_NAMES)}): apt-get install chromium")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, headless=True, args=CHROMIUM_ARGUMENTS)
-        yield browser
-        browser.close()
+    def __init__(self) -> None:
+        self._closing = ExitStack()
+        self._browser: Browser | None = None
+        self._page: tuple[str, FrontEnd] | None = None
+
+    @property
+    def browser(self) -> Browser:
+        if self._browser is None:
+            found = next((path for name in CHROMIUM_NAMES if (path := shutil.which(name))), None)
+            if found is None:
+                pytest.skip(f"no Chromium on this machine (looked for {', '.join(CHROMIUM_NAMES)}): apt-get install chromium")
+            playwright = self._closing.enter_context(sync_playwright())
+            self._browser = playwright.chromium.launch(executable_path=found, headless=True, args=CHROMIUM_ARGUMENTS)
+            self._closing.callback(self._browser.close)
+        return self._browser
+
+    def front_end(self, server: ComfyServer, renderer: str) -> FrontEnd:
+        """Return the front end with a renderer, just loaded; the page with the other one is closed."""
+        if self._page is not None and self._page[0] == renderer:
+            self._page[1].load()
+            return self._page[1]
+        if self._page is not None:
+            self._page[1].close()
+        server.post_json("/settings", SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "Vue nodes"})
+        self._page = renderer, FrontEnd(self.browser, server.url)
+        return self._page[1]
+
+    def close(self) -> None:
+        self._browser = self._page = None
+        self._closing.close()
 
 
-@pytest.fixture(scope="module", params=["classic nodes", "Vue nodes"])
+PAGES = OpenPages()
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> None:
+    """Close the browser behind the last test of this folder: asyncio.run() fails where Playwright's own loop is open."""
+    if nextitem is None or item.path.parent != nextitem.path.parent:
+        PAGES.close()
+
+
+@pytest.fixture
+def chromium() -> Browser:
+    """A headless Chromium; without one the browser tests are skipped."""
+    return PAGES.browser
+
+
+@pytest.fixture(scope="session", params=["classic nodes", "Vue nodes"])
 def renderer(request: pytest.FixtureRequest) -> str:
-    """Which of the front end's two ways to draw nodes is on; pytest runs a file's tests with one, then with the other."""
+    """Which of the front end's two ways to draw nodes is on; pytest runs all tests with one, then with the other."""
     return request.param
 
 
 @pytest.fixture(scope="module")
-def lasting_front_end(chromium: Browser, workflow_server: ComfyServer, renderer: str) -> Iterator[FrontEnd]:
-    """The front end in one page for all tests of a file: to open it takes longer than most of them."""
-    workflow_server.post_json("/settings", SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "Vue nodes"})
-    opened = FrontEnd(chromium, workflow_server.url)
-    yield opened
-    opened.close()
+def lasting_front_end(workflow_server: ComfyServer, renderer: str) -> FrontEnd:
+    """The front end in one page for all tests, loaded anew for each file."""
+    return PAGES.front_end(workflow_server, renderer)
 
 
 @pytest.fixture

@@ -71,7 +71,11 @@ class FrontEnd:
         self.page.set_default_timeout(TIMEOUT_MS)
         self.page.route("**/*", self._only_local)
         self.page.on("pageerror", lambda error: self.errors.append(str(error)))
-        self.page.goto(url)
+        self.load()
+
+    def load(self) -> None:
+        """Load the page, and show an empty graph."""
+        self.page.goto(self.url)
         self.page.wait_for_function(READY)
         self.new_graph()
 

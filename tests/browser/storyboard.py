@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from typing import Any
 
 from playwright.sync_api import Locator
@@ -10,6 +11,7 @@ from tests.browser.front_end import FrontEnd
 from tests.e2e import shipped
 
 RUN_MS = 300_000
+NUMBERS = itertools.count()
 STORY = """the red boat sails to the right.
 
 # a comment stays
@@ -27,6 +29,10 @@ STREAM = "app.graph._nodes.find(node => node.type === 'SVIPromptStream')"
 TEXT = f"{STREAM}.widgets.find(widget => widget.name === 'text').value"
 SHOWN = "[...document.querySelectorAll('.svi-card-prompt')].map(box => box.value)"
 PIXEL = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="
+AT_REST = """() => {  // the front end takes no further undo while it loads the graph of one
+    const tracker = app.extensionManager.workflow.activeWorkflow?.changeTracker;
+    return tracker && !tracker._restoringState && !tracker.constructor.isLoadingGraph;
+}"""
 DROP_FILE = """([card, name, height, data]) => {
     const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
     const dataTransfer = new DataTransfer();
@@ -98,6 +104,7 @@ class Storyboard:
 
     def undo(self, text: str) -> None:
         """One undo step leads back to `text`."""
+        self.page.wait_for_function(AT_REST)
         self.page.keyboard.press("Control+z")
         self.wait_for_text(text)
 
@@ -124,10 +131,12 @@ def open_storyboard(front_end: FrontEnd) -> Storyboard:
     front_end.open_template(shipped.DEMO)
     for node_type, values in shipped.small_widgets(front_end.api_graph()).items():
         front_end.set_widgets(node_type, values)
-    front_end.set_widgets("SVIGenerate", {"filename_prefix": "browser/storyboard none", "num_clips": 3})
+    run = f"browser/storyboard none {next(NUMBERS)}"
+    front_end.set_widgets("SVIGenerate", {"filename_prefix": run, "num_clips": 3})
     front_end.set_widgets("SVIPromptStream", {"text": STORY})
     storyboard = Storyboard(front_end)
     storyboard.note_change()
     storyboard.open()
+    storyboard.board.locator(".svi-board-run").get_by_text(run, exact=True).wait_for()  # the page may show the graph of before
     storyboard.wait_for_cards(PROMPTS)
     return storyboard

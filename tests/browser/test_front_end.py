@@ -14,6 +14,18 @@ CLASSIC_FIRST = pytest.mark.parametrize(
     "renderer", ["classic nodes", pytest.param("Vue nodes", marks=pytest.mark.slow)], indirect=True
 )
 RUN_MS = 300_000
+ONLY_NODE = """type => {
+    app.graph.clear();
+    app.graph.add(LiteGraph.createNode(type));
+}"""
+PICTURES_LOADED = """() => [...document.querySelectorAll('.node-help-content img')]
+    .every(image => image.complete && image.naturalWidth > 0)"""
+WIDER_THAN_HELP = """() => {
+    const help = document.querySelector('.node-help-content');
+    const isWide = part => part.clientWidth && part.scrollWidth > part.clientWidth + 1 || part.offsetWidth > help.clientWidth;
+    const named = part => `${part.tagName} of ${part.scrollWidth} px in ${help.clientWidth}: ${part.textContent.slice(0, 60)}`;
+    return [...help.querySelectorAll('table, pre, p, li, img')].filter(isWide).map(named);
+}"""
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +109,24 @@ def test_the_help_page_of_a_node_is_shown(front_end, tmp_path):
     front_end.show_help("SVIGenerate")
     front_end.page.get_by_text("Memory use does not grow with the number of clips").wait_for()
     front_end.page.screenshot(path=tmp_path / "help.png")
+
+
+@ONCE
+def test_no_help_page_scrolls_sideways_and_its_pictures_are_shown(front_end, object_info, tmp_path):
+    """At the width that the front end gives the help of a node."""
+    wide = {}
+    for node_id in sorted(node_id for node_id in object_info if node_id.startswith("SVI")):
+        front_end.page.evaluate(ONLY_NODE, node_id)
+        front_end.show_help(node_id)
+        front_end.page.get_by_role("heading", name="Errors", exact=True).wait_for()
+        title = front_end.page.locator(".node-help-content h1").first
+        title.get_by_text(object_info[node_id]["display_name"]).wait_for()
+        front_end.page.wait_for_function(PICTURES_LOADED)
+        if found := front_end.page.evaluate(WIDER_THAN_HELP):
+            wide[node_id] = found
+        if node_id in ("SVIGenerate", "SVIPromptStream", "SVIDriftReport"):
+            front_end.page.screenshot(path=tmp_path / f"{node_id}.png")
+    assert not wide, "\n".join(f"{node_id}: {line}" for node_id, lines in wide.items() for line in lines)
 
 
 @ONCE

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.browser.storyboard import PROMPTS, STORY, TEXT
+from tests.browser.storyboard import AT_REST, PROMPTS, STORY, TEXT
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 
@@ -26,6 +26,14 @@ SCROLL = """async () => {  // returns the largest number of elements on the way,
     return [elements, added];
 }"""
 
+SLOW_LOADING = """() => {
+    window.sviLoads = 0;
+    app.registerExtension({name: 'test.slow loading', beforeConfigureGraph: async () => {
+        window.sviLoads += 1;
+        if (window.sviLoads === 1) await new Promise(done => setTimeout(done, 1500));
+    }});
+}"""
+
 
 @ONCE
 def test_a_prompt_is_edited_in_its_card_and_undone_in_one_step(storyboard, front_end, renderer, tmp_path):
@@ -34,7 +42,7 @@ def test_a_prompt_is_edited_in_its_card_and_undone_in_one_step(storyboard, front
     storyboard.page.keyboard.press("Enter")
     after = STORY.replace(PROMPTS[1], "the boat at night, in fog.")
     storyboard.wait_for_text(after)
-    storyboard.message.get_by_text("to be made again").or_(storyboard.message.get_by_text("No clip")).wait_for()
+    storyboard.message.get_by_text("to be made").or_(storyboard.message.get_by_text("No clip")).wait_for()
     front_end.screenshot(tmp_path / "edited.png")
     storyboard.undo(STORY)
     storyboard.wait_for_cards(PROMPTS)
@@ -112,7 +120,7 @@ def test_a_card_is_dragged_to_another_place(storyboard, front_end, renderer, tmp
     page.mouse.move(end["x"] + 90, end["y"] + 40, steps=6)
     page.mouse.move(end["x"] + end["width"] + 6, end["y"] + 40, steps=4)
     hint = page.locator(".svi-board-drag-hint")
-    hint.get_by_text(re.compile("Clip 1 becomes clip 2.*made again")).wait_for()
+    hint.get_by_text(re.compile("Clip 1 becomes clip 2.*to be made")).wait_for()
     page.screenshot(path=tmp_path / "dragged.png")
     page.keyboard.press("Escape")
     page.mouse.up()
@@ -127,13 +135,17 @@ def test_a_card_is_dragged_to_another_place(storyboard, front_end, renderer, tmp
     assert front_end.errors == []
 
 
-@pytest.mark.parametrize(("height", "options"), [(0.15, {"anchor"}), (0.5, {"anchor", "cut"}), (0.85, {"end"})])
+@pytest.mark.parametrize(
+    ("name", "height", "options"),
+    [("harbour", 0.15, {"anchor"}), ("cut_here", 0.5, {"anchor", "cut"}), ("end_here", 0.85, {"end"})],
+)
 @ONCE
-def test_a_dropped_image_becomes_an_anchor_a_cut_or_an_end(storyboard, front_end, renderer, height, options):
+def test_a_dropped_image_becomes_an_anchor_a_cut_or_an_end(storyboard, front_end, renderer, name, height, options):
     page = storyboard.page
     before = set(front_end.api_graph())
-    storyboard.drop_file(2, "my harbour.png", height)
-    storyboard.page.wait_for_function(f"() => ({TEXT}).includes('my_harbour')")
+    file = name.replace("_", " ") + ".png"
+    storyboard.drop_file(2, file, height)
+    storyboard.page.wait_for_function(f"() => ({TEXT}).includes('{name}')")
     line = storyboard.text().split("\n")[3]
     assert {option.split()[0] for option in line.strip("[]").split(", ")} == options | {"seed"}
     graph = front_end.api_graph()
@@ -141,17 +153,38 @@ def test_a_dropped_image_becomes_an_anchor_a_cut_or_an_end(storyboard, front_end
     named = graph[generate["inputs"]["anchors"][0]]
     encoder = graph[named["inputs"]["anchor"][0]]
     loader = graph[encoder["inputs"]["image"][0]]
-    assert named["inputs"]["name"] == "my_harbour" and encoder["inputs"]["vae"] == generate["inputs"]["vae"]
+    assert named["inputs"]["name"] == name and encoder["inputs"]["vae"] == generate["inputs"]["vae"]
     assert (encoder["inputs"]["width"], encoder["inputs"]["height"]) == (64, 64)
-    assert loader["inputs"]["image"].startswith("my harbour") and len(set(graph) - before) == 3
+    assert loader["inputs"]["image"] == file and len(set(graph) - before) == 3
     once = storyboard.text()
-    storyboard.drop_file(3, "my harbour.png", height)  # the same image again
-    page.wait_for_function(f"() => ({TEXT}).split('my_harbour').length === 3")
+    storyboard.drop_file(3, file, height)  # the same image again
+    page.wait_for_function(f"() => ({TEXT}).split('{name}').length === 3")
     assert set(front_end.api_graph()) == set(graph), "the same image needs no further nodes"
-    for before in (once, STORY):  # the front end takes one undo after the other
+    for before in (once, STORY):
         storyboard.choose(1)
         storyboard.undo(before)
     page.wait_for_function("() => !app.graph._nodes.some(node => node.type === 'SVINamedAnchor')")
+    assert front_end.errors == []
+
+
+@ONCE
+def test_an_edit_while_a_graph_loads_is_made_in_it_or_refused(storyboard, front_end, renderer):
+    """The front end replaces its graph some time after Ctrl+Z: what was written into the graph of before would be lost."""
+    page = storyboard.page
+    page.evaluate(SLOW_LOADING)
+    storyboard.choose(1)
+    page.keyboard.press("Control+d")
+    storyboard.wait_for_cards([PROMPTS[0], *PROMPTS])
+    page.wait_for_function(AT_REST)
+    page.keyboard.press("Control+z")
+    page.wait_for_function("window.sviLoads === 1")
+    storyboard.drop_file(1, "kept.png", 0.15)  # a clip that the undone story has, too
+    storyboard.drop_file(2, "refused.png", 0.15)  # the copy, which it has not
+    storyboard.message.get_by_text("changed meanwhile").wait_for()
+    storyboard.wait_for_text("[anchor kept]\n" + STORY)
+    assert storyboard.queued("SVINamedAnchor")["name"] == "kept"
+    storyboard.choose(1)
+    storyboard.undo(STORY)
     assert front_end.errors == []
 
 
@@ -221,6 +254,25 @@ def test_what_is_typed_meanwhile_is_never_overwritten(storyboard, front_end, ren
     storyboard.message.get_by_text("changed meanwhile").wait_for()
     storyboard.page.wait_for_function("document.querySelector('.svi-card-prompt').value === 'typed meanwhile.'")
     assert storyboard.text() == "typed meanwhile." and storyboard.queued("SVIGenerate")["num_clips"] == 3
+    assert front_end.errors == []
+
+
+@ONCE
+def test_an_edit_is_made_though_the_board_closes_before_it_knows_the_text(storyboard, front_end, renderer):
+    after = STORY.replace(PROMPTS[2], "typed into the node.")
+    storyboard.page.evaluate(
+        """async text => {
+            const card = document.querySelector('.svi-card');
+            WIDGET = text;
+            card.dispatchEvent(new KeyboardEvent('keydown', {key: 'd', ctrlKey: true, bubbles: true}));
+            await app.extensionManager.command.execute('SVI.Storyboard.Toggle');
+        }""".replace("WIDGET", TEXT),
+        after,
+    )
+    storyboard.wait_for_text(f"{PROMPTS[0]}\n\n{after}")
+    storyboard.board.wait_for(state="detached")
+    storyboard.open()
+    storyboard.wait_for_cards([PROMPTS[0], *PROMPTS[:2], "typed into the node."])
     assert front_end.errors == []
 
 

@@ -1,10 +1,11 @@
 """The storyboard over graphs of every form: subgraphs, reroutes, two stories, mistakes, and nothing at all."""
 
 import json
+import time
 
 import pytest
 
-from tests.browser.storyboard import PROMPTS, STORY, STREAM, TEXT, open_storyboard
+from tests.browser.storyboard import PROMPTS, RUN_MS, STORY, STREAM, TEXT, open_storyboard
 from tests.e2e import shipped
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
@@ -38,6 +39,59 @@ INTO_SUBGRAPH = """promoted => {
     const input = subgraph.addInput('text', 'STRING');
     input.connect(stream.inputs.find(slot => slot.name === 'text'), stream);
 }"""
+LIVE_SCHEDULE = """file => {  // SVI Live Schedule in the place of SVI Prompt Stream
+    const find = type => app.graph._nodes.find(node => node.type === type);
+    const slot = (node, name) => node.inputs.findIndex(input => input.name === name);
+    const [stream, loop, live] = [find('SVIPromptStream'), find('SVIGenerate'), LiteGraph.createNode('SVILiveSchedule')];
+    app.graph.add(live);
+    live.widgets.find(widget => widget.name === 'file').value = file;
+    const clip = app.graph.getLink(stream.inputs[slot(stream, 'clip')].link);
+    app.graph.getNodeById(clip.origin_id).connect(clip.origin_slot, live, slot(live, 'clip'));
+    live.connect(0, loop, slot(loop, 'prompts'));
+    app.graph.remove(stream);
+}"""
+
+
+@ONCE
+def test_a_live_schedule_is_edited_in_its_file(storyboard, front_end, comfy_server, renderer, tmp_path):
+    """A file that Windows wrote: its lines end with CR LF. Its edits have an Undo of their own, since the graph holds none."""
+    page = storyboard.page
+    file = comfy_server.base_directory / "input" / "live story.txt"
+    text = "a boat sails.\r\n\r\n[seed 7]\r\nnight falls.\r\n"
+    file.write_bytes(text.encode())
+
+    def wait_for_file(expected: str) -> None:
+        deadline = time.monotonic() + RUN_MS / 1000
+        while file.read_bytes() != expected.encode():
+            assert time.monotonic() < deadline, file.read_bytes()
+            page.wait_for_timeout(50)
+
+    page.evaluate(LIVE_SCHEDULE, file.name)
+    front_end.set_widgets("SVIGenerate", {"num_clips": 2})
+    storyboard.note_change()
+    storyboard.wait_for_cards(["a boat sails.", "night falls."])
+    storyboard.card(1).locator("textarea").fill("a boat lies still.")
+    page.keyboard.press("Enter")
+    wait_for_file(text.replace("a boat sails.", "a boat lies still."))
+    storyboard.message.get_by_role("button", name="Undo").click()
+    wait_for_file(text)
+    storyboard.wait_for_cards(["a boat sails.", "night falls."])
+    storyboard.card(2).locator(".svi-card-more").click()
+    page.get_by_role("menuitem", name="Show in the text").click()
+    field = page.locator(".svi-board-text")
+    assert field.evaluate("box => box.value.slice(box.selectionStart, box.selectionEnd)") == "[seed 7]\nnight falls."
+    storyboard.board.get_by_text("live file live story.txt: changes reach the running video").wait_for()
+    page.screenshot(path=tmp_path / "live.png")
+    field.fill("a boat sails.\n\n[seed 7]\nday breaks.\n")
+    page.keyboard.press("Control+Enter")
+    wait_for_file(text.replace("night falls.", "day breaks."))
+    page.get_by_role("button", name="Cards").click()
+    storyboard.wait_for_cards(["a boat sails.", "day breaks."])
+    file.write_text("changed by another program.")
+    storyboard.card(1).locator("textarea").fill("never written.")
+    page.keyboard.press("Enter")
+    storyboard.message.get_by_text("has changed since it was shown").wait_for()
+    assert file.read_text() == "changed by another program." and front_end.errors == []
 
 
 @pytest.mark.parametrize("promoted", [False, True], ids=["inside", "promoted text"])
@@ -149,6 +203,21 @@ def test_the_sidebar_shows_the_same_in_narrow(storyboard, front_end, renderer, t
     storyboard.wait_for_text(STORY.replace("at night.", "at night. in fog."))
     front_end.command("Workspace.ToggleSidebarTab.svi-storyboard")
     storyboard.board.wait_for(state="detached")
+    assert front_end.errors == []
+
+
+@ONCE
+def test_cards_speak_the_language_of_the_page(storyboard, front_end, renderer):
+    set_language = "language => app.extensionManager.setting.set('Comfy.Locale', language)"
+    before = storyboard.page.evaluate("app.extensionManager.setting.get('Comfy.Locale')")
+    storyboard.page.evaluate(set_language, "zh")
+    try:
+        storyboard.write(STORY + "\n\nthe end.")
+        storyboard.card(1).get_by_text("待生成").wait_for()
+    finally:
+        storyboard.page.evaluate(set_language, before)
+    storyboard.write(STORY)
+    storyboard.card(1).get_by_text("planned").wait_for()
     assert front_end.errors == []
 
 

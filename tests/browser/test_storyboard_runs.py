@@ -1,12 +1,16 @@
 """The storyboard while clips are made, and with the clips that are there."""
 
+import json
+from fractions import Fraction
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from comfyui.server import ComfyServer
+from svi_core.video.video_file import VideoCoding, write_video
 from tests.browser.front_end import READY, FrontEnd
-from tests.browser.storyboard import RUN_MS, TEXT, Storyboard
+from tests.browser.storyboard import PROMPTS, RUN_MS, STORY, TEXT, Storyboard
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 
@@ -19,6 +23,11 @@ WATCH = """() => {
     window.sviStates = [];
     const note = () => document.querySelectorAll('.svi-card').forEach(card => window.sviStates.push(card.dataset.state));
     window.sviWatch ??= setInterval(note, 20);
+}"""
+NOTE_PLAYED = """() => {
+    window.sviPlayed = [];
+    const note = event => window.sviPlayed.push(new URL(event.target.src).searchParams.get('filename'));
+    document.addEventListener('playing', note, {capture: true});
 }"""
 
 
@@ -43,7 +52,8 @@ def test_clips_are_made_rerolled_compared_and_locked(
     assert "making" in page.evaluate("window.sviStates"), "no card was shown while it was made"
     storyboard.wait_for_states("ready", "ready", "ready")
     storyboard.board.get_by_text("3 ready").wait_for()
-    assert not page.locator(".svi-card-empty:visible").count(), "nothing is written over the pictures"
+    # the last plan, with the last picture, comes after the end of the run
+    page.wait_for_function("![...document.querySelectorAll('.svi-card-empty')].some(words => words.checkVisibility())")
     page.screenshot(path=tmp_path / "ready.png")
     assert_plays_on_hover(storyboard)
 
@@ -135,6 +145,85 @@ def test_the_clip_that_a_run_has_come_to_is_shown_with_its_steps(storyboard, fro
     page.evaluate(tell, ["execution_interrupted", {"prompt_id": "fake", "node_id": loop, "executed": []}])
     storyboard.wait_for_states("planned", "planned", "planned")
     page.unroute("**/api/queue")
+    assert front_end.errors == []
+
+
+@ONCE
+def test_a_run_waits_for_what_was_just_typed(storyboard, front_end, renderer):
+    """A click on Make leaves the field, which begins the edit; the server answers it after the click."""
+    page = storyboard.page
+    queued = []
+
+    def answer_late(route) -> None:
+        page.wait_for_timeout(300)
+        route.continue_()
+
+    def note(route) -> None:
+        queued.append(route.request.post_data_json["prompt"])
+        route.fulfill(json={"prompt_id": "none", "number": 1, "node_errors": {}})
+
+    page.route("**/svi/edit", answer_late)
+    page.route("**/api/prompt", note)
+    storyboard.card(2).locator("textarea").fill("typed just now.")
+    with page.expect_request("**/api/prompt"):
+        page.get_by_role("button", name="Make 3 clips").click()
+    page.wait_for_timeout(0)
+    page.unroute("**/svi/edit")
+    page.unroute("**/api/prompt")
+    (graph,) = queued
+    (stream,) = (node for node in graph.values() if node["class_type"] == "SVIPromptStream")
+    assert stream["inputs"]["text"] == STORY.replace(PROMPTS[1], "typed just now.") and front_end.errors == []
+
+
+@ONCE
+def test_a_run_is_not_shown_in_another_workflow_with_the_same_node_ids(storyboard, front_end, renderer):
+    page = storyboard.page
+    graph = front_end.api_graph()
+    page.route(
+        "**/api/queue", lambda route: route.fulfill(json={"queue_running": [[0, "fake", graph, {}, []]], "queue_pending": []})
+    )
+    page.evaluate("app.api.dispatchEvent(new CustomEvent('execution_start', {detail: {prompt_id: 'fake', timestamp: 0}}))")
+    storyboard.wait_for_states("making", "planned", "planned")
+    workflow = page.evaluate("() => app.graph.serialize()")
+    page.evaluate("workflow => app.loadGraphData(workflow)", workflow)
+    front_end.set_widgets("SVIGenerate", {"filename_prefix": "browser/storyboard other"})
+    storyboard.note_change()
+    page.get_by_role("button", name="Make 3 clips").wait_for()  # and not "Stop", which would stop the other run
+    storyboard.wait_for_states("planned", "planned", "planned")
+    page.unroute("**/api/queue")
+    assert front_end.errors == []
+
+
+@ONCE
+def test_all_clips_play_one_after_the_other(storyboard, front_end, comfy_server: ComfyServer, renderer, tmp_path: Path):
+    """Clips 1 and 3 have short files, the file of clip 2 is gone: it is passed over."""
+    page = storyboard.page
+    folder = comfy_server.output_directory / "browser" / "play all"
+    folder.mkdir(parents=True)
+    for number in (0, 2):
+        frames = [np.full((4, 64, 96, 3), 60 + 60 * number, np.uint8)]
+        write_video(folder / f"{number}.mp4", frames, VideoCoding(frame_rate=Fraction(8)))
+
+    def with_files(route) -> None:
+        reply = route.fetch()
+        plan = reply.json()
+        for number, card in enumerate(plan["cards"]):
+            card["preview"] = {"filename": f"{number}.mp4", "subfolder": "browser/play all", "type": "output"}
+        route.fulfill(response=reply, body=json.dumps(plan))
+
+    page.route("**/svi/plan", with_files)
+    storyboard.write(STORY + "\n")
+    play = page.get_by_role("button", name="Play all")
+    page.wait_for_function("button => !button.disabled", arg=play.element_handle())
+    page.evaluate(NOTE_PLAYED)
+    play.click()
+    page.wait_for_function("window.sviPlayed.includes('2.mp4')")
+    assert page.evaluate("window.sviPlayed") == ["0.mp4", "2.mp4"]
+    page.get_by_text(f"Clip 3 · {PROMPTS[2]}").wait_for()
+    page.screenshot(path=tmp_path / "playing.png")
+    page.get_by_role("dialog", name="SVI Storyboard").get_by_role("button", name="Close").click()
+    page.locator(".svi-compare").wait_for(state="detached")
+    page.unroute("**/svi/plan")
     assert front_end.errors == []
 
 

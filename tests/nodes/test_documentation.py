@@ -57,6 +57,14 @@ def test_every_node_has_a_page_and_every_page_a_node(definitions):
     assert PAGES.keys() == definitions.keys()
 
 
+def test_pictures_are_there_small_and_used():
+    """`tests.browser.take_storyboard` takes them."""
+    folder = REPOSITORY / "web" / "docs"
+    named = {folder / name for page in PAGES.values() for name in re.findall(r"!\[[^]]+\]\(([^)]+)\)", page.read_text())}
+    assert named and named == set((folder / "images").iterdir())
+    assert not [path.name for path in named if path.stat().st_size >= 60_000]
+
+
 @pytest.mark.parametrize("node_id", PAGES)
 def test_a_page_names_every_input_and_output(definitions, node_id):
     page = PAGES[node_id].read_text(encoding="utf-8")

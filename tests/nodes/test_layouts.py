@@ -47,12 +47,12 @@ def test_bad_values_are_refused_when_queued_and_when_run(pack, widgets, words):
 
 
 def test_the_help_pages_table_is_the_table_of_the_code(core):
-    rows = [line.strip("|").split("|") for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| `")]
-    cells = {
-        row[0].strip(" `"): [cell.strip() for cell in row[1:]] for row in rows if len(row) == 8 and "variant" not in row[0]
-    }
+    facts = re.compile(
+        r"\| `(.+)` \| .+\. On (.+)\. Padding: (.+)\. Motion frames: (.+)\. N clips: (.+) frames\. cfg (.+)\. Needs (.+)\. \|"
+    )
+    cells = {name: row for name, *row in facts.findall(PAGE.read_text(encoding="utf-8"))}
     assert list(cells) == list_by_page(core["variants"].VARIANTS)
-    for name, (_, base, padding, motion, length, cfg, needs) in cells.items():
+    for name, (base, padding, motion, length, cfg, needs) in cells.items():
         variant = core["variants"].VARIANTS[name]
         layout = variant.layout
         assert (base, padding, length) == (variant.base, layout.padding.value, core["variants"].length_formula(layout))

@@ -9,7 +9,9 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { chained } from "./chained.js";
 import { ClipView } from "./clip_view.js";
+import { textsOf } from "./texts.js";
 
+const text = textsOf("clips");
 const NODE = "SVIGenerate";
 const WIDGET = "svi_clips";
 const HEIGHT = 292; // px, the view's minimum height plus the margin of a DOM widget
@@ -52,7 +54,7 @@ class ClipPanel {
     this.run = answer.run;
     if (answer.clips.length) this.#appear();
     this.view.setClips(answer.clips);
-    if (!answer.clips.length) this.view.say("No finished clips in this folder yet.");
+    if (!answer.clips.length) this.view.say(text("none"));
   }
 
   /** Add a finished clip if it belongs to this node's run. */
@@ -79,15 +81,14 @@ class ClipPanel {
   async reroll(clip) {
     try {
       const stream = promptStream(this.node);
-      const [text, split] = ["text", "split"].map((name) => stream.widgets.find((widget) => widget.name === name));
-      const answer = await ask("/svi/reroll", { text: text.value, split: split.value, index: clip.index });
+      const [schedule, split] = ["text", "split"].map((name) => stream.widgets.find((widget) => widget.name === name));
+      const answer = await ask("/svi/reroll", { text: schedule.value, split: split.value, index: clip.index });
       app.canvas.emitBeforeChange();
-      text.value = answer.text;
-      text.callback?.(answer.text);
+      schedule.value = answer.text;
+      schedule.callback?.(answer.text);
       app.canvas.emitAfterChange();
       app.canvas.setDirty(true, true);
-      const others = clip.index ? "; earlier clips are reused" : "";
-      this.view.say(`Clip ${clip.index + 1} now has seed ${answer.seed} in the schedule. Press Run${others}.`);
+      this.view.say(text(clip.index ? "rerolledLater" : "rerolled", { n: clip.index + 1, seed: String(answer.seed) }));
     } catch (error) {
       this.view.say(error.message, true);
     }
@@ -136,10 +137,10 @@ function promptStream(node) {
   let origin = node.getInputNode(node.findInputSlot("prompts"));
   while (origin?.type === "Reroute") origin = origin.getInputNode(0);
   if (origin?.type !== "SVIPromptStream") {
-    throw new Error("The schedule does not come directly from SVI Prompt Stream: write [seed N] above this clip's prompt there.");
+    throw new Error(text("noStream"));
   }
   if (isLinked(origin, "text") || isLinked(origin, "split")) {
-    throw new Error("The text of SVI Prompt Stream comes from another node: write [seed N] above this clip's prompt there.");
+    throw new Error(text("otherText"));
   }
   return origin;
 }
@@ -157,7 +158,7 @@ function isLinked(node, name) {
 async function ask(route, body) {
   const posted = { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) };
   const response = await api.fetchApi(route, body && posted);
-  const answer = await response.json().catch(() => ({ error: `The server answered ${response.status} ${response.statusText}.` }));
+  const answer = await response.json().catch(() => ({ error: text("noAnswer", { status: `${response.status} ${response.statusText}` }) }));
   if (!response.ok) throw new Error(answer.error);
   return answer;
 }

@@ -5,6 +5,9 @@
  * tiles, so a thousand clips cost as much as ten.
  */
 
+import { textsOf } from "./texts.js";
+
+const text = textsOf("clips");
 const TILE_STEP = 90; // px from tile to tile, see .svi-clips-tile
 const TILES_BEYOND = 2; // extra tiles on either side of the visible ones
 const UNMEASURED_WIDTH = 400; // px, before the strip has a layout
@@ -86,9 +89,9 @@ export class ClipView {
   }
 
   /** Show a notice to the user; "" clears it. */
-  say(text, isError = false) {
-    this.notice.textContent = text;
-    this.notice.hidden = !text;
+  say(message, isError = false) {
+    this.notice.textContent = message;
+    this.notice.hidden = !message;
     this.notice.classList.toggle("is-error", isError);
   }
 
@@ -100,7 +103,7 @@ export class ClipView {
 
   #build() {
     this.video = element("video", "", { loop: true, muted: true, playsInline: true, controls: true, preload: "auto" });
-    this.video.setAttribute("aria-label", "Selected clip");
+    this.video.setAttribute("aria-label", text("selected"));
     this.video.setAttribute("controlslist", "nodownload noplaybackrate noremoteplayback");
     this.video.disablePictureInPicture = true;
     this.video.addEventListener("error", () => this.#cannotPlay());
@@ -110,12 +113,12 @@ export class ClipView {
     this.prompt = element("div", "svi-clips-prompt");
     this.keepButton = element("button", "", { type: "button" });
     this.keepButton.addEventListener("click", () => this.onKeep(this.selected, !this.selected.kept));
-    this.rerollButton = element("button", "", { type: "button", textContent: "\u21bb Re-roll" });
+    this.rerollButton = element("button", "", { type: "button", textContent: text("reroll") });
     this.rerollButton.addEventListener("click", () => this.onReroll(this.selected));
     this.track = element("div", "svi-clips-track");
     this.strip = element("div", "svi-clips-strip");
     this.strip.setAttribute("role", "listbox");
-    this.strip.setAttribute("aria-label", "Finished clips of this run");
+    this.strip.setAttribute("aria-label", text("strip"));
     this.strip.setAttribute("aria-orientation", "horizontal");
     this.strip.append(this.track);
     this.strip.addEventListener("scroll", () => this.#drawTiles(), { passive: true });
@@ -131,7 +134,7 @@ export class ClipView {
     this.row = element("div", "svi-clips-row");
     this.row.append(this.facts, this.keepButton, this.rerollButton);
     this.element = element("section", "svi-clips");
-    this.element.setAttribute("aria-label", "Finished clips");
+    this.element.setAttribute("aria-label", text("title"));
     this.element.append(stage, this.row, this.prompt, this.strip);
   }
 
@@ -202,17 +205,13 @@ export class ClipView {
     if (!clip) return;
     const [name, ...others] = factsOf(clip);
     this.facts.replaceChildren(element("strong", "", { textContent: name }), ` \u00b7 ${others.join(" \u00b7 ")}`);
-    this.facts.title = `${factsOf(clip).join(" \u00b7 ")} \u00b7 ${clip.num_frames} frames of the video`;
+    this.facts.title = [...factsOf(clip), text("frames", { n: clip.num_frames })].join(" \u00b7 ");
     this.prompt.textContent = clip.prompt;
     this.prompt.title = clip.prompt;
-    this.keepButton.textContent = clip.kept ? "\u2605 Protected on disk" : "\u2606 Protect on disk";
+    this.keepButton.textContent = text(clip.kept ? "unprotect" : "protect");
     this.keepButton.setAttribute("aria-pressed", String(clip.kept));
-    this.keepButton.title = clip.kept
-      ? "This clip is never removed to save disk space. Click to unmark it."
-      : "Never remove this clip to save disk space (budget_gb of SVI Output). To show it whatever the prompt says, pin its take.";
-    this.rerollButton.title =
-      `Give clip ${clip.index + 1} a new seed in the schedule's text. The next Run makes this clip and the following ones ` +
-      "again; this take stays on disk.";
+    this.keepButton.title = text(clip.kept ? "unprotectHint" : "protectHint");
+    this.rerollButton.title = text("rerollHint", { n: clip.index + 1 });
   }
 
   #load(play) {
@@ -234,7 +233,7 @@ export class ClipView {
   #cannotPlay() {
     if (!this.selected) return;
     this.video.controls = false;
-    this.say(`Clip ${this.selected.index + 1} cannot be played: its file is gone, or this browser lacks its codec.`, true);
+    this.say(text("cannotPlay", { n: this.selected.index + 1 }), true);
   }
 
   #scrollByWheel(event) {
@@ -265,10 +264,10 @@ export class ClipView {
 
 /** Return the facts of a clip as texts, its name first. */
 function factsOf(clip) {
-  const facts = [`Clip ${clip.index + 1}`, `seed ${clip.seed}`];
-  if (clip.seconds) facts.push(`made in ${duration(clip.seconds)}`);
-  if (clip.reused) facts.push("reused");
-  if (clip.kept) facts.push("protected on disk");
+  const facts = [text("clip", { n: clip.index + 1 }), text("seed", { seed: String(clip.seed) })];
+  if (clip.seconds) facts.push(text("madeIn", { time: duration(clip.seconds) }));
+  if (clip.reused) facts.push(text("reused"));
+  if (clip.kept) facts.push(text("isProtected"));
   return facts;
 }
 

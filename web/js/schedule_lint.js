@@ -7,7 +7,9 @@ import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { chained } from "./chained.js";
 import { showText } from "./text_widget.js";
+import { textsOf } from "./texts.js";
 
+const words = textsOf("lint");
 const WIDGET = "svi_lint";
 const PAUSE_MS = 300; // since the last key
 const [ONE_LINE, THREE_LINES] = [40, 74]; // px
@@ -31,9 +33,9 @@ class Lint {
 
   async #check() {
     const request = ++this.request;
-    if (["text", "split"].some((name) => isLinked(this.node, name))) return this.#say("The text comes from another node.", "faint");
+    if (["text", "split"].some((name) => isLinked(this.node, name))) return this.#say(words("otherNode"), "faint");
     const [text, split] = ["text", "split"].map((name) => this.node.widgets.find((widget) => widget.name === name).value);
-    if (!String(text).trim()) return this.#say("Write one prompt per clip, with a blank line between.", "faint");
+    if (!String(text).trim()) return this.#say(words("empty"), "faint");
     const answer = await this.#ask({ text, split });
     if (request !== this.request || !answer) return; // superseded, or no server
     if (answer.error) this.#say(answer.error, "error");
@@ -58,7 +60,7 @@ class Lint {
   }
 }
 
-const clips = (number) => (number === 1 ? "1 clip" : `${number} clips`);
+const clips = (number) => words("clips", { n: number });
 
 function isLinked(node, name) {
   const slot = node.inputs?.findIndex((input) => input.name === name) ?? -1;

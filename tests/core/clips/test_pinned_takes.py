@@ -4,6 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 
 from svi_core.clips.clip_plan import ClipPlan
 from svi_core.clips.growing_video import GrowingVideo, make_video
@@ -65,6 +66,18 @@ def test_a_take_of_another_clip_is_used_as_it_is_with_frames_of_its_own_seam(tmp
     assert f"-after{keys[0][:12]}-" in new.name and count_frames(path) == 17
     moments = np.array([frame.mean() for frame in read_frames(path)])
     assert np.abs(moments - np.arange(17)).max() < 2
+
+
+def test_colours_of_a_take_follow_the_anchor_of_today(tmp_path):
+    _, first, _ = run(tmp_path, "one\n\ntwo", 2)
+    text = f"one\n\n[take {first[1][:12]}]\ntwo"
+    shown = {}
+    for grey in (0.2, 0.8):
+        anchor = torch.full((1, 2, 2, 3), grey) + torch.linspace(-0.1, 0.1, 12).view(1, 2, 2, 3)
+        path, keys, _ = run(tmp_path, text, 2, colour_strength=1.0, anchor_frame=lambda request, anchor=anchor: anchor)
+        assert keys == first
+        shown[grey] = np.mean(list(read_frames(path))[-1]) / 255
+    assert shown[0.8] - shown[0.2] > 0.3, shown
 
 
 def test_a_take_keeps_its_own_length(tmp_path):

@@ -4,7 +4,7 @@ import os
 
 import pytest
 
-from svi_core.files.text_file import MAX_TEXT_BYTES, decode_text, read_bytes, read_text, require_unicode
+from svi_core.files.text_file import MAX_TEXT_BYTES, decode_text, encode_text, read_bytes, read_text, require_unicode
 
 TEXT = "über\nein Kätzchen 🐈"
 
@@ -62,3 +62,9 @@ def test_half_a_surrogate_pair_is_refused_with_line_and_column():
     require_unicode(TEXT, "text")
     with pytest.raises(ValueError, match=r"^text, line 2, column 3: '\\udc9b' is half a character .*: delete it\.$"):
         require_unicode("a cat\nab\udc9b", "text")
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-32"])
+def test_a_text_is_written_in_the_encoding_of_its_file(encoding):
+    assert encode_text("ä\r\n", "b".encode(encoding)) == "ä\r\n".encode(encoding)
+    assert encode_text("a", b"\xfe\xff\x00b") == b"\xfe\xff\x00a"

@@ -291,3 +291,20 @@ def test_any_edit_of_any_text_gives_the_meant_clips_and_keeps_all_other_letters(
         position += paragraph.repeat
     for comment in ("# title", "# chapter"):
         assert made.count(comment) == text.count(comment)
+
+
+@pytest.mark.parametrize(
+    ("before", "new", "expected"),
+    [
+        ("a\r\n\r\nb\r\n", "a\n\nb\n", "a\r\n\r\nb\r\n"),
+        ("a\r\n\r\nb", "a\n\nx\ny", "a\r\n\r\nx\r\ny"),
+        ("a\r\n\nb\r\nc", "a\n\nb\nd", "a\r\n\nb\r\nd"),  # of both kinds: what is not edited stays
+        ("a\rb", "a\nb\nc", "a\rb\rc"),
+        ("a\r\nb", "", ""),
+        ("", "a\nb", "a\nb"),
+        ("a\nb", "a\nc", "a\nc"),
+        ("a\r\nb", "a\r\nc", "a\r\nc"),
+    ],
+)
+def test_a_field_of_the_browser_changes_no_line_ends(before, new, expected):
+    assert edits.with_line_ends_of(before, new) == expected

@@ -4,6 +4,7 @@ import asyncio
 import io
 import json
 import sys
+import threading
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -295,6 +296,14 @@ def test_a_live_schedule_is_edited_in_its_file(graph, plan, edit, folders):  # n
     assert status == 400 and "inside ComfyUI's input folder" in answer["error"]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+def test_a_live_file_keeps_its_encoding_and_line_ends(edit, folders, encoding):  # noqa: F811
+    file = folders / "input" / "schedule.txt"
+    file.write_bytes("ä\r\n\r\nb".encode(encoding))
+    assert edit("ä\r\n\r\nb", more={"file": "schedule.txt"}, do="replace", new_text="ä\n\nc")[0] == 200
+    assert file.read_bytes() == "ä\r\n\r\nc".encode(encoding)
+
+
 @pytest.mark.parametrize(
     ("action", "reason"),
     [
@@ -351,6 +360,27 @@ def test_a_picture_and_badges_of_a_clip(graph, plan, make, ask):
     assert plan(graph)["cards"][1]["badges"] == answer["badges"]
     status, answer = ask("GET", cards[2]["look"])  # a cut is no seam
     assert [badge["kind"] for badge in answer["badges"]] == ["colour"]
+
+
+def test_a_clip_that_is_shorter_than_it_says_is_named(graph, plan, make, ask, module, monkeypatch):  # noqa: F811
+    make(graph)
+    address = plan(graph)["cards"][1]["picture"]
+    monkeypatch.setattr(module("storyboard.pictures"), "read_frames", lambda path: (frame for frame in ()))
+    status, answer = ask("GET", address)
+    assert status == 500 and "ends before its frame" in answer["error"]
+
+
+def test_bodies_are_read_off_the_event_loop(ask, module, monkeypatch):  # noqa: F811
+    """8 MiB of JSON take seconds, in which a server that reads them in its loop answers nobody."""
+    routes, threads = module("bridge.routes"), []
+
+    def noting(data, name):
+        threads.append(threading.current_thread())
+        return json.loads(data)
+
+    monkeypatch.setattr(routes, "parse_json", noting)
+    ask("POST", "/svi/edit", json={})
+    assert threads and threads[0] is not threading.current_thread()
 
 
 def test_no_path_leads_out(ask, graph, make, folders):  # noqa: F811

@@ -1,7 +1,6 @@
 /** What a user can do with a clip, by mouse, menu and keyboard. Each action is one edit of the text. */
 
 import { fieldOf, optionNames, valueOf } from "./chips.js";
-import * as frontEnd from "./front_end.js";
 import { openField, openMenu } from "./popup.js";
 import { openTakes, watchClips } from "./takes.js";
 import { text } from "./texts.js";
@@ -20,11 +19,11 @@ export class Actions {
   }
 
   setPrompt(index, prompt, given = {}) {
-    return this.story.edit([{ do: "set_prompt", clip: index, prompt }], given);
+    return this.story.edits.make([{ do: "set_prompt", clip: index, prompt }], given);
   }
 
   setOption(index, name, value) {
-    return this.story.edit([{ do: "set_option", clip: index, name, value }]);
+    return this.story.edits.make([{ do: "set_option", clip: index, name, value }]);
   }
 
   toggleCut(index) {
@@ -33,22 +32,22 @@ export class Actions {
 
   /** Add a clip before `index` and let the user write its prompt. */
   async insert(index) {
-    const isDone = await this.story.edit([{ do: "insert", clip: index, prompt: text("newPrompt") }], { added: this.#counted(index - 1, 1) });
+    const isDone = await this.story.edits.make([{ do: "insert", clip: index, prompt: text("newPrompt") }], { added: this.#counted(index - 1, 1) });
     if (isDone) this.board.editWhenThere(index, text("newPrompt"));
   }
 
   duplicate(index) {
-    return this.story.edit([{ do: "duplicate", clip: index }], { added: this.#counted(index, 1) });
+    return this.story.edits.make([{ do: "duplicate", clip: index }], { added: this.#counted(index, 1) });
   }
 
   remove(index) {
-    if (this.story.cards[index].place?.beyond) return this.story.changeNumClips(-1);
-    return this.story.edit([{ do: "delete", clip: index }], { added: this.#counted(index, -1) });
+    if (this.story.cards[index].place?.beyond) return this.story.edits.changeNumClips(-1);
+    return this.story.edits.make([{ do: "delete", clip: index }], { added: this.#counted(index, -1) });
   }
 
   /** Split a clip in two, at the cursor if it stands in the prompt. */
   split(index, at) {
-    return this.story.edit([{ do: "split", clip: index, ...(at === undefined ? {} : { at }) }], { added: this.#counted(index, 1) });
+    return this.story.edits.make([{ do: "split", clip: index, ...(at === undefined ? {} : { at }) }], { added: this.#counted(index, 1) });
   }
 
   /** Return `added`, or 0 beside a card that num_clips leaves out: the clips that are made stay the same. */
@@ -58,23 +57,23 @@ export class Actions {
 
   move(index, to) {
     if (to === index || to < 0 || to >= this.story.cards.length) return;
-    return this.story.edit([{ do: "move", clip: index, to }], { done: text("moved", { from: `${index + 1}`, to: `${to + 1}` }) });
+    return this.story.edits.make([{ do: "move", clip: index, to }], { done: text("moved", { from: `${index + 1}`, to: `${to + 1}` }) });
   }
 
   reroll(index, { run = true } = {}) {
-    return this.story.edit([{ do: "reroll", clip: index }], { run });
+    return this.story.edits.make([{ do: "reroll", clip: index }], { run });
   }
 
   /** Pin the take that is shown, or let the clip follow the text again. */
   lock(index) {
     const { pin, key } = this.story.cards[index];
-    if (pin) return this.story.edit([{ do: "unpin", clip: index }]);
+    if (pin) return this.story.edits.make([{ do: "unpin", clip: index }]);
     if (!key) return this.story.say(text("nothingToLock"), { isError: true });
     return this.use(index, key);
   }
 
   use(index, key) {
-    return this.story.edit([{ do: "pin", clip: index, key }]);
+    return this.story.edits.make([{ do: "pin", clip: index, key }]);
   }
 
   /** Make this clip again, and with it those that continue it; the clips before stay the takes that are shown. */
@@ -85,11 +84,11 @@ export class Actions {
     // with the clips before as they are, its stored take would be used again
     if (cards[index].state === "ready" || cards[index].by_before) actions.push({ do: "reroll", clip: index });
     if (!actions.length) return this.run();
-    return this.story.edit(actions, { run: true, done: kept.length ? text("pinnedBefore") : "" });
+    return this.story.edits.make(actions, { run: true, done: kept.length ? text("pinnedBefore") : "" });
   }
 
   run() {
-    return frontEnd.queue();
+    return this.story.edits.run();
   }
 
   stopAfter(index) {
@@ -136,7 +135,7 @@ export class Actions {
 
   menu(index, anchor) {
     const clip = this.story.cards[index];
-    const reason = this.story.canEdit ? "" : (this.story.source?.why_not ?? text("loading"));
+    const reason = this.story.canEdit ? "" : this.story.whyNot;
     const noKey = clip.key ? "" : text("nothingToLock");
     const edit = (label, key, run, why = "") => ({ text: text(label), key, run, reason: reason || why });
     const card = this.board.cardAt(index);

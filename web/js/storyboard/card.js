@@ -42,7 +42,10 @@ export class Card {
 
   #buildPicture() {
     this.image = element("img", "", { alt: "", draggable: false, decoding: "async" });
-    this.image.addEventListener("error", () => this.card.classList.add("has-no-picture"));
+    this.image.addEventListener("error", () => {
+      this.card.classList.add("has-no-picture");
+      this.source = undefined; // asked for again with the next plan
+    });
     this.number = element("span", "svi-card-number");
     this.length = element("span", "svi-card-length");
     this.state = element("span", "svi-card-state");
@@ -190,10 +193,10 @@ export class Card {
 
   #drawPrompt(clip) {
     const isTyping = document.activeElement === this.prompt && this.prompt.value !== this.committed;
-    const { numGraphs } = this.story;
-    if (!isTyping || this.committedIndex !== this.index || this.committedGraph !== numGraphs) {
+    const { number } = this.story;
+    if (!isTyping || this.committedIndex !== this.index || this.committedStory !== number) {
       if (this.prompt.value !== clip.prompt) this.prompt.value = clip.prompt;
-      [this.committed, this.committedIndex, this.committedGraph] = [clip.prompt, this.index, numGraphs];
+      [this.committed, this.committedIndex, this.committedStory] = [clip.prompt, this.index, number];
     }
     this.prompt.readOnly = !this.story.canEdit;
     const isBeyond = clip.place?.beyond === true;
@@ -230,9 +233,10 @@ export class Card {
   #commit(given) {
     const [prompt, index, before] = [this.prompt.value.trim(), this.committedIndex, this.committed];
     if (prompt === before || this.prompt.readOnly) return given?.run ? this.actions.run() : undefined;
+    const edit = this.actions.setPrompt(index, prompt, given);
     this.#note(index, prompt); // until the plan says the same
-    return this.actions.setPrompt(index, prompt, given).then((isDone) => {
-      if (isDone || this.index !== index || this.committedGraph !== this.story.numGraphs) return;
+    return edit.then((isDone) => {
+      if (isDone || this.index !== index || this.committedStory !== this.story.number) return;
       this.prompt.focus({ preventScroll: true }); // the user goes on with a prompt that was refused
       this.prompt.value = prompt;
       this.#note(index, before);

@@ -2,7 +2,7 @@
 
 import { element, say } from "./dom.js";
 import { USES } from "./images.js";
-import { costText } from "./story.js";
+import { costText } from "./edits.js";
 import { text } from "./texts.js";
 
 const BEGIN = 6; // px that the pointer moves before a press becomes a drag
@@ -83,7 +83,7 @@ export class Dragging {
   async #askCost(drag) {
     const { place } = drag;
     try {
-      const cost = await this.story.costOf({ do: "move", clip: drag.index, to: drag.to });
+      const cost = await this.story.edits.costOf({ do: "move", clip: drag.index, to: drag.to });
       if (drag.place === place && drag.isMoving) say(this.hint, `${text("moves", { from: `${drag.index + 1}`, to: `${drag.to + 1}` })} ${costText(cost)}`);
     } catch (error) {
       if (drag.place === place && drag.isMoving) say(this.hint, error.message);
@@ -145,6 +145,7 @@ export class Dragging {
     const use = this.zones.isConnected ? USES[this.#zoneAt(event)] : null;
     const index = this.zones.closest(".svi-board-item")?.sviCard.index;
     this.zones.remove();
+    if (!this.story.canEdit && event.target.closest?.(".svi-card")) return this.story.say(this.story.whyNot, { isError: true });
     if (use && event.dataTransfer.files.length) this.board.images.place(index, use, event.dataTransfer.files[0]);
   }
 

@@ -13,6 +13,10 @@ const COMMAND = "SVI.Storyboard.Toggle";
 const LOOP = "SVIGenerate";
 const HOSTS = [LOOP, "SVIPromptStream"]; // nodes that get a button
 const REROUTE = "Reroute";
+const PICTURE_HEIGHT = 340; // px of a Load Image that need not grow once its picture is there: that would be an undo step of its own
+const LOADING_MS = 20_000; // how long a graph may take to load
+
+let isConfiguring = false; // the front end is reading a graph
 
 /**
  * Add the storyboard to the page.
@@ -20,11 +24,10 @@ const REROUTE = "Reroute";
  * @param {(key: string) => string} given.text
  * @param {(container: HTMLElement, narrow: boolean) => void} given.mount called again for the same container when the page redraws
  * @param {(narrow: boolean) => void} given.unmount
- * @param {() => Promise<void>} given.prepare runs before the page shows anything
  * @param {(node: object) => void} given.onGraph another graph is shown
  * @param {(node: string) => void} given.onOpen the button of an SVI Generate was pressed
  */
-export function register({ text, prepare, mount, unmount, onGraph, onOpen }) {
+export function register({ text, mount, unmount, onGraph, onOpen }) {
   const tab = { id: TAB, type: "custom", title: text("title") };
   const open = (node) => {
     if (node.comfyClass === LOOP) onOpen(idOf(node));
@@ -37,7 +40,7 @@ export function register({ text, prepare, mount, unmount, onGraph, onOpen }) {
     menuCommands: [{ path: ["View"], commands: [COMMAND] }],
     bottomPanelTabs: [{ ...tab, render: (container) => mount(container, false), destroy: () => unmount(false) }],
 
-    async setup() {
+    setup() {
       app.extensionManager.registerSidebarTab({
         ...tab,
         label: text("sidebar"),
@@ -46,7 +49,6 @@ export function register({ text, prepare, mount, unmount, onGraph, onOpen }) {
         render: (container) => mount(container, true),
         destroy: () => unmount(true),
       });
-      await prepare();
     },
 
     nodeCreated(node) {
@@ -56,7 +58,12 @@ export function register({ text, prepare, mount, unmount, onGraph, onOpen }) {
       button.tooltip = text("openHint");
     },
 
-    afterConfigureGraph: () => onGraph(),
+    beforeConfigureGraph: () => void (isConfiguring = true),
+
+    afterConfigureGraph() {
+      isConfiguring = false;
+      onGraph();
+    },
   });
 }
 
@@ -68,12 +75,6 @@ export function loadStyle(name) {
 /** Show or hide the bottom panel's tab. */
 export function toggle() {
   return app.extensionManager.command.execute(`Workspace.ToggleBottomPanelTab.${TAB}`);
-}
-
-/** Return the storyboard's texts in the language of the page, or undefined. */
-export async function translation() {
-  const language = app.extensionManager.setting.get("Comfy.Locale");
-  return (await api.getCustomNodesI18n())?.[language]?.sviStoryboard;
 }
 
 /** Call `handler` with the details of an event of the server or the page. */
@@ -94,6 +95,26 @@ export function routeUrl(route) {
 /** Return the address of a file that the server holds. */
 export function fileUrl(file) {
   return api.apiURL(`/view?${new URLSearchParams(file)}`);
+}
+
+/** Return what tells the workflow that is shown from others: their nodes may have the same ids, and undo loads a graph, too. */
+export function workflow() {
+  return app.extensionManager.workflow?.activeWorkflow;
+}
+
+/**
+ * Wait until the front end has loaded what it is loading: a template, another tab's workflow, an undo. What is written into the graph
+ * before is lost with it, and what is written before the front end is done with it is no undo step of its own.
+ */
+export async function graphAtRest() {
+  const until = performance.now() + LOADING_MS;
+  while (isLoading() && performance.now() < until) await new Promise((done) => setTimeout(done, 20));
+  isConfiguring = false; // a graph that could not be loaded is never announced
+}
+
+function isLoading() {
+  const tracker = workflow()?.changeTracker;
+  return isConfiguring || Boolean(tracker?._restoringState || tracker?.constructor.isLoadingGraph);
 }
 
 /** Return the graph as it would be queued. */
@@ -125,11 +146,6 @@ export async function uploadImage(file) {
   if (!response.ok) throw new Error(`${response.status} ${response.statusText}`);
   const { name, subfolder } = await response.json();
   return subfolder ? `${subfolder}/${name}` : name;
-}
-
-/** Show a message in the corner of the page. */
-export function tell(message, severity = "error") {
-  app.extensionManager.toast.add({ severity, summary: "SVI Storyboard", detail: message, life: 8000 });
 }
 
 /** Return the value of a node's widget, wherever it is written; undefined without one. */
@@ -195,7 +211,9 @@ export function addAnchor(id, { image, name, encoder }) {
     connectAs(generate, slotOf(generate, "vae"), encode, slotOf(encode, "vae"));
     connectAs(generate, slotOf(generate, "anchors"), named, slotOf(named, "anchors"));
     named.connect(0, generate, slotOf(generate, "anchors"));
+    picture.setSize([picture.size[0], Math.max(picture.size[1], PICTURE_HEIGHT)]);
     picture.widgets.find((widget) => widget.name === "image")?.callback?.(image);
+    generate.graph.updateExecutionOrder();
   } catch (error) {
     for (const node of added) generate.graph.remove(node);
     throw error;

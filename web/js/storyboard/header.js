@@ -1,7 +1,6 @@
 /** The head of the storyboard: run, clips, length, what is ready, being made and planned, and how long it will take; and the main actions. */
 
 import { button, duration, element, say, timecode } from "./dom.js";
-import * as frontEnd from "./front_end.js";
 import { openPopup } from "./popup.js";
 import { watchClips } from "./takes.js";
 import { text } from "./texts.js";
@@ -25,7 +24,7 @@ export class Header {
     this.add = button(text("addClip"), () => board.actions.insert(story.cards.length), { hint: text("addClipHint") });
     this.plan = button(text("planButton"), () => this.#showPlan(this.plan), { hint: text("planHint") });
     this.play = button(text("playAll"), () => watchClips(story), { hint: text("playAllHint") });
-    this.make = button("", () => (story.making.isRunning ? story.making.stop() : frontEnd.queue()), { className: "is-main" });
+    this.make = button("", () => (story.making.isRunning ? story.making.stop() : story.edits.run()), { className: "is-main" });
     const buttons = element("div", "svi-board-head-buttons", {}, [this.textButton, this.add, this.plan, this.play, this.make]);
     const facts = element("div", "svi-board-facts", {}, [this.run, this.chooser, this.size, this.counts, this.warned]);
     this.element = element("header", "svi-board-head", {}, [facts, buttons]);

@@ -33,22 +33,24 @@ export class Images {
 
   /** Upload an image and use it for the clip at `index`; images that come together are taken one after the other. */
   place(index, use, file) {
-    const since = this.story.moves.shown; // an upload takes a while
-    this.last = (this.last ?? Promise.resolve()).then(() => this.#placeNow(index, use, file, since));
+    const seen = this.story.edits.seen(use.options("", index).map(() => ({ clip: index }))); // an upload takes a while
+    this.last = (this.last ?? Promise.resolve()).then(() => this.#placeNow(index, use, file, seen));
     return this.last;
   }
 
-  async #placeNow(index, use, file, since) {
+  async #placeNow(index, use, file, seen) {
     if (!file.type.startsWith("image/")) return this.story.say(text("dropNotImage", { name: file.name }), { isError: true });
     this.story.say(text("uploading", { name: file.name }));
     try {
       const image = await frontEnd.uploadImage(file);
+      await this.story.caughtUp(); // the names and the size of another graph mean nothing here
+      const { header } = this.story;
       const named = namedAnchors(await frontEnd.queuedGraph(), this.story.node);
       const known = [...named].find(([, shown]) => shown === image)?.[0];
-      const name = known ?? freeName(file.name, [...named.keys(), ...(this.story.header.anchors ?? [])]);
-      if (!known && !this.story.header.size) throw new Error(text("sizeUnknown"));
+      const name = known ?? freeName(file.name, [...named.keys(), ...(header?.anchors ?? [])]);
+      if (!known && !header?.size) throw new Error(text("sizeUnknown"));
       const actions = use.options(name, index).map(([option, value]) => ({ do: "set_option", clip: index, name: option, value }));
-      return await this.story.edit(actions, { since, also: known ? undefined : () => this.#addAnchor(image, name) });
+      return await this.story.edits.make(actions, { seen, also: known ? undefined : () => this.#addAnchor(image, name) });
     } catch (error) {
       return this.story.say(text("uploadFailed", { name: file.name, reason: error.message }), { isError: true });
     }

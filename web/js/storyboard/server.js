@@ -46,7 +46,7 @@ export class StoryServer {
     const response = await this.fetchRoute(route, body && posted).catch(({ message }) => {
       throw new Refused({ error: text("offline", { reason: message }) });
     });
-    const answer = await response.json().catch(() => ({ error: `the server answered ${response.status} ${response.statusText}.` }));
+    const answer = await response.json().catch(() => ({ error: text("answered", { status: `${response.status} ${response.statusText}` }) }));
     if (!response.ok) throw new Refused(answer);
     return answer;
   }

@@ -8,7 +8,7 @@ import { Board } from "./board.js";
 import { element } from "./dom.js";
 import * as frontEnd from "./front_end.js";
 import { Story } from "./story.js";
-import { text, translate } from "./texts.js";
+import { text } from "./texts.js";
 
 const story = new Story();
 /** @type {Map<boolean, Board>} the open views, by whether they are narrow */
@@ -40,7 +40,6 @@ frontEnd.register({
   text,
   mount,
   unmount,
-  prepare: async () => translate(await frontEnd.translation().catch(() => undefined)),
-  onGraph: () => story.changeGraph(),
+  onGraph: () => story.refresh(),
   onOpen: (node) => story.choose(node),
 });

@@ -23,8 +23,10 @@ export class TextView {
     const { source, canEdit } = this.story;
     if (!isShown || !source) return;
     const isTyping = this.shown !== undefined && this.field.value !== this.shown;
-    if (!isTyping && this.field.value !== source.text) this.field.value = source.text ?? "";
-    if (!isTyping) [this.shown, this.held] = [this.field.value, source.text]; // the field has no \r
+    if (!isTyping && this.held !== source.text) {
+      this.field.value = this.held = source.text ?? "";
+      this.shown = this.field.value;
+    }
     this.field.readOnly = !canEdit;
     say(this.why, canEdit ? (source.file ? text("liveFile", { file: source.file }) : "") : source.why_not);
     this.apply.hidden = !canEdit;
@@ -38,18 +40,23 @@ export class TextView {
   /** Select a place and bring it into sight. */
   select({ start, stop, line, column }) {
     const lines = this.field.value.split("\n");
-    const from = start ?? lines.slice(0, line - 1).join("\n").length + (line > 1 ? 1 : 0) + (column ?? 1) - 1;
-    const to = stop ?? from + Math.max(1, (lines[line - 1] ?? "").length - (column ?? 1) + 1);
+    const from = this.#inField(start) ?? lines.slice(0, line - 1).join("\n").length + (line > 1 ? 1 : 0) + (column ?? 1) - 1;
+    const to = this.#inField(stop) ?? from + Math.max(1, (lines[line - 1] ?? "").length - (column ?? 1) + 1);
     this.focus();
     this.field.setSelectionRange(from, to);
     const height = parseFloat(getComputedStyle(this.field).lineHeight) || 18;
     this.field.scrollTop = Math.max(0, (this.field.value.slice(0, from).split("\n").length - 3) * height);
   }
 
+  /** Return where an offset into the story's text lies in the field, which ends each line with one character. */
+  #inField(offset) {
+    return offset === undefined ? undefined : this.held.slice(0, offset).replace(/\r\n/g, "\n").length;
+  }
+
   async #commit() {
     const written = this.field.value;
-    const isDone = await this.story.edit([{ do: "replace", new_text: written }], { held: this.held });
-    if (isDone) this.shown = this.held = written;
+    const isDone = await this.story.edits.make([{ do: "replace", new_text: written }], { held: this.held });
+    if (isDone) [this.shown, this.held] = [written, this.story.textNow];
     this.apply.disabled = isDone;
   }
 

@@ -1,0 +1,61 @@
+"""What the JavaScript shows stands in locales/, where translators find it: every text is there, used, and nowhere else."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCRIPTS = sorted((REPOSITORY / "web" / "js").rglob("*.js"))
+LANGUAGES = sorted(path.parent.name for path in REPOSITORY.glob("locales/*/main.json"))
+PARTS = {"storyboard": "web/js/storyboard/*.js", "clips": "web/js/clip_*.js", "lint": "web/js/schedule_lint.js"}
+COMMENT = re.compile(r"/\*.*?\*/|(?<!:)//[^\n]*", re.DOTALL)
+LITERAL = re.compile(r"""\"((?:[^"\\\n]|\\.)*)\"|`((?:[^`\\]|\\.)*)`""")
+FOR_DEVELOPERS = re.compile(r"console\.\w+\([^\n]*")
+SENTENCE = re.compile(r"[A-Za-z]{2,}[,:]? [a-z]{2,}")
+NOT_SHOWN = re.compile(r"^(?:svi-|is-|pi pi-|[a-z-]+: )|^[.#\[]|\bvar\(|^(?:input|textarea|button)\b|nodownload noplaybackrate")
+
+
+def texts(language: str) -> dict[str, dict[str, str]]:
+    return json.loads((REPOSITORY / "locales" / language / "main.json").read_text(encoding="utf-8"))["svi"]
+
+
+def without_comments(path: Path) -> str:
+    return COMMENT.sub("", path.read_text(encoding="utf-8"))
+
+
+def sentences(source: str) -> list[str]:
+    """Return the literals of a script that look like words for people."""
+    literals = [one or other for one, other in LITERAL.findall(FOR_DEVELOPERS.sub("", source))]
+    return [text for text in literals if SENTENCE.search(re.sub(r"\$\{[^}]*\}", "", text)) and not NOT_SHOWN.search(text)]
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_no_sentence_stands_in_a_script(path):
+    assert sentences(without_comments(path)) == []
+
+
+def test_a_sentence_in_a_script_is_noticed():
+    assert sentences('say("This clip is gone."); console.error("SVI: not there:", 3); make("svi-clip is-set")') == [
+        "This clip is gone."
+    ]
+    assert sentences("say(`Clip ${n} is gone.`)") == ["Clip ${n} is gone."]
+
+
+@pytest.mark.parametrize("part", PARTS)
+def test_every_text_is_used_and_every_used_text_is_there(part):
+    source = "".join(map(without_comments, REPOSITORY.glob(PARTS[part])))
+    literals = {one or other for one, other in LITERAL.findall(source)}
+    known = texts("en")[part]
+    assert not known.keys() - literals, "used nowhere"
+    called = set(re.findall(r"\b(?:text|words|act|edit)\(\"(\w+)\"", source))
+    assert called and not called - known.keys(), "asked for, but not there"
+
+
+@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"] or ["en"])
+def test_a_translation_has_the_texts_of_english_and_their_values(language):
+    english = texts("en")
+    for part, translated in texts(language).items():
+        for key, text in translated.items():
+            assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", english[part][key])), (part, key)

@@ -1,0 +1,151 @@
+/** Edits of the story's text: made by the server's parser, one after the other, each as one undo step of the graph. */
+
+import { duration } from "./dom.js";
+import * as frontEnd from "./front_end.js";
+import { text } from "./texts.js";
+
+export class Edits {
+  #last = Promise.resolve();
+  #numPending = 0;
+
+  /** @param {import("./story.js").Story} story */
+  constructor(story) {
+    this.story = story;
+  }
+
+  /**
+   * Edit the text: one or several actions as one undo step.
+   * @param {object[]} actions of /svi/edit
+   * @param {object} given
+   * @param {boolean} given.run queue the graph afterwards
+   * @param {number} given.added clips that the story gains; num_clips follows
+   * @param {() => void} given.also a further change of the graph in the same undo step
+   * @param {string} given.held the text that the edit replaces; without it the text as it stands
+   * @param {string} given.done what to say in front of the cost
+   * @param {object} given.seen which cards the places in `actions` mean, from `seen`; those that are shown now without it
+   * @returns {Promise<boolean | undefined>} whether it was done
+   */
+  make(actions, given = {}) {
+    const seen = given.seen ?? this.seen(actions);
+    this.#numPending++;
+    const result = this.#last.then(() => this.#makeNow(actions, { ...given, seen })).finally(() => this.#numPending--);
+    this.#last = result.catch(() => {}); // quick clicks act one after the other, each on the text that the one before left
+    return result;
+  }
+
+  /** Queue the graph, after the edits that are under way; if the last of them is refused, the user first reads why. */
+  async run() {
+    if (this.#numPending && !(await this.#last)) return;
+    await frontEnd.queue();
+  }
+
+  async #makeNow(asked, { run = false, added = 0, also, held, done = "", seen }) {
+    const { story } = this;
+    await story.caughtUp();
+    const refuse = (message) => story.say(message, { isError: true });
+    if (seen.number !== story.number) return refuse(text("changedMeanwhile")); // the clips of another workflow
+    if (!story.canEdit) return refuse(story.whyNot);
+    const actions = story.moves.placed(asked, seen.since);
+    if (!actions) return refuse(text("clipGone"));
+    if (seen.numChanges !== story.numChanges && !this.#areThere(actions, seen.prompts)) return refuse(text("changedMeanwhile"));
+    const { textNow: before, source } = story;
+    if (before === undefined) return refuse(text("notThere", { node: source.node }));
+    if (held !== undefined && held !== before) return refuse(text("changedMeanwhile"));
+    try {
+      const reply = await this.#edited(before, actions);
+      await frontEnd.graphAtRest(); // what is written while the front end loads a graph is lost
+      if (source.kind === "text" && story.textNow !== before) throw new Error(text("changedMeanwhile")); // typed, or another graph
+      this.#write(reply, added, also);
+      this.#say(reply, before, done);
+      const isMoved = story.moves.note(actions);
+      story.making.failure = null; // of the text before
+      if (isMoved && Number.isInteger(reply.clip)) story.selected = reply.clip;
+      story.refresh();
+      if (run) await frontEnd.queue();
+      return true;
+    } catch (error) {
+      this.#refused(error, actions, { run, added, also, seen: { ...this.seen(actions), since: story.moves.now } });
+      story.refresh();
+      return false;
+    }
+  }
+
+  /** Return what a user sees who acts on clips now: for `make` after something that takes a while. */
+  seen(actions) {
+    const { number, numChanges, moves, cards } = this.story;
+    return { number, numChanges, since: moves.shown, prompts: actions.map(({ clip }) => cards[clip]?.prompt) };
+  }
+
+  /** Whether the clips of actions still have the prompts that the user saw. */
+  #areThere(actions, prompts) {
+    return actions.every(({ clip }, number) => this.story.cards[clip]?.prompt === prompts[number]);
+  }
+
+  /** Return the server's reply to the last of several actions, each on the text that the one before made. */
+  async #edited(before, actions, apply = true) {
+    const { source, graph, node } = this.story;
+    let reply = { text: before, split: source.split };
+    for (const [number, action] of actions.entries()) {
+      const isLast = number === actions.length - 1;
+      const file = source.kind === "file" ? { file: source.file, held: before, apply: apply && isLast } : {};
+      const asked = isLast ? { prompt: graph, node } : {}; // for the exact cost
+      reply = await this.story.server.edit({ ...asked, ...file, text: reply.text, split: reply.split, action });
+    }
+    return reply;
+  }
+
+  /** Return what an action would cost; nothing changes. */
+  async costOf(action) {
+    const { cost } = await this.#edited(this.story.textNow, [action], false);
+    return cost;
+  }
+
+  #write(reply, added, also) {
+    const { source, node } = this.story;
+    const now = this.#numClips();
+    const count = now && added ? Math.max(1, now + added) : null;
+    frontEnd.asOneStep(() => {
+      also?.();
+      if (count) frontEnd.write(node, "num_clips", count);
+      if (source.kind !== "text") return void (source.text = reply.text);
+      frontEnd.write(source.node, source.widget, reply.text);
+      this.story.shownText = this.story.textNow;
+      if (reply.split !== source.split) frontEnd.write(source.split_node, source.split_widget, reply.split);
+    });
+  }
+
+  /** Return num_clips as it stands in the graph now, which may be newer than the plan; null where it follows the text or comes from elsewhere. */
+  #numClips() {
+    const { header, node } = this.story;
+    return (Number.isInteger(header?.num_clips) && frontEnd.read(node, "num_clips")) || null;
+  }
+
+  /** Say what an edit costs. Only a live file needs our own undo: edits of the graph are undone with Ctrl+Z as any other. */
+  #say({ cost, notes = [] }, before, done) {
+    const undo = this.story.source.kind === "file" ? () => this.make([{ do: "replace", new_text: before }]) : undefined;
+    this.story.say([done, cost ? costText(cost) : "", ...notes].filter(Boolean).join(" "), { undo });
+  }
+
+  #refused(error, actions, given) {
+    const fix = error.fix === "as_paragraphs" ? () => this.make([{ do: "as_paragraphs" }, ...actions], given) : undefined;
+    this.story.say(error.message, { isError: true, fix, line: error.line, column: error.column });
+  }
+
+  /** Change num_clips alone, for clips beyond the end of the text. */
+  changeNumClips(added) {
+    const now = this.#numClips();
+    if (!now || now + added < 1) return;
+    frontEnd.asOneStep(() => frontEnd.write(this.story.node, "num_clips", now + added));
+    this.story.refresh();
+  }
+}
+
+/** Return what an edit costs, as a sentence. */
+export function costText({ clips, count, seconds }) {
+  if (!count) return text("costNothing");
+  const numbers = clips.map((index) => index + 1);
+  const isRow = numbers.length > 2 && numbers.at(-1) - numbers[0] === numbers.length - 1;
+  const which = isRow ? `${numbers[0]} – ${numbers.at(-1)}` : numbers.slice(0, 6).join(", ") + (numbers.length > 6 ? ", ..." : "");
+  const time = seconds ? text("costTime", { time: duration(seconds) }) : "";
+  return text("cost", { n: count, which }) + time;
+}
