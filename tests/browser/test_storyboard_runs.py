@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from playwright.sync_api import expect
 
 from comfyui.server import ComfyServer
 from svi_core.video.video_file import VideoCoding, write_video
@@ -53,7 +54,7 @@ def test_clips_are_made_rerolled_compared_and_locked(
     storyboard.wait_for_states("ready", "ready", "ready")
     storyboard.board.get_by_text("3 ready").wait_for()
     # the last plan, with the last picture, comes after the end of the run
-    page.wait_for_function("![...document.querySelectorAll('.svi-card-empty')].some(words => words.checkVisibility())")
+    expect(page.locator(".svi-card-empty:visible")).to_have_count(0, timeout=RUN_MS)
     page.screenshot(path=tmp_path / "ready.png")
     assert_plays_on_hover(storyboard)
 

@@ -42,10 +42,7 @@ export class Card {
 
   #buildPicture() {
     this.image = element("img", "", { alt: "", draggable: false, decoding: "async" });
-    this.image.addEventListener("error", () => {
-      this.card.classList.add("has-no-picture");
-      this.source = undefined; // asked for again with the next plan
-    });
+    this.image.addEventListener("error", () => this.card.classList.add("has-no-picture"));
     this.number = element("span", "svi-card-number");
     this.length = element("span", "svi-card-length");
     this.state = element("span", "svi-card-state");
