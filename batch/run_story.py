@@ -205,10 +205,11 @@ def _share(state: Mapping[str, Any]) -> float:
 
 def _log_clips(news: Iterable[Event], prepared: PreparedStory, folder: OutputFolder) -> None:
     """Log each clip that SVI Generate tells to be finished; it tells every client of all runs."""
-    runs = {prepared.graph[key]["inputs"].get("filename_prefix"): key for key in generators(prepared.graph)}
+    prefixes = {key: prepared.graph[key]["inputs"].get("filename_prefix") for key in generators(prepared.graph)}
+    runs = {prefix: key for key, prefix in prefixes.items() if isinstance(prefix, str)}  # what a link brings is not known here
     for kind, data in news:
-        if kind == _CLIP and (key := runs.get(data.get("run"))) is not None:
-            of = f" of node {key}" if len(runs) > 1 else f" of {prepared.num_clips}" if prepared.num_clips else ""
+        if kind == _CLIP and (key := runs.get(str(data.get("run")))) is not None:
+            of = f" of node {key}" if len(prefixes) > 1 else f" of {prepared.num_clips}" if prepared.num_clips else ""
             reused = ", made before" if data.get("reused") else ""
             folder.log(prepared.story.name, f"clip {data['index'] + 1}{of} is there{reused}")
 

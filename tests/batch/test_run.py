@@ -91,6 +91,18 @@ def test_the_log_of_a_story_counts_the_clips_of_its_runs(folder: Path, num_clips
             assert "clip 2 of node 4 is there, made before" in log and "clip 1 of node 7 is there\n" in log
 
 
+def test_a_linked_prefix_fails_no_story(folder: Path):
+    """What it brings is not known here, so the clips of that run are not logged; those of another run are."""
+    graph = workflow()
+    graph["7"] = {**graph["4"], "inputs": graph["4"]["inputs"] | {"filename_prefix": ["3", 0]}}
+    (folder / "workflow.json").write_text(json.dumps(graph))
+    (folder / "stories.csv").write_text("name,4.seed\none,1\n")
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server)) == 0 and seeds(server) == [1]
+    log = (folder / "videos" / "stories" / "one" / "log.txt").read_text()
+    assert "clip 1 of node 4 is there\n" in log and "node 7" not in log
+
+
 def test_run_again_makes_only_what_changed_or_is_damaged(folder: Path):
     with FakeComfyUI() as server:
         run.main(options(folder, server))
