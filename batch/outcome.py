@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import traceback
+from contextlib import suppress
 from dataclasses import dataclass
 
 from batch.prepare import PreparedStory
@@ -39,11 +40,22 @@ def try_story(prepared: PreparedStory, server: ComfyClient, folder: OutputFolder
     except Stopped:
         return Outcome(STOPPED)
     except (*NETWORK_ERRORS, ServerError) as error:
-        folder.log(name, f"{server.url}: {error}")
+        _log(folder, name, f"{server.url}: {error}")
         return Outcome(LOST, reason=line_of(error))
     except Exception as error:  # a full disk here, or a mistake of ours: the other stories go on
-        folder.log(name, traceback.format_exc())
-        return Outcome(FAILED, reason=f"{type(error).__name__}: {error}")
+        _log(folder, name, traceback.format_exc())
+        return Outcome(FAILED, reason=described(error))
+
+
+def _log(folder: OutputFolder, name: str, line: str) -> None:
+    """Add a line to a story's log if it can be written: on a full disk, the outcome says enough."""
+    with suppress(OSError):
+        folder.log(name, line)
+
+
+def described(error: Exception) -> str:
+    """Return the kind and the message of an error that nobody foresaw."""
+    return f"{type(error).__name__}: {error}"
 
 
 def line_of(error: Exception) -> str:

@@ -45,6 +45,7 @@ class Servers:
 
         Ctrl-C ends the running stories in order, and then raises KeyboardInterrupt; a second one does not wait.
         """
+        batch.places |= {server.url: server.url for server in self._servers}
         threads = [threading.Thread(target=_serve, args=(batch, server), daemon=True) for server in self._servers]
         for thread in threads:
             thread.start()
@@ -79,12 +80,15 @@ def _serve(batch: Batch, server: ComfyClient) -> None:
         control = Control(batch.should_stop.is_set, partial(_tell, batch, name, was_taken))
         outcome = try_story(prepared, server, batch.folder, control)
         batch.note(name, url, outcome)
+        if url not in batch.places:
+            batch.progress.say(f"{server.url} is not asked any more: {batch.lost_servers[url]}")
+            return
         if outcome.status != LOST:
             num_failures = 0
             continue
         num_failures = 1 if was_taken.is_set() else num_failures + 1
         if not _is_back(batch, server, url, num_failures, outcome.reason):
-            batch.lost_servers[url] = outcome.reason
+            batch.lose(url, outcome.reason)
             return
 
 
@@ -117,7 +121,7 @@ def _rest(batch: Batch, url: str, seconds: float) -> bool:
 def _restarted(batch: Batch, server: ComfyServer) -> bool:
     try:
         server.start()
-    except ServerError as error:
+    except (ServerError, OSError) as error:
         batch.progress.say(f"ComfyUI does not start again: {error}")
         return False
     batch.progress.say(f"started ComfyUI again: {server.url}")

@@ -16,7 +16,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ class _Hired:
         ask_at: when to ask it to start, if it is not ready.
         share: the answer to how much of its story is done.
         num_losses: how often in a row it was lost, without a story that is to blame.
+        lacks: what stories need that it does not have, as far as told.
     """
 
     name: str
@@ -87,6 +88,7 @@ class _Hired:
     ask_at: float = 0.0
     share: Any = None
     num_losses: int = 0
+    lacks: set[str] = field(default_factory=set)
 
     @property
     def place(self) -> str:
@@ -100,9 +102,10 @@ class RayCluster:
         self._ray, self._own, self._output, self._mark, self._say = ray, own, output, mark, say
         self._hired: list[_Hired] = []
         self._left_out: dict[str, str] = {}  # name -> why
+        self._num_hired = {"GPU": 0, "CPU": 0}  # with those that are left out
         self._seen = time.monotonic()  # when a worker was ready last
-        self._uses_gpus = self._count("GPU") > 0
-        say(f"workers: {self._wanted()}, one for each {'GPU' if self._uses_gpus else 'machine, on the CPU'}")
+        kind, wanted = self._wanted()
+        say(f"workers: {wanted}, one for each {'GPU' if kind == 'GPU' else 'machine, on the CPU'}")
 
     @property
     def names(self) -> list[str]:
@@ -116,9 +119,13 @@ class RayCluster:
             if ready is None and (why := self._hopeless()):
                 raise ServerError(f"no worker of the cluster can make anything: {why}")
             if ready is not None:
-                with suppress(self._ray.exceptions.RayActorError):  # it died again: wait for the next
-                    yield _OFFER, self._ray.get(ready.actor.object_info.remote())
+                info: ObjectInfo = {}
+                with suppress(self._ray.exceptions.RayError):
+                    info = self._ray.get(ready.actor.object_info.remote())
+                if info:
+                    yield _OFFER, info
                     return
+                ready.machine = ""  # it died since, and is to start again
 
     def make(self, batch: Batch) -> None:
         """Make all stories; return when every one is made, failed, or has no worker left.
@@ -127,10 +134,11 @@ class RayCluster:
         """
         self._say = batch.progress.say  # which ends the progress line first
         try:
-            while batch.has_more_for(_OFFER):
+            while batch.has_more:
                 if why := self._hopeless():
-                    batch.lost_servers["cluster"] = why
+                    batch.lost_servers = {"cluster": why}
                     return
+                batch.places |= dict.fromkeys((worker.name for worker in self._hired), _OFFER)
                 self._assign(batch)
                 self._look(batch)
         except KeyboardInterrupt:
@@ -145,24 +153,30 @@ class RayCluster:
     def _count(self, resource: str) -> int:
         return sum(int(node["Resources"].get(resource, 0)) for node in self._ray.nodes() if node["Alive"])
 
-    def _wanted(self) -> int:
-        """Return how many workers the cluster has room for now; machines may come and go."""
-        if self._uses_gpus:
-            return self._count("GPU")
-        return sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in self._ray.nodes())
+    def _wanted(self) -> tuple[str, int]:
+        """Return GPU or CPU, and how many such workers the cluster has room for now; machines may come and go.
+
+        Once a GPU was there, no further worker is to run on a CPU.
+        """
+        num_gpus = self._count("GPU")
+        if num_gpus or self._num_hired["GPU"]:
+            return "GPU", num_gpus
+        return "CPU", sum(node["Alive"] and node["Resources"].get("CPU", 0) >= 1 for node in self._ray.nodes())
 
     def _hire(self) -> None:
-        room = {"num_gpus": 1} if self._uses_gpus else {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
-        for number in range(len(self._hired) + len(self._left_out), self._wanted()):
-            name = f"worker-{number + 1}"
+        kind, wanted = self._wanted()
+        room = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
+        while self._num_hired[kind] < wanted:
+            self._num_hired[kind] += 1
+            name = f"worker-{sum(self._num_hired.values())}"
             # Threads: one for its story, others to ask it and to stop it.
-            kind = self._ray.remote(Worker).options(max_restarts=MOST_RESTARTS, max_concurrency=3, **room)
-            actor = kind.remote(self._own, self._output, name, os.environ.get("OMP_NUM_THREADS"))
+            actors = self._ray.remote(Worker).options(max_restarts=MOST_RESTARTS, max_concurrency=3, **room)
+            actor = actors.remote(self._own, self._output, name, os.environ.get("OMP_NUM_THREADS"))
             self._hired.append(_Hired(name, actor))
 
     def _assign(self, batch: Batch) -> None:
         for worker in self._hired:
-            if worker.machine and worker.job is None and (prepared := batch.next_for(worker.name, _OFFER)) is not None:
+            if worker.machine and worker.job is None and (prepared := batch.next_for(worker.name)) is not None:
                 worker.story = prepared.story.name
                 worker.job = worker.actor.make.remote(prepared)
                 batch.progress.begin(worker.story, worker.place)
@@ -193,33 +207,42 @@ class RayCluster:
         worker.job, worker.story, worker.share = None, "", None
         try:
             result: Started | Outcome = self._ray.get(job)
-        except self._ray.exceptions.RayActorError as error:
-            has_died = isinstance(error, self._ray.exceptions.ActorDiedError)  # else it is started again
+        except self._ray.exceptions.RayError as error:  # of many kinds: of an actor, its process, its machine, its memory
+            errors = self._ray.exceptions  # those two are for ever; after all others it is started again
+            has_died = isinstance(error, (errors.ActorDiedError, errors.ActorUnschedulableError))
             result = Outcome(LOST, reason=_last_line(error))
         if isinstance(result, Started):
-            self._note_start(worker, result)
+            self._note_start(worker, result, batch)
             return
         if story and batch is not None:
             batch.note(story, worker.name, result)
             worker.num_losses = worker.num_losses + 1 if result.status == LOST and story not in batch.failed else 0
-        if has_died or result.status == UNFIT or worker.num_losses > MOST_LOSSES:
-            self._leave_out(worker, result.reason)
+            if why := batch.lost_servers.get(worker.name):
+                self._leave_out(worker, why, batch)
+                return
+        if has_died or worker.num_losses > MOST_LOSSES:
+            self._leave_out(worker, result.reason, batch)
+        elif result.status == UNFIT and result.reason not in worker.lacks:
+            worker.lacks.add(result.reason)
+            self._say(f"{worker.place} leaves {story} to others: {result.reason}")
         elif result.status == LOST:
             if worker.machine:
                 self._say(f"{worker.place}: {result.reason}; it is started again")
             worker.machine, worker.ask_at = "", time.monotonic() + AGAIN_SECONDS
 
-    def _note_start(self, worker: _Hired, started: Started) -> None:
+    def _note_start(self, worker: _Hired, started: Started, batch: Batch | None) -> None:
         worker.machine = started.machine
         if started.problem:
-            self._leave_out(worker, started.problem)
+            self._leave_out(worker, started.problem, batch)
         else:
             self._say(f"{worker.place} is ready")
 
-    def _leave_out(self, worker: _Hired, reason: str) -> None:
+    def _leave_out(self, worker: _Hired, reason: str, batch: Batch | None) -> None:
         self._say(f"{worker.place if worker.machine else worker.name} is left out: {reason}")
         self._left_out[worker.name] = reason
         self._hired.remove(worker)
+        if batch is not None:
+            batch.lose(worker.name, reason)
         self._ray.kill(worker.actor)
 
     def _hopeless(self) -> str:

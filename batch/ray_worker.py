@@ -8,7 +8,7 @@ import threading
 from dataclasses import dataclass
 from pathlib import Path
 
-from batch.outcome import UNFIT, Outcome, line_of, try_story
+from batch.outcome import FAILED, LOST, UNFIT, Outcome, described, line_of, try_story
 from batch.prepare import PreparedStory, what_is_lacking
 from batch.records import OutputFolder
 from batch.run_story import Control
@@ -50,35 +50,55 @@ class Worker:
         self._server = own.server(output / "server" / name, ["--output-directory", str(results)])
         self._info: ObjectInfo = {}
         self._should_stop = threading.Event()
+        self._is_given_away = threading.Event()  # the story: the command took this worker for lost
+        self._is_making = threading.Lock()
         self._share = 0.0
 
     def start(self, mark: str) -> Started:
-        """Start ComfyUI. `mark`: a file that the command wrote into the output folder."""
+        """Start ComfyUI, after the end of a story that the command has given to another worker.
+
+        Args:
+            mark: a file that the command wrote into the output folder.
+        """
         machine = socket.gethostname()
+        self._is_given_away.set()
+        with self._is_making:
+            self._is_given_away.clear()
+        try:
+            return Started(machine, self._problem(mark))
+        except Exception as error:  # a mistake of ours: the other workers go on
+            return Started(machine, described(error))
+
+    def _problem(self, mark: str) -> str:
+        """Start ComfyUI; return why it cannot be, "" if it runs."""
         if not (self._output / mark).is_file():
-            return Started(
-                machine, f"{self._output} is another folder there: --output must be on storage that all machines share"
-            )
+            return f"{self._output} is another folder there: --output must be on storage that all machines share"
         try:
             if not self._server.is_running:
                 self._server.start()
             self._info = self._server.object_info()
         except (ServerError, OSError) as error:
-            return Started(machine, line_of(error))
-        return Started(machine)
+            return line_of(error)
+        return ""
 
     def object_info(self) -> ObjectInfo:
-        """Return the nodes of its ComfyUI."""
+        """Return the nodes of its ComfyUI; none if Ray has started this worker again, and ComfyUI is not started yet."""
         return self._info
 
     def make(self, prepared: PreparedStory) -> Outcome:
         """Make a story; one that this machine lacks something for is left to others."""
-        lost = next((file for file in prepared.uploads.values() if not file.is_file()), None)
-        lack = f"{lost} is not there" if lost else what_is_lacking(prepared.graph, self._info)
-        if lack:
-            return Outcome(UNFIT, reason=lack)
-        self._share = 0.0
-        return try_story(prepared, self._server, self._folder, Control(self._should_stop.is_set, self._tell))
+        if not self._info:
+            return Outcome(LOST, reason="Ray has started it again")
+        with self._is_making:
+            try:
+                lost = next((file for file in prepared.uploads.values() if not file.is_file()), None)
+                lack = f"{lost} is not there" if lost else what_is_lacking(prepared.graph, self._info)
+                if lack:
+                    return Outcome(UNFIT, reason=lack)
+                self._share = 0.0
+                return try_story(prepared, self._server, self._folder, Control(self._should_end, self._tell))
+            except Exception as error:  # a mistake of ours, or storage that does not answer: the other stories go on
+                return Outcome(FAILED, reason=described(error))
 
     def share(self) -> float:
         """Return the share of its story that is done, 0 to 1."""
@@ -87,6 +107,9 @@ class Worker:
     def stop(self) -> None:
         """End its story after the clip that is just being stored."""
         self._should_stop.set()
+
+    def _should_end(self) -> bool:
+        return self._should_stop.is_set() or self._is_given_away.is_set()
 
     def _tell(self, done: float) -> None:
         self._share = done

@@ -6,6 +6,7 @@ server still has is waited for instead of queued twice.
 
 from __future__ import annotations
 
+import math
 import time
 import urllib.error
 import uuid
@@ -36,7 +37,8 @@ _ENDS = ("execution_success", "execution_error", "execution_interrupted", "execu
 _CLIP = "svi.clip"  # the event of nodes/clip_panel.py
 _ATTEMPTS = 3  # at what may pass, such as a lack of memory
 _REST_SECONDS = 3.0  # before another attempt: for the server to free memory, and perhaps for others on its card
-_FOLDER_IN_USE = "is in use by process"  # of a server that was killed, and takes a moment to end
+_FOLDER_IN_USE = "is in use by process"  # of a server that was taken for lost, and ends a clip before it ends
+_IN_USE_SECONDS = 900.0  # so long is that waited for
 _MOST_SILENT = 10  # questions in a row that a busy server leaves unanswered, each for a minute
 
 
@@ -74,18 +76,25 @@ def run_story(prepared: PreparedStory, server: ComfyClient, folder: OutputFolder
     if known is not None and folder.is_made(name, prepared.key):
         return known
     attempts = known.attempts if known is not None and known.key == prepared.key and known.status == QUEUED else 0
-    number = 0
+    num_failures, in_use_until = 0, math.inf
     while True:
-        number += 1
         record = _adopted(known, prepared, server) or _new_record(prepared, server, attempts + 1)
         try:
             return _attempt(prepared, record, server, folder, control)
         except (PromptRejected, ExecutionFailed, ExecutionInterrupted, StoryFailed, NoVideo, FileGone) as error:
             folder.log(name, f"failed: {error}" + (f"\n{error.traceback}" if isinstance(error, ExecutionFailed) else ""))
-            if number >= _ATTEMPTS or not _may_pass(error, is_adopted=bool(record.updated)):
+            is_in_use = isinstance(error, ExecutionFailed) and _FOLDER_IN_USE in error.exception_message
+            if is_in_use:
+                in_use_until = min(in_use_until, time.monotonic() + _IN_USE_SECONDS)
+                goes_on = time.monotonic() < in_use_until
+            else:
+                num_failures += 1
+                goes_on = num_failures < _ATTEMPTS and _may_pass(error, is_adopted=bool(record.updated))
+            if not goes_on:
                 folder.write_record(name, replace(record, status=FAILED, error=str(error)))
                 raise StoryFailed(str(error)) from error
-            server.post_json("/free", {"unload_models": True, "free_memory": True})
+            if not is_in_use:
+                server.post_json("/free", {"unload_models": True, "free_memory": True})
             known, attempts = None, record.attempts
             _rest(control)
 
@@ -93,7 +102,7 @@ def run_story(prepared: PreparedStory, server: ComfyClient, folder: OutputFolder
 def _may_pass(error: Exception, is_adopted: bool) -> bool:
     """Whether another attempt may succeed; an adopted prompt was perhaps interrupted by the command that was killed."""
     if isinstance(error, ExecutionFailed):
-        return "OutOfMemory" in error.exception_type or _FOLDER_IN_USE in error.exception_message
+        return "OutOfMemory" in error.exception_type
     return isinstance(error, FileGone) or (is_adopted and isinstance(error, ExecutionInterrupted))
 
 
@@ -128,8 +137,10 @@ def _attempt(prepared: PreparedStory, record: Record, server: ComfyClient, folde
             outputs = _follow(prepared, record, server, events, folder, control)
         except Stopped:
             _interrupt(server, record.prompt_id)
-            folder.write_record(name, replace(record, status=STOPPED))
-            folder.log(name, "stopped by the user")
+            known = folder.record(name)
+            if known is None or known.prompt_id == record.prompt_id:  # else another worker has the story now
+                folder.write_record(name, replace(record, status=STOPPED))
+            folder.log(name, "stopped")
             raise
     video, files = fetch_results(prepared, outputs, server, folder)
     record = replace(record, status=DONE, video=video, files=files, seconds=time.monotonic() - started)

@@ -5,15 +5,17 @@ from __future__ import annotations
 import threading
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 
-from batch.outcome import LOST, Outcome
+from batch.outcome import LOST, UNFIT, Outcome, described
 from batch.prepare import PreparedStory
 from batch.progress import Progress
 from batch.records import FAILED, QUEUED, OutputFolder, Record
 from batch.workflow.convert import Graph
 
-MOST_LOSSES = 5  # of servers, while one story runs
+MOST_LOSSES = 5  # of servers, while one story runs: then those places give it up; after as many more losses it fails
+MOST_GIVEN_UP = 3  # stories that a place gave up, with none made there between: then the place is not in order
 _MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 
 
@@ -25,8 +27,8 @@ class Batch:
         waiting: name of a story -> each place that can make it -> the graph for that place.
         held_by: name of a story -> the server that still has it, from a command that was killed.
         made, failed: how the stories ended; a story without a place stays in `waiting`.
+        places: each place that is asked -> the name in `waiting` of what it can make.
         lost_servers: place -> why it is not asked any more.
-        lost_prompts: name of a story -> its prompts during which a server was lost.
     """
 
     waiting: dict[str, Mapping[str, PreparedStory]]
@@ -35,25 +37,24 @@ class Batch:
     held_by: Mapping[str, str] = field(default_factory=dict)
     made: dict[str, Record] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    places: dict[str, str] = field(default_factory=dict)
     lost_servers: dict[str, str] = field(default_factory=dict)
-    lost_prompts: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))
     should_stop: threading.Event = field(default_factory=threading.Event)
     _running: dict[str, Mapping[str, PreparedStory]] = field(default_factory=dict)
     _loaded: dict[str, frozenset[str]] = field(default_factory=dict)  # place -> the models that its last story named
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    _barred: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))  # story -> place -> why not there
+    _lost_prompts: dict[str, dict[str, str]] = field(default_factory=lambda: defaultdict(dict))  # story -> prompt -> place
+    _given_up: dict[str, set[str]] = field(default_factory=lambda: defaultdict(set))  # place -> stories, none made since
+    _lock: threading.RLock = field(default_factory=threading.RLock)
 
-    def next_for(self, place: str, offer: str = "") -> PreparedStory | None:
-        """Take the next story for a place: one that it has already, else one whose models it holds, else the first.
-
-        Args:
-            offer: the name in `waiting` of what this place can make; that of the place by default.
-        """
-        offer = offer or place
+    def next_for(self, place: str) -> PreparedStory | None:
+        """Take the next story for a place: one that it has already, else one whose models it holds, else the first."""
         with self._lock:
-            fitting = [name for name, graphs in self.waiting.items() if offer in graphs]
-            free = [name for name in fitting if self.held_by.get(name, place) in (place, *self.lost_servers)]
+            fitting = [name for name in self.waiting if place in self._places_of(name, self.waiting[name])]
+            free = [name for name in fitting if self.held_by.get(name, place) == place or self.held_by[name] not in self.places]
             if not free:
                 return None
+            offer = self.places[place]
             models = {name: _models_of(self.waiting[name][offer].graph) for name in free}
             loaded = self._loaded.get(place)
             name = min(free, key=lambda name: (name not in self.held_by, models[name] != loaded))  # the first of the best
@@ -63,7 +64,35 @@ class Batch:
 
     def note(self, name: str, place: str, outcome: Outcome) -> None:
         """Note how a try of a story ended; one that may do better waits again, before all others."""
+        try:
+            self._note(name, place, outcome)
+        except Exception as error:  # such as a full disk here: nobody may wait for this story for ever
+            self._fail(name, described(error))
+
+    @property
+    def has_more(self) -> bool:
+        """Whether a story waits or runs."""
+        with self._lock:
+            return bool(self._running or self.waiting)
+
+    def has_more_for(self, place: str) -> bool:
+        """Whether a place may get a story later: one that waits or runs, since its place may be lost."""
+        with self._lock:
+            return bool(self._running) or any(place in self._places_of(*entry) for entry in self.waiting.items())
+
+    def lose(self, place: str, reason: str) -> None:
+        """Ask a place no more; a story that no other one can make now fails, if it was tried."""
+        with self._lock:
+            self.places.pop(place, None)
+            self.lost_servers[place] = reason
+            for name in [name for name in self._barred if name in self.waiting]:
+                if not self._places_of(name, self.waiting[name]):
+                    self._running[name] = self.waiting.pop(name)
+                    self._fail(name, self._why_barred(name))
+
+    def _note(self, name: str, place: str, outcome: Outcome) -> None:
         if outcome.record is not None:
+            self._given_up.pop(place, None)
             self.made[name] = outcome.record
             self._end(name)
             self.progress.end(name, f"{outcome.record.video['file']} in {outcome.record.seconds:.0f} s")
@@ -71,41 +100,59 @@ class Batch:
             self._fail(name, outcome.reason)
         else:
             self.progress.drop(name)
-            if not (outcome.status == LOST and self._kills_servers(name, place, outcome.reason)):
+            with self._lock:
+                if outcome.status == UNFIT:
+                    self._barred[name][place] = outcome.reason
+                elif outcome.status == LOST:
+                    self._note_loss(name, place, outcome.reason)
                 self._put_back(name)
 
-    def has_more_for(self, offer: str) -> bool:
-        """Whether a place may get a story later: one that waits or runs, since its place may be lost."""
-        with self._lock:
-            return bool(self._running) or any(offer in graphs for graphs in self.waiting.values())
+    def _note_loss(self, name: str, place: str, reason: str) -> None:
+        """Note that a server was lost; a story that seems to be what kills servers is given up where they were lost."""
+        self._loaded.pop(place, None)
+        record = self.folder.record(name)
+        lost = self._lost_prompts[name]
+        if record is None or record.status != QUEUED or record.prompt_id in lost:
+            return
+        lost[record.prompt_id] = place
+        if len(lost) % MOST_LOSSES:
+            return
+        why = f"its server was lost {len(lost)} times while it was made ({reason}); the log of the server may say why"
+        for other in list(lost.values())[-MOST_LOSSES:]:
+            self._barred[name][other] = why
+            self._given_up[other].add(name)
+        if len(lost) >= 2 * MOST_LOSSES:
+            self._barred[name] |= dict.fromkeys(self.places, why)
+        if len(self._given_up[place]) >= MOST_GIVEN_UP and len(self.places) > 1:
+            self.lose(place, f"{len(self._given_up[place])} stories were given up there, one after the other ({reason})")
+
+    def _put_back(self, name: str) -> None:
+        """Let a story wait again; it fails if it was tried wherever it can be made."""
+        if name in self._barred and not self._places_of(name, self._running[name]):
+            reason = self._why_barred(name)
+            if (record := self.folder.record(name)) is not None and record.status == QUEUED:
+                with suppress(OSError):  # a full disk: the list of problems has the reason, too
+                    self.folder.write_record(name, replace(record, status=FAILED, error=reason))
+            self._fail(name, reason)
+        else:
+            self.waiting = {name: self._running.pop(name), **self.waiting}
+
+    def _places_of(self, name: str, graphs: Mapping[str, PreparedStory]) -> list[str]:
+        """Return the places that may still make a story."""
+        barred = self._barred.get(name, {})
+        return [place for place, offer in self.places.items() if offer in graphs and place not in barred]
+
+    def _why_barred(self, name: str) -> str:
+        return "; ".join(dict.fromkeys(self._barred[name].values()))
 
     def _fail(self, name: str, reason: str) -> None:
         self.failed[name] = reason
         self._end(name)
         self.progress.end(name, f"failed: {reason}")
 
-    def _kills_servers(self, name: str, place: str, reason: str) -> bool:
-        """Note that a server was lost; return whether its story fails, since it seems to be what kills servers."""
-        self._loaded.pop(place, None)
-        record = self.folder.record(name)
-        if record is None or record.status != QUEUED:
-            return False
-        self.lost_prompts[name].add(record.prompt_id)
-        times = len(self.lost_prompts[name])
-        if times < MOST_LOSSES:
-            return False
-        reason = f"its server was lost {times} times while it was made ({reason}); the log of the server may say why"
-        self.folder.write_record(name, replace(record, status=FAILED, error=reason))
-        self._fail(name, reason)
-        return True
-
-    def _put_back(self, name: str) -> None:
-        with self._lock:
-            self.waiting = {name: self._running.pop(name), **self.waiting}
-
     def _end(self, name: str) -> None:
         with self._lock:
-            del self._running[name]
+            self._running.pop(name, None)
 
 
 def _models_of(graph: Graph) -> frozenset[str]:

@@ -18,6 +18,30 @@ class ActorDiedError(RayActorError):
     pass
 
 
+class ActorUnavailableError(RayActorError):
+    pass
+
+
+class ActorUnschedulableError(RayError):
+    pass
+
+
+class RayTaskError(RayError):
+    pass
+
+
+class OutOfMemoryError(RayError):
+    pass
+
+
+class WorkerCrashedError(RayError):
+    pass
+
+
+class NodeDiedError(RayError):
+    pass
+
+
 class FakeActor:
     """`die` is the death of its process: what runs is lost, and a new object takes its place unless it is the end."""
 
@@ -38,6 +62,12 @@ class FakeActor:
         for job in jobs:
             job.set_exception(self._death())
 
+    def fail(self, error: RayError) -> None:
+        """Let what runs end with an error for the command, although its threads go on: a link that is cut."""
+        jobs, self._jobs = self._jobs, {}
+        for job in jobs:
+            job.set_exception(error)
+
     def is_making(self) -> bool:
         """Whether it makes a story now."""
         return "make" in self._jobs.values()
@@ -55,7 +85,12 @@ class FakeActor:
         return job
 
     def _work(self, job: Future, method, arguments: tuple) -> None:
-        result = method(*arguments)
+        try:
+            result = method(*arguments)
+        except Exception as error:
+            if self._jobs.pop(job, None):
+                job.set_exception(RayTaskError(f"{method.__name__} raised\n{error}"))
+            return
         if self._jobs.pop(job, None):
             job.set_result(result)
 
@@ -63,7 +98,12 @@ class FakeActor:
 class FakeRay:
     """`machines`: the resources of each, such as {"CPU": 4, "GPU": 1}. `room`: what each actor asked for, in order."""
 
-    exceptions = SimpleNamespace(RayError=RayError, RayActorError=RayActorError, ActorDiedError=ActorDiedError)
+    exceptions = SimpleNamespace(
+        RayError=RayError,
+        RayActorError=RayActorError,
+        ActorDiedError=ActorDiedError,
+        ActorUnschedulableError=ActorUnschedulableError,
+    )
     __spec__ = object()
 
     def __init__(self, *machines: dict) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import pytest
 from batch import placement, run, run_story, servers
 from batch.arguments import command_line
 from batch.prepare import PreparedStory
-from batch.records import OutputFolder
+from batch.records import OutputFolder, Record
 from batch.story import Place, Story
 from batch.work import Batch
 from comfyui.client import ComfyClient
@@ -285,9 +286,10 @@ def test_a_server_that_answers_late_is_not_taken_for_lost(folder: Path, monkeypa
 
 def test_a_server_waits_for_stories_of_one_that_may_be_lost():
     story = PreparedStory(Story("a", Place("t", 1), {}, Path()), {}, {}, 1, "key")
-    batch = Batch({"a": {"one": story, "two": story}}, None, None, held_by={"a": "one"})
+    places = {"one": "one", "two": "two", "three": "three"}
+    batch = Batch({"a": {"one": story, "two": story}}, None, None, held_by={"a": "one"}, places=places)
     assert batch.next_for("two") is None and batch.has_more_for("two") and not batch.has_more_for("three")
-    batch.lost_servers["one"] = "gone"
+    batch.lose("one", "gone")
     assert batch.next_for("two") is story
 
 
@@ -376,6 +378,56 @@ def test_stories_that_kill_their_server_each_time_fail_alone(folder: Path, monke
     problems = (folder / "videos" / "problems.txt").read_text().splitlines()
     assert len(problems) == 2 and all("its server was lost 5 times while it was made" in line for line in problems)
     assert "has forgotten the story" in problems[0]
+
+
+def test_a_broken_server_is_dropped_and_its_stories_are_made_elsewhere(folder: Path, monkeypatch, capsys):
+    """It takes each story and dies at once, while the good server is busy with a long one; no story fails for it."""
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.01,) * 4)
+    monkeypatch.setattr(placement, "IDLE_SECONDS", 0.01)
+    (folder / "stories.csv").write_text("seed\n" + "".join(f"{number}\n" for number in range(1, 9)))
+    with FakeComfyUI() as good, FakeComfyUI(lambda _: "crash") as broken:
+        good.outcome = lambda _: "hang" if len(broken.queued) < 15 else "ok"
+        release = threading.Thread(target=lambda: (until(lambda: len(broken.queued) == 15), end_all(good)))
+        release.start()
+        assert run.main(options(folder, good, broken)) == 0
+        release.join()
+        assert sorted(seeds(good)) == list(range(1, 9)) and len(broken.queued) == 15
+        told = capsys.readouterr().err
+        assert f"{broken.url} is not asked any more: 3 stories were given up there, one after the other" in told
+
+
+def end_all(server: FakeComfyUI) -> None:
+    for key, graph in list(server.running.items()):
+        server.end(key, "ok", graph)
+
+
+def test_a_story_that_kills_every_server_fails_after_a_second_set_of_losses(folder: Path, monkeypatch):
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.01,) * 4)
+    (folder / "stories.csv").write_text("name,seed\nkiller,1\n")
+    with FakeComfyUI(lambda _: "crash") as first, FakeComfyUI(lambda _: "crash") as second:
+        assert run.main(options(folder, first, second)) == 1
+        assert len(first.queued) + len(second.queued) in (5, 10), "5 if both were lost"
+    (line,) = (folder / "videos" / "problems.txt").read_text().splitlines()
+    assert re.match(r"killer: its server was lost (5|10) times while it was made", line)
+    assert OutputFolder(folder / "videos").record("killer").status == "failed"
+
+
+@pytest.mark.parametrize("written", ["log", "write_record"])
+def test_a_full_disk_while_a_failure_is_noted_hangs_no_batch(folder: Path, monkeypatch, written: str):
+    """Story two dies with its server each time, one is refused: both are noted where nothing can be written any more."""
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.01,) * 4)
+    write = getattr(OutputFolder, written)
+
+    def full_disk(self: OutputFolder, name: str, what: Record | str) -> None:
+        if what.error if isinstance(what, Record) else name == "two":
+            raise OSError(28, "No space left on device")
+        write(self, name, what)
+
+    monkeypatch.setattr(OutputFolder, written, full_disk)
+    with FakeComfyUI(lambda graph: {1: "reject", 2: "crash"}.get(graph["4"]["inputs"]["seed"], "ok")) as server:
+        assert run.main(options(folder, server)) == 1 and seeds(server)[-1] == 3
+    lines = (folder / "videos" / "problems.txt").read_text().splitlines()
+    assert [line.split(":")[0] for line in lines] == ["one", "two"]
 
 
 def test_a_server_that_never_takes_a_story_is_lost_and_not_the_stories(folder: Path, monkeypatch):
