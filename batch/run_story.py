@@ -170,10 +170,10 @@ def _follow(
             continue
         next_poll = time.monotonic() + POLL_SECONDS
         try:
-            entry = _end_of(record.prompt_id, server)
+            entry = end_of(record.prompt_id, server)
         except (TimeoutError, urllib.error.URLError) as error:
             num_silent += 1
-            if num_silent >= _MOST_SILENT or not _is_busy(error):
+            if num_silent >= _MOST_SILENT or not is_busy(error):
                 raise
             continue
         num_silent = 0
@@ -184,7 +184,7 @@ def _follow(
             return outputs
 
 
-def _end_of(prompt_id: str, server: ComfyClient) -> dict[str, Any] | None:
+def end_of(prompt_id: str, server: ComfyClient) -> dict[str, Any] | None:
     """Return the history of a prompt, or None if it has not ended. Raises ServerError if the server does not know it."""
     entry = server.history(prompt_id)
     if entry is None and not server.is_queued(prompt_id):
@@ -194,7 +194,7 @@ def _end_of(prompt_id: str, server: ComfyClient) -> dict[str, Any] | None:
     return entry
 
 
-def _is_busy(error: OSError) -> bool:
+def is_busy(error: OSError) -> bool:
     """Whether a server took too long to answer, as while it reads a large model, but is not known to be away."""
     return isinstance(error, TimeoutError) or isinstance(getattr(error, "reason", None), TimeoutError)
 

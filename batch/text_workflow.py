@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Iterator
+import time
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,11 +17,14 @@ from typing import Any
 
 from batch.media import name_by_content
 from batch.prepare import FOLDER
+from batch.run_story import end_of, is_busy
 from batch.workflow.convert import Graph, read_workflow, to_api
-from comfyui.client import NETWORK_ERRORS, RemoteServer, ServerError
+from comfyui.client import NETWORK_ERRORS, RemoteServer, ServerError, outputs_of
+from svi_core.files.fingerprint import fingerprint
 
 INSTRUCTION = "{instruction}"
 TIMEOUT_SECONDS = 3600.0
+POLL_SECONDS = 0.5
 
 
 @dataclass(frozen=True)
@@ -35,6 +39,10 @@ class TextWorkflow:
         return self.file.stem
 
     @property
+    def key(self) -> str:
+        return f"{self.model} {fingerprint(self._graph)}"
+
+    @property
     def sees_images(self) -> bool:
         return any(node["class_type"] == "LoadImage" for node in self._graph.values())
 
@@ -42,13 +50,26 @@ class TextWorkflow:
         """Return the answer to `instruction`. Raises ValueError: the server is away, or refuses or fails the workflow."""
         try:
             graph = self._filled(instruction, image, seed)
-            outputs = self._server.wait(self._server.queue(graph), TIMEOUT_SECONDS)
+            outputs = self._outputs(self._server.queue(graph))
         except (ServerError, *NETWORK_ERRORS) as error:
             raise ValueError(f"{self.file.name} on {self.url}: {error}") from error
         text = "\n".join(_texts(outputs))
         if not text.strip():
             raise ValueError(f"{self.file.name} shows no text: link Preview as Text to the node that writes the answer")
         return text
+
+    def _outputs(self, prompt_id: str) -> Mapping[str, Mapping[str, Any]]:
+        """Return the outputs of a prompt once it has ended. Raises ServerError, OSError: it failed, or the server is away."""
+        deadline = time.monotonic() + TIMEOUT_SECONDS
+        while time.monotonic() < deadline:
+            try:
+                if (entry := end_of(prompt_id, self._server)) is not None:
+                    return outputs_of(entry)
+            except OSError as error:
+                if not is_busy(error):
+                    raise
+            time.sleep(POLL_SECONDS)
+        raise ServerError(f"no answer within {TIMEOUT_SECONDS:.0f} s")
 
     @cached_property
     def _server(self) -> RemoteServer:
@@ -78,7 +99,7 @@ class TextWorkflow:
         return graph
 
 
-def _texts(outputs: dict[str, dict[str, Any]]) -> Iterator[str]:
+def _texts(outputs: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     """Yield the texts that nodes showed."""
     for output in outputs.values():
         for shown in output.get("text", ()):

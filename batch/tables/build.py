@@ -91,7 +91,7 @@ def _answered(story: Storyline, subject: Subject, model: PromptWriter, kept: Kep
     """Return the prompts that a language model wrote; it is asked again if its answer cannot be read."""
     asked = instruction(story, sees_image=model.sees_images)
     seen = file_sha256(subject.image) if model.sees_images else ""
-    key = fingerprint("prompts of a story", model.model, asked, seen, story.seed)
+    key = fingerprint("prompts of a story", model.key, asked, seen, story.seed)
     if (known := kept.get(key)) is not None:
         return known
     for attempt in range(_ANSWERS):

@@ -13,9 +13,9 @@ class KeptPrompts:
         self.path = table.with_name(f"{table.name}.prompts.jsonl")
         self._known: dict[str, tuple[str, ...]] = {}
         if self.path.is_file():
-            for line in self.path.read_text(encoding="utf-8").splitlines():
+            for line in self.path.read_bytes().split(b"\n"):  # not splitlines(): prompts may hold other line ends
                 try:
-                    entry = json.loads(line)
+                    entry = json.loads(line.decode())
                     self._known[entry["key"]] = tuple(entry["prompts"])
                 except (ValueError, KeyError, TypeError):
                     continue  # a line that was cut when the command was killed: it is asked again

@@ -41,6 +41,11 @@ class PromptWriter(Protocol):
         ...
 
     @property
+    def key(self) -> str:
+        """What tells it from every other that answers in its own way."""
+        ...
+
+    @property
     def sees_images(self) -> bool: ...
 
     def answer(self, instruction: str, image: Path, max_tokens: int, seed: int) -> str:
@@ -66,6 +71,10 @@ class LanguageModel:
         if not self.url.startswith(("http://", "https://")):
             raise ValueError(f"--llm {self.url!r} is no address: write one such as http://127.0.0.1:8080/v1")
         _key()
+
+    @property
+    def key(self) -> str:
+        return self.model
 
     def answer(self, instruction: str, image: Path, max_tokens: int, seed: int) -> str:
         """Return the model's answer to `instruction`.

@@ -1,6 +1,7 @@
 """A table from a folder of images: the paper's counts, prompts by the engine or a language model, and `run` reads it."""
 
 import json
+import threading
 import wave
 from pathlib import Path
 
@@ -10,8 +11,10 @@ from batch import make_table
 from batch.arguments import command_line
 from batch.table import read_table
 from batch.tables import language_model
+from batch.tables.kept_prompts import KeptPrompts
 from svi_core.schedule.text import parse_schedule
 from tests.batch.fake_comfyui import FakeComfyUI
+from tests.batch.fake_ray import until
 from tests.batch.tables.fake_language_model import FakeLanguageModel
 from tests.conftest import draw_reference
 
@@ -177,6 +180,60 @@ def test_text_nodes_of_comfyui_write_the_prompts(images, tmp_path, capsys):
     assert make_table.main(arguments) == 2
     assert f"no ComfyUI answers at {server.url}" in capsys.readouterr().err
     assert all("do thing" in prompt for row in rows for prompt in prompts(row))
+
+
+WRITER = {
+    "2": {"class_type": "TextGenerate", "inputs": {"prompt": "{instruction}"}},
+    "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
+}
+
+
+@pytest.mark.parametrize(("outcome", "message"), [("crash", "has forgotten the story"), ("hang", "refused")])
+def test_a_comfyui_that_dies_while_it_writes_is_named_at_once(images, tmp_path, capsys, outcome, message):
+    file = tmp_path / "writer.json"
+    file.write_text(json.dumps(WRITER))
+    with FakeComfyUI(lambda _: outcome) as server:
+        line = ["table", "creative-50s", str(images), "--output", str(tmp_path / "t.jsonl"), "--llm", server.url]
+        killer = threading.Thread(target=lambda: (until(lambda: server.queued), outcome == "hang" and server.kill()))
+        killer.start()
+        assert make_table.main(command_line().parse_args([*line, "--llm-workflow", str(file)])) == 2
+        killer.join()
+    told = capsys.readouterr().err
+    assert f"writer.json on {server.url}: " in told and message in told
+
+
+def test_an_edited_workflow_is_asked_anew(images, tmp_path):
+    """One that fails after its first answer, is edited, and goes on."""
+    text = "\n".join(f"{n}. The red fox, the boat and the woman do thing {n}." for n in (1, 2))
+
+    class TextComfyUI(FakeComfyUI):
+        def end(self, key: str, outcome: str, graph: dict) -> None:
+            super().end(key, outcome if outcome == "error" else "no video", graph)
+            self.history[key]["outputs"] = {"3": {"text": [text]}}
+
+    file = tmp_path / "writer.json"
+    with TextComfyUI() as server:
+        server.outcome = lambda _: "error" if len(server.queued) == 2 else "ok"
+        line = ["table", "creative-50s", str(images), "--output", str(tmp_path / "t.jsonl"), "--samples", "2", "--clips", "2"]
+        options = command_line().parse_args([*line, "--llm", server.url, "--llm-workflow", str(file)])
+        file.write_text(json.dumps(WRITER))
+        assert make_table.main(options) == 2 and len(server.queued) == 2
+        file.write_text(json.dumps(WRITER).replace("{instruction}", "Be brief. {instruction}"))
+        assert make_table.main(options) == 0
+    assert ["Be brief" in graph["2"]["inputs"]["prompt"] for graph in server.queued] == [False, False, True, True]
+
+
+def test_kept_prompts_outlive_any_cut_and_any_letter(tmp_path):
+    prompts = ("a fox\u2028sits\x85down", "a fóx")
+    kept = KeptPrompts(tmp_path / "t.jsonl")
+    kept.keep("one", prompts)
+    kept.keep("two", ("é",))
+    content = kept.path.read_bytes()
+    kept.path.write_bytes(content[: content.rindex("é".encode()) + 1])  # inside of a letter
+    again = KeptPrompts(tmp_path / "t.jsonl")
+    assert again.get("one") == prompts and again.get("two") is None
+    again.keep("two", ("é",))
+    assert KeptPrompts(tmp_path / "t.jsonl").get("two") == ("é",)
 
 
 def test_a_model_that_cannot_write_a_list_is_named(images, capsys):
