@@ -266,4 +266,4 @@ class RayCluster:
 
 def _last_line(error: Exception) -> str:
     """Return the last line of one of Ray's errors, which holds the cause."""
-    return str(error).strip().splitlines()[-1].strip()
+    return (str(error).strip() or type(error).__name__).splitlines()[-1].strip()

@@ -88,7 +88,7 @@ class Worker:
     def make(self, prepared: PreparedStory) -> Outcome:
         """Make a story; one that this machine lacks something for is left to others."""
         if not self._info:
-            return Outcome(LOST, reason="Ray has started it again")
+            return Outcome(LOST, reason="its process died while it had no story")
         with self._is_making:
             try:
                 lost = next((file for file in prepared.uploads.values() if not file.is_file()), None)

@@ -8,6 +8,7 @@ import textwrap
 from pathlib import Path
 
 from aiohttp import web
+from filelock import FileLock, Timeout
 
 from comfyui.environment import REPOSITORY
 from tests.batch.fake_comfyui import FakeComfyUI
@@ -17,16 +18,27 @@ HOLD = "hold"  # while this file is in the output folder, no story gets more tha
 
 
 class ClipsComfyUI(FakeComfyUI):
-    """Each clip follows from the one before it, the seed and the prompt; `made.txt` of a run has a line for each one made."""
+    """Each clip follows from the one before it, the seed and the prompt; `made.txt` of a run has a line for each one made.
+
+    As with ours, one process at a time works on a run.
+    """
 
     def __init__(self, output: Path, port: int = 0, clip_seconds: float = CLIP_SECONDS) -> None:
         self.output, self.clip_seconds = output, clip_seconds
         super().__init__(port=port)
 
     async def _execute(self, key: str, graph: dict, outcome: str) -> None:
-        inputs = graph["4"]["inputs"]
-        run = self.output / inputs["filename_prefix"]
+        run = self.output / graph["4"]["inputs"]["filename_prefix"]
         (run / "clips").mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(run / ".lock", timeout=0):
+                await self._make(key, graph, run)
+        except Timeout:
+            self.end(key, "in use", graph)
+            await self._send("executing", key, node=None)
+
+    async def _make(self, key: str, graph: dict, run: Path) -> None:
+        inputs = graph["4"]["inputs"]
         content = f"{inputs['seed']} {graph['3']['inputs']['text']}".encode()
         clips = []
         for number in range(inputs["num_clips"]):

@@ -34,14 +34,6 @@ class OutOfMemoryError(RayError):
     pass
 
 
-class WorkerCrashedError(RayError):
-    pass
-
-
-class NodeDiedError(RayError):
-    pass
-
-
 class FakeActor:
     """`die` is the death of its process: what runs is lost, and a new object takes its place unless it is the end."""
 

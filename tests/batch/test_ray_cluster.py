@@ -6,20 +6,27 @@ import re
 import signal
 import sys
 import threading
+import uuid
 from collections.abc import Iterator
 from functools import partialmethod
 from pathlib import Path
 
 import pytest
 
-from batch import ray_cluster, ray_worker, run, servers
+import tests.batch.fake_ray
+from batch import ray_cluster, ray_worker, run, run_story, servers
 from batch.arguments import command_line
+from batch.outcome import LOST, Outcome
+from batch.prepare import prepare
 from batch.ray_cluster import RayCluster
-from batch.records import OutputFolder
+from batch.records import DONE, QUEUED, STOPPED, OutputFolder, Record
+from batch.table import read_table
+from batch.work import Batch
+from batch.workflow.convert import read_workflow, to_api
 from comfyui.environment import Environment
 from svi_core.files.sealed_json import read_sealed
 from tests.batch.clips_comfyui import HOLD, ClipsComfyUI, make_tree
-from tests.batch.fake_comfyui import workflow
+from tests.batch.fake_comfyui import OBJECT_INFO, workflow
 from tests.batch.fake_ray import FakeRay, until
 from tests.batch.ray_machines import needs_ray, two_machines
 
@@ -110,7 +117,9 @@ def test_each_gpu_has_a_worker_also_one_that_comes_later(folder: Path, fake_ray:
     require_each_once(folder)
 
 
-def test_a_worker_that_lacks_something_is_left_out_and_named(folder: Path, fake_ray: FakeRay, monkeypatch, capsys):
+def test_a_worker_that_lacks_something_is_named_and_leaves_stories_to_others(
+    folder: Path, fake_ray: FakeRay, monkeypatch, capsys
+):
     start = ray_worker.Worker.start
 
     def start_without_lora(worker: ray_worker.Worker, mark: str) -> ray_worker.Started:
@@ -125,9 +134,151 @@ def test_a_worker_that_lacks_something_is_left_out_and_named(folder: Path, fake_
     assert main(folder, "--ray") == 0
     require_each_once(folder)
     told = capsys.readouterr().err
-    assert re.search(
-        r"worker-1 on \S+ is left out: lora of node 2 \(SVI LoRA\): 'svi_high.safetensors' is not on the server", told
+    lacking = (
+        r"worker-1 on \S+ leaves story-\d to others: lora of node 2 \(SVI LoRA\): 'svi_high.safetensors' is not on the server"
     )
+    assert len(re.findall(lacking, told)) == 1, "once for all stories"
+
+
+def lacking_for_the_first(graph: dict, _: object) -> str:
+    return "lost.png is not there" if graph["4"]["inputs"]["seed"] == 0 else ""
+
+
+def failing_for_the_first(graph: dict, _: object) -> str:
+    return "" if graph["4"]["inputs"]["seed"] else graph["lost"]
+
+
+@pytest.mark.parametrize(
+    ("look", "reason"), [(lacking_for_the_first, "lost.png is not there"), (failing_for_the_first, "KeyError: 'lost'")]
+)
+def test_a_story_that_no_worker_can_make_fails_alone(folder: Path, fake_ray: FakeRay, monkeypatch, capsys, look, reason: str):
+    monkeypatch.setattr(ray_worker, "what_is_lacking", look)
+    assert main(folder, "--ray") == 1
+    assert sorted(path.stem for path in (folder / "videos").glob("*.mp4")) == NAMES[1:]
+    assert (folder / "videos" / "problems.txt").read_text() == f"story-1: {reason}\n"
+    assert "is left out" not in capsys.readouterr().err
+
+
+def test_a_worker_that_cannot_start_as_nobody_foresaw_is_left_out(folder: Path, fake_ray: FakeRay, monkeypatch, capsys):
+    info = servers.ComfyServer.object_info
+
+    def strange(server: servers.ComfyServer) -> dict:
+        return {}["no"] if server.base_directory.name == "worker-1" else info(server)
+
+    monkeypatch.setattr(servers.ComfyServer, "object_info", strange)
+    assert main(folder, "--ray") == 0
+    assert re.search(r"worker-1 on \S+ is left out: KeyError: 'no'", capsys.readouterr().err)
+    require_each_once(folder)
+
+
+def test_a_worker_that_loses_story_after_story_is_left_out_and_none_fails(folder: Path, fake_ray: FakeRay, monkeypatch, capsys):
+    """Its ComfyUI takes each story and dies, while the other worker is busy with a long one."""
+    try_story = ray_worker.try_story
+
+    def lost(prepared, server, output, control) -> Outcome:
+        if server.base_directory.name == "worker-2":
+            return try_story(prepared, server, output, control)
+        output.write_record(prepared.story.name, Record(QUEUED, prepared.key, prompt_id=str(uuid.uuid4())))
+        return Outcome(LOST, reason="it burns")
+
+    hold = runs(folder).parents[2] / HOLD
+    hold.parent.mkdir(parents=True)
+    hold.touch()
+    monkeypatch.setattr(ray_worker, "try_story", lost)
+    release = threading.Thread(target=lambda: (until(lambda: fake_ray.actors and fake_ray.actors[0].is_gone), hold.unlink()))
+    release.start()
+    assert main(folder, "--ray") == 0
+    release.join()
+    require_each_once(folder)
+    assert re.search(r"worker-1 on \S+ is left out: .*it burns", capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("for_good", [False, True])
+def test_an_idle_worker_that_dies_is_noticed(folder: Path, fake_ray: FakeRay, monkeypatch, capsys, for_good: bool):
+    """Before it says what it offers, and again before it gets a story."""
+    look, make = RayCluster._look, RayCluster.make
+
+    def look_and_die(cluster: RayCluster, batch: Batch | None = None) -> None:
+        look(cluster, batch)
+        if cluster.names and not deaths:
+            deaths.append(0)
+            fake_ray.actors[int(cluster.names[0][7]) - 1].die(for_good)
+
+    def die_and_make(cluster: RayCluster, batch: Batch) -> None:
+        until(lambda: look(cluster) or len(cluster.names) == len(cluster._hired))
+        for actor in fake_ray.actors:
+            actor.die(for_good=actor.is_gone)
+        make(cluster, batch)
+
+    deaths: list[int] = []
+    monkeypatch.setattr(RayCluster, "_look", look_and_die)
+    monkeypatch.setattr(RayCluster, "make", die_and_make)
+    assert main(folder, "--ray") == 0
+    assert deaths and "its process died while it had no story; it is started again" in capsys.readouterr().err
+    require_each_once(folder)
+
+
+@pytest.mark.parametrize("kind", ["ActorUnavailableError", "RayTaskError", "OutOfMemoryError", "ActorUnschedulableError"])
+def test_an_error_of_ray_costs_no_story_though_what_it_tells_of_goes_on(
+    folder: Path, fake_ray: FakeRay, monkeypatch, capsys, kind: str
+):
+    """The worker that was taken for lost ends its try, and whoever has the story now waits for that."""
+    monkeypatch.setattr(run_story, "_REST_SECONDS", 0.02)
+    error = getattr(tests.batch.fake_ray, kind)("The worker.\nis away")
+    failures = when_a_story_is_half_made(
+        folder, lambda: next(actor for actor in fake_ray.actors if actor.is_making()).fail(error)
+    )
+    assert main(folder, "--ray") == 0
+    failures.join()
+    told = capsys.readouterr().err
+    assert ("is left out: is away" if kind == "ActorUnschedulableError" else "is away; it is started again") in told
+    require_each_once(folder)
+
+
+def test_a_worker_that_was_taken_for_lost_ends_its_story_for_the_one_that_has_it_now(folder: Path, monkeypatch):
+    monkeypatch.setattr(run_story, "_REST_SECONDS", 0.02)
+    output = OutputFolder(folder / "videos")
+    hold = runs(folder).parents[2] / HOLD
+    hold.parent.mkdir(parents=True)
+    hold.touch()
+    story = read_table(folder / "stories.jsonl")[0][0]
+    flow = to_api(read_workflow(folder / "workflow.json"), OBJECT_INFO)
+    prepared = prepare(story, flow, OBJECT_INFO, output.name_on_servers)
+    old, new = (ray_worker.Worker(servers.own_comfyui([]), output.path, f"worker-{number}", "1") for number in (1, 2))
+    outcomes: dict[str, Outcome] = {}
+    try:
+        assert not old.start("server/output/hold").problem and not new.start("server/output/hold").problem
+        threads = [
+            threading.Thread(target=lambda: outcomes.update(old=old.make(prepared))),
+            threading.Thread(target=lambda: outcomes.update(new=new.make(prepared))),
+        ]
+        threads[0].start()
+        until(lambda: made(folder, story.name))
+        threads[1].start()
+        log = output.story(story.name) / "log.txt"
+        until(lambda: log.read_text().count("is in use by process") > 5)
+        assert not old.start("server/output/hold").problem
+        threads[0].join(5)
+        assert outcomes["old"].status == STOPPED
+        hold.unlink()
+        threads[1].join(60)
+        assert outcomes["new"].status == DONE and output.record(story.name).status == DONE
+        assert [number for number, _ in made(folder, story.name)] == list(range(CLIPS))
+    finally:
+        for worker in (old, new):
+            worker._server.kill()
+
+
+def test_a_gpu_that_joins_a_cluster_without_one_is_used(folder: Path, fake_ray: FakeRay):
+    fake_ray.machines = [{"CPU": 8.0}]
+    joining = when_a_story_is_half_made(folder, lambda: fake_ray.machines.append({"CPU": 8.0, "GPU": 1.0}))
+    assert main(folder, "--ray") == 0
+    joining.join()
+    assert [sorted(room) for room in fake_ray.room] == [
+        ["max_concurrency", "max_restarts", "num_cpus", "scheduling_strategy"],
+        ["max_concurrency", "max_restarts", "num_gpus"],
+    ]
+    require_each_once(folder)
 
 
 def test_an_output_folder_that_a_machine_does_not_see_is_named(folder: Path, fake_ray: FakeRay, monkeypatch, capsys):

@@ -444,10 +444,19 @@ def test_a_server_that_never_takes_a_story_is_lost_and_not_the_stories(folder: P
 
 
 def test_the_run_folder_of_a_killed_server_is_waited_for(folder: Path):
-    """Its process may hold the lock for a moment, while another server has the story already."""
-    outcomes = iter(["in use", "in use", "ok", "ok", "ok"])
+    """Its process may hold the lock for minutes, while another server has the story already; that costs no attempt."""
+    outcomes = iter(["in use"] * 5 + ["out of memory"] * 2 + ["in use"] + ["ok"] * 3)
     with FakeComfyUI(lambda _: next(outcomes)) as server:
-        assert run.main(options(folder, server)) == 0 and seeds(server) == [1, 1, 1, 2, 3]
+        assert run.main(options(folder, server)) == 0 and seeds(server) == [1] * 9 + [2, 3]
+        assert server.freed == 2
+
+
+def test_a_run_folder_that_stays_in_use_fails_its_story(folder: Path, monkeypatch):
+    monkeypatch.setattr(run_story, "_IN_USE_SECONDS", 0.3)
+    with FakeComfyUI(lambda graph: "in use" if graph["4"]["inputs"]["seed"] == 1 else "ok") as server:
+        assert run.main(options(folder, server)) == 1 and seeds(server)[-2:] == [2, 3] and server.freed == 0
+    (line,) = (folder / "videos" / "problems.txt").read_text().splitlines()
+    assert line.startswith("one: ") and line.endswith("is in use by process 7")
 
 
 def test_a_server_goes_on_with_the_models_that_it_holds(folder: Path):
