@@ -50,7 +50,7 @@ class Batch:
     def next_for(self, place: str) -> PreparedStory | None:
         """Take the next story for a place: one that it has already, else one whose models it holds, else the first."""
         with self._lock:
-            fitting = [name for name in self.waiting if place in self._places_of(name, self.waiting[name])]
+            fitting = [name for name, graphs in self.waiting.items() if self._fits(place, name, graphs)]
             free = [name for name in fitting if self.held_by.get(name, place) == place or self.held_by[name] not in self.places]
             if not free:
                 return None
@@ -78,7 +78,7 @@ class Batch:
     def has_more_for(self, place: str) -> bool:
         """Whether a place may get a story later: one that waits or runs, since its place may be lost."""
         with self._lock:
-            return bool(self._running) or any(place in self._places_of(*entry) for entry in self.waiting.items())
+            return bool(self._running) or any(self._fits(place, *entry) for entry in self.waiting.items())
 
     def lose(self, place: str, reason: str) -> None:
         """Ask a place no more; a story that no other one can make now fails, if it was tried."""
@@ -86,7 +86,7 @@ class Batch:
             self.places.pop(place, None)
             self.lost_servers[place] = reason
             for name in [name for name in self._barred if name in self.waiting]:
-                if not self._places_of(name, self.waiting[name]):
+                if not any(self._fits(other, name, self.waiting[name]) for other in self.places):
                     self._running[name] = self.waiting.pop(name)
                     self._fail(name, self._why_barred(name))
 
@@ -128,7 +128,7 @@ class Batch:
 
     def _put_back(self, name: str) -> None:
         """Let a story wait again; it fails if it was tried wherever it can be made."""
-        if name in self._barred and not self._places_of(name, self._running[name]):
+        if name in self._barred and not any(self._fits(place, name, self._running[name]) for place in self.places):
             reason = self._why_barred(name)
             if (record := self.folder.record(name)) is not None and record.status == QUEUED:
                 with suppress(OSError):  # a full disk: the list of problems has the reason, too
@@ -137,10 +137,9 @@ class Batch:
         else:
             self.waiting = {name: self._running.pop(name), **self.waiting}
 
-    def _places_of(self, name: str, graphs: Mapping[str, PreparedStory]) -> list[str]:
-        """Return the places that may still make a story."""
-        barred = self._barred.get(name, {})
-        return [place for place, offer in self.places.items() if offer in graphs and place not in barred]
+    def _fits(self, place: str, name: str, graphs: Mapping[str, PreparedStory]) -> bool:
+        """Whether a place may still make a story."""
+        return self.places.get(place) in graphs and place not in self._barred.get(name, ())
 
     def _why_barred(self, name: str) -> str:
         return "; ".join(dict.fromkeys(self._barred[name].values()))
