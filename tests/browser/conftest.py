@@ -32,12 +32,13 @@ class OpenPages:
 
     def front_end(self, server: ComfyServer, renderer: str) -> FrontEnd:
         """Return the front end with a renderer, just loaded; the page with the other one is closed."""
+        # again for each file: what tests open, as the side panel with a help page, the front end keeps among its settings
+        server.post_json("/settings", SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "Vue nodes"})
         if self._page is not None and self._page[0] == renderer:
             self._page[1].load()
             return self._page[1]
         if self._page is not None:
             self._page[1].close()
-        server.post_json("/settings", SETTINGS | {"Comfy.VueNodes.Enabled": renderer == "Vue nodes"})
         self._page = renderer, FrontEnd(self.browser, server.url)
         return self._page[1]
 
