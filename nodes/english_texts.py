@@ -1,4 +1,4 @@
-"""The English texts of the page, for web/js/texts.js where ComfyUI's own route fails: one unreadable file of any pack does that.
+"""The English texts of the page, for web/js/texts.js where ComfyUI's own route fails, as with one unreadable file of any pack.
 
 GET /svi/texts -> locales/en/main.json
 """
