@@ -43,7 +43,7 @@ export class Edits {
     const { story } = this;
     const isCaughtUp = await story.caughtUp();
     const refuse = (message) => story.say(message, { isError: true });
-    if (!isCaughtUp || seen.number !== story.number) return refuse(text("changedMeanwhile")); // seen.number: of another story
+    if (!isCaughtUp || seen.number !== story.number) return refuse(text("changedMeanwhile")); // the user saw another text, or another story
     if (!story.canEdit) return refuse(story.whyNot);
     const actions = story.moves.placed(asked, seen.since);
     if (!actions) return refuse(text("clipGone"));
