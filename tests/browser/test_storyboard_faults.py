@@ -94,10 +94,11 @@ def test_edits_do_not_wait_for_a_plan_that_cannot_be_shown(storyboard, front_end
     storyboard.notice.get_by_text("null").wait_for()
     assert storyboard.text() == "typed into the node." and "is-stale" in storyboard.board.get_attribute("class")
     page.unroute("**/svi/plan")
-    storyboard.write(STORY)
+    after = STORY + "\n\nthe end."
+    storyboard.write(after)
     page.wait_for_function("!document.querySelector('.svi-board').classList.contains('is-stale')")
     storyboard.choose(1)
-    storyboard.press("Control+d", f"{PROMPTS[0]}\n\n{STORY}")
+    storyboard.press("Control+d", f"{PROMPTS[0]}\n\n{after}")
     assert front_end.errors == []
 
 

@@ -181,7 +181,7 @@ export class Story extends EventTarget {
   #noticeTyping() {
     if (this.source?.kind !== "text" || this.textNow === this.noticedText) return;
     this.noticedText = this.textNow;
-    if (this.noticedText !== this.shownText) this.refresh();
+    if (this.noticedText !== this.shownText || this.hasFailed) this.refresh();
   }
 
   /** Whether the cards are of another text, or of another workflow, than the graph holds now: typed, undone, or still loading. */
