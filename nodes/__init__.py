@@ -12,6 +12,7 @@ from .conditioning import SVIAnchorEncode, SVIConditioning, SVIMotionLatent, SVI
 from .continuation import SVIContinueVideo
 from .dance import SVIDance
 from .dry_run.plan import SVIPlan
+from .english_texts import serve_english_texts
 from .few_steps import SVIFewStepSigmas
 from .generate import SVIGenerate
 from .joining import SVIJoinVideos
@@ -38,6 +39,7 @@ class StableVideoInfinity(ComfyExtension):
         serve_clips()
         serve_storyboard()
         serve_lint()
+        serve_english_texts()
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return [

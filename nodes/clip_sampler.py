@@ -142,6 +142,11 @@ class ClipSampler:
         frames = anchor.get(latents.FRAMES_KEY)
         return next(self.decode(anchor["samples"])) if frames is None else frames
 
+    def anchor_key(self, request: ClipRequest) -> str:
+        """Return a hash of the anchor image of the clip of `request`, or of the latent that it is decoded from."""
+        anchor = self.anchor_named(request.spec.anchor)
+        return fingerprint(anchor.get(latents.FRAMES_KEY, anchor["samples"]).float().cpu())
+
     def open_start(self, start: VideoStart, layout: Layout, frame_rate: float) -> VideoEnd | RunEnd:
         """Return the encoded end of a video, read at `frame_rate` frames per second, as the predecessor of the first clip.
 

@@ -163,7 +163,7 @@ def prepare_run(
     metadata = queued_graph.embedded_graph(hidden)
     sound = next((control.sound for control in sampler.control if control.sound), None)
     coding = replace(output.coding, frame_rate=rate)
-    shown = (output.colour_strength, sampler.anchor_frame, sound, output.mark_of_frames)
+    shown = (output.colour_strength, sampler.anchor_frame, sound, output.mark_of_frames, sampler.anchor_key)
     settings = VideoSettings(coding, metadata, continue_from, max_frames, *shown)
     return PreparedRun(plan, sampler, settings, folder, output.budget_bytes, start)
 

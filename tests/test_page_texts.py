@@ -53,9 +53,23 @@ def test_every_text_is_used_and_every_used_text_is_there(part):
     assert called and not called - known.keys(), "asked for, but not there"
 
 
-@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"] or ["en"])
+def differences(translated: dict[str, dict[str, str]]) -> set[str]:
+    """Return the texts that a translation lacks, or has beyond English, and those with other values in braces."""
+    ours, theirs = (
+        {f"{part}.{key}": set(re.findall(r"\{\w+\}", text)) for part, known in parts.items() for key, text in known.items()}
+        for parts in (texts("en"), translated)
+    )
+    return {name for name in ours | theirs if ours.get(name) != theirs.get(name)}
+
+
+@pytest.mark.parametrize("language", [language for language in LANGUAGES if language != "en"])
 def test_a_translation_has_the_texts_of_english_and_their_values(language):
-    english = texts("en")
-    for part, translated in texts(language).items():
-        for key, text in translated.items():
-            assert set(re.findall(r"\{\w+\}", text)) == set(re.findall(r"\{\w+\}", english[part][key])), (part, key)
+    assert differences(texts(language)) == set()
+
+
+def test_a_translation_that_lacks_a_text_or_a_value_is_noticed():
+    translated = texts("en")
+    del translated["clips"]["none"], translated["lint"]
+    translated["storyboard"] |= {"cost": "without values", "invented": "of its own"}
+    lint = {f"lint.{key}" for key in texts("en")["lint"]}
+    assert differences(translated) == {"clips.none", "storyboard.cost", "storyboard.invented", *lint}

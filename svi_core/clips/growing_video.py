@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from ..files.checked_file import is_unchanged
-from ..files.fingerprint import fingerprint
 from ..store.records import ShownClip
 from ..store.run_store import RunStore
 from ..store.space import within_budget
@@ -105,8 +104,9 @@ class GrowingVideo:
         assert not self.is_full
         showing = self._limited(showing)
         begin = self.last.end if self.last and not clip.request.starts_anew else ColourCorrection()
-        decoded, mark = DecodedClip(clip), _mark_of_take(clip, showing, self.last, self.settings)
+        decoded = DecodedClip(clip)
         try:
+            mark = _mark_of_take(clip, showing, self.last, self.settings)
             end, writer = self._start_segment(decoded, showing, begin, then, mark)
         except OSError:
             raise  # a full disk, say: a second attempt would fail too
@@ -240,8 +240,10 @@ def _mark_of_take(clip: Clip, showing: Showing, last: LastClip | None, settings:
         return ""
     before = last.clip.key if last and not clip.request.starts_anew else ""
     after = "" if before == take.parent else f"-after{before[:12] or 'none'}"
-    aim = settings.anchor_frame(clip.request) if settings.colour_strength and settings.anchor_frame else None
-    return after if aim is None else f"{after}-like{fingerprint(aim.float().cpu())[:12]}"
+    if not settings.colour_strength:
+        return after
+    assert settings.anchor_key is not None, "colour_strength needs anchors"
+    return f"{after}-like{settings.anchor_key(clip.request)[:12]}"
 
 
 def has_rest(shown: ShownClip, last: LastClip) -> bool:

@@ -29,6 +29,7 @@ class VideoSettings:
         sound: of the clips, from the first on; a continued video keeps its own sound.
         mark: of frames that are decoded otherwise than the VAE does by itself, for the names of their files; "" for none.
         anchor_frame: request -> its anchor image [1, H, W, 3] in [0, 1]; needed if `colour_strength` is above 0.
+        anchor_key: request -> a hash of what that image is made from, got without decoding; needed with `anchor_frame`.
     """
 
     coding: VideoCoding = VideoCoding()
@@ -39,6 +40,7 @@ class VideoSettings:
     anchor_frame: Callable[[ClipRequest], torch.Tensor] | None = field(default=None, repr=False)
     sound: SoundTrack | None = None
     mark: str = ""
+    anchor_key: Callable[[ClipRequest], str] | None = field(default=None, repr=False)
 
     @property
     def clip_coding(self) -> VideoCoding:

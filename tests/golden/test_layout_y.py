@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from demo.models.tiny_models import VAE_FILE
+from svi_core.files.fingerprint import fingerprint
 
 # docs/METHOD.md, 1.1: normalised latent = (mu - mean) / std with the 16 constants of Wan 2.1.
 MEAN = (-0.7571, -0.7089, -0.9113, 0.1075, -0.1745, 0.9653, -0.1517, 1.5508,
@@ -213,3 +214,12 @@ def test_clip_vision_sees_the_first_known_frame_whole(pack, anchor, before, made
     (first, first_crop), (later, later_crop) = sampler.clip_vision.seen
     assert torch.equal(first, anchor["svi_frames"]) and first_crop is later_crop is False
     assert torch.equal(later, before.frames[-PIXEL_LAYOUTS[name][1]][None])
+
+
+def test_the_key_of_an_anchor_is_that_of_its_frames_or_else_of_its_latent(made_sampler, anchor):
+    """Segments of pinned takes are named after it; nothing is decoded for it."""
+    sampler, plan = made_sampler("2.0 Pro")
+    sampler.vae = None
+    assert sampler.anchor_key(plan.request(0)) == fingerprint(anchor["svi_frames"].float())
+    sampler.anchor = {"samples": anchor["samples"]}
+    assert sampler.anchor_key(plan.request(0)) == fingerprint(anchor["samples"].float())

@@ -6,15 +6,25 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 
+const LIMIT_MS = 8000; // for each answer: ComfyUI's page opens only once this file is loaded
+
 const languages = await readLanguages();
 
+/** Return the texts by language. Without any this file is not loaded, nor a part of the page that would stand there without words. */
 async function readLanguages() {
   try {
-    return await api.getCustomNodesI18n();
+    const ofAllPacks = await ask("/i18n"); // fails if ComfyUI cannot read the texts of any one pack
+    if (ofAllPacks.en?.svi) return ofAllPacks;
   } catch (error) {
-    console.error("SVI: the texts of the page cannot be read:", error);
-    return {};
+    console.error("SVI: the page is shown in English, since the texts of all packs cannot be read:", error);
   }
+  return { en: await ask("/svi/texts") };
+}
+
+async function ask(route) {
+  const response = await api.fetchApi(route, { signal: AbortSignal.timeout(LIMIT_MS) });
+  if (!response.ok) throw new Error(`${route}: ${response.status} ${response.statusText}`);
+  return response.json();
 }
 
 function patternOf(part, key) {

@@ -10,6 +10,7 @@ from svi_core.clips.clip_plan import ClipPlan
 from svi_core.clips.growing_video import GrowingVideo, make_video
 from svi_core.clips.step_by_step import RunState, finish_video, next_clip
 from svi_core.clips.video_settings import VideoSettings
+from svi_core.files.fingerprint import fingerprint
 from svi_core.schedule.spec import ClipSpec
 from svi_core.schedule.text import parse_schedule
 from svi_core.store.records import read_manifest, read_records
@@ -68,16 +69,51 @@ def test_a_take_of_another_clip_is_used_as_it_is_with_frames_of_its_own_seam(tmp
     assert np.abs(moments - np.arange(17)).max() < 2
 
 
+def coloured(anchor, decode=lambda: None):
+    """Return the settings of a run whose colours follow `anchor`; `decode` is called when its frames are needed."""
+
+    def frame(request):
+        decode()
+        return anchor
+
+    return {"colour_strength": 1.0, "anchor_frame": frame, "anchor_key": lambda request: fingerprint(anchor)}
+
+
 def test_colours_of_a_take_follow_the_anchor_of_today(tmp_path):
     _, first, _ = run(tmp_path, "one\n\ntwo", 2)
     text = f"one\n\n[take {first[1][:12]}]\ntwo"
     shown = {}
     for grey in (0.2, 0.8):
         anchor = torch.full((1, 2, 2, 3), grey) + torch.linspace(-0.1, 0.1, 12).view(1, 2, 2, 3)
-        path, keys, _ = run(tmp_path, text, 2, colour_strength=1.0, anchor_frame=lambda request, anchor=anchor: anchor)
+        path, keys, _ = run(tmp_path, text, 2, **coloured(anchor))
         assert keys == first
         shown[grey] = np.mean(list(read_frames(path))[-1]) / 255
     assert shown[0.8] - shown[0.2] > 0.3, shown
+
+
+def test_the_anchor_of_a_take_is_decoded_only_where_frames_are_made(tmp_path):
+    _, first, _ = run(tmp_path, "one\n\ntwo", 2)
+    text, anchor, decoded = f"one\n\n[take {first[1][:12]}]\ntwo", torch.rand(1, 2, 2, 3), []
+    run(tmp_path, text, 2, **coloured(anchor, lambda: decoded.append(1)))
+    assert decoded
+    decoded.clear()
+    run(tmp_path, text, 2, **coloured(anchor, lambda: decoded.append(1)))
+    assert not decoded, "the segments are stored"
+
+
+def test_a_take_whose_anchor_cannot_be_hashed_at_first_is_in_the_video_of_a_failed_run(tmp_path):
+    _, first, _ = run(tmp_path, "one\n\ntwo", 2)
+    text, failures = f"one\n\n[take {first[1][:12]}]\ntwo", [RuntimeError("out of memory")]
+    settings = coloured(torch.rand(1, 2, 2, 3))
+
+    def key(request):
+        if failures:
+            raise failures.pop()
+        return "a key"
+
+    with pytest.raises(RuntimeError, match="out of memory"):
+        run(tmp_path, text, 2, **settings | {"anchor_key": key})
+    assert [clip.key for clip in read_manifest(tmp_path / "video.mp4")] == first
 
 
 def test_a_take_keeps_its_own_length(tmp_path):

@@ -41,9 +41,9 @@ export class Edits {
 
   async #makeNow(asked, { run = false, added = 0, also, held, done = "", seen }) {
     const { story } = this;
-    await story.caughtUp();
+    const isCaughtUp = await story.caughtUp();
     const refuse = (message) => story.say(message, { isError: true });
-    if (seen.number !== story.number) return refuse(text("changedMeanwhile")); // the clips of another workflow
+    if (!isCaughtUp || seen.number !== story.number) return refuse(text("changedMeanwhile")); // the user saw another text, or another story
     if (!story.canEdit) return refuse(story.whyNot);
     const actions = story.moves.placed(asked, seen.since);
     if (!actions) return refuse(text("clipGone"));
@@ -54,7 +54,8 @@ export class Edits {
     try {
       const reply = await this.#edited(before, actions);
       await frontEnd.graphAtRest(); // what is written while the front end loads a graph is lost
-      if (source.kind === "text" && story.textNow !== before) throw new Error(text("changedMeanwhile")); // typed, or another graph
+      if (!this.#isShown(seen.number, source)) throw new Error(text(source.file ? "onlyInFile" : "changedMeanwhile", source));
+      if (source.kind === "text" && story.textNow !== before) throw new Error(text("changedMeanwhile")); // typed
       this.#write(reply, added, also);
       this.#say(reply, before, done);
       const isMoved = story.moves.note(actions);
@@ -64,7 +65,7 @@ export class Edits {
       if (run) await frontEnd.queue();
       return true;
     } catch (error) {
-      this.#refused(error, actions, { run, added, also, seen: { ...this.seen(actions), since: story.moves.now } });
+      this.#refused(error, actions, { run, added, also, seen: { ...this.seen(actions), number: seen.number, since: story.moves.now } });
       story.refresh();
       return false;
     }
@@ -79,6 +80,12 @@ export class Edits {
   /** Whether the clips of actions still have the prompts that the user saw. */
   #areThere(actions, prompts) {
     return actions.every(({ clip }, number) => this.story.cards[clip]?.prompt === prompts[number]);
+  }
+
+  /** Whether the page shows the story called `number`, with its text where it was: another may have been chosen meanwhile. */
+  #isShown(number, { kind, node, file }) {
+    const { source, workflow, number: shown } = this.story;
+    return number === shown && frontEnd.workflow() === workflow && source?.kind === kind && source.node === node && source.file === file;
   }
 
   /** Return the server's reply to the last of several actions, each on the text that the one before made. */
@@ -122,7 +129,9 @@ export class Edits {
 
   /** Say what an edit costs. Only a live file needs our own undo: edits of the graph are undone with Ctrl+Z as any other. */
   #say({ cost, notes = [] }, before, done) {
-    const undo = this.story.source.kind === "file" ? () => this.make([{ do: "replace", new_text: before }]) : undefined;
+    const back = [{ do: "replace", new_text: before }];
+    const seen = this.seen(back); // of this story, whichever is shown when the button is pressed
+    const undo = this.story.source.kind === "file" ? () => this.make(back, { seen }) : undefined;
     this.story.say([done, cost ? costText(cost) : "", ...notes].filter(Boolean).join(" "), { undo });
   }
 
@@ -132,7 +141,9 @@ export class Edits {
   }
 
   /** Change num_clips alone, for clips beyond the end of the text. */
-  changeNumClips(added) {
+  async changeNumClips(added) {
+    const { number } = this.story;
+    if (!(await this.story.caughtUp()) || number !== this.story.number) return this.story.say(text("changedMeanwhile"), { isError: true });
     const now = this.#numClips();
     if (!now || now + added < 1) return;
     frontEnd.asOneStep(() => frontEnd.write(this.story.node, "num_clips", now + added));

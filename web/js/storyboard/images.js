@@ -44,6 +44,7 @@ export class Images {
     try {
       const image = await frontEnd.uploadImage(file);
       await this.story.caughtUp(); // the names and the size of another graph mean nothing here
+      if (seen.number !== this.story.number) throw new Error(text("changedMeanwhile"));
       const { header } = this.story;
       const named = namedAnchors(await frontEnd.queuedGraph(), this.story.node);
       const known = [...named].find(([, shown]) => shown === image)?.[0];

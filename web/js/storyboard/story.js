@@ -96,6 +96,17 @@ export class Story extends EventTarget {
   }
 
   async #load(request) {
+    try {
+      await this.#plan(request);
+    } catch (error) {
+      console.error("SVI storyboard:", error);
+      if (request === this.#request) this.#keepCards(error.message);
+    } finally {
+      if (request === this.#request) this.#emit("planned"); // whatever happened: edits wait for it
+    }
+  }
+
+  async #plan(request) {
     let reply, failure;
     await frontEnd.graphAtRest();
     if (request !== this.#request) return;
@@ -109,17 +120,15 @@ export class Story extends EventTarget {
       failure = error.message;
     }
     if (request !== this.#request) return; // superseded by a newer request
-    this.hasFailed = failure !== undefined;
     if (workflow !== this.workflow) this.#begin(workflow);
     else if (reply) this.moves.shown = seen;
-    if (reply) {
-      this.#take(reply, read);
-    } else this.#keepCards(failure);
-    this.#emit("planned");
+    if (reply) this.#take(reply, read);
+    else this.#keepCards(failure);
   }
 
   /** Without an answer the cards of before stay, dimmed. */
   #keepCards(message) {
+    this.hasFailed = true;
     this.isStale = this.cards.length > 0;
     this.errors = [{ message }];
     this.#emit("change");
@@ -127,8 +136,14 @@ export class Story extends EventTarget {
 
   /** Another workflow is shown: nothing of the one before means anything here, whatever the ids of its nodes. */
   #begin(workflow) {
+    this.#beginStory();
+    Object.assign(this, { workflow, cards: [], header: null, source: null, node: null, isLoaded: false });
+  }
+
+  /** Another story is shown, of this workflow or another: edits, clips and a run of the one before mean nothing in it. */
+  #beginStory() {
     this.number++;
-    Object.assign(this, { workflow, moves: new Moves(), cards: [], header: null, source: null, node: null, isLoaded: false });
+    this.moves = new Moves();
     this.making.forget();
     this.making.failure = null;
   }
@@ -136,10 +151,13 @@ export class Story extends EventTarget {
   /** Show a plan; `read` is the text that stood in the graph when it was asked for, where its place was known. */
   #take({ node = null, nodes = [], source = null, header, cards, warnings = [], not_known: notKnown = [], errors = [] }, read) {
     const isSameStory = node === this.node;
-    this.isStale = !header && node !== null && isSameStory && this.cards.length > 0;
+    const isStale = !header && node !== null && isSameStory && this.cards.length > 0;
+    const last = (isStale ? this.cards : cards).length - 1;
+    if (!isSameStory && this.node !== null) this.#beginStory();
+    this.isStale = isStale;
     if (!this.isStale) Object.assign(this, { cards, header });
-    Object.assign(this, { node, nodes, warnings, notKnown, errors, isLoaded: true, source: source ?? (isSameStory ? this.source : null) });
-    this.selected = Math.max(0, Math.min(this.selected, this.cards.length - 1));
+    Object.assign(this, { node, nodes, warnings, notKnown, errors, isLoaded: true, hasFailed: false, source: source ?? (isSameStory ? this.source : null) });
+    this.selected = Math.max(0, Math.min(this.selected, last));
     if (isSameStory && read !== this.shownText) this.numChanges++;
     this.shownText = isSameStory && read !== undefined ? read : this.textNow;
     if (!isSameStory && source?.kind === "text" && source.text !== this.shownText) this.refresh(); // typed since it was asked for
@@ -163,7 +181,7 @@ export class Story extends EventTarget {
   #noticeTyping() {
     if (this.source?.kind !== "text" || this.textNow === this.noticedText) return;
     this.noticedText = this.textNow;
-    if (this.noticedText !== this.shownText) this.refresh();
+    if (this.noticedText !== this.shownText || this.hasFailed) this.refresh();
   }
 
   /** Whether the cards are of another text, or of another workflow, than the graph holds now: typed, undone, or still loading. */
@@ -171,10 +189,11 @@ export class Story extends EventTarget {
     return !this.isLoaded || frontEnd.workflow() !== this.workflow || (this.source?.kind === "text" && this.textNow !== this.shownText);
   }
 
-  /** Wait until the cards are those of the graph as it is now. */
+  /** Wait until the cards are those of the graph as it is now; return whether they are: not where they could not be planned. */
   async caughtUp() {
     await frontEnd.graphAtRest();
     if (this.#isBehind) await this.#replanned();
+    return !this.#isBehind;
   }
 
   /** Say one sentence to the user; `undo` and `fix` become buttons. */

@@ -8,14 +8,15 @@ import { text } from "./texts.js";
 /** Show the stored takes of the clip at `index`. */
 export async function openTakes(story, index, anchor, onUse) {
   let takes;
+  const [clip, before, { number }] = [story.cards[index], story.cards[index - 1], story];
   try {
     takes = await story.server.takes(story.header.run, index);
   } catch (error) {
     return story.say(error.message, { isError: true });
   }
+  if (story.number !== number) return; // another story was chosen meanwhile
   if (!takes.length) return story.say(text("noTakes"));
-  const clip = story.cards[index];
-  const parent = clip.effective.cut ? "" : (story.cards[index - 1]?.key ?? "");
+  const parent = clip.effective.cut ? "" : (before?.key ?? "");
   const list = element("div", "svi-takes");
   const shown = takes.filter((take) => take.preview);
   for (const take of takes) list.append(takeRow(story, index, take, { clip, parent, onUse }));

@@ -20,10 +20,11 @@ export class TextView {
 
   draw(isShown) {
     this.element.hidden = !isShown;
-    const { source, canEdit } = this.story;
+    const { source, canEdit, number } = this.story;
     if (!isShown || !source) return;
-    const isTyping = this.shown !== undefined && this.field.value !== this.shown;
-    if (!isTyping && this.held !== source.text) {
+    const isTyping = this.number === number && this.field.value !== this.shown;
+    if (!isTyping && (this.number !== number || this.held !== source.text)) {
+      this.number = number;
       this.field.value = this.held = source.text ?? "";
       this.shown = this.field.value;
     }
