@@ -1,7 +1,9 @@
 """The choice of an attention kernel: what is compared, who wins, who is left alone. CPU kernels stand in for a GPU's."""
 
+import contextlib
 import importlib
 import sys
+import threading
 
 import pytest
 import torch
@@ -216,6 +218,40 @@ def test_two_threads_compare_one_after_the_other(attention, pytorchs):
     with ThreadPoolExecutor(4) as threads:
         outs = list(threads.map(lambda _: fastest(pytorchs, *inputs, HEADS), range(4)))
     assert list(fastest.chosen.values()) == ["flash"] and all(torch.equal(out, outs[0]) for out in outs)
+
+
+def test_threads_of_two_gpus_disturb_neither_each_others_kernel_nor_the_process(attention, pytorchs, monkeypatch):
+    """PyTorch's choice of kernels is one of the whole process; ComfyUI's own attention may set it too."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    kernels, met, allowed = sys.modules[f"{PACK}.nodes.bridge.attention_kernels"], threading.Barrier(3), {}
+    plain, cuda = kernels.scaled_dot_product_attention, torch.backends.cuda
+
+    def note(q, k, v):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            met.wait(0.3)  # for the others, if they can come
+        allowed[k.shape[2]] = cuda.flash_sdp_enabled(), cuda.math_sdp_enabled()
+        return plain(q, k, v)
+
+    def theirs(q, k, v, heads, **_):
+        return kernels.attend_by(SDPBackend.FLASH_ATTENTION, q, k, v, heads)
+
+    monkeypatch.setattr(kernels, "scaled_dot_product_attention", note)
+    monkeypatch.setattr(attention, "_pytorchs", lambda: theirs)
+    fastest = chooser(attention, ())
+    inputs = {name: qkv(keys=keys) for name, keys in {"flash": 64, "exact": 65, "ComfyUI's": 66}.items()}
+    for name, (q, k, _) in inputs.items():
+        fastest.chosen[q.device, q.dtype, HEADS, q.shape, k.shape] = name
+    before = _flags()
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda given: fastest(theirs, *given, HEADS), inputs.values()))
+    assert allowed == {64: (True, False), 65: (False, True), 66: (True, False)} and _flags() == before
+
+
+def _flags() -> tuple[bool, ...]:
+    """Return which of PyTorch's kernels the process may use."""
+    cuda = torch.backends.cuda
+    return cuda.flash_sdp_enabled(), cuda.math_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()
 
 
 def test_the_time_of_a_kernel_is_a_median(attention, monkeypatch):
