@@ -70,9 +70,8 @@ class Comparison:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether another process would choose the same: not if a kernel lacked memory, or one that failed might have won."""
-        failed = [why for why in self.refused.values() if isinstance(why, Exception)]
-        return not failed or (self.best != COMFYUI and not any(map(is_out_of_memory, failed)))
+        """Whether another process would choose the same: not if a kernel lacked memory."""
+        return not any(isinstance(why, Exception) and is_out_of_memory(why) for why in self.refused.values())
 
     @property
     def best(self) -> str:
@@ -143,7 +142,10 @@ class FastestAttention:
         return self.kernels()
 
     def _choose(self, theirs: AttendWith, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> str:
-        """Return the name of the kernel for this shape: the stored one, or the winner of a comparison, which is stored."""
+        """Return the name of the kernel for this shape: the stored one, or the winner of a comparison, which is stored.
+
+        A comparison takes more memory than attention; where that is lacking, this process leaves the shape to ComfyUI.
+        """
         candidates = {name: kernel for name, kernel in self._candidates.items() if kernel.takes(q, k)}
         place, over = self._place(q.device, q.dtype, heads, q.shape, k.shape), _over(q.shape, k.shape)
         known = self.stored and self.stored.get(*place)
@@ -151,7 +153,13 @@ class FastestAttention:
             _log.info("%s: using %s, as chosen before.", over, known)
             return known
         ways = {name: functools.partial(_with, kernel, k, v, heads) for name, kernel in candidates.items()}
-        compared = self._compare(theirs, ways, q, heads)
+        try:
+            compared = self._compare(theirs, ways, q, heads)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            _log.warning("%s: there is not enough memory to compare kernels; using %s.", over, COMFYUI)
+            return COMFYUI
         _log.info("%s: %s", over, compared)
         if self.stored and compared.is_lasting:
             self.stored.put(*place, compared.best)

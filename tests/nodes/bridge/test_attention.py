@@ -202,12 +202,16 @@ def test_a_lack_of_memory_of_the_chosen_kernel_is_told_as_such(attention, pytorc
     assert list(fastest.chosen.values()) == ["large"]
 
 
-def test_what_failed_and_might_have_won_is_tried_again_by_the_next_process(attention, pytorchs, tmp_path):
+@pytest.mark.parametrize(("milliseconds", "winner"), [((10.0, 9.9), "ComfyUI's"), ((10.0, 5.0), "exact")])
+def test_the_next_process_compares_nothing_though_a_kernel_does_not_run_here(
+    attention, pytorchs, tmp_path, milliseconds, winner
+):
+    """A GPU that lacks one lacks it tomorrow; an update of anything that could change this has a key of its own."""
     stored = sys.modules[f"{PACK}.nodes.bridge.attention_choices"].StoredChoices(lambda: tmp_path / "attention.json")
-    for milliseconds, is_stored in (((10.0, 9.9), False), ((10.0, 5.0), True)):
-        fastest = chooser(attention, milliseconds, {"cudnn": by("cudnn"), "exact": by("exact")}, stored=stored)
+    for times in (milliseconds, ()):
+        fastest = chooser(attention, times, {"cudnn": by("cudnn"), "exact": by("exact")}, stored=stored)
         fastest(pytorchs, *qkv(), HEADS)
-        assert (tmp_path / "attention.json").exists() == is_stored
+        assert list(fastest.chosen.values()) == [winner]
 
 
 def test_two_threads_compare_one_after_the_other(attention, pytorchs):
@@ -361,12 +365,34 @@ def test_the_attention_that_a_model_file_prefers_is_respected(attention, monkeyp
     assert seen == ["comfy_kitchen_int8"] and not fastest.chosen
 
 
-def test_a_failure_of_comfyuis_own_attention_is_its_own(attention, pytorchs):
-    def fails(attend):
+def test_a_failure_of_comfyuis_own_attention_is_its_own(attention, monkeypatch):
+    def fails(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
+    monkeypatch.setattr(attention, "_pytorchs", lambda: fails)
     with pytest.raises(torch.OutOfMemoryError):
-        attention.FastestAttention(dict, fails, "cpu")(pytorchs, *qkv(), HEADS)
+        chooser(attention, ())(fails, *qkv(), HEADS)
+
+
+@pytest.mark.parametrize("place", ["attention", "timer"])
+def test_without_memory_to_compare_attention_is_comfyuis(attention, pytorchs, monkeypatch, tmp_path, caplog, place):
+    """A comparison holds results of two kernels and sharper inputs; a run that fits without it must not end."""
+
+    def theirs(q, k, v, heads, **options):
+        if place == "attention" and not fastest.chosen:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return pytorchs(q, k, v, heads, **options)
+
+    def time(attend):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(attention, "_pytorchs", lambda: theirs)
+    stored = sys.modules[f"{PACK}.nodes.bridge.attention_choices"].StoredChoices(lambda: tmp_path / "attention.json")
+    fastest = attention.FastestAttention(lambda: {"exact": by("exact")}, time, "cpu", stored)
+    q, k, v = qkv()
+    assert torch.equal(fastest(theirs, q, k, v, HEADS), pytorchs(q, k, v, HEADS))
+    assert list(fastest.chosen.values()) == ["ComfyUI's"] and not (tmp_path / "attention.json").exists()
+    assert "1024 x 1024 tokens: there is not enough memory to compare kernels; using ComfyUI's." in caplog.text
 
 
 def test_a_model_gets_the_choice_by_a_clone_with_its_patches(attention, model, monkeypatch):
