@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from tests.training.fakes import without_lora
+from tests.training.fakes import FakeDataset, settings, without_lora
 from tests.training.wan_files import HEADER, NUM_LAYERS, STORAGES, int8, transformer_weights
 from training.settings.sections import MemoryConfig
 
@@ -360,6 +360,21 @@ def test_the_report_says_what_ran(loaded, monkeypatch, storage, supported, matmu
     report = describe_execution(loaded(storage))
     assert (report.matmul, report.weights, report.compute) == (matmul, weights, "float32")
     assert "scaled_dot_product_flash_attention_for_cpu" in report.attention
+
+
+@pytest.mark.parametrize(("storage", "told"), [("fp32", True), ("fp8", True), ("fp8_scaled", False)])
+def test_fp8_gradients_that_nothing_computes_are_told(loaded, monkeypatch, tmp_path, caplog, storage, told):
+    """Only layers of a scaled fp8 file multiply in fp8; for others the setting would do nothing, without a word."""
+    import comfy.model_management
+
+    from training.method.distributed import Group
+    from training.run.assembly import assemble
+
+    monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda device=None: True)
+    monkeypatch.setattr(comfy.model_management, "training_fp8_bwd", False)
+    config = settings(tmp_path / "run", model={"fp8_backward": True})
+    assemble(config, loaded(storage, fp8_backward=True), FakeDataset(), Group(), tmp_path / "run")
+    assert ("model.fp8_backward is true, but no product runs in fp8 here (addmm, mm)" in caplog.text) is told
 
 
 def test_fp8_matmul_can_be_turned_off(loaded, monkeypatch):
