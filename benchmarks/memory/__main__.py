@@ -96,7 +96,7 @@ def needs(shapes: Shapes) -> dict[str, Need]:
         "training, attention kept (memory_141gb)": Need(expert, kept[0], trained),
         "training, all on the card (memory_80gb)": Need(expert, plain[0], trained),
         "training, block inputs on the host (memory_48gb)": Need(expert, offloaded[0], trained),
-        "training, blocks too (memory_24gb)": Need(rest + block, offloaded[0], trained),
+        "training, blocks too (memory_24gb)": Need(rest + 2 * block, offloaded[0], trained),
     }
 
 

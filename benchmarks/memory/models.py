@@ -1,5 +1,6 @@
 """The counted jobs: Wan's transformer and VAE at real shapes on PyTorch's meta device, run by the real code."""
 
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import SimpleNamespace
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from benchmarks.gpu.shapes import TEXT_TOKENS, Shapes
 from benchmarks.gpu.weights import FIXED_VAE, is_quantised, transformer_config
 from benchmarks.memory.count import LiveBytes
+from training.model.host_memory import Shelf
 
 META = torch.device("meta")
 BYTES_BF16 = 2
@@ -57,14 +59,24 @@ def decoding_bytes(shapes: Shapes) -> int:
 
 
 class _OnHost:
-    """A block's input that block_memory keeps in host memory: no bytes on the card until it returns."""
+    """A block's input that block_memory keeps in host memory: no bytes on the card until it, or the one behind it, returns."""
 
-    def __init__(self, like: Tensor, shelf: object):
-        self.shape, self.dtype = like.shape, like.dtype
+    def __init__(self, like: Tensor, shelf: Shelf):
+        self.shape, self.dtype, self._before, self._fetched = like.shape, like.dtype, shelf.last, None
+        shelf.last = weakref.ref(self)
+
+    def fetch(self) -> None:
+        """Bring the input to the card."""
+        if self._fetched is None:
+            self._fetched = torch.empty(self.shape, dtype=self.dtype, device=META)
 
     def take(self) -> Tensor:
-        """Return the input to the card."""
-        return torch.empty(self.shape, dtype=self.dtype, device=META)
+        """Return the input to the card; the one before it is on its way then."""
+        self.fetch()
+        x, self._fetched = self._fetched, None
+        if self._before is not None:
+            self._before().fetch()
+        return x
 
 
 def training_bytes(shapes: Shapes, offload: bool, keep_attention: bool = False) -> tuple[int, int]:

@@ -34,7 +34,9 @@ MIN_TOKENS = 1024  # below this the kernel does not matter
 CLEAR_GAIN = 0.95  # of ComfyUI's time; kernels differ in the last bits, so small gains must not switch
 SHARPNESS = (1.0, 3.0)  # factors of q: over sharp attention 8-bit kernels differ by 0.08, exact ones as little as before
 _TIMED_RUNS = 5
-_choosing = threading.Lock()  # several GPUs sample in several threads; timing beside another would mislead
+# Several GPUs sample in several threads. Timing beside another would mislead, and PyTorch's choice of kernels, which candidates
+# and ComfyUI set while they attend, is the whole process's. A GPU works on what it was given while others are given theirs.
+_one_at_a_time = threading.RLock()
 _log = logging.getLogger(__name__)
 Attend = Callable[[], torch.Tensor]
 AttendWith = Callable[[torch.Tensor], torch.Tensor]  # for given queries
@@ -68,9 +70,8 @@ class Comparison:
 
     @property
     def is_lasting(self) -> bool:
-        """Whether another process would choose the same: not if a kernel lacked memory, or one that failed might have won."""
-        failed = [why for why in self.refused.values() if isinstance(why, Exception)]
-        return not failed or (self.best != COMFYUI and not any(map(is_out_of_memory, failed)))
+        """Whether another process would choose the same: not if a kernel lacked memory."""
+        return not any(isinstance(why, Exception) and is_out_of_memory(why) for why in self.refused.values())
 
     @property
     def best(self) -> str:
@@ -105,22 +106,30 @@ class FastestAttention:
 
     def __call__(self, func: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, *rest, **options):
         """Attend with q, k, v [B, tokens, heads * width]; `func` is ComfyUI's own choice."""
-        if not self._may_choose(func, q, rest, options):
-            return func(q, k, v, heads, *rest, **options)
+        may_choose = self._may_choose(func, q, rest, options)
         if torch.compiler.is_compiling():
-            return torch.ops.svi.fastest_attention(q, k, v, heads)
+            return torch.ops.svi.fastest_attention(q, k, v, heads) if may_choose else func(q, k, v, heads, *rest, **options)
+        with _one_at_a_time:
+            if may_choose and (out := self._attend(func, q, k, v, heads, options)) is not None:
+                return out
+            return func(q, k, v, heads, *rest, **options)
+
+    def _attend(
+        self, func: Callable, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int, options: dict
+    ) -> torch.Tensor | None:
+        """Return attention by the kernel that is chosen for this shape; None if that is ComfyUI's."""
         shape = (q.device, q.dtype, heads, q.shape, k.shape)
-        with _choosing:
-            if shape not in self.chosen:
-                self.chosen[shape] = self._choose(lambda queries: func(queries, k, v, heads, **options), q, k, v, heads)
-        if self.chosen[shape] != COMFYUI:
-            try:
-                return self._candidates[self.chosen[shape]].attend(q, k, v, heads)
-            except Exception as error:  # chosen before an update, say, or on other data
-                if is_out_of_memory(error):
-                    raise
-                self._give_up(shape, error)
-        return func(q, k, v, heads, **options)
+        if shape not in self.chosen:
+            self.chosen[shape] = self._choose(lambda queries: func(queries, k, v, heads, **options), q, k, v, heads)
+        if self.chosen[shape] == COMFYUI:
+            return None
+        try:
+            return self._candidates[self.chosen[shape]].attend(q, k, v, heads)
+        except Exception as error:  # chosen before an update, say, or on other data
+            if is_out_of_memory(error):
+                raise
+            self._give_up(shape, error)
+        return None
 
     def _may_choose(self, func: Callable, q: torch.Tensor, rest: tuple, options: dict) -> bool:
         """Whether ComfyUI would call PyTorch's plain attention, on a GPU, with enough tokens to matter."""
@@ -133,7 +142,10 @@ class FastestAttention:
         return self.kernels()
 
     def _choose(self, theirs: AttendWith, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> str:
-        """Return the name of the kernel for this shape: the stored one, or the winner of a comparison, which is stored."""
+        """Return the name of the kernel for this shape: the stored one, or the winner of a comparison, which is stored.
+
+        A comparison takes more memory than attention; where that is lacking, this process leaves the shape to ComfyUI.
+        """
         candidates = {name: kernel for name, kernel in self._candidates.items() if kernel.takes(q, k)}
         place, over = self._place(q.device, q.dtype, heads, q.shape, k.shape), _over(q.shape, k.shape)
         known = self.stored and self.stored.get(*place)
@@ -141,7 +153,13 @@ class FastestAttention:
             _log.info("%s: using %s, as chosen before.", over, known)
             return known
         ways = {name: functools.partial(_with, kernel, k, v, heads) for name, kernel in candidates.items()}
-        compared = self._compare(theirs, ways, q, heads)
+        try:
+            compared = self._compare(theirs, ways, q, heads)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            _log.warning("%s: there is not enough memory to compare kernels; using %s.", over, COMFYUI)
+            return COMFYUI
         _log.info("%s: %s", over, compared)
         if self.stored and compared.is_lasting:
             self.stored.put(*place, compared.best)

@@ -41,7 +41,7 @@ class StoredChoices:
     def forget(self, machine: str, shape: str) -> None:
         """Remove a choice, if it is there."""
         if self.get(machine, shape) is not None:
-            self._change(lambda content: content[machine].pop(shape))
+            self._change(lambda content: content.get(machine, {}).pop(shape, None))
 
     def _change(self, change: Callable[[dict[str, dict[str, str]]], object]) -> None:
         content = self._read()

@@ -53,7 +53,8 @@ def near_vae(vae, part: KnownPart | None, num_frames: int) -> KnownPart | None:
     """Return `part` with its frames on the VAE's device, so that the clip of `num_frames` is put together and scaled there.
 
     A clip of 81 frames at 832 x 480 in fp32 is 388 MB, which the processor would fill and scale in 0.8 s. The VAE comes to the
-    device first, since other models may have to leave for it. Any device gives the same bits.
+    device first, since other models may have to leave for it. Where a device lacks memory for the clip, the frames stay on the
+    host. Any device gives the same bits.
 
     Raises:
         ValueError: another VAE than Wan 2.1's.
@@ -65,8 +66,13 @@ def near_vae(vae, part: KnownPart | None, num_frames: int) -> KnownPart | None:
         return part
     size = (1, 3, num_frames, *part.frames.shape[1:3])
     memory = vae.memory_used_encode(size, vae.vae_dtype)
-    comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
-    return replace(part, frames=part.frames.to(vae.device))
+    try:
+        comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
+        return replace(part, frames=part.frames.to(vae.device))
+    except Exception as error:
+        if not (comfy.model_management.is_oom(error) or is_out_of_memory(error)):
+            raise
+    return part
 
 
 def encode_images(vae, images: torch.Tensor) -> torch.Tensor:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..geometry import LATENT_CHANNELS, TEMPORAL_STRIDE, TRAINED_NUM_FRAMES, num_latent_slots, num_motion_latents
+from ..out_of_memory import is_out_of_memory
 from ..systems.layouts import Padding, require_whole_motion
 
 Encode = Callable[[torch.Tensor], torch.Tensor]  # frames [T, H, W, 3] in [0, 1] -> latent [1, 16, F, h, w]
@@ -182,6 +183,8 @@ def motion_window(frames: torch.Tensor) -> torch.Tensor:
 def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_frames: int) -> torch.Tensor:
     """Return ``[known frames | padding frames]`` [T, H, W, 3], the clip that a pixel-space layout encodes.
 
+    It lies where `known` lies, or on the host if that device lacks memory for it.
+
     Args:
         known: [n, H, W, 3] in [0, 1], the reference image or the last frames of the previous clip.
         padding_image: [1, H, W, 3], repeated over the rest of the clip; None for mid-grey (0.5).
@@ -203,7 +206,12 @@ def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_f
             f"the anchor image is {padding_image.shape[2]} x {padding_image.shape[1]} pixels but the motion frames are "
             f"{width} x {height}: bring both to one size."
         )
-    return torch.cat([known, padding_image[:1].to(known).expand(num_frames - count, -1, -1, -1)], dim=0)
+    try:
+        return torch.cat([known, padding_image[:1].to(known).expand(num_frames - count, -1, -1, -1)], dim=0)
+    except RuntimeError as error:
+        if known.device.type == "cpu" or not is_out_of_memory(error):
+            raise
+    return padded_frames(known.cpu(), padding_image, num_frames)
 
 
 def cut_to_8_bits(frames: torch.Tensor) -> torch.Tensor:

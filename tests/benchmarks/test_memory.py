@@ -77,6 +77,9 @@ def test_each_further_block_keeps_its_input_and_what_else_is_asked_for(monkeypat
     assert block_input + block_input + rows <= kept <= block_input + block_input + rows + 32, "random states of the kernel"
     _, trained = training_bytes(replace(shapes, num_layers=4), offload=True)
     assert of_a_block(offload=True) == trained / 4, "with inputs on the host only the gradients of a block's LoRA are left"
+    on_host, on_card = (training_bytes(replace(shapes, num_layers=6), offload=offload)[0] for offload in (True, False))
+    fewer = (6 - 2) * (block_input - trained / 4)  # at the peak 2 inputs of 6 are there, but gradients of 4 blocks more
+    assert on_card - on_host == fewer, "the input in use, and the one on its way"
 
 
 def test_the_smallest_card_has_room_for_gaps_and_the_driver():
@@ -97,6 +100,8 @@ def test_the_table_is_printed_and_counted_once(tmp_path, comfyui_path):
     counted = json.loads((tmp_path / "memory.json").read_text())["measured"]["bytes"]
     both, one = (counted[f"clip, {which}"] for which in ("both experts stay on the card", "one expert at a time"))
     assert len(counted) == 7 and both["weights"] == 2 * one["weights"] > 0 and both["tensors"] == one["tensors"] > 0
+    through, blocks_too = counted["clip, weights pass through block by block"], counted["training, blocks too (memory_24gb)"]
+    assert blocks_too["weights"] == through["weights"] > 0, "of two blocks: one computes, one is on its way"
     began = (tmp_path / "memory.json").stat().st_mtime_ns
     assert run() == text == (tmp_path / "memory.md").read_text()
     assert (tmp_path / "memory.json").stat().st_mtime_ns == began and (tmp_path / "memory.png").exists()

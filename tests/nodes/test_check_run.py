@@ -119,6 +119,24 @@ def test_tiles_enter_a_key_only_where_clips_continue_from_frames(make_run, modul
         assert (key(tiles.ALWAYS, **run) != key(**run)) is counts, run
 
 
+def test_a_timed_order_of_the_vae_enters_a_key_only_where_clips_continue_from_frames(make_run, module, monkeypatch):
+    """Frames then differ by rounding, and so do the clips that continue from them. Where nothing is timed, keys stay."""
+    tiles, order = module("nodes.bridge.vaes").DecodeTiles, module("nodes.bridge.decode_order")
+    fingerprint = module("svi_core.files.fingerprint").fingerprint
+
+    def key(choice=tiles.AUTO, **run):
+        sampler, plan = make_run(**run)
+        sampler.tiles = choice
+        return fingerprint(sampler.determinants(plan.request(0)))
+
+    kinds = {"latents": {}, "frames": {"layout": "Film"}, "tiles": {"layout": "Film", "choice": tiles.ALWAYS}}
+    before = {kind: key(**run) for kind, run in kinds.items()}
+    monkeypatch.setenv(order.SETTING, "timed")
+    assert {kind: key(**run) for kind, run in kinds.items()} == before, "a processor is not timed"
+    monkeypatch.setattr(order.ORDER, "device_type", "cpu")
+    assert [kind for kind, run in kinds.items() if key(**run) != before[kind]] == ["frames"]
+
+
 def test_a_guider_is_checked_with_the_run_and_replaces_cfg_in_the_key(check, make_run, module, load):
     import comfy.samplers
 

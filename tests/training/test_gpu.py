@@ -7,6 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from tests.training import wan_files
 from tests.training.fakes import FakeDataset, settings
 from training.data.dataset import TrainingExample
 from training.method.distributed import Group
@@ -18,6 +19,7 @@ pytestmark = [
 ]
 WAN_14B = {"dim": 5120, "ffn_dim": 13824, "num_heads": 40, "num_layers": 40, "text_dim": 4096}
 GIB = 2**30
+DEEP = 12  # blocks
 
 
 class RealShapes(FakeDataset):
@@ -89,18 +91,32 @@ def test_real_14b_shapes_train_in_fp8(comfy, tmp_path, name, needed_gib, memory)
     assert torch.cuda.max_memory_allocated() / GIB < needed_gib
 
 
+@pytest.fixture(scope="module")
+def deep_folder(comfy, tmp_path_factory):
+    """As `wan_folder`, with so many blocks that copies of one run beside the computation of others."""
+    folder = tmp_path_factory.mktemp("deep_wan_files")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(wan_files.SIZES, "num_layers", DEEP)
+        wan_files.write_all(folder)
+    return folder
+
+
 @pytest.mark.parametrize("storage", ["bf16", "fp8", "fp8_scaled"])
-def test_memory_savers_change_no_bit_on_a_gpu(wan_folder, storage):
+def test_memory_savers_change_no_bit_on_a_gpu(deep_folder, storage):
     from tests.training.model.test_backbone import attach, gradients
     from training.model.loading import load_backbone
 
     torch.use_deterministic_algorithms(True, warn_only=True)
     results = []
-    savers = {"offload_block_inputs": True}, {"swapped_blocks": 3}, {"offload_block_inputs": True, "swapped_blocks": 3}
+    savers = {"offload_block_inputs": True}, {"swapped_blocks": DEEP}, {"offload_block_inputs": True, "swapped_blocks": DEEP}
     for memory in ({}, *savers):
-        backbone = load_backbone(wan_folder / f"{storage}.safetensors", on_host="swapped_blocks" in memory, attention="math")
+        backbone = load_backbone(deep_folder / f"{storage}.safetensors", on_host="swapped_blocks" in memory, attention="math")
         lora = attach(backbone, **memory)
-        results.append(gradients(backbone, lora))
+        results += [
+            gradients(backbone, lora) for _ in range(2)
+        ]  # a second pass begins while copies of the first may be going on
     torch.use_deterministic_algorithms(False)
-    for other in results[1:]:
-        assert all(torch.equal(ours, theirs) for ours, theirs in zip(results[0], other, strict=True))
+    for again in (False, True):
+        first, *others = results[again::2]
+        for other in others:
+            assert all(torch.equal(ours, theirs) for ours, theirs in zip(first, other, strict=True))

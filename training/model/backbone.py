@@ -90,7 +90,7 @@ class Backbone:
         return self.transformer(x, timestep, context=text, clip_fea=clip_vision, transformer_options=options).float()
 
     def add_speech(self, speech: SpeechLayers) -> None:
-        """Add audio layers to the blocks. Call it before :meth:`use_memory`.
+        """Add audio layers to the blocks.
 
         Raises:
             ValueError: the layers are for a model of another size.
@@ -118,13 +118,11 @@ class Backbone:
             raise ValueError(
                 f"memory.swapped_blocks is {memory.swapped_blocks}, but the model has {len(blocks)} blocks: use at most that."
             )
-        if memory.compile:
-            _refuse_silent_fallback()
-            self.is_opaque = memory.keep_attention
+        self.is_opaque = memory.compile and memory.keep_attention
         arranged = BlockMemory(self.device, trainable, memory, self.kept)
         for index, block in enumerate(blocks):
             if memory.compile:
-                block.forward = torch.compile(block.forward, dynamic=False)
+                block.forward = _compiled(block.forward)
             swap = index >= len(blocks) - memory.swapped_blocks
             arranged.save(block, swap)
             if not swap:
@@ -159,11 +157,24 @@ class Backbone:
         return self._attend(q, k, v, heads, mask)
 
 
-def _refuse_silent_fallback() -> None:
-    """Let PyTorch's compiler fail where it would give up compiling after too many variants of a block, without a word."""
+def _compiled(forward: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """Return a block's compiled forward, which fails where PyTorch would give up after too many variants, without a word."""
     import torch._dynamo
+    from torch._dynamo.exc import FailOnRecompileLimitHit
 
-    torch._dynamo.config.fail_on_recompile_limit_hit = True
+    compiled = torch.compile(forward, dynamic=False)
+
+    def run(*inputs: Tensor, **conditions) -> Tensor:
+        try:
+            with torch._dynamo.config.patch(fail_on_recompile_limit_hit=True):
+                return compiled(*inputs, **conditions)
+        except FailOnRecompileLimitHit as error:
+            raise ValueError(
+                "memory.compile is true, but the blocks of this model need more variants of one function than PyTorch compiles "
+                f"({torch._dynamo.config.recompile_limit}, its recompile_limit): set it to false."
+            ) from error
+
+    return run
 
 
 def _adding(tokens: Tensor) -> Callable[[Mapping, Mapping], Mapping]:

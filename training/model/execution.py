@@ -29,6 +29,11 @@ class Execution:
     attention: str
     compute: str
 
+    @property
+    def multiplies_in_fp8(self) -> bool:
+        """Whether any product runs on fp8 numbers: the activations are quantised then too."""
+        return "scaled_mm" in self.matmul or "::quantize_fp8" in self.matmul
+
 
 def describe_execution(backbone: Backbone, num_tokens: int = 256) -> Execution:
     """Return how the model's blocks run, from their layers and from tracing one block on random tokens.

@@ -2,20 +2,18 @@
 
 On a GPU copies run on a stream of their own, from and to pinned memory: a block's weights arrive while the block before it
 computes, its input leaves while it computes, and comes back while the block behind it is differentiated. Frozen weights go one
-way only: the host's copy stays as it is. The host waits for the device where it would run more than two blocks ahead, since
-everything that is on its way takes memory. On a CPU copies happen at once, in the same order.
+way only: the host's copy stays as it is. Everything on its way takes memory, so before each copy the host waits until the
+device has done all that it was given: it holds the weights of two blocks at most, and in the backward pass the inputs of two.
+On a CPU copies happen at once, in the same order.
 Source: docs/METHOD.md, 12.4 (trap 4: quantised weights in pinned memory).
 """
 
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-
-AHEAD = 2  # blocks that the host may be ahead of the device
 
 
 class SideStream:
@@ -24,33 +22,23 @@ class SideStream:
     def __init__(self, device: torch.device):
         self.is_cuda = device.type == "cuda"
         self._stream = torch.cuda.Stream(device) if self.is_cuda else None
-        self._used: deque[torch.cuda.Event] = deque()
 
     def copy(self, make: Callable[[], list[Tensor]], source: Tensor | None = None) -> "Copies":
-        """Begin to copy: `make` copies and returns the copies.
+        """Begin to copy once the computation so far is done: `make` copies and returns the copies.
 
         Args:
-            source: what `make` reads, if the computation has written it; its memory stays until it was read.
+            source: what `make` reads, if it lies on the device; its memory stays until it was read.
         """
         if self._stream is None:
             return Copies(make(), None)
-        while len(self._used) > AHEAD:
-            self._used.popleft().synchronize()
+        torch.cuda.current_stream().synchronize()
         if source is not None:
-            self._stream.wait_stream(torch.cuda.current_stream())
             source.record_stream(self._stream)
         with torch.cuda.stream(self._stream):
             made = make()
             done = torch.cuda.Event()
             done.record()
         return Copies(made, done)
-
-    def mark_used(self) -> None:
-        """Note that the computation so far has used what was copied for it."""
-        if self._stream is not None:
-            event = torch.cuda.Event()
-            event.record()
-            self._used.append(event)
 
 
 class Copies:
@@ -62,6 +50,11 @@ class Copies:
 
     def __init__(self, tensors: list[Tensor], done: "torch.cuda.Event | None"):
         self.tensors, self._done = tensors, done
+
+    def wait(self) -> None:
+        """Let the host wait until they are there."""
+        if self._done is not None:
+            self._done.synchronize()
 
     def ready(self) -> list[Tensor]:
         """Return the tensors for the computation, which waits until they are there."""
@@ -106,16 +99,15 @@ class SwappedWeights:
         """Use copies of the weights on the device."""
         self.fetch()
         copies, self._fetched = self._fetched.ready(), None
-        for (module, name, _), copied in zip(self._places, copies, strict=True):
-            module._parameters[name] = nn.Parameter(copied, requires_grad=False)
-        if (following := self.before if backward else self.after) is not None:
-            following.fetch()
         try:
+            for (module, name, _), copied in zip(self._places, copies, strict=True):
+                module._parameters[name] = nn.Parameter(copied, requires_grad=False)
+            if (following := self.before if backward else self.after) is not None:
+                following.fetch()
             yield
         finally:
             for module, name, host in self._places:
                 module._parameters[name] = host
-            self._side.mark_used()
 
     def follow(self, before: "SwappedWeights") -> None:
         """Note which block runs before this one."""
@@ -128,6 +120,8 @@ class StoredInput:
     def __init__(self, x: Tensor, shelf: "Shelf"):
         self._device, self._side, self._fetched = x.device, shelf.side, None
         self._before = shelf.last
+        if (before := self._stored_before()) is not None:
+            before._host.wait()  # it has left the device
         shelf.last = weakref.ref(self)
         x = x.detach()
 
@@ -136,7 +130,6 @@ class StoredInput:
             return [host.copy_(x, non_blocking=True)]
 
         self._host = shelf.side.copy(to_host, source=x)
-        shelf.side.mark_used()
 
     def fetch(self) -> None:
         """Begin to copy it to the device, unless that has begun."""
@@ -149,10 +142,12 @@ class StoredInput:
         self.fetch()
         (x,) = self._fetched.ready()
         self._fetched = self._host = None
-        if self._before is not None and (before := self._before()) is not None:
+        if (before := self._stored_before()) is not None:
             before.fetch()
-        self._side.mark_used()
         return x
+
+    def _stored_before(self) -> "StoredInput | None":
+        return None if self._before is None else self._before()
 
 
 class Shelf:

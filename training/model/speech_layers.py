@@ -6,6 +6,7 @@ holds another block's index, so each block gets a dictionary of its own.
 Source: docs/METHOD.md, 7.2 (audio projection; ungated attention of each slot to its own 32 tokens).
 """
 
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -51,10 +52,15 @@ class SpeechLayers:
 
     def options(self, tokens: Tensor) -> dict[str, object]:
         """Return the transformer options that condition a batch on audio `tokens`."""
-        return {"patches": {"attn2_patch": [self.patch]}, "audio_embeds": tokens.flatten(0, 1)[None]}
+        return {"patches": {"attn2_patch": [self._hear]}, "audio_embeds": tokens.flatten(0, 1)[None]}
+
+    @torch.compiler.disable
+    def _hear(self, inputs: Mapping[str, object]) -> Tensor:
+        """Run a block's audio layers, outside compiled code, which would be compiled anew for each block's index."""
+        return self.patch(inputs)
 
     def attach(self, transformer: nn.Module) -> None:
-        """Give every block of `transformer` its own index. Call it before `block_memory.BlockMemory` wraps the blocks.
+        """Give every block of `transformer` its own index, whatever else is wrapped around the block's forward.
 
         Raises:
             ValueError: the layers belong to a model of another size.
@@ -66,13 +72,9 @@ class SpeechLayers:
                 f"{len(transformer.blocks)} blocks of width {transformer.dim}: use Wan 2.1 I2V 14B with multitalk."
             )
         for index, block in enumerate(transformer.blocks):
-            block.forward = _with_index(block.forward, index)
+            block.register_forward_pre_hook(functools.partial(_with_index, index), with_kwargs=True)
 
 
-def _with_index(forward: Callable[..., Tensor], index: int) -> Callable[..., Tensor]:
-    """Return `forward` with transformer options of its own, which hold the block's `index`."""
-
-    def run(x: Tensor, *, transformer_options: Mapping[str, object], **conditions) -> Tensor:
-        return forward(x, transformer_options={**transformer_options, "block_index": index}, **conditions)
-
-    return run
+def _with_index(index: int, _block: nn.Module, inputs: tuple, conditions: Mapping[str, object]) -> tuple[tuple, dict]:
+    """Return a block's arguments with transformer options of its own, which hold its `index`."""
+    return inputs, {**conditions, "transformer_options": {**conditions["transformer_options"], "block_index": index}}

@@ -15,7 +15,7 @@ from training.method.trainer import ExampleSource, Trainer
 from training.model.adapters import LoraAdapters, expand_targets
 from training.model.backbone import Backbone
 from training.model.comfy_runtime import find_model
-from training.model.execution import describe_execution, require_lora_runs
+from training.model.execution import Execution, describe_execution, require_lora_runs
 from training.model.loading import load_backbone, load_speech_layers
 from training.model.pose_encoder import TrainedPoses, start_pose_encoder
 from training.model.start_lora import StartLora, read_start_lora
@@ -121,6 +121,7 @@ def assemble(
         ValueError: a setting does not fit the model or this machine.
     """
     execution = describe_execution(backbone)
+    _warn_without_effect(config, execution)
     lora = LoraAdapters(
         backbone.transformer,
         rank=config.lora.rank,
@@ -139,6 +140,16 @@ def assemble(
     groups = [{"params": part.parameters()} for part in (lora, poses) if part]
     optimizer = make_optimizer(groups, config.optimizer)
     return Trainer(config, backbone, execution, lora, optimizer, banks, data, group, num_steps, poses=poses, start=record)
+
+
+def _warn_without_effect(config: TrainingConfig, execution: Execution) -> None:
+    """Warn of a setting that does nothing with this file on this machine."""
+    if config.model.fp8_backward and not execution.multiplies_in_fp8:
+        _log.warning(
+            "SVI: model.fp8_backward is true, but no product runs in fp8 here (%s), so it does nothing: set it to false, "
+            "or use a scaled fp8 file and a GPU of compute capability 8.9 or later.",
+            execution.matmul,
+        )
 
 
 def _make_banks(config: TrainingConfig, group: Group, num_steps: int, run: Path) -> Banks:

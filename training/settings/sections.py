@@ -82,7 +82,8 @@ class MemoryConfig:
         offload_block_inputs: keep the blocks' inputs in host memory.
         swapped_blocks: number of blocks that keep their weights in host memory.
         attention: "auto" lets PyTorch choose; "cudnn", "flash", "efficient" or "math" selects one kernel.
-        compile: compile each block with torch.compile, which may change rounding; with `keep_attention`, all but its attention.
+        compile: compile each block with torch.compile, which may change rounding; with `keep_attention`, all but its attention;
+            in Talk only the parts around the audio layers.
     """
 
     checkpointing: bool = True

@@ -101,6 +101,25 @@ def test_motion_window_is_the_last_4n_plus_1_frames(length, kept):
     assert window.shape[0] == kept and window[-1].item() == length - 1
 
 
+def test_frames_are_put_together_on_the_host_where_a_device_lacks_memory(monkeypatch):
+    """The meta device stands for a full GPU."""
+    known, cat = torch.rand(2, 32, 48, 3), torch.cat
+
+    def full(parts, dim):
+        if parts[0].is_meta:
+            raise error
+        return cat(parts, dim)
+
+    monkeypatch.setattr(torch, "cat", full)
+    monkeypatch.setattr(torch.Tensor, "cpu", lambda self: known)
+    error = torch.OutOfMemoryError("CUDA out of memory")
+    image = torch.rand(1, 32, 48, 3)
+    assert torch.equal(padded_frames(known.to("meta"), image, 9), cat([known, image.expand(7, -1, -1, -1)]))
+    error = RuntimeError("a fault")
+    with pytest.raises(RuntimeError, match="a fault"):
+        padded_frames(known.to("meta"), image, 9)
+
+
 def test_padded_frames_of_the_pixel_space_layouts():
     known, image = torch.rand(5, 16, 32, 3), torch.rand(1, 16, 32, 3)
     grey = padded_frames(known, None, 81)
@@ -191,4 +210,4 @@ def test_y_is_put_together_in_one_place_only():
     users = {
         path.name for room in rooms for path in (root / room).rglob("*.py") if parts.search(path.read_text(encoding="utf-8"))
     }
-    assert users == {"build_y.py"}
+    assert users == {"build_y.py", "host.py", "transfers.py"}, "and two benchmarks, which time it"

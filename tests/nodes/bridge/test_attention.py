@@ -1,7 +1,9 @@
 """The choice of an attention kernel: what is compared, who wins, who is left alone. CPU kernels stand in for a GPU's."""
 
+import contextlib
 import importlib
 import sys
+import threading
 
 import pytest
 import torch
@@ -200,12 +202,16 @@ def test_a_lack_of_memory_of_the_chosen_kernel_is_told_as_such(attention, pytorc
     assert list(fastest.chosen.values()) == ["large"]
 
 
-def test_what_failed_and_might_have_won_is_tried_again_by_the_next_process(attention, pytorchs, tmp_path):
+@pytest.mark.parametrize(("milliseconds", "winner"), [((10.0, 9.9), "ComfyUI's"), ((10.0, 5.0), "exact")])
+def test_the_next_process_compares_nothing_though_a_kernel_does_not_run_here(
+    attention, pytorchs, tmp_path, milliseconds, winner
+):
+    """A GPU that lacks one lacks it tomorrow; an update of anything that could change this has a key of its own."""
     stored = sys.modules[f"{PACK}.nodes.bridge.attention_choices"].StoredChoices(lambda: tmp_path / "attention.json")
-    for milliseconds, is_stored in (((10.0, 9.9), False), ((10.0, 5.0), True)):
-        fastest = chooser(attention, milliseconds, {"cudnn": by("cudnn"), "exact": by("exact")}, stored=stored)
+    for times in (milliseconds, ()):
+        fastest = chooser(attention, times, {"cudnn": by("cudnn"), "exact": by("exact")}, stored=stored)
         fastest(pytorchs, *qkv(), HEADS)
-        assert (tmp_path / "attention.json").exists() == is_stored
+        assert list(fastest.chosen.values()) == [winner]
 
 
 def test_two_threads_compare_one_after_the_other(attention, pytorchs):
@@ -216,6 +222,40 @@ def test_two_threads_compare_one_after_the_other(attention, pytorchs):
     with ThreadPoolExecutor(4) as threads:
         outs = list(threads.map(lambda _: fastest(pytorchs, *inputs, HEADS), range(4)))
     assert list(fastest.chosen.values()) == ["flash"] and all(torch.equal(out, outs[0]) for out in outs)
+
+
+def test_threads_of_two_gpus_disturb_neither_each_others_kernel_nor_the_process(attention, pytorchs, monkeypatch):
+    """PyTorch's choice of kernels is one of the whole process; ComfyUI's own attention may set it too."""
+    from concurrent.futures import ThreadPoolExecutor
+
+    kernels, met, allowed = sys.modules[f"{PACK}.nodes.bridge.attention_kernels"], threading.Barrier(3), {}
+    plain, cuda = kernels.scaled_dot_product_attention, torch.backends.cuda
+
+    def note(q, k, v):
+        with contextlib.suppress(threading.BrokenBarrierError):
+            met.wait(0.3)  # for the others, if they can come
+        allowed[k.shape[2]] = cuda.flash_sdp_enabled(), cuda.math_sdp_enabled()
+        return plain(q, k, v)
+
+    def theirs(q, k, v, heads, **_):
+        return kernels.attend_by(SDPBackend.FLASH_ATTENTION, q, k, v, heads)
+
+    monkeypatch.setattr(kernels, "scaled_dot_product_attention", note)
+    monkeypatch.setattr(attention, "_pytorchs", lambda: theirs)
+    fastest = chooser(attention, ())
+    inputs = {name: qkv(keys=keys) for name, keys in {"flash": 64, "exact": 65, "ComfyUI's": 66}.items()}
+    for name, (q, k, _) in inputs.items():
+        fastest.chosen[q.device, q.dtype, HEADS, q.shape, k.shape] = name
+    before = _flags()
+    with ThreadPoolExecutor(3) as threads:
+        list(threads.map(lambda given: fastest(theirs, *given, HEADS), inputs.values()))
+    assert allowed == {64: (True, False), 65: (False, True), 66: (True, False)} and _flags() == before
+
+
+def _flags() -> tuple[bool, ...]:
+    """Return which of PyTorch's kernels the process may use."""
+    cuda = torch.backends.cuda
+    return cuda.flash_sdp_enabled(), cuda.math_sdp_enabled(), cuda.mem_efficient_sdp_enabled(), cuda.cudnn_sdp_enabled()
 
 
 def test_the_time_of_a_kernel_is_a_median(attention, monkeypatch):
@@ -325,12 +365,34 @@ def test_the_attention_that_a_model_file_prefers_is_respected(attention, monkeyp
     assert seen == ["comfy_kitchen_int8"] and not fastest.chosen
 
 
-def test_a_failure_of_comfyuis_own_attention_is_its_own(attention, pytorchs):
-    def fails(attend):
+def test_a_failure_of_comfyuis_own_attention_is_its_own(attention, monkeypatch):
+    def fails(*_, **__):
         raise torch.OutOfMemoryError("CUDA out of memory")
 
+    monkeypatch.setattr(attention, "_pytorchs", lambda: fails)
     with pytest.raises(torch.OutOfMemoryError):
-        attention.FastestAttention(dict, fails, "cpu")(pytorchs, *qkv(), HEADS)
+        chooser(attention, ())(fails, *qkv(), HEADS)
+
+
+@pytest.mark.parametrize("place", ["attention", "timer"])
+def test_without_memory_to_compare_attention_is_comfyuis(attention, pytorchs, monkeypatch, tmp_path, caplog, place):
+    """A comparison holds results of two kernels and sharper inputs; a run that fits without it must not end."""
+
+    def theirs(q, k, v, heads, **options):
+        if place == "attention" and not fastest.chosen:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return pytorchs(q, k, v, heads, **options)
+
+    def time(attend):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(attention, "_pytorchs", lambda: theirs)
+    stored = sys.modules[f"{PACK}.nodes.bridge.attention_choices"].StoredChoices(lambda: tmp_path / "attention.json")
+    fastest = attention.FastestAttention(lambda: {"exact": by("exact")}, time, "cpu", stored)
+    q, k, v = qkv()
+    assert torch.equal(fastest(theirs, q, k, v, HEADS), pytorchs(q, k, v, HEADS))
+    assert list(fastest.chosen.values()) == ["ComfyUI's"] and not (tmp_path / "attention.json").exists()
+    assert "1024 x 1024 tokens: there is not enough memory to compare kernels; using ComfyUI's." in caplog.text
 
 
 def test_a_model_gets_the_choice_by_a_clone_with_its_patches(attention, model, monkeypatch):

@@ -34,6 +34,16 @@ def test_a_choice_can_be_forgotten_and_the_others_stay(choices, tmp_path):
     assert stored.get("H200", "a") is None and stored.get("H200", "b") == "flash"
 
 
+@pytest.mark.parametrize("left", [{}, {"H200": {"b": "flash"}}])
+def test_what_another_process_removes_meanwhile_is_forgotten(choices, tmp_path, monkeypatch, left):
+    path = tmp_path / "attention.json"
+    stored = choices.StoredChoices(lambda: path)
+    path.write_text(json.dumps(left))
+    monkeypatch.setattr(stored, "get", lambda *_: "cudnn")  # as it was before
+    stored.forget("H200", "a")
+    assert json.loads(path.read_text()) == left
+
+
 @pytest.mark.parametrize("content", ["{", "[]", '{"H200": 3}', "\x00"])
 def test_a_bad_file_is_named_and_replaced_at_the_next_choice(choices, tmp_path, caplog, content):
     path = tmp_path / "attention.json"

@@ -154,3 +154,26 @@ def test_a_clip_of_frames_is_put_together_where_the_vae_is(bridge, vae, monkeypa
     assert models == ([vae.patcher],) and options["memory_required"] >= vae.memory_used_encode((1, 3, 9, 32, 48), vae.vae_dtype)
     latent_only = KnownPart(latent=torch.rand(1, 16, 1, 4, 6))
     assert bridge.vaes.near_vae(vae, latent_only, 9) is latent_only
+
+
+@pytest.mark.parametrize("place", ["load", "move"])
+def test_frames_stay_on_the_host_where_the_vaes_device_lacks_memory(bridge, vae, monkeypatch, place):
+    """As ComfyUI's VAE then encodes in tiles; other errors are told."""
+    import comfy.model_management
+
+    from svi_core.conditioning.build_y import KnownPart
+
+    def fails(*_, **__):
+        raise raised[-1]
+
+    raised, part = [], KnownPart(frames=torch.rand(1, 32, 48, 3))
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", fails if place == "load" else lambda *_, **__: None)
+    monkeypatch.setattr(vae, "device", torch.device("meta"))
+    if place == "move":
+        monkeypatch.setattr(torch.Tensor, "to", fails)
+    for error in OUT_OF_MEMORY:
+        raised.append(error)
+        assert bridge.vaes.near_vae(vae, part, 9) is part
+    raised.append(RuntimeError("a bug"))
+    with pytest.raises(RuntimeError, match="a bug"):
+        bridge.vaes.near_vae(vae, part, 9)

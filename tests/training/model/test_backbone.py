@@ -7,7 +7,7 @@ import weakref
 import pytest
 import torch
 
-from tests.training.fakes import without_lora
+from tests.training.fakes import FakeDataset, settings, without_lora
 from tests.training.wan_files import HEADER, NUM_LAYERS, STORAGES, int8, transformer_weights
 from training.settings.sections import MemoryConfig
 
@@ -212,9 +212,9 @@ def quick_compiler(monkeypatch):
     import torch._dynamo
 
     torch._dynamo.reset()
+    torch._dynamo.utils.counters.clear()
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
-    with torch._dynamo.config.patch(fail_on_recompile_limit_hit=False):
-        yield torch._dynamo
+    yield torch._dynamo
     torch._dynamo.reset()
 
 
@@ -240,12 +240,14 @@ def test_compiled_blocks_keep_their_attention_and_change_no_bit(loaded, quick_co
     assert calls[0] == calls[1], "self-attention was computed again"
 
 
-def test_a_compiler_that_gives_up_says_so(loaded, quick_compiler):
+def test_a_compiler_that_gives_up_names_the_setting(loaded, quick_compiler):
     """It would run blocks uncompiled, without a word, after as many variants as its limit allows."""
     backbone = loaded("fp32")
     lora = attach(backbone, compile=True)
-    with quick_compiler.config.patch(recompile_limit=1), pytest.raises(Exception, match="recompile_limit"):
+    told = r"memory.compile is true, but the blocks .* PyTorch compiles \(1, its recompile_limit\): set it to false"
+    with quick_compiler.config.patch(recompile_limit=1), pytest.raises(ValueError, match=told):
         gradients(backbone, lora)
+    assert not quick_compiler.config.fail_on_recompile_limit_hit, "what else is compiled in this process goes on as before"
 
 
 def test_gradients_can_be_multiplied_in_fp8_too(loaded, monkeypatch):
@@ -358,6 +360,21 @@ def test_the_report_says_what_ran(loaded, monkeypatch, storage, supported, matmu
     report = describe_execution(loaded(storage))
     assert (report.matmul, report.weights, report.compute) == (matmul, weights, "float32")
     assert "scaled_dot_product_flash_attention_for_cpu" in report.attention
+
+
+@pytest.mark.parametrize(("storage", "told"), [("fp32", True), ("fp8", True), ("fp8_scaled", False)])
+def test_fp8_gradients_that_nothing_computes_are_told(loaded, monkeypatch, tmp_path, caplog, storage, told):
+    """Only layers of a scaled fp8 file multiply in fp8; for others the setting would do nothing, without a word."""
+    import comfy.model_management
+
+    from training.method.distributed import Group
+    from training.run.assembly import assemble
+
+    monkeypatch.setattr(comfy.model_management, "supports_fp8_compute", lambda device=None: True)
+    monkeypatch.setattr(comfy.model_management, "training_fp8_bwd", False)
+    config = settings(tmp_path / "run", model={"fp8_backward": True})
+    assemble(config, loaded(storage, fp8_backward=True), FakeDataset(), Group(), tmp_path / "run")
+    assert ("model.fp8_backward is true, but no product runs in fp8 here (addmm, mm)" in caplog.text) is told
 
 
 def test_fp8_matmul_can_be_turned_off(loaded, monkeypatch):

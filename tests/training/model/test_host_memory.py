@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from training.model import host_memory
-from training.model.host_memory import AHEAD, Shelf, SideStream, StoredInput, SwappedWeights
+from training.model.host_memory import Shelf, SideStream, StoredInput, SwappedWeights
 
 CPU = torch.device("cpu")
 
@@ -72,57 +72,122 @@ def test_inputs_that_nobody_wants_are_freed():
     assert held() is None and torch.equal(second.take(), torch.ones(1))
 
 
-@pytest.fixture
-def cuda(monkeypatch):
-    """Let streams and events of a GPU write what they do into a list."""
-    log = []
+def test_weights_that_do_not_fit_leave_the_block_as_it_was():
+    """Out of memory while the next block's weights are fetched: the block must not keep its own on the device."""
+    blocks, rows = swapped(2)
+    hosts = [block.weight for block in blocks]
 
-    class Stream:
-        def __init__(self, name="compute"):
-            self.name = "side" if isinstance(name, torch.device) else name
+    def fails(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory")
 
-        def wait_stream(self, other):
-            log.append(f"{self.name} waits for {other.name}")
+    rows[1]._copied = fails
+    with pytest.raises(torch.OutOfMemoryError), rows[0].on_device():
+        pass
+    assert all(block.weight is host for block, host in zip(blocks, hosts, strict=True))
 
-        def wait_event(self, event):
-            log.append(f"{self.name} waits for event {event.number} of {event.stream}")
 
-    class Event:
-        def record(self):
-            self.stream, self.number = streams[-1].name, sum(entry.startswith("event") for entry in log)
-            log.append(f"event {self.number} of {self.stream}")
+class Gpu:
+    """Streams and events of a GPU that write what they do into a list; its computation runs only when the host waits for it.
 
-        def synchronize(self):
-            log.append(f"host waits for event {self.number}")
+    Attributes:
+        log: what was done.
+        given: what it was given to compute.
+        finished: how much of that is certainly done.
+    """
+
+    def __init__(self):
+        self.log, self.given, self.finished = [], [], 0
+        self.streams = [self.stream()]
+
+    def stream(self, device=None):
+        return SimpleNamespace(
+            name="compute" if device is None else "side",
+            wait_event=lambda event: self.log.append(f"{self.streams[-1].name} waits for event {event.number} of {event.of}"),
+            synchronize=self.finish,
+        )
+
+    def event(self):
+        event = SimpleNamespace(of=None, number=None, sees=0)
+
+        def record():
+            event.of, event.number = self.streams[-1].name, sum(entry.startswith("event") for entry in self.log)
+            event.sees = len(self.given) if event.of == "compute" else 0
+            self.log.append(f"event {event.number} of {event.of}")
+
+        def synchronize():
+            self.log.append(f"host waits for event {event.number}")
+            self.finished = max(self.finished, event.sees)
+
+        event.record, event.synchronize = record, synchronize
+        return event
 
     @contextlib.contextmanager
-    def within(stream):
-        streams.append(stream)
+    def within(self, stream):
+        self.streams.append(stream)
         yield
-        streams.pop()
+        self.streams.pop()
 
-    streams = [Stream()]
-    fake = SimpleNamespace(Stream=Stream, Event=Event, stream=within, current_stream=lambda: streams[-1])
-    monkeypatch.setattr(host_memory.torch, "cuda", fake)
-    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: log.append(f"memory is kept for {stream.name}"))
-    return log
+    def finish(self):
+        self.log.append("host waits for compute")
+        self.finished = len(self.given)
 
 
-def test_copies_run_beside_the_computation_which_waits_for_them_only(cuda):
+@pytest.fixture
+def gpu(monkeypatch):
+    gpu = Gpu()
+    names = {"Stream": gpu.stream, "Event": gpu.event, "stream": gpu.within, "current_stream": lambda: gpu.streams[-1]}
+    monkeypatch.setattr(host_memory.torch, "cuda", SimpleNamespace(**names))
+    monkeypatch.setattr(torch.Tensor, "record_stream", lambda self, stream: gpu.log.append(f"memory is kept for {stream.name}"))
+    monkeypatch.setattr(torch.Tensor, "pin_memory", lambda self: self)
+    return gpu
+
+
+def test_copies_run_beside_the_computation_which_waits_for_them_only(gpu):
     side, x = SideStream(torch.device("cuda")), torch.ones(2)
-    copies = side.copy(lambda: cuda.append("copy") or [x], source=x)
-    assert cuda == ["side waits for compute", "memory is kept for side", "copy", "event 0 of side"]
-    cuda.clear()
-    side.copy(lambda: cuda.append("copy") or [x])
-    assert cuda == ["copy", "event 0 of side"], "weights depend on nothing that is computed"
-    cuda.clear()
-    assert copies.ready() == [x] and cuda == ["compute waits for event 0 of side"]
+    copies = side.copy(lambda: gpu.log.append("copy") or [x], source=x)
+    assert gpu.log == ["host waits for compute", "memory is kept for side", "copy", "event 0 of side"]
+    gpu.log.clear()
+    assert copies.ready() == [x] and gpu.log == ["compute waits for event 0 of side"]
 
 
-def test_the_host_runs_two_blocks_ahead_at_most(cuda):
-    """Everything that is on its way takes memory; without a limit a whole forward pass would be."""
+@pytest.mark.parametrize("offload", [False, True])
+def test_weights_of_two_blocks_lie_on_the_device_at_most(gpu, monkeypatch, offload):
+    """The host queues a whole pass at once; what it has queued holds its weights until it was computed."""
     side = SideStream(torch.device("cuda"))
-    for _ in range(6):
-        side.copy(lambda: [torch.ones(1)])
-        side.mark_used()
-    assert sum(entry.startswith("host waits") for entry in cuda) == 6 - AHEAD - 1
+    _, rows = swapped(5, side)
+    alive, shelf = [], Shelf(side)
+    copied = SwappedWeights._copied
+
+    def count(self, host):
+        running = {rows.index(self), *(index for index, row in enumerate(rows) if row._fetched is not None)}
+        alive.append(len(running | set(gpu.given[gpu.finished :]) | {current}))
+        return copied(self, host)
+
+    monkeypatch.setattr(SwappedWeights, "_copied", count)
+    stored = []
+    for current in range(5):
+        if offload:
+            stored.append(StoredInput(torch.ones(1), shelf))
+        with rows[current].on_device():
+            gpu.given.append(current)
+    for current in reversed(range(5)):
+        if offload:
+            stored.pop().take()
+        with rows[current].on_device(backward=True):
+            gpu.given.append(current)
+    assert len(alive) == 10 and max(alive) == 2
+
+
+def test_an_input_has_left_the_device_before_the_next_one_leaves(gpu):
+    """Else, where copies are slower than blocks, ever more inputs would lie there."""
+    shelf = Shelf(SideStream(torch.device("cuda")))
+    stored = [StoredInput(torch.ones(1), shelf) for _ in range(2)]
+    waits = [entry for entry in gpu.log if entry.startswith(("host", "event"))]
+    assert waits == [
+        "host waits for compute",
+        "event 0 of side",
+        "host waits for event 0",
+        "host waits for compute",
+        "event 1 of side",
+    ]
+    assert len(stored) == 2

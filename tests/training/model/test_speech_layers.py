@@ -1,5 +1,6 @@
 """SVI-Talk's training: what a clip hears reaches every block, in the backward pass too, and only the LoRA moves."""
 
+import functools
 from dataclasses import replace
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from svi_core.files.safetensors_file import read_header
 from tests.e2e import tiny_models, tiny_talk_models
 from tests.training.fakes import SHAPE, FakeDataset, settings
 from training.method.distributed import Group
@@ -124,6 +126,35 @@ def test_checkpointed_blocks_hear_through_their_own_layers_in_the_backward_pass_
     found, expected = gradients(recomputed), gradients(kept)
     assert all(value is not None and value.any() for value in found)
     assert all(torch.equal(value, other) for value, other in zip(found, expected, strict=True))
+
+
+@pytest.fixture(scope="module")
+def deep_folder(folder, tmp_path_factory) -> Path:
+    """More blocks than variants of one function that PyTorch compiles, all alike, and audio layers that differ."""
+    deep, num_blocks = tmp_path_factory.mktemp("deep_talk_files"), 10
+    tensors, header = load_file(folder / "wan.safetensors"), read_header(folder / "wan.safetensors")["__metadata__"]
+    first = {key.removeprefix("blocks.0."): value for key, value in tensors.items() if key.startswith("blocks.0.")}
+    blocks = {f"blocks.{index}.{key}": value.clone() for index in range(num_blocks) for key, value in first.items()}
+    save_file(tensors | blocks, deep / "wan.safetensors", header)
+    module = tiny_talk_models.multitalk_module(num_blocks, blocks=LAYERS, channels=CHANNELS)
+    filled = {key: value.float() for key, value in tiny_models.fill_randomly(module, 42).items()}
+    save_file(filled, deep / "multitalk.safetensors")
+    return deep
+
+
+@pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks, and hides the warning by itself
+def test_compiled_blocks_hear_through_their_own_layers(deep_folder, monkeypatch):
+    """All blocks share their graphs: PyTorch allows 8 of one function, not one for each block."""
+    import torch._dynamo
+
+    expected = gradients(talk_trainer(deep_folder))
+    torch._dynamo.reset()
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
+    trainer = talk_trainer(deep_folder, memory={"compile": True, "keep_attention": True})
+    try:
+        assert all(torch.equal(value, other) for value, other in zip(gradients(trainer), expected, strict=True))
+    finally:
+        torch._dynamo.reset()
 
 
 def test_a_batch_hears_what_its_clips_hear_alone(folder):
