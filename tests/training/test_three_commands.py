@@ -87,6 +87,7 @@ def test_the_low_noise_expert_first_then_the_high_noise_one_on_its_errors(words,
     assert erft.main(["--config", TINY, *high, "samples.every=0"]) == 0
 
 
+@pytest.mark.slow
 def test_dance_from_clips_to_a_file_with_its_pose_encoder(words, tmp_path, capsys):
     from svi_core.conditioning.dance import read_pose_encoder
 

@@ -165,6 +165,7 @@ def test_shipped_vae_reconstructs_held_out_frames_in_comfyui():
     assert psnr(vae.decode(vae.encode(frames))[0], frames) >= 25.0
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_shipped_vae_reconstructs_whole_held_out_clips():
     vae, scores = latents.frozen_vae(), []
@@ -180,12 +181,14 @@ def held_out_stories():
     return [latents.encode_story(world.sample_story(world.HELD_OUT_SEED + 500, 2), other_layouts=True)]
 
 
+@pytest.mark.slow
 def test_shipped_latents_are_about_normal(held_out_stories):
     clips = torch.stack([story.clips.float() for story in held_out_stories])
     assert abs(float(clips.mean())) < 0.3
     assert 0.6 < float(clips.std()) < 1.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("path", "ids"),
     [
