@@ -98,8 +98,9 @@ def test_a_live_schedule_is_edited_in_its_file(storyboard, front_end, comfy_serv
 @ONCE
 def test_stream_and_loop_may_lie_inside_a_subgraph(storyboard, front_end, renderer, promoted):
     page = storyboard.page
-    page.evaluate(INTO_SUBGRAPH, promoted)
-    storyboard.note_change()
+    with page.expect_response("**/svi/plan"):  # of the node inside, which is another story than that of before
+        page.evaluate(INTO_SUBGRAPH, promoted)
+        storyboard.note_change()
     storyboard.wait_for_cards(PROMPTS)
     storyboard.card(1).locator("textarea").fill("edited inside.")
     page.keyboard.press("Enter")
