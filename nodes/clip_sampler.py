@@ -85,7 +85,7 @@ class ClipSampler:
         strengths = [(row.strength, row.strength_low_noise) for row in with_strengths(self.loras, spec.loras)]
         controls = [control.determinants(request) for control in self.control]
         of_clip = (request.seed, self._guidance(request), request.layout)
-        decoding = self._decoding() if self._continues_from_frames(request.layout) else ()
+        decoding = vaes.decoding_choices(self.vae, self.tiles) if self._continues_from_frames(request.layout) else ()
         return (self._fixed_determinants, prompt, pictures, *of_clip, strengths, controls, *decoding)
 
     def sample(self, request: ClipRequest, previous: Predecessor | None) -> torch.Tensor:
@@ -183,12 +183,6 @@ class ClipSampler:
 
     def _cfg(self, request: ClipRequest) -> float:
         return self.cfg if request.spec.cfg is None else request.spec.cfg
-
-    def _decoding(self) -> tuple[str, ...]:
-        """Return by what choice clips are decoded to other bits than by default."""
-        if self.tiles is vaes.DecodeTiles.ALWAYS:
-            return ("tiled",)
-        return ("timed order",) if vaes.ORDER.is_asked_for(self.vae.device) else ()
 
     def _continues_from_frames(self, layout: Layout) -> bool:
         """Whether clips depend on frames of the clip before, and so on how they were decoded."""

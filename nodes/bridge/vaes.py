@@ -107,6 +107,13 @@ def decode_chunks(vae, samples: torch.Tensor, tiles: DecodeTiles = DecodeTiles.A
     yield frames
 
 
+def decoding_choices(vae, tiles: DecodeTiles) -> tuple[str, ...]:
+    """Return by what choice of the user clips are decoded to other bits than by default."""
+    if tiles is DecodeTiles.ALWAYS:
+        return ("tiled",)
+    return ("timed order",) if ORDER.is_asked_for(vae.device) else ()
+
+
 def _decode_causally(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
     """Yield the frames of slot 0, then of two slots at a time, in the order of ComfyUI's WanVAE.decode."""
     decoder = vae.first_stage_model
