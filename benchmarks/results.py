@@ -1,5 +1,6 @@
 """Measurements of a benchmark, saved after each one, so that a stopped benchmark resumes."""
 
+import argparse
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -31,3 +32,11 @@ class Results:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             write_bytes(self.path, json.dumps(self.content, indent=1).encode())
         return self.measured[name]
+
+
+def command_line(name: str, purpose: str, output: Path) -> argparse.ArgumentParser:
+    """Return the parser of ``python -m benchmarks.<name>``, with the arguments that say where and whether to begin anew."""
+    parser = argparse.ArgumentParser(prog=f"python -m benchmarks.{name}", description=purpose)
+    parser.add_argument("--output", type=Path, default=output, help=f"folder of the results (default: {output})")
+    parser.add_argument("--fresh", action="store_true", help="measure everything again")
+    return parser

@@ -1,6 +1,5 @@
 """Queue the same stories by hand and by the batch command: ``python -m benchmarks.batch``."""
 
-import argparse
 import json
 import statistics
 import sys
@@ -16,6 +15,7 @@ from batch.records import OutputFolder
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
 from benchmarks.results import Results
+from benchmarks.results import command_line as benchmark_command_line
 from benchmarks.server_run import execution_seconds, forget_cached
 from comfyui.client import ComfyClient
 from comfyui.server import ComfyServer
@@ -88,9 +88,7 @@ def report(results: Results, num_stories: int, num_rounds: int) -> str:
 
 def main(arguments: list[str]) -> int:
     """Measure what is missing, and print and store the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.batch", description="What a batch adds to each story.")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of batch.json and batch.md (default: {OUTPUT})")
-    parser.add_argument("--fresh", action="store_true", help="measure everything again")
+    parser = benchmark_command_line("batch", "What a batch adds to each story.", OUTPUT)
     parser.add_argument("--stories", type=int, default=6)
     parser.add_argument("--rounds", type=int, default=2)
     options = parser.parse_args(arguments)

@@ -1,10 +1,9 @@
 """Measure every seam in turn: ``python -m benchmarks.seams``."""
 
-import argparse
 import json
 import sys
 from dataclasses import dataclass
-from itertools import accumulate, pairwise, product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from benchmarks.chart import draw_bars
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
-from benchmarks.results import Results
+from benchmarks.results import Results, command_line
 from comfyui.server import ComfyServer
 from demo.run import fill_graph, node_of_type
 from dev.environment import REPOSITORY, ensure_environment, execute_inside, say
@@ -61,20 +60,22 @@ def measure(server: ComfyServer, image: str, seed: int, num_clips: int) -> dict[
         graph["output"] = {"class_type": "SVIOutput", "inputs": settings}
         generate["output"] = ["output", 0]
         server.run(graph)
-        folder = server.output_directory / prefix
-        video = folder / json.loads((folder / "run.json").read_text())["video"]
-        frames = [frame.copy() for frame in read_frames(video)]
+        lengths, frames = video_of(server.output_directory / prefix)
         seams = [5 + 76 * index for index in range(1, num_clips)]  # where plain seams lie; blends end there
-        assert list(accumulate(clip.num_frames for clip in read_manifest(video)))[-1] == len(frames)
+        assert sum(lengths) == len(frames)
         found[seam.value] = [seam_measures(frames, at) for at in seams]
     return found
 
 
+def video_of(folder: Path) -> tuple[list[int], list[np.ndarray]]:
+    """Return the lengths of the clips of a run's video, and its frames."""
+    video = folder / json.loads((folder / "run.json").read_text())["video"]
+    return [clip.num_frames for clip in read_manifest(video)], [frame.copy() for frame in read_frames(video)]
+
+
 def main(arguments: list[str]) -> int:
     """Measure the seams that are missing, and print and store table and plot."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.seams", description="Which seam jumps least, on CPU.")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of seams.json, .md, .png (default: {OUTPUT})")
-    parser.add_argument("--fresh", action="store_true", help="measure everything again")
+    parser = command_line("seams", "Which seam jumps least, on CPU.", OUTPUT)
     parser.add_argument("--clips", type=int, default=4)
     parser.add_argument("--seeds", type=int, default=4)
     options = parser.parse_args(arguments)

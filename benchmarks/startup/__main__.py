@@ -1,6 +1,5 @@
 """Import the pack in several processes and print the times: ``python -m benchmarks.startup``."""
 
-import argparse
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -9,7 +8,7 @@ from statistics import median
 
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
-from benchmarks.results import Results
+from benchmarks.results import Results, command_line
 from benchmarks.startup.importing import imported_pack
 from dev.environment import REPOSITORY, ensure_environment, say
 
@@ -19,9 +18,7 @@ NUM_PROCESSES = 7
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Measure what is missing and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.startup", description="What the pack adds to ComfyUI's start.")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of startup.json and .md (default: {OUTPUT})")
-    parser.add_argument("--fresh", action="store_true", help="measure everything again")
+    parser = command_line("startup", "What the pack adds to ComfyUI's start.", OUTPUT)
     parser.add_argument("--quick", action="store_true", help="to see that it works, not to publish")
     options = parser.parse_args(arguments)
     environment, count = ensure_environment(), 1 if options.quick else NUM_PROCESSES

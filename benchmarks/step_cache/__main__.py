@@ -1,6 +1,5 @@
 """Measure every threshold in turn: ``python -m benchmarks.step_cache``."""
 
-import argparse
 import json
 import re
 import sys
@@ -13,14 +12,12 @@ import numpy as np
 from benchmarks.chart import draw_bars
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
-from benchmarks.results import Results
-from benchmarks.seams.__main__ import STORIES, Request
+from benchmarks.results import Results, command_line
+from benchmarks.seams.__main__ import STORIES, Request, video_of
 from comfyui.server import ComfyServer
 from demo.run import fill_graph, node_of_type
 from dev.environment import REPOSITORY, ensure_environment, execute_inside, say
 from svi_core.look.drift import measure_drift
-from svi_core.store.records import read_manifest
-from svi_core.video.video_file import read_frames
 
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 THRESHOLDS = (0.0, 0.1, 0.2, 0.4)  # 0: without EasyCache; 0.2 is its default
@@ -66,17 +63,9 @@ def measure(server: ComfyServer, image: str, threshold: float, num_clips: int, n
     }
 
 
-def video_of(folder: Path) -> tuple[list[int], list[np.ndarray]]:
-    """Return the lengths of the clips of a run's video, and its frames."""
-    video = folder / json.loads((folder / "run.json").read_text())["video"]
-    return [clip.num_frames for clip in read_manifest(video)], [frame.copy() for frame in read_frames(video)]
-
-
 def main(arguments: list[str]) -> int:
     """Measure what is missing, and print and store table and plot."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.step_cache", description="Many steps with EasyCache, on CPU.")
-    parser.add_argument("--output", type=Path, default=OUTPUT, help=f"folder of the results (default: {OUTPUT})")
-    parser.add_argument("--fresh", action="store_true", help="measure everything again")
+    parser = command_line("step_cache", "Many steps with EasyCache, on CPU.", OUTPUT)
     parser.add_argument("--clips", type=int, default=3)
     parser.add_argument("--steps", type=int, default=50)
     options = parser.parse_args(arguments)
