@@ -51,7 +51,7 @@ class Batch:
         """Take the next story for a place: one that it has already, else one whose models it holds, else the first."""
         with self._lock:
             fitting = [name for name, graphs in self.waiting.items() if self._fits(place, name, graphs)]
-            free = [name for name in fitting if self.held_by.get(name, place) == place or self.held_by[name] not in self.places]
+            free = [name for name in fitting if self.held_by.get(name, place) == place or not self._is_held(name)]
             if not free:
                 return None
             offer = self.places[place]
@@ -140,6 +140,10 @@ class Batch:
     def _fits(self, place: str, name: str, graphs: Mapping[str, PreparedStory]) -> bool:
         """Whether a place may still make a story."""
         return self.places.get(place) in graphs and place not in self._barred.get(name, ())
+
+    def _is_held(self, name: str) -> bool:
+        """Whether the place that has a story already may still make it."""
+        return self._fits(self.held_by[name], name, self.waiting[name])
 
     def _why_barred(self, name: str) -> str:
         return "; ".join(dict.fromkeys(self._barred[name].values()))
