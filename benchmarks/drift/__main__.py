@@ -19,6 +19,7 @@ from ..drift import StudyError
 
 OUTPUT = REPOSITORY / ".runtime" / "drift"
 CHAINS = ("film", "shot", "pro")
+STUDY_NAMES = ("full", "ablations", "small")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -80,7 +81,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     }
     for name, purpose in purposes.items():
         command = commands.add_parser(name, help=purpose)
-        command.add_argument("--study", choices=("full", "small"), default="full", help="small: to see that it works")
+        command.add_argument("--study", choices=STUDY_NAMES, default="full", help="ablations: four pairs; small: a trial")
         command.add_argument("--folder", type=Path, help="bases and measurements (default: one for each study)")
         command.add_argument("--output", type=Path, help="tables and pictures (default: report/ in the folder)")
     run = commands.choices["run"]

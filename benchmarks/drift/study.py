@@ -1,7 +1,7 @@
 """A drift study as data: its settings, its folder, and the paths of its bases and results."""
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from svi_core.files.atomic_file import write_bytes
@@ -35,7 +35,7 @@ class Study:
     """All settings of a study.
 
     Attributes:
-        name: "full", or "small" to see that it works.
+        name: "full", "ablations" (its first pairs of base and LoRA only), or "small" to see that it works.
         base: training of each base.
         units: in the order of the runs; those of the main arms.
         few_units: how many of them the other arms, layouts and losses are run on.
@@ -83,17 +83,20 @@ class Study:
         return tuple(dict.fromkeys(unit.base_seed for unit in self.units))
 
 
+FULL_STUDY = Study(
+    name="full",
+    base=BaseTraining(num_steps=3000, batch_size=32),
+    units=tuple(Unit(base, lora) for lora in (1, 2) for base in (1, 2, 3, 4)),
+    few_units=4,
+    fine_tuning=FineTuning(batch_size=16, learning_rate=1e-3, rank=16, fill_batches=100),
+    lengths=(200, 800, 2400),
+    num_scenes=32,
+    num_clips=30,
+)
 STUDIES = {
-    "full": Study(
-        name="full",
-        base=BaseTraining(num_steps=3000, batch_size=32),
-        units=tuple(Unit(base, lora) for lora in (1, 2) for base in (1, 2, 3, 4)),
-        few_units=4,
-        fine_tuning=FineTuning(batch_size=16, learning_rate=1e-3, rank=16, fill_batches=100),
-        lengths=(200, 800, 2400),
-        num_scenes=32,
-        num_clips=30,
-    ),
+    "full": FULL_STUDY,
+    # the arms that need no claim, with those of the claims beside them: a run of its own, on bases of its own
+    "ablations": replace(FULL_STUDY, name="ablations", units=FULL_STUDY.units[: FULL_STUDY.few_units]),
     "small": Study(
         name="small",
         base=BaseTraining(num_steps=2, batch_size=2, save_every=1),
