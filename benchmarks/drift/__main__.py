@@ -10,12 +10,16 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from benchmarks.machine import machine_facts
 from dev.environment import REPOSITORY
 from training.model.comfy_runtime import find_comfyui
 
 from ..drift import StudyError
+
+if TYPE_CHECKING:
+    from .study import Unit
 
 OUTPUT = REPOSITORY / ".runtime" / "drift"
 CHAINS = ("film", "shot", "pro")
@@ -48,9 +52,8 @@ def _study(options: argparse.Namespace) -> str:
     if options.command == "run":
         chains = [Chain[name.upper()] for name in CHAINS if options.chain in (name, "all")]
         names = _arm_names(options.arms, list(MAIN), list(study.arms))
-        run_study(
-            study, folder, chains, names, options.workers or os.cpu_count() or 1, partial(require_open_gates, study, folder)
-        )
+        workers, units = options.workers or os.cpu_count() or 1, _units(options.pairs, study.units)
+        run_study(study, folder, chains, names, workers, partial(require_open_gates, study, folder), units)
     require_same_study(study, folder, record=False)
     output = options.output or folder / "report"
     text = write_report(study, folder, output, machine_facts(find_comfyui()))
@@ -70,6 +73,19 @@ def _arm_names(wanted: str, main: list[str], known: list[str]) -> list[str]:
     return names
 
 
+def _units(wanted: str, known: tuple["Unit", ...]) -> tuple["Unit", ...]:
+    """Return the units that --pairs names as "base-LoRA"; all for "all".
+
+    Raises:
+        StudyError: the study has no such pair.
+    """
+    by_name = {f"{unit.base_seed}-{unit.lora_seed}": unit for unit in known}
+    names = list(by_name) if wanted == "all" else [name.strip() for name in wanted.split(",")]
+    if unknown := [name for name in names if name not in by_name]:
+        raise StudyError(f"--pairs: there is no pair {unknown[0]!r}: choose all, or of {', '.join(by_name)}.")
+    return tuple(by_name[name] for name in names)
+
+
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.drift", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -87,6 +103,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     run = commands.choices["run"]
     run.add_argument("--chain", choices=(*CHAINS, "all"), default="all", help="layout of the chains")
     run.add_argument("--arms", default="all", help='main: those of the claims only; or names, such as "frozen bank, bank of 1"')
+    run.add_argument("--pairs", default="all", help='pairs of base and LoRA seed, such as "1-1, 2-1", to share a study out')
     run.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
     return parser.parse_args(arguments)
 

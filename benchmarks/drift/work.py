@@ -3,7 +3,7 @@
 import logging
 import multiprocessing
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -86,16 +86,18 @@ def run_study(
     arm_names: Iterable[str],
     num_workers: int,
     check_gates: Callable[[], None] = lambda: None,
+    units: tuple[Unit, ...] = (),
 ) -> None:
     """Run what is missing: the bases, then the arms called `arm_names`, unit by unit, the main ones first.
 
+    `units` are those to run, all by default: a unit needs no other, so a study can be shared out over machines.
     `check_gates` is called when the bases and, with Film, the arms that the gates look at are there, before any other starts.
     """
-    arm_names = list(arm_names)
-    gated = [(unit, name) for unit in study.units for name in (BASE, PLAIN)] if Chain.FILM in chains else []
-    first = [partial(make_base, world=World.ENDLESS, seed=seed) for seed in study.base_seeds]
+    arm_names, units = list(arm_names), units or study.units
+    gated = [(unit, name) for unit in units for name in (BASE, PLAIN)] if Chain.FILM in chains else []
+    first = [partial(make_base, world=World.ENDLESS, seed=seed) for seed in dict.fromkeys(own.base_seed for own in units)]
     second = [partial(run_arm, chain=Chain.FILM, unit=unit, name=name) for unit, name in gated]
-    rest = list(_unit_tasks(study, chains, arm_names))
+    rest = list(_unit_tasks(study, chains, arm_names, units))
     rest += [partial(run_cheats, chain=chain) for chain in chains]
     rest.append(partial(make_base, world=World.FEW, seed=study.base_seeds[0]))
     with _workers(study, folder, num_workers) as run:
@@ -127,7 +129,7 @@ def _workers(study: Study, folder: Path, count: int) -> Iterator[Callable[[list[
         yield run
 
 
-def _unit_tasks(study: Study, chains: Iterable[Chain], arm_names: list[str]) -> Iterator[partial]:
+def _unit_tasks(study: Study, chains: Iterable[Chain], arm_names: list[str], units: Sequence[Unit]) -> Iterator[partial]:
     """Yield the arms in the order of their worth: all units of the main comparison, the other layouts, the other arms."""
     wanted = [(chain, arm) for chain in chains for arm in study.arms_of(chain) if arm == BASE or arm in arm_names]
     wanted.sort(key=lambda own: len(study.units_of(*own)), reverse=True)
@@ -135,12 +137,12 @@ def _unit_tasks(study: Study, chains: Iterable[Chain], arm_names: list[str]) -> 
     is_main = [own for own in wanted if len(study.units_of(*own)) == len(study.units)]
     others = [own for own in wanted if own not in is_main]
     for group in (is_main, others):
-        for unit in study.units:
+        for unit in units:
             yield from (
                 partial(run_arm, chain=chain, unit=unit, name=arm) for chain, arm in group if unit in study.units_of(chain, arm)
             )
         if group is is_main:
-            for unit in study.units[: study.few_units]:
+            for unit in (own for own in units if own in study.units[: study.few_units]):
                 yield from (partial(run_other_losses, chain=chain, unit=unit, name=arm) for chain, arm in with_losses)
 
 
