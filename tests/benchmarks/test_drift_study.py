@@ -29,6 +29,7 @@ from benchmarks.drift.world import (
     to_parts,
 )
 from svi_core.conditioning.build_y import KnownPart, build_y
+from svi_core.flow.flow_matching import shifted_sigmas
 from svi_core.recycling.config import ErrorRecyclingConfig
 from svi_core.systems.layouts import make_layout
 
@@ -277,6 +278,7 @@ def small_run(parts, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:  # these need no precision here
         patch.setattr(parts["base"], "LOSS_BATCHES", 1)
         patch.setattr(parts["diagnosis"], "NUM_SCENES", 4)
+        patch.setattr(importlib.import_module("benchmarks.drift.rollout"), "shifted_sigmas", lambda steps: shifted_sigmas(2))
         parts["work"].run_study(study, place / "work", list(parts["data"].Chain), names, 1)
     return study, place
 
