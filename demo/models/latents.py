@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from demo.models.comfy_import import import_comfy
 from demo.models.tiny_models import TEXT_ENCODER_FILE, TEXT_TOKENS, VAE_FILE, VAE_WIDTH, build_vae
 from demo.models.training_run import RUNS
+from demo.world.picture import SCALE, to_pixels
 from demo.world.scenes import CLIP_FRAMES, SEGMENT_FRAMES, Story, render_story, sample_story, track_story
 
 CLIPS_PER_STORY = 3
@@ -120,12 +121,12 @@ def weigh_object(story: Story, size: tuple[int, int]) -> Tensor:
     """Return weights `[clips, 21, h, w]`: 1 in the scenery, rising to 1 + OBJECT_WEIGHT at the object's centre."""
     track = track_story(story)
     last_frames = torch.arange(0, CLIP_FRAMES, 4)
-    rows, columns = (torch.arange(length) * 8 + 3.5 for length in size)
+    row, column = (torch.arange(length) * 8 + 3.5 for length in size)
     weights = []
     for index in range(len(story.actions)):
         frames = (last_frames + SEGMENT_FRAMES * index - 1).clamp(min=0)
-        x, y = (torch.from_numpy(values)[frames].float()[:, None, None] for values in (track.x, track.y))
-        distance = (columns[None, None, :] - x) ** 2 + (rows[None, :, None] - y) ** 2
+        x, y = to_pixels(*(torch.from_numpy(values)[frames].float()[:, None, None] for values in (track.x, track.y)))
+        distance = ((column[None, None, :] - x) ** 2 + (row[None, :, None] - y) ** 2) / SCALE**2
         weights.append(1.0 + OBJECT_WEIGHT * torch.exp(-distance / (2.0 * OBJECT_RADIUS**2)))
     return torch.stack(weights)
 

@@ -18,13 +18,15 @@ from demo.models.comfy_import import import_comfy
 from demo.models.data_parallel import average, launch
 from demo.models.tiny_models import VAE_FILE, save_half
 from demo.models.training_run import MovingAverage, TrainingRun, learning_rate
+from demo.world.picture import FRAME_HEIGHT, FRAME_WIDTH
 from demo.world.scenes import render_clip, sample_story
 
 SEED = 4
 PEAK_LEARNING_RATE = 2e-3
 LATENT_NOISE = 0.1
-CROP = (4, 6)
-CHOICES = ((1, 10, (8, 12)), (21, 1, CROP), (6, 3, CROP))
+WHOLE = (FRAME_HEIGHT // 8, FRAME_WIDTH // 8)
+CROP = (WHOLE[0] // 2, WHOLE[1] // 2)
+CHOICES = ((1, 10, WHOLE), (21, 1, CROP), (6, 3, CROP))
 """(latent slots, clips a batch and worker, size in latent places), in turn."""
 
 
@@ -37,8 +39,8 @@ def draw_batch(stories: list, step: int, rng: torch.Generator) -> tuple[Tensor, 
     for _ in range(size):
         seed = int(torch.randint(len(stories), (1,), generator=rng))
         clip = int(torch.randint(stored.CLIPS_PER_STORY, (1,), generator=rng))
-        top = int(torch.randint(9 - rows, (1,), generator=rng))
-        left = int(torch.randint(13 - columns, (1,), generator=rng))
+        top = int(torch.randint(WHOLE[0] - rows + 1, (1,), generator=rng))
+        left = int(torch.randint(WHOLE[1] - columns + 1, (1,), generator=rng))
         place = (slice(top, top + rows), slice(left, left + columns))
         pixels = tuple(slice(8 * cut.start, 8 * cut.stop) for cut in place)
         number, story = stories[seed]

@@ -24,13 +24,14 @@ from demo.models.comfy_import import import_comfy
 from demo.models.data_parallel import average, launch
 from demo.models.tiny_models import VAE_FILE, build_vae, save_half
 from demo.models.training_run import RUNS, MovingAverage, TrainingRun, learning_rate
+from demo.world.picture import FRAME_HEIGHT, FRAME_WIDTH
 from demo.world.scenes import HELD_OUT_SEED, render_clip, sample_story
 
 SEED = 1
 LATENT_NOISE = 0.1
 LATENT_PENALTY = 5e-4
 PEAK_LEARNING_RATE = 3e-3
-FULL, QUARTER = (64, 96), (32, 48)
+FULL, QUARTER = (FRAME_HEIGHT, FRAME_WIDTH), (FRAME_HEIGHT // 16 * 8, FRAME_WIDTH // 16 * 8)
 PHASES = (
     (0.22, ((1, 16, FULL),)),
     (0.45, ((9, 2, FULL), (5, 3, FULL))),

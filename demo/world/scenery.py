@@ -1,6 +1,7 @@
 """Backgrounds of the tiny world: five landscapes, periodic in x, that differ by seed.
 
-A landscape is two images `[3, H, W]` in [0, 1]: how it looks by day, and the light it gives off at night.
+A landscape is two images `[3, H, W]` in [0, 1]: how it looks by day, and the light it gives off at night. Places and sizes
+are in units of the world, of which a picture is WIDTH wide, whatever its pixels: H and W are in `demo.world.picture`.
 """
 
 from __future__ import annotations
@@ -12,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-WIDTH, HEIGHT = 96, 64
+from demo.world.picture import FRAME_HEIGHT, FRAME_WIDTH, WIDTH, columns, rows
 
 
 @dataclass(frozen=True)
 class Scenery:
-    """`day` and `glow`, both `[3, 64, 96]`; the right edge continues on the left one."""
+    """`day` and `glow`, both `[3, H, W]`; the right edge continues on the left one."""
 
     day: Tensor
     glow: Tensor
@@ -36,8 +37,8 @@ def paint_scenery(background: str, seed: int) -> Scenery:
 
 
 def _grid() -> tuple[Tensor, Tensor]:
-    """Return pixel coordinates x `[1, W]` and y `[H, 1]`."""
-    return torch.arange(WIDTH, dtype=torch.float32)[None, :], torch.arange(HEIGHT, dtype=torch.float32)[:, None]
+    """Return the world's coordinates x `[1, W]` and y `[H, 1]` of every pixel."""
+    return columns()[None, :], rows()[:, None]
 
 
 def _colour(red: float, green: float, blue: float) -> Tensor:
@@ -53,7 +54,7 @@ def _gradient(top: Tensor, bottom: Tensor, end: float) -> Tensor:
     """Blend from `top` at y = 0 to `bottom` at y = `end`."""
     _, y = _grid()
     weight = (y / end).clamp(0.0, 1.0)[None]
-    return (top * (1.0 - weight) + bottom * weight).expand(3, HEIGHT, WIDTH).clone()
+    return (top * (1.0 - weight) + bottom * weight).expand(3, FRAME_HEIGHT, FRAME_WIDTH).clone()
 
 
 def _wave(rng: np.random.Generator, amplitude: float, harmonics: tuple[int, ...]) -> Tensor:
@@ -72,7 +73,7 @@ def _over(image: Tensor, coverage: Tensor, colour: Tensor) -> Tensor:
 
 
 def _below(ridge: Tensor, softness: float = 0.8) -> Tensor:
-    """Return the coverage `[H, W]` of everything under a ridge line `[1, W]` given in pixels."""
+    """Return the coverage `[H, W]` of everything under a ridge line `[1, W]`."""
     _, y = _grid()
     return torch.sigmoid((y - ridge) / softness * 2.0)
 
@@ -122,7 +123,7 @@ def _sea(rng: np.random.Generator) -> Scenery:
         crest = row + _wave(rng, 1.2, (3, 4))
         band = torch.exp(-(((y - crest) / 1.3) ** 2))
         water = water + 0.16 * band[None]
-    return _finish(_over(image, _below(torch.full((1, WIDTH), 36.0), 0.7), water))
+    return _finish(_over(image, _below(torch.full((1, FRAME_WIDTH), 36.0), 0.7), water))
 
 
 def _desert(rng: np.random.Generator) -> Scenery:
@@ -154,7 +155,7 @@ def _snow(rng: np.random.Generator) -> Scenery:
 def _city(rng: np.random.Generator) -> Scenery:
     """Towers under an evening sky, a street in front; their windows shine at night."""
     image = _gradient(_jitter(rng, _colour(0.56, 0.60, 0.86)), _colour(0.98, 0.78, 0.66), 44.0)
-    glow = torch.zeros(3, HEIGHT, WIDTH)
+    glow = torch.zeros(3, FRAME_HEIGHT, FRAME_WIDTH)
     left = float(rng.uniform(0, WIDTH))
     shift = 0.0
     for width in rng.permutation([11.0, 12.0, 13.0, 14.0, 14.0, 16.0, 16.0]):
@@ -165,9 +166,9 @@ def _city(rng: np.random.Generator) -> Scenery:
         image = _over(image, 0.35 * windows, _colour(0.94, 0.86, 0.62))
         glow = glow + _colour(0.42, 0.34, 0.15) * windows[None]
         shift += float(width)
-    image = _over(image, _below(torch.full((1, WIDTH), 44.0)), _jitter(rng, _colour(0.47, 0.47, 0.50), 0.03))
+    image = _over(image, _below(torch.full((1, FRAME_WIDTH), 44.0)), _jitter(rng, _colour(0.47, 0.47, 0.50), 0.03))
     _, y = _grid()
-    kerb = torch.exp(-(((y - 60.0) / 1.2) ** 2)).expand(HEIGHT, WIDTH)
+    kerb = torch.exp(-(((y - 60.0) / 1.2) ** 2)).expand(FRAME_HEIGHT, FRAME_WIDTH)
     return _finish(_over(image, 0.6 * kerb, _colour(0.92, 0.92, 0.88)), glow)
 
 
@@ -180,7 +181,7 @@ def _box(centre_x: float, half_width: float, top: float, bottom: float) -> Tenso
 
 def _windows(centre_x: float, top: float) -> Tensor:
     """Return two columns of windows under the roof of a tower."""
-    coverage = torch.zeros(HEIGHT, WIDTH)
+    coverage = torch.zeros(FRAME_HEIGHT, FRAME_WIDTH)
     for column in (-2.6, 2.6):
         for row in np.arange(top + 4.0, 40.0, 6.0):
             coverage = coverage + _box(centre_x + column, 1.3, float(row), float(row) + 2.8)

@@ -5,8 +5,8 @@ cut into segments of 76 frames; clip k is the window of 81 frames that starts at
 SVI 2.0 Pro: each clip starts on frame 76 of the one before, and the last 4 frames of a clip are the first new ones of
 the next. Everything rests during those shared frames, so what a clip shows follows from its first frame and caption.
 
-Positions are in pixels, x to the right and y down, (0, 0) at the centre of the top left pixel. Frames are
-`[T, 3, H, W]` float32 in [0, 1]; T is the number of frames, H = 64, W = 96.
+Positions are in the world's units (`demo.world.picture`), x to the right and y down. Frames are `[T, 3, H, W]` float32
+in [0, 1]; T is the number of frames, H and W are the picture's pixels.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from demo.world.picture import SCALE, WIDTH
 from demo.world.scenery import paint_scenery
 from demo.world.shapes import OBJECT_REACH, PALETTE, paint_object
 
-FRAME_WIDTH, FRAME_HEIGHT = 96, 64
 CLIP_FRAMES = 81
 SEGMENT_FRAMES = 76
 REST_FRAMES = 4
@@ -32,14 +32,14 @@ HELD_OUT_SEED = 1_000_000
 COLUMNS = (20.0, 48.0, 76.0)
 ROWS = (17.0, 32.0, 47.0)
 STEPS = {"left": (-28.0, 0.0), "right": (28.0, 0.0), "up": (0.0, -15.0), "down": (0.0, 15.0)}
-"""Pixels that a motion moves the object by. Everything is relative: nothing depends on where in the picture it starts."""
+"""Units that a motion moves the object by. Everything is relative: nothing depends on where in the picture it starts."""
 FIELD = (13.0, 83.0, 12.0, 52.0)
 """Left, right, top and bottom limits for the centre of an object at rest."""
 HOP_HEIGHT = 20.0
 HOPS_PER_CLIP = 2
 LOOP_RADIUS = 10.0
-PAN_PIXELS = 32.0
-BOB_PIXELS = 1.5
+PAN_UNITS = 32.0
+BOB_UNITS = 1.5
 SPIN_RADIUS = 9.0
 NIGHT_TINT = (0.26, 0.32, 0.58)
 OBJECT_NIGHT_LIGHT = 0.85
@@ -142,7 +142,7 @@ def _sample_start(rng: np.random.Generator, kind: str) -> State:
     x = rng.choice(COLUMNS) + jitter[0]
     y = ROWS[-1] if kind in GROUND_KINDS else rng.choice(ROWS) + jitter[1]
     light = 1.0 if rng.random() < 0.7 else 0.0
-    return State(float(x), float(y), light, float(rng.uniform(0.0, FRAME_WIDTH)))
+    return State(float(x), float(y), light, float(rng.uniform(0.0, WIDTH)))
 
 
 def _sample_action(rng: np.random.Generator, kind: str, state: State) -> Action:
@@ -172,7 +172,7 @@ def fits(motion: str, state: State) -> bool:
 def advance(state: State, action: Action) -> State:
     """Return the state at rest after the action."""
     step_x, step_y = STEPS.get(action.motion, (0.0, 0.0))
-    pan = {"still": 0.0, "left": -PAN_PIXELS, "right": PAN_PIXELS}[action.camera]
+    pan = {"still": 0.0, "left": -PAN_UNITS, "right": PAN_UNITS}[action.camera]
     light = {"stay": state.light, "night": 0.0, "day": 1.0}[action.light]
     spin = state.spin + step_x / SPIN_RADIUS
     return State(state.x + step_x, state.y + step_y, light, state.camera_offset + pan, spin)
@@ -230,7 +230,7 @@ def _track_clip(kind: str, state: State, action: Action) -> Track:
         phase = (linear * HOPS_PER_CLIP) % 1.0
         y = y - 4.0 * HOP_HEIGHT * phase * (1.0 - phase)
     elif kind in BOBBING_KINDS:
-        y = y + BOB_PIXELS * np.sin(4.0 * pi * linear)
+        y = y + BOB_UNITS * np.sin(4.0 * pi * linear)
     return Track(
         x,
         y,
@@ -281,8 +281,8 @@ def _light(track: Track) -> tuple[Tensor, Tensor]:
 
 
 def _roll(image: Tensor, offset: Tensor) -> Tensor:
-    """Shift `[1, 3, H, W]` left by `offset` `[T]` pixels, exactly, through the Fourier series of its periodic rows."""
+    """Shift `[1, 3, H, W]` left by `offset` `[T]` units, exactly, through the Fourier series of its periodic rows."""
     spectrum = torch.fft.rfft(image, dim=-1)
     frequency = torch.arange(spectrum.shape[-1]) / image.shape[-1]
-    phase = torch.polar(torch.ones(()), 2.0 * pi * frequency[None, :] * offset[:, None])
+    phase = torch.polar(torch.ones(()), 2.0 * pi * frequency[None, :] * SCALE * offset[:, None])
     return torch.fft.irfft(spectrum * phase[:, None, None, :], n=image.shape[-1], dim=-1)

@@ -1,7 +1,7 @@
 """Objects of the tiny world, drawn from signed distances with soft edges.
 
-Each painter takes local coordinates `[T, S, S]` in pixels (origin at the object's centre, y down) and returns layers of
-(coverage, colour) from back to front. Distances are negative inside a shape.
+Each painter takes local coordinates `[T, S, S]` in units of the world (origin at the object's centre, y down) and returns
+layers of (coverage, colour) from back to front. Distances are negative inside a shape.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from math import pi
 
 import torch
 from torch import Tensor
+
+from demo.world.picture import SCALE, TOP, columns, rows, to_pixels
 
 PALETTE = {
     "red": (0.90, 0.18, 0.16),
@@ -20,9 +22,10 @@ PALETTE = {
     "white": (0.96, 0.96, 0.96),
 }
 OBJECT_REACH = {"ball": 9.0, "car": 9.0, "boat": 9.0, "star": 11.0, "balloon": 11.0}
-"""Pixels from the centre of an object down to its lowest point."""
+"""Units from the centre of an object down to its lowest point."""
 
-PATCH = 40
+PATCH = round(40 * SCALE)
+"""Pixels of the square that an object is painted in."""
 EDGE = 0.9
 OUTLINE = (0.13, 0.12, 0.18)
 Layer = tuple[Tensor, tuple[float, float, float]]
@@ -41,27 +44,27 @@ def paint_object(
     """Draw the object into `frames` `[T, 3, H, W]`, in place.
 
     Args:
-        x, y: centre of the object in pixels, `[T]`.
+        x, y: centre of the object in units, `[T]`.
         spin: angle by which a ball or wheels have rolled, in radians, `[T]`.
         light: factor on the object's colours, `[T, 3, 1, 1]`.
-        ground: height of the ground in pixels, for a shadow; None for things that fly.
+        ground: y of the ground in units, for a shadow; None for things that fly.
     """
     if ground is not None:
         _cast_shadow(frames, x, y, ground)
-    corner_x, corner_y = (centre.round().long() - PATCH // 2 for centre in (x, y))
+    corner_x, corner_y = (centre.round().long() - PATCH // 2 for centre in to_pixels(x, y))
     step = torch.arange(PATCH)
-    columns, rows = corner_x[:, None] + step, corner_y[:, None] + step
-    local_x = (columns - x[:, None])[:, None, :].expand(-1, PATCH, -1)
-    local_y = (rows - y[:, None])[:, :, None].expand(-1, -1, PATCH)
+    column, row = corner_x[:, None] + step, corner_y[:, None] + step
+    local_x = ((column + 0.5) / SCALE - 0.5 - x[:, None])[:, None, :].expand(-1, PATCH, -1)
+    local_y = ((row + 0.5) / SCALE - 0.5 + TOP - y[:, None])[:, :, None].expand(-1, -1, PATCH)
     layers = _PAINTERS[kind](local_x, local_y, spin.view(-1, 1, 1), PALETTE[colour])
-    _composite(frames, layers, rows, columns, light)
+    _composite(frames, layers, row, column, light)
 
 
-def _composite(frames: Tensor, layers: list[Layer], rows: Tensor, columns: Tensor, light: Tensor) -> None:
+def _composite(frames: Tensor, layers: list[Layer], row: Tensor, column: Tensor, light: Tensor) -> None:
     """Lay the layers over the patch of each frame, dropping what falls outside the picture."""
     num_frames, _, height, width = frames.shape
-    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
-    index = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]
+    inside = ((row >= 0) & (row < height))[:, :, None] & ((column >= 0) & (column < width))[:, None, :]
+    index = row.clamp(0, height - 1)[:, :, None] * width + column.clamp(0, width - 1)[:, None, :]
     flat = frames.reshape(num_frames, 3, height * width)
     patch_index = index.reshape(num_frames, 1, -1).expand(-1, 3, -1)
     patch = flat.gather(2, patch_index).reshape(num_frames, 3, PATCH, PATCH)
@@ -74,16 +77,15 @@ def _composite(frames: Tensor, layers: list[Layer], rows: Tensor, columns: Tenso
 
 def _cast_shadow(frames: Tensor, x: Tensor, y: Tensor, ground: float) -> None:
     """Darken the ground under the object, less the higher it is."""
-    height, width = frames.shape[-2:]
-    dx = torch.arange(width)[None, None, :] - x[:, None, None]
-    dy = torch.arange(height)[None, :, None] - ground
+    dx = columns()[None, None, :] - x[:, None, None]
+    dy = rows()[None, :, None] - ground
     lift = ((ground - 9.0 - y) / 20.0).clamp(0.0, 1.0)[:, None, None]
     strength = (0.38 - 0.2 * lift) * torch.exp(-((dx / 9.0) ** 2) - (dy / 2.2) ** 2)
     frames.mul_(1.0 - strength[:, None])
 
 
 def _cover(distance: Tensor) -> Tensor:
-    """Turn a signed distance in pixels into coverage with an edge about two pixels wide."""
+    """Turn a signed distance in units into coverage with an edge about two units wide."""
     return torch.sigmoid(-distance * (2.0 / EDGE))
 
 
