@@ -81,7 +81,7 @@ def _serve(batch: Batch, server: ComfyClient) -> None:
         outcome = try_story(prepared, server, batch.folder, control)
         batch.note(name, url, outcome)
         if url not in batch.places:
-            batch.progress.say(f"{server.url} is not asked any more: {batch.lost_servers[url]}")
+            batch.progress.say(f"{server.url} is not asked any more: {batch.lost_places[url]}")
             return
         if outcome.status != LOST:
             num_failures = 0

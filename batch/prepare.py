@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from svi_core.schedule.prompt_lists import PromptSplit
 from svi_core.schedule.text import parse_story
 
 FOLDER = "svi_batch"  # in the server's input and output folder
+_MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 _VERSION = 1  # of the graphs that are made from the same rows; a new one makes every story again
 
 
@@ -46,6 +48,12 @@ class PreparedStory:
     uploads: Mapping[str, Path]
     num_clips: int
     key: str
+
+    @cached_property
+    def models(self) -> frozenset[str]:
+        """The model files that the graph names."""
+        values = (value for node in self.graph.values() for value in node["inputs"].values())
+        return frozenset(value for value in values if isinstance(value, str) and value.lower().endswith(_MODEL_SUFFIXES))
 
 
 def prepare(story: Story, workflow: Workflow, object_info: ObjectInfo, batch_name: str) -> PreparedStory:

@@ -136,7 +136,7 @@ class RayCluster:
         try:
             while batch.has_more:
                 if why := self._hopeless():
-                    batch.lost_servers = {"cluster": why}
+                    batch.lost_places = {"cluster": why}
                     return
                 batch.places |= dict.fromkeys((worker.name for worker in self._hired), _OFFER)
                 self._assign(batch)
@@ -217,7 +217,7 @@ class RayCluster:
         if story and batch is not None:
             batch.note(story, worker.name, result)
             worker.num_losses = worker.num_losses + 1 if result.status == LOST and story not in batch.failed else 0
-            if why := batch.lost_servers.get(worker.name):
+            if why := batch.lost_places.get(worker.name):
                 self._leave_out(worker, why, batch)
                 return
         if has_died or worker.num_losses > MOST_LOSSES:

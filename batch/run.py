@@ -174,7 +174,7 @@ class _Command:
     def _report(self, batch: Batch, ready: set[str], places: Places) -> None:
         """Write batch.json and problems.txt, and tell which videos are missing and why."""
         reasons = {problem.story: str(problem) for problem in self.problems} | batch.failed
-        lost = "; ".join(f"{url}: {why}" for url, why in batch.lost_servers.items())
+        lost = "; ".join(f"{url}: {why}" for url, why in batch.lost_places.items())
         left = f"no server was left to make it ({lost}): the same command goes on"
         reasons |= {name: left for name in batch.waiting if not batch.should_stop.is_set()}
         reasons |= {name: "not made yet" for name in batch.waiting if batch.should_stop.is_set()}

@@ -12,11 +12,9 @@ from batch.outcome import LOST, UNFIT, Outcome, described
 from batch.prepare import PreparedStory
 from batch.progress import Progress
 from batch.records import FAILED, QUEUED, OutputFolder, Record
-from batch.workflow.convert import Graph
 
 MOST_LOSSES = 5  # of servers, while one story runs: then those places give it up; after as many more losses it fails
 MOST_GIVEN_UP = 3  # stories that a place gave up, with none made there between: then the place is not in order
-_MODEL_SUFFIXES = (".safetensors", ".sft", ".gguf", ".ckpt", ".pt", ".pth", ".bin")
 
 
 @dataclass
@@ -28,7 +26,7 @@ class Batch:
         held_by: name of a story -> the server that still has it, from a command that was killed.
         made, failed: how the stories ended; a story without a place stays in `waiting`.
         places: each place that is asked -> the name in `waiting` of what it can make.
-        lost_servers: place -> why it is not asked any more.
+        lost_places: place -> why it is not asked any more.
     """
 
     waiting: dict[str, Mapping[str, PreparedStory]]
@@ -38,7 +36,7 @@ class Batch:
     made: dict[str, Record] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     places: dict[str, str] = field(default_factory=dict)
-    lost_servers: dict[str, str] = field(default_factory=dict)
+    lost_places: dict[str, str] = field(default_factory=dict)
     should_stop: threading.Event = field(default_factory=threading.Event)
     _running: dict[str, Mapping[str, PreparedStory]] = field(default_factory=dict)
     _loaded: dict[str, frozenset[str]] = field(default_factory=dict)  # place -> the models that its last story named
@@ -50,17 +48,17 @@ class Batch:
     def next_for(self, place: str) -> PreparedStory | None:
         """Take the next story for a place: one that it has already, else one whose models it holds, else the first."""
         with self._lock:
-            fitting = [name for name, graphs in self.waiting.items() if self._fits(place, name, graphs)]
-            free = [name for name in fitting if self.held_by.get(name, place) == place or not self._is_held(name)]
-            if not free:
-                return None
-            offer = self.places[place]
-            models = {name: _models_of(self.waiting[name][offer].graph) for name in free}
+            held = (name for name in self.held_by if self._is_for(place, name))
+            free = (name for name in self.waiting if self._is_for(place, name))
             loaded = self._loaded.get(place)
-            name = min(free, key=lambda name: (name not in self.held_by, models[name] != loaded))  # the first of the best
-            self._loaded[place] = models[name]
+            fitting = (name for name in self.waiting if self._is_for(place, name) and self._way(place, name).models == loaded)
+            name = next(held, None) or next(fitting, None) or next(free, None)  # each looks no further than its first
+            if name is None:
+                return None
+            story = self._way(place, name)
+            self._loaded[place] = story.models
             self._running[name] = self.waiting.pop(name)
-            return self._running[name][offer]
+            return story
 
     def note(self, name: str, place: str, outcome: Outcome) -> None:
         """Note how a try of a story ended; one that may do better waits again, before all others."""
@@ -84,9 +82,10 @@ class Batch:
         """Ask a place no more; a story that no other one can make now fails, if it was tried."""
         with self._lock:
             self.places.pop(place, None)
-            self.lost_servers[place] = reason
+            self.lost_places[place] = reason
             for name in [name for name in self._barred if name in self.waiting]:
                 if not any(self._fits(other, name, self.waiting[name]) for other in self.places):
+                    self._barred[name][place] = reason
                     self._running[name] = self.waiting.pop(name)
                     self._fail(name, self._why_barred(name))
 
@@ -141,9 +140,14 @@ class Batch:
         """Whether a place may still make a story."""
         return self.places.get(place) in graphs and place not in self._barred.get(name, ())
 
-    def _is_held(self, name: str) -> bool:
-        """Whether the place that has a story already may still make it."""
-        return self._fits(self.held_by[name], name, self.waiting[name])
+    def _is_for(self, place: str, name: str) -> bool:
+        """Whether a story waits for a place, and for no other that has it already and may still make it."""
+        graphs, holder = self.waiting.get(name, {}), self.held_by.get(name, place)
+        return self._fits(place, name, graphs) and (holder == place or not self._fits(holder, name, graphs))
+
+    def _way(self, place: str, name: str) -> PreparedStory:
+        """Return a waiting story as a place makes it."""
+        return self.waiting[name][self.places[place]]
 
     def _why_barred(self, name: str) -> str:
         return "; ".join(dict.fromkeys(self._barred[name].values()))
@@ -156,9 +160,3 @@ class Batch:
     def _end(self, name: str) -> None:
         with self._lock:
             self._running.pop(name, None)
-
-
-def _models_of(graph: Graph) -> frozenset[str]:
-    """Return the model files that a graph names."""
-    values = (value for node in graph.values() for value in node["inputs"].values())
-    return frozenset(value for value in values if isinstance(value, str) and value.lower().endswith(_MODEL_SUFFIXES))

@@ -58,7 +58,6 @@ TESTED_ELSEWHERE = {
     "batch/run_story.py": "batch/test_run.py",
     "batch/servers.py": "batch/test_run.py",
     "batch/story.py": "batch/test_table.py",
-    "batch/work.py": "batch/test_run.py",
     "batch/make_table.py": "batch/tables/test_build.py",
     "batch/text_workflow.py": "batch/tables/test_build.py",
     "batch/tables/kept_prompts.py": "batch/tables/test_build.py",

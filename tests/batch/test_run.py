@@ -15,10 +15,7 @@ import pytest
 
 from batch import placement, run, run_story, servers
 from batch.arguments import command_line
-from batch.prepare import PreparedStory
 from batch.records import OutputFolder, Record
-from batch.story import Place, Story
-from batch.work import Batch
 from comfyui.client import ComfyClient
 from comfyui.environment import Environment
 from svi_core.files.sealed_json import read_sealed
@@ -282,15 +279,6 @@ def test_a_server_that_answers_late_is_not_taken_for_lost(folder: Path, monkeypa
     monkeypatch.setattr(ComfyClient, "history", late)
     with FakeComfyUI() as server:
         assert run.main(options(folder, server)) == 0 and seeds(server) == [1, 2, 3]
-
-
-def test_a_server_waits_for_stories_of_one_that_may_be_lost():
-    story = PreparedStory(Story("a", Place("t", 1), {}, Path()), {}, {}, 1, "key")
-    places = {"one": "one", "two": "two", "three": "three"}
-    batch = Batch({"a": {"one": story, "two": story}}, None, None, held_by={"a": "one"}, places=places)
-    assert batch.next_for("two") is None and batch.has_more_for("two") and not batch.has_more_for("three")
-    batch.lose("one", "gone")
-    assert batch.next_for("two") is story
 
 
 @pytest.mark.parametrize(
