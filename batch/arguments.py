@@ -65,7 +65,7 @@ def _add_table(table: argparse.ArgumentParser) -> None:
         metavar="FILE",
         help="--llm is a ComfyUI: a workflow of text nodes there with {instruction}",
     )
-    table.add_argument("--llm-sees-images", action="store_true", help="show it the image of each story")
+    table.add_argument("--llm-sees-images", action="store_true", help="show the image of each story to --llm-model")
 
 
 def _add_score(score: argparse.ArgumentParser) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from batch.tables.benchmarks import BENCHMARKS
+from batch.tables.benchmarks import BENCHMARKS, PRODUCTION
 from batch.tables.build import TableSize, as_jsonl, rows
 from batch.tables.kept_prompts import KeptPrompts
 from batch.tables.language_model import LanguageModel, PromptWriter
@@ -46,8 +46,14 @@ def main(options: argparse.Namespace) -> int:
 
 def _language_model(options: argparse.Namespace) -> PromptWriter | None:
     """Return what writes the prompts; None for SVI Storyline's templates. Raises ValueError."""
+    if options.llm_sees_images and not options.llm_model:
+        raise ValueError(
+            "--llm-sees-images needs --llm-model; a workflow of --llm-workflow sees the image if it has Load Image"
+        )
     if not options.llm and not options.llm_model and not options.llm_workflow:
         return None
+    if options.benchmark == PRODUCTION:
+        raise ValueError(f"the stories of {PRODUCTION} are written already: leave --llm out")
     if not options.llm or bool(options.llm_model) == bool(options.llm_workflow):
         raise ValueError("--llm needs --llm-model, or for a ComfyUI --llm-workflow, and each of them needs --llm")
     if options.llm_workflow:

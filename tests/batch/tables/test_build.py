@@ -182,6 +182,29 @@ def test_text_nodes_of_comfyui_write_the_prompts(images, tmp_path, capsys):
     assert all("do thing" in prompt for row in rows for prompt in prompts(row))
 
 
+@pytest.mark.parametrize(
+    ("benchmark", "more", "said"),
+    [
+        (
+            "creative-50s",
+            ["--llm", "http://127.0.0.1:9", "--llm-workflow", "w.json", "--llm-sees-images"],
+            "if it has Load Image",
+        ),
+        ("creative-50s", ["--llm-sees-images"], "--llm-sees-images needs --llm-model"),
+        (
+            "production",
+            ["--llm", "http://127.0.0.1:9/v1", "--llm-model", "m"],
+            "production are written already: leave --llm out",
+        ),
+    ],
+)
+def test_options_that_would_change_nothing_are_refused(images, tmp_path, capsys, benchmark, more, said):
+    line = ["table", benchmark, str(images), "--output", str(tmp_path / "t.jsonl"), *more]
+    assert make_table.main(command_line().parse_args(line)) == 2 and not (tmp_path / "t.jsonl").exists()
+    (told,) = capsys.readouterr().err.splitlines()
+    assert said in told
+
+
 WRITER = {
     "2": {"class_type": "TextGenerate", "inputs": {"prompt": "{instruction}"}},
     "3": {"class_type": "PreviewAny", "inputs": {"source": ["2", 0]}},
