@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
-from batch.outcome import LOST, try_story
+from batch.outcome import LOST, line_of, try_story
 from batch.run_story import Control
 from batch.work import Batch
 from batch.workflow.node_inputs import ObjectInfo
@@ -99,14 +99,21 @@ def _tell(batch: Batch, name: str, was_taken: threading.Event, done: float) -> N
 
 def _is_back(batch: Batch, server: ComfyClient, url: str, num_failures: int, reason: str) -> bool:
     """Wait a while; return whether the server may be asked again. One of ours that died is started again."""
-    if num_failures > len(BACK_OFF_SECONDS):
-        batch.progress.say(f"{server.url} stays away: {reason}")
-        return False
-    seconds = BACK_OFF_SECONDS[num_failures - 1]
-    batch.progress.say(f"{server.url}: {reason}; trying again in {seconds:.0f} s")
-    if not _rest(batch, url, seconds):
-        return False
-    return _restarted(batch, server) if isinstance(server, ComfyServer) and not server.is_running else True
+    for seconds in BACK_OFF_SECONDS[num_failures - 1 :]:
+        batch.progress.say(f"{server.url}: {reason}; trying again in {seconds:.0f} s")
+        if not _rest(batch, url, seconds):
+            return False
+        if not isinstance(server, ComfyServer) or server.is_running:
+            return True
+        try:
+            server.start()
+        except (ServerError, OSError) as error:
+            reason = f"ComfyUI does not start again: {line_of(error).rstrip(':')}"
+        else:
+            batch.progress.say(f"started ComfyUI again: {server.url}")
+            return True
+    batch.progress.say(f"{server.url} stays away: {reason}")
+    return False
 
 
 def _rest(batch: Batch, url: str, seconds: float) -> bool:
@@ -115,14 +122,4 @@ def _rest(batch: Batch, url: str, seconds: float) -> bool:
     while (left := end - time.monotonic()) > 0:
         if batch.should_stop.wait(min(left, IDLE_SECONDS)) or not batch.has_more_for(url):
             return False
-    return True
-
-
-def _restarted(batch: Batch, server: ComfyServer) -> bool:
-    try:
-        server.start()
-    except (ServerError, OSError) as error:
-        batch.progress.say(f"ComfyUI does not start again: {error}")
-        return False
-    batch.progress.say(f"started ComfyUI again: {server.url}")
     return True

@@ -29,17 +29,20 @@ from batch.workflow.node_inputs import ObjectInfo
 from comfyui.client import ServerError
 from comfyui.environment import REPOSITORY
 
-NO_RAY = f"error: --ray needs the package ray, which this Python lacks: {sys.executable} -m pip install 'ray>=2.40'"
-PATIENCE_SECONDS = 900.0  # without a worker that is ready
+PATIENCE_SECONDS = 900.0  # while no story is made and no worker gets ready
 AGAIN_SECONDS = 2.0  # between two questions to a worker that is started again
 MOST_RESTARTS = 100  # of one worker by Ray, in the whole batch
 MOST_LOSSES = 10  # of one worker in a row; its machine or its ComfyUI is not in order then
 _OFFER = "ray"  # all workers offer the same; one that does not is left out
 
 
-def has_ray() -> bool:
-    """Whether the package ray is installed."""
-    return importlib.util.find_spec("ray") is not None
+def no_ray() -> str:
+    """Return how to install the package ray where this command runs, "" if it is there."""
+    if importlib.util.find_spec("ray") is not None:
+        return ""
+    own = f"{sys.executable} -m pip install 'ray>=2.40,<3'"
+    how = own if os.environ.get("COMFYUI_PYTHON") else "python -m dev.environment --extra ray"
+    return f"--ray needs the package ray, which {sys.executable} lacks: {how}"
 
 
 @contextmanager
@@ -72,27 +75,29 @@ class _Hired:
     """A worker, and what it does.
 
     Attributes:
+        needs: what it has one of to itself, GPU or CPU.
         job: what it does: start or make `story`; None if it does nothing.
         machine: where it is ready; "" until it is.
         ask_at: when to ask it to start, if it is not ready.
-        share: the answer to how much of its story is done.
-        num_losses: how often in a row it was lost, without a story that is to blame.
+        share_job: the question how much of its story is done, until it is answered.
+        num_losses: how often in a row its ComfyUI did not start, or was lost without a story that is to blame.
         lacks: what stories need that it does not have, as far as told.
     """
 
     name: str
+    needs: str
     actor: Any
     job: Any = None
     machine: str = ""
     story: str = ""
     ask_at: float = 0.0
-    share: Any = None
+    share_job: Any = None
     num_losses: int = 0
     lacks: set[str] = field(default_factory=set)
 
     @property
     def place(self) -> str:
-        return f"{self.name} on {self.machine}"
+        return f"{self.name} on {self.machine}" if self.machine else self.name
 
 
 class RayCluster:
@@ -103,9 +108,9 @@ class RayCluster:
         self._hired: list[_Hired] = []
         self._left_out: dict[str, str] = {}  # name -> why
         self._num_hired = {"GPU": 0, "CPU": 0}  # with those that are left out
-        self._seen = time.monotonic()  # when a worker was ready last
+        self._seen = time.monotonic()  # when a story was made or a worker got ready last
         kind, wanted = self._wanted()
-        say(f"workers: {wanted}, one for each {'GPU' if kind == 'GPU' else 'machine, on the CPU'}")
+        say(f"workers: {wanted}, {'one for each GPU' if kind == 'GPU' else 'as many as machines, on the CPU'}")
 
     @property
     def names(self) -> list[str]:
@@ -165,14 +170,15 @@ class RayCluster:
 
     def _hire(self) -> None:
         kind, wanted = self._wanted()
-        room = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
+        # A machine may have fewer CPUs than GPUs: a worker that wants one of each would wait there for ever.
+        room = {"num_gpus": 1, "num_cpus": 0} if kind == "GPU" else {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
         while self._num_hired[kind] < wanted:
             self._num_hired[kind] += 1
             name = f"worker-{sum(self._num_hired.values())}"
             # Threads: one for its story, others to ask it and to stop it.
             actors = self._ray.remote(Worker).options(max_restarts=MOST_RESTARTS, max_concurrency=3, **room)
             actor = actors.remote(self._own, self._output, name, os.environ.get("OMP_NUM_THREADS"))
-            self._hired.append(_Hired(name, actor))
+            self._hired.append(_Hired(name, kind, actor))
 
     def _assign(self, batch: Batch) -> None:
         for worker in self._hired:
@@ -187,6 +193,8 @@ class RayCluster:
         for worker in self._hired:
             if not worker.machine and worker.job is None and time.monotonic() >= worker.ask_at:
                 worker.job = worker.actor.start.remote(self._mark.relative_to(self._output).as_posix())
+        if any(worker.story for worker in self._hired):
+            self._seen = time.monotonic()
         jobs = [worker.job for worker in self._hired if worker.job is not None]
         if jobs:
             self._ray.wait(jobs, timeout=0.5)
@@ -196,18 +204,19 @@ class RayCluster:
             ended = []
         for worker in [worker for worker in self._hired if worker.job in ended]:
             self._note(worker, batch)
-        if any(worker.machine for worker in self._hired):
-            self._seen = time.monotonic()
+        if time.monotonic() - self._seen > PATIENCE_SECONDS:
+            self._leave_out_late(batch)
         if batch is not None:
             self._show(batch)
 
     def _note(self, worker: _Hired, batch: Batch | None) -> None:
         """Note how the job of a worker ended."""
-        job, story, has_died = worker.job, worker.story, False
-        worker.job, worker.story, worker.share = None, "", None
+        job, story, was_told, has_died = worker.job, worker.story, True, False
+        worker.job, worker.story, worker.share_job = None, "", None
         try:
             result: Started | Outcome = self._ray.get(job)
         except self._ray.exceptions.RayError as error:  # of many kinds: of an actor, its process, its machine, its memory
+            was_told = False  # by the worker
             errors = self._ray.exceptions  # those two are for ever; after all others it is started again
             has_died = isinstance(error, (errors.ActorDiedError, errors.ActorUnschedulableError))
             result = Outcome(LOST, reason=_last_line(error))
@@ -220,47 +229,66 @@ class RayCluster:
             if why := batch.lost_places.get(worker.name):
                 self._leave_out(worker, why, batch)
                 return
+        elif was_told:
+            worker.num_losses += 1  # at its start
         if has_died or worker.num_losses > MOST_LOSSES:
             self._leave_out(worker, result.reason, batch)
         elif result.status == UNFIT and result.reason not in worker.lacks:
             worker.lacks.add(result.reason)
             self._say(f"{worker.place} leaves {story} to others: {result.reason}")
         elif result.status == LOST:
-            if worker.machine:
+            if worker.machine or was_told:
                 self._say(f"{worker.place}: {result.reason}; it is started again")
             worker.machine, worker.ask_at = "", time.monotonic() + AGAIN_SECONDS
 
     def _note_start(self, worker: _Hired, started: Started, batch: Batch | None) -> None:
-        worker.machine = started.machine
+        worker.machine, self._seen = started.machine, time.monotonic()
         if started.problem:
             self._leave_out(worker, started.problem, batch)
         else:
             self._say(f"{worker.place} is ready")
 
     def _leave_out(self, worker: _Hired, reason: str, batch: Batch | None) -> None:
-        self._say(f"{worker.place if worker.machine else worker.name} is left out: {reason}")
+        self._say(f"{worker.place} is left out: {reason}")
         self._left_out[worker.name] = reason
         self._hired.remove(worker)
         if batch is not None:
             batch.lose(worker.name, reason)
         self._ray.kill(worker.actor)
 
+    def _leave_out_late(self, batch: Batch | None) -> None:
+        """Leave out the workers that are still not ready: nothing goes on without them, and nothing tells that they will be."""
+        late = [worker for worker in self._hired if not worker.machine]
+        answers = [worker.actor.share.remote() for worker in late]  # one that Ray has put nowhere does not answer
+        answered = self._ray.wait(answers, num_returns=len(answers), timeout=2)[0] if answers else []
+        waited = f"{PATIENCE_SECONDS / 60:.0f} minutes"
+        for worker, answer in zip(late, answers, strict=True):
+            why = f"no {worker.needs} was free for it in {waited}: end what else holds one, or add a machine (see `ray status`)"
+            with suppress(self._ray.exceptions.RayError):
+                if answer in answered:
+                    self._ray.get(answer)
+                    log = self._output / "server" / worker.name / "server.log"
+                    why = f"its ComfyUI did not start in {waited}: {log} may say why"
+            self._leave_out(worker, why, batch)
+
     def _hopeless(self) -> str:
         """Return why no worker will be ready, "" if one may be."""
-        if self._left_out and not self._hired:
+        if self._hired:
+            return ""
+        if self._left_out:
             return "; ".join(f"{name}: {why}" for name, why in self._left_out.items())
-        waited = time.monotonic() - self._seen
-        return f"none was ready for {waited / 60:.0f} minutes" if waited > PATIENCE_SECONDS else ""
+        has_waited = time.monotonic() - self._seen > PATIENCE_SECONDS
+        return "it has neither a GPU nor a machine with a whole CPU: add one with `ray start`" if has_waited else ""
 
     def _show(self, batch: Batch) -> None:
         """Ask the workers how far they are, without waiting, and tell the user."""
         for worker in self._hired:
-            if worker.story and worker.share is None:
-                worker.share = worker.actor.share.remote()
-            elif worker.share is not None and self._ray.wait([worker.share], timeout=0)[0]:
+            if worker.story and worker.share_job is None:
+                worker.share_job = worker.actor.share.remote()
+            elif worker.share_job is not None and self._ray.wait([worker.share_job], timeout=0)[0]:
                 with suppress(self._ray.exceptions.RayError):  # it died: its job tells
-                    batch.progress.advance(worker.story, self._ray.get(worker.share))
-                worker.share = None
+                    batch.progress.advance(worker.story, self._ray.get(worker.share_job))
+                worker.share_job = None
         batch.progress.show()
 
 

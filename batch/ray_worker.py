@@ -14,12 +14,12 @@ from batch.records import OutputFolder
 from batch.run_story import Control
 from batch.servers import OwnComfyUI
 from batch.workflow.node_inputs import ObjectInfo
-from comfyui.client import ServerError
+from comfyui.client import NETWORK_ERRORS, ServerError
 
 
 @dataclass(frozen=True)
 class Started:
-    """A worker whose ComfyUI runs, or cannot run.
+    """A worker whose ComfyUI runs, or never will.
 
     Attributes:
         machine: where it is.
@@ -54,8 +54,8 @@ class Worker:
         self._is_making = threading.Lock()
         self._share = 0.0
 
-    def start(self, mark: str) -> Started:
-        """Start ComfyUI, after the end of a story that the command has given to another worker.
+    def start(self, mark: str) -> Started | Outcome:
+        """Start ComfyUI, after the end of a story that the command has given to another worker; lost if it may start next time.
 
         Args:
             mark: a file that the command wrote into the output folder.
@@ -66,19 +66,22 @@ class Worker:
             self._is_given_away.clear()
         try:
             return Started(machine, self._problem(mark))
+        except (
+            ServerError,
+            OSError,
+            *NETWORK_ERRORS,
+        ) as error:  # such as a slow disk, or memory that another process has for now
+            return Outcome(LOST, reason=f"its ComfyUI does not start on {machine}: {line_of(error).rstrip(':')}")
         except Exception as error:  # a mistake of ours: the other workers go on
             return Started(machine, described(error))
 
     def _problem(self, mark: str) -> str:
-        """Start ComfyUI; return why it cannot be, "" if it runs."""
+        """Start ComfyUI; return why it is of no use here, "" if it runs. Raises ServerError, OSError."""
         if not (self._output / mark).is_file():
             return f"{self._output} is another folder there: --output must be on storage that all machines share"
-        try:
-            if not self._server.is_running:
-                self._server.start()
-            self._info = self._server.object_info()
-        except (ServerError, OSError) as error:
-            return line_of(error)
+        if not self._server.is_running:
+            self._server.start()
+        self._info = self._server.object_info()
         return ""
 
     def object_info(self) -> ObjectInfo:

@@ -20,7 +20,7 @@ from batch.demo_environment import NoEnvironment
 from batch.placement import Servers
 from batch.prepare import PreparedStory, prepare
 from batch.progress import Progress
-from batch.ray_cluster import NO_RAY, has_ray, open_cluster
+from batch.ray_cluster import no_ray, open_cluster
 from batch.records import QUEUED, OutputFolder
 from batch.servers import open_servers, own_comfyui
 from batch.story import WORKFLOW, Problem, Story, StoryError
@@ -42,8 +42,8 @@ Graphs = dict[str, dict[str, PreparedStory]]  # name of a story -> each place th
 def main(options: argparse.Namespace) -> int:
     """Run the command; return the exit code: 0 all videos are there, 1 some are not, 2 bad arguments, 130 interrupted."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    if options.ray is not None and (options.server or not has_ray()):
-        _say(NO_RAY if not options.server else "error: --ray starts a ComfyUI for each GPU of the cluster: leave --server out")
+    if complaint := _complaint(options):
+        _say(f"error: {complaint}")
         return 2
     try:
         stories, problems = read_table(options.table)
@@ -70,6 +70,15 @@ def main(options: argparse.Namespace) -> int:
         return 130
     finally:
         lock.release()
+
+
+def _complaint(options: argparse.Namespace) -> str:
+    """Return which options cannot be had together, or here; "" if all can."""
+    if options.server and options.ray is not None:
+        return "--ray starts a ComfyUI for each GPU of the cluster: leave --server out"
+    if options.server and options.models:
+        return "--models is of a ComfyUI that this command starts: leave it out, or --server"
+    return no_ray() if options.ray is not None else ""
 
 
 class Places(Protocol):

@@ -37,8 +37,8 @@ class OutOfMemoryError(RayError):
 class FakeActor:
     """`die` is the death of its process: what runs is lost, and a new object takes its place unless it is the end."""
 
-    def __init__(self, make_worker) -> None:
-        self._make_worker, self.is_gone = make_worker, False
+    def __init__(self, make_worker, has_place: bool) -> None:
+        self._make_worker, self.is_gone, self.has_place = make_worker, False, has_place
         self._jobs: dict[Future, str] = {}  # what runs -> its method
         self.worker = make_worker()
 
@@ -73,6 +73,8 @@ class FakeActor:
             job.set_exception(self._death())
             return job
         self._jobs[job] = name
+        if not self.has_place:
+            return job
         threading.Thread(target=self._work, args=(job, getattr(self.worker, name), arguments), daemon=True).start()
         return job
 
@@ -88,7 +90,13 @@ class FakeActor:
 
 
 class FakeRay:
-    """`machines`: the resources of each, such as {"CPU": 4, "GPU": 1}. `room`: what each actor asked for, in order."""
+    """A cluster in this process.
+
+    Attributes:
+        machines: the resources of each, such as {"CPU": 4, "GPU": 1}.
+        num_free: how many actors get a place; the others wait for one without end.
+        room: what each actor asked for, in order.
+    """
 
     exceptions = SimpleNamespace(
         RayError=RayError,
@@ -100,7 +108,7 @@ class FakeRay:
 
     def __init__(self, *machines: dict) -> None:
         self.machines, self.actors, self.room = list(machines), [], []
-        self.address, self.interrupts_at = None, lambda: False
+        self.address, self.interrupts_at, self.num_free = None, lambda: False, 100
 
     def init(self, address: str | None, **_: object) -> None:
         if address == "nowhere:1":
@@ -122,7 +130,7 @@ class FakeRay:
 
     def _hire(self, make_worker, room: dict) -> FakeActor:
         self.room.append(room)
-        self.actors.append(FakeActor(make_worker))
+        self.actors.append(FakeActor(make_worker, len(self.actors) < self.num_free))
         return self.actors[-1]
 
     def wait(self, jobs: list[Future], num_returns: int = 1, timeout: float = 0) -> tuple[list, list]:

@@ -23,6 +23,7 @@ from batch.records import DONE, QUEUED, STOPPED, OutputFolder, Record
 from batch.table import read_table
 from batch.work import Batch
 from batch.workflow.convert import read_workflow, to_api
+from comfyui.client import ServerError
 from comfyui.environment import Environment
 from svi_core.files.sealed_json import read_sealed
 from tests.batch.clips_comfyui import HOLD, ClipsComfyUI, make_tree
@@ -100,7 +101,7 @@ def test_stories_are_spread_and_a_dead_worker_costs_no_clip(folder: Path, fake_r
     deaths.join()
     require_each_once(folder)
     told = capsys.readouterr().err
-    assert "workers: 2, one for each machine, on the CPU" in told and "it is restarting; it is started again" in told
+    assert "workers: 2, as many as machines, on the CPU" in told and "it is restarting; it is started again" in told
     assert [room["num_cpus"] for room in fake_ray.room] == [1, 1] and fake_ray.address is None
     assert len({process for name in NAMES for _, process in made(folder, name)}) == 1, "in threads of this process"
     facts = read_sealed(folder / "videos" / "batch.json")
@@ -112,7 +113,8 @@ def test_each_gpu_has_a_worker_also_one_that_comes_later(folder: Path, fake_ray:
     joining = when_a_story_is_half_made(folder, lambda: fake_ray.machines.append({"CPU": 8.0, "GPU": 1.0}))
     assert main(folder, "--ray", "head:6379") == 0
     joining.join()
-    assert [room["num_gpus"] for room in fake_ray.room] == [1, 1] and fake_ray.address == "head:6379"
+    assert [(room["num_gpus"], room["num_cpus"]) for room in fake_ray.room] == [(1, 0)] * 2
+    assert fake_ray.address == "head:6379"
     assert "workers: 1, one for each GPU" in capsys.readouterr().err
     require_each_once(folder)
 
@@ -276,7 +278,7 @@ def test_a_gpu_that_joins_a_cluster_without_one_is_used(folder: Path, fake_ray: 
     joining.join()
     assert [sorted(room) for room in fake_ray.room] == [
         ["max_concurrency", "max_restarts", "num_cpus", "scheduling_strategy"],
-        ["max_concurrency", "max_restarts", "num_gpus"],
+        ["max_concurrency", "max_restarts", "num_cpus", "num_gpus"],
     ]
     require_each_once(folder)
 
@@ -314,7 +316,77 @@ def test_a_cluster_without_a_ready_worker_is_not_waited_for_for_ever(folder: Pat
     monkeypatch.setattr(ray_cluster, "PATIENCE_SECONDS", 0.0)
     fake_ray.machines = [{"CPU": 0.5}]
     assert main(folder, "--ray") == 1
-    assert "no worker of the cluster can make anything: none was ready for 0 minutes" in capsys.readouterr().err
+    said = "can make anything: it has neither a GPU nor a machine with a whole CPU: add one with `ray start`"
+    assert said in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("machine", "needs"), [({"CPU": 2.0}, "CPU"), ({"CPU": 2.0, "GPU": 1.0}, "GPU")])
+def test_workers_that_ray_puts_nowhere_end_the_command_with_what_they_need(
+    folder: Path, fake_ray: FakeRay, monkeypatch, capsys, machine: dict, needs: str
+):
+    monkeypatch.setattr(ray_cluster, "PATIENCE_SECONDS", 0.0)
+    fake_ray.machines, fake_ray.num_free = [machine], 0
+    assert main(folder, "--ray") == 1
+    why = f"no {needs} was free for it in 0 minutes: end what else holds one, or add a machine (see `ray status`)"
+    assert f"error: no worker of the cluster can make anything: worker-1: {why}" in capsys.readouterr().err
+
+
+def test_a_story_waits_no_longer_for_a_worker_that_ray_puts_nowhere_once_nothing_else_goes_on(
+    folder: Path, fake_ray: FakeRay, monkeypatch
+):
+    """The other worker lacks what the story needs, and makes the rest; before that nobody's patience ends."""
+
+    def lacking(graph: dict, info: object) -> str:
+        monkeypatch.setattr(ray_cluster, "PATIENCE_SECONDS", 0.3)
+        return lacking_for_the_first(graph, info)
+
+    fake_ray.num_free = 1
+    monkeypatch.setattr(ray_worker, "what_is_lacking", lacking)
+    assert main(folder, "--ray") == 1
+    assert sorted(path.stem for path in (folder / "videos").glob("*.mp4")) == NAMES[1:]
+    (line,) = (folder / "videos" / "problems.txt").read_text().splitlines()
+    assert line.startswith("story-1: lost.png is not there; no CPU was free for it in 0 minutes: ")
+
+
+def test_a_worker_whose_comfyui_never_answers_is_left_out_with_its_log(folder: Path, fake_ray: FakeRay, monkeypatch, capsys):
+    released = threading.Event()
+    monkeypatch.setattr(ray_cluster, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(servers.ComfyServer, "start", lambda _: released.wait(60))
+    fake_ray.machines = [{"CPU": 2.0}]
+    assert main(folder, "--ray") == 1
+    released.set()
+    log = folder / "videos" / "server" / "worker-1" / "server.log"
+    assert f"worker-1 is left out: its ComfyUI did not start in 0 minutes: {log} may say why" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("num_failures", [2, 100])
+def test_a_comfyui_that_does_not_start_is_started_again_and_left_out_in_the_end(
+    folder: Path, fake_ray: FakeRay, monkeypatch, capsys, num_failures: int
+):
+    start, tries = servers.ComfyServer.start, []
+    done = threading.Event()
+
+    def failing(server: servers.ComfyServer) -> None:
+        if server.base_directory.name == "worker-2":
+            assert done.wait(60)
+        elif len(tries) <= num_failures:
+            tries.append(0)
+            if len(tries) > min(num_failures, ray_cluster.MOST_LOSSES):
+                done.set()
+            if len(tries) <= num_failures:
+                raise ServerError("ComfyUI did not answer in time; the end of its log:\nand so on")
+        start(server)
+
+    monkeypatch.setattr(servers.ComfyServer, "start", failing)
+    assert main(folder, "--ray") == 0
+    require_each_once(folder)
+    told = capsys.readouterr().err
+    again = re.findall(
+        r"worker-1: its ComfyUI does not start on \S+: ComfyUI did not answer in time; .*; it is started again", told
+    )
+    assert len(again) == min(num_failures, ray_cluster.MOST_LOSSES)
+    left_out = "worker-1 is left out: its ComfyUI does not start" in told
+    assert left_out == (num_failures == 100) and len(tries) == min(num_failures, ray_cluster.MOST_LOSSES) + 1
 
 
 def test_ctrl_c_keeps_the_clips_of_a_cluster(folder: Path, fake_ray: FakeRay, capsys):
@@ -334,12 +406,13 @@ def test_without_ray_or_a_cluster_one_sentence_says_so(folder: Path, fake_ray: F
     assert main(folder, "--ray", "--server", "http://127.0.0.1:9") == 2
     assert "--ray starts a ComfyUI for each GPU of the cluster: leave --server out" in capsys.readouterr().err
     monkeypatch.setattr(ray_cluster.importlib.util, "find_spec", lambda _: None)
+    monkeypatch.delenv("COMFYUI_PYTHON", raising=False)
     assert main(folder, "--ray") == 2
-    (line,) = capsys.readouterr().err.splitlines()
-    assert (
-        line
-        == f"[svi] error: --ray needs the package ray, which this Python lacks: {sys.executable} -m pip install 'ray>=2.40'"
-    )
+    lacking = f"[svi] error: --ray needs the package ray, which {sys.executable} lacks: "
+    assert capsys.readouterr().err == f"{lacking}python -m dev.environment --extra ray\n"
+    monkeypatch.setenv("COMFYUI_PYTHON", sys.executable)
+    assert main(folder, "--ray") == 2
+    assert capsys.readouterr().err == f"{lacking}{sys.executable} -m pip install 'ray>=2.40,<3'\n"
 
 
 @pytest.fixture

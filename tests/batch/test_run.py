@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ import pytest
 from batch import placement, run, run_story, servers
 from batch.arguments import command_line
 from batch.records import OutputFolder, Record
-from comfyui.client import ComfyClient
+from comfyui.client import ComfyClient, ServerError
 from comfyui.environment import Environment
 from svi_core.files.sealed_json import read_sealed
 from tests.batch.fake_comfyui import LORAS, FakeComfyUI, workflow
@@ -324,6 +325,13 @@ def test_a_folder_of_models_that_is_not_there_is_named(folder: Path, capsys, mon
     assert f"{folder / 'lost'} is no folder: let --models name one" in capsys.readouterr().err
 
 
+def test_models_for_a_server_of_the_user_are_refused(folder: Path, capsys):
+    with FakeComfyUI() as server:
+        assert run.main(options(folder, server, more=("--models", str(folder)))) == 2 and not server.queued
+    said = "error: --models is of a ComfyUI that this command starts: leave it out, or --server"
+    assert said in capsys.readouterr().err
+
+
 def in_background(function, *arguments) -> tuple[threading.Thread, list]:
     result: list = []
     thread = threading.Thread(target=lambda: result.append(function(*arguments)))
@@ -355,6 +363,32 @@ def test_a_server_that_restarts_loses_no_story(folder: Path, no_signals):
         thread.join(120)
         assert result == [0] and seeds(server) == [1, 2, 2, 3]
         assert OutputFolder(folder / "videos").record("two").attempts == 2
+
+
+def test_a_server_of_ours_that_does_not_start_again_at_once_is_not_lost(folder: Path, no_signals, monkeypatch, capsys):
+    tries = []
+
+    class Own(servers.ComfyServer):
+        port = property(lambda _: fake.port, lambda *_: None)
+        is_running = property(lambda _: fake.thread.is_alive())
+
+        def start(self, timeout: float = 0.0) -> None:
+            tries.append(timeout)
+            if len(tries) < 3:
+                raise ServerError("ComfyUI did not answer in time; the end of server.log:\nand so on")
+            fake.start()
+
+    with FakeComfyUI(lambda graph: "hang" if graph["4"]["inputs"]["seed"] == 2 else "ok") as fake:
+        own = Own(Environment(Path(sys.executable), folder), folder / "server")
+        monkeypatch.setattr(run, "open_servers", lambda *_: nullcontext([own]))
+        thread, result = in_background(run.main, options(folder))
+        until(lambda: seeds(fake) == [1, 2])
+        fake.kill()
+        fake.outcome = lambda _: "ok"
+        thread.join(120)
+        assert result == [0] and seeds(fake) == [1, 2, 2, 3] and len(tries) == 3
+    said = "ComfyUI does not start again: ComfyUI did not answer in time; the end of server.log; trying again in 0 s"
+    assert capsys.readouterr().err.count(said) == 2
 
 
 def test_stories_that_kill_their_server_each_time_fail_alone(folder: Path, monkeypatch):
