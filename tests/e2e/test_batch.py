@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,7 @@ from comfyui.server import ComfyServer
 from svi_core.video.frame_times import count_frames
 from tests.batch.ray_machines import needs_ray, two_machines
 from tests.conftest import REPOSITORY
-from tests.e2e import shipped
+from tests.e2e import benchmark_stories, shipped
 from tests.e2e.graphs import PROMPTS, loop_graph
 from tests.e2e.shipped import FIRST, FIVE_NODES, FOLDER, UNFOLDED
 
@@ -55,11 +56,17 @@ def num_finished(folder: Path) -> int:
     return len([path for path in (folder / "clips").glob("*.safetensors") if "staging" not in path.name])
 
 
-def until(condition, seconds: float = 300) -> None:
+def until(condition, seconds: float = 300):
+    """Wait for a condition, and return it."""
     deadline = time.monotonic() + seconds
-    while not condition():
+    while not (found := condition()):
         assert time.monotonic() < deadline
         time.sleep(0.02)
+    return found
+
+
+def parent(process: int) -> int:
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def test_a_batch_killed_twice_equals_an_undisturbed_one(own_server, reference_image, tmp_path, monkeypatch):
@@ -109,41 +116,44 @@ def test_a_batch_killed_twice_equals_an_undisturbed_one(own_server, reference_im
 
 @needs_ray
 @pytest.mark.slow
-def test_a_cluster_that_loses_a_worker_and_a_machine_equals_one_server(
-    comfy_server, model_roots, reference_image, tmp_path, monkeypatch
+def test_twelve_stories_on_a_cluster_that_loses_a_worker_and_a_machine_equal_those_of_one_server(
+    workflow_server, model_roots, reference_image, tmp_path, monkeypatch
 ):
+    """Both deaths come while a story that has its first clip stands still, on the one machine and then on the other."""
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    graph = loop_graph("example.png", steps=6, filename_prefix="svi/any")
-    (tmp_path / "workflow.json").write_text(json.dumps(graph))
-    names = (*NAMES, "four")
-    rows = [
-        {"name": name, "image": str(reference_image), "prompts": PROMPTS, "clips": CLIPS, "seed": n}
-        for n, name in enumerate(names)
-    ]
-    (tmp_path / "stories.jsonl").write_text("\n".join(json.dumps(row) for row in rows))
+    table, names = benchmark_stories.write_table(workflow_server, reference_image, tmp_path)
 
     def main(output: str, *more: object) -> int:
-        line = command(
-            tmp_path / "stories.jsonl", "--workflow", tmp_path / "workflow.json", "--output", tmp_path / output, *more
-        )
+        line = command(table, "--workflow", benchmark_stories.WORKFLOW, "--output", tmp_path / output, *more)
         return run.main(command_line().parse_args(line[3:]))
 
-    assert main("alone", "--server", comfy_server.url) == 0
+    assert main("alone", "--server", workflow_server.url) == 0
     output = OutputFolder(tmp_path / "cluster")
     runs = output.path / "server" / "output" / "svi_batch" / output.name_on_servers / "runs"
+    lost: list[str] = []
 
-    def in_mid_story() -> str | None:
-        running = [name for name in names if (runs / name / ".owner").exists()]
-        return next((name for name in running if 1 <= num_finished(runs / name) < CLIPS), None)
+    def stopped_in_mid_story(raylet: int) -> tuple[str, int] | None:
+        """Return a story of a machine, and its ComfyUI, which stands still now."""
+        for name in names:
+            with suppress(OSError, ValueError):  # it has ended
+                server = int((runs / name / ".owner").read_text())
+                if parent(parent(server)) == raylet and num_finished(runs / name) == 1:
+                    os.kill(server, signal.SIGSTOP)
+                    if num_finished(runs / name) == 1:
+                        return name, server
+                    os.kill(server, signal.SIGCONT)
+        return None
 
     def destroy(cluster) -> None:
-        until(in_mid_story)
-        server = int((runs / in_mid_story() / ".owner").read_text())
-        worker = int(Path(f"/proc/{server}/stat").read_text().rpartition(")")[2].split()[1])
-        os.kill(worker, signal.SIGKILL)
-        until(lambda: any(output.record(name) and output.record(name).attempts == 2 for name in names))
-        until(in_mid_story)
+        name, server = until(lambda: stopped_in_mid_story(cluster.raylets[0]), 600)
+        os.kill(parent(server), signal.SIGKILL)
+        os.kill(server, signal.SIGCONT)  # which notices that its worker is gone
+        until(lambda: output.record(name).attempts == 2, 600)
+        lost.append(name)
+        name, server = until(lambda: stopped_in_mid_story(cluster.raylets[1]), 600)
         cluster.remove_node(cluster.second, allow_graceful=False)
+        os.kill(server, signal.SIGCONT)
+        lost.append(name)
 
     models = [argument for root in model_roots for argument in ("--models", root)]
     with two_machines() as cluster:
@@ -151,11 +161,12 @@ def test_a_cluster_that_loses_a_worker_and_a_machine_equals_one_server(
         destroyer.start()
         assert main("cluster", "--ray", cluster.address, *models) == 0
         destroyer.join()
+    assert len(lost) == 2 and all(output.record(name).attempts >= 2 for name in lost)
     assert sorted(path.stem for path in output.path.glob("*.mp4")) == sorted(names)
     for name in names:
-        expected = latents(run_folder(comfy_server, tmp_path / "alone", name))
-        assert len(expected) == CLIPS and latents(runs / name) == expected
-        assert count_frames(output.path / f"{name}.mp4") == 9 + 4 * (CLIPS - 1)
+        expected = latents(run_folder(workflow_server, tmp_path / "alone", name))
+        assert len(expected) == benchmark_stories.CLIPS and latents(runs / name) == expected
+        assert count_frames(output.path / f"{name}.mp4") == benchmark_stories.num_frames(name)
 
 
 def test_a_template_of_five_nodes_makes_the_video_of_its_unfolded_form(
