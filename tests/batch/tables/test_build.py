@@ -1,6 +1,7 @@
 """A table from a folder of images: the paper's counts, prompts by the engine or a language model, and `run` reads it."""
 
 import json
+import re
 import threading
 import wave
 from pathlib import Path
@@ -211,7 +212,7 @@ WRITER = {
 }
 
 
-@pytest.mark.parametrize(("outcome", "message"), [("crash", "has forgotten the story"), ("hang", "refused")])
+@pytest.mark.parametrize(("outcome", "message"), [("crash", "has forgotten the story"), ("hang", "refused|closed|reset")])
 def test_a_comfyui_that_dies_while_it_writes_is_named_at_once(images, tmp_path, capsys, outcome, message):
     file = tmp_path / "writer.json"
     file.write_text(json.dumps(WRITER))
@@ -222,7 +223,7 @@ def test_a_comfyui_that_dies_while_it_writes_is_named_at_once(images, tmp_path, 
         assert make_table.main(command_line().parse_args([*line, "--llm-workflow", str(file)])) == 2
         killer.join()
     told = capsys.readouterr().err
-    assert f"writer.json on {server.url}: " in told and message in told
+    assert f"writer.json on {server.url}: " in told and re.search(message, told)
 
 
 def test_an_edited_workflow_is_asked_anew(images, tmp_path):
