@@ -42,7 +42,7 @@ class PromptWriter(Protocol):
 
     @property
     def key(self) -> str:
-        """What tells it from every other that answers in its own way."""
+        """What its answers depend on besides question, image and seed: prompts kept under another key are asked anew."""
         ...
 
     @property
