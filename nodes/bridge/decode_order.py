@@ -2,11 +2,16 @@
 
 Convolutions may be faster where the channels of a place lie side by side, but they then add up in another order. So this is off
 unless the environment variable SVI_DECODE is "timed". The choice is kept on disk, so that a clip is decoded alike on two days.
+
+A convolution works in the order of its input. Norms and activations keep it, but attention and upsampling in time do not, and
+frames that a decoder keeps between two chunks would bring their own. So all of these are brought into one order.
 """
 
+import functools
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import torch
@@ -17,13 +22,46 @@ from .attention_choices import StoredChoices, comfyui_file
 
 SETTING = "SVI_DECODE"
 CONTIGUOUS, LAST = "contiguous", "channels last"
-ORDERS = {CONTIGUOUS: torch.contiguous_format, LAST: torch.channels_last_3d}
+_FORMATS = {4: torch.channels_last, 5: torch.channels_last_3d}  # by the number of dimensions
+_ORDERED = (torch.nn.Conv3d, torch.nn.Conv2d, torch.nn.Upsample)  # upsampling multiplies what would be copied behind it
 _log = logging.getLogger(__name__)
+
+
+def in_order(order: str, parts: Iterable[object]) -> list:
+    """Return `parts` with their tensors [B, C, T, H, W] in `order`, without a copy where they are in it."""
+    return [_reordered(part) if order == LAST and isinstance(part, torch.Tensor) else part for part in parts]
+
+
+@contextmanager
+def working_in(order: str, decoder: torch.nn.Module) -> Iterator[None]:
+    """Let the layers of `decoder` take and give tensors in `order` within the block; contiguous: as ComfyUI has them.
+
+    Weights stay as they are: cuDNN rearranges them at each call.
+    """
+    hooks = []
+    for module in decoder.modules() if order == LAST else ():
+        if isinstance(module, _ORDERED):
+            hooks.append(module.register_forward_pre_hook(lambda _, inputs: (_reordered(inputs[0]), *inputs[1:])))
+            hooks.append(module.register_forward_hook(lambda _, inputs, out: _reordered(out)))  # cuDNN's has that order already
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _decode(decoder: torch.nn.Module, slots: torch.Tensor, *kept: object) -> object:
+    """Return the frames of `slots`, without a change of what is kept of the chunks before."""
+    return decoder(slots, feat_cache=list(kept), feat_idx=[0])
+
+
+def _reordered(x: torch.Tensor) -> torch.Tensor:
+    return x.contiguous(memory_format=_FORMATS[x.ndim])
 
 
 @dataclass
 class TimedOrder:
-    """The order of the latents that a decoder gets; its layers keep it.
+    """The order in which a causal decoder works.
 
     Attributes:
         milliseconds: times a decode.
@@ -41,20 +79,21 @@ class TimedOrder:
         """Whether orders are to be compared on `device`."""
         return device.type == self.device_type and _setting() == "timed"
 
-    def __call__(self, decode: Callable[[torch.Tensor], object], slots: torch.Tensor) -> torch.memory_format:
-        """Return the order for latents like `slots` [1, 16, f, h, w]; `decode` may be called any number of times."""
+    def __call__(self, decoder: torch.nn.Module, slots: torch.Tensor, kept: Sequence[object]) -> str:
+        """Return the order for latents like `slots` [1, 16, f, h, w], where `decoder` has `kept` that of the chunks before."""
         place = machine_name(slots.device), f"{slots.dtype} {list(slots.shape)}"
         if place not in self.chosen:
             known = self.stored.get(*place)
-            self.chosen[place] = known if known in ORDERS else self._compare(decode, slots, place)
-        return ORDERS[self.chosen[place]]
+            self.chosen[place] = known if known in (CONTIGUOUS, LAST) else self._compare(decoder, slots, kept, place)
+        return self.chosen[place]
 
-    def _compare(self, decode: Callable[[torch.Tensor], object], slots: torch.Tensor, place: tuple[str, str]) -> str:
+    def _compare(self, decoder: torch.nn.Module, slots: torch.Tensor, kept: Sequence[object], place: tuple[str, str]) -> str:
         times = {}
-        for name, order in ORDERS.items():
-            ordered = slots.contiguous(memory_format=order)
+        for order in (CONTIGUOUS, LAST):
             try:
-                times[name] = self.milliseconds(lambda ordered=ordered: decode(ordered))
+                decode = functools.partial(_decode, decoder, *in_order(order, (slots, *kept)))
+                with working_in(order, decoder):
+                    times[order] = self.milliseconds(decode)
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise

@@ -16,7 +16,7 @@ from ...svi_core.geometry import LATENT_CHANNELS, require_frame_size
 from ...svi_core.out_of_memory import explain_out_of_memory, is_out_of_memory
 from ...svi_core.systems.base_model import require_rgb
 from ...svi_core.systems.layouts import Layout
-from .decode_order import ORDER
+from .decode_order import CONTIGUOUS, ORDER, in_order, working_in
 from .latents import clip_size, samples_of
 from .lean_decode import lean
 
@@ -124,14 +124,15 @@ def _decode_causally(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
     comfy.model_management.load_models_gpu([vae.patcher], memory_required=memory, force_full_load=vae.disable_offload)
     latent = decoder.conv2(samples.to(device=vae.device, dtype=vae.vae_dtype))
     state = [None] * comfy.ldm.wan.vae.count_cache_layers(decoder.decoder) if samples.shape[2] > 1 else None
-    starts, order = [0, *range(1, samples.shape[2], 2)], torch.contiguous_format
-    for number, start in enumerate(starts):
-        slots = latent[:, :, start : start + (2 if start else 1)]
+    order = CONTIGUOUS
+    for number, start in enumerate((0, *range(1, samples.shape[2], 2))):
+        places = slice(start, start + (2 if start else 1))
         with comfy.model_management.cuda_device_context(vae.device), lean(decoder.decoder):
             if number == _TYPICAL and ORDER.is_asked_for(vae.device):
-                order = ORDER(lambda x, state=state: decoder.decoder(x, feat_cache=list(state), feat_idx=[0]), slots)
-            slots = slots.contiguous(memory_format=order)
-            frames = torch.cat(decoder.decoder(slots, feat_cache=state, feat_idx=[0]), dim=2)
+                order = ORDER(decoder.decoder, latent[:, :, places], state)
+                latent, *state = in_order(order, (latent, *state))
+            with working_in(order, decoder.decoder):
+                frames = torch.cat(decoder.decoder(latent[:, :, places], feat_cache=state, feat_idx=[0]), dim=2)
         pixels = vae.process_output(frames.to(vae.vae_output_dtype()))
         yield pixels[0].movedim(0, -1)
 

@@ -4,6 +4,7 @@ import sys
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from tests.nodes.conftest import PACK
 
@@ -39,6 +40,41 @@ def timed(module, bridge, monkeypatch, tmp_path):
 def decoded(bridge, vae, slots=7):
     samples = torch.randn(1, 16, slots, 4, 6, generator=torch.Generator().manual_seed(0))
     return torch.cat(list(bridge.vaes.decode_chunks(vae, samples)))
+
+
+class ConvolutionInputs(TorchDispatchMode):
+    """Notes of each of PyTorch's own convolutions whether its input lies channels last."""
+
+    OPERATORS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
+
+    def __init__(self):
+        super().__init__()
+        self.are_last = []
+
+    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
+        if operator in self.OPERATORS:
+            last = torch.channels_last_3d if args[0].ndim == 5 else torch.channels_last
+            self.are_last.append(args[0].is_contiguous(memory_format=last))
+        return operator(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("winner", ["channels last", "contiguous"])
+def test_every_convolution_works_in_the_chosen_order(module, bridge, vae, timed, winner):
+    """What the decoder keeps between two chunks, attention and upsampling in time would each bring the other one back."""
+    layers = vae.first_stage_model.decoder.modules()
+    convolutions = sum(isinstance(layer, torch.nn.Conv2d | torch.nn.Conv3d) for layer in layers)
+    expected = decoded(bridge, vae)
+    order, _ = timed
+    order(10.0, 5.0 if winner == module.LAST else 15.0)
+    decoded(bridge, vae)
+    samples = torch.randn(1, 16, 7, 4, 6, generator=torch.Generator().manual_seed(0))
+    chunks, found = bridge.vaes.decode_chunks(vae, samples), []
+    for number in range(4):  # slots 0, 1 and 2, 3 and 4, 5 and 6
+        with torch.inference_mode(), ConvolutionInputs() as inputs:
+            found.append(next(chunks))
+        assert len(inputs.are_last) >= convolutions or number == 0
+        assert set(inputs.are_last) == {winner == module.LAST and number > 1}, f"chunk {number}"
+    assert torch.allclose(torch.cat(found), expected, atol=1e-4)
 
 
 def test_it_is_off_unless_asked_for(module, bridge, vae, monkeypatch):
