@@ -43,8 +43,8 @@ def colours_row(bench: Bench, frames: torch.Tensor, device: torch.device) -> Mea
     def run(device: torch.device) -> torch.Tensor:
         chunks = [chunk.half().to(device) for chunk in frames.split(FRAMES_AT_ONCE)]
         end = colour.match_colour(chunks[-1].float(), frames[:1].to(device), 1.0)
-        start = colour.ColourCorrection()
-        return torch.cat(list(colour.corrected((chunk.float() for chunk in chunks), start, end, len(frames))))
+        ends = colour.ColourCorrection(), end, len(frames)
+        return torch.cat([colour.corrected(c.float(), FRAMES_AT_ONCE * n, *ends) for n, c in enumerate(chunks)])
 
     return _beside_the_host(bench, run, device)
 

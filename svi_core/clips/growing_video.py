@@ -14,11 +14,12 @@ from ..store.records import ShownClip
 from ..store.run_store import RunStore
 from ..store.space import within_budget
 from ..video.background_writer import BackgroundWriter
-from ..video.colour import END_FRAMES, ColourCorrection, corrected, match_colour
+from ..video.colour import ColourCorrection
 from ..video.seams import Showing, cut_frames
 from ..video.source_video import write_beginning
 from ..video.video_file import to_uint8, write_video
 from .chain import Clip, ClipMaker, DecodedClip, Predecessor, make_clip
+from .clip_colours import corrected_frames
 from .clip_plan import ClipPlan, shown_part
 from .growing_file import is_due, timed_join
 from .run_video import RunVideo
@@ -199,7 +200,7 @@ class GrowingVideo:
         if made is not None:
             frames, end = (), ColourCorrection(**made.get("colour", {}))
         else:
-            chunks, end = _corrected_frames(self.settings, decoded, begin)
+            chunks, end = corrected_frames(self.settings, decoded, begin)
             frames = cut_frames(chunks, showing, self._blended_before(showing))
         path = self.store.segment_path(clip.key, name)
 
@@ -282,16 +283,3 @@ def make_video(
             video.end_early(at_once=not isinstance(error, Exception))  # as ComfyUI's Cancel and KeyboardInterrupt are
             raise
         return video.finish(), clip.latent
-
-
-def _corrected_frames(
-    settings: VideoSettings, decoded: DecodedClip, begin: ColourCorrection
-) -> tuple[Iterator[torch.Tensor], ColourCorrection]:
-    """Return the clip's frames with corrected colours, and the correction of its end, for which all are decoded first."""
-    if not settings.colour_strength:
-        return iter(decoded), ColourCorrection()
-    assert settings.anchor_frame is not None, "colour_strength needs anchors"
-    clip, chunks = decoded.clip, [chunk.half() for chunk in decoded]  # one clip where it was decoded: 194 MB at 832 x 480
-    tail = torch.cat([chunk.to(chunks[-1].device) for chunk in chunks[-END_FRAMES:]])[-END_FRAMES:].float()
-    end = match_colour(tail, settings.anchor_frame(clip.request).to(tail.device), settings.colour_strength)
-    return corrected((chunk.float() for chunk in chunks), begin, end, clip.request.layout.num_frames), end

@@ -6,7 +6,6 @@ Source: the mean and deviation transfer of Reinhard et al., "Color Transfer betw
 https://doi.org/10.1109/38.946629, in RGB.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -47,14 +46,10 @@ def match_colour(frames: torch.Tensor, anchor: torch.Tensor, strength: float) ->
 
 
 def corrected(
-    chunks: Iterator[torch.Tensor], begin: ColourCorrection, end: ColourCorrection, num_frames: int
-) -> Iterator[torch.Tensor]:
-    """Yield `chunks` [t, H, W, 3] of a clip of `num_frames` frames, corrected by `begin` at its start and `end` at its end."""
-    position = 0
-    for chunk in chunks:
-        if begin == end:
-            yield begin(chunk)
-        else:
-            share = torch.arange(position, position + len(chunk), dtype=torch.float32) / max(1, num_frames - 1)
-            yield begin(chunk).lerp_(end(chunk), share.view(-1, 1, 1, 1).to(chunk))
-        position += len(chunk)
+    chunk: torch.Tensor, position: int, begin: ColourCorrection, end: ColourCorrection, num_frames: int
+) -> torch.Tensor:
+    """Return `chunk` [t, H, W, 3], the frames from `position` on of a clip: by `begin` at its start, `end` at its end."""
+    if begin == end:
+        return begin(chunk)
+    share = torch.arange(position, position + len(chunk), dtype=torch.float32) / max(1, num_frames - 1)
+    return begin(chunk).lerp_(end(chunk), share.view(-1, 1, 1, 1).to(chunk))
