@@ -14,9 +14,11 @@ Source: docs/METHOD.md, 11.1 (what the wrong kernel costs); ComfyUI's comfy/ldm/
 import functools
 import logging
 import os
+import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from statistics import median
 
 import comfy.ldm.modules.attention
@@ -30,6 +32,7 @@ from .requirements import comfyui_version
 OVERRIDE = "optimized_attention_override"
 SETTING = "SVI_ATTENTION"
 COMFYUI = "ComfyUI's"
+DRIVER_FILE = Path("/proc/driver/nvidia/version")  # on Linux
 MIN_TOKENS = 1024  # below this the kernel does not matter
 CLEAR_GAIN = 0.95  # of ComfyUI's time; kernels differ in the last bits, so small gains must not switch
 SHARPNESS = (1.0, 3.0)  # factors of q: over sharp attention 8-bit kernels differ by 0.08, exact ones as little as before
@@ -252,8 +255,17 @@ def machine_name(device: torch.device) -> str:
     """Return what times depend on besides the code that is timed: device, driver, PyTorch, cuDNN, ComfyUI."""
     name, driver = device.type, ""
     if device.type == "cuda":
-        name, driver = torch.cuda.get_device_name(device), f", driver for CUDA {torch._C._cuda_getDriverVersion()}"
+        name, driver = torch.cuda.get_device_name(device), f", driver{_driver()} for CUDA {torch._C._cuda_getDriverVersion()}"
     return f"{name}{driver}; PyTorch {torch.__version__}, cuDNN {torch.backends.cudnn.version()}; {comfyui_version()}"
+
+
+def _driver() -> str:
+    """Return the version of NVIDIA's driver where the system shows it; elsewhere only the CUDA that it is for can be told."""
+    try:
+        found = re.search(r"\d+\.[\d.]+", DRIVER_FILE.read_text(encoding="utf-8"))
+    except OSError:
+        return ""
+    return f" {found[0]}" if found else ""
 
 
 def _machine(device: torch.device, candidates: Mapping[str, Kernel]) -> str:

@@ -286,6 +286,31 @@ def test_an_update_of_comfyui_or_of_a_kernels_package_chooses_anew(attention, mo
     assert attention._machine(cpu, {"sage": kernel}) != before
 
 
+@pytest.mark.parametrize(
+    ("shown", "told"),
+    [
+        (
+            "NVRM version: NVIDIA UNIX x86_64 Kernel Module  535.129.03  Thu Oct 19\nGCC version: 12.2.0",
+            ", driver 535.129.03 for CUDA 13000;",
+        ),
+        (
+            "NVRM version: NVIDIA UNIX Open Kernel Module for x86_64  580.65.06  Release Build",
+            ", driver 580.65.06 for CUDA 13000;",
+        ),
+        ("another text", ", driver for CUDA 13000;"),
+        (None, ", driver for CUDA 13000;"),
+    ],
+)
+def test_an_update_of_the_driver_chooses_anew(attention, monkeypatch, tmp_path, shown, told):
+    """Many drivers are for one CUDA, so that number would not tell them apart."""
+    if shown is not None:
+        (tmp_path / "version").write_text(shown)
+    monkeypatch.setattr(attention, "DRIVER_FILE", tmp_path / "version")
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA H200")
+    monkeypatch.setattr(torch._C, "_cuda_getDriverVersion", lambda: 13000, raising=False)
+    assert attention.machine_name(torch.device("cuda")).startswith(f"NVIDIA H200{told}")
+
+
 def test_a_lack_of_memory_is_not_remembered(attention, pytorchs, tmp_path):
     """Another run may have the memory that this one lacked."""
 
