@@ -1,6 +1,7 @@
 """SVI Generate with ComfyUI's EasyCache, for many steps: fewer passes, the same clips each time, keys that stay."""
 
 import importlib.util
+import shutil
 import sys
 
 import pytest
@@ -43,7 +44,6 @@ def passes(experts):
 
 
 def test_many_steps_need_fewer_passes_and_give_the_same_clips_each_time(module, sampler, experts, easy_cache, passes, tmp_path):
-    """A clip is cached by itself: nothing of the clip before, or of the other expert, is taken for it."""
     latents_of(module, tmp_path / "plain", *sampler(*experts, num_steps=STEPS))
     plain, passes[:] = list(passes), [0, 0]
     found = [
@@ -53,6 +53,29 @@ def test_many_steps_need_fewer_passes_and_give_the_same_clips_each_time(module, 
     cached = [count / 2 for count in passes]
     assert sum(plain) in (3 * STEPS, 2 * 3 * STEPS) and 0 < sum(cached) < 0.9 * sum(plain)
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True)) and all(latent.isfinite().all() for latent in found[0])
+
+
+@pytest.mark.parametrize("leaks", [False, True])
+def test_a_clip_is_cached_by_itself(module, sampler, experts, easy_cache, passes, tmp_path, monkeypatch, leaks):
+    """The second clip of a chain is what new nodes make of it, by as many passes: nothing is kept of the clip before."""
+    folders, counted, second = [tmp_path / "chain", tmp_path / "anew"], [], []
+    if leaks:
+        holder = sys.modules["svi_test_easycache"].EasyCacheHolder
+        monkeypatch.setattr(holder, "clone", lambda self: self)
+        monkeypatch.setattr(holder, "reset", lambda self: self)
+
+    def after_each():
+        counted.append(list(passes))
+        if len(counted) == 1:
+            shutil.copytree(*folders)
+
+    for folder in folders:
+        passes[:] = [0, 0]
+        plan, maker = sampler(*(easy_cache(model, FORCED) for model in experts), num_steps=STEPS)
+        second.append(latents_of(module, folder, plan, maker, after_each)[1])
+    in_chain, anew = ([b - a for a, b in zip(*counted[place : place + 2], strict=True)] for place in (0, 3))
+    assert counted[3] == [0, 0], "the first clip is that of the chain"
+    assert sum(anew) > 0 and (in_chain == anew and torch.equal(*second)) is not leaks
 
 
 def test_its_clips_have_keys_that_stay_and_change_with_the_threshold(module, sampler, experts, easy_cache, tmp_path):
