@@ -1,6 +1,5 @@
 """One graph on a real ComfyUI process, watched from outside: wall time, CPU time, resident memory."""
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
@@ -9,6 +8,7 @@ from typing import Any
 
 import psutil
 
+from benchmarks.watch import looking
 from comfyui.client import ComfyClient
 from comfyui.server import PACK_NODES, ComfyServer
 
@@ -58,21 +58,13 @@ def run_watched(server: ComfyServer, graph: dict[str, Any]) -> dict[str, float]:
 @contextmanager
 def peak_memory(process: psutil.Process) -> Iterator[list[int]]:
     """Yield the peak of `process`'s own bytes, and of its children together, during the block."""
-    peak, ended = [0, 0], threading.Event()
+    peak = [0, 0]
 
     def sample() -> None:
-        while not ended.is_set():
-            peak[0] = max(peak[0], own_bytes(process))
-            peak[1] = max(peak[1], bytes_of_children(process))
-            ended.wait(SAMPLE_SECONDS)
+        peak[:] = max(peak[0], own_bytes(process)), max(peak[1], bytes_of_children(process))
 
-    thread = threading.Thread(target=sample, daemon=True)
-    thread.start()
-    try:
+    with looking(sample, SAMPLE_SECONDS):
         yield peak
-    finally:
-        ended.set()
-        thread.join()
 
 
 def own_bytes(process: psutil.Process) -> int:

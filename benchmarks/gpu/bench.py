@@ -3,7 +3,6 @@
 import functools
 import gc
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -18,6 +17,7 @@ import torch
 from benchmarks.gpu.record import FAILED, MEASURED, RUNNING, Record, Row
 from benchmarks.gpu.report import one_line, write_report
 from benchmarks.gpu.shapes import Shapes
+from benchmarks.watch import looking
 
 BROKEN = 70  # exit code of a process whose device answers no more; its other rows need another one
 _LOOK = 0.1  # seconds between two looks at the card's memory
@@ -140,22 +140,13 @@ class Bench:
         if self.device.type != "cuda":
             yield seen
             return
-        over = threading.Event()
 
         def look() -> None:
-            while True:
-                free, total = torch.cuda.mem_get_info(self.device)
-                seen.append((total - free) / 2**30)
-                if over.wait(_LOOK):
-                    return
+            free, total = torch.cuda.mem_get_info(self.device)
+            seen.append((total - free) / 2**30)
 
-        looks = threading.Thread(target=look, daemon=True)
-        looks.start()
-        try:
+        with looking(look, _LOOK):
             yield seen
-        finally:
-            over.set()
-            looks.join()
 
     def seconds(self, run: Callable[[], Any], runs: int, warm_up: bool = True) -> list[float]:
         """Return the seconds of each of `runs` calls, after one that is not counted."""
