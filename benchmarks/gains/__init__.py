@@ -7,6 +7,7 @@
   "before" waits for each file as soon as its frames are decoded.
 - Self-attention kept for the backward pass: forward and backward of two checkpointed blocks, where attention is most of it.
 - A LoRA's term scaled while it is narrow: one layer, forward and backward.
+- What is rounded: a LoRA's gradients by products in fp8, and two of the drift report's measures, each against exact ones.
 - A LoRA merged into fp8: the share of it that survives, rounded to nearest and stochastically as ComfyUI's Save Model does.
 
 What only a GPU can show is in benchmarks.gpu, what the bank costs in benchmarks.bank, counts against stock in benchmarks.loop.

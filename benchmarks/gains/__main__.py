@@ -12,9 +12,9 @@ from typing import Any
 import torch
 
 from benchmarks.chart import draw_bars
-from benchmarks.gains.host import colours_matched, decode_bytes, decoded, drift_measured, frames_prepared
+from benchmarks.gains.host import colours_matched, colours_off, decode_bytes, decoded, drift_measured, frames_prepared
 from benchmarks.gains.models import compiled_pass, vae_weights
-from benchmarks.gains.training import attention_kept, fp8_share, kept_and_compiled, lora_scaled
+from benchmarks.gains.training import attention_kept, fp8_gradients, fp8_share, kept_and_compiled, lora_scaled
 from benchmarks.gains.video import clip_seconds
 from benchmarks.loop.report import table
 from benchmarks.machine import machine_facts
@@ -102,10 +102,9 @@ def report(results: Results) -> str:
     rows = []
     for name, found in results.measured.items():
         before, after = found["before"], found["after"]
-        ratio = f"**{median(after) / median(before):.2f}**"
-        rows.append(
-            (name, *(f"{median(v):.3g} ({min(v):.3g} to {max(v):.3g})" for v in (before, after)), ratio, found["deviation"])
-        )
+        ratio = f"**{median(after) / median(before):.2g}**"
+        deviation = found["deviation"] if isinstance(found["deviation"], str) else f"{found['deviation']:.2g}"
+        rows.append((name, *(f"{median(v):.3g} ({min(v):.3g} to {max(v):.3g})" for v in (before, after)), ratio, deviation))
     facts = table(("measured on", ""), results.content["machine"].items())
     return f"{table(('', 'before', 'after', 'after / before', 'largest deviation'), rows)}\n\n{facts}\n"
 
@@ -124,6 +123,9 @@ ROWS: dict[str, Callable[[Sizes], dict[str, Any]]] = {
     "a lean VAE decode, CPU s": partial(in_turn, decoded),
     "GB that decoding a clip writes": partial(decode_bytes, column="written"),
     "GB of the tensors that it makes": partial(decode_bytes, column="made"),
+    "a LoRA's gradients off by products in fp8: forward only, and backward too": fp8_gradients,
+    "red and blue off by rounding, in textured frames": partial(colours_off, has_texture=True),
+    "red and blue off by rounding, in frames of one colour": partial(colours_off, has_texture=False),
 }
 
 

@@ -1,12 +1,17 @@
 """Speed-ups of a training step, and how much of a LoRA survives in fp8."""
 
+import tempfile
 import time
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import torch
 from torch.nn.functional import linear
+
+from benchmarks.gpu.shapes import SHAPES
+from benchmarks.gpu.weights import expert_file
 
 RANK = 8
 LORA_RANK = 128
@@ -73,6 +78,52 @@ def two_blocks(**memory: bool):
             pair.up.copy_(0.1 * torch.randn(pair.up.shape, generator=random))
     backbone.use_memory(lora.parameters()[0], MemoryConfig(**memory))
     return backbone, lora
+
+
+def fp8_gradients(sizes) -> dict[str, object]:
+    """Return how far a LoRA's gradients are off by products in fp8: forward only (before), and backward too (after).
+
+    Both are norms relative to the gradients without such products, on a tiny expert of scaled fp8 weights; "deviation" is
+    the distance of one from the other.
+    """
+    import comfy.model_management
+
+    supports = comfy.model_management.supports_fp8_compute
+    comfy.model_management.supports_fp8_compute = lambda device=None: True  # a CPU multiplies the same codes in fp32
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            file = expert_file(Path(folder), SHAPES["tiny"], torch.device("cpu"))
+            plain, forward, backward = (
+                _lora_gradient(file, **options) for options in ({"fp8_matmul": False}, {}, {"fp8_backward": True})
+            )
+    finally:
+        comfy.model_management.supports_fp8_compute = supports
+        comfy.model_management.training_fp8_bwd = False
+
+    def off(found: torch.Tensor, expected: torch.Tensor) -> float:
+        return float((found - expected).norm() / expected.norm())
+
+    return {"before": [off(forward, plain)], "after": [off(backward, plain)], "deviation": off(backward, forward)}
+
+
+def _lora_gradient(file: Path, **options: bool) -> torch.Tensor:
+    """Return the gradients of a LoRA on the model in `file`, in one vector, after one step's forward and backward pass."""
+    from training.model.adapters import LoraAdapters
+    from training.model.conditions import Conditions
+    from training.model.loading import load_backbone
+    from training.settings.sections import MemoryConfig
+
+    backbone, random = load_backbone(file, device="cpu", **options), torch.Generator().manual_seed(8)
+    lora = LoraAdapters(backbone.transformer, rank=RANK, alpha=float(RANK), generator=random)
+    with torch.no_grad():
+        for pair in lora.pairs.values():
+            pair.up.copy_(0.1 * torch.randn(pair.up.shape, generator=random))
+    backbone.use_memory(lora.parameters()[0], MemoryConfig())
+    noisy, known = (torch.randn(1, 16, 3, 8, 8, generator=random) for _ in range(2))
+    text = torch.randn(1, 7, SHAPES["tiny"].text_dim, generator=random)
+    velocity = backbone.velocity(noisy, torch.tensor([0.5]), Conditions(known, torch.zeros(1, 1, 3, 8, 8), text, None))
+    velocity.square().mean().backward()
+    return torch.cat([parameter.grad.flatten() for parameter in lora.parameters()])
 
 
 def lora_scaled(sizes) -> tuple[Callable, Callable]:

@@ -4,7 +4,7 @@ Where results can differ, a row has the largest deviation from the plain way.
 """
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 
@@ -12,8 +12,9 @@ from benchmarks.gpu.bench import Bench, Measured
 from benchmarks.gpu.comfyui import pack_module
 from benchmarks.gpu.shapes import TEXT_TOKENS
 
-HAVE_BACKWARD = ("cudnn", "flash")  # of the candidates; training also has PyTorch's own choice
+HAVE_BACKWARD = ("cudnn", "flash", "flash 3")  # of the candidates (fa3-fwd has none); training also has PyTorch's own choice
 REFERENCES = 64  # queries that are compared with the plain formula
+QUERIES_AT_ONCE = 2048  # whose plain attention, and its gradients, are in memory: 1 GiB over a clip at 832 x 480
 
 
 def measure(bench: Bench) -> None:
@@ -110,18 +111,26 @@ def measure_attention(bench: Bench) -> None:
 
 
 def attention_row(bench: Bench, attend: Callable, queries: int, keys: int, backward: bool = False) -> Measured:
-    """Return the time of one kernel, and how far it is from the plain formula in fp32 on the first and last queries."""
-    q, k, v = _inputs(bench, queries, keys, backward)
-    heads = bench.shapes.num_heads
+    """Return the time of one kernel and its deviation from the plain formula in fp32.
 
-    def run() -> torch.Tensor:
+    Forward that is over the first and last queries; with the backward pass the largest of dq, dk and dv, see
+    :func:`gradient_deviation`.
+    """
+    q, k, v = _inputs(bench, queries, keys, backward)
+    heads, gradient = bench.shapes.num_heads, normal(bench, 1, queries, bench.shapes.dim).flip(1)
+
+    def run() -> tuple[torch.Tensor, ...]:
         out = attend(q, k, v, heads)
-        return torch.autograd.grad(out, (q, k, v), torch.ones_like(out))[0] if backward else out
+        return torch.autograd.grad(out, (q, k, v), gradient) if backward else (out,)
 
     with torch.set_grad_enabled(backward):
-        found, out = bench.milliseconds(run), run()
+        found, outs = bench.milliseconds(run), run()
     found["TFLOP/s"] = 4e-9 * queries * keys * bench.shapes.dim * (3.5 if backward else 1.0) / found["ms"]
-    return Measured(found if backward else found | {"deviation": deviation_from_plain(out, q, k, v, heads)}, [out])
+    if backward:
+        differs = gradient_deviation(outs, (q, k, v), gradient, heads)
+    else:
+        differs = deviation_from_plain(outs[0], q, k, v, heads)
+    return Measured(found | {"deviation": differs}, outs)
 
 
 def chosen_row(bench: Bench, queries: int, keys: int) -> Measured:
@@ -155,6 +164,41 @@ def plain_attention(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: in
         few, keys, values = (part[:, :, head].float() for part in parts)
         outs.append((few @ keys.mT * few.shape[-1] ** -0.5).softmax(-1) @ values)
     return torch.cat(outs, -1)
+
+
+def gradient_deviation(
+    found: Sequence[torch.Tensor], inputs: Sequence[torch.Tensor], gradient: torch.Tensor, heads: int
+) -> float:
+    """Return the largest of the deviations of dq, dk and dv, by the pack's measure, in the first and the last head.
+
+    Other heads compute the same from other numbers, and all of them in fp32 would take as long as a stage.
+
+    Args:
+        gradient: of the loss by the output, [1, tokens, heads * width].
+    """
+    module, compared = pack_module("nodes.bridge.attention_kernels"), sorted({0, heads - 1})
+    split = [t.detach().unflatten(-1, (heads, -1)) for t in (*inputs, gradient)]
+    plain = [plain_gradients(*(t[0, :, head].float() for t in split)) for head in compared]
+    largest = 0.0
+    for ours, *theirs in zip(found, *plain, strict=True):
+        ours = ours.unflatten(-1, (heads, -1))[:, :, compared].flatten(2)
+        largest = max(largest, module.deviation(ours, torch.cat(theirs, -1)[None], len(compared)))
+    return largest
+
+
+def plain_gradients(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, gradient: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Return dq, dk and dv of softmax(q k^T) v for one head, all [tokens, width]; a few queries at a time."""
+    rows, dk, dv = [], torch.zeros_like(k), torch.zeros_like(v)
+    for few, outer in zip(q.split(QUERIES_AT_ONCE), gradient.split(QUERIES_AT_ONCE), strict=True):
+        inputs = [t.clone().requires_grad_() for t in (few, k, v)]
+        with torch.enable_grad():
+            out = (inputs[0] @ inputs[1].mT * few.shape[-1] ** -0.5).softmax(-1) @ inputs[2]
+        row, *sums = torch.autograd.grad(out, inputs, outer)
+        rows.append(row)
+        dk, dv = dk + sums[0], dv + sums[1]
+    return torch.cat(rows), dk, dv
 
 
 def _inputs(bench: Bench, queries: int, keys: int, backward: bool) -> list[torch.Tensor]:

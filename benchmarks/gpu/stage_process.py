@@ -106,10 +106,9 @@ def free_memory(device: torch.device) -> None:
     Raises:
         SystemExit: something still holds it; the next stage needs another process, or its peak would be too high.
     """
-    import comfy.model_management
-
     forget_kept()
-    comfy.model_management.unload_all_models()
+    if comfy := sys.modules.get("comfy.model_management"):  # there unless all rows were known
+        comfy.unload_all_models()
     if "torch._dynamo" in sys.modules:  # compiled code holds its model
         torch.compiler.reset()
     gc.collect()
@@ -121,13 +120,13 @@ def free_memory(device: torch.device) -> None:
 
 def main(arguments: list[str]) -> int:
     """Measure the missing rows of each stage that is asked for."""
-    options, loaded = Options(**json.loads(arguments[0])), ""
+    options, loaded = Options(**json.loads(arguments[0])), None
     names = stages_to_run()
     while True:
         name = names.get()
         stage = next(stage for stage in STAGES if stage.name == name)
         bench = open_bench(stage.name, options)
-        if loaded and loaded != stage.loads:
+        if loaded is not None and not (loaded and loaded == stage.loads):
             free_memory(bench.device)
         loaded = stage.loads
         importlib.import_module(f"benchmarks.gpu.{stage.module}").measure(bench)

@@ -124,7 +124,8 @@ class Stage:
         module: has the function `measure(bench)`.
         first: name of the column that is drawn.
         process: stages in a row with the same one share a process, and so the time that it takes to start.
-        loads: what it keeps in memory between its rows; the next stage of the process takes over the same, and frees another.
+        loads: what it keeps in memory between its rows; the next stage of the process takes over the same. Of any other stage
+            it frees what is left, as compiled code, which holds its model.
         needs_weights: whether it loads an expert.
         starter: the module that is its process.
     """
