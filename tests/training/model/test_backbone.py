@@ -263,7 +263,7 @@ def test_gradients_can_be_multiplied_in_fp8_too(loaded, monkeypatch):
         comfy.model_management.training_fp8_bwd = not options
         found.append(torch.cat([gradient.flatten() for gradient in gradients(backbone, lora)]))
     plain, in_fp8 = found
-    assert 0.005 < float((in_fp8 - plain).norm() / plain.norm()) < 0.05  # 0.023 as published
+    assert 0.005 < float((in_fp8 - plain).norm() / plain.norm()) < 0.05  # 0.022 of benchmarks.gains, on another tiny model
 
 
 def test_fp8_matmul_changes_no_bit_between_forward_and_recomputation(loaded, monkeypatch):
