@@ -25,6 +25,27 @@ PROMPTS = [
     'the boat <img src=x onerror="window.sviHacked = true"> at night.',
     "day breaks. the boat stays still.",
 ]
+TWO_STORIES = """text => {  // the first stream through a Reroute, and a second loop with a stream of its own
+    const find = type => app.graph._nodes.find(node => node.type === type);
+    const slot = (node, name) => node.inputs.findIndex(input => input.name === name);
+    const [stream, loop, bend] = [find('SVIPromptStream'), find('SVIGenerate'), LiteGraph.createNode('Reroute')];
+    app.graph.add(bend);
+    stream.connect(0, bend, 0);
+    bend.connect(0, loop, slot(loop, 'prompts'));
+    const [other, second] = [stream.clone(), loop.clone()];
+    [other, second].forEach(node => app.graph.add(Object.assign(node, {id: -1})));  // as pasting does: the graph gives an id
+    second.title = 'Second story';
+    other.widgets.find(widget => widget.name === 'text').value = text;
+    second.widgets.find(widget => widget.name === 'num_clips').value = 2;
+    const connectAs = (node, copy) => node.inputs.forEach((input, number) => {
+        const link = app.graph.getLink(input.link);
+        if (link) app.graph.getNodeById(link.origin_id).connect(link.origin_slot, copy, number);
+    });
+    connectAs(stream, other);
+    connectAs(loop, second);
+    other.connect(0, second, slot(second, 'prompts'));
+}"""
+SECOND_STORY = "another story.\n\nits end."
 STREAM = "app.graph._nodes.find(node => node.type === 'SVIPromptStream')"
 TEXT = f"{STREAM}.widgets.find(widget => widget.name === 'text').value"
 SHOWN = "[...document.querySelectorAll('.svi-card-prompt')].map(box => box.value)"
@@ -114,6 +135,22 @@ class Storyboard:
     def drop_file(self, number: int, name: str, height: float) -> None:
         """Drop a file onto a card, at a part of its height from the top."""
         self.page.evaluate(DROP_FILE, [self.card(number).element_handle(), name, height, PIXEL])
+
+    def add_second_story(self) -> None:
+        """Add a second SVI Generate with a stream of its own, which the storyboard offers beside the first."""
+        self.page.evaluate(TWO_STORIES, SECOND_STORY)
+        self.note_change()
+        self._chooser.wait_for()
+        self.wait_for_cards(PROMPTS)
+
+    def choose_second_story(self) -> None:
+        second = self._chooser.locator("option", has_text="Second story").get_attribute("value")
+        self._chooser.select_option(second)
+        self.wait_for_cards(SECOND_STORY.split("\n\n"))
+
+    @property
+    def _chooser(self) -> Locator:
+        return self.page.get_by_label("Story", exact=True)
 
     def wait_for_states(self, *states: str) -> None:
         script = (

@@ -2,8 +2,8 @@
 
 import pytest
 
-from tests.browser.storyboard import PROMPTS, STORY, TEXT, open_storyboard
-from tests.browser.test_storyboard_graphs import LIVE_SCHEDULE, TWO_STORIES
+from tests.browser.storyboard import PROMPTS, SECOND_STORY, STORY, TEXT, open_storyboard
+from tests.browser.test_storyboard_graphs import LIVE_SCHEDULE
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 
@@ -23,25 +23,51 @@ HELD = "window.sviGoOn !== undefined"
 GO_ON = "() => window.sviGoOn()"
 LOAD = "workflow => app.loadGraphData(workflow)"
 SAVED = "() => app.graph.serialize()"
+RING = """() => {  // two named anchors, each with the other's anchors
+    const slot = node => node.inputs.findIndex(input => input.name === 'anchors');
+    const [one, two] = [1, 2].map(() => LiteGraph.createNode('SVINamedAnchor'));
+    [one, two].forEach(node => app.graph.add(node));
+    one.connect(0, two, slot(two));
+    two.connect(0, one, slot(one));
+    const loop = app.graph._nodes.find(node => node.type === 'SVIGenerate');
+    one.connect(0, loop, slot(loop));
+}"""
 TEXTS = "app.graph._nodes.filter(node => node.type === 'SVIPromptStream').map(node => node.widgets[0].value)"
 
 
 @ONCE
 def test_an_image_for_one_story_does_not_get_into_another(storyboard, front_end, renderer):
     page = storyboard.page
-    page.evaluate(TWO_STORIES)
-    storyboard.note_change()
-    chooser = page.get_by_label("Story", exact=True)
-    chooser.wait_for()
+    storyboard.add_second_story()
     page.evaluate(HOLD, "/upload/image")
     storyboard.drop_file(2, "late.png", 0.15)
     page.wait_for_function(HELD)
-    chooser.select_option(chooser.locator("option", has_text="Second story").get_attribute("value"))
-    storyboard.wait_for_cards(["another story.", "its end."])
+    storyboard.choose_second_story()
     page.evaluate(GO_ON)
     storyboard.message.get_by_text("changed meanwhile").wait_for()
-    assert page.evaluate(TEXTS) == [STORY, "another story.\n\nits end."]
+    assert page.evaluate(TEXTS) == [STORY, SECOND_STORY]
     assert "SVINamedAnchor" not in front_end.node_types() and front_end.errors == []
+
+
+@ONCE
+def test_an_image_for_the_second_story_is_its_own(storyboard, front_end, renderer):
+    storyboard.add_second_story()
+    storyboard.choose_second_story()
+    storyboard.drop_file(2, "own.png", 0.15)
+    storyboard.card(2).get_by_text("⚓ own").wait_for()
+    assert storyboard.page.evaluate(TEXTS) == [STORY, SECOND_STORY.replace("its end.", "[anchor own]\nits end.")]
+    loops = [facts["inputs"] for facts in front_end.api_graph().values() if facts["class_type"] == "SVIGenerate"]
+    assert ["anchors" in inputs for inputs in loops] == [False, True] and front_end.errors == []
+
+
+@ONCE
+def test_an_image_finds_the_end_of_anchors_that_are_wired_in_a_ring(storyboard, front_end, renderer):
+    """The front end lets nodes be wired so, and a page that follows the wires round and round answers nothing any more."""
+    storyboard.page.evaluate(RING)
+    storyboard.note_change()
+    storyboard.drop_file(2, "late.png", 0.15)
+    storyboard.card(2).get_by_text("⚓ late").wait_for()
+    assert front_end.node_types().count("SVINamedAnchor") == 3 and front_end.errors == []
 
 
 @ONCE

@@ -11,26 +11,6 @@ from tests.e2e import shipped
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 
 ONCE = pytest.mark.parametrize("renderer", ["classic nodes"], indirect=True)
-TWO_STORIES = """() => {  // the first stream through a Reroute, and a second loop with a stream of its own
-    const find = type => app.graph._nodes.find(node => node.type === type);
-    const slot = (node, name) => node.inputs.findIndex(input => input.name === name);
-    const [stream, loop, bend] = [find('SVIPromptStream'), find('SVIGenerate'), LiteGraph.createNode('Reroute')];
-    app.graph.add(bend);
-    stream.connect(0, bend, 0);
-    bend.connect(0, loop, slot(loop, 'prompts'));
-    const [other, second] = [stream.clone(), loop.clone()];
-    [other, second].forEach(node => app.graph.add(node));
-    second.title = 'Second story';
-    other.widgets.find(widget => widget.name === 'text').value = 'another story.\\n\\nits end.';
-    second.widgets.find(widget => widget.name === 'num_clips').value = 2;
-    const connectAs = (node, copy) => node.inputs.forEach((input, number) => {
-        const link = app.graph.getLink(input.link);
-        if (link) app.graph.getNodeById(link.origin_id).connect(link.origin_slot, copy, number);
-    });
-    connectAs(stream, other);
-    connectAs(loop, second);
-    other.connect(0, second, slot(second, 'prompts'));
-}"""
 INTO_SUBGRAPH = """promoted => {
     const chosen = app.graph._nodes.filter(node => ['SVIPromptStream', 'SVIGenerate'].includes(node.type));
     const {subgraph} = app.graph.convertToSubgraph(new Set(chosen));
@@ -117,17 +97,11 @@ def test_stream_and_loop_may_lie_inside_a_subgraph(storyboard, front_end, render
 @ONCE
 def test_a_reroute_and_two_stories(storyboard, front_end, renderer):
     page = storyboard.page
-    page.evaluate(TWO_STORIES)
-    storyboard.note_change()
-    chooser = page.get_by_label("Story", exact=True)
-    chooser.wait_for()
-    storyboard.wait_for_cards(PROMPTS)
+    storyboard.add_second_story()
     storyboard.card(1).locator("textarea").fill("through a reroute.")
     page.keyboard.press("Enter")
     storyboard.wait_for_text(STORY.replace(PROMPTS[0], "through a reroute."))
-    second = chooser.locator("option", has_text="Second story").get_attribute("value")
-    chooser.select_option(second)
-    storyboard.wait_for_cards(["another story.", "its end."])
+    storyboard.choose_second_story()
     storyboard.card(2).locator("textarea").fill("its new end.")
     page.keyboard.press("Enter")
     storyboard.wait_for_queued_text("another story.\n\nits new end.")

@@ -77,11 +77,12 @@ export class Images {
 
 /** Return the image of each SVI Named Anchor of a queued SVI Generate by its name; null for one that is no uploaded image. */
 function namedAnchors(graph, node) {
-  const origin = (id, input) => graph[id]?.inputs[input]?.[0];
-  const named = new Map();
-  for (let id = origin(node, "anchors"); graph[id]; id = origin(id, "anchors")) {
-    const loader = graph[origin(origin(id, "anchor"), "image")];
-    named.set(String(graph[id].inputs.name), loader?.inputs.image ?? null);
+  const behind = (facts, input) => (Array.isArray(facts?.inputs[input]) ? graph[facts.inputs[input][0]] : undefined);
+  const [named, seen] = [new Map(), new Set()];
+  for (let anchor = behind(graph[node], "anchors"); anchor && !seen.has(anchor); anchor = behind(anchor, "anchors")) {
+    seen.add(anchor); // the front end lets nodes be wired in a ring
+    const loader = behind(behind(anchor, "anchor"), "image");
+    named.set(String(anchor.inputs.name), loader?.inputs.image ?? null);
   }
   return named;
 }
