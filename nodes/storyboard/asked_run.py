@@ -30,10 +30,11 @@ class AskedRun:
     num_clips: int | None
     missing_takes: Mapping[int, str]
 
-    def with_schedule(self, schedule: Schedule) -> RequestedRun:
-        """Return the run with another schedule."""
+    def with_schedule(self, schedule: Schedule, num_clips: int | None = None) -> RequestedRun:
+        """Return the run with another schedule, and with another num_clips if one is given."""
         follows = not self.num_clips and self.run.plan.num_clips == self.run.num_listed
-        num_clips = len(schedule) if follows or self.run.until_stopped else self.run.plan.num_clips
+        if num_clips is None:
+            num_clips = len(schedule) if follows or self.run.until_stopped else self.run.plan.num_clips
         plan = replace(self.run.plan, schedule=schedule, num_clips=num_clips)
         return without_missing_takes(replace(self.run, plan=plan, num_listed=len(schedule)))[0]
 

@@ -1,4 +1,4 @@
-"""Answer POST /svi/edit: one action on a schedule's text, and what it costs."""
+"""Answer POST /svi/edit: actions on a schedule's text, one after the other, and what they cost together."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
@@ -10,7 +10,7 @@ from ...svi_core.files.text_file import decode_text, encode_text, read_bytes, re
 from ...svi_core.schedule import edits
 from ...svi_core.schedule.prompt_lists import PromptSplit
 from ...svi_core.schedule.reroll import new_seed
-from ...svi_core.schedule.spec import Schedule
+from ...svi_core.schedule.spec import MAX_CLIPS, Schedule
 from ...svi_core.schedule.text import parse_schedule
 from ...svi_core.systems.layouts import LAYOUTS
 from ..bridge.clip_times import earlier_times
@@ -21,18 +21,19 @@ from .places import num_line_ends, offset_of, utf16_length
 
 
 def edit(asked: Asked) -> dict:
-    """Return the text of a schedule with one action, what changed, and which clips that outdates.
+    """Return the text of a schedule after one or more actions, what the last one changed, and which clips all of them outdate.
 
     Raises:
         ValueError: a bad request, a mistake in the text, or an action that the text cannot hold.
         OSError: a live schedule's file cannot be written.
     """
-    text, split, action = typed(asked, "text", str), asked_split(asked), typed(asked, "action", dict)
+    text, split = typed(asked, "text", str), asked_split(asked)
     require_unicode(text, "text")
-    made, seed = _edited(text, split, action)
+    made, seed = edits.Edited(text, split, 0, 0, 0), None
+    for action in _actions(asked):
+        made, seed = _edited(made.text, made.split, action)
     if asked.get("file") is not None and asked.get("apply") is not False:
-        held = text if asked.get("held") is None else typed(asked, "held", str)
-        _write_file(typed(asked, "file", str), held, made.text)
+        _write_file(typed(asked, "file", str), text, made.text)
     before, after = _parsed(text, split), parse_schedule(made.text, made.split)
     reply = {
         "text": made.text,
@@ -43,6 +44,14 @@ def edit(asked: Asked) -> dict:
         "notes": [] if before is None else list(_notes(before, after)),
     }
     return reply if seed is None else {**reply, "seed": seed}
+
+
+def _actions(asked: Asked) -> list[dict]:
+    """Return the actions that a request asks for."""
+    actions = typed(asked, "actions", list)
+    if not actions or not all(isinstance(action, dict) for action in actions):
+        raise ValueError(f"actions is {str(actions)[:80]!r}: send at least one object.")
+    return actions
 
 
 def _parsed(text: str, split: PromptSplit) -> Schedule | None:
@@ -154,9 +163,11 @@ def _exact_cost(asked: Asked, before: Schedule, after: Schedule) -> dict | None:
     """Return the stored clips that an edit outdates and the new ones that it asks for; None if the graph does not tell."""
     if asked.get("prompt") is None:
         return None
+    num_clips = None if asked.get("num_clips") is None else _num_clips(asked)
     try:
         found = read_asked_run(asked)
-        was, now = (estimate_run(found.with_schedule(schedule), earlier_times()).clips for schedule in (before, after))
+        runs = found.with_schedule(before), found.with_schedule(after, num_clips)
+        was, now = (estimate_run(run, earlier_times()).clips for run in runs)
     except (ValueError, OSError, *UNCHECKED):  # the plan tells it; the text is edited all the same
         return None
     to_make_before = {clip.plan_key for clip in was if not clip.is_stored}
@@ -164,6 +175,14 @@ def _exact_cost(asked: Asked, before: Schedule, after: Schedule) -> dict | None:
     seconds = [now[index].seconds for index in clips]
     known = [number for number in seconds if number is not None]
     return {"clips": clips, "count": len(clips), "seconds": sum(known) if len(known) == len(seconds) else None, "exact": True}
+
+
+def _num_clips(asked: Asked) -> int:
+    """Return the num_clips that SVI Generate gets with an edit."""
+    num_clips = typed(asked, "num_clips", int)
+    if not 1 <= num_clips <= MAX_CLIPS:
+        raise ValueError(f"num_clips is {str(num_clips)!r}: send a number from 1 to {MAX_CLIPS}.")
+    return num_clips
 
 
 def _notes(before: Schedule, after: Schedule) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """The routes of the storyboard.
 
     POST /svi/plan      {"prompt", "node"} -> {"node", "nodes", "source", "header", "cards", "warnings", "not_known", "errors"}
-    POST /svi/edit      {"text", "split", "action", "file", "held", "prompt", "node"} -> {"text", "clip", "range", "cost"}
+    POST /svi/edit      {"text", "split", "actions", "file", "apply", "prompt", "node", "num_clips"}
+                        -> {"text", "split", "clip", "range", "cost", "notes", "seed"}
     GET  /svi/takes     ?run=R&index=2 -> {"run", "index", "takes"}
     GET  /svi/picture   ?run=R&file=F&frame=middle -> a JPEG
     GET  /svi/look      ?run=R&file=F&first=F&before=F -> {"badges"}

@@ -30,7 +30,7 @@ def test_an_old_take_is_found_pinned_and_shown(comfy_server, reference_image):
         return ask(comfy_server, "/svi/plan", {"prompt": graph})
 
     def edit(**action):
-        answer = ask(comfy_server, "/svi/edit", {"text": text(), "split": "paragraphs", "action": action, "prompt": graph})
+        answer = ask(comfy_server, "/svi/edit", {"text": text(), "split": "paragraphs", "actions": [action], "prompt": graph})
         graph["prompts"]["inputs"]["text"] = answer["text"]
         return answer
 

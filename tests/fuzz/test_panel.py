@@ -26,6 +26,13 @@ ACTIONS = (
     "set_prompt", "set_option", "insert", "duplicate", "delete", "split", "move", "pin", "unpin", "reroll", "as_paragraphs",
     "replace", "sing",
 )  # fmt: skip
+ASKED = (
+    st.dictionaries(st.sampled_from(("clip", "to", "at", "seed", "prompt", "name", "value", "key", "new_text")), VALUES).map(
+        lambda action: {"do": "move", "clip": 0, "to": 1, "prompt": "a", "name": "cfg", "value": "2", **action}
+    )
+    | st.sampled_from(ACTIONS).map(lambda kind: {"do": kind, "clip": 0, "to": 1, "prompt": "b", "name": "cut", "key": KEY})
+    | VALUES
+)
 LINKS = st.sampled_from((["1", 0], ["2", 0], ["3", 0], ["9", 1], [1, 0], []))
 WIDGETS = st.dictionaries(
     st.sampled_from(
@@ -48,11 +55,8 @@ FIELDS = {
     "split": st.sampled_from(("paragraphs", "lines", "words")) | VALUES,
     "index": st.integers(-1, 12) | VALUES,
     "file": st.sampled_from((f"{KEY}-a.mp4", "../a.mp4", "schedule.txt", "../run/x")) | VALUES,
-    "action": st.dictionaries(
-        st.sampled_from(("clip", "to", "at", "seed", "prompt", "name", "value", "key", "new_text")), VALUES
-    ).map(lambda action: {"do": "move", "clip": 0, "to": 1, "prompt": "a", "name": "cfg", "value": "2", **action})
-    | st.sampled_from(ACTIONS).map(lambda kind: {"do": kind, "clip": 0, "to": 1, "prompt": "b", "name": "cut", "key": KEY})
-    | VALUES,
+    "actions": st.lists(ASKED, max_size=3) | VALUES,
+    "num_clips": st.integers(-1, 12) | VALUES,
     "prompt": GRAPHS | VALUES,
     "node": st.sampled_from(("1", "2", None)) | VALUES,
 }

@@ -62,8 +62,8 @@ def plan(ask):
 
 @pytest.fixture
 def edit(ask):
-    def send(text, split="paragraphs", more=None, **action):
-        return ask("POST", "/svi/edit", json={"text": text, "split": split, "action": action, **(more or {})})
+    def send(text, split="paragraphs", more=None, actions=None, **action):
+        return ask("POST", "/svi/edit", json={"text": text, "split": split, "actions": actions or [action], **(more or {})})
 
     return send
 
@@ -264,6 +264,35 @@ def test_an_edit_gives_text_range_and_cost(graph, make, edit):
     assert edit(TEXT, do="unpin", clip=1)[1]["text"] == TEXT
 
 
+def test_several_actions_cost_what_they_cost_together(graph, make, edit):
+    """As cutting to an image does: the anchor makes a clip another one, and the cut after it says the same of no other."""
+    make(graph)
+    anchor = {"do": "set_option", "clip": 2, "name": "anchor", "value": "sea"}
+    cut = {"do": "set_option", "clip": 2, "name": "cut", "value": True}  # which the clip has
+    for more in ({}, {"prompt": graph}):
+        assert edit(TEXT, more=more, actions=[anchor, cut])[1]["cost"]["clips"] == [2, 3]
+        assert edit(TEXT, more=more, actions=[cut])[1]["cost"]["clips"] == []
+
+
+def test_a_clip_that_num_clips_follows_is_counted(graph, make, edit):
+    make(graph)
+    new = {"do": "insert", "clip": 4, "prompt": "a storm"}
+    assert edit(TEXT, more={"prompt": graph}, actions=[new])[1]["cost"]["clips"] == []  # num_clips stays 4
+    assert edit(TEXT, more={"prompt": graph, "num_clips": 5}, actions=[new])[1]["cost"]["clips"] == [4]
+
+
+@pytest.mark.parametrize("num_clips", [0, -1, 10**12, "5", True])
+def test_a_number_of_clips_that_no_widget_holds_is_refused(graph, edit, num_clips):
+    status, answer = edit(TEXT, more={"prompt": graph, "num_clips": num_clips}, do="delete", clip=0)
+    assert status == 400 and f"num_clips is {str(num_clips)!r}" in answer["error"]
+
+
+@pytest.mark.parametrize("actions", [None, [], {}, [3]])
+def test_no_actions_are_refused(ask, actions):
+    status, answer = ask("POST", "/svi/edit", json={"text": "a", "split": "paragraphs", "actions": actions})
+    assert status == 400 and f"actions is {str(actions)!r}" in answer["error"]
+
+
 @pytest.mark.parametrize(("at", "prompts"), [(7, ["🚤 sail", "s by."]), (1, None), (-3, None)])
 def test_a_prompt_is_split_where_a_browser_counts(edit, at, prompts):
     status, answer = edit("🚤 sails by.", do="split", clip=0, at=at)
@@ -287,9 +316,10 @@ def test_a_live_schedule_is_edited_in_its_file(graph, plan, edit, folders):  # n
     assert status == 400 and "has changed since it was shown" in answer["error"] and file.read_text() == "x\n\nb"
     assert edit("x\n\nb", more={"file": "schedule.txt"}, do="replace", new_text="a\n\nb")[0] == 200
     assert file.read_text() == "a\n\nb"
-    held = {"file": "schedule.txt", "held": "a\n\nb"}  # the second of two edits: the first one wrote nothing
-    assert edit("x\n\nb", more=held, do="set_prompt", clip=1, prompt="y")[0] == 200 and file.read_text() == "x\n\ny"
-    assert edit("x\n\ny", more=held, do="delete", clip=1)[0] == 400 and file.read_text() == "x\n\ny"
+    both = [{"do": "set_prompt", "clip": 0, "prompt": "x"}, {"do": "set_prompt", "clip": 1, "prompt": "y"}]
+    assert edit("a\n\nb", more={"file": "schedule.txt"}, actions=both)[0] == 200 and file.read_text() == "x\n\ny"
+    refused = [{"do": "delete", "clip": 1}, {"do": "sing", "clip": 0}]  # of which the first one alone would be possible
+    assert edit("x\n\ny", more={"file": "schedule.txt"}, actions=refused)[0] == 400 and file.read_text() == "x\n\ny"
     status, answer = edit("[sede 3]\na", do="replace", new_text="[seed 3]\na")  # mends a mistake, whose cost nobody knows
     assert (status, answer["text"], answer["cost"]) == (200, "[seed 3]\na", None)
     status, answer = edit("", more={"file": "../user/x.txt"}, do="replace", new_text="b")

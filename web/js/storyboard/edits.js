@@ -52,7 +52,7 @@ export class Edits {
     if (before === undefined) return refuse(text("notThere", { node: source.node }));
     if (held !== undefined && held !== before) return refuse(text("changedMeanwhile"));
     try {
-      const reply = await this.#edited(before, actions);
+      const reply = await this.#edited(before, actions, { count: this.#countWith(added) });
       await frontEnd.graphAtRest(); // what is written while the front end loads a graph is lost
       if (!this.#isShown(seen.number, source)) throw new Error(text(source.file ? "onlyInFile" : "changedMeanwhile", source));
       if (source.kind === "text" && story.textNow !== before) throw new Error(text("changedMeanwhile")); // typed
@@ -88,29 +88,22 @@ export class Edits {
     return number === shown && frontEnd.workflow() === workflow && source?.kind === kind && source.node === node && source.file === file;
   }
 
-  /** Return the server's reply to the last of several actions, each on the text that the one before made. */
-  async #edited(before, actions, apply = true) {
+  /** Return the server's reply to several actions, each on the text that the one before made; `count` is num_clips afterwards, if it changes. */
+  #edited(before, actions, { count = null, apply = true } = {}) {
     const { source, graph, node } = this.story;
-    let reply = { text: before, split: source.split };
-    for (const [number, action] of actions.entries()) {
-      const isLast = number === actions.length - 1;
-      const file = source.kind === "file" ? { file: source.file, held: before, apply: apply && isLast } : {};
-      const asked = isLast ? { prompt: graph, node } : {}; // for the exact cost
-      reply = await this.story.server.edit({ ...asked, ...file, text: reply.text, split: reply.split, action });
-    }
-    return reply;
+    const file = source.kind === "file" ? { file: source.file, apply } : {};
+    return this.story.server.edit({ prompt: graph, node, num_clips: count, ...file, text: before, split: source.split, actions });
   }
 
   /** Return what an action would cost; nothing changes. */
   async costOf(action) {
-    const { cost } = await this.#edited(this.story.textNow, [action], false);
+    const { cost } = await this.#edited(this.story.textNow, [action], { apply: false });
     return cost;
   }
 
   #write(reply, added, also) {
     const { source, node } = this.story;
-    const now = this.#numClips();
-    const count = now && added ? Math.max(1, now + added) : null;
+    const count = this.#countWith(added);
     frontEnd.asOneStep(() => {
       also?.();
       if (count) frontEnd.write(node, "num_clips", count);
@@ -125,6 +118,12 @@ export class Edits {
   #numClips() {
     const { header, node } = this.story;
     return (Number.isInteger(header?.num_clips) && frontEnd.read(node, "num_clips")) || null;
+  }
+
+  /** Return num_clips of a story that gains clips, null where it stays as it is. */
+  #countWith(added) {
+    const now = this.#numClips();
+    return now && added ? Math.max(1, now + added) : null;
   }
 
   /** Say what an edit costs. Only a live file needs our own undo: edits of the graph are undone with Ctrl+Z as any other. */
