@@ -197,5 +197,5 @@ def _notes(before: Schedule, after: Schedule) -> Iterator[str]:
     ]
     if moved:
         name = after.at(moved[0]).anchor or "main"
-        which = f"clip {moved[0] + 1} takes its" if len(moved) == 1 else f"clips {moved[0] + 1} to {moved[-1] + 1} take their"
+        which = f"Clip {moved[0] + 1} takes its" if len(moved) == 1 else f"Clips {moved[0] + 1} to {moved[-1] + 1} take their"
         yield f"{which} anchor from before: it is {name} now."

@@ -54,6 +54,13 @@ AT_REST = """() => {  // the front end takes no further undo while it loads the 
     const tracker = app.extensionManager.workflow.activeWorkflow?.changeTracker;
     return tracker && !tracker._restoringState && !tracker.constructor.isLoadingGraph;
 }"""
+COVERED = """element => {
+    const box = element.getBoundingClientRect();
+    const meets = ({left, right, top, bottom}) => box.left < right && left < box.right && box.top < bottom && top < box.bottom;
+    return [...document.querySelectorAll('.svi-board button')]
+        .filter(one => one.offsetWidth && !element.contains(one) && meets(one.getBoundingClientRect()))
+        .map(one => one.textContent);
+}"""
 DROP_FILE = """([card, name, height, data]) => {
     const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
     const dataTransfer = new DataTransfer();
@@ -151,6 +158,10 @@ class Storyboard:
     @property
     def _chooser(self) -> Locator:
         return self.page.get_by_label("Story", exact=True)
+
+    def covered_by(self, element: Locator) -> list[str]:
+        """Return the buttons of the storyboard that an element of the page lies over."""
+        return element.evaluate(COVERED)
 
     def wait_for_states(self, *states: str) -> None:
         script = (

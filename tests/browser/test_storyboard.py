@@ -42,7 +42,8 @@ def test_a_prompt_is_edited_in_its_card_and_undone_in_one_step(storyboard, front
     storyboard.page.keyboard.press("Enter")
     after = STORY.replace(PROMPTS[1], "the boat at night, in fog.")
     storyboard.wait_for_text(after)
-    storyboard.message.get_by_text("to be made").or_(storyboard.message.get_by_text("No clip")).wait_for()
+    storyboard.message.get_by_text("1 clip has to be made: 2.").wait_for()
+    assert storyboard.covered_by(storyboard.message) == []
     front_end.screenshot(tmp_path / "edited.png")
     storyboard.undo(STORY)
     storyboard.wait_for_cards(PROMPTS)

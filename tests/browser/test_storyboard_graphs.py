@@ -19,6 +19,9 @@ INTO_SUBGRAPH = """promoted => {
     const input = subgraph.addInput('text', 'STRING');
     input.connect(stream.inputs.find(slot => slot.name === 'text'), stream);
 }"""
+ABOVE_PANEL = (
+    """foot => foot.getBoundingClientRect().bottom <= document.querySelector('.svi-board').getBoundingClientRect().top"""
+)
 LIVE_SCHEDULE = """file => {  // SVI Live Schedule in the place of SVI Prompt Stream
     const find = type => app.graph._nodes.find(node => node.type === type);
     const slot = (node, name) => node.inputs.findIndex(input => input.name === name);
@@ -89,6 +92,15 @@ def test_stream_and_loop_may_lie_inside_a_subgraph(storyboard, front_end, render
     storyboard.drop_file(2, "inside.png", 0.15)
     storyboard.card(2).get_by_text("⚓ inside").wait_for()
     graph = front_end.api_graph()
+    (loop,) = shipped.nodes_of(graph, "SVIGenerate")
+    progress = {"node": loop, "state": "running", "text": "Clip 1 of 3: sampling, step 1 of 2"}
+    page.evaluate("detail => app.api.dispatchEvent(new CustomEvent('svi.progress', {detail}))", progress)
+    foot = page.locator(".svi-foot")
+    foot.get_by_text("Clip 1 of 3").wait_for()
+    assert storyboard.covered_by(foot) == [] and foot.evaluate(ABOVE_PANEL)
+    page.evaluate(
+        "detail => app.api.dispatchEvent(new CustomEvent('svi.progress', {detail}))", {**progress, "node": "0", "state": "done"}
+    )
     named = graph[storyboard.queued("SVIGenerate")["anchors"][0]]
     assert graph[named["inputs"]["anchor"][0]]["inputs"]["vae"] == storyboard.queued("SVIGenerate")["vae"]
     assert front_end.errors == []

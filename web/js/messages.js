@@ -11,18 +11,23 @@ import { app } from "../../../scripts/app.js";
 const LIFE_MS = { error: 60_000, warn: 20_000, info: 12_000 };
 const MAIN_WIDGET = { SVIPromptStream: "text" }; // for an error that names no widget
 
-/** @type {object[]} errors on the page that are over once a run is queued: they lie over its progress */
+/** @type {{node: string, message: object}[]} errors on the page that are over once a run is queued: they lie over its progress */
 let errors = [];
 
-function toast(severity, summary, detail) {
+function toast(severity, summary, detail, node = "") {
   const message = { severity, summary, detail, life: LIFE_MS[severity] };
   app.extensionManager.toast.add(message);
-  if (severity === "error") errors.push(message);
+  if (severity === "error") errors.push({ node, message });
 }
 
-function removeErrors() {
-  errors.forEach((message) => app.extensionManager.toast.remove(message));
-  errors = [];
+function removeErrors(areOver = () => true) {
+  for (const { message } of errors.filter(areOver)) app.extensionManager.toast.remove(message);
+  errors = errors.filter((error) => !areOver(error));
+}
+
+/** Take the errors of a node off the page: its mistake is mended. */
+export function mended(node) {
+  removeErrors((error) => error.node.split(":").at(-1) === String(node.id));
 }
 
 const isOurs = (type) => String(type).startsWith("SVI");
@@ -53,12 +58,12 @@ function grouped(errors) {
 
 /** Say what the server refused, and leave one error for each mistake to ComfyUI's own panel. */
 function onRefused(nodeErrors) {
-  for (const node of Object.values(nodeErrors ?? {})) {
+  for (const [id, node] of Object.entries(nodeErrors ?? {})) {
     if (!isOurs(node.class_type)) continue;
     const checked = node.errors.filter((error) => error.type === "custom_validation_failed");
     const kept = new Set(oneForEachMistake(node.class_type, checked));
     node.errors = node.errors.filter((error) => kept.has(error) || !checked.includes(error));
-    for (const error of node.errors) toast("error", nameOf(node.class_type), reasonOf(error));
+    for (const error of node.errors) toast("error", nameOf(node.class_type), reasonOf(error), id);
   }
 }
 

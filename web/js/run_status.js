@@ -11,8 +11,9 @@ const WIDGET = "svi_status";
 const HEIGHT = 56; // px, two lines
 const KINDS = { running: undefined, done: "faint", stopped: "warn", failed: "error" };
 const LINGER_MS = 10_000; // after the run has ended
+const FOOT_GAP = 20; // px
 const FOOT_STYLE =
-  "position: fixed; left: 50%; bottom: 20px; transform: translateX(-50%); z-index: 1000; max-width: 60vw; padding: 8px 14px; " +
+  "position: fixed; left: 50%; transform: translateX(-50%); z-index: 1000; max-width: 60vw; padding: 8px 14px; " +
   "border-radius: 8px; font: 13px/1.4 Inter, system-ui, sans-serif; text-align: center; white-space: pre-wrap; pointer-events: none; " +
   "color: var(--input-text, #ddd); background: var(--comfy-menu-bg, #222); border: 1px solid var(--border-color, #4e4e4e);";
 
@@ -27,12 +28,18 @@ function nodeOf(executionId) {
   return node;
 }
 
+/** Return the height of ComfyUI's bottom panel in px, 0 while it is closed: the storyboard has buttons there. */
+function panelHeight() {
+  return document.querySelector(".bottom-panel")?.offsetHeight ?? 0;
+}
+
 /** The line at the foot of the page. */
 class Foot {
   show(text, isOver) {
     clearTimeout(this.timer);
     this.element ??= this.#make();
     this.element.textContent = text;
+    this.element.style.bottom = `${panelHeight() + FOOT_GAP}px`;
     this.element.hidden = false;
     if (isOver) this.timer = setTimeout(() => this.hide(), LINGER_MS);
   }

@@ -6,6 +6,7 @@
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
 import { chained } from "./chained.js";
+import { mended } from "./messages.js";
 import { showText } from "./text_widget.js";
 import { textsOf } from "./texts.js";
 
@@ -38,8 +39,9 @@ class Lint {
     if (!String(text).trim()) return this.#say(words("empty"), "faint");
     const answer = await this.#ask({ text, split });
     if (request !== this.request || !answer) return; // superseded, or no server
-    if (answer.error) this.#say(answer.error, "error");
-    else if (answer.doubts.length) this.#say([clips(answer.num_clips), ...answer.doubts].join("\n"), "warn");
+    if (answer.error) return this.#say(answer.error, "error");
+    mended(this.node);
+    if (answer.doubts.length) this.#say([clips(answer.num_clips), ...answer.doubts].join("\n"), "warn");
     else this.#say(clips(answer.num_clips), "faint");
   }
 

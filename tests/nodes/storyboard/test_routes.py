@@ -257,7 +257,7 @@ def test_an_edit_gives_text_range_and_cost(graph, make, edit):
     plain = edit("a\nb", "lines", do="as_paragraphs")[1]
     assert (plain["text"], plain["split"]) == ("a\n\nb\n", "paragraphs")
     taken = edit("[anchor sea]\na\n\nb", do="set_option", clip=0, name="anchor", value=None)[1]
-    assert taken["notes"] == ["clip 2 takes its anchor from before: it is main now."]
+    assert taken["notes"] == ["Clip 2 takes its anchor from before: it is main now."]
     assert edit(TEXT, do="insert", clip=4, prompt="x", options="cut")[1]["text"].endswith("an owl\n\n[cut]\nx\n")
     assert edit(TEXT, do="split", clip=0, at=1)[0] == edit(TEXT, do="duplicate", clip=0)[0] == 200
     assert edit(TEXT, do="delete", clip=1)[1]["text"] == TEXT.replace("[seed 7, cfg 3.5]\na dog\n\n", "")

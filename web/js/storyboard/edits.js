@@ -157,5 +157,5 @@ export function costText({ clips, count, seconds }) {
   const isRow = numbers.length > 2 && numbers.at(-1) - numbers[0] === numbers.length - 1;
   const which = isRow ? `${numbers[0]} – ${numbers.at(-1)}` : numbers.slice(0, 6).join(", ") + (numbers.length > 6 ? ", ..." : "");
   const time = seconds ? text("costTime", { time: duration(seconds) }) : "";
-  return text("cost", { n: count, which }) + time;
+  return text("cost", { n: count, which, time });
 }
