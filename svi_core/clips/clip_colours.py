@@ -54,7 +54,9 @@ class _KeptFrames:
     @property
     def end(self) -> torch.Tensor:
         """The last frames, which are compared with the anchor."""
-        return torch.cat(self.chunks[-END_FRAMES:])[-END_FRAMES:].float()
+        last = self.chunks[-END_FRAMES:]
+        # a decoder that had to go on in tiles gives the rest of a clip on the host
+        return torch.cat([chunk.to(last[-1].device) for chunk in last])[-END_FRAMES:].float()
 
     def corrected(self, begin: ColourCorrection, end: ColourCorrection, num_frames: int) -> Iterator[torch.Tensor]:
         """Yield all frames of a clip of `num_frames`, corrected."""

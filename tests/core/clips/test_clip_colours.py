@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from svi_core.clips import clip_colours
 from svi_core.clips.chain import Clip, DecodedClip
 from svi_core.clips.clip_colours import corrected_frames
 from svi_core.clips.clip_plan import ClipPlan
@@ -73,6 +74,12 @@ def test_without_room_the_host_gives_the_same_frames(monkeypatch, caplog, name, 
     assert [type(chunk) for chunk in found] == [OnDevice] * (4 - num_on_host) + [torch.Tensor] * num_on_host
     assert torch.equal(torch.cat([chunk.as_subclass(torch.Tensor) for chunk in found]), torch.cat(expected))
     assert caplog.text.count("SVI: the device lacks memory to match a clip's colours; they are matched on the host.") == 1
+
+
+def test_a_clip_whose_decoding_went_on_elsewhere_is_measured_where_it_ended():
+    """After want of memory the VAE decodes in tiles, which ComfyUI leaves on the host: two devices cannot be joined."""
+    kept = clip_colours._KeptFrames([FRAMES[:1], FRAMES[1:9], FRAMES[9:17].to("meta")])
+    assert kept.end.device.type == "meta" and kept.end.shape == (16, 16, 16, 3)
 
 
 def test_what_the_host_cannot_do_either_and_other_errors_are_raised(monkeypatch):
