@@ -117,7 +117,7 @@ def attention_row(bench: Bench, attend: Callable, queries: int, keys: int, backw
     :func:`gradient_deviation`.
     """
     q, k, v = _inputs(bench, queries, keys, backward)
-    heads, gradient = bench.shapes.num_heads, normal(bench, 1, queries, bench.shapes.dim).flip(1)
+    heads, gradient = bench.shapes.num_heads, normal(bench, 1, queries, bench.shapes.dim).flip(1, 2)
 
     def run() -> tuple[torch.Tensor, ...]:
         out = attend(q, k, v, heads)
@@ -202,7 +202,9 @@ def plain_gradients(
 
 
 def _inputs(bench: Bench, queries: int, keys: int, backward: bool) -> list[torch.Tensor]:
-    return [normal(bench, 1, tokens, bench.shapes.dim).requires_grad_(backward) for tokens in (queries, keys, keys)]
+    """Return q, k and v; drawn numbers follow from the shape, so each is turned in another way lest two of them be equal."""
+    q, k, v = (normal(bench, 1, tokens, bench.shapes.dim) for tokens in (queries, keys, keys))
+    return [t.requires_grad_(backward) for t in (q, k.flip(1), v.flip(2))]
 
 
 def _comfys(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, heads: int) -> torch.Tensor:

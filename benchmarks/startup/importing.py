@@ -48,7 +48,7 @@ def imported_pack(environment: Environment, folder: Path) -> dict[str, Any]:
 
     Args:
         folder: the process's working directory, and where it reads and writes bytecode files, as ComfyUI does beside the pack,
-            whatever the environment variables of this machine say: without them about half of the time is compiling.
+            whatever the environment variables of this machine say: without them most of the time is compiling.
 
     Raises:
         RuntimeError: the process failed.

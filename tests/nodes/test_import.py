@@ -22,7 +22,7 @@ def imported(environment, folder) -> dict:
 
 
 def test_the_next_start_reads_bytecode_files_as_comfyuis_does(imported, folder):
-    """Their time is what users wait: where they are missing, about half of it is compiling."""
+    """Their time is what users wait: where they are missing, most of it is compiling."""
     written = {path.name.split(".")[0] for path in folder.rglob("*.pyc")}
     assert {"generate", "clip_sampler", "growing_video"} <= written
 
