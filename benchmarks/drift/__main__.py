@@ -52,7 +52,7 @@ def _study(options: argparse.Namespace) -> str:
     if options.command == "run":
         chains = [Chain[name.upper()] for name in CHAINS if options.chain in (name, "all")]
         names = _arm_names(options.arms, list(MAIN), list(study.arms))
-        workers, units = options.workers or os.cpu_count() or 1, _units(options.pairs, study.units)
+        workers, units = options.workers or os.cpu_count() or 1, _units(options.bases, study.units)
         run_study(study, folder, chains, names, workers, partial(require_open_gates, study, folder), units)
     require_same_study(study, folder, record=False)
     output = options.output or folder / "report"
@@ -74,16 +74,16 @@ def _arm_names(wanted: str, main: list[str], known: list[str]) -> list[str]:
 
 
 def _units(wanted: str, known: tuple["Unit", ...]) -> tuple["Unit", ...]:
-    """Return the units that --pairs names as "base-LoRA"; all for "all".
+    """Return the units of the bases that --bases names by seed; all for "all".
 
     Raises:
-        StudyError: the study has no such pair.
+        StudyError: the study has no such base.
     """
-    by_name = {f"{unit.base_seed}-{unit.lora_seed}": unit for unit in known}
-    names = list(by_name) if wanted == "all" else [name.strip() for name in wanted.split(",")]
-    if unknown := [name for name in names if name not in by_name]:
-        raise StudyError(f"--pairs: there is no pair {unknown[0]!r}: choose all, or of {', '.join(by_name)}.")
-    return tuple(by_name[name] for name in names)
+    seeds = list(dict.fromkeys(str(unit.base_seed) for unit in known))
+    names = seeds if wanted == "all" else [name.strip() for name in wanted.split(",")]
+    if unknown := [name for name in names if name not in seeds]:
+        raise StudyError(f"--bases: there is no base {unknown[0]!r}: choose all, or of {', '.join(seeds)}.")
+    return tuple(unit for unit in known if str(unit.base_seed) in names)
 
 
 def _parse(arguments: list[str] | None) -> argparse.Namespace:
@@ -103,7 +103,7 @@ def _parse(arguments: list[str] | None) -> argparse.Namespace:
     run = commands.choices["run"]
     run.add_argument("--chain", choices=(*CHAINS, "all"), default="all", help="layout of the chains")
     run.add_argument("--arms", default="all", help='main: those of the claims only; or names, such as "frozen bank, bank of 1"')
-    run.add_argument("--pairs", default="all", help='pairs of base and LoRA seed, such as "1-1, 2-1", to share a study out')
+    run.add_argument("--bases", default="all", help='seeds of bases, such as "1, 2": each machine can have its own')
     run.add_argument("--workers", type=int, default=0, help="processes (default: one for each core)")
     return parser.parse_args(arguments)
 

@@ -90,7 +90,8 @@ def run_study(
 ) -> None:
     """Run what is missing: the bases, then the arms called `arm_names`, unit by unit, the main ones first.
 
-    `units` are those to run, all by default: a unit needs no other, so a study can be shared out over machines.
+    `units` are those to run, all by default. A study can be shared out over machines by its bases: the same seed gives
+    another base on another processor, so all units of a base belong together. The gates are then those of these units.
     `check_gates` is called when the bases and, with Film, the arms that the gates look at are there, before any other starts.
     """
     arm_names, units = list(arm_names), units or study.units
@@ -99,7 +100,11 @@ def run_study(
     second = [partial(run_arm, chain=Chain.FILM, unit=unit, name=name) for unit, name in gated]
     rest = list(_unit_tasks(study, chains, arm_names, units))
     rest += [partial(run_cheats, chain=chain) for chain in chains]
-    rest.append(partial(make_base, world=World.FEW, seed=study.base_seeds[0]))
+    rest += [
+        partial(make_base, world=World.FEW, seed=seed)
+        for seed in study.base_seeds[:1]
+        if seed in {own.base_seed for own in units}
+    ]
     with _workers(study, folder, num_workers) as run:
         run(first)
         run(second)

@@ -14,6 +14,7 @@ import pytest
 import torch
 
 from benchmarks.drift import arms, codec, losses, scoring, statistics
+from benchmarks.drift.__main__ import _units as drift_units
 from benchmarks.drift.__main__ import main as drift_command
 from benchmarks.drift.errors import GaussianErrors, hand_made_error
 from benchmarks.drift.world import (
@@ -338,25 +339,26 @@ def test_no_other_arm_starts_while_a_gate_is_closed(parts, small_run, monkeypatc
     assert set(done) == {"base", arms.PLAIN}
 
 
-def test_a_study_can_be_shared_out_by_its_pairs(parts, monkeypatch, tmp_path):
+def test_a_study_can_be_shared_out_by_its_bases(parts, monkeypatch, tmp_path):
     study, done = parts["study"].STUDIES["full"], []
     monkeypatch.setattr(parts["work"], "open_workshop", lambda study, folder: None)
     for task in ("make_base", "run_arm", "run_other_losses", "run_cheats"):
         monkeypatch.setattr(parts["work"], task, lambda *args, task=task, **options: done.append((task, options)))
-    units = (study.units[1], study.units[4])
+    units = drift_units("2, 3", study.units)
+    assert units == tuple(parts["study"].Unit(base, lora) for lora in (1, 2) for base in (2, 3))
     parts["work"].run_study(study, tmp_path, [parts["data"].Chain.FILM], list(study.arms), 1, units=units)
     assert {own["unit"] for _, own in done if "unit" in own} == set(units)
-    assert [own["seed"] for task, own in done if task == "make_base"] == [2, 1, 1]  # the last is the base of five textures
+    assert [own["seed"] for task, own in done if task == "make_base"] == [2, 3]  # that of five textures goes with base 1
     frozen = [own["unit"] for task, own in done if task == "run_arm" and own["name"] == "frozen bank"]
-    assert frozen == [study.units[1]]  # the fifth pair is of the claim's arms only
+    assert frozen == list(units[:2])  # the other pairs are of the claim's arms only
 
 
 def test_what_cannot_be_run_is_told(tmp_path, capsys, comfy):
     work = str(tmp_path / "work")
     assert drift_command(["run", "--study", "small", "--arms", "frozen bank, warm bank", "--folder", work]) == 1
     assert "there is no arm 'warm bank'" in capsys.readouterr().err
-    assert drift_command(["run", "--study", "small", "--pairs", "1-2, 3-1", "--folder", work]) == 1
-    assert "there is no pair '3-1': choose all, or of 1-1, 1-2" in capsys.readouterr().err
+    assert drift_command(["run", "--study", "small", "--bases", "1, 3", "--folder", work]) == 1
+    assert "there is no base '3': choose all, or of 1." in capsys.readouterr().err
     assert not (tmp_path / "work" / "study.json").exists()  # what could not be run must not stand in the way of what can
 
 
