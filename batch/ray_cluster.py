@@ -269,8 +269,9 @@ class RayCluster:
                 try:
                     self._ray.get(answer)
                     why = f"its ComfyUI did not start in {waited}: {log} may say why"
-                except self._ray.exceptions.RayError as error:  # it is started again and again, or its new process has no place
-                    why = f"its process did not stay in {waited}: {log} may say why, and Ray says: {_last_line(error)}"
+                except self._ray.exceptions.RayError as error:
+                    why = f"its process died, and none stayed, or found a {worker.needs}, in {waited}: {log} may say why"
+                    why = f"{why}; Ray says: {_last_line(error)}"
             self._leave_out(worker, why, batch)
 
     def _hopeless(self) -> str:
