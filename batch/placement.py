@@ -87,8 +87,8 @@ def _serve(batch: Batch, server: ComfyClient) -> None:
             num_failures = 0
             continue
         num_failures = 1 if was_taken.is_set() else num_failures + 1
-        if not _is_back(batch, server, url, num_failures, outcome.reason):
-            batch.lose(url, outcome.reason)
+        if why := _why_away(batch, server, url, num_failures, outcome.reason):
+            batch.lose(url, why)
             return
 
 
@@ -97,23 +97,23 @@ def _tell(batch: Batch, name: str, was_taken: threading.Event, done: float) -> N
     batch.progress.advance(name, done)
 
 
-def _is_back(batch: Batch, server: ComfyClient, url: str, num_failures: int, reason: str) -> bool:
-    """Wait a while; return whether the server may be asked again. One of ours that died is started again."""
+def _why_away(batch: Batch, server: ComfyClient, url: str, num_failures: int, reason: str) -> str:
+    """Wait a while; return the last reason, "" if the server may be asked again. One of ours that died is started again."""
     for seconds in BACK_OFF_SECONDS[num_failures - 1 :]:
         batch.progress.say(f"{server.url}: {reason}; trying again in {seconds:.0f} s")
         if not _rest(batch, url, seconds):
-            return False
+            return reason
         if not isinstance(server, ComfyServer) or server.is_running:
-            return True
+            return ""
         try:
             server.start()
         except (ServerError, OSError) as error:
             reason = f"ComfyUI does not start again: {line_of(error).rstrip(':')}"
         else:
             batch.progress.say(f"started ComfyUI again: {server.url}")
-            return True
+            return ""
     batch.progress.say(f"{server.url} stays away: {reason}")
-    return False
+    return reason
 
 
 def _rest(batch: Batch, url: str, seconds: float) -> bool:

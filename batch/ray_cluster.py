@@ -108,7 +108,7 @@ class RayCluster:
         self._hired: list[_Hired] = []
         self._left_out: dict[str, str] = {}  # name -> why
         self._num_hired = {"GPU": 0, "CPU": 0}  # with those that are left out
-        self._seen = time.monotonic()  # when a story was made or a worker got ready last
+        self._seen = time.monotonic()  # when a story was made last, or a worker hired or ready
         kind, wanted = self._wanted()
         say(f"workers: {wanted}, {'one for each GPU' if kind == 'GPU' else 'as many as machines, on the CPU'}")
 
@@ -173,7 +173,7 @@ class RayCluster:
         # A machine may have fewer CPUs than GPUs: a worker that wants one of each would wait there for ever.
         room = {"num_gpus": 1, "num_cpus": 0} if kind == "GPU" else {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
         while self._num_hired[kind] < wanted:
-            self._num_hired[kind] += 1
+            self._num_hired[kind], self._seen = self._num_hired[kind] + 1, time.monotonic()
             name = f"worker-{sum(self._num_hired.values())}"
             # Threads: one for its story, others to ask it and to stop it.
             actors = self._ray.remote(Worker).options(max_restarts=MOST_RESTARTS, max_concurrency=3, **room)
@@ -263,12 +263,15 @@ class RayCluster:
         answered = self._ray.wait(answers, num_returns=len(answers), timeout=2)[0] if answers else []
         waited = f"{PATIENCE_SECONDS / 60:.0f} minutes"
         for worker, answer in zip(late, answers, strict=True):
+            log = self._output / "server" / worker.name / "server.log"
             why = f"no {worker.needs} was free for it in {waited}: end what else holds one, or add a machine (see `ray status`)"
-            with suppress(self._ray.exceptions.RayError):
-                if answer in answered:
+            if answer in answered:
+                try:
                     self._ray.get(answer)
-                    log = self._output / "server" / worker.name / "server.log"
                     why = f"its ComfyUI did not start in {waited}: {log} may say why"
+                except self._ray.exceptions.RayError as error:
+                    why = f"its process died, and none stayed, or found a {worker.needs}, in {waited}: {log} may say why"
+                    why = f"{why}; Ray says: {_last_line(error)}"
             self._leave_out(worker, why, batch)
 
     def _hopeless(self) -> str:

@@ -1,8 +1,8 @@
 """Queue stories by hand and by the batch command, in pairs: ``python -m benchmarks.batch``."""
 
-import argparse
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -50,27 +50,36 @@ def by_hand(server: ComfyClient, graph: dict[str, Any], seed: int) -> dict[str, 
 
 
 def by_command(server: ComfyClient, folder: Path, seed: int) -> dict[str, float]:
-    """Return the same of the batch command, from its start to its end, with this story alone."""
-    options = _options(server, folder, f"from_{seed}", [_row(seed, PROMPTS)])
+    """Return the same of the batch command, from the start of its process to the end, with this story alone."""
+    name = f"from_{seed}"
+    line = [sys.executable, "-m", "batch", *_arguments(server, folder, name, [_row(seed, PROMPTS)])]
     started = time.monotonic()
-    assert run.main(options) == 0, "the story failed; its log says why"
+    subprocess.run(line, check=True, cwd=REPOSITORY)
     wall = time.monotonic() - started
-    record = OutputFolder(options.output).record(f"s{seed}")
+    record = OutputFolder(folder / name).record(f"s{seed}")
     return {"wall": wall, "executed": execution_seconds(server.history(record.prompt_id))}
 
 
 def check(server: ComfyClient, folder: Path) -> float:
     """Return the processor seconds of this process in which the command checks a large table."""
-    options = _options(server, folder, "checked", [_row(seed, PROMPTS * MANY_PROMPTS) for seed in range(MANY)], "--check")
+    rows = [_row(seed, PROMPTS * MANY_PROMPTS) for seed in range(MANY)]
+    options = command_line().parse_args(_arguments(server, folder, "checked", rows, "--check"))
     started = time.process_time()
     assert run.main(options) == 0, "a row cannot be made; see above"
     return time.process_time() - started
 
 
-def place(graph: dict[str, Any], folder: Path) -> float:
-    """Return the processor seconds in which every story of a large table is given to one of many places."""
+def place(graph: dict[str, Any], folder: Path, num_models: int) -> float:
+    """Return the processor seconds in which every story of a large table is given to one of many places.
+
+    Args:
+        num_models: how many LoRAs the stories take turns with. With one for each story no place holds what a story needs, and
+            each time all that wait are looked at.
+    """
     row = Story("", Place("", 1), {}, folder)
     stories = {str(n): PreparedStory(replace(row, name=str(n)), deepcopy(graph), {}, 1, "") for n in range(MANY)}
+    for n, story in enumerate(stories.values()):
+        story.graph["lora"] = {"class_type": "LoraLoaderModelOnly", "inputs": {"lora_name": f"{n % num_models}.safetensors"}}
     waiting = {name: {"any": story} for name, story in stories.items()}
     batch = Batch(waiting, OutputFolder(folder), Progress({}), places={str(n): "any" for n in range(MANY_PLACES)})
     started = time.process_time()
@@ -89,7 +98,8 @@ def measure(server: ComfyClient, folder: Path, results: Results, num_pairs: int)
             results.get(f"{kind} {number}", partial(ways[kind], 2 * number + place_in_pair + 1))
             forget_cached(server)
     results.get("check", partial(check, server, folder))
-    results.get("place", partial(place, graph, folder))
+    results.get("place", partial(place, graph, folder, 1))
+    results.get("place mixed", partial(place, graph, folder, MANY))
 
 
 def report(results: Results, num_pairs: int) -> str:
@@ -103,12 +113,14 @@ def report(results: Results, num_pairs: int) -> str:
     head = (f"pair, {len(PROMPTS)} clips a story", "s in ComfyUI by hand", "by command", "s beside it by hand", "by command")
     added = sorted(command - hand for hand, command in beside)
     median, by_hand_seconds = statistics.median(added), statistics.median(pair[0]["wall"] for pair in pairs)
-    checked, placed = results.measured["check"], results.measured["place"] / MANY * 1000
+    checked = results.measured["check"]
+    placed, mixed = (results.measured[name] / MANY * 1000 for name in ("place", "place mixed"))
     told = (
         f"The command adds {median:.3f} s to a story ({added[0]:.3f} to {added[-1]:.3f}), {median / by_hand_seconds:.1%} of "
-        f"its {by_hand_seconds:.2f} s by hand, and its start is in each: a table of many shares it.\n\n"
+        f"its {by_hand_seconds:.2f} s by hand, and the start of its process is in each: a table of many shares it.\n\n"
         f"It checks {MANY} rows of {len(PROMPTS) * MANY_PROMPTS} prompts in {checked:.1f} s of one core, "
-        f"and gives each of {MANY} stories to one of {MANY_PLACES} places in {placed:.2f} ms."
+        f"and gives each of {MANY} stories to one of {MANY_PLACES} places in {placed:.2f} ms, "
+        f"in {mixed:.2f} ms with a LoRA of its own."
     )
     return f"{table(head, rows)}\n\n{told}\n\n{table(('measured on', ''), results.content['machine'].items())}\n"
 
@@ -136,14 +148,11 @@ def _row(seed: int, prompts: Sequence[str]) -> dict[str, object]:
     return {"name": f"s{seed}", "image": str(IMAGE), "prompts": list(prompts), "seed": seed}
 
 
-def _options(
-    server: ComfyClient, folder: Path, output: str, rows: Sequence[Mapping[str, object]], *more: str
-) -> argparse.Namespace:
+def _arguments(server: ComfyClient, folder: Path, output: str, rows: Sequence[Mapping[str, object]], *more: str) -> list[str]:
     """Write a table of `rows` into `folder`; return the command's arguments for it."""
     path = folder / f"{output}.jsonl"
     path.write_text("\n".join(json.dumps(row) for row in rows), encoding="utf-8")
-    arguments = ["--workflow", str(GRAPH), "--output", str(folder / output), "--server", server.url, *more]
-    return command_line().parse_args(["run", str(path), *arguments])
+    return ["run", str(path), "--workflow", str(GRAPH), "--output", str(folder / output), "--server", server.url, *more]
 
 
 if __name__ == "__main__":

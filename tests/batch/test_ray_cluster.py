@@ -8,6 +8,7 @@ import sys
 import threading
 import uuid
 from collections.abc import Iterator
+from concurrent.futures import Future
 from functools import partialmethod
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from comfyui.environment import Environment
 from svi_core.files.sealed_json import read_sealed
 from tests.batch.clips_comfyui import HOLD, ClipsComfyUI, make_tree
 from tests.batch.fake_comfyui import OBJECT_INFO, workflow
-from tests.batch.fake_ray import FakeRay, until
+from tests.batch.fake_ray import FakeActor, FakeRay, until
 from tests.batch.ray_machines import needs_ray, two_machines
 
 NAMES = [f"story-{number}" for number in range(1, 7)]
@@ -320,6 +321,18 @@ def test_a_cluster_without_a_ready_worker_is_not_waited_for_for_ever(folder: Pat
     assert said in capsys.readouterr().err
 
 
+def test_a_worker_of_a_machine_that_joins_late_has_its_own_time_to_start(folder: Path, fake_ray: FakeRay, monkeypatch):
+    monkeypatch.setattr(RayCluster, "_hire", partialmethod(_hire_when_patience_ends, RayCluster._hire))
+    assert main(folder, "--ray") == 0
+    require_each_once(folder)
+
+
+def _hire_when_patience_ends(cluster: RayCluster, hire) -> None:
+    if not cluster._hired:
+        cluster._seen -= ray_cluster.PATIENCE_SECONDS
+    hire(cluster)
+
+
 @pytest.mark.parametrize(("machine", "needs"), [({"CPU": 2.0}, "CPU"), ({"CPU": 2.0, "GPU": 1.0}, "GPU")])
 def test_workers_that_ray_puts_nowhere_end_the_command_with_what_they_need(
     folder: Path, fake_ray: FakeRay, monkeypatch, capsys, machine: dict, needs: str
@@ -357,6 +370,24 @@ def test_a_worker_whose_comfyui_never_answers_is_left_out_with_its_log(folder: P
     released.set()
     log = folder / "videos" / "server" / "worker-1" / "server.log"
     assert f"worker-1 is left out: its ComfyUI did not start in 0 minutes: {log} may say why" in capsys.readouterr().err
+
+
+def test_a_worker_that_ray_starts_again_and_again_is_left_out_with_what_ray_says(
+    folder: Path, fake_ray: FakeRay, monkeypatch, capsys
+):
+    def restarting(*_: object) -> Future:
+        job: Future = Future()
+        job.set_exception(tests.batch.fake_ray.ActorUnavailableError("The actor is unavailable.\nit was killed: no memory"))
+        return job
+
+    monkeypatch.setattr(ray_cluster, "PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr(FakeActor, "_run", restarting)
+    fake_ray.machines = [{"CPU": 2.0}]
+    assert main(folder, "--ray") == 1
+    log = folder / "videos" / "server" / "worker-1" / "server.log"
+    told = capsys.readouterr().err
+    assert f"worker-1: its process died, and none stayed, or found a CPU, in 0 minutes: {log} may say why; Ray says: " in told
+    assert told.endswith("Ray says: it was killed: no memory\n")
 
 
 @pytest.mark.parametrize("num_failures", [2, 100])
@@ -443,4 +474,13 @@ def test_a_killed_worker_and_a_removed_machine_lose_no_clip(folder: Path, cluste
     assert main(folder, "--ray", cluster.address) == 0
     destroyer.join(10)
     assert not hold.exists()
+    require_each_once(folder)
+
+
+@needs_ray
+def test_without_an_address_ray_starts_on_this_machine(folder: Path, monkeypatch, capsys):
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    monkeypatch.setenv("RAY_worker_niceness", "0")
+    assert main(folder, "--ray") == 0
+    assert "worker-1 on " in capsys.readouterr().err
     require_each_once(folder)

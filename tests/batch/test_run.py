@@ -365,7 +365,11 @@ def test_a_server_that_restarts_loses_no_story(folder: Path, no_signals):
         assert OutputFolder(folder / "videos").record("two").attempts == 2
 
 
-def test_a_server_of_ours_that_does_not_start_again_at_once_is_not_lost(folder: Path, no_signals, monkeypatch, capsys):
+@pytest.mark.parametrize("num_failures", [2, 100])
+def test_a_server_of_ours_is_started_again_and_lost_for_the_reason_of_its_last_start(
+    folder: Path, no_signals, monkeypatch, capsys, num_failures: int
+):
+    monkeypatch.setattr(placement, "BACK_OFF_SECONDS", (0.01,) * 3)
     tries = []
 
     class Own(servers.ComfyServer):
@@ -374,8 +378,8 @@ def test_a_server_of_ours_that_does_not_start_again_at_once_is_not_lost(folder: 
 
         def start(self, timeout: float = 0.0) -> None:
             tries.append(timeout)
-            if len(tries) < 3:
-                raise ServerError("ComfyUI did not answer in time; the end of server.log:\nand so on")
+            if len(tries) <= num_failures:
+                raise ServerError(f"ComfyUI did not answer in time {len(tries)}; the end of server.log:\nand so on")
             fake.start()
 
     with FakeComfyUI(lambda graph: "hang" if graph["4"]["inputs"]["seed"] == 2 else "ok") as fake:
@@ -386,9 +390,16 @@ def test_a_server_of_ours_that_does_not_start_again_at_once_is_not_lost(folder: 
         fake.kill()
         fake.outcome = lambda _: "ok"
         thread.join(120)
+    said = "ComfyUI does not start again: ComfyUI did not answer in time {}; the end of server.log"
+    told = capsys.readouterr().err
+    assert f"{said.format(1)}; trying again in 0 s" in told and f"{said.format(2)}; trying again in 0 s" in told
+    if num_failures == 2:
         assert result == [0] and seeds(fake) == [1, 2, 2, 3] and len(tries) == 3
-    said = "ComfyUI does not start again: ComfyUI did not answer in time; the end of server.log; trying again in 0 s"
-    assert capsys.readouterr().err.count(said) == 2
+        return
+    assert result == [1] and f"{own.url} stays away: {said.format(3)}" in told
+    why = f"no server was left to make it ({own.url}: {said.format(3)}): the same command goes on"
+    assert (folder / "videos" / "problems.txt").read_text().splitlines() == [f"two: {why}", f"three: {why}"]
+    assert [story["reason"] for story in read_sealed(folder / "videos" / "batch.json")["stories"]] == ["", why, why]
 
 
 def test_stories_that_kill_their_server_each_time_fail_alone(folder: Path, monkeypatch):
