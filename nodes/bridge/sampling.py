@@ -41,8 +41,8 @@ def set_y(conditioning: list, y: ConditioningLatent, clip_vision_output=None) ->
 def sample_stage(model, noise, cfg, sampler, sigmas, positive, negative, samples, seed, callback) -> torch.Tensor:
     """Run `sampler` over `sigmas` exactly as ComfyUI's SamplerCustom node, with our progress callback.
 
-    Samplers and patches get sigmas and conditioning of their own: uni_pc and patches of other packs write into them, and ComfyUI
-    keeps those of the inputs for the next run.
+    Samplers and patches get sigmas and conditioning of their own: uni_pc and some patches write into them, and ComfyUI keeps
+    those of the inputs for the next run.
     """
     sigmas, positive, negative = _own([sigmas, positive, negative])
     return comfy.sample.sample_custom(
