@@ -1,4 +1,4 @@
-"""What the JavaScript shows stands in locales/, where translators find it: every text is there, used, and nowhere else."""
+"""The page's sources: what they show stands in locales/, where translators find it, and no input's link is read itself."""
 
 import json
 import re
@@ -41,6 +41,20 @@ def test_a_sentence_in_a_script_is_noticed():
         "This clip is gone."
     ]
     assert sentences("say(`Clip ${n} is gone.`)") == ["Clip ${n} is gone."]
+
+
+DEPRECATED = re.compile(r"\.link\b|\{[^{}]*\blink\b[^{}]*\} = ")  # of an input: getInputLink gives its link
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.name)
+def test_no_script_reads_the_link_of_an_input_itself(path):
+    assert DEPRECATED.findall(without_comments(path)) == []
+
+
+def test_a_link_that_is_read_is_noticed():
+    for source in ("node.inputs?.[slot]?.link;", "const { link } = node.inputs[0];"):
+        assert DEPRECATED.search(source)
+    assert not DEPRECATED.search('graph.getLink(3); element("link"); node.linkOf(link.origin_id)')
 
 
 @pytest.mark.parametrize("part", PARTS)

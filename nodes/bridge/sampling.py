@@ -4,6 +4,9 @@ ComfyUI's ``concat_mask`` is 0 where svi_core's mask is 1 (known); only :func:`s
 Source: docs/METHOD.md, 2.4; ComfyUI's comfy/model_base.py, class WAN21 (concat_cond, extra_conds).
 """
 
+import copy
+
+import comfy.clip_vision
 import comfy.model_management
 import comfy.sample
 import node_helpers
@@ -38,9 +41,10 @@ def set_y(conditioning: list, y: ConditioningLatent, clip_vision_output=None) ->
 def sample_stage(model, noise, cfg, sampler, sigmas, positive, negative, samples, seed, callback) -> torch.Tensor:
     """Run `sampler` over `sigmas` exactly as ComfyUI's SamplerCustom node, with our progress callback.
 
-    The sampler gets its own sigmas: uni_pc writes into them, and ComfyUI keeps those of the input for the next run.
+    Samplers and patches get sigmas and conditioning of their own: uni_pc and some patches write into them, and ComfyUI keeps
+    those of the inputs for the next run.
     """
-    sigmas = sigmas.clone()
+    sigmas, positive, negative = _own([sigmas, positive, negative])
     return comfy.sample.sample_custom(
         model, noise, cfg, sampler, sigmas, positive, negative, samples, callback=callback, disable_pbar=True, seed=seed
     )
@@ -48,8 +52,24 @@ def sample_stage(model, noise, cfg, sampler, sigmas, positive, negative, samples
 
 def sample_guided(guider, noise, sampler, sigmas, samples, seed, callback) -> torch.Tensor:
     """Run `sampler` over `sigmas` as :func:`sample_stage`, with a guider for this stage alone, as SamplerCustomAdvanced."""
+    guider.original_conds = _own(guider.original_conds)
     made = guider.sample(noise, samples, sampler, sigmas.clone(), callback=callback, disable_pbar=True, seed=seed)
     return made.to(comfy.model_management.intermediate_device(), comfy.model_management.intermediate_dtype())
+
+
+def _own(value):
+    """Return `value` with copies of its tensors, in lists and dicts of any depth and in CLIP vision features."""
+    if isinstance(value, torch.Tensor):
+        return value.clone()
+    if isinstance(value, list | tuple):
+        return type(value)(map(_own, value))
+    if isinstance(value, dict):
+        return {name: _own(part) for name, part in value.items()}
+    if isinstance(value, comfy.clip_vision.Output):
+        made = copy.copy(value)
+        vars(made).update(_own(vars(value)))
+        return made
+    return value
 
 
 def random_noise(samples: torch.Tensor, seed: int) -> torch.Tensor:

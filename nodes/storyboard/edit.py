@@ -29,6 +29,7 @@ def edit(asked: Asked) -> dict:
     """
     text, split = typed(asked, "text", str), asked_split(asked)
     require_unicode(text, "text")
+    num_clips = None if asked.get("num_clips") is None else _num_clips(asked)
     made, seed = edits.Edited(text, split, 0, 0, 0), None
     for action in _actions(asked):
         made, seed = _edited(made.text, made.split, action)
@@ -40,7 +41,7 @@ def edit(asked: Asked) -> dict:
         "split": made.split.value,
         "clip": made.clip,
         "range": _range(made),
-        "cost": None if before is None else _exact_cost(asked, before, after) or _cost(before, after),
+        "cost": None if before is None else _exact_cost(asked, num_clips, before, after) or _cost(before, after),
         "notes": [] if before is None else list(_notes(before, after)),
     }
     return reply if seed is None else {**reply, "seed": seed}
@@ -159,11 +160,10 @@ def _keys(schedule: Schedule) -> list[str]:
     return keys
 
 
-def _exact_cost(asked: Asked, before: Schedule, after: Schedule) -> dict | None:
+def _exact_cost(asked: Asked, num_clips: int | None, before: Schedule, after: Schedule) -> dict | None:
     """Return the stored clips that an edit outdates and the new ones that it asks for; None if the graph does not tell."""
     if asked.get("prompt") is None:
         return None
-    num_clips = None if asked.get("num_clips") is None else _num_clips(asked)
     try:
         found = read_asked_run(asked)
         runs = found.with_schedule(before), found.with_schedule(after, num_clips)

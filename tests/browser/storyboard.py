@@ -37,8 +37,8 @@ TWO_STORIES = """text => {  // the first stream through a Reroute, and a second 
     second.title = 'Second story';
     other.widgets.find(widget => widget.name === 'text').value = text;
     second.widgets.find(widget => widget.name === 'num_clips').value = 2;
-    const connectAs = (node, copy) => node.inputs.forEach((input, number) => {
-        const link = app.graph.getLink(input.link);
+    const connectAs = (node, copy) => node.inputs.forEach((_, number) => {
+        const link = node.getInputLink(number);
         if (link) app.graph.getNodeById(link.origin_id).connect(link.origin_slot, copy, number);
     });
     connectAs(stream, other);
@@ -56,9 +56,12 @@ AT_REST = """() => {  // the front end takes no further undo while it loads the 
 }"""
 COVERED = """element => {
     const box = element.getBoundingClientRect();
-    const meets = ({left, right, top, bottom}) => box.left < right && left < box.right && box.top < bottom && top < box.bottom;
+    const meet = (a, b) => a.left < b.right && b.left < a.right && a.top < b.bottom && b.top < a.bottom;
+    const list = document.querySelector('.svi-board-list');  // cards that are scrolled out of it are not seen
+    const meets = one => meet(box, one.getBoundingClientRect());
+    const covers = one => meets(one) && (!list.contains(one) || meets(list));
     return [...document.querySelectorAll('.svi-board button')]
-        .filter(one => one.offsetWidth && !element.contains(one) && meets(one.getBoundingClientRect()))
+        .filter(one => one.offsetWidth && !element.contains(one) && covers(one))
         .map(one => one.textContent);
 }"""
 DROP_FILE = """([card, name, height, data]) => {

@@ -14,17 +14,26 @@ CLASSIC_FIRST = pytest.mark.parametrize(
 )
 RED = "rgb(255, 138, 122)"
 RUN_MS = 300_000
+NOTE_REMOVED = """() => {  // a toast also goes by itself after a minute
+    const {toast} = app.extensionManager;
+    const remove = toast.remove;
+    window.sviRemoved = [];
+    toast.remove = message => {
+        if (message.detail?.includes("'seede 4'")) window.sviRemoved.push(message.detail);
+        remove(message);
+    };
+}"""
 
 
 @pytest.fixture
 def story(front_end, comfy_server, reference_image, renderer):
-    """A function that opens a loop of this test's own folder."""
+    """A function that opens a loop of this test's own folder, as a workflow of its own."""
 
     def open_story(name, **options):
         image = comfy_server.add_input(reference_image)
         front_end.refresh_choices()
         graph = loop_graph(image, filename_prefix=f"svi/messages {name} {renderer}", **options)
-        front_end.page.evaluate("graph => app.loadApiJson(graph, 'story')", numbered(graph))
+        front_end.page.evaluate("([graph, name]) => app.loadApiJson(graph, name)", [numbered(graph), name])
         front_end.fit_view()
 
     return open_story
@@ -63,6 +72,29 @@ def test_one_mistake_is_one_error_on_its_widget_in_its_own_words(front_end, stor
     errors = front_end.page.evaluate("() => app.lastNodeErrors")
     inputs = [error["extra_info"]["input_name"] for node in errors.values() for error in node["errors"]]
     assert inputs == ["text"], json.dumps(errors)
+
+
+@CLASSIC_FIRST
+def test_an_error_stays_until_the_text_of_its_own_workflow_is_mended(front_end, story, renderer):
+    """Both workflows have an SVI Prompt Stream of the same id."""
+    page, lint = front_end.page, status_of(front_end, "SVIPromptStream", "svi_lint")
+    page.evaluate(NOTE_REMOVED)
+    story("left", clips=0)
+    front_end.set_widgets("SVIPromptStream", {"text": "[seede 4]\na boat."})
+    lint.get_by_text("option 'seede 4' is not known").wait_for()
+    page.get_by_test_id("queue-button").click()
+    toast = page.locator(".p-toast-message").filter(has_text="option 'seede 4'")
+    toast.wait_for()
+    story("healthy", clips=0)
+    lint.get_by_text("3 clips").wait_for()
+    assert page.evaluate("window.sviRemoved") == []
+    front_end.command("Workspace.PreviousOpenedWorkflow")
+    lint.get_by_text("option 'seede 4' is not known").wait_for()
+    assert page.evaluate("window.sviRemoved") == []
+    front_end.set_widgets("SVIPromptStream", {"text": "a boat."})
+    lint.get_by_text("1 clip").wait_for()
+    assert len(page.evaluate("window.sviRemoved")) == 1
+    toast.wait_for(state="detached")
 
 
 @CLASSIC_FIRST

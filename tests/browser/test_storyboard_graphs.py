@@ -188,6 +188,9 @@ def test_the_sidebar_shows_the_same_in_narrow(storyboard, front_end, renderer, t
     page.keyboard.type(" in fog.")
     page.keyboard.press("Enter")
     storyboard.wait_for_text(STORY.replace("at night.", "at night. in fog."))
+    storyboard.message.get_by_text("to be made").wait_for()
+    assert storyboard.covered_by(storyboard.message) == []
+    page.screenshot(path=tmp_path / "said.png")
     front_end.command("Workspace.ToggleSidebarTab.svi-storyboard")
     storyboard.board.wait_for(state="detached")
     assert front_end.errors == []

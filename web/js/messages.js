@@ -7,17 +7,18 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { nodeAt, workflow } from "./shown_graph.js";
 
 const LIFE_MS = { error: 60_000, warn: 20_000, info: 12_000 };
 const MAIN_WIDGET = { SVIPromptStream: "text" }; // for an error that names no widget
 
-/** @type {{node: string, message: object}[]} errors on the page that are over once a run is queued: they lie over its progress */
+/** @type {{message: object, id?: string, from?: object}[]} errors on the page, with node and workflow; over once a run is queued */
 let errors = [];
 
-function toast(severity, summary, detail, node = "") {
+function toast(severity, summary, detail, place = {}) {
   const message = { severity, summary, detail, life: LIFE_MS[severity] };
   app.extensionManager.toast.add(message);
-  if (severity === "error") errors.push({ node, message });
+  if (severity === "error") errors.push({ message, ...place });
 }
 
 function removeErrors(areOver = () => true) {
@@ -25,9 +26,10 @@ function removeErrors(areOver = () => true) {
   errors = errors.filter((error) => !areOver(error));
 }
 
-/** Take the errors of a node off the page: its mistake is mended. */
+/** Take the errors of a node of the graph that is shown off the page: its mistake is mended. */
 export function mended(node) {
-  removeErrors((error) => error.node.split(":").at(-1) === String(node.id));
+  const shown = workflow();
+  removeErrors(({ id, from }) => id !== undefined && from === shown && nodeAt(id) === node);
 }
 
 const isOurs = (type) => String(type).startsWith("SVI");
@@ -56,14 +58,14 @@ function grouped(errors) {
   return groups;
 }
 
-/** Say what the server refused, and leave one error for each mistake to ComfyUI's own panel. */
-function onRefused(nodeErrors) {
+/** Say what the server refused of a workflow, and leave one error for each mistake to ComfyUI's own panel. */
+function onRefused(nodeErrors, from) {
   for (const [id, node] of Object.entries(nodeErrors ?? {})) {
     if (!isOurs(node.class_type)) continue;
     const checked = node.errors.filter((error) => error.type === "custom_validation_failed");
     const kept = new Set(oneForEachMistake(node.class_type, checked));
     node.errors = node.errors.filter((error) => kept.has(error) || !checked.includes(error));
-    for (const error of node.errors) toast("error", nameOf(node.class_type), reasonOf(error), id);
+    for (const error of node.errors) toast("error", nameOf(node.class_type), reasonOf(error), { id, from });
   }
 }
 
@@ -77,14 +79,15 @@ app.registerExtension({
     });
     const queuePrompt = api.queuePrompt;
     api.queuePrompt = async function (...given) {
+      const from = workflow();
       try {
         const answer = await queuePrompt.apply(this, given);
         removeErrors();
-        onRefused(answer?.node_errors); // of a result that the run leaves out
+        onRefused(answer?.node_errors, from); // of a result that the run leaves out
         return answer;
       } catch (error) {
         removeErrors();
-        onRefused(error?.response?.node_errors);
+        onRefused(error?.response?.node_errors, from);
         throw error;
       }
     };

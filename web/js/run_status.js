@@ -5,6 +5,7 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { nodeAt } from "./shown_graph.js";
 import { showText } from "./text_widget.js";
 
 const WIDGET = "svi_status";
@@ -16,17 +17,6 @@ const FOOT_STYLE =
   "position: fixed; left: 50%; transform: translateX(-50%); z-index: 1000; max-width: 60vw; padding: 8px 14px; " +
   "border-radius: 8px; font: 13px/1.4 Inter, system-ui, sans-serif; text-align: center; white-space: pre-wrap; pointer-events: none; " +
   "color: var(--input-text, #ddd); background: var(--comfy-menu-bg, #222); border: 1px solid var(--border-color, #4e4e4e);";
-
-/** Return the node of an execution id such as "12:5", which leads through the subgraph's node 12; undefined for another workflow's. */
-function nodeOf(executionId) {
-  let graph = app.rootGraph ?? app.graph;
-  let node;
-  for (const id of String(executionId).split(":")) {
-    node = graph?.getNodeById(Number(id));
-    graph = node?.subgraph;
-  }
-  return node;
-}
 
 /** Return the height of ComfyUI's bottom panel in px, 0 while it is closed: the storyboard has buttons there. */
 function panelHeight() {
@@ -63,7 +53,7 @@ const foot = new Foot();
 let notice; // of the run that was stopped last
 
 function onProgress({ node: id, state, text }) {
-  const node = nodeOf(id);
+  const node = nodeAt(id);
   if (node?.comfyClass !== "SVIGenerate") {
     if (state !== "running") foot.hide(); // another workflow is shown now
     return;

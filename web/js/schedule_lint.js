@@ -21,9 +21,9 @@ class Lint {
     this.request = 0;
   }
 
-  /** Ask the parser once nothing was typed for a moment. */
+  /** Ask the parser once nothing was typed for a moment; an answer that is still to come is of an older text. */
   later() {
-    clearTimeout(this.timer);
+    this.stop();
     this.timer = setTimeout(() => this.#check(), PAUSE_MS);
   }
 

@@ -6,12 +6,16 @@ import torch
 SIGMAS = (1.0, 0.9, 0.6, 0.0)
 
 
-@pytest.fixture(scope="module")
-def inputs():
+@pytest.fixture
+def inputs(comfy):
     """Noise, conditioning and the latent of a clip of two slots, as nodes hand them out."""
+    from comfy.clip_vision import Output
+
     random = torch.Generator().manual_seed(1)
     y = {"concat_latent_image": torch.randn(1, 16, 2, 4, 4, generator=random), "concat_mask": torch.ones(1, 1, 2, 4, 4)}
-    positive, negative = ([[torch.randn(1, 7, 32, generator=random), dict(y)]] for _ in range(2))
+    features = Output()
+    features.penultimate_hidden_states = torch.randn(1, 5, 8, generator=random)
+    positive, negative = ([[torch.randn(1, 7, 32, generator=random), {**y, "clip_vision_output": features}]] for _ in range(2))
     noise, samples = torch.randn(1, 16, 2, 4, 4, generator=random), torch.zeros(1, 16, 2, 4, 4)
     return {"noise": noise, "positive": positive, "negative": negative, "samples": samples, "sigmas": torch.tensor(SIGMAS)}
 
@@ -19,7 +23,12 @@ def inputs():
 def tensors_in(value) -> list[torch.Tensor]:
     if isinstance(value, torch.Tensor):
         return [value]
-    parts = value.values() if isinstance(value, dict) else value if isinstance(value, list) else []
+    if isinstance(value, list | tuple):
+        parts = value
+    elif isinstance(value, dict):
+        parts = value.values()
+    else:  # ComfyUI's wrapping of one condition, or CLIP vision features
+        parts = [getattr(value, name, None) for name in ("cond", "penultimate_hidden_states")] if value is not None else []
     return [tensor for part in parts for tensor in tensors_in(part)]
 
 
@@ -42,3 +51,59 @@ def test_no_sampler_of_comfyui_changes_what_it_is_given(bridge, model, inputs):
         changed = [place for place, pair in enumerate(zip(tensors_in(inputs), before, strict=True)) if not torch.equal(*pair)]
         assert not changed, (name, inputs["sigmas"])
         assert torch.equal(first, second), name
+
+
+def writing(model):
+    """Return the model with patches of four kinds that write into whatever they get, once it was used."""
+    from comfy.patcher_extension import WrappersMP
+
+    def overwrite(*given):
+        for tensor in tensors_in(given):
+            tensor.mul_(0.5)
+
+    def unet(apply_model, given):
+        made = apply_model(given["input"], given["timestep"], **given["c"])
+        overwrite(given["input"], given["timestep"], given["c"])
+        return made
+
+    def wrapper(execute, *given, **more):
+        made = execute(*given, **more)
+        overwrite(*given, more)
+        return made
+
+    patched = model.clone()
+    patched.set_model_unet_function_wrapper(unet)
+    for kind in (WrappersMP.CALC_COND_BATCH, WrappersMP.APPLY_MODEL, WrappersMP.DIFFUSION_MODEL):
+        patched.add_wrapper(kind, wrapper)
+    return patched
+
+
+@pytest.fixture
+def guided(bridge):
+    """Sample as `sample_stage` does, by a guider."""
+    import comfy.samplers
+
+    def run(model, cfg, positive, negative, **stage):
+        guider = comfy.samplers.CFGGuider(model)
+        guider.set_conds(positive, negative)
+        guider.set_cfg(cfg)
+        return bridge.sampling.sample_guided(guider, **stage)
+
+    return run
+
+
+@pytest.mark.parametrize("name", ["euler", "uni_pc"])
+@pytest.mark.parametrize("cfg", [1.0, 2.0])
+def test_nothing_that_a_patch_writes_reaches_what_nodes_have_made(bridge, model, inputs, guided, name, cfg):
+    """x, sigmas, c_concat, c_crossattn and the prompts themselves, by each way that the pack samples."""
+    import comfy.samplers
+
+    before = [tensor.clone() for tensor in tensors_in(inputs)]
+    stage = {"cfg": cfg, "sampler": comfy.samplers.sampler_object(name), "seed": 1, "callback": None, **inputs}
+    for patched in (model, writing(model)):
+        with torch.inference_mode():
+            made = [sample(patched, **stage) for sample in (bridge.sampling.sample_stage, guided) for _ in range(2)]
+        changed = [place for place, pair in enumerate(zip(tensors_in(inputs), before, strict=True)) if not torch.equal(*pair)]
+        assert not changed, patched is model
+        for one in made:  # a sampler whose sigmas a patch halves may come to nothing
+            torch.testing.assert_close(one, made[0], rtol=0, atol=0, equal_nan=patched is not model)

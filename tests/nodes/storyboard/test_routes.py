@@ -282,9 +282,14 @@ def test_a_clip_that_num_clips_follows_is_counted(graph, make, edit):
 
 
 @pytest.mark.parametrize("num_clips", [0, -1, 10**12, "5", True])
-def test_a_number_of_clips_that_no_widget_holds_is_refused(graph, edit, num_clips):
-    status, answer = edit(TEXT, more={"prompt": graph, "num_clips": num_clips}, do="delete", clip=0)
-    assert status == 400 and f"num_clips is {str(num_clips)!r}" in answer["error"]
+def test_a_number_of_clips_that_no_widget_holds_is_refused(graph, edit, folders, num_clips):  # noqa: F811
+    """Before anything is written, and without a graph too."""
+    file = folders / "input" / "schedule.txt"
+    file.write_bytes(TEXT.encode())
+    for more in ({"prompt": graph, "file": "schedule.txt"}, {"prompt": graph}, {}):
+        status, answer = edit(TEXT, more={**more, "num_clips": num_clips}, do="delete", clip=0)
+        assert status == 400 and f"num_clips is {str(num_clips)!r}" in answer["error"]
+    assert file.read_bytes() == TEXT.encode()
 
 
 @pytest.mark.parametrize("actions", [None, [], {}, [3]])

@@ -46,10 +46,10 @@ export class Board {
     this.element = element("section", `svi-board ${narrow ? "is-narrow" : "is-wide"}`, { "aria-label": text("title") }, [
       this.header.element,
       this.notice,
+      this.message,
       this.empty,
       this.list.element,
       this.textView.element,
-      this.message,
     ]);
     this.dragging = new Dragging(story, this);
     this.listeners = { change: () => this.#guarded(() => this.draw()), progress: () => this.#drawProgress(), message: ({ detail }) => this.#say(detail) };

@@ -1,11 +1,13 @@
 /**
- * Everything that the storyboard takes from ComfyUI's front end. No other file of this folder imports or names a part of it.
- *
- * A node is named by its id in the queued graph: "12", or "31:4" for node 4 inside the subgraph node 31.
+ * Everything that the storyboard takes from ComfyUI's front end. No other file of this folder imports or names a part of it. A node is
+ * named by its id in the queued graph.
  */
 
 import { api } from "../../../../scripts/api.js";
 import { app } from "../../../../scripts/app.js";
+import { nodeAt, pathTo, workflow } from "../shown_graph.js";
+
+export { workflow };
 
 const SUBGRAPH_INPUT = -10; // origin of links that come from outside a subgraph; the front end writes it as number and as text
 const TAB = "svi-storyboard";
@@ -95,11 +97,6 @@ export function routeUrl(route) {
 /** Return the address of a file that the server holds. */
 export function fileUrl(file) {
   return api.apiURL(`/view?${new URLSearchParams(file)}`);
-}
-
-/** Return what tells the workflow that is shown from others: their nodes may have the same ids, and undo loads a graph, too. */
-export function workflow() {
-  return app.extensionManager.workflow?.activeWorkflow;
 }
 
 /**
@@ -237,26 +234,9 @@ function isFromOutside(link) {
   return Number(link.origin_id) === SUBGRAPH_INPUT;
 }
 
+/** Return the link to an input; the method of all nodes, since that of a subgraph's node answers for its outputs. */
 function linkOf(node, slot) {
-  const id = node.inputs?.[slot]?.link;
-  return id === null || id === undefined ? null : node.graph.getLink(id);
-}
-
-/** Return the nodes from the root graph down to the node `id`; the last one is the node itself. */
-function pathTo(id) {
-  const path = [];
-  let graph = app.rootGraph ?? app.graph;
-  for (const step of String(id).split(":")) {
-    const node = graph?.getNodeById(Number(step)) ?? graph?.getNodeById(step);
-    if (!node) return null;
-    path.push(node);
-    graph = node.subgraph;
-  }
-  return path;
-}
-
-function nodeAt(id) {
-  return pathTo(id)?.at(-1) ?? null;
+  return LiteGraph.LGraphNode.prototype.getInputLink.call(node, slot);
 }
 
 /** Return the id of a node in the queued graph; of a subgraph that is used several times, the first use. */
