@@ -64,7 +64,7 @@ COVERED = """element => {
         .filter(one => one.offsetWidth && !element.contains(one) && covers(one))
         .map(one => one.textContent);
 }"""
-DROP_FILE = """([card, name, height, data]) => {
+DROP_FILE = """(card, [name, height, data]) => {
     const bytes = Uint8Array.from(atob(data), character => character.charCodeAt(0));
     const dataTransfer = new DataTransfer();
     dataTransfer.items.add(new File([bytes], name, {type: name.endsWith('.png') ? 'image/png' : 'text/plain'}));
@@ -144,7 +144,7 @@ class Storyboard:
 
     def drop_file(self, number: int, name: str, height: float) -> None:
         """Drop a file onto a card, at a part of its height from the top."""
-        self.page.evaluate(DROP_FILE, [self.card(number).element_handle(), name, height, PIXEL])
+        self.card(number).evaluate(DROP_FILE, [name, height, PIXEL])  # in one call: the board draws its cards anew at any time
 
     def add_second_story(self) -> None:
         """Add a second SVI Generate with a stream of its own, which the storyboard offers beside the first."""
