@@ -13,6 +13,7 @@ TESTED_VERSION = "0.30.0"
 NAMES = (
     "comfy.audio_encoders.wav2vec2.Wav2Vec2Model",
     "comfy.cli_args.args",
+    "comfy.clip_vision.Output",
     "comfy.latent_formats.Wan21",
     "comfy.ldm.modules.attention.REGISTERED_ATTENTION_FUNCTIONS",
     "comfy.ldm.modules.attention.attention_pytorch",

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
+from torch.overrides import TorchFunctionMode
 
 from tests.nodes.conftest import PACK
 
@@ -42,20 +42,18 @@ def decoded(bridge, vae, slots=7):
     return torch.cat(list(bridge.vaes.decode_chunks(vae, samples)))
 
 
-class ConvolutionInputs(TorchDispatchMode):
-    """Notes of each of PyTorch's own convolutions whether its input lies channels last."""
-
-    OPERATORS = (torch.ops.aten.conv2d.default, torch.ops.aten.conv3d.default)
+class ConvolutionInputs(TorchFunctionMode):
+    """Notes of each call of a convolution whether its input lies channels last, with autograd and without."""
 
     def __init__(self):
         super().__init__()
         self.are_last = []
 
-    def __torch_dispatch__(self, operator, types, args=(), kwargs=None):
-        if operator in self.OPERATORS:
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        if function in (torch.conv2d, torch.conv3d):
             last = torch.channels_last_3d if args[0].ndim == 5 else torch.channels_last
             self.are_last.append(args[0].is_contiguous(memory_format=last))
-        return operator(*args, **(kwargs or {}))
+        return function(*args, **(kwargs or {}))
 
 
 @pytest.mark.parametrize("winner", ["channels last", "contiguous"])
