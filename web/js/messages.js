@@ -12,13 +12,13 @@ import { nodeAt, workflow } from "./shown_graph.js";
 const LIFE_MS = { error: 60_000, warn: 20_000, info: 12_000 };
 const MAIN_WIDGET = { SVIPromptStream: "text" }; // for an error that names no widget
 
-/** @type {{message: object, id?: string, from?: object}[]} errors on the page, with node and workflow; over once a run is queued */
+/** @type {{message: object, node: ?object}[]} errors on the page and the nodes that they are of; over once a run is queued */
 let errors = [];
 
-function toast(severity, summary, detail, place = {}) {
+function toast(severity, summary, detail, node = null) {
   const message = { severity, summary, detail, life: LIFE_MS[severity] };
   app.extensionManager.toast.add(message);
-  if (severity === "error") errors.push({ message, ...place });
+  if (severity === "error") errors.push({ message, node });
 }
 
 function removeErrors(areOver = () => true) {
@@ -26,10 +26,9 @@ function removeErrors(areOver = () => true) {
   errors = errors.filter((error) => !areOver(error));
 }
 
-/** Take the errors of a node of the graph that is shown off the page: its mistake is mended. */
+/** Take the errors of a node off the page: its mistake is mended. Another workflow's node may have the same id, and is another object. */
 export function mended(node) {
-  const shown = workflow();
-  removeErrors(({ id, from }) => id !== undefined && from === shown && nodeAt(id) === node);
+  removeErrors((error) => error.node === node);
 }
 
 const isOurs = (type) => String(type).startsWith("SVI");
@@ -65,7 +64,8 @@ function onRefused(nodeErrors, from) {
     const checked = node.errors.filter((error) => error.type === "custom_validation_failed");
     const kept = new Set(oneForEachMistake(node.class_type, checked));
     node.errors = node.errors.filter((error) => kept.has(error) || !checked.includes(error));
-    for (const error of node.errors) toast("error", nameOf(node.class_type), reasonOf(error), { id, from });
+    const place = from === workflow() ? nodeAt(id) : null;
+    for (const error of node.errors) toast("error", nameOf(node.class_type), reasonOf(error), place);
   }
 }
 
