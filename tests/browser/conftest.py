@@ -1,10 +1,12 @@
 """A real Chromium, and ComfyUI's real front end in it."""
 
 import shutil
-from contextlib import ExitStack
+from collections.abc import Generator
+from contextlib import ExitStack, suppress
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
+from playwright.sync_api import Error as PlaywrightError
 
 from comfyui.server import ComfyServer
 from tests.browser.front_end import CHROMIUM_ARGUMENTS, CHROMIUM_NAMES, SETTINGS, FrontEnd
@@ -55,6 +57,17 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """Close the browser behind the last test of this folder: asyncio.run() fails where Playwright's own loop is open."""
     if nextitem is None or item.path.parent != nextitem.path.parent:
         PAGES.close()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Put what the page told its user into the report of a test that failed."""
+    report = yield
+    front_end = getattr(item, "funcargs", {}).get("front_end")
+    if report.failed and call.when == "call" and isinstance(front_end, FrontEnd):
+        with suppress(PlaywrightError):  # the page may be gone; the test's own error is what counts
+            report.sections.append(("what the page told", front_end.told()))
+    return report
 
 
 @pytest.fixture

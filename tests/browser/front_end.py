@@ -60,6 +60,7 @@ LOAD_TEMPLATE = """async ([pack, name]) => {
     const answer = await app.api.fetchApi(`/workflow_templates/${pack}/${encodeURIComponent(name)}.json`);
     await app.loadGraphData(await answer.json(), true, true, name, {openSource: 'template'});
 }"""
+TOLD = "[...document.querySelectorAll('.svi-board-message, .svi-board-notice, .svi-card, .svi-foot, .p-toast-message')]"
 VIDEO = """() => [...document.querySelectorAll('video:not(.svi-clips video)')]
     .filter(v => v.readyState >= 2 && v.videoWidth > 0)
     .map(v => ({width: v.videoWidth, height: v.videoHeight, seconds: v.duration, source: v.currentSrc}))[0]"""
@@ -85,6 +86,11 @@ class FrontEnd:
 
     def close(self) -> None:
         self.page.close()
+
+    def told(self) -> str:
+        """Return what the page tells its user, in one line for each place, and the errors of its scripts."""
+        lines = self.page.evaluate(f"{TOLD}.map(one => `${{one.className}}: ${{one.innerText.replaceAll('\\n', ' | ')}}`)")
+        return "\n".join([*lines, *(f"error: {error}" for error in self.errors)])
 
     def command(self, name: str) -> None:
         """Run a command of the front end."""

@@ -37,9 +37,22 @@ def timed(module, bridge, monkeypatch, tmp_path):
     return order, runs
 
 
+def latents(slots=7):
+    return torch.randn(1, 16, slots, 4, 6, generator=torch.Generator().manual_seed(0))
+
+
 def decoded(bridge, vae, slots=7):
-    samples = torch.randn(1, 16, slots, 4, 6, generator=torch.Generator().manual_seed(0))
-    return torch.cat(list(bridge.vaes.decode_chunks(vae, samples)))
+    return torch.cat(list(bridge.vaes.decode_chunks(vae, latents(slots))))
+
+
+def watched(bridge, vae):
+    """Return the frames of each chunk (slots 0, 1 and 2, 3 and 4, 5 and 6), and how its convolutions' inputs lie."""
+    chunks, frames, lie = bridge.vaes.decode_chunks(vae, latents()), [], []
+    for _ in range(4):
+        with torch.inference_mode(), ConvolutionInputs() as inputs:
+            frames.append(next(chunks))
+        lie.append(inputs.are_last)
+    return frames, lie
 
 
 class ConvolutionInputs(TorchFunctionMode):
@@ -61,18 +74,17 @@ def test_every_convolution_works_in_the_chosen_order(module, bridge, vae, timed,
     """What the decoder keeps between two chunks, attention and upsampling in time would each bring the other one back."""
     layers = vae.first_stage_model.decoder.modules()
     convolutions = sum(isinstance(layer, torch.nn.Conv2d | torch.nn.Conv3d) for layer in layers)
-    expected = decoded(bridge, vae)
+    expected, as_comfyui = watched(bridge, vae)  # some processors' convolutions give channels last of themselves
     order, _ = timed
     order(10.0, 5.0 if winner == module.LAST else 15.0)
     decoded(bridge, vae)
-    samples = torch.randn(1, 16, 7, 4, 6, generator=torch.Generator().manual_seed(0))
-    chunks, found = bridge.vaes.decode_chunks(vae, samples), []
-    for number in range(4):  # slots 0, 1 and 2, 3 and 4, 5 and 6
-        with torch.inference_mode(), ConvolutionInputs() as inputs:
-            found.append(next(chunks))
-        assert len(inputs.are_last) >= convolutions or number == 0
-        assert set(inputs.are_last) == {winner == module.LAST and number > 1}, f"chunk {number}"
-    assert torch.allclose(torch.cat(found), expected, atol=1e-4)
+    found, lie = watched(bridge, vae)
+    assert all(len(chunk) >= convolutions for chunk in lie[1:])
+    if winner == module.LAST:
+        assert lie[:2] == as_comfyui[:2] and all(all(chunk) for chunk in lie[2:])  # chosen for chunks as the third, of two slots
+    else:
+        assert lie == as_comfyui
+    assert torch.allclose(torch.cat(found), torch.cat(expected), atol=1e-4)
 
 
 def test_it_is_off_unless_asked_for(module, bridge, vae, monkeypatch):
