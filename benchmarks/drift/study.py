@@ -104,7 +104,7 @@ STUDIES = {
         few_units=1,
         fine_tuning=FineTuning(batch_size=2, learning_rate=1e-3, rank=2, fill_batches=2),
         lengths=(1, 2, 3),
-        num_scenes=6,
+        num_scenes=3,
         num_clips=4,
         strengths=(0.5,),
     ),

@@ -55,6 +55,7 @@ def test_weights_have_the_bytes_of_the_files(tmp_path):
     assert 0 < blocks < of_file
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("comfy")
 def test_each_further_block_keeps_its_input_and_what_else_is_asked_for(monkeypatch):
     """A block's input is dim numbers in bf16 for each token; kept attention as much again, and 4 bytes for each row of sums."""

@@ -71,6 +71,7 @@ def test_cache_train_use(words, tmp_path, capsys):
     assert "begins from   run.safetensors (sha256 " in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_low_noise_expert_first_then_the_high_noise_one_on_its_errors(words, tmp_path, capsys):
     """The dry run says whose errors they are; without the other run nothing is loaded."""
     low, high = str(tmp_path / "low"), [*words, f"run={tmp_path / 'high'}", f"bank.image_errors_from={tmp_path / 'low'}"]
@@ -114,6 +115,7 @@ def test_the_cache_of_talk_needs_an_audio_encoder(words, capsys):
     assert "model.audio_encoder is empty" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_going_on_from_the_command_line(words, tmp_path, capsys):
     assert cache.main(["--config", TINY, *words]) == 0
     assert erft.main(["--config", TINY, *words, "loop.steps=2", "samples.every=0"]) == 0

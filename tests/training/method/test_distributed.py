@@ -153,6 +153,7 @@ def test_a_stop_file_ends_all_processes_after_one_step_and_a_checkpoint(make_con
     assert newest.name == f"step_{len(steps):08d}" and (newest / "bank_1.safetensors").exists() and len(steps) < 100_000
 
 
+@pytest.mark.slow
 def test_torchrun_starts_it(make_config, tmp_path, comfyui_path):
     """The real launcher; only the first process writes measurements."""
     run = tmp_path / "run"

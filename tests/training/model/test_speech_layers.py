@@ -142,6 +142,7 @@ def deep_folder(folder, tmp_path_factory) -> Path:
     return deep
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")  # the compiler looks, and hides the warning by itself
 def test_compiled_blocks_hear_through_their_own_layers(deep_folder, monkeypatch):
     """All blocks share their graphs: PyTorch allows 8 of one function, not one for each block."""

@@ -108,7 +108,7 @@ def optimizer_of(folder: Path) -> dict:
     return {key: value.numpy().tobytes() for key, value in load_file(folder / "optimizer.safetensors").items()}
 
 
-@pytest.fixture(scope="module", params=BANKS)
+@pytest.fixture(scope="module", params=[pytest.param("ram", marks=pytest.mark.slow), "file"])
 def uninterrupted(request, wan_folder, tmp_path_factory):
     """The outcome of six steps without interruption, with banks in RAM and on disk."""
     before = torch.get_num_threads()
@@ -208,15 +208,25 @@ def wait_for_steps(run: Path, count: int, process: subprocess.Popen) -> None:
         time.sleep(0.005)
 
 
+@pytest.fixture(scope="module")
+def finished(wan_folder, tmp_path_factory):
+    """The folder of a run of six steps, to be copied, and its outcome."""
+    run = tmp_path_factory.mktemp("finished") / "run"
+    assert train_here(config_for(run, wan_folder)) == 0
+    return run, outcome(run)
+
+
 @pytest.mark.parametrize("name", ["adapters.safetensors", "optimizer.safetensors", "bank_0.safetensors", "state.json"])
 @pytest.mark.parametrize("damage", ["cut", "flip", "gone"])
-def test_the_checkpoint_before_is_used_when_the_newest_is_damaged(wan_folder, tmp_path, caplog, monkeypatch, name, damage):
+def test_the_checkpoint_before_is_used_when_the_newest_is_damaged(
+    finished, wan_folder, tmp_path, caplog, monkeypatch, name, damage
+):
     from training.run import session
 
+    whole, expected = finished
     run = tmp_path / "run"
+    shutil.copytree(whole, run)
     lora = run / "run.safetensors"
-    train_here(config_for(run, wan_folder))
-    expected = outcome(run)
     path = checkpoints(run)[0] / name
     data = bytearray(path.read_bytes())
     if damage == "gone":
