@@ -3,6 +3,7 @@
 import shutil
 from collections.abc import Generator
 from contextlib import ExitStack, suppress
+from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, sync_playwright
@@ -60,7 +61,7 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo) -> Generator[None, Any, pytest.TestReport]:
     """Put what the page told its user into the report of a test that failed."""
     report = yield
     front_end = getattr(item, "funcargs", {}).get("front_end")

@@ -81,7 +81,7 @@ def test_every_convolution_works_in_the_chosen_order(module, bridge, vae, timed,
     found, lie = watched(bridge, vae)
     assert all(len(chunk) >= convolutions for chunk in lie[1:])
     if winner == module.LAST:
-        assert lie[:2] == as_comfyui[:2] and all(all(chunk) for chunk in lie[2:])  # chosen for chunks as the third, of two slots
+        assert lie[:2] == as_comfyui[:2] and all(all(chunk) for chunk in lie[2:])  # chosen for chunks of two slots
     else:
         assert lie == as_comfyui
     assert torch.allclose(torch.cat(found), torch.cat(expected), atol=1e-4)
