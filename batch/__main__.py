@@ -11,6 +11,7 @@ missing. See docs/BATCH.md.
 
 from __future__ import annotations
 
+import importlib
 import importlib.util
 import sys
 from collections.abc import Sequence
@@ -18,14 +19,20 @@ from collections.abc import Sequence
 from batch.arguments import command_line
 from batch.demo_environment import NoEnvironment, demo_environment, go_on_inside
 
-NEEDED = ("torch", "aiohttp", "av", "filelock", "PIL")  # ComfyUI's requirements bring them
+# Each command's module, and the packages that it needs; ComfyUI's requirements bring them.
+COMMANDS = {
+    "run": ("batch.run", ("aiohttp", "av", "filelock", "PIL")),
+    "table": ("batch.make_table", ()),
+    "score": ("batch.score", ("torch", "av", "filelock", "PIL")),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command in a Python that has what it needs; return the exit code."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     options = command_line().parse_args(arguments)
-    missing = [name for name in NEEDED if importlib.util.find_spec(name) is None]
+    module, needed = COMMANDS[options.command]
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
     starts_server = options.command == "run" and not options.server
     if missing and not starts_server:
         sys.stderr.write(f"[svi] error: this Python lacks {', '.join(missing)}: run it with that of your ComfyUI\n")
@@ -36,9 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except NoEnvironment as error:
             sys.stderr.write(f"[svi] error: {error}\n")
             return 2
-    from batch import make_table, run, score
-
-    return {"run": run, "table": make_table, "score": score}[options.command].main(options)
+    return importlib.import_module(module).main(options)  # it alone, and not PyTorch: a start of a second, not of six
 
 
 if __name__ == "__main__":

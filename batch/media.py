@@ -6,8 +6,6 @@ import functools
 from collections.abc import Callable
 from pathlib import Path
 
-from PIL import Image
-
 from svi_core.files.fingerprint import file_sha256
 
 
@@ -35,6 +33,8 @@ def _complaint(path: Path, modified: int, size: int, read: Callable[[Path], str]
 
 
 def _read_image(path: Path) -> str:
+    from PIL import Image
+
     try:
         with Image.open(path) as picture:
             picture.load()

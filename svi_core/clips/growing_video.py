@@ -14,8 +14,9 @@ from ..store.records import ShownClip
 from ..store.run_store import RunStore
 from ..store.space import within_budget
 from ..video.background_writer import BackgroundWriter
+from ..video.blending import cut_frames
 from ..video.colour import ColourCorrection
-from ..video.seams import Showing, cut_frames
+from ..video.seams import Showing
 from ..video.source_video import write_beginning
 from ..video.video_file import to_uint8, write_video
 from .chain import Clip, ClipMaker, DecodedClip, Predecessor, make_clip

@@ -18,9 +18,10 @@ import numpy as np
 from ..files.atomic_file import STAGING_MARK, staged
 from ..files.fingerprint import fingerprint
 from ..store.run_store import RunStore
+from ..video.blending import blend_weights
 from ..video.colour_tags import BT709, RGB, Colours, require_convertible, with_primaries
 from ..video.ffmpeg import run_ffmpeg
-from ..video.seams import Seam, blend_weights
+from ..video.seams import Seam
 from ..video.shown_frames import EARLY, TIME_ERROR, frame_hashes, require_all_decoded, retime
 from ..video.sound import heard_until
 from ..video.source_video import SourceVideo, copy_to_timescale, require_shown
@@ -188,8 +189,7 @@ class Joint:
             waiting.append(frame)
             if len(waiting) > self.overlap:
                 yield waiting.popleft()
-        weights = map(float, blend_weights(self.seam, self.overlap))
-        mixes = deque(zip(self.partners, weights, strict=True))
+        mixes = deque(zip(self.partners, map(float, blend_weights(self.seam, self.overlap)), strict=True))
         for index, frame in enumerate(self.second.frames(self.colours)):
             while mixes and mixes[0][0] == index:
                 _, weight = mixes.popleft()

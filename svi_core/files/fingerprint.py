@@ -1,8 +1,11 @@
 """One hash for any value that determines a clip: numbers, texts, tensors, settings objects, functions, files.
 
 Equal values give equal fingerprints in every process and on every machine; memory addresses and paths never enter.
-Hand-written: `pickle` bytes differ between processes and versions, and `hash` is salted.
+Hand-written: `pickle` bytes differ between processes and versions, and `hash` is salted. PyTorch is imported for the first
+value that JSON does not know: a command that hashes only files and JSON starts without it.
 """
+
+from __future__ import annotations
 
 import dis
 import functools
@@ -14,11 +17,15 @@ from collections.abc import Mapping, Set
 from dataclasses import fields, is_dataclass
 from enum import Enum
 from pathlib import Path, PurePath
+from typing import TYPE_CHECKING
 
-import numpy as np
-import torch
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
 
 NOT_HASHED = {"hashed": False}  # metadata of a dataclass field that no fingerprint depends on
+# By the type itself: a float64 of numpy is a float, too, but an array here.
+_JSON_KINDS = {type(None): "none", **dict.fromkeys((bool, int, float, str), "plain"), dict: "mapping", list: "sequence"}
 _MAX_DEPTH = 12
 _SAMPLED_BLOCKS = 64
 _BLOCK_BYTES = 4096
@@ -55,7 +62,7 @@ def large_file_fingerprint(path: Path) -> str:
 
 def _feed(digest, value, depth: int, seen: frozenset[int]) -> None:
     """Add `value` to `digest`, tagged with its kind so that values of different kinds never collide."""
-    kind = "deep" if depth > _MAX_DEPTH or id(value) in seen else _kind_of(value)
+    kind = "deep" if depth > _MAX_DEPTH or id(value) in seen else _JSON_KINDS.get(type(value)) or _kind_of(value)
     digest.update(kind.encode() + b"\0")
     if kind in ("deep", "none"):
         return
@@ -64,9 +71,8 @@ def _feed(digest, value, depth: int, seen: frozenset[int]) -> None:
         digest.update(type(value).__name__.encode() + struct.pack("<Q", len(data)) + data)
         return
     if kind == "array":
-        array = _as_array(value)
-        digest.update(f"{getattr(value, 'dtype', array.dtype)}{list(value.shape)}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8).data)
+        digest.update(f"{value.dtype}{list(value.shape)}".encode())
+        digest.update(_array_bytes(value))
         return
     parts = _parts_of(kind, value)
     digest.update(struct.pack("<Q", len(parts)))
@@ -74,17 +80,21 @@ def _feed(digest, value, depth: int, seen: frozenset[int]) -> None:
         _feed(digest, part, depth + 1, seen | {id(value)})
 
 
-def _as_array(value: "torch.Tensor | np.ndarray | np.generic") -> np.ndarray:
-    """Return the bytes of a tensor or array as a numpy array; dtypes that numpy lacks (bf16, fp8) as their raw bytes."""
+def _array_bytes(value: torch.Tensor | np.ndarray | np.generic) -> memoryview:
+    """Return the bytes of a tensor or array; numpy lacks some dtypes (bf16, fp8), so a tensor is seen as bytes first."""
+    import numpy as np
+    import torch
+
     if isinstance(value, torch.Tensor):
         flat = value.detach().cpu().contiguous().reshape(-1)
-        return flat.view(torch.uint8).numpy() if flat.numel() else np.empty(0, np.uint8)
-    return np.asarray(value)
+        return flat.view(torch.uint8).numpy().data if flat.numel() else memoryview(b"")
+    return np.ascontiguousarray(value).reshape(-1).view(np.uint8).data
 
 
 def _kind_of(value: object) -> str:
-    if value is None:
-        return "none"
+    import numpy as np
+    import torch
+
     if isinstance(value, np.ndarray | np.generic | torch.Tensor):
         return "array"
     if isinstance(value, bool | int | float | complex | str | bytes | Enum | PurePath | torch.dtype | torch.device):
@@ -126,6 +136,8 @@ def _object_parts(value) -> list:
     """Return class and attributes of an object, without private ones, which hold working state."""
     if isinstance(value, type | types.BuiltinFunctionType | types.ModuleType):
         return [getattr(value, "__qualname__", getattr(value, "__name__", ""))]
+    import torch
+
     if isinstance(value, torch.nn.Module):
         return [type(value).__qualname__, _module_parts(value)]
     if is_dataclass(value):

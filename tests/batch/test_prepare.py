@@ -52,7 +52,7 @@ def test_columns_set_their_inputs_as_the_type_that_the_server_wants(tmp_path: Pa
 
 def test_an_image_of_many_rows_is_decoded_once(tmp_path: Path, monkeypatch):
     opened = []
-    monkeypatch.setattr("batch.media.Image.open", lambda path: opened.append(path) or contextlib.nullcontext(Picture()))
+    monkeypatch.setattr("PIL.Image.open", lambda path: opened.append(path) or contextlib.nullcontext(Picture()))
 
     class Picture:
         def load(self) -> None:

@@ -11,7 +11,8 @@ from svi_core.schedule.text import parse_schedule
 from svi_core.store.records import read_records
 from svi_core.store.run_store import RunStore
 from svi_core.systems.layouts import LAYOUTS, Padding, make_layout
-from svi_core.video.seams import Seam, cut_frames
+from svi_core.video.blending import cut_frames
+from svi_core.video.seams import Seam
 from tests.core.fakes import FakeMaker, generate_clips
 
 PRO = LAYOUTS["2.0 Pro"]

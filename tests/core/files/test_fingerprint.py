@@ -59,6 +59,20 @@ def test_equal_values_have_equal_fingerprints():
     assert fingerprint("a", "b") != fingerprint("ab") != fingerprint(["a", "b"])
 
 
+@pytest.mark.parametrize(
+    ("value", "known"),
+    [
+        ({"a": [1, None, 2.5, True, "ü"]}, "0f1f4c8e1cb6e0bf"),
+        (np.float64(2.5), "7b8f53506a6853cf"),  # an array, though it is a float
+        (np.str_("a"), "fe4fb1a742eb2907"),
+        (torch.tensor([1.0, 2.0], dtype=torch.bfloat16), "d489df7c1cbe55fa"),
+    ],
+)
+def test_stored_keys_stay(value: object, known: str):
+    """As commit 4cb4fe9 computed them: clips, records and tables on disk are found by such hashes."""
+    assert fingerprint(value).startswith(known)
+
+
 def test_fingerprints_do_not_depend_on_the_process():
     code = (
         "from svi_core.files.fingerprint import fingerprint; import torch\n"
