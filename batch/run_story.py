@@ -165,7 +165,7 @@ def _follow(
         news = events.wait(_EVENT_SECONDS)
         _tell_progress(news, runs, control)
         _log_clips(news, prepared, folder)
-        has_ended = any(kind in _ENDS and data.get("prompt_id") == record.prompt_id for kind, data in news)
+        has_ended = _tell_the_end(news, record)
         if not has_ended and events.is_connected and time.monotonic() < next_poll:
             continue
         next_poll = time.monotonic() + POLL_SECONDS
@@ -178,10 +178,27 @@ def _follow(
             continue
         num_silent = 0
         if entry is not None:
-            _log_clips(events.drain(), prepared, folder)
+            if not has_ended:
+                _log_late_clips(events, prepared, record, folder)
             outputs = outputs_of(entry)
             control.tell(1.0)
             return outputs
+
+
+def _tell_the_end(news: Iterable[Event], record: Record) -> bool:
+    """Whether events say that a prompt has ended; "executing" does so where it names no node."""
+    return any(
+        kind in _ENDS and data.get("prompt_id") == record.prompt_id and not (kind == "executing" and data.get("node"))
+        for kind, data in news
+    )
+
+
+def _log_late_clips(events: Events, prepared: PreparedStory, record: Record, folder: OutputFolder) -> None:
+    """Log the clips whose events are on their way while the history has the end; the event of the end comes behind them."""
+    while news := events.wait(_EVENT_SECONDS):
+        _log_clips(news, prepared, folder)
+        if _tell_the_end(news, record):
+            return
 
 
 def end_of(prompt_id: str, server: ComfyClient) -> dict[str, Any] | None:

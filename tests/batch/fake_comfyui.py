@@ -60,7 +60,7 @@ class FakeComfyUI:
 
     Attributes:
         outcome: graph -> "ok", "out of memory", "in use", "error", "reject", "half valid", "no video", "gone", "hang", or
-            "crash": the server dies and is there again before anybody asks.
+            "crash": the server dies and is there again before anybody asks; or "late events": they come behind the history.
         queued: every graph that was taken, in order, over all restarts.
     """
 
@@ -162,7 +162,10 @@ class FakeComfyUI:
             for socket in list(self.sockets):
                 await socket.close()
             return
-        if outcome == "ok":
+        if outcome == "late events":
+            self.end(key, "ok", graph)
+            await asyncio.sleep(0.2)
+        if outcome in ("ok", "late events"):
             for run, inputs in self._runs(graph):
                 for number in range(inputs["num_clips"] or 2):
                     await self._send("svi.clip", key, node=run, run=inputs["filename_prefix"], index=number, reused=number == 1)

@@ -90,6 +90,15 @@ def test_the_log_of_a_story_counts_the_clips_of_its_runs(folder: Path, num_clips
             assert "clip 2 of node 4 is there, made before" in log and "clip 1 of node 7 is there\n" in log
 
 
+def test_clips_are_logged_whose_events_come_after_the_history_has_the_end(folder: Path):
+    (folder / "stories.csv").write_text("name,seed\none,1\n")
+    with FakeComfyUI() as server:
+        server.outcome = lambda graph: "late events"
+        assert run.main(options(folder, server)) == 0
+    log = (folder / "videos" / "stories" / "one" / "log.txt").read_text()
+    assert log.index("clip 3 of 3 is there\n") < log.index("done in")
+
+
 def test_a_linked_prefix_fails_no_story(folder: Path):
     """What it brings is not known here, so the clips of that run are not logged; those of another run are."""
     graph = workflow()
