@@ -56,6 +56,7 @@ class ClipSampler:
     progress: ShownProgress = field(init=False, repr=False)
     recipe: GuidanceRecipe | None = field(init=False, repr=False)
     _patched: PatchedModels = field(init=False, repr=False)
+    _picture_keys: dict[str | None, str] = field(init=False, repr=False, default_factory=dict)
 
     def __post_init__(self):
         self.progress = ShownProgress(len(self.sigmas) - 1)
@@ -80,8 +81,8 @@ class ClipSampler:
     def determinants(self, request: ClipRequest) -> object:
         """Return everything that the clip of `request` depends on, except the previous clip."""
         spec = request.spec
-        prompt = fingerprint(self.prompts.encode(spec.prompt))
-        pictures = [fingerprint(self.anchor_named(spec.anchor)), spec.end and fingerprint(self.anchor_named(spec.end))]
+        prompt = self.prompts.key(spec.prompt)
+        pictures = [self._picture_key(spec.anchor), spec.end and self._picture_key(spec.end)]
         strengths = [(row.strength, row.strength_low_noise) for row in with_strengths(self.loras, spec.loras)]
         controls = [control.determinants(request) for control in self.control]
         of_clip = (request.seed, self._guidance(request), request.layout)
@@ -173,6 +174,13 @@ class ClipSampler:
         settings = (self.sampler, self.sigmas, self.boundary, lora_files_fingerprint(self.loras))
         return fingerprint(experts, vision, models.weights_identity(self.vae.patcher), self.negative, settings)
 
+    def _picture_key(self, name: str | None) -> str:
+        """Return a hash of the anchor called `name`; pictures of megabytes are hashed once a run."""
+        anchor = self.anchor_named(name)
+        if name not in self._picture_keys:
+            self._picture_keys[name] = fingerprint(anchor)
+        return self._picture_keys[name]
+
     def _stages(self, request: ClipRequest) -> list[tuple[object, torch.Tensor]]:
         """Return (model, sigmas) of each stage that has steps."""
         model, low = self._patched.for_clip(request.spec)
@@ -217,7 +225,7 @@ class ClipSampler:
         y = build_y(layout.padding, layout.num_frames, anchor, motion, latents.zero_latent_slot(), self._encode)
         if request.spec.end is None:
             return y
-        end = vaes.encode_end_image(self.vae, self.anchor_named(request.spec.end)[latents.FRAMES_KEY], layout.num_frames)
+        end = vaes.encode_end_image(self.vae, self.anchor_named(request.spec.end), layout.num_frames)
         return with_end_image(y, end)
 
     def _clip_vision_features(self, request: ClipRequest, previous: Predecessor | None):
