@@ -1,7 +1,7 @@
 """The model side of the clip loop: sample a clip with ComfyUI's samplers, decode it, and list what its key depends on."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -56,12 +56,13 @@ class ClipSampler:
     progress: ShownProgress = field(init=False, repr=False)
     recipe: GuidanceRecipe | None = field(init=False, repr=False)
     _patched: PatchedModels = field(init=False, repr=False)
-    _picture_keys: dict[str | None, str] = field(init=False, repr=False, default_factory=dict)
+    _picture_key: Callable[[str | None], str] = field(init=False, repr=False)  # hash of an anchor, made once a run
 
     def __post_init__(self):
         self.progress = ShownProgress(len(self.sigmas) - 1)
         self.recipe = None if self.guider is None else GuidanceRecipe(self.guider)
         self._patched = PatchedModels(self.model, self.model_low_noise, self.loras)
+        self._picture_key = functools.cache(lambda name: fingerprint(self.anchor_named(name)))
 
     def lora_variants(self, spec: ClipSpec | None = None) -> tuple[LoraVariant, ...]:
         """Return what the LoRAs in use were trained for: those on the models, and the rows at the strengths of `spec`."""
@@ -173,13 +174,6 @@ class ClipSampler:
         vision = self.clip_vision and models.weights_fingerprint(self.clip_vision.patcher)
         settings = (self.sampler, self.sigmas, self.boundary, lora_files_fingerprint(self.loras))
         return fingerprint(experts, vision, models.weights_identity(self.vae.patcher), self.negative, settings)
-
-    def _picture_key(self, name: str | None) -> str:
-        """Return a hash of the anchor called `name`; pictures of megabytes are hashed once a run."""
-        anchor = self.anchor_named(name)
-        if name not in self._picture_keys:
-            self._picture_keys[name] = fingerprint(anchor)
-        return self._picture_keys[name]
 
     def _stages(self, request: ClipRequest) -> list[tuple[object, torch.Tensor]]:
         """Return (model, sigmas) of each stage that has steps."""
