@@ -1,7 +1,7 @@
 """The model side of the clip loop: sample a clip with ComfyUI's samplers, decode it, and list what its key depends on."""
 
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -56,11 +56,13 @@ class ClipSampler:
     progress: ShownProgress = field(init=False, repr=False)
     recipe: GuidanceRecipe | None = field(init=False, repr=False)
     _patched: PatchedModels = field(init=False, repr=False)
+    _picture_key: Callable[[str | None], str] = field(init=False, repr=False)  # hash of an anchor, made once a run
 
     def __post_init__(self):
         self.progress = ShownProgress(len(self.sigmas) - 1)
         self.recipe = None if self.guider is None else GuidanceRecipe(self.guider)
         self._patched = PatchedModels(self.model, self.model_low_noise, self.loras)
+        self._picture_key = functools.cache(lambda name: fingerprint(self.anchor_named(name)))
 
     def lora_variants(self, spec: ClipSpec | None = None) -> tuple[LoraVariant, ...]:
         """Return what the LoRAs in use were trained for: those on the models, and the rows at the strengths of `spec`."""
@@ -80,8 +82,8 @@ class ClipSampler:
     def determinants(self, request: ClipRequest) -> object:
         """Return everything that the clip of `request` depends on, except the previous clip."""
         spec = request.spec
-        prompt = fingerprint(self.prompts.encode(spec.prompt))
-        pictures = [fingerprint(self.anchor_named(spec.anchor)), spec.end and fingerprint(self.anchor_named(spec.end))]
+        prompt = self.prompts.key(spec.prompt)
+        pictures = [self._picture_key(spec.anchor), spec.end and self._picture_key(spec.end)]
         strengths = [(row.strength, row.strength_low_noise) for row in with_strengths(self.loras, spec.loras)]
         controls = [control.determinants(request) for control in self.control]
         of_clip = (request.seed, self._guidance(request), request.layout)
@@ -217,7 +219,7 @@ class ClipSampler:
         y = build_y(layout.padding, layout.num_frames, anchor, motion, latents.zero_latent_slot(), self._encode)
         if request.spec.end is None:
             return y
-        end = vaes.encode_end_image(self.vae, self.anchor_named(request.spec.end)[latents.FRAMES_KEY], layout.num_frames)
+        end = vaes.encode_end_image(self.vae, self.anchor_named(request.spec.end), layout.num_frames)
         return with_end_image(y, end)
 
     def _clip_vision_features(self, request: ClipRequest, previous: Predecessor | None):

@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
+from ..svi_core.files.fingerprint import fingerprint
 from ..svi_core.files.output_folder import follow_links
 from ..svi_core.files.text_file import read_text, require_unicode
 from ..svi_core.schedule.doubts import doubts
@@ -28,12 +29,17 @@ class EncodedPrompts:
     def __init__(self, schedule: Schedule | LiveSchedule, clip, until_stopped: bool = False):
         self.schedule, self.until_stopped = schedule, until_stopped
         self._encoded = functools.lru_cache(MAX_ENCODED)(functools.partial(_encode, clip))
+        self._keys = functools.lru_cache(MAX_ENCODED)(lambda prompt: fingerprint(self.encode(prompt)))
         for prompt in schedule.prompts[:MAX_ENCODED]:
             self.encode(prompt)
 
     def encode(self, prompt: str) -> list:
         """Return the CONDITIONING of `prompt`."""
         return self._encoded(prompt)
+
+    def key(self, prompt: str) -> str:
+        """Return a hash of the CONDITIONING of `prompt`."""
+        return self._keys(prompt)
 
 
 def _encode(clip, prompt: str) -> list:

@@ -100,6 +100,7 @@ class TalkControl:
     model_patch: object
     weights_key: str
     audio_cfg: float
+    _silence: dict[torch.Size, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
     condition = Condition.SOUND
     frame_rate = TALK_FRAME_RATE
     num_frames = 0
@@ -140,9 +141,11 @@ class TalkControl:
         """Return a clone of `model` that attends to the audio of the clip and guides with it."""
         heard = self.speech.heard_by(request.start_frame, request.layout.num_frames)
         project = self.model_patch.model.audio_proj
-        tokens, silence = (project(*slot_windows(features)) for features in (heard, torch.zeros_like(heard)))
+        tokens = project(*slot_windows(heard))
+        if tokens.shape not in self._silence:
+            self._silence[tokens.shape] = project(*slot_windows(torch.zeros_like(heard)))
         clone = model.clone()
-        clone.set_model_patch(AudioAttention(self.model_patch, tokens, silence), "attn2_patch")
+        clone.set_model_patch(AudioAttention(self.model_patch, tokens, self._silence[tokens.shape]), "attn2_patch")
         if self.num_extra_passes:
             clone.set_model_sampler_calc_cond_batch_function(AudioGuidance(self.audio_cfg))
         return clone

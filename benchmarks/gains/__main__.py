@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from benchmarks.chart import draw_bars
+from benchmarks.gains.copies import copies_waited_for
 from benchmarks.gains.host import colours_matched, colours_off, decode_bytes, decoded, drift_measured, frames_prepared
 from benchmarks.gains.models import compiled_pass, vae_weights
 from benchmarks.gains.training import attention_kept, fp8_gradients, fp8_share, kept_and_compiled, lora_scaled
@@ -117,6 +118,7 @@ ROWS: dict[str, Callable[[Sizes], dict[str, Any]]] = {
     "a VAE whose weights lie channels last, decode, CPU s": partial(in_turn, vae_weights),
     "share of a LoRA left in fp8": fp8_share,
     "a training step with kept attention, compiled too, CPU s": partial(in_turn, kept_and_compiled),
+    "GB that a training step waits for, with weights and block inputs on the host": copies_waited_for,
     "colours of a clip matched, CPU s": partial(in_turn, colours_matched),
     "a clip of frames made ready for the VAE, the processor's s": partial(in_turn, frames_prepared),
     "drift of a clip measured, CPU s": partial(in_turn, drift_measured),

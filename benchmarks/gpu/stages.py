@@ -216,7 +216,7 @@ _COSTS: dict[str, Callable[[Work], tuple[float, float]]] = {  # seconds of the l
     "compiled": lambda work: (_compiled(work), _compiled(work)),
     "fetched": lambda work: (_fetched(work), _fetched(work)),
     "transfers": lambda work: (8 + 6 * work.decode, 8 * work.decode + 25),
-    "more training": lambda work: (2 * work.training_row + work.card.compiling, 6 * work.training_row + work.card.compiling),
+    "more training": lambda work: (2 * work.training_row + work.card.compiling, 8 * work.training_row + work.card.compiling),
     "smallest card": lambda work: (
         work.card.start + 4 * work.load + NUM_STEPS * work.ours + 4 * work.decode,
         5 * (work.card.start + 4 * work.load + NUM_STEPS * work.ours + 4 * work.decode)

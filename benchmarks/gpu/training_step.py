@@ -5,7 +5,7 @@ storing errors is part of it. "% of limit" counts bf16 operations only (docs/MET
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 Settings = dict[str, dict[str, Any]]  # of training.settings, by section; a number of blocks may be ALL_BLOCKS
 ALL_BLOCKS = "all"
 KEPT = {"keep_attention": True}
+ALL_ON_HOST = {"offload_block_inputs": True, "swapped_blocks": ALL_BLOCKS}
+IN_LINE = "copied within the computation"  # as before there was a side stream
 ROWS: dict[str, dict[str, Settings]] = {
     "training": {
         "plain": {},
@@ -33,7 +35,8 @@ ROWS: dict[str, dict[str, Settings]] = {
         "attention kept, gradients in fp8": {"memory": KEPT, "model": {"fp8_backward": True}},
         "attention kept, cuDNN": {"memory": {**KEPT, "attention": "cudnn"}},
         "block inputs on the host": {"memory": {"offload_block_inputs": True}},
-        "block inputs and all weights on the host": {"memory": {"offload_block_inputs": True, "swapped_blocks": ALL_BLOCKS}},
+        "block inputs and all weights on the host": {"memory": ALL_ON_HOST},
+        f"block inputs and all weights on the host, {IN_LINE}": {"memory": ALL_ON_HOST},
         "compiled": {"memory": {"compile": True}},
     },
 }
@@ -42,7 +45,7 @@ ROWS: dict[str, dict[str, Settings]] = {
 def measure(bench: Bench) -> None:
     """Measure the rows of this stage."""
     for row, settings in ROWS[bench.stage].items():
-        bench.measure(row, partial(our_steps, bench, settings))
+        bench.measure(row, partial(our_steps, bench, settings, copies_in_line=IN_LINE in row))
 
 
 class RandomClips:
@@ -73,7 +76,7 @@ class RandomClips:
         return []
 
 
-def our_steps(bench: Bench, settings: Settings) -> Measured:
+def our_steps(bench: Bench, settings: Settings, copies_in_line: bool = False) -> Measured:
     """Return the times of the trainer's own step, without the first one, and the loss of the last one."""
     provide_av()
     from training.method.distributed import Group
@@ -97,7 +100,7 @@ def our_steps(bench: Bench, settings: Settings) -> Measured:
     file = expert_file(bench.work, shapes, bench.device)
     options = {"attention": memory.get("attention", "auto"), "on_host": memory.get("swapped_blocks", 0) > 0, **model}
     backbone = load_backbone(file, device=bench.device, **options)
-    with quick_compiler(bench.device):
+    with quick_compiler(bench.device), in_line() if copies_in_line else nullcontext():
         trainer = assemble(config_from(table), backbone, RandomClips(shapes), Group(), run)
     losses = []
     try:
@@ -109,6 +112,27 @@ def our_steps(bench: Bench, settings: Settings) -> Measured:
     if limit := shapes.training_limit(bench.device_name, memory.get("keep_attention", False)):
         values["% of limit"] = 100 * limit / values["s"]
     return Measured(values, [torch.tensor(losses), *(parameter.detach() for parameter in trainer.parameters())])
+
+
+@contextmanager
+def in_line() -> Iterator[None]:
+    """Let a model that is prepared within the block copy on the stream of its computation, which waits for every copy."""
+    from training.model import block_memory
+
+    beside = block_memory.SideStream
+
+    class InLine(beside):
+        """Copies on the stream that asks for them."""
+
+        def __init__(self, device: torch.device):
+            super().__init__(device)
+            self._stream = None
+
+    block_memory.SideStream = InLine
+    try:
+        yield
+    finally:
+        block_memory.SideStream = beside
 
 
 @contextmanager

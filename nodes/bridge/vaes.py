@@ -11,13 +11,13 @@ import comfy.model_management
 import comfy.taesd.taehv
 import torch
 
-from ...svi_core.conditioning.build_y import KnownPart
+from ...svi_core.conditioning.build_y import KnownPart, clip_that_ends_with
 from ...svi_core.geometry import LATENT_CHANNELS, require_frame_size
 from ...svi_core.out_of_memory import explain_out_of_memory, is_out_of_memory
 from ...svi_core.systems.base_model import require_rgb
 from ...svi_core.systems.layouts import Layout
 from .decode_order import CONTIGUOUS, ORDER, in_order, working_in
-from .latents import clip_size, samples_of
+from .latents import clip_size, known_part, samples_of
 from .lean_decode import lean
 
 MORE_MEMORY = (
@@ -137,10 +137,10 @@ def _decode_causally(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
         yield pixels[0].movedim(0, -1)
 
 
-def encode_end_image(vae, frames: torch.Tensor, num_frames: int) -> torch.Tensor:
-    """Return the last slot [1, 16, 1, h, w] of a grey clip that ends with the image [1, H, W, 3]."""
-    clip = torch.full((num_frames - 1, *frames.shape[1:]), 0.5, dtype=frames.dtype, device=frames.device)
-    return encode_frames(vae, torch.cat([clip, frames[:1]]))[:, :, -1:]
+def encode_end_image(vae, image: dict, num_frames: int) -> torch.Tensor:
+    """Return the last slot [1, 16, 1, h, w] of a grey clip that ends with the picture of the LATENT `image`."""
+    frames = near_vae(vae, known_part(image, "end image"), num_frames).frames
+    return encode_frames(vae, clip_that_ends_with(frames, num_frames))[:, :, -1:]
 
 
 def hand_over_warnings(layout: Layout, vae_dtype: torch.dtype, tiles: DecodeTiles) -> Iterator[str]:

@@ -108,7 +108,7 @@ class DecodedClip:
         layout = self._clip.request.layout
         last, count = [], max(layout.num_motion_frames, layout.overlap)
         for chunk in self._clip.decode(self._clip.latent):
-            last = [torch.cat([*last, chunk])[-count:]]
+            last = [chunk[-count:] if len(chunk) >= count else torch.cat([*last, chunk])[-count:]]
             yield chunk
         self._last = torch.cat(last)
 

@@ -152,6 +152,11 @@ def with_end_image(y: ConditioningLatent, end: torch.Tensor) -> ConditioningLate
     return ConditioningLatent(latent, mask)
 
 
+def clip_that_ends_with(image: torch.Tensor, num_frames: int) -> torch.Tensor:
+    """Return a grey clip [T, H, W, 3] whose last frame is `image` [1, H, W, 3], to encode for :func:`with_end_image`."""
+    return padded_frames(image[:1], None, num_frames, at_end=True)
+
+
 def motion_tail(latent: torch.Tensor, num_motion_frames: int) -> torch.Tensor:
     """Return the last `num_motion_frames` (4, 8, 12) frames of a clip's latent [B, 16, F, h, w] as [B, 16, n, h, w].
 
@@ -180,7 +185,9 @@ def motion_window(frames: torch.Tensor) -> torch.Tensor:
     return frames[frames.shape[0] - usable :]
 
 
-def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_frames: int) -> torch.Tensor:
+def padded_frames(
+    known: torch.Tensor, padding_image: torch.Tensor | None, num_frames: int, at_end: bool = False
+) -> torch.Tensor:
     """Return ``[known frames | padding frames]`` [T, H, W, 3], the clip that a pixel-space layout encodes.
 
     It lies where `known` lies, or on the host if that device lacks memory for it.
@@ -189,6 +196,7 @@ def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_f
         known: [n, H, W, 3] in [0, 1], the reference image or the last frames of the previous clip.
         padding_image: [1, H, W, 3], repeated over the rest of the clip; None for mid-grey (0.5).
         num_frames: T, 4n + 1.
+        at_end: the known frames come last.
 
     Raises:
         ValueError: bad `num_frames`, more known frames than the clip holds, or images of different sizes.
@@ -207,11 +215,12 @@ def padded_frames(known: torch.Tensor, padding_image: torch.Tensor | None, num_f
             f"{width} x {height}: bring both to one size."
         )
     try:
-        return torch.cat([known, padding_image[:1].to(known).expand(num_frames - count, -1, -1, -1)], dim=0)
+        padding = padding_image[:1].to(known).expand(num_frames - count, -1, -1, -1)
+        return torch.cat([padding, known] if at_end else [known, padding], dim=0)
     except RuntimeError as error:
         if known.device.type == "cpu" or not is_out_of_memory(error):
             raise
-    return padded_frames(known.cpu(), padding_image, num_frames)
+    return padded_frames(known.cpu(), padding_image, num_frames, at_end)
 
 
 def cut_to_8_bits(frames: torch.Tensor) -> torch.Tensor:
@@ -224,8 +233,9 @@ def cut_to_8_bits(frames: torch.Tensor) -> torch.Tensor:
 
 def require_finite(latent: torch.Tensor, where: str) -> None:
     """Raise ValueError, naming `where`, if a latent holds NaN or infinity, which would decode to a black clip."""
-    bad = int((~torch.isfinite(latent)).sum())
-    if bad:
+    if bool(latent.sum().isfinite()):
+        return  # in one pass: a sum of finite numbers only can be finite
+    if bad := int((~torch.isfinite(latent)).sum()):
         raise ValueError(
             f"{where}: {bad} of {latent.numel()} latent values are NaN or infinite. Usual causes: a LoRA of another base or "
             "at a high strength, a broken model file, or fp16 overflow (try a bf16 or fp8_scaled file)."

@@ -11,7 +11,7 @@ import torch
 from safetensors import safe_open
 
 from ..files.safetensors_file import read_header
-from ..geometry import TEMPORAL_STRIDE
+from ..geometry import SIZE_MULTIPLE, TEMPORAL_STRIDE
 from ..systems.pose_keys import POSE_KEY, is_pose_key
 
 POSE_CHANNELS = 16
@@ -115,8 +115,13 @@ def encode_poses(encoder: PoseEncoder, poses: torch.Tensor, dtype: torch.dtype) 
     clip, and the result is that of the whole clip at once.
     """
     device = next(encoder.parameters()).device
-    tokens = []
+    _, height, width, _ = poses.shape
+    num_tokens = (_REPEATS + len(poses)) // TEMPORAL_STRIDE * (height // SIZE_MULTIPLE) * (width // SIZE_MULTIPLE)
+    tokens, done = torch.empty(1, num_tokens, encoder.dim, dtype=dtype), 0
     for seen, kept in pose_parts(poses):
         features = encoder(seen.to(device).movedim(-1, 0)[None].float().div_(255.0))
-        tokens.append(features[:, :, kept].flatten(2).transpose(1, 2).to("cpu", dtype))
-    return torch.cat(tokens, dim=1)
+        part = features[:, :, kept].flatten(2).transpose(1, 2)
+        tokens[:, done : done + part.shape[1]] = part
+        done += part.shape[1]
+    assert done == num_tokens, poses.shape
+    return tokens

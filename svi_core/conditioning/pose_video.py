@@ -82,7 +82,7 @@ def fit_pose(frame: np.ndarray, width: int, height: int) -> np.ndarray:
     from_columns = np.arange(fitted_width) * columns // fitted_width
     top, left = (height - fitted_height) // 2, (width - fitted_width) // 2
     fitted = np.zeros((height, width, 3), np.uint8)
-    fitted[top : top + fitted_height, left : left + fitted_width] = frame[from_rows[:, None], from_columns]
+    fitted[top : top + fitted_height, left : left + fitted_width] = frame.take(from_rows, 0).take(from_columns, 1)
     return fitted
 
 

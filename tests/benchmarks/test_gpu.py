@@ -644,7 +644,7 @@ def test_every_gain_is_exact_where_it_says_so(tmp_path, comfyui_path):
     """
     run("gains", "--quick", "--output", tmp_path)
     measured = json.loads((tmp_path / "gains.json").read_text())["measured"]
-    assert len(measured) == 16 and height_of(tmp_path / "gains.png") > 100
+    assert len(measured) == 17 and height_of(tmp_path / "gains.png") > 100
     for row, found in measured.items():
         assert all(value > 0 for value in found["before"] + found["after"]), row
         if "last" in row or "drift" in row:  # sums in another order

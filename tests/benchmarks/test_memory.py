@@ -106,3 +106,28 @@ def test_the_table_is_printed_and_counted_once(tmp_path, comfyui_path):
     began = (tmp_path / "memory.json").stat().st_mtime_ns
     assert run() == text == (tmp_path / "memory.md").read_text()
     assert (tmp_path / "memory.json").stat().st_mtime_ns == began and (tmp_path / "memory.png").exists()
+
+
+def test_a_step_waits_for_the_first_copies_of_each_pass_only(comfy):
+    """40 blocks of 14B in fp8: each one's weights twice to the card and never back, its input to the host and to the card."""
+    from benchmarks.gains.copies import copies_waited_for, count_copies
+
+    counted = count_copies(5)
+    assert counted.copied == {"weights": 10, "inputs": 5, "inputs to the host": 5}
+    assert counted.waited == {"weights": 2, "inputs": 1}
+    found = copies_waited_for(None)
+    block, tokens = 8 * 5_120**2 + 2 * 5_120 * 13_824, 2 * 32_760 * 5_120
+    assert found["before"][0] == pytest.approx(80e-9 * (block + tokens), rel=0.01)
+    assert found["after"][0] == pytest.approx(1e-9 * (2 * block + tokens), rel=0.01)
+
+
+def test_copies_in_line_have_no_stream_of_their_own(monkeypatch):
+    from benchmarks.gpu.training_step import in_line
+    from training.model import block_memory
+
+    beside, streams = block_memory.SideStream, []
+    monkeypatch.setattr(torch.cuda, "Stream", lambda device: streams.append(device) or "side")
+    with in_line():
+        stream = block_memory.SideStream(torch.device("cuda"))
+        assert stream.is_cuda and stream.copy(lambda: [torch.ones(1)]).ready() == [torch.ones(1)]
+    assert block_memory.SideStream is beside

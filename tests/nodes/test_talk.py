@@ -385,3 +385,15 @@ def test_the_node_counts_the_clips_by_their_layout(talk, core, audio_encoder, mo
     assert talk.SVITalk.execute(*given, layout=core.layouts.make_layout("Talk", 41))[1] == 4
     with pytest.raises(ValueError, match="layout is 'Film'"):
         talk.SVITalk.execute(*given, layout=core.layouts.LAYOUTS["Film"])
+
+
+def test_silence_is_projected_once_for_clips_of_a_length(make, core, model_patch, monkeypatch):
+    """A projection on the CPU takes half a second a clip at MultiTalk's real size."""
+    counted, project = [], type(model_patch.model.audio_proj).forward
+    monkeypatch.setattr(type(model_patch.model.audio_proj), "forward", lambda *inputs: counted.append(1) or project(*inputs))
+    control, model = make(), loaded_video_model()
+    silent = []
+    for start, num_frames in ((0, 9), (8, 9), (16, 13)):
+        patched = control.patched(model, request_at(core, start, num_frames), torch.zeros(1))
+        silent.append(patched.model_options["transformer_options"]["patches"]["attn2_patch"][0].silence)
+    assert len(counted) == 5 and silent[0] is silent[1] and silent[2].shape[1] == silent[0].shape[1] + 1

@@ -68,7 +68,7 @@ def test_with_room_frames_stay_where_they_were_decoded(monkeypatch, caplog):
 )
 def test_without_room_the_host_gives_the_same_frames(monkeypatch, caplog, name, after, num_on_host):
     expected, same_end = corrected_clip(torch.Tensor)
-    refuse(monkeypatch, name, after + (4 if name == "cat" else 0))
+    refuse(monkeypatch, name, after + (2 if name == "cat" else 0))
     found, end = corrected_clip(OnDevice)
     assert end == same_end and OnDevice.calls > OnDevice.after, "memory did not run out"
     assert [type(chunk) for chunk in found] == [OnDevice] * (4 - num_on_host) + [torch.Tensor] * num_on_host

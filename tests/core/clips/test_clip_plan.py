@@ -5,8 +5,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from svi_core.clips.clip_plan import MAX_SEED, ClipPlan, SeedMode
+from svi_core.clips.chain import Clip, DecodedClip
+from svi_core.clips.clip_plan import MAX_SEED, ClipPlan, ClipRequest, SeedMode
 from svi_core.schedule.live_file import LiveSchedule
+from svi_core.schedule.spec import ClipSpec
 from svi_core.schedule.text import parse_schedule
 from svi_core.store.records import read_records
 from svi_core.store.run_store import RunStore
@@ -271,3 +273,14 @@ def test_runs_that_share_a_live_schedule_judge_its_edits_each_for_itself(tmp_pat
     assert has_it.request(0).spec.prompt == "b"
     assert lacks_it.request(0).spec.prompt == "a" and "no garden here" in caplog.text
     assert has_it.request(1).spec.anchor == "garden" and lacks_it.request(1).spec.prompt == "a"
+
+
+@pytest.mark.parametrize("lengths", [(1, 8, 8), (17,), (4, 4, 4, 4, 1), (1,) * 17])
+def test_the_last_frames_are_kept_however_the_decoder_cuts_them(lengths):
+    """In memory of their own: a view would keep all frames of its chunk."""
+    frames = torch.arange(17.0).view(17, 1, 1, 1).expand(-1, 2, 2, 3).clone()
+    request = ClipRequest(0, ClipSpec("a"), 0, make_layout("2.0 Pro", num_frames=17), True)
+    decoded = DecodedClip(Clip(request, "0" * 64, torch.zeros(1), False, lambda latent: iter(frames.split(lengths))))
+    assert torch.equal(torch.cat(list(decoded)), frames)
+    last = decoded.clip.last_frames
+    assert torch.equal(last, frames[-request.layout.overlap :]) and last.untyped_storage().nbytes() == last.nbytes

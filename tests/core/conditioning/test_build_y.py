@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from svi_core.conditioning.build_y import (
     KnownPart,
     build_y,
+    clip_that_ends_with,
     concat_padding,
     cut_to_8_bits,
     fill_slots,
@@ -211,3 +212,19 @@ def test_y_is_put_together_in_one_place_only():
         path.name for room in rooms for path in (root / room).rglob("*.py") if parts.search(path.read_text(encoding="utf-8"))
     }
     assert users == {"build_y.py", "host.py", "transfers.py"}, "and two benchmarks, which time it"
+
+
+def test_large_numbers_whose_sum_is_no_number_of_fp32_are_finite():
+    latent = random_latent()
+    latent[0, 3, 0, 1, 2:4] = 3e38
+    assert latent.sum().isinf()
+    require_finite(latent, "clip 1")
+    latent[0, 3, 0, 1, 2:4] = torch.tensor([float("inf"), -float("inf")])
+    with pytest.raises(ValueError, match="clip 1: 2 of 384 latent values"):
+        require_finite(latent, "clip 1")
+
+
+def test_a_clip_that_ends_with_an_image_is_grey_before():
+    image = torch.rand(1, 16, 32, 3)
+    clip = clip_that_ends_with(image, 9)
+    assert clip.shape == (9, 16, 32, 3) and torch.equal(clip[8:], image) and (clip[:8] == 0.5).all()

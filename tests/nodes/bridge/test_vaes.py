@@ -177,3 +177,18 @@ def test_frames_stay_on_the_host_where_the_vaes_device_lacks_memory(bridge, vae,
     raised.append(RuntimeError("a bug"))
     with pytest.raises(RuntimeError, match="a bug"):
         bridge.vaes.near_vae(vae, part, 9)
+
+
+def test_a_clip_that_ends_with_an_image_is_put_together_where_the_vae_is(bridge, vae, monkeypatch):
+    import comfy.model_management
+
+    encoded = []
+    monkeypatch.setattr(comfy.model_management, "load_models_gpu", lambda *models, **options: None)
+    monkeypatch.setattr(bridge.vaes, "encode_frames", lambda vae, frames: encoded.append(frames) or torch.zeros(1, 16, 3, 4, 6))
+    image = {"samples": torch.zeros(1, 16, 1, 4, 6), bridge.latents.FRAMES_KEY: torch.rand(1, 32, 48, 3)}
+    assert bridge.vaes.encode_end_image(vae, image, 9).shape == (1, 16, 1, 4, 6)
+    (clip,) = encoded
+    assert torch.equal(clip[-1:], image[bridge.latents.FRAMES_KEY]) and (clip[:-1] == 0.5).all() and len(clip) == 9
+    monkeypatch.setattr(vae, "device", torch.device("meta"))
+    bridge.vaes.encode_end_image(vae, image, 9)
+    assert encoded[1].device.type == "meta" and encoded[1].shape == (9, 32, 48, 3)
