@@ -147,7 +147,7 @@ def _stand_ins(shapes: Shapes, watch: Watch, growing, maker) -> list[tuple[objec
         (pack_module("nodes.bridge.vaes"), "decode_chunks", decode),
         (growing, "write_video", write),
         (growing.GrowingVideo, "_refresh", nothing),
-        (growing.GrowingVideo, "finish", nothing),
+        (growing.GrowingVideo, "finish", growing.GrowingVideo.wait),
         (maker, "begin", begun),
     ]
 
