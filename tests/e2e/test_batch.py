@@ -169,6 +169,7 @@ def test_twelve_stories_on_a_cluster_that_loses_a_worker_and_a_machine_equal_tho
         assert count_frames(output.path / f"{name}.mp4") == benchmark_stories.num_frames(name)
 
 
+@pytest.mark.slow
 def test_a_template_of_five_nodes_makes_the_video_of_its_unfolded_form(
     comfy_server, tiny_models, reference_image, tmp_path, monkeypatch
 ):

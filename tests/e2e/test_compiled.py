@@ -26,6 +26,7 @@ def latents_of(server, name: str) -> dict[str, bytes]:
     return {path.name: load_file(path)["latent"].numpy().tobytes() for path in folder.glob("*.safetensors")}
 
 
+@pytest.mark.slow
 def test_a_compiled_model_makes_the_same_clips_and_knows_them_again(comfy_server, reference_image):
     server, image = comfy_server, comfy_server.add_input(reference_image)
     server.run(loop_graph(image, clips=2, cfg=1.0, filename_prefix="svi/not_compiled"))
