@@ -105,6 +105,13 @@ export class Actions {
     this.story.refresh();
   }
 
+  /** Show the clip's paragraph in the text. */
+  async showText(index) {
+    await this.story.settled();
+    const { place } = this.story.cards[index] ?? {};
+    if (place) this.board.showText(place);
+  }
+
   watch(index) {
     watchClips(this.story, index);
   }
@@ -154,7 +161,7 @@ export class Actions {
       edit(clip.pin ? "unlockText" : "lockText", "L", () => this.lock(index), clip.pin ? "" : noKey),
       { text: text("takeHint"), key: "T", run: () => this.takes(index, anchor), reason: clip.take ? "" : text("noTakes") },
       { text: text(clip.kept ? "unprotect" : "protect"), run: () => this.protect(index), reason: noKey },
-      { text: text("selectText"), run: () => this.board.showText(clip.place) },
+      { text: text("selectText"), run: () => this.showText(index) },
       { ...edit("remove", "Del", () => this.remove(index)), danger: true },
     ]);
   }

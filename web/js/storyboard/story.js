@@ -35,6 +35,7 @@ export class Story extends EventTarget {
   hasFailed = false; // the server gave no plan at all
   #viewers = 0;
   #request = 0;
+  #answered = 0; // the newest request whose plan is shown, or could not be had
 
   constructor() {
     super();
@@ -102,7 +103,10 @@ export class Story extends EventTarget {
       console.error("SVI storyboard:", error);
       if (request === this.#request) this.#keepCards(error.message);
     } finally {
-      if (request === this.#request) this.#emit("planned"); // whatever happened: edits wait for it
+      if (request === this.#request) {
+        this.#answered = request;
+        this.#emit("planned"); // whatever happened: edits wait for it
+      }
     }
   }
 
@@ -167,9 +171,13 @@ export class Story extends EventTarget {
 
   /** Wait for the plan of the graph as it is now. */
   #replanned() {
-    const planned = new Promise((resolve) => this.addEventListener("planned", resolve, { once: true }));
     this.#loadSoon();
-    return planned;
+    return this.settled();
+  }
+
+  /** Wait until no plan is on its way: places in the text that cards name are then those of the text that is shown. */
+  async settled() {
+    if (this.#answered !== this.#request) await new Promise((resolve) => this.addEventListener("planned", resolve, { once: true }));
   }
 
   /** The schedule's text as it stands in the graph, or in the live file. */
