@@ -42,11 +42,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     shapes = SHAPES[options.shapes]
     card = _card(options.device)
     stages = [stage for stage in STAGES if not options.only or stage.name in options.only]
+    if card is None:
+        say("the rates of this card are not known; seconds are computed for an H200")
     if options.plan:
         sys.stdout.write(plan_text(stages, shapes, card or H200))
         return 0
-    if card is None:
-        say("the rates of this card are not known; seconds are computed for an H200")
     options.output.mkdir(parents=True, exist_ok=True)
     try:
         work = options.work or work_folder(shapes)

@@ -1,7 +1,8 @@
 """What the pack needs of its surroundings, checked when ComfyUI loads it, before any other of our modules is imported.
 
 An older ComfyUI would else sample a whole clip and then fail on a function that it lacks. Its version alone does not tell:
-branches and forks bear the number of the release before. tests/nodes/bridge/test_requirements.py compares NAMES with the code.
+branches and forks bear the number of the release before. tests/nodes/bridge/test_requirements.py compares both lists
+with the code.
 """
 
 import importlib.util
@@ -74,14 +75,17 @@ MEMBERS = {  # methods of ComfyUI's objects; attributes cannot be seen here, and
     "comfy.clip_vision.ClipVisionModel": ("encode_image",),
     "comfy.model_patcher.ModelPatcher": (
         "add_patches",
+        "clone",
         "get_attachment",
         "get_wrappers",
+        "is_clone",
         "set_attachments",
         "set_model_patch",
         "set_model_patch_replace",
         "set_model_sampler_calc_cond_batch_function",
     ),
-    "comfy.sd.VAE": ("vae_output_dtype",),
+    "comfy.sd.CLIP": ("decode", "encode_from_tokens_scheduled", "generate", "tokenize"),
+    "comfy.sd.VAE": ("decode", "decode_tiled", "encode", "vae_output_dtype"),
 }
 
 

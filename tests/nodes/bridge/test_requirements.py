@@ -2,6 +2,8 @@
 
 import ast
 import importlib
+import inspect
+import pkgutil
 import re
 import subprocess
 import sys
@@ -48,6 +50,22 @@ def test_every_name_of_comfyui_that_a_node_uses_is_checked_at_load(requirements)
     used = {name for path in (ROOT / "nodes").rglob("*.py") for name in names_of_comfyui(path)}
     modules = {module for path in (ROOT / "nodes").rglob("*.py") for module, _ in imports_of(ast.parse(path.read_text()))}
     assert used - modules == set(requirements.NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "of_others"),
+    [
+        ("comfy.clip_vision.ClipVisionModel", set()),
+        ("comfy.model_patcher.ModelPatcher", {"calculate_weight", "detach"}),  # of comfy.lora, of tensors and models
+        ("comfy.sd.CLIP", {"add_patches", "clone", "encode"}),  # of ModelPatcher and VAE
+        ("comfy.sd.VAE", set()),
+    ],
+)
+def test_every_method_of_comfyuis_objects_that_a_node_uses_is_checked_at_load(requirements, comfy, name, of_others):
+    trees = [ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "nodes").rglob("*.py")]
+    used = {entry.attr for tree in trees for entry in ast.walk(tree) if isinstance(entry, ast.Attribute)}
+    methods = {key for key, _ in inspect.getmembers(pkgutil.resolve_name(name), inspect.isfunction) if not key.startswith("__")}
+    assert methods & used - of_others == set(requirements.MEMBERS[name])
 
 
 def test_the_tested_comfyui_has_everything(requirements):

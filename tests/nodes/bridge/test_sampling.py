@@ -41,12 +41,10 @@ def test_no_sampler_of_comfyui_changes_what_it_is_given(bridge, model, inputs):
     names = comfy.samplers.SAMPLER_NAMES
     assert {"euler", "uni_pc", "uni_pc_bh2"} <= set(names)
     for name in names:
+        sampler = comfy.samplers.sampler_object(name)  # which ComfyUI keeps between two runs
         with torch.inference_mode():
             first, second = (
-                bridge.sampling.sample_stage(
-                    model, cfg=2.0, sampler=comfy.samplers.sampler_object(name), seed=1, callback=None, **inputs
-                )
-                for _ in range(2)
+                bridge.sampling.sample_stage(model, cfg=2.0, sampler=sampler, seed=1, callback=None, **inputs) for _ in range(2)
             )
         changed = [place for place, pair in enumerate(zip(tensors_in(inputs), before, strict=True)) if not torch.equal(*pair)]
         assert not changed, (name, inputs["sigmas"])
