@@ -32,6 +32,7 @@ from comfyui.client import (
 
 POLL_SECONDS = 5.0  # between questions to a server whose events do not come
 _EVENT_SECONDS = 0.5  # so long until a wish to stop is noticed
+_LATE_SECONDS = 2.0  # so long are a finished story's last events waited for
 _STOP_SECONDS = 300.0  # to decode and store a clip that was just finished
 _ENDS = ("execution_success", "execution_error", "execution_interrupted", "executing")
 _CLIP = "svi.clip"  # the event of nodes/clip_panel.py
@@ -158,14 +159,14 @@ def _follow(
         ServerError: the server does not know it any more.
     """
     runs = set(generators(prepared.graph))
-    next_poll, num_silent = 0.0, 0
+    next_poll, num_silent, has_ended = 0.0, 0, False
     while True:
         if control.should_stop():
             raise Stopped
         news = events.wait(_EVENT_SECONDS)
         _tell_progress(news, runs, control)
         _log_clips(news, prepared, folder)
-        has_ended = _tell_the_end(news, record)
+        has_ended = has_ended or _have_the_end(news, record)
         if not has_ended and events.is_connected and time.monotonic() < next_poll:
             continue
         next_poll = time.monotonic() + POLL_SECONDS
@@ -185,7 +186,7 @@ def _follow(
             return outputs
 
 
-def _tell_the_end(news: Iterable[Event], record: Record) -> bool:
+def _have_the_end(news: Iterable[Event], record: Record) -> bool:
     """Whether events say that a prompt has ended; "executing" does so where it names no node."""
     return any(
         kind in _ENDS and data.get("prompt_id") == record.prompt_id and not (kind == "executing" and data.get("node"))
@@ -194,10 +195,14 @@ def _tell_the_end(news: Iterable[Event], record: Record) -> bool:
 
 
 def _log_late_clips(events: Events, prepared: PreparedStory, record: Record, folder: OutputFolder) -> None:
-    """Log the clips whose events are on their way while the history has the end; the event of the end comes behind them."""
-    while news := events.wait(_EVENT_SECONDS):
+    """Log the clips whose events are on their way while the history has the end; the event of the end comes behind them.
+
+    Events of others may never cease, and the end's own be lost with a connection, so this has a limit.
+    """
+    limit = time.monotonic() + _LATE_SECONDS
+    while time.monotonic() < limit and (news := events.wait(_EVENT_SECONDS)):
         _log_clips(news, prepared, folder)
-        if _tell_the_end(news, record):
+        if _have_the_end(news, record):
             return
 
 

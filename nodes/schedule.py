@@ -28,22 +28,28 @@ class EncodedPrompts:
 
     def __init__(self, schedule: Schedule | LiveSchedule, clip, until_stopped: bool = False):
         self.schedule, self.until_stopped = schedule, until_stopped
-        self._encoded = functools.lru_cache(MAX_ENCODED)(functools.partial(_encode, clip))
-        self._keys = functools.lru_cache(MAX_ENCODED)(lambda prompt: fingerprint(self.encode(prompt)))
+        self._encoded = functools.lru_cache(MAX_ENCODED)(functools.partial(_Encoded, clip))
         for prompt in schedule.prompts[:MAX_ENCODED]:
             self.encode(prompt)
 
     def encode(self, prompt: str) -> list:
         """Return the CONDITIONING of `prompt`."""
-        return self._encoded(prompt)
+        return self._encoded(prompt).conditioning
 
     def key(self, prompt: str) -> str:
         """Return a hash of the CONDITIONING of `prompt`."""
-        return self._keys(prompt)
+        return self._encoded(prompt).key
 
 
-def _encode(clip, prompt: str) -> list:
-    return clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+class _Encoded:
+    """The CONDITIONING of a prompt, and its hash once it is asked for."""
+
+    def __init__(self, clip, prompt: str):
+        self.conditioning: list = clip.encode_from_tokens_scheduled(clip.tokenize(prompt))
+
+    @functools.cached_property
+    def key(self) -> str:
+        return fingerprint(self.conditioning)
 
 
 def _clip_input() -> io.Input:

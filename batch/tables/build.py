@@ -148,10 +148,12 @@ def _require_recording(subject: Subject, benchmark: Benchmark, size: TableSize) 
 
 
 def _duration(path: Path) -> float:
-    """Return the length of a sound or video in seconds. Raises ValueError if it cannot be read."""
-    import av
-    import av.error
-
+    """Return the length of a sound or video in seconds. Raises ValueError if it cannot be read here."""
+    try:
+        import av
+        import av.error
+    except ImportError as error:
+        raise ValueError(f"this Python lacks av, which reads {path}: run it with that of your ComfyUI") from error
     try:
         with av.open(str(path)) as container:
             return float(container.duration or 0) / av.time_base

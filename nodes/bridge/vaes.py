@@ -139,7 +139,8 @@ def _decode_causally(vae, samples: torch.Tensor) -> Iterator[torch.Tensor]:
 
 def encode_end_image(vae, image: dict, num_frames: int) -> torch.Tensor:
     """Return the last slot [1, 16, 1, h, w] of a grey clip that ends with the picture of the LATENT `image`."""
-    frames = near_vae(vae, known_part(image, "end image"), num_frames).frames
+    picture = known_part(image, "end image")
+    frames = near_vae(vae, replace(picture, frames=picture.frames[:1]), num_frames).frames
     return encode_frames(vae, clip_that_ends_with(frames, num_frames))[:, :, -1:]
 
 

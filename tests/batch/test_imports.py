@@ -58,6 +58,15 @@ def test_a_command_imports_what_its_stories_need_and_neither_pytorch_nor_comfyui
         assert len(server.queued) == 1
 
 
+def test_a_table_of_sounds_says_what_reads_them(folder: Path):
+    (folder / "cat.txt").write_text("a cat speaks")
+    (folder / "cat.wav").write_bytes(b"RIFF")
+    line = [sys.executable, "-S", "-m", "batch", "table", "talk-300s", str(folder), "--output", str(folder / "stories.jsonl")]
+    ended = subprocess.run(line, cwd=REPOSITORY, capture_output=True, text=True, timeout=300)
+    assert ended.returncode == 2 and "Traceback" not in ended.stderr, ended.stderr
+    assert f"this Python lacks av, which reads {folder / 'cat.wav'}: run it with that of your ComfyUI" in ended.stderr
+
+
 @pytest.mark.parametrize(
     ("command", "lacking"), [("run", "aiohttp, av, filelock, PIL"), ("score", "torch, av, filelock, PIL"), ("table", "")]
 )

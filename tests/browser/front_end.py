@@ -7,12 +7,13 @@ is done again. Selectors are those of front end 1.47.
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, Request, Route
+from playwright.sync_api import Browser, Locator, Page, Request, Route
 from playwright.sync_api import TimeoutError as PlaywrightTimeout
 
 from comfyui.server import PACK_NAME
@@ -60,7 +61,8 @@ LOAD_TEMPLATE = """async ([pack, name]) => {
     const answer = await app.api.fetchApi(`/workflow_templates/${pack}/${encodeURIComponent(name)}.json`);
     await app.loadGraphData(await answer.json(), true, true, name, {openSource: 'template'});
 }"""
-TOLD = "[...document.querySelectorAll('.svi-board-message, .svi-board-notice, .svi-card, .svi-foot, .p-toast-message')]"
+TOAST = ".p-toast-message, [role=alert].pointer-events-auto, [role=dialog].pointer-events-auto"  # before 1.58, and since
+TOLD = f"[...document.querySelectorAll('.svi-board-message, .svi-board-notice, .svi-card, .svi-foot, {TOAST}')]"
 VIDEO = """() => [...document.querySelectorAll('video:not(.svi-clips video)')]
     .filter(v => v.readyState >= 2 && v.videoWidth > 0)
     .map(v => ({width: v.videoWidth, height: v.videoHeight, seconds: v.duration, source: v.currentSrc}))[0]"""
@@ -86,6 +88,10 @@ class FrontEnd:
 
     def close(self) -> None:
         self.page.close()
+
+    def toast(self, text: str | re.Pattern[str]) -> Locator:
+        """Return the message over the page that says `text`."""
+        return self.page.locator(TOAST).filter(has_text=text)
 
     def told(self) -> str:
         """Return what the page tells its user, in one line for each place, and the errors of its scripts."""

@@ -57,19 +57,19 @@ def test_a_typo_a_cancelled_run_and_the_finished_video(front_end, comfy_server, 
     page.locator(".svi-text.svi_lint:visible").get_by_text("option 'seede 3' is not known").wait_for()
     page.screenshot(path=tmp_path / "2 typo.png")
     page.get_by_test_id("queue-button").click()
-    page.locator(".p-toast-message").filter(has_text="option 'seede 3'").wait_for()
+    front_end.toast("option 'seede 3'").wait_for()
     page.screenshot(path=tmp_path / "3 refused.png")
     box.fill(text)
     lint = page.locator(".svi-text.svi_lint:visible")
     lint.get_by_text("3 clips").wait_for()
-    page.locator(".p-toast-message").filter(has_text="option 'seede 3'").wait_for(state="detached")  # it is mended
+    front_end.toast("option 'seede 3'").wait_for(state="detached")  # it is mended
     assert lint.evaluate("element => element.offsetHeight") < 60 < box.evaluate("element => element.offsetHeight") / 4
     front_end.run()
     page.get_by_text("Clip 1 of 3: sampling, step").filter(visible=True).first.wait_for(timeout=RUN_MS)
     page.screenshot(path=tmp_path / "4 running.png")  # takes seconds on a busy machine
     page.get_by_text("Clip 2 of 3: sampling, step").filter(visible=True).first.wait_for(timeout=RUN_MS)
     page.evaluate("() => app.api.interrupt(null)")
-    page.locator(".p-toast-message").filter(has_text=re.compile("[12] of 3 clips kept")).wait_for()  # 2: a slow page
+    front_end.toast(re.compile("[12] of 3 clips kept")).wait_for()  # 2: a slow page
     page.screenshot(path=tmp_path / "5 cancelled.png")
     front_end.set_inner_widgets({"BasicScheduler": {"steps": 2}})
     page.evaluate("() => { window.sviStarted = false }")

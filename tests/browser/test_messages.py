@@ -65,7 +65,7 @@ def test_one_mistake_is_one_error_on_its_widget_in_its_own_words(front_end, stor
     story("refused", clips=0)
     front_end.set_widgets("SVIPromptStream", {"text": "a boat.\n\n[seede 3, cut]\nthe boat turns."})
     front_end.page.get_by_test_id("queue-button").click()
-    toast = front_end.page.locator(".p-toast-message").filter(has_text="schedule, line 3, column 2: option 'seede 3'")
+    toast = front_end.toast("schedule, line 3, column 2: option 'seede 3'")
     toast.wait_for()
     front_end.screenshot(tmp_path / "refused.png")
     assert toast.count() == 1
@@ -83,7 +83,7 @@ def test_an_error_stays_until_the_text_of_its_own_workflow_is_mended(front_end, 
     front_end.set_widgets("SVIPromptStream", {"text": "[seede 4]\na boat."})
     lint.get_by_text("option 'seede 4' is not known").wait_for()
     page.get_by_test_id("queue-button").click()
-    toast = page.locator(".p-toast-message").filter(has_text="option 'seede 4'")
+    toast = front_end.toast("option 'seede 4'")
     toast.wait_for()
     story("healthy", clips=0)
     lint.get_by_text("3 clips").wait_for()
@@ -109,7 +109,7 @@ def test_a_run_tells_its_clip_and_what_is_kept_when_it_is_cancelled(front_end, s
     assert "left for this clip" in status.inner_text() and "for the run" in status.inner_text()
     front_end.page.evaluate("() => app.api.interrupt(null)")
     status.get_by_text("Stopped: 1 of 4 clips kept; Run goes on from there.").wait_for()
-    front_end.page.locator(".p-toast-message").filter(has_text="1 of 4 clips kept").wait_for()
+    front_end.toast("1 of 4 clips kept").wait_for()
     front_end.page.screenshot(path=tmp_path / "stopped.png")
     assert front_end.errors == []
 
@@ -118,6 +118,6 @@ def test_a_run_tells_its_clip_and_what_is_kept_when_it_is_cancelled(front_end, s
 def test_a_schedule_of_another_length_is_told(front_end, story, renderer, tmp_path):
     story("length", clips=1, steps=1)
     front_end.run()
-    front_end.page.locator(".p-toast-message").filter(has_text="the schedule describes 3 clips, but num_clips is 1").wait_for()
+    front_end.toast("the schedule describes 3 clips, but num_clips is 1").wait_for()
     status_of(front_end, "SVIGenerate", "svi_status").get_by_text("1 clip: 1 made").wait_for(timeout=RUN_MS)
     front_end.screenshot(tmp_path / "length.png")
