@@ -14,14 +14,22 @@ CLASSIC_FIRST = pytest.mark.parametrize(
 )
 RED = "rgb(255, 138, 122)"
 RUN_MS = 300_000
-NOTE_REMOVED = """() => {  // a toast also goes by itself after a minute
+NOTE_REMOVED = """() => {
     const {toast} = app.extensionManager;
-    const remove = toast.remove;
     window.sviRemoved = [];
-    toast.remove = message => {
-        if (message.detail?.includes("'seede 4'")) window.sviRemoved.push(message.detail);
-        remove(message);
-    };
+    const note = text => { if (text?.includes("'seede 4'")) window.sviRemoved.push(text) };
+    const {error, dismiss, remove} = toast;  // a toast also goes by itself after a minute
+    const texts = new Map();
+    if (dismiss) {  // since front end 1.58
+        toast.error = (title, options) => {
+            const id = error(title, options);
+            texts.set(id, options.description);
+            return id;
+        };
+        toast.dismiss = id => { note(texts.get(id)); return dismiss(id) };
+    } else {
+        toast.remove = message => { note(message.detail); remove(message) };
+    }
 }"""
 
 

@@ -12,17 +12,33 @@ import { nodeAt, workflow } from "./shown_graph.js";
 const LIFE_MS = { error: 60_000, warn: 20_000, info: 12_000 };
 const MAIN_WIDGET = { SVIPromptStream: "text" }; // for an error that names no widget
 
-/** @type {{message: object, node: ?object}[]} errors on the page and the nodes that they are of; over once a run is queued */
+const KINDS = { error: "error", warn: "warning", info: "info" };
+
+/** @type {{remove: () => void, node: ?object}[]} errors on the page and the nodes that they are of; over once a run is queued */
 let errors = [];
 
 function toast(severity, summary, detail, node = null) {
-  const message = { severity, summary, detail, life: LIFE_MS[severity] };
-  app.extensionManager.toast.add(message);
-  if (severity === "error") errors.push({ message, node });
+  const remove = showToast(severity, summary, detail);
+  if (severity === "error") errors.push({ remove, node });
+}
+
+/**
+ * Show a toast for `life` milliseconds; return the function that takes it off the page. Front end 1.58 knows it by an id, those before
+ * by the message.
+ */
+export function showToast(severity, summary, detail, life = LIFE_MS[severity]) {
+  const { toast } = app.extensionManager;
+  if (toast.dismiss) {
+    const id = toast[KINDS[severity]](summary, { description: detail, duration: life });
+    return () => toast.dismiss(id);
+  }
+  const message = { severity, summary, detail, life };
+  toast.add(message);
+  return () => toast.remove(message);
 }
 
 function removeErrors(areOver = () => true) {
-  for (const { message } of errors.filter(areOver)) app.extensionManager.toast.remove(message);
+  for (const { remove } of errors.filter(areOver)) remove();
   errors = errors.filter((error) => !areOver(error));
 }
 

@@ -5,12 +5,14 @@
 
 import { api } from "../../../scripts/api.js";
 import { app } from "../../../scripts/app.js";
+import { showToast } from "./messages.js";
 import { nodeAt } from "./shown_graph.js";
 import { showText } from "./text_widget.js";
 
 const WIDGET = "svi_status";
 const HEIGHT = 56; // px, two lines
 const KINDS = { running: undefined, done: "faint", stopped: "warn", failed: "error" };
+const NOTICE_MS = 15_000;
 const LINGER_MS = 10_000; // after the run has ended
 const FOOT_GAP = 20; // px
 const FOOT_STYLE =
@@ -50,7 +52,7 @@ class Foot {
 }
 
 const foot = new Foot();
-let notice; // of the run that was stopped last
+let removeNotice; // of the run that was stopped last
 
 function onProgress({ node: id, state, text }) {
   const node = nodeAt(id);
@@ -60,9 +62,8 @@ function onProgress({ node: id, state, text }) {
   }
   showText(node, WIDGET, text, { height: HEIGHT, before: "svi_clips", kind: KINDS[state] });
   if (node.graph && node.graph !== (app.rootGraph ?? app.graph)) foot.show(text, state !== "running");
-  if (notice) app.extensionManager.toast.remove(notice); // it lies over the progress of the next run
-  notice = state === "stopped" ? { severity: "info", summary: "SVI Generate", detail: text, life: 15_000 } : undefined;
-  if (notice) app.extensionManager.toast.add(notice);
+  removeNotice?.(); // it lies over the progress of the next run
+  removeNotice = state === "stopped" ? showToast("info", "SVI Generate", text, NOTICE_MS) : undefined;
 }
 
 app.registerExtension({
