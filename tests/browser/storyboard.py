@@ -74,6 +74,20 @@ DROP_FILE = """(card, [name, height, data]) => {
     card.dispatchEvent(new DragEvent('drop', at));
 }"""
 
+HOLD = """route => {  // the next answer of a route waits for sviGoOn()
+    const fetchApi = app.api.fetchApi;
+    delete window.sviGoOn;
+    app.api.fetchApi = async function (asked, ...rest) {
+        const reply = await fetchApi.call(this, asked, ...rest);
+        if (asked !== route) return reply;
+        app.api.fetchApi = fetchApi;
+        await new Promise(done => { window.sviGoOn = done });
+        return reply;
+    };
+}"""
+HELD = "window.sviGoOn !== undefined"
+GO_ON = "() => window.sviGoOn()"
+
 
 class Storyboard:
     """The storyboard as a user meets it."""

@@ -2,25 +2,12 @@
 
 import pytest
 
-from tests.browser.storyboard import PROMPTS, SECOND_STORY, STORY, TEXT, open_storyboard
+from tests.browser.storyboard import GO_ON, HELD, HOLD, PROMPTS, SECOND_STORY, STORY, TEXT, open_storyboard
 from tests.browser.test_storyboard_graphs import LIVE_SCHEDULE
 
 pytestmark = [pytest.mark.browser, pytest.mark.e2e]
 
 ONCE = pytest.mark.parametrize("renderer", ["classic nodes"], indirect=True)
-HOLD = """route => {  // the next answer of a route waits for sviGoOn()
-    const fetchApi = app.api.fetchApi;
-    delete window.sviGoOn;
-    app.api.fetchApi = async function (asked, ...rest) {
-        const reply = await fetchApi.call(this, asked, ...rest);
-        if (asked !== route) return reply;
-        app.api.fetchApi = fetchApi;
-        await new Promise(done => { window.sviGoOn = done });
-        return reply;
-    };
-}"""
-HELD = "window.sviGoOn !== undefined"
-GO_ON = "() => window.sviGoOn()"
 LOAD = "workflow => app.loadGraphData(workflow)"
 SAVED = "() => app.graph.serialize()"
 RING = """() => {  // two named anchors, each with the other's anchors
@@ -102,6 +89,25 @@ def test_an_edit_of_a_live_file_changes_no_other_graph(storyboard, front_end, co
     storyboard.message.get_by_text("left story.txt was edited. The page shows another story now").wait_for()
     assert file.read_text() == "a boat sails.\n\na boat sails.\n\nnight falls."
     assert storyboard.text() == STORY and storyboard.queued("SVIGenerate")["num_clips"] == 3 and front_end.errors == []
+
+
+@ONCE
+def test_the_text_is_shown_as_it_stands_before_its_plan_is_there(storyboard, front_end, renderer):
+    page, twice = storyboard.page, STORY.replace(PROMPTS[0], f"{PROMPTS[0]}\n\n{PROMPTS[0]}", 1)
+    page.evaluate(HOLD, "/svi/plan")
+    storyboard.choose(1)
+    storyboard.press("Control+d", twice)
+    page.wait_for_function(HELD)
+    page.get_by_role("button", name="Text ⇄").click()
+    field = page.locator(".svi-board-text")
+    assert field.input_value() == twice
+    field.fill(twice.replace("day breaks", "night falls"))
+    page.keyboard.press("Control+Enter")
+    storyboard.wait_for_text(twice.replace("day breaks", "night falls"))
+    page.evaluate(GO_ON)
+    page.get_by_role("button", name="Cards ⇄").click()
+    storyboard.wait_for_cards([PROMPTS[0], *PROMPTS[:2], PROMPTS[2].replace("day breaks", "night falls")])
+    assert front_end.errors == []
 
 
 @ONCE

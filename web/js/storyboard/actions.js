@@ -105,10 +105,13 @@ export class Actions {
     this.story.refresh();
   }
 
-  /** Show the clip's paragraph in the text. */
+  /** Show the clip's paragraph in the text, after the edits that are under way. */
   async showText(index) {
+    const { number, since } = this.story.edits.seen([]);
     await this.story.settled();
-    const { place } = this.story.cards[index] ?? {};
+    if (number !== this.story.number) return; // another story was chosen meanwhile
+    const [shown] = this.story.moves.placed([{ clip: index }], since) ?? [];
+    const { place } = this.story.cards[shown?.clip] ?? {};
     if (place) this.board.showText(place);
   }
 

@@ -52,7 +52,12 @@ export class Board {
       this.textView.element,
     ]);
     this.dragging = new Dragging(story, this);
-    this.listeners = { change: () => this.#guarded(() => this.draw()), progress: () => this.#drawProgress(), message: ({ detail }) => this.#say(detail) };
+    this.listeners = {
+      change: () => this.#guarded(() => this.draw()),
+      progress: () => this.#drawProgress(),
+      edited: () => this.#drawText(),
+      message: ({ detail }) => this.#say(detail),
+    };
     for (const [name, listener] of Object.entries(this.listeners)) story.addEventListener(name, listener);
     story.addViewer();
     this.draw();
@@ -128,7 +133,7 @@ export class Board {
     this.#drawEmpty();
     this.list.element.hidden = this.showsText || !story.cards.length;
     this.element.classList.toggle("is-stale", story.isStale);
-    this.textView.draw(this.showsText && Boolean(story.node));
+    this.#drawText();
     this.list.show(story.cards.length);
     const isTyping = this.list.element.contains(document.activeElement);
     if (this.shownSelection !== story.selected && story.cards.length) {
@@ -152,6 +157,10 @@ export class Board {
     this.notice.hidden = !errors.length || !(node || hasFailed);
     if (this.notice.hidden) return;
     this.notice.replaceChildren(...errors.map((error) => this.#errorLine(error)));
+  }
+
+  #drawText() {
+    this.textView.draw(this.showsText && Boolean(this.story.node));
   }
 
   #errorLine({ message, line, column, node }) {

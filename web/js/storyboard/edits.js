@@ -39,6 +39,11 @@ export class Edits {
     await frontEnd.queue();
   }
 
+  /** Wait until the edits that are under way are made, or refused. */
+  done() {
+    return this.#last;
+  }
+
   async #makeNow(asked, { run = false, added = 0, also, held, done = "", seen }) {
     const { story } = this;
     const isCaughtUp = await story.caughtUp();
@@ -61,7 +66,7 @@ export class Edits {
       const isMoved = story.moves.note(actions);
       story.making.failure = null; // of the text before
       if (isMoved && Number.isInteger(reply.clip)) story.selected = reply.clip;
-      story.refresh();
+      story.edited();
       if (run) await frontEnd.queue();
       return true;
     } catch (error) {

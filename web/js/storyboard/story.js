@@ -14,7 +14,7 @@ import { text } from "./texts.js";
 const SETTLE_MS = 200; // delay while somebody types or a graph loads
 const WATCH_MS = 700; // how often the text is compared with what is shown
 
-/** Emits "change" (draw everything), "progress" (only the clip that is being made moved) and "message" (one sentence for the user). */
+/** Emits "change" (draw everything), "progress" (only the clip that is being made moved), "edited" (the text) and "message" (one sentence). */
 export class Story extends EventTarget {
   server = new StoryServer(frontEnd.fetchRoute);
   moves = new Moves();
@@ -172,12 +172,18 @@ export class Story extends EventTarget {
   /** Wait for the plan of the graph as it is now. */
   #replanned() {
     this.#loadSoon();
-    return this.settled();
+    return this.#planned();
   }
 
-  /** Wait until no plan is on its way: places in the text that cards name are then those of the text that is shown. */
-  async settled() {
+  /** Wait until no plan is on its way. */
+  async #planned() {
     if (this.#answered !== this.#request) await new Promise((resolve) => this.addEventListener("planned", resolve, { once: true }));
+  }
+
+  /** Wait until no edit and no plan is on its way: places in the text that cards name are then those of the text that is shown. */
+  async settled() {
+    await this.edits.done();
+    await this.#planned();
   }
 
   /** The schedule's text as it stands in the graph, or in the live file. */
@@ -207,6 +213,12 @@ export class Story extends EventTarget {
   /** Say one sentence to the user; `undo` and `fix` become buttons. */
   say(message, { isError = false, undo, fix, line = null, column = null } = {}) {
     this.dispatchEvent(new CustomEvent("message", { detail: { message, isError, undo, fix, line, column } }));
+  }
+
+  /** Draw the text that an edit made: its plan takes a moment. */
+  edited() {
+    this.#emit("edited");
+    this.refresh();
   }
 
   /** Draw the card that is being made anew. */

@@ -22,10 +22,11 @@ export class TextView {
     this.element.hidden = !isShown;
     const { source, canEdit, number } = this.story;
     if (!isShown || !source) return;
+    const textNow = this.story.textNow ?? source.text ?? "";
     const isTyping = this.number === number && this.field.value !== this.shown;
-    if (!isTyping && (this.number !== number || this.held !== source.text)) {
+    if (!isTyping && (this.number !== number || this.held !== textNow)) {
       this.number = number;
-      this.field.value = this.held = source.text ?? "";
+      this.field.value = this.held = textNow;
       this.shown = this.field.value;
     }
     this.field.readOnly = !canEdit;
