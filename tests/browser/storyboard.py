@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import itertools
+import time
 from typing import Any
 
 from playwright.sync_api import Locator
 
-from tests.browser.front_end import FrontEnd
+from tests.browser.front_end import TIMEOUT_MS, FrontEnd
 from tests.e2e import shipped
 
 RUN_MS = 300_000
@@ -127,10 +128,11 @@ class Storyboard:
         self.page.wait_for_function(f"text => ({TEXT}) === text", arg=text)
 
     def wait_for_queued_text(self, text: str) -> None:
-        """Wait for the text that is queued, wherever it is written."""
-        script = """async text => Object.values((await app.graphToPrompt()).output)
-            .some(node => node.class_type === 'SVIPromptStream' && node.inputs.text === text)"""
-        self.page.wait_for_function(script, arg=text)
+        """Wait for the text that is queued, wherever it is written: here, since wait_for_function takes a promise for true."""
+        deadline = time.monotonic() + TIMEOUT_MS / 1000
+        while text not in (texts := [inputs["text"] for inputs in self.all_queued("SVIPromptStream")]):
+            assert time.monotonic() < deadline, f"queued are {texts}"
+            self.page.wait_for_timeout(50)
 
     def wait_for_cards(self, prompts: list[str]) -> None:
         self.page.wait_for_function(f"prompts => ({SHOWN}).join('|') === prompts.join('|')", arg=prompts)
@@ -187,8 +189,12 @@ class Storyboard:
         self.page.wait_for_function(script, arg=list(states), timeout=RUN_MS)
 
     def queued(self, class_type: str) -> dict[str, Any]:
-        """Return the inputs of the only node of a class in the queued graph."""
-        return next(node["inputs"] for node in self.front_end.api_graph().values() if node["class_type"] == class_type)
+        """Return the inputs of the first node of a class in the queued graph."""
+        return self.all_queued(class_type)[0]
+
+    def all_queued(self, class_type: str) -> list[dict[str, Any]]:
+        """Return the inputs of all nodes of a class in the queued graph."""
+        return [node["inputs"] for node in self.front_end.api_graph().values() if node["class_type"] == class_type]
 
 
 def open_storyboard(front_end: FrontEnd) -> Storyboard:
