@@ -5,6 +5,7 @@ that has what they require.
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,17 @@ def server(environment, model_roots, tmp_path_factory):
         yield running
 
 
-def their_graph(image: str, clips: int, conditioning: str, motion: int) -> Graph:
+def guided(cfg: float, start: float = 0.0, end: float = 1.0) -> dict[str, float]:
+    """Return the widgets of ScheduledCFGGuidance: cfg at those of a stage's steps that begin from `start` to `end`, else 1."""
+    return {"cfg": cfg, "start_percent": start, "end_percent": end}
+
+
+PLAIN = {"high": guided(2.0), "low": guided(2.0)}
+
+
+def their_graph(
+    image: str, clips: int, conditioning: str, motion: int, guidance: Mapping[str, Mapping[str, float]] = PLAIN
+) -> Graph:
     """Return the graph of KJ's example, wired as there, with the tiny models; `conditioning` makes each clip's y."""
     graph = parts(image)
     graph["anchor"] = node("VAEEncode", pixels=["scaled", 0], vae=["vae", 0])
@@ -56,9 +67,7 @@ def their_graph(image: str, clips: int, conditioning: str, motion: int) -> Graph
         samples = [f"y{index}", 2]
         for expert, model, noise, sigmas in (("high", "model", f"noise{index}", 0), ("low", "low", "no noise", 1)):
             pair = {"positive": [f"y{index}", 0], "negative": [f"y{index}", 1]}
-            graph[f"{expert} guider{index}"] = node(
-                "ScheduledCFGGuidance", model=[model, 0], cfg=2.0, start_percent=0.0, end_percent=1.0, **pair
-            )
+            graph[f"{expert} guider{index}"] = node("ScheduledCFGGuidance", model=[model, 0], **pair, **guidance[expert])
             graph[f"{expert}{index}"] = node(
                 "SamplerCustomAdvanced",
                 noise=[noise, 0],
@@ -100,3 +109,25 @@ def test_three_clips_equal_those_of_svi_generate(server, tmp_path, conditioning,
     if motion == 1:  # 5 frames overlap in both: the 4 of motion and the anchor's replayed frame
         files = [server.saved_file(outputs[name]["images"][0]) for outputs, name in ((theirs, "file"), (ours, "saved"))]
         assert [count_frames(file) for file in files] == [3 * NUM_FRAMES - 2 * 5] * 2
+
+
+@pytest.mark.parametrize(
+    ("theirs", "ours"),
+    [(guided(2.0, 0.0, 0.4), guided(2.0, 0.0, 0.17)), (guided(2.0, 0.5, 1.0), guided(2.0, 0.17, 0.5))],
+    ids=["first step", "second step"],
+)
+def test_cfg_at_some_steps_of_high_is_a_guider_with_percents_of_the_whole_clip(server, tmp_path, theirs, ours):
+    """Of three steps two are high's: step k alone is from (k - 0.5) / 3 to (k + 0.5) / 3, as docs/IMPORTING.md says."""
+    image = server.add_input(draw_reference(tmp_path / "reference.png"))
+    guidance = {"high": theirs, "low": guided(1.0)}
+    latents = server.run(their_graph(image, 2, "WanImageToVideoSVIPro", 1, guidance))
+    graph = loop_graph(image, clips=2, num_frames=NUM_FRAMES, num_motion_frames=4)
+    pair = {"positive": ["positive", 0], "negative": ["negative", 0]}
+    graph["positive"] = node("CLIPTextEncode", clip=["clip", 0], text=PROMPTS[0])
+    graph["guider"] = node("ScheduledCFGGuidance", model=["model", 0], **pair, **ours)
+    graph["generate"]["inputs"]["guider"] = ["guider", 0]
+    made = saved_latent(server, server.run(graph), "latent")
+    assert torch.equal(made, saved_latent(server, latents, "latent1"))
+    del graph["generate"]["inputs"]["guider"], graph["guider"], graph["positive"]
+    graph["generate"]["inputs"]["filename_prefix"] = "svi/all steps"
+    assert not torch.equal(made, saved_latent(server, server.run(graph), "latent"))
