@@ -99,6 +99,24 @@ def test_a_guider_whose_model_has_a_patch_of_its_own_is_refused_before_any_step(
     assert not run_folder(comfy_server, "svi/guided/refused").exists()
 
 
+def test_the_model_attention_backend_of_newer_comfyui_attends_and_its_clips_are_known(comfy_server, reference_image):
+    if "ModelAttentionBackend" not in comfy_server.object_info():
+        pytest.skip("this ComfyUI has no Model Attention Backend")
+    graph = loop_graph(comfy_server.add_input(reference_image), clips=2, filename_prefix="svi/backend")
+    plain = comfy_server.run(loop_graph(comfy_server.add_input(reference_image), clips=2, filename_prefix="svi/no backend"))
+    for model in ("model", "low"):
+        graph[f"{model} backend"] = node("ModelAttentionBackend", model=[model, 0], attention="pytorch attention")
+    graph["generate"]["inputs"] |= {"model": ["model backend", 0], "model_low_noise": ["low backend", 0]}
+    outputs, kept = [], []
+    for _ in range(2):
+        outputs.append(comfy_server.run(graph))
+        kept.append({path.stem for path in (run_folder(comfy_server, "svi/backend") / "clips").glob("*.safetensors")})
+        comfy_server.post_json("/free", {"unload_models": True, "free_memory": True})  # the model is made anew
+    others = latent(comfy_server, plain, "latent")  # by ComfyUI's own choice on a CPU, which rounds in another order
+    torch.testing.assert_close(latent(comfy_server, outputs[0], "latent"), others, rtol=0, atol=1e-5)
+    assert len(kept[0]) == 2 and kept[0] == kept[1]
+
+
 def test_seed_and_seed_mode_matter(comfy_server, reference_image):
     image = comfy_server.add_input(reference_image)
     made = {

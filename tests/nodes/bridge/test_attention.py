@@ -429,6 +429,15 @@ def test_a_model_gets_the_choice_by_a_clone_with_its_patches(attention, model, m
     assert attention.with_fastest_attention(clone) is clone, "an override that is there stays"
 
 
+def test_the_model_attention_backend_of_newer_comfyui_is_respected(attention, model, monkeypatch):
+    if not hasattr(model, "set_model_optimized_attention"):
+        pytest.skip("this ComfyUI has no Model Attention Backend")
+    monkeypatch.setattr(attention.FASTEST, "device_type", "cpu")
+    chosen = model.clone()
+    chosen.set_model_optimized_attention(importlib.import_module("comfy.ldm.modules.attention").attention_pytorch)
+    assert attention.with_fastest_attention(chosen) is chosen
+
+
 def test_wan_calls_the_override_for_self_and_cross_attention(attention, model, monkeypatch):
     """What ComfyUI hands over in a real forward pass is what the override expects."""
     seen = []
