@@ -16,7 +16,15 @@ from comfy_api.latest import io
 
 from ..svi_core.clips.clip_plan import ClipRequest
 from ..svi_core.conditioning.dance import PoseEncoder, encode_poses, encoding_bytes, read_pose_encoder
-from ..svi_core.conditioning.pose_video import PoseVideo, WhenPosesEnd, num_clips_for, pose_file, pose_images, pose_indices
+from ..svi_core.conditioning.pose_video import (
+    PoseVideo,
+    ReadAhead,
+    WhenPosesEnd,
+    num_clips_for,
+    pose_file,
+    pose_images,
+    pose_indices,
+)
 from ..svi_core.files.fingerprint import fingerprint
 from ..svi_core.geometry import SIZE_MULTIPLE
 from ..svi_core.systems.layouts import LAYOUTS, Condition, Layout, Padding
@@ -103,6 +111,10 @@ class DanceControl:
     condition: Condition = Condition.POSE
     sound: SoundTrack | None = None
     num_extra_passes: int = 0
+    _reads: ReadAhead = field(init=False, repr=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "_reads", ReadAhead(self.poses))
 
     @property
     def frame_rate(self) -> float | None:
@@ -133,12 +145,15 @@ class DanceControl:
     def determinants(self, request: ClipRequest) -> object:
         """Return the encoder, the poses of the clip, and which passes see them."""
         encoder = fingerprint(dict(self.encoder.state_dict()))
-        return (encoder, self.in_negative, [self.poses.digests[index] for index in self._indices(request)])
+        shown = self._indices(request.start_frame, request.layout)
+        return (encoder, self.in_negative, [self.poses.digests[index] for index in shown])
 
     def patched(self, model, request: ClipRequest, samples: torch.Tensor):
         """Return a clone of `model` that adds the pose tokens of the clip of `request`."""
         _, _, num_slots, height, width = samples.shape
-        poses = self.poses.read(self._indices(request), 8 * width, 8 * height)
+        following = request.start_frame + request.layout.num_frames - request.layout.overlap
+        shown, next_shown = (self._indices(start, request.layout) for start in (request.start_frame, following))
+        poses = self._reads.read(shown, next_shown, 8 * width, 8 * height)
         tokens = _encode(self.encoder, poses, model)
         clone = model.clone()
         inner = clone.model_options["transformer_options"].get("patches_replace", {}).get("dit", {}).get(BLOCK_0)
@@ -146,8 +161,8 @@ class DanceControl:
         clone.set_model_patch_replace(PoseTokens(tokens, grid, self.in_negative, inner), "dit", *BLOCK_0)
         return clone
 
-    def _indices(self, request: ClipRequest) -> list[int]:
-        return pose_indices(request.start_frame, request.layout.num_frames, len(self.poses.digests), self.when_poses_end)
+    def _indices(self, start_frame: int, layout: Layout) -> list[int]:
+        return pose_indices(start_frame, layout.num_frames, len(self.poses.digests), self.when_poses_end)
 
 
 @dataclass(eq=False)

@@ -100,7 +100,9 @@ class TalkControl:
     model_patch: object
     weights_key: str
     audio_cfg: float
-    _silence: dict[torch.Size, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+    _silence: dict[tuple[torch.device, torch.Size], torch.Tensor] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
     condition = Condition.SOUND
     frame_rate = TALK_FRAME_RATE
     num_frames = 0
@@ -139,13 +141,14 @@ class TalkControl:
 
     def patched(self, model, request: ClipRequest, samples: torch.Tensor):
         """Return a clone of `model` that attends to the audio of the clip and guides with it."""
-        heard = self.speech.heard_by(request.start_frame, request.layout.num_frames)
-        project = self.model_patch.model.audio_proj
+        heard = self.speech.heard_by(request.start_frame, request.layout.num_frames).to(model.load_device)
+        project = self.model_patch.model.audio_proj  # its weights come to where its input is
         tokens = project(*slot_windows(heard))
-        if tokens.shape not in self._silence:
-            self._silence[tokens.shape] = project(*slot_windows(torch.zeros_like(heard)))
+        kind = tokens.device, tokens.shape
+        if kind not in self._silence:
+            self._silence[kind] = project(*slot_windows(torch.zeros_like(heard)))
         clone = model.clone()
-        clone.set_model_patch(AudioAttention(self.model_patch, tokens, self._silence[tokens.shape]), "attn2_patch")
+        clone.set_model_patch(AudioAttention(self.model_patch, tokens, self._silence[kind]), "attn2_patch")
         if self.num_extra_passes:
             clone.set_model_sampler_calc_cond_batch_function(AudioGuidance(self.audio_cfg))
         return clone

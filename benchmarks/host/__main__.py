@@ -20,6 +20,7 @@ from training.model.comfy_runtime import find_comfyui
 OUTPUT = REPOSITORY / ".runtime" / "benchmarks"
 LIMIT = 0.05  # seconds
 NUM_CLIPS = 6
+TALK, DANCE = "Talk: a clip's audio tokens, the processor's share", "Dance: a clip's poses, read beside the clip before"
 SMALL = {"num_frames": 13, "width": 32, "height": 32}
 
 
@@ -36,7 +37,7 @@ def main(arguments: list[str] | None = None) -> int:
     results = Results(options.output / "host.json", {"shapes": asdict(shapes), "clips": num_clips}, facts, options.fresh)
     say("host: the clip loop")
     results.get("loop", lambda: clip_steps(shapes, num_clips))
-    for name, measure in (("Talk: audio tokens of a clip", talk_clip), ("Dance: poses of a clip, from memory", poses_read)):
+    for name, measure in ((TALK, talk_clip), (DANCE, poses_read)):
         say(f"host: {name}")
         results.get(name, lambda measure=measure: measure(shapes, num_clips))
     text = report(results)

@@ -265,6 +265,18 @@ def test_audio_layers_are_loaded_with_the_model(make, core, model, model_patch):
     assert patched.model_patches_models() == [model_patch]
 
 
+def test_audio_is_projected_on_the_model_s_device(make, core):
+    """PyTorch's meta device stands for a GPU: weights that wait on the CPU come to it."""
+    control, found = make(), []
+    clone = SimpleNamespace(
+        set_model_patch=lambda attention, _: found.append(attention), set_model_sampler_calc_cond_batch_function=lambda _: None
+    )
+    for place in ("meta", "cpu"):
+        model = SimpleNamespace(load_device=torch.device(place), clone=lambda: clone)
+        control.patched(model, request_at(core, 8), torch.zeros(1))
+        assert found[-1].tokens.device.type == found[-1].silence.device.type == place
+
+
 def test_tokens_move_to_a_device_and_keep_their_precision(talk, model_patch):
     attention = talk.AudioAttention(model_patch, torch.ones(1, 2, 3, 4), torch.zeros(1, 2, 3, 4))
     assert attention.to(torch.float8_e4m3fn) is attention

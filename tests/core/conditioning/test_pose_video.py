@@ -1,5 +1,7 @@
 """Pose videos: frames fitted by hand, windows of clips by hand, and files read without holding them."""
 
+import threading
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +10,16 @@ import pytest
 import torch
 
 from svi_core.conditioning import pose_video
-from svi_core.conditioning.pose_video import WhenPosesEnd, fit_pose, num_clips_for, pose_file, pose_images, pose_indices
+from svi_core.conditioning.pose_video import (
+    PoseVideo,
+    ReadAhead,
+    WhenPosesEnd,
+    fit_pose,
+    num_clips_for,
+    pose_file,
+    pose_images,
+    pose_indices,
+)
 from svi_core.video.source_video import probe_video
 from svi_core.video.video_file import VideoCoding, read_frames, write_video
 from tests.timed_videos import cut, number_of, sixty_then_ten, uneven
@@ -117,6 +128,47 @@ def test_a_file_and_its_frames_are_the_same_poses(video):
     assert images.digests == poses.digests and images.frame_rate is None
     indices = [50, 51, 52, 3, 4, 4]
     assert torch.equal(images.read(indices, 48, 16), poses.read(indices, 48, 16))
+
+
+class Asked:
+    """Poses that note what is read of them, and in which thread."""
+
+    digests, frame_rate = (), None
+
+    def __init__(self, poses: PoseVideo):
+        self.poses, self.reads = poses, []
+
+    def read(self, indices, width, height):
+        self.reads.append((list(indices), threading.current_thread() is threading.main_thread()))
+        return self.poses.read(indices, width, height)
+
+
+def test_the_next_clip_s_poses_are_read_beside_the_clip_before_it(video):
+    asked = Asked(pose_file(video, 24.0))
+    ahead = ReadAhead(asked)
+    for start in (0, 8):
+        shown = list(range(start, start + 9))
+        assert numbers(ahead.read(shown, [frame + 8 for frame in shown], 32, 32)) == shown
+    small = ahead.read(list(range(16, 25)), [0], 16, 16)  # another size than was expected
+    assert numbers(small) == list(range(16, 25)) and small.shape[1:3] == (16, 16)
+    assert numbers(ahead.read([0], [1], 16, 16)) == [0]
+    first = [(list(range(9)), True), (list(range(8, 17)), False), (list(range(16, 25)), False)]
+    assert asked.reads[:2] == first[:2] and sorted(asked.reads[2:5]) == sorted(
+        [first[2], (list(range(16, 25)), True), ([0], False)]
+    )
+
+
+def test_a_failure_of_a_read_beside_a_clip_is_told_at_the_clip_that_needs_it(video, tmp_path):
+    path = tmp_path / "pose.mp4"
+    path.write_bytes(video.read_bytes())
+    ahead = ReadAhead(pose_file(path, 24.0))
+    assert numbers(ahead.read([0], [0], 32, 32)) == [0]
+    assert numbers(ahead.read([0], [2, 3], 32, 32)) == [0]
+    write_video(path, [255 - brightness(60)], VideoCoding(crf=0, frame_rate=24))
+    with suppress(OSError):  # in time or not, by how fast the thread was
+        assert numbers(ahead.read([2, 3], [4], 32, 32)) == [2, 3]
+    with pytest.raises(OSError, match="leave it as it is, and run again"):
+        ahead.read([4], [5], 32, 32)
 
 
 def test_a_trimmed_file_has_the_frames_of_its_part(video):
