@@ -62,7 +62,7 @@ LOAD_TEMPLATE = """async ([pack, name]) => {
     await app.loadGraphData(await answer.json(), true, true, name, {openSource: 'template'});
 }"""
 TOAST = ".p-toast-message, [role=alert].pointer-events-auto, [role=dialog].pointer-events-auto"  # before 1.58, and since
-TOLD = f"[...document.querySelectorAll('.svi-board-message, .svi-board-notice, .svi-card, .svi-foot, {TOAST}')]"
+TOLD = f"[...document.querySelectorAll('.svi-board-message, .svi-board-notice, .svi-card, .svi-foot, .svi-text, {TOAST}')]"
 VIDEO = """() => [...document.querySelectorAll('video:not(.svi-clips video)')]
     .filter(v => v.readyState >= 2 && v.videoWidth > 0)
     .map(v => ({width: v.videoWidth, height: v.videoHeight, seconds: v.duration, source: v.currentSrc}))[0]"""
@@ -94,9 +94,10 @@ class FrontEnd:
         return self.page.locator(TOAST).filter(has_text=text)
 
     def told(self) -> str:
-        """Return what the page tells its user, in one line for each place, and the errors of its scripts."""
+        """Return which workflow is shown, what the page tells, one line for each place, and the errors of its scripts."""
         lines = self.page.evaluate(f"{TOLD}.map(one => `${{one.className}}: ${{one.innerText.replaceAll('\\n', ' | ')}}`)")
-        return "\n".join([*lines, *(f"error: {error}" for error in self.errors)])
+        shown = self.page.evaluate("app.extensionManager.workflow?.activeWorkflow?.path")
+        return "\n".join([f"workflow: {shown}", *lines, *(f"error: {error}" for error in self.errors)])
 
     def command(self, name: str) -> None:
         """Run a command of the front end."""
