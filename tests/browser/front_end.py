@@ -134,6 +134,12 @@ class FrontEnd:
         self._until_clicked(dialog.get_by_text(PACK_NAME).first, lambda: self._appears(card))
         self._until_clicked(card, lambda: self._becomes("app.graph._nodes.length > 0"))
 
+    def open_tab(self, name: str) -> None:
+        """Show another open workflow by its tab; on a slow page the front end sometimes clears the graph and loads none."""
+        tab = self.page.locator(".workflow-tab").filter(has_text=re.compile(rf"^\s*{re.escape(name)}\b"))
+        shown = f"app.extensionManager.workflow.activeWorkflow.path.endsWith('/{name}.json') && app.graph._nodes.length > 0"
+        self._until_clicked(tab, lambda: self._becomes(shown))
+
     def load_template(self, name: str) -> None:
         """Open a workflow as a click on its card does, without the template browser: its pictures cost ten times as much."""
         self.page.evaluate(LOAD_TEMPLATE, [PACK_NAME, name])

@@ -96,7 +96,7 @@ def test_an_error_stays_until_the_text_of_its_own_workflow_is_mended(front_end, 
     story("healthy", clips=0)
     lint.get_by_text("3 clips").wait_for()
     assert page.evaluate("window.sviRemoved") == []
-    front_end.command("Workspace.PreviousOpenedWorkflow")
+    front_end.open_tab("left")
     lint.get_by_text("option 'seede 4' is not known").wait_for()
     assert page.evaluate("window.sviRemoved") == []
     page.get_by_test_id("queue-button").click()  # the new error takes the place of that before
