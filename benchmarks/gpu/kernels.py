@@ -121,6 +121,8 @@ def attention_row(bench: Bench, attend: Callable, queries: int, keys: int, backw
 
     def run() -> tuple[torch.Tensor, ...]:
         out = attend(q, k, v, heads)
+        if backward and not out.requires_grad:
+            raise ValueError("forward only: this kernel has no backward pass")
         return torch.autograd.grad(out, (q, k, v), gradient) if backward else (out,)
 
     with torch.set_grad_enabled(backward):

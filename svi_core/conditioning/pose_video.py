@@ -104,10 +104,11 @@ class ReadAhead:
 
     def read(self, indices: Sequence[int], following: Sequence[int], width: int, height: int) -> torch.Tensor:
         """Return what `PoseVideo.read` returns for `indices`, and begin to read `following`, probably asked for next."""
-        is_there = self._asked == (tuple(indices), width, height)
+        wanted, expected = ((tuple(chosen), width, height) for chosen in (indices, following))
+        is_there = self._asked == wanted and self._read.exception() is None  # which waits for it
         poses = self._read.result() if is_there else self._poses.read(indices, width, height)
-        self._asked = tuple(following), width, height
-        self._read = self._thread.submit(self._poses.read, following, width, height)
+        if self._asked != expected:  # a model of two experts asks twice for each clip
+            self._asked, self._read = expected, self._thread.submit(self._poses.read, following, width, height)
         return poses
 
 

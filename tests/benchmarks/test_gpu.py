@@ -475,6 +475,16 @@ def test_a_backward_pass_that_is_wrong_in_one_token_is_seen(bench, comfy, wrong)
     assert [result.shape for result in found.results] == [(1, TINY.num_tokens, TINY.dim)] * 3
 
 
+def test_a_kernel_without_backward_pass_says_so(bench, comfy):
+    from benchmarks.gpu import kernels
+
+    def attend(q, k, v, heads):
+        return kernels._comfys(q.detach(), k.detach(), v.detach(), heads)
+
+    with pytest.raises(ValueError, match="forward only"):
+        kernels.attention_row(bench, attend, TINY.num_tokens, TINY.num_tokens, backward=True)
+
+
 def test_flash_attention_3_is_measured_backward_too(bench, comfy, monkeypatch):
     from benchmarks.gpu import kernels
 
